@@ -1,0 +1,120 @@
+"""Typed configuration: defaults in a model, what differs in YAML, the last word on the command line as `key=value`."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from encoders.runtime.errors import InputError
+
+
+class Config(BaseModel):
+    """Base of every configuration: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+
+
+C = TypeVar("C", bound=BaseModel)
+
+
+def load(kind: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+    """`kind` with its defaults, then the YAML file, then `key=value` overrides; later wins.
+
+    Raises InputError naming the file, the key, what was expected, and the nearest known key."""
+    raw = merged(read_yaml(path) if path else {}, *map(parse_override, overrides))
+    return validated(kind, raw, str(path) if path else "the command line")
+
+
+def validated(kind: type[C], raw: Mapping[str, Any], origin: str) -> C:
+    """`raw` as a `kind`. Raises InputError that lists every wrong key with what was expected; `origin` says where it came from."""
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as wrong:
+        raise InputError(explained(wrong, kind, origin)) from wrong
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises InputError when it is missing, malformed or no mapping."""
+    try:
+        value = yaml.safe_load(Path(path).read_text())
+    except OSError as wrong:
+        raise InputError(f"cannot read {path}: {wrong.strerror}") from wrong
+    except (yaml.YAMLError, UnicodeDecodeError) as wrong:
+        raise InputError(f"{path} is not YAML: {wrong}") from wrong
+    if not isinstance(value or {}, dict):
+        raise InputError(f"{path} holds a {type(value).__name__}, expected `key: value` lines")
+    return value or {}
+
+
+def parse_override(text: str) -> dict[str, Any]:
+    """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML. Raises InputError when there is no `=`."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"{text!r} is not an override; write key=value, e.g. optim.lr=1e-3")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as wrong:
+        raise InputError(f"the value of {key!r} is not YAML: {wrong}") from wrong
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return tree
+
+
+def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """The trees laid over each other, later ones winning leaf by leaf."""
+    whole: dict[str, Any] = {}
+    for tree in trees:
+        for key, value in tree.items():
+            both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
+            whole[key] = merged(whole[key], value) if both else value
+    return whole
+
+
+def explained(wrong: ValidationError, kind: type[BaseModel], origin: str) -> str:
+    """Every fault on a line of its own: the key, what was given, what was expected."""
+    lines = []
+    for fault in wrong.errors():
+        key = ".".join(str(part) for part in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            known = _known(kind, fault["loc"][:-1])
+            near = get_close_matches(str(fault["loc"][-1]), known, n=2)
+            told = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+            lines.append(f"{key}: unknown key; {told}")
+        elif fault["type"] == "missing":
+            lines.append(f"{key}: is required and was not given")
+        else:
+            given = "" if isinstance(fault["input"], Mapping) else f" (given: {fault['input']!r})"
+            lines.append(
+                f"{key}: {fault['msg'].removeprefix('Value error, ')}{given}" if key else fault["msg"].removeprefix("Value error, ")
+            )
+    return f"{origin}: " + "; ".join(lines)
+
+
+def _known(kind: type[BaseModel], where: Sequence[Any]) -> list[str]:
+    """The field names of the model at `where` below `kind`; [] when the path leaves the typed part."""
+    for part in where:
+        field = kind.model_fields.get(str(part))
+        if field is None:
+            continue  # the tag of a discriminated union stands in the path as if it were a key
+        found = [m for m in (field.annotation, *get_args(field.annotation)) if isinstance(m, type) and issubclass(m, BaseModel)]
+        if not found:
+            return []
+        kind = found[0]
+    return list(kind.model_fields)
+
+
+def to_yaml(cfg: BaseModel) -> str:
+    """The resolved configuration, every key written out, as YAML that `load` reads back to an equal object."""
+    return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, width=120)
+
+
+def digest(value: Any, digits: int = 16) -> str:
+    """The first hex digits of the SHA-256 of `value` as canonical JSON: equal values, equal digests, on every machine."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

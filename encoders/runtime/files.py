@@ -1,0 +1,66 @@
+"""Files that are either whole or absent."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from encoders.runtime.errors import InputError
+
+
+@contextmanager
+def atomic(path: str | Path) -> Iterator[Path]:
+    """A temporary path beside `path`; it is flushed to disk and takes its place when the block ends well, and is removed otherwise.
+
+    The name carries the process id, so that two processes that write the same file do not share a temporary.
+    Raises InputError when the folder cannot be written."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+    except OSError as wrong:
+        raise InputError(f"cannot write {path}: {wrong.strerror}; choose a folder that you may write to") from wrong
+    try:
+        yield part
+        with part.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        sync_folder(path.parent)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes a rename in `folder` durable: the folder's own entry must reach the disk too."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def sha256_file(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, 64 hex digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """`value` as indented JSON, atomically; NaN is refused because other readers of JSON refuse it."""
+    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    with atomic(path) as part:
+        part.write_text(text + "\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """The value in a JSON file. Raises InputError when it is missing or is not JSON."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError as wrong:
+        raise InputError(f"{path} does not exist") from wrong
+    except (json.JSONDecodeError, UnicodeDecodeError) as wrong:
+        raise InputError(f"{path} is not JSON: {wrong}") from wrong

@@ -1,0 +1,31 @@
+"""Where the tests find real images, and a home of their own so that no test touches the user's zoo."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("ISOGRAFT_DATA") or ROOT.parent / "shared" / "data")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests on real images say why they are skipped; in CI they must not be."""
+    if DATA.is_dir() or os.environ.get("CI") == "true":
+        return
+    for item in items:
+        if "real" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason=f"no real images at {DATA}: set ISOGRAFT_DATA"))
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    return DATA
+
+
+@pytest.fixture(autouse=True)
+def _own_home(tmp_path_factory, monkeypatch):
+    home = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("ISOGRAFT_HOME", str(home))
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    monkeypatch.delenv("ISOGRAFT_CACHE", raising=False)

@@ -1,0 +1,95 @@
+"""Checkpoints: whole or absent, readable without unpickling anything, and a damaged one is told from a good one.
+
+A checkpoint is one file of `torch.save`: a zip whose every record carries a CRC-32, which PyTorch writes but does not verify; we do.
+"""
+
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic
+
+NAME = re.compile(r"step-(\d{8})\.pt")
+
+
+class Torn(InputError):
+    """A checkpoint that cannot be trusted, with the reason."""
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of `step` is."""
+    return folder / f"step-{step:08d}.pt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps that have a checkpoint in `folder`, in order."""
+    return sorted(int(m[1]) for p in folder.glob("step-*.pt") if (m := NAME.fullmatch(p.name)))
+
+
+def save(path: Path, state: Mapping[str, Any]) -> None:
+    """Writes `state` atomically. Raises TypeError, naming the place, for what `torch.load(weights_only=True)` would refuse to read."""
+    ready = plain(state)
+    with atomic(path) as part:
+        torch.save(ready, part)
+
+
+def plain(value: Any, where: str = "state") -> Any:
+    """`value` rebuilt of dict, list, tuple, None, bool, int, float, str and CPU tensors that own just their numbers."""
+    if value is None or type(value) in (bool, int, float, str):  # exactly: np.float64 is a float by inheritance, and is refused on reading
+        return value
+    if isinstance(value, torch.Tensor):
+        flat = value.detach().cpu()
+        return flat.clone() if flat.untyped_storage().nbytes() != flat.nbytes else flat  # a view would drag its whole storage along
+    if isinstance(value, Mapping):
+        return {plain(k, f"{where} key"): plain(v, f"{where}[{k!r}]") for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(plain(v, f"{where}[{i}]") for i, v in enumerate(value))
+    raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__name__}: a checkpoint holds only tensors and built-in types")
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in a checkpoint, on the CPU. Raises Torn when the file is damaged or is none of ours."""
+    try:
+        with zipfile.ZipFile(path) as whole:
+            broken = whole.testzip()
+    except FileNotFoundError:
+        raise Torn(f"{path} does not exist") from None
+    except (zipfile.BadZipFile, OSError, EOFError) as wrong:
+        raise Torn(f"{path} is damaged: {wrong}") from wrong
+    if broken:
+        raise Torn(f"{path} is damaged: the checksum of its record {broken!r} does not match")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as wrong:  # noqa: BLE001 - torch.load raises what it likes on a foreign file; the reason is told, not swallowed
+        raise Torn(f"{path} is not a checkpoint of ours: {type(wrong).__name__}: {str(wrong).splitlines()[0]}") from wrong
+    if not isinstance(state, dict):
+        raise Torn(f"{path} is not a checkpoint of ours: it holds a {type(state).__name__}")
+    return state
+
+
+def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The newest good checkpoint of a folder (None if it has none at all) and why newer ones were passed over.
+
+    Raises InputError when there are checkpoints and every one is damaged."""
+    steps, refused = steps_in(folder), []
+    for step in reversed(steps):
+        try:
+            return load(path_of(folder, step)), refused
+        except Torn as wrong:
+            refused.append(str(wrong))
+    if refused:
+        raise InputError("no checkpoint can be used: " + "; ".join(refused))
+    return None, refused
+
+
+def prune(folder: Path, last: int, every: int) -> None:
+    """Removes checkpoints but the `last` newest and every step that is a multiple of `every` (0: none)."""
+    steps = steps_in(folder)
+    for step in steps[:-last]:
+        if not (every and step % every == 0):
+            path_of(folder, step).unlink(missing_ok=True)

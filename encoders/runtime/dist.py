@@ -1,0 +1,99 @@
+"""Several processes as one: who we are, and collectives that are the identity when we are alone.
+
+Shapes: R ranks, B rows a rank, D width.
+"""
+
+import os
+from datetime import timedelta
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+
+
+def start(device: str) -> None:
+    """Joins the process group that `torchrun` or `srun` announces in the environment; does nothing for a single process."""
+    size = int(os.environ.get("WORLD_SIZE") or _srun("SLURM_NTASKS") or 1)
+    if size == 1 or running():
+        return
+    os.environ.setdefault("WORLD_SIZE", str(size))
+    os.environ.setdefault("RANK", _srun("SLURM_PROCID") or "0")
+    os.environ.setdefault("LOCAL_RANK", _srun("SLURM_LOCALID") or "0")
+    td.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=10))
+
+
+def stop() -> None:
+    """Leaves the process group, if there is one."""
+    if running():
+        td.destroy_process_group()
+
+
+def _srun(name: str) -> str | None:
+    """SLURM's variable, only inside a step that `srun` started: an sbatch script itself sees SLURM_NTASKS too and is one process."""
+    return os.environ.get(name) if "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" in os.environ else None
+
+
+def running() -> bool:
+    """Whether a process group exists."""
+    return td.is_available() and td.is_initialized()
+
+
+def rank() -> int:
+    """The number of this process, 0 when alone."""
+    return td.get_rank() if running() else 0
+
+
+def world() -> int:
+    """How many processes train together, 1 when alone."""
+    return td.get_world_size() if running() else 1
+
+
+def is_main() -> bool:
+    """Whether this process writes the files."""
+    return rank() == 0
+
+
+def barrier() -> None:
+    """Waits for the other processes."""
+    if running():
+        td.barrier()
+
+
+def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether `flag` holds on any rank; a host-device sync with more than one rank."""
+    if world() == 1:
+        return flag
+    told = torch.tensor([int(flag)], device=device)
+    td.all_reduce(told, op=td.ReduceOp.MAX)
+    return bool(told.item())
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all ranks in rank order: (B, D) -> (R * B, D). The identity when alone.
+
+    Its gradient is the sum over ranks of what each did with these rows. With a loss that is a mean over each rank's own rows, and DDP's
+    mean over ranks, parameters then get the gradient of the mean over all rows, as one process would compute it."""
+    return _Gather.apply(x) if world() > 1 else x
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor) -> Tensor:
+        ctx.rows = len(x)
+        parts = [torch.empty_like(x) for _ in range(world())]
+        td.all_gather(parts, x.contiguous())
+        return torch.cat(parts)  # (R * B, D)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor) -> Tensor:
+        grad = grad.contiguous()
+        td.all_reduce(grad)
+        return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]  # (B, D)
+
+
+def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+    """`model` under DDP, or `model` itself when alone. Buffers stay each rank's own: a method keeps them equal by `gather`."""
+    if world() == 1:
+        return model
+    ids = [device.index] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

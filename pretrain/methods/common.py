@@ -1,0 +1,201 @@
+"""What every method is made of, and the contract between a method and the training loop.
+
+A method is an `nn.Module` in a file of its own:
+
+    Config                                  beside it: frozen, one description a field; recipes hold it under `method:`
+    __init__(cfg, backbone, data)           backbone: a timm module with num_classes=0; data: DataShape
+    views(augment) -> list[Augment]         one augmentation for each view it wants
+    mask_spec() -> MaskSpec | None          which tokens are to be hidden; None for most
+    forward(views, masks, progress) -> {"loss": ..., scalars}      views: list of (B, C, H, W); progress in [0, 1)
+    param_groups() -> list[Group]           every trainable tensor once
+    after_backward(progress)                once a step, before clipping; also when the step is then rejected
+    after_step(progress)                    EMA, queue: once per optimizer step really taken
+    encoder() -> nn.Module                  what is exported, in timm's names
+    notes(cfg, data) -> list[str]           what small-data rules changed, in sentences for a person
+
+A method knows no rank, logger or file. All it must remember is in `state_dict()`. What it draws itself comes from torch's
+generator, which the loop seeds from (seed, step, micro-batch, rank).
+
+Shapes: B images of a micro-batch, C channels, H height, W width, D width of the features.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.runtime.config import Config
+
+if TYPE_CHECKING:
+    from encoders.augment.config import Augment
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What a method may know of the data."""
+
+    n_images: int  # in the corpus
+    size: int  # pixels a side of a full view
+    channels: int
+    batch: int  # global: over ranks and micro-batches
+    pretrained: bool = False  # the backbone comes with weights worth keeping
+
+
+class _Group(TypedDict):
+    name: str
+    params: list[nn.Parameter]
+
+
+class Group(_Group, total=False):
+    """Parameters that are optimised alike. An absent `weight_decay` means the recipe's; absent lr_scale 1; absent fixed_lr no."""
+
+    weight_decay: float
+    lr_scale: float
+    fixed_lr: bool  # no schedule: the peak rate from the first step to the last
+
+
+class Method(nn.Module):
+    """The parts of the contract that most methods share."""
+
+    def __init__(self, cfg: Config, backbone: nn.Module, data: DataShape):
+        super().__init__()
+        self.cfg: Any = cfg
+        self.data = data
+
+    def views(self, augment: "Augment") -> list["Augment"]:
+        """Two views alike."""
+        return [augment, augment]
+
+    def mask_spec(self) -> Any:
+        return None
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def param_groups(self) -> list[Group]:
+        return groups(self)
+
+    def after_backward(self, progress: float) -> None:
+        pass
+
+    def after_step(self, progress: float) -> None:
+        pass
+
+    def encoder(self) -> nn.Module:
+        raise NotImplementedError
+
+    @staticmethod
+    def notes(cfg: Any, data: DataShape) -> list[str]:
+        return []
+
+
+def groups(*modules: nn.Module, decay: str = "matrices", name: str = "", **more: Any) -> list[Group]:
+    """The trainable parameters of `modules` as groups: all in one (`decay="all"`), or without weight decay on vectors (`"matrices"`).
+
+    Vectors are biases, norms and single tokens such as (1, 1, D): no weight to decay. `more` goes into every group."""
+    params = [p for m in modules for p in m.parameters() if p.requires_grad]
+    if decay == "all":
+        made = [Group(name=name or "all", params=params)]
+    else:
+        made = [
+            Group(name=f"{name}weights", params=[p for p in params if not is_vector(p)]),
+            Group(name=f"{name}vectors", params=[p for p in params if is_vector(p)], weight_decay=0.0),
+        ]
+    return [cast(Group, {**group, **more}) for group in made if group["params"]]
+
+
+def is_vector(p: Tensor) -> bool:
+    """Whether at most one axis is longer than 1."""
+    return sum(n > 1 for n in p.shape) <= 1
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of length 1, in float32 at least; float64 stays, so that gradients can be compared in it."""
+    return F.normalize(at_least_float32(x), dim=-1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """A loss that is computed in float32 at least, whatever autocast says: half-precision arguments are raised, autocast is off inside."""
+
+    @wraps(function)
+    def inner(*args: P.args, **kwargs: P.kwargs) -> R:
+        args = tuple(_raised(a) for a in args)  # type: ignore[assignment]
+        device = next((a.device.type for a in _tensors(args)), "cpu")
+        with torch.autocast(device, enabled=False):
+            return function(*args, **kwargs)
+
+    return inner
+
+
+def _raised(x: Any) -> Any:
+    if isinstance(x, list):
+        return [_raised(a) for a in x]
+    return at_least_float32(x) if isinstance(x, Tensor) else x
+
+
+def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
+    for a in args:
+        if isinstance(a, Tensor):
+            yield a
+        elif isinstance(a, list):
+            yield from _tensors(a)
+
+
+def mlp(widths: list[int], norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+    """Linear layers with ReLU between; with `norm`, BatchNorm before each ReLU; `last_norm` adds one without scale or shift."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(pairwise(widths)):
+        last = i == len(widths) - 2
+        normed = last_norm if last else norm
+        layers.append(nn.Linear(a, b, bias=not normed))  # a norm's shift makes a bias idle
+        if normed:
+            layers.append(nn.BatchNorm1d(b, affine=not last))
+        if not last:
+            layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+def width(backbone: nn.Module) -> int:
+    """D: length of the pooled feature. timm's `num_features` is not always what comes out (MobileNetV3 has a head before pooling)."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def frozen_copy(module: nn.Module) -> nn.Module:
+    """An equal module without gradients: the teacher or key encoder at step 0."""
+    from copy import deepcopy
+
+    return deepcopy(module).requires_grad_(False)
+
+
+@torch.no_grad()
+def ema_(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
+    """Parameters of `slow` move to those of `fast`: slow = momentum * slow + (1 - momentum) * fast, in place.
+
+    Buffers stay: a slow module that runs in train mode keeps BatchNorm statistics of its own, as in the authors' code."""
+    torch._foreach_lerp_(list(slow.parameters()), [p.detach() for p in fast.parameters()], 1.0 - momentum)
+
+
+def scaled_momentum(momentum: float, batch: int, published_batch: int) -> float:
+    """The EMA momentum with the same half-life in images: m ** (B / B_published). Source: Busbridge et al. 2023 (arXiv:2307.13813)."""
+    return momentum ** (batch / published_batch)
+
+
+def gather(x: Tensor) -> Tensor:
+    """(B, ...) of every rank, in rank order, as (B * ranks, ...), with gradient; `x` itself in a single process."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return x
+    from encoders.runtime import dist
+
+    return dist.gather(x)

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# The main job from end to end on made-up radiographs (phantoms): unlabeled images -> encoders -> a comparison one may believe.
+# `make demo` runs it; every command is shown as you would type it.
+set -euo pipefail
+folder=${1:-demo}
+mkdir -p "$folder"
+cd "$folder"
+run() { printf '\n$ %s\n' "$*"; "$@"; }
+
+run encoders ingest phantom unlabeled.h5 --patients 500 --size 64 --seed 1
+run encoders ingest phantom labeled.h5 --patients 240 --size 64 --seed 2
+[ -f tasks/phantom.yaml ] || run transfer tasks add phantom labeled.h5 --label opacity
+run pretrain run cxr_moco_tiny data.store=unlabeled.h5 --continue
+run pretrain run cxr_mae_tiny data.store=unlabeled.h5 --continue
+run transfer bench --encoder cxr_moco_tiny --encoder cxr_mae_tiny --task phantom --protocol knn,linear

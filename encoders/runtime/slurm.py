@@ -1,0 +1,105 @@
+"""SLURM: fill in a readable job script, hand it to `sbatch`, ask what became of it.  No scheduler of our own."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+
+from pydantic import Field
+
+from encoders.runtime import home
+from encoders.runtime.config import Config, read_yaml, validated
+from encoders.runtime.errors import InputError
+
+CHECKOUT = Path(__file__).resolve().parents[2] / "slurm"
+
+
+class Site(Config):
+    """What one cluster wants of every job; `slurm.yaml` in the working folder, or `~/.config/isograft/slurm.yaml`."""
+
+    partition: str | None = Field(None, description="queue to submit to (sbatch --partition)")
+    account: str | None = Field(None, description="account that is charged (sbatch --account)")
+    qos: str | None = Field(None, description="quality of service (sbatch --qos)")
+    constraint: str | None = Field(None, description="node features (sbatch --constraint)")
+    gpus: int | None = Field(None, ge=0, description="GPUs on the node; 0 asks for none")
+    cpus: int | None = Field(None, ge=1, description="CPU cores for the process and its loader workers")
+    memory: str | None = Field(None, description="memory of the node, e.g. 64G")
+    time: str | None = Field(None, description="time limit of one start, e.g. 24:00:00; the job requeues itself")
+    signal_s: int | None = Field(None, ge=10, description="seconds before the limit at which the run is told to save")
+    mail: str | None = Field(None, description="address that is told when the job ends or fails")
+    setup: list[str] = Field([], description="shell lines run before the command: modules, container, environment")
+    max_restarts: int | None = Field(None, ge=0, description="how often a job may put itself back into the queue")
+
+
+def site() -> Site:
+    """The cluster's defaults: the working folder's `slurm.yaml`, or the user's, or none."""
+    for path in (home.home() / "slurm.yaml", Path.home() / ".config" / "isograft" / "slurm.yaml"):
+        if path.is_file():
+            return validated(Site, read_yaml(path), str(path))
+    return Site()
+
+
+def template(name: str) -> str:
+    """The text of `slurm/<name>`, from the checkout or from the installed package."""
+    path = CHECKOUT / name
+    return path.read_text() if path.is_file() else (files("encoders") / "slurm" / name).read_text()
+
+
+def directives(wants: Site) -> dict[str, str | None]:
+    """The `#SBATCH` options that `wants` asks for; None takes an option away."""
+    said: dict[str, str | None] = {
+        "partition": wants.partition,
+        "account": wants.account,
+        "qos": wants.qos,
+        "constraint": wants.constraint,
+        "cpus-per-task": None if wants.cpus is None else str(wants.cpus),
+        "mem": wants.memory,
+        "time": wants.time,
+        "signal": None if wants.signal_s is None else f"USR1@{wants.signal_s}",
+        "mail-user": wants.mail,
+        "mail-type": "END,FAIL,REQUEUE" if wants.mail else None,
+    }
+    asked: dict[str, str | None] = {key: value for key, value in said.items() if value is not None}
+    if wants.gpus is not None:
+        asked["gpus-per-node"] = str(wants.gpus) if wants.gpus else None
+    return asked
+
+
+def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:
+    """The template with its `#SBATCH` options replaced or added, its arguments set and the site's lines put in."""
+    for key, value in options.items():
+        line = re.compile(rf"^#SBATCH --{re.escape(key)}=\S*.*\n", re.M)
+        new = "" if value is None else f"#SBATCH --{key}={value}\n"
+        if line.search(text):
+            text = line.sub(lambda _, new=new: new, text, count=1)
+        elif new:
+            text = text.replace("set -euo pipefail\n", new + "set -euo pipefail\n", 1)
+    text = _between(text, "arguments", f"set -- {shlex.join(arguments)}\n")
+    return _between(text, "set-up", "".join(f"{line}\n" for line in setup))
+
+
+def _between(text: str, name: str, lines: str) -> str:
+    """`lines` put before the line that ends the part `name`."""
+    return text.replace(f"# --- end of {name} ---\n", f"{lines}# --- end of {name} ---\n", 1)
+
+
+def sbatch(script: Path, *options: str) -> str:
+    """Submits a script and returns the job's id. Raises InputError with SLURM's own words when it is refused."""
+    if not shutil.which("sbatch"):
+        raise InputError("there is no `sbatch` on this machine; run this on a login node, or print the script with --dry-run")
+    done = subprocess.run(["sbatch", "--parsable", *options, str(script)], capture_output=True, text=True)
+    if done.returncode:
+        raise InputError(f"SLURM refused {script}: {done.stderr.strip()}")
+    return done.stdout.strip().split(";")[0]
+
+
+def state(job: str) -> str:
+    """The state of a job as SLURM tells it (`RUNNING`, `PENDING`, ...), or "" where it no longer knows the job or is not here."""
+    if not shutil.which("scontrol"):
+        return ""
+    done = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
+    found = re.search(r"JobState=(\w+)", done.stdout)
+    return found.group(1) if found else ""

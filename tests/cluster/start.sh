@@ -1,0 +1,75 @@
+#!/usr/bin/env bash
+# A private SLURM of two nodes on this machine: one slurmctld, a slurmd a node, its own munged, all below one folder.
+# Prints the file to source. /etc, systemd, cgroups and the system's munge are left alone. Needs root (a host name for each node).
+#   tests/cluster/start.sh FOLDER      every folder above FOLDER must be open to all (munge insists)
+set -euo pipefail
+ROOT=${1:?"usage: start.sh FOLDER"}
+NODES=2 CPUS=4 GPUS=2 PORT=${SLURM_TEST_PORT:-18000}
+
+mkdir -p "$ROOT"/{etc,run,log,state,spool/n1,spool/n2,dev}
+chmod 755 "$ROOT"; chmod 700 "$ROOT/state"
+(umask 077; [ -s "$ROOT/etc/munge.key" ] || head -c 1024 /dev/urandom >"$ROOT/etc/munge.key")
+
+# A GPU's File= must be a character device, or jobs get no CUDA_VISIBLE_DEVICES; 1,3 is /dev/null.
+for g in $(seq 0 $((GPUS - 1))); do [ -c "$ROOT/dev/nvidia$g" ] || mknod "$ROOT/dev/nvidia$g" c 1 3; done
+{ echo "127.0.0.1 localhost $(hostname -s)"; for i in $(seq $NODES); do echo "127.0.0.$((10 + i)) n$i"; done; } >"$ROOT/etc/hosts"
+
+cat >"$ROOT/etc/slurm.conf" <<CONF
+ClusterName=isograft
+SlurmctldHost=$(hostname -s)(127.0.0.1)
+SlurmctldPort=$PORT
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CredType=cred/munge
+# cred_expire is also how long a requeued job waits before it may start again: 120 s by default
+AuthInfo=socket=$ROOT/run/munge.socket,cred_expire=5
+StateSaveLocation=$ROOT/state
+SlurmdSpoolDir=$ROOT/spool/%n
+SlurmctldPidFile=$ROOT/run/slurmctld.pid
+SlurmdPidFile=$ROOT/run/slurmd.%n.pid
+SlurmctldLogFile=$ROOT/log/slurmctld.log
+SlurmdLogFile=$ROOT/log/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/linux
+MpiDefault=none
+SwitchType=switch/none
+AccountingStorageType=accounting_storage/none
+JobCompType=jobcomp/none
+MinJobAge=3600
+JobRequeue=1
+ReturnToService=2
+KillWait=5
+OverTimeLimit=0
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerType=sched/backfill
+SchedulerParameters=bf_interval=1,sched_interval=1,batch_sched_delay=0,sched_min_interval=1000
+SlurmdParameters=config_overrides
+GresTypes=gpu
+$(for i in $(seq $NODES); do echo "NodeName=n$i NodeHostname=n$i NodeAddr=127.0.0.$((10 + i)) Port=$((PORT + i)) CPUs=$CPUS RealMemory=8000 Gres=gpu:$GPUS State=UNKNOWN"; done)
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE DefaultTime=10 State=UP OverSubscribe=NO
+CONF
+echo "NodeName=n[1-$NODES] Name=gpu File=$ROOT/dev/nvidia[0-$((GPUS - 1))]" >"$ROOT/etc/gres.conf"
+echo "CgroupAutomount=no" >"$ROOT/etc/cgroup.conf"
+echo "export SLURM_CONF=$ROOT/etc/slurm.conf" >"$ROOT/env.sh"
+export SLURM_CONF=$ROOT/etc/slurm.conf
+
+munged --socket="$ROOT/run/munge.socket" --key-file="$ROOT/etc/munge.key" --pid-file="$ROOT/run/munged.pid" \
+  --log-file="$ROOT/log/munged.log" --seed-file="$ROOT/run/munge.seed"
+slurmctld -f "$SLURM_CONF" </dev/null >"$ROOT/log/slurmctld.out" 2>&1
+for i in $(seq $NODES); do
+  # The namespaces give the node its own host name, and names for its peers that hold on the nodes only.
+  unshare --uts --mount --propagation private bash -c \
+    'hostname "n$1"; mount --bind "$2/etc/hosts" /etc/hosts; exec slurmd -N "n$1" -f "$SLURM_CONF"' _ "$i" "$ROOT" \
+    </dev/null >"$ROOT/log/slurmd.n$i.out" 2>&1
+done
+
+for _ in $(seq 60); do
+  [ "$(sinfo -h -N -t idle -o %N 2>/dev/null | wc -l)" = $NODES ] && { echo "$ROOT/env.sh"; exit 0; }
+  sleep 0.5
+done
+sinfo -N -l >&2 || true
+tail -n 20 "$ROOT"/log/* >&2
+exit 1

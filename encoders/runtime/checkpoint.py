@@ -3,6 +3,7 @@
 A checkpoint is one file of `torch.save`: a zip whose every record carries a CRC-32, which PyTorch writes but does not verify; we do.
 """
 
+import pickle
 import re
 import zipfile
 from collections.abc import Mapping
@@ -34,8 +35,8 @@ def steps_in(folder: Path) -> list[int]:
 def save(path: Path, state: Mapping[str, Any]) -> None:
     """Writes `state` atomically. Raises TypeError, naming the place, for what `torch.load(weights_only=True)` would refuse to read."""
     ready = plain(state)
-    with atomic(path) as part:
-        torch.save(ready, part)
+    with atomic(path) as part, part.open("wb") as file:
+        torch.save(ready, file)  # to a handle: given a path, it would write the name of the temporary file into every record
 
 
 def plain(value: Any, where: str = "state") -> Any:
@@ -65,7 +66,7 @@ def load(path: Path) -> dict[str, Any]:
         raise Torn(f"{path} is damaged: the checksum of its record {broken!r} does not match")
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as wrong:  # noqa: BLE001 - torch.load raises what it likes on a foreign file; the reason is told, not swallowed
+    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as wrong:
         raise Torn(f"{path} is not a checkpoint of ours: {type(wrong).__name__}: {str(wrong).splitlines()[0]}") from wrong
     if not isinstance(state, dict):
         raise Torn(f"{path} is not a checkpoint of ours: it holds a {type(state).__name__}")

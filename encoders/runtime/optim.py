@@ -51,7 +51,7 @@ def factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: str =
 
 
 def build(groups: Iterable[dict[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, each a dict with `params` and optionally `weight_decay`, `lr_scale` (x), `fixed_lr` (no schedule), `name`.
+    """The optimizer over `groups`, dicts of `params` and perhaps `weight_decay`, `lr_scale`, `fixed_lr` (no schedule), `name`.
 
     Only parameters that are trained enter. Raises ValueError when none is."""
     base = peak(cfg, batch)
@@ -92,5 +92,5 @@ def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int,
 
 
 def clip(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
-    """The L2 norm of all gradients (a scalar on their device: reading it syncs with the host), which are scaled down to `limit` if above."""
+    """The L2 norm of all gradients (a scalar on their device: reading it is a sync), which are scaled down to `limit` if above."""
     return nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf)

@@ -1,0 +1,6 @@
+"""Random transforms of whole batches: what to draw (`config`, `presets`), the draws (`draw`), applying them (`apply`), masks."""
+
+from encoders.augment.config import Augment
+from encoders.augment.presets import PRESETS, preset, resolved
+
+__all__ = ["PRESETS", "Augment", "preset", "resolved"]

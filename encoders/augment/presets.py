@@ -1,0 +1,119 @@
+"""Augmentations by name, with the published values and where they stand.
+
+`moco`, `simclr`, `byol` and `mae` are for natural and microscopic colour images; a radiograph has no hue, its brightness is calibrated
+and much of what tells patients apart is small: `cxr*` are mild. A flip changes the side of heart and laterality marker: `flip=0` where
+the task asks for a side.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from encoders.augment.config import Augment
+from encoders.runtime.config import merged, validated
+from encoders.runtime.errors import unknown
+
+# SimCLR, appendix A (Chen et al. 2020, arXiv:2002.05709; google-research/simclr data_util.py): colour strength 1.0.
+_SIMCLR = Augment(
+    crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5
+)  # fmt: skip
+# BYOL, appendix B (Grill et al. 2020, arXiv:2006.07733; deepmind-research byol/utils/augmentations.py), first view; see `byol_views`.
+_BYOL = Augment(
+    crop=(0.08, 1.0), interpolation="bicubic", flip=0.5,
+    jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale=0.2, blur=1.0,
+)  # fmt: skip
+
+PRESETS: dict[str, Augment] = {
+    "none": Augment(),
+    # MoCo v2 (Chen et al. 2020, arXiv:2003.04297; facebookresearch/moco main_moco.py, --aug-plus).
+    "moco": Augment(crop=(0.2, 1.0), flip=0.5, jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, grayscale=0.2, blur=0.5),
+    "simclr": _SIMCLR,
+    "byol": _BYOL,
+    # MAE (He et al. 2021, arXiv:2111.06377; facebookresearch/mae main_pretrain.py).
+    "mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5),
+    # LeJEPA (Balestriero and LeCun 2025, arXiv:2511.08544): two global views; the colour part is DINO's.
+    "lejepa": _BYOL.model_copy(update={"crop": (0.3, 1.0), "blur": 0.5, "solarise": 0.2}),
+    # Radiographs. MoCo-CXR (Sowrirajan et al. 2021, arXiv:2010.05352): flip and +-10 degrees, no colour, no blur. We add a mild crop
+    # and mild display changes (brightness, contrast, gamma: what exposure and windowing do), and neither hue nor solarise.
+    "cxr": Augment(
+        crop=(0.4, 1.0),
+        flip=0.5,
+        rotate=10,
+        jitter=0.8,
+        brightness=0.2,
+        contrast=0.2,
+        gamma=0.3,
+        gamma_range=(0.8, 1.25),
+        blur=0.2,
+        blur_sigma=(0.1, 1.0),
+    ),  # fmt: skip
+    # Medical MAE (Xiao et al. 2022, arXiv:2210.12843; lambert-x/medical_mae PRETRAIN.md).
+    "cxr_mae": Augment(crop=(0.5, 1.0), interpolation="bicubic", flip=0.5),
+    "finetune_cxr": Augment(
+        crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, rotate=10, jitter=0.8, brightness=0.15, contrast=0.15, noise=0.2, noise_std=(0.0, 0.02)
+    ),
+    # Histology has no upright: all eight flips and turns (as UNI and Virchow do). Stain jitter: Tellez et al. 2019, arXiv:1902.06543,
+    # "HED-light"; colour values halved against MoCo's, because hue carries the stain.
+    "histology": Augment(
+        crop=(0.2, 1.0),
+        flip=0.5,
+        flip_vertical=0.5,
+        turn=0.75,
+        stain=0.5,
+        stain_sigma=0.05,
+        jitter=0.8,
+        brightness=0.2,
+        contrast=0.2,
+        saturation=0.2,
+        hue=0.05,
+        grayscale=0.1,
+        blur=0.5,
+        blur_sigma=(0.1, 1.5),
+    ),  # fmt: skip
+    "histology_mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5, flip_vertical=0.5, turn=0.75),
+    "finetune_histology": Augment(
+        crop=(0.6, 1.0),
+        ratio=(0.9, 1.1),
+        flip=0.5,
+        flip_vertical=0.5,
+        turn=0.75,
+        stain=0.5,
+        stain_sigma=0.03,
+        jitter=0.5,
+        brightness=0.1,
+        contrast=0.1,
+        saturation=0.1,
+        hue=0.02,
+    ),  # fmt: skip
+}
+
+
+def preset(name: str) -> Augment:
+    """The augmentation called `name`. Raises InputError naming the nearest ones."""
+    if name not in PRESETS:
+        raise unknown("augmentation preset", name, PRESETS)
+    return PRESETS[name]
+
+
+def resolved(raw: Mapping[str, Any], origin: str = "augment") -> Augment:
+    """`{"preset": NAME, knob: value, ...}` as an Augment: the preset ("none" if not named) with these knobs changed.
+
+    Raises InputError for an unknown preset or knob."""
+    rest = dict(raw)
+    base = preset(str(rest.pop("preset", "none")))
+    return validated(Augment, merged(base.model_dump(), rest), origin)
+
+
+def byol_views(base: Augment) -> list[Augment]:
+    """BYOL's two unlike views (also MoCo v3, Barlow Twins, VICReg): blur always / seldom, solarise never / sometimes.
+
+    A base without blur (radiographs without it, by choice) stays without, and solarise is added only where the base has hue:
+    an inverted radiograph is not a picture of the same thing."""
+    blurred = {"blur": 1.0} if base.blur else {}
+    seldom = {"blur": 0.1} if base.blur else {}
+    solarised = {"solarise": 0.2} if base.hue else {}
+    return [base.model_copy(update=blurred), base.model_copy(update=seldom | solarised)]
+
+
+def local(base: Augment, size: int, crop: tuple[float, float]) -> Augment:
+    """A small view for multi-crop methods, e.g. DINO's `local(base, 96, (0.05, 0.4))`."""
+    return base.model_copy(update={"size": size, "crop": crop})

@@ -1,0 +1,188 @@
+"""Writes a store: the same images and columns give the same bytes, today and on another machine with the same HDF5.
+
+Nothing is stamped with a time, strings have fixed lengths (HDF5 keeps others in heaps whose layout depends on history), and the file
+takes its name only when it is whole.
+
+Shapes: N images, H, W, C of one.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic
+from encoders.store_part import FORMAT, JSON_ATTRIBUTES, VERSION
+
+Values = Sequence[Any] | NDArray[Any]
+UNKNOWN = {"", "nan", "na", "n/a", "null"}  # in a text column, in any case: the value is not known
+NUMERIC_INDEX = {"x", "y", "mpp"}
+NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")  # "007" is a name, not the number 7
+
+
+def write_store(
+    path: str | Path,
+    images: Iterable[NDArray[Any]],
+    shape: tuple[int, int, int],
+    dtype: Any,
+    attrs: Mapping[str, Any],
+    index: Mapping[str, Values],
+    meta: Mapping[str, Values] | None = None,
+    labels: Mapping[str, Values] | None = None,
+) -> None:
+    """A store of raw pixels. images: N arrays (H, W, C), taken one at a time.  attrs: as in the schema, without format and version.
+
+    Raises InputError when a key occurs twice or the folder cannot be written."""
+    n = len(index["key"])
+    with atomic(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+        write_table(file, attrs, index, meta or {}, labels or {})
+        data = file.create_dataset("images", (n, *shape), dtype, chunks=(1, *shape), fillvalue=None, track_times=False) if n else None
+        if data is None:
+            raise InputError(f"{path} would hold no image; nothing was written")
+        count = 0
+        for image in images:
+            if image.shape != tuple(shape) or image.dtype != data.dtype:
+                raise ValueError(f"image {count} is {image.shape} {image.dtype}, the store {tuple(shape)} {data.dtype}")
+            data.id.write_direct_chunk((count, 0, 0, 0), np.ascontiguousarray(image).data)
+            count += 1
+        if count != n:
+            raise ValueError(f"{count} images came for {n} rows")
+
+
+def write_jpeg_store(
+    path: str | Path,
+    blobs: Iterable[bytes],
+    sizes: Values,
+    attrs: Mapping[str, Any],
+    index: Mapping[str, Values],
+    meta: Mapping[str, Values] | None = None,
+    labels: Mapping[str, Values] | None = None,
+) -> None:
+    """A store of JPEGs.  blobs: pieces of the encoded images, end to end in order.  sizes: (N,) bytes of each image."""
+    offsets = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.uint64))]).astype(np.uint64)
+    with atomic(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+        write_table(file, attrs, index, meta or {}, labels or {})
+        file.create_dataset("offsets", data=offsets, track_times=False)
+        blob = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)
+        place = 0
+        for piece in blobs:
+            blob[place : place + len(piece)] = np.frombuffer(piece, np.uint8)
+            place += len(piece)
+        if place != int(offsets[-1]):
+            raise ValueError(f"{place} bytes came for {int(offsets[-1])}")
+
+
+def save(
+    path: str | Path,
+    images: NDArray[Any],
+    *,
+    patient: Values | None = None,
+    labels: Mapping[str, Values] | None = None,
+    meta: Mapping[str, Values] | None = None,
+    modality: str = "cxr",
+    dataset: str = "arrays",
+    **attrs: Any,
+) -> Path:
+    """A store from images in memory, (N, H, W, C) uint8 or uint16; keys are their numbers. For scripts, notebooks and tests."""
+    from encoders.duplicates import phash256, pixel_sha256
+
+    sha = [pixel_sha256(image) for image in images]
+    keys = [f"{i:06d}" for i in range(len(images))]
+    index = {"key": keys, "patient": keys if patient is None else [str(p) for p in patient], "sha256": sha}
+    index["phash"] = np.stack([phash256(image) for image in images])  # type: ignore[assignment]
+    whole = {"modality": modality, "codec": "raw", "channels": images.shape[-1], "unit": full_range(images.dtype), "dataset": dataset}
+    whole |= {
+        "geometry": {"resize": "none", "size": list(images.shape[1:3])},
+        "recipe": {"command": "save"},
+        "fingerprint": fingerprint(sha),
+    }
+    write_store(path, images, images.shape[1:], images.dtype, whole | attrs, index, meta, labels)  # type: ignore[arg-type]
+    return Path(path)
+
+
+def write_table(
+    file: h5py.File, attrs: Mapping[str, Any], index: Mapping[str, Values], meta: Mapping[str, Values], labels: Mapping[str, Values]
+) -> None:
+    """Root attributes and the three groups of columns, in sorted order."""
+    keys = [str(key) for key in index["key"]]
+    if len(set(keys)) < len(keys):
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise InputError(f"the key {twice!r} occurs twice; keys name images and must be unique")
+    for name, value in sorted({**attrs, "format": FORMAT, "version": VERSION}.items()):
+        file.attrs[name] = json.dumps(value, sort_keys=True) if name in JSON_ATTRIBUTES else value
+    for group, columns in (("index", index), ("meta", meta)):
+        where = file.create_group(group, track_order=False)
+        for name in sorted(columns):
+            put(
+                where,
+                name,
+                np.asarray(columns[name]) if name == "phash" else typed(columns[name], text=group == "index" and name not in NUMERIC_INDEX),
+            )
+    where = file.create_group("labels", track_order=False)
+    for name in sorted(labels):
+        values, classes = coded(labels[name])
+        put(where, name, values)
+        if classes is not None:
+            where[name].attrs["classes"] = json.dumps(classes)
+
+
+def put(group: h5py.Group, name: str, values: NDArray[Any]) -> None:
+    if values.dtype.kind == "U":
+        raw = np.char.encode(values, "utf-8") if values.size else values.astype("S1")
+        values = raw.astype(h5py.string_dtype("utf-8", max(1, raw.dtype.itemsize)))
+    group.create_dataset(name, data=values, track_times=False)
+
+
+def known(value: Any) -> bool:
+    """Whether a value of a column says anything: not None, not NaN, and not one of UNKNOWN."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return False
+    return not isinstance(value, str) or value.strip().lower() not in UNKNOWN
+
+
+def number(value: Any) -> bool:
+    """Whether a known value is a number, or text that is nothing else."""
+    if not isinstance(value, str):
+        return True
+    text = value.strip()
+    return bool(NUMBER.fullmatch(text)) and any(c.isdigit() for c in text)
+
+
+def typed(values: Values, text: bool = False) -> NDArray[Any]:
+    """(N,) float64 with NaN for unknown if all known values are numbers, otherwise strings with "" for unknown."""
+    plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    if not text and any(map(known, plain)) and all(number(v) for v in plain if known(v)):
+        return np.array([float(v) if known(v) else np.nan for v in plain])
+    return np.array([str(v).strip() if known(v) or (text and isinstance(v, str)) else "" for v in plain], dtype=str)
+
+
+def coded(values: Values) -> tuple[NDArray[np.float32], list[str] | None]:
+    """(N,) label values with NaN for unknown, and the sorted class names if they are text (the values are then their places)."""
+    found = typed(values)
+    if found.dtype.kind == "f":
+        return found.astype(np.float32), None
+    if not (found != "").any():
+        return np.full(len(found), np.nan, np.float32), None
+    classes = sorted(set(found.tolist()) - {""})
+    places = {name: float(i) for i, name in enumerate(classes)} | {"": math.nan}
+    return np.array([places[v] for v in found.tolist()], np.float32), classes
+
+
+def full_range(dtype: Any, bits: int | None = None) -> dict[str, Any]:
+    """The unit of values that use all of their bits, or the lowest `bits` of them."""
+    top = float(2 ** (bits or np.dtype(dtype).itemsize * 8) - 1)
+    return {"scale": top, "offset": 0.0, "meaning": f"0 = darkest, {top:.0f} = brightest value of the file format"}
+
+
+def fingerprint(sha256: Iterable[str]) -> str:
+    """The SHA-256 over the ordered pixel hashes."""
+    return hashlib.sha256(bytes(chain.from_iterable(bytes.fromhex(each) for each in sha256))).hexdigest()

@@ -15,6 +15,7 @@ from encoders.runtime.config import Config, read_yaml, validated
 from encoders.runtime.errors import InputError
 
 CHECKOUT = Path(__file__).resolve().parents[2] / "slurm"
+ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
 
 
 class Site(Config):
@@ -79,6 +80,11 @@ def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str
             text = text.replace("set -euo pipefail\n", new + "set -euo pipefail\n", 1)
     text = _between(text, "arguments", f"set -- {shlex.join(arguments)}\n")
     return _between(text, "set-up", "".join(f"{line}\n" for line in setup))
+
+
+def quoted(path: Path) -> str:
+    """A path as one word of a shell script."""
+    return shlex.quote(str(path))
 
 
 def _between(text: str, name: str, lines: str) -> str:

@@ -1,0 +1,59 @@
+"""Arrays in, numbers out.
+
+y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores, higher = more likely; probabilities where the metric says so.
+weight: None, or (N, B): B weightings of the rows at once, which is what makes the bootstrap quick; results gain a leading axis B.
+Per-label metrics give (C,) or (B, C), NaN where a label has no positives or no negatives; `macro` leaves those out and says how many.
+"""
+
+from transfer.metrics.calibration import (
+    brier,
+    brier_parts,
+    ece,
+    fit_temperature,
+    log_loss,
+    reliability,
+    risk_coverage,
+    temper,
+)
+from transfer.metrics.decisions import (
+    accuracy,
+    balanced_accuracy,
+    confusion,
+    decisions,
+    kappa,
+    macro_f1,
+    mcc,
+    precision,
+    quadratic_kappa,
+)
+from transfer.metrics.operating import OperatingPoint, at_threshold, choose_threshold
+from transfer.metrics.ranking import auroc, average_precision, macro, micro, precision_recall_curve, roc_curve
+
+__all__ = [
+    "OperatingPoint",
+    "accuracy",
+    "at_threshold",
+    "auroc",
+    "average_precision",
+    "balanced_accuracy",
+    "brier",
+    "brier_parts",
+    "choose_threshold",
+    "confusion",
+    "decisions",
+    "ece",
+    "fit_temperature",
+    "kappa",
+    "log_loss",
+    "macro",
+    "macro_f1",
+    "mcc",
+    "micro",
+    "precision",
+    "precision_recall_curve",
+    "quadratic_kappa",
+    "reliability",
+    "risk_coverage",
+    "roc_curve",
+    "temper",
+]

@@ -1,0 +1,123 @@
+"""Metrics of decisions, all from one confusion matrix, so that a thousand weightings cost one matrix product.
+
+A multi-class task decides by argmax and has one confusion matrix over its classes; binary and multi-label tasks decide each label by a
+threshold and have one 2 x 2 matrix a label. So results are (T,) or (B, T): T = 1 table for a multi-class task, else one a label.
+
+Shapes: N rows, C label columns, K classes, T tables, B weightings.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Matrix = NDArray[np.float64]  # (..., K, K): true class by predicted class
+
+
+def decisions(y: Array, s: Array, kind: str, threshold: float | Array = 0.5) -> list[tuple[Array, Array, int]]:
+    """For every table: true codes (N,), -1 where unknown; predicted codes (N,); number of classes. threshold: one, or one a label."""
+    y, s = np.asarray(y), np.asarray(s)
+    if kind == "multiclass":
+        known = ~np.isnan(y).any(axis=1)
+        return [(np.where(known, np.nan_to_num(y).argmax(axis=1), -1), s.argmax(axis=1), y.shape[1])]
+    cut = np.broadcast_to(threshold, (y.shape[1],))
+    return [(np.where(np.isnan(y[:, c]), -1, y[:, c] > 0.5).astype(int), (s[:, c] >= cut[c]).astype(int), 2) for c in range(y.shape[1])]
+
+
+def confusion(true: Array, guess: Array, n: int, weight: Array | None = None) -> Matrix:
+    """(K, K) or (B, K, K) weight of every (true, predicted) pair; rows with true = -1 are left out. weight: (N, B)."""
+    known = true >= 0
+    cell = true[known] * n + guess[known]
+    if weight is None:
+        return np.bincount(cell, minlength=n * n).reshape(n, n).astype(np.float64)
+    total = np.zeros((n * n, weight.shape[1]))
+    for c in np.unique(cell):
+        total[c] = weight[known][cell == c].sum(axis=0, dtype=np.float64)
+    return total.T.reshape(-1, n, n)
+
+
+def _metric(of: Any, y: Array, s: Array, kind: str, threshold: float | Array, weight: Array | None) -> NDArray[np.float64]:
+    tables = [of(confusion(true, guess, n, weight)) for true, guess, n in decisions(y, s, kind, threshold)]
+    return np.stack(tables, axis=-1)
+
+
+def accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """The share of right decisions. It flatters rare labels: show it beside the majority class."""
+    return _metric(accuracy_of, y, s, kind, threshold, weight)
+
+
+def balanced_accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """The mean recall over the classes that occur; NaN for a label of which only one class is known."""
+    return _metric(balanced_accuracy_of, y, s, kind, threshold, weight)
+
+
+def macro_f1(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """Mean F1 over the classes that occur or are predicted; for a binary label the F1 of its positive class."""
+    return _metric(macro_f1_of, y, s, kind, threshold, weight)
+
+
+def precision(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """The share of positive decisions that are right; multi-class: its mean over the classes that are predicted. NaN if none is."""
+    return _metric(precision_of, y, s, kind, threshold, weight)
+
+
+def mcc(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """Matthews' correlation of true and predicted class. Multi-class form: Gorodkin 2004, eq. 8. NaN if either is constant."""
+    return _metric(mcc_of, y, s, kind, threshold, weight)
+
+
+def kappa(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """Cohen's kappa: agreement beyond chance."""
+    return _metric(kappa_of, y, s, kind, threshold, weight)
+
+
+def quadratic_kappa(y: Array, s: Array, kind: str = "multiclass", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """Cohen's kappa with disagreements weighted by the squared distance of the classes: for ordered classes."""
+    return _metric(lambda m: kappa_of(m, power=2), y, s, kind, threshold, weight)
+
+
+def accuracy_of(m: Matrix) -> Array:
+    return _ratio(np.trace(m, axis1=-2, axis2=-1), m.sum(axis=(-2, -1)))
+
+
+def balanced_accuracy_of(m: Matrix) -> Array:
+    recall = _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1))
+    single = (m.sum(axis=-1) > 0).sum(axis=-1) < 2
+    return np.where(single, np.nan, _mean_known(recall))
+
+
+def macro_f1_of(m: Matrix) -> Array:
+    f1 = _ratio(2 * np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1) + m.sum(axis=-2))
+    return f1[..., 1] if m.shape[-1] == 2 else _mean_known(f1)
+
+
+def precision_of(m: Matrix) -> Array:
+    value = _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-2))
+    return value[..., 1] if m.shape[-1] == 2 else _mean_known(value)
+
+
+def mcc_of(m: Matrix) -> Array:
+    true, guess, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
+    covariance = np.trace(m, axis1=-2, axis2=-1) * n - (true * guess).sum(axis=-1)
+    return _ratio(covariance, np.sqrt((n**2 - (true**2).sum(axis=-1)) * (n**2 - (guess**2).sum(axis=-1))))
+
+
+def kappa_of(m: Matrix, power: int = 0) -> Array:
+    """power 0: every disagreement weighs the same; 2: by the squared distance of the class codes."""
+    k = np.arange(m.shape[-1])
+    apart = np.abs(k[:, None] - k[None, :])
+    cost = (apart > 0).astype(float) if power == 0 else apart.astype(float) ** power
+    by_chance = m.sum(axis=-1)[..., :, None] * m.sum(axis=-2)[..., None, :] / np.maximum(m.sum(axis=(-2, -1)), 1e-300)[..., None, None]
+    return 1.0 - _ratio((cost * m).sum(axis=(-2, -1)), (cost * by_chance).sum(axis=(-2, -1)))
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a / b, NaN where b is 0."""
+    return np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan), where=np.asarray(b) > 0)
+
+
+def _mean_known(values: Array) -> Array:
+    """Mean over the last axis without NaN; NaN if all are."""
+    known = ~np.isnan(values)
+    return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(float))

@@ -1,0 +1,126 @@
+"""Few-shot probe: nearest class mean from a handful of labeled rows, over many episodes.  Source: SimpleShot, Wang et al. 2019
+(arXiv:1911.04623), with the support set's own mean subtracted as in Thunder.  Nothing is trained.
+
+An episode draws `shots` train rows of every class. The support mean is subtracted, rows are put on the unit sphere, and a row goes to the
+class whose mean is closest. A label of a multi-label task is an episode of its own, with classes "no" and "yes". The score is the mean over
+episodes of the softmax over negative squared distances, or the share of episodes that voted for the class.
+
+The number of shots is an axis, not a hyper-parameter: every value is kept with its spread over episodes, none is chosen.
+
+Shapes: N train rows, M rows to score, D width, C labels, K classes, E episodes, S shots.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from encoders.runtime.config import Config as Base
+from encoders.runtime.errors import InputError
+from encoders.runtime.random import Purpose, generator
+from transfer.protocols.common import Array, Features, Select, select
+
+NEEDS = "pooled"
+CHUNK = 50  # episodes at a time: (M, 50 K) distances
+
+
+class Config(Base):
+    """Episodes and how they are scored."""
+
+    shots: tuple[int, ...] = Field((1, 2, 4, 8, 16), description="train rows of each class in an episode")
+    episodes: int = Field(1000, ge=2, description="support sets drawn for each number of shots")
+    score: Literal["distance", "vote"] = Field("distance", description="mean softmax over negative squared distances, or share of votes")
+    seed: int = Field(0, description="of the support sets")
+
+
+@dataclass
+class Fitted:
+    """The train rows and the episodes' support sets; the scores are those of the largest number of shots."""
+
+    cfg: Config
+    train: Features
+    shots: list[int]
+    selection: dict[str, Any]
+
+    def scores(self, x: Array) -> NDArray[np.float64]:
+        """Mean scores (M, C) over all episodes, at the largest number of shots."""
+        return np.mean(list(self.episodes(x, self.shots[-1])), axis=0)
+
+    def episodes(self, x: Array, shots: int) -> Iterator[NDArray[np.float64]]:
+        """The scores (M, C) of every episode, always in the same order."""
+        return episode_scores(self.cfg, self.train, np.asarray(x, dtype=np.float64), shots)
+
+    def spread(self, x: Array, y: Array, metric: Callable[[Array, Array], float]) -> dict[str, dict[str, float]]:
+        """For every number of shots: mean and standard deviation over episodes of `metric`, and its value for the mean score."""
+        table = {}
+        for shots in self.shots:
+            scores = np.stack(list(self.episodes(x, shots)))  # (E, M, C)
+            values = np.array([metric(y, s) for s in scores])
+            table[str(shots)] = {
+                "mean": float(np.nanmean(values)),
+                "sd": float(np.nanstd(values, ddof=1)),
+                "together": float(metric(y, scores.mean(axis=0))),
+            }
+        return table
+
+
+def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
+    """Keeps the numbers of shots that every class can fill, with their spread on `val`. Raises InputError if there is none."""
+    fewest = min(len(rows) for label in pools(train) for rows in label)
+    shots = sorted(s for s in set(cfg.shots) if s <= fewest)
+    if not shots:
+        raise InputError(
+            f"fewshot.shots is {list(cfg.shots)} but a class has {fewest} labeled train rows; choose fewer shots or give more rows"
+        )
+    fitted = Fitted(cfg, train, shots, {})
+    table = fitted.spread(val.x, val.y, select)
+    fitted.selection = {"shots": shots[-1], "episodes": cfg.episodes, "score": table[str(shots[-1])]["together"], "table": table}
+    return fitted
+
+
+def pools(train: Features) -> list[list[Array]]:
+    """For every classification (one of a multi-class task, one a label otherwise): the train rows of each class."""
+    if train.kind == "multiclass":
+        return [[np.flatnonzero(train.y[:, c] > 0.5) for c in range(train.y.shape[1])]]
+    return [[np.flatnonzero(train.y[:, c] == value) for value in (0, 1)] for c in range(train.y.shape[1])]
+
+
+def episode_scores(cfg: Config, train: Features, x: Array, shots: int) -> Iterator[NDArray[np.float64]]:
+    """Scores (M, C), an episode at a time."""
+    groups = pools(train)
+    draws = [generator(cfg.seed, Purpose.PROBE, shots, label) for label in range(len(groups))]
+    bank = np.asarray(train.x, dtype=np.float64)
+    for start in range(0, cfg.episodes, CHUNK):
+        n = min(CHUNK, cfg.episodes - start)
+        parts = [
+            nearest_mean(bank, classes, x, shots, n, draw, cfg.score) for classes, draw in zip(groups, draws, strict=True)
+        ]  # (n, M, K) each
+        yield from parts[0] if train.kind == "multiclass" else np.concatenate([p[..., 1:] for p in parts], axis=-1)
+
+
+def nearest_mean(
+    bank: Array, classes: list[Array], x: Array, shots: int, n: int, draw: np.random.Generator, how: str
+) -> NDArray[np.float64]:
+    """(n, M, K) class scores in n episodes."""
+    support = np.stack([[draw.choice(rows, shots, replace=False) for rows in classes] for _ in range(n)])  # (n, K, S)
+    raw = bank[support]  # (n, K, S, D)
+    middle = raw.mean(axis=(1, 2))  # (n, D)
+    centre = unit(raw - middle[:, None, None]).mean(axis=2)  # (n, K, D)
+    # |unit(x - m) - c|^2 = 1 + |c|^2 - 2 c.(x - m) / |x - m|, from matrix products, without an (n, M, D) array.
+    across = np.einsum("md,nkd->nmk", x, centre, optimize=True) - np.einsum("nd,nkd->nk", middle, centre)[:, None]
+    length = np.sqrt(
+        np.maximum((x**2).sum(1) - 2 * middle @ x.T + (middle**2).sum(1)[:, None], 1e-24)
+    )  # (n, M); 1e-24: a query at the mean
+    distance = 1 + (centre**2).sum(-1)[:, None] - 2 * across / length[..., None]
+    if how == "vote":
+        return (distance.argmin(axis=-1)[..., None] == np.arange(len(classes))).astype(np.float64)
+    odds = np.exp(distance.min(axis=-1, keepdims=True) - distance)
+    return odds / odds.sum(axis=-1, keepdims=True)
+
+
+def unit(v: Array) -> Array:
+    """Rows of length 1; a zero row stays zero (with one shot and one class the support is its own mean)."""
+    return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)

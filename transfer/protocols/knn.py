@@ -1,0 +1,88 @@
+"""k-nearest-neighbour probe.  Source: Wu et al. 2018 (arXiv:1805.01978), sec. 3.4.  Nothing is trained.
+
+A row's score for a class is the weighted share of its k closest train rows (cosine) that carry the class, over those whose label is known.
+Departures: the weights are normalised for every k on its own (DINOv2 normalises once over the largest k, after which scores of a smaller k
+cannot be compared between rows, which an AUROC needs); k and the temperature are chosen on validation rows.
+
+Shapes: N train rows, M rows to score, D width, C labels, K neighbours.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from encoders.neighbours import nearest, vote
+from encoders.runtime.config import Config as Base
+from encoders.runtime.errors import InputError
+from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
+
+NEEDS = "pooled"
+
+
+class Config(Base):
+    """What the probe tries; the choice falls on validation rows."""
+
+    k: tuple[int, ...] = Field(
+        (1, 3, 5, 10, 20, 30, 50, 100, 200), description="numbers of neighbours to try; those above the train rows drop out"
+    )
+    temperature: tuple[float, ...] = Field((0.07,), description="temperatures of the softmax weights to try; 0.07 as Wu et al.")
+    vote: Literal["weighted", "majority"] = Field("weighted", description="weights exp(similarity / temperature), or one vote a neighbour")
+    refit: bool = Field(False, description="search train + validation rows once k is chosen")
+
+
+@dataclass
+class Fitted:
+    """The bank of known rows and the chosen k."""
+
+    bank: Features
+    k: int
+    temperature: float
+    vote: str
+    selection: dict[str, Any]
+
+    def scores(self, x: Array) -> NDArray[np.float64]:
+        """Class shares (M, C) for rows x (M, D)."""
+        similarity, index = nearest(self.bank.x, x, self.k)  # (M, K) each
+        return vote(weights(similarity, self.temperature, self.vote), self.bank.y, index).astype(np.float64)
+
+
+def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
+    """Chooses k and the temperature on `val`. Raises InputError if no k of the grid is at most the number of train rows."""
+    bank = train.at(known_rows(train.y, train.kind))
+    ks = sorted({k for k in cfg.k if k <= len(bank)})
+    if not ks:
+        raise InputError(f"knn.k is {list(cfg.k)} but the train split has {len(bank)} labeled rows; choose a k of at most {len(bank)}")
+    similarity, index = nearest(bank.x, val.x, ks[-1])
+    table = []
+    for temperature in cfg.temperature if cfg.vote == "weighted" else cfg.temperature[:1]:
+        shares = prefix_votes(weights(similarity, temperature, cfg.vote), bank.y, index, ks)
+        table += [{"k": k, "temperature": temperature, "score": float(select(val.y, s))} for k, s in zip(ks, shares, strict=True)]
+    chosen = best(table)
+    selection = {"k": chosen["k"], "temperature": chosen["temperature"], "vote": cfg.vote, "score": chosen["score"], "table": table}
+    return Fitted(joined(bank, val) if cfg.refit else bank, chosen["k"], chosen["temperature"], cfg.vote, selection)
+
+
+def weights(similarity: Array, temperature: float, how: str) -> Array:
+    """(M, K) weights of the neighbours. The nearest one's is 1, so that a small temperature cannot overflow; a vote only needs ratios."""
+    if how == "majority":
+        return np.ones_like(similarity)
+    return np.exp((similarity - similarity[:, :1]) / temperature)
+
+
+def prefix_votes(weight: Array, y: Array, index: Array, ks: list[int]) -> list[NDArray[np.float64]]:
+    """The vote (M, C) of the first k neighbours for every k of the ascending `ks`, in one pass over the K columns.
+
+    A row none of whose neighbours has a known label gets the train prevalence, the share of positives among known labels."""
+    given, known = np.nan_to_num(y), ~np.isnan(y)
+    prevalence = given.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
+    total, mass = np.zeros((len(index), y.shape[1])), np.zeros((len(index), y.shape[1]))
+    shares = []
+    for start, stop in zip([0, *ks[:-1]], ks, strict=True):
+        part = index[:, start:stop]
+        total = total + np.einsum("mk,mkc->mc", weight[:, start:stop], given[part])
+        mass = mass + np.einsum("mk,mkc->mc", weight[:, start:stop], known[part].astype(weight.dtype))
+        shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), prevalence))
+    return shares

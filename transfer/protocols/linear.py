@@ -1,0 +1,69 @@
+"""Linear probe: L2 logistic regression on standardised features, all strengths and all labels in one deterministic solve.
+
+Train rows give mean and standard deviation; C is chosen on validation rows. The objective is scikit-learn's, C * sum of the losses + |w|^2 / 2
+with a free intercept, so a C means the same here and there.
+
+Shapes: N rows, M rows to score, D width, C labels.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from encoders.runtime.config import Config as Base
+from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
+from transfer.protocols.logistic import Model, probabilities, solve
+
+NEEDS = "pooled"
+
+
+class Config(Base):
+    """The grid of C and how exactly it is solved."""
+
+    low: float = Field(-6.0, description="log10 of the smallest C (inverse strength of the L2 penalty)")
+    high: float = Field(5.0, description="log10 of the largest C")
+    steps: int = Field(45, ge=1, description="values of C between them; 45 from 1e-6 to 1e5 as in DINOv2's log_regression.py")
+    standardise: bool = Field(
+        True, description="subtract the train mean, divide by the train standard deviation; constant columns become 0"
+    )
+    tolerance: float = Field(
+        1e-5, gt=0, description="stop when the norm of the mean loss's gradient is below; scikit-learn: 1e-4, largest entry"
+    )
+    max_iter: int = Field(500, ge=1, description="iterations for every block of the grid")
+    refit: bool = Field(False, description="solve once more on train + validation rows with the chosen C")
+
+    @property
+    def grid(self) -> NDArray[np.float64]:
+        return np.logspace(self.low, self.high, self.steps)
+
+
+@dataclass
+class Fitted:
+    """One linear map a label (or class), at the chosen C."""
+
+    model: Model
+    kind: str
+    selection: dict[str, Any]
+
+    def scores(self, x: Array) -> NDArray[np.float64]:
+        """Probabilities (M, C) for rows x (M, D)."""
+        return probabilities(self.model.logits(x)[0], self.kind)
+
+
+def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
+    """Solves the whole grid on `train` and chooses C on `val`; the smallest C among equals."""
+    train = train.at(known_rows(train.y, train.kind))
+    model = solve(train.x, train.y, cfg.grid, train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
+    held_out = [probabilities(z, val.kind) for z in model.logits(val.x)]
+    table = [{"C": float(c), "score": float(select(val.y, p))} for c, p in zip(cfg.grid, held_out, strict=True)]
+    chosen = best(table)
+    keep = [row["C"] for row in table].index(chosen["C"])
+    selection = {"C": chosen["C"], "score": chosen["score"], "table": table, "iterations": model.iterations, "converged": model.converged}
+    if cfg.refit:
+        both = joined(train, val.at(known_rows(val.y, val.kind)))
+        refitted = solve(both.x, both.y, cfg.grid[keep : keep + 1], both.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
+        return Fitted(refitted, train.kind, selection)
+    return Fitted(model.at(keep), train.kind, selection)

@@ -1,0 +1,29 @@
+"""Intervals, paired differences and tests. The unit that is resampled, counted or swapped is always the patient.
+
+y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores.  patient: (N,) names.  A metric is a function of `transfer.metrics` that takes
+(y, s, weight); several labels are averaged over those that are defined.
+"""
+
+from transfer.stats.bootstrap import bootstrap_values, cluster_bootstrap, resamples
+from transfer.stats.common import FEW, Difference, Interval, patients_per_class, verdict
+from transfer.stats.delong import auroc_difference, auroc_interval, auroc_intervals
+from transfer.stats.paired import holm, mcnemar, minimal_detectable_difference, paired_difference, paired_permutation
+
+__all__ = [
+    "FEW",
+    "Difference",
+    "Interval",
+    "auroc_difference",
+    "auroc_interval",
+    "auroc_intervals",
+    "bootstrap_values",
+    "cluster_bootstrap",
+    "holm",
+    "mcnemar",
+    "minimal_detectable_difference",
+    "paired_difference",
+    "paired_permutation",
+    "patients_per_class",
+    "resamples",
+    "verdict",
+]

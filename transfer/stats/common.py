@@ -1,0 +1,78 @@
+"""What an interval and a comparison look like, and when there are too few patients to say anything."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Verdict = Literal["better", "worse", "not distinguishable"]
+FEW = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/test_coverage.py)
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and where it may lie at `level`; `note` is a warning or empty. NaN where nothing can be said."""
+
+    value: float
+    low: float
+    high: float
+    method: str
+    level: float = 0.95
+    note: str = ""
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First minus second, with its interval, two-sided p-value and what may be said of the first at `level`."""
+
+    value: float
+    low: float
+    high: float
+    p: float
+    verdict: Verdict
+    method: str
+    level: float = 0.95
+    note: str = ""
+
+    def asdict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verdict(low: float, high: float) -> Verdict:
+    """What an interval of a difference (higher is better) allows to say; an interval that touches zero, or is unknown, allows nothing."""
+    if low > 0:
+        return "better"
+    return "worse" if high < 0 else "not distinguishable"
+
+
+def codes(patient: Array) -> tuple[NDArray[np.int64], int]:
+    """(N,) patients as numbers from 0 on, and how many there are."""
+    names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
+    return code.reshape(-1), len(names)
+
+
+def patients_per_class(y: Array, patient: Array) -> NDArray[np.int64]:
+    """(C, 2) number of patients with a negative and with a positive row, for every label."""
+    y = columns(y)
+    code, _ = codes(patient)
+    return np.array([[len(np.unique(code[y[:, c] == value])) for value in (0, 1)] for c in range(y.shape[1])])
+
+
+def too_few(y: Array, patient: Array) -> str:
+    """The warning for fewer than 20 patients in a class that has any, or ""."""
+    counts = patients_per_class(y, patient)
+    defined = counts[(counts > 0).all(axis=1)]
+    if len(defined) == 0:
+        return "no label has patients of both classes"
+    fewest = int(defined.min())
+    return f"too few: {fewest} patient{'s' if fewest != 1 else ''} in a class, at least {FEW} are needed" if fewest < FEW else ""
+
+
+def columns(a: Array) -> Array:
+    a = np.asarray(a)
+    return a[:, None] if a.ndim == 1 else a

@@ -1,0 +1,98 @@
+"""Is encoder A better than encoder B on the same test patients?"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.runtime.random import Purpose, generator
+from transfer.metrics import auroc, macro
+from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile
+from transfer.stats.common import Difference, codes, columns, too_few, verdict
+from transfer.stats.delong import auroc_difference
+
+Array = NDArray[Any]
+CHUNK = 256  # permutations at a time
+
+
+def paired_difference(
+    metric: Metric, y: Array, s_a: Array, s_b: Array, patient: Array, n: int = 1000, seed: int = 0, level: float = 0.95
+) -> Difference:
+    """Metric of `s_a` minus metric of `s_b` with interval, p-value and verdict. AUROC: clustered DeLong; else patient bootstrap.
+
+    y, s_a, s_b: (N,) or (N, C).  The bootstrap's p-value is twice the smaller share of resamples on either side of zero."""
+    if metric is auroc:
+        return auroc_difference(y, s_a, s_b, patient, level)
+    value, values = bootstrap_difference(metric, y, s_a, s_b, patient, n, seed)
+    low, high = percentile(values, level)
+    known = values[~np.isnan(values)]
+    tail = min((known <= 0).sum(), (known >= 0).sum())
+    p = min(1.0, 2 * (float(tail) + 1) / (len(known) + 1))
+    method = f"paired patient bootstrap, {n} resamples"
+    return Difference(value, low, high, p, verdict(low, high), method, level, too_few(y, patient))
+
+
+def paired_permutation(metric: Metric, y: Array, s_a: Array, s_b: Array, patient: Array, n: int = 1000, seed: int = 0) -> float:
+    """Two-sided p-value of the difference when, patient by patient, the two encoders' scores are swapped at random.
+
+    Scores are turned into ranks for AUROC, since only order means the same for both encoders (Bandos et al. 2005). Swapping is done by
+    weights: both encoders' rows stand below each other, and a row counts for the side it was dealt to."""
+    y, a, b = columns(y), columns(s_a), columns(s_b)
+    if metric is auroc:
+        a, b = ranks(a), ranks(b)
+    code, size = codes(patient)
+    both_y, both = np.concatenate([y, y]), np.concatenate([a, b])
+    draw = generator(seed, Purpose.BOOTSTRAP, 1)
+    seen = abs(macro(np.asarray(metric(y, a)) - np.asarray(metric(y, b)))[0])
+    as_large = 0
+    for start in range(0, n, CHUNK):
+        swap = draw.integers(0, 2, (size, min(CHUNK, n - start))).astype(np.float32)[code]  # (N, B)
+        first = np.asarray(metric(both_y, both, weight=np.concatenate([1 - swap, swap])))
+        second = np.asarray(metric(both_y, both, weight=np.concatenate([swap, 1 - swap])))
+        as_large += int((np.abs(macro(first - second)[0]) >= seen - 1e-12).sum())  # 1e-12: equal up to rounding counts as equal
+    return (as_large + 1) / (n + 1)
+
+
+def ranks(s: Array) -> NDArray[np.float64]:
+    """(N, C) mid-ranks of every column."""
+    from scipy.stats import rankdata
+
+    return rankdata(s, axis=0)
+
+
+def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]:
+    """p-value for "both are right equally often", and the method. right_a, right_b: (N,) booleans.
+
+    One image a patient: the exact binomial test on discordant rows. Several: Durkalski et al. 2003 (Stat Med 22, 2417), whose variance is
+    between patients; the plain test would count a patient's images as independent."""
+    from scipy.stats import binomtest, chi2
+
+    a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
+    code, size = codes(patient)
+    if size == len(a):
+        won, lost = int((a & ~b).sum()), int((b & ~a).sum())
+        return (float(binomtest(won, won + lost).pvalue) if won + lost else 1.0), "McNemar, exact"
+    mean = np.bincount(code, weights=a.astype(float) - b, minlength=size) / np.bincount(code, minlength=size)
+    spread = float((mean**2).sum())
+    return (float(chi2.sf(mean.sum() ** 2 / spread, 1)) if spread > 0 else 1.0), "McNemar, clustered by patient (Durkalski 2003)"
+
+
+def holm(p: Array) -> NDArray[np.float64]:
+    """Adjusted p-values: rejecting those below alpha keeps the chance of any false rejection below alpha (Holm 1979). NaN stays NaN."""
+    p = np.asarray(p, dtype=np.float64)
+    known = np.flatnonzero(~np.isnan(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    adjusted = np.full(p.shape, np.nan)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
+    return adjusted
+
+
+def minimal_detectable_difference(difference: Difference, power: float = 0.8) -> float:
+    """The true difference that a test set like this one would find "better" with the given power.
+
+    From the width of the interval: half of it is the quantile times the standard error, and the power needs its own quantile on top."""
+    from scipy.stats import norm
+
+    half = (difference.high - difference.low) / 2
+    needed = norm.ppf((1 + difference.level) / 2)
+    return float(half * (1 + norm.ppf(power) / needed))

@@ -23,13 +23,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypedDict, TypeVar, cast
 
 import torch
+from pydantic import BaseModel
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from encoders.runtime.config import Config
 
 if TYPE_CHECKING:
     from encoders.augment.config import Augment
@@ -65,7 +64,9 @@ class Group(_Group, total=False):
 class Method(nn.Module):
     """The parts of the contract that most methods share."""
 
-    def __init__(self, cfg: Config, backbone: nn.Module, data: DataShape):
+    Config: ClassVar[type[BaseModel]]
+
+    def __init__(self, cfg: BaseModel, backbone: nn.Module, data: DataShape):
         super().__init__()
         self.cfg: Any = cfg
         self.data = data
@@ -92,24 +93,32 @@ class Method(nn.Module):
     def encoder(self) -> nn.Module:
         raise NotImplementedError
 
-    @staticmethod
-    def notes(cfg: Any, data: DataShape) -> list[str]:
+    def notes(self, data: DataShape) -> list[str]:
         return []
 
 
 def groups(*modules: nn.Module, decay: str = "matrices", name: str = "", **more: Any) -> list[Group]:
     """The trainable parameters of `modules` as groups: all in one (`decay="all"`), or without weight decay on vectors (`"matrices"`).
 
-    Vectors are biases, norms and single tokens such as (1, 1, D): no weight to decay. `more` goes into every group."""
+    Vectors are biases, norms and single tokens such as (1, 1, D), and what a timm model itself exempts (position tables). `more` goes
+    into every group."""
+    exempt = {id(p) for m in modules for p in _exempt(m)}
     params = [p for m in modules for p in m.parameters() if p.requires_grad]
     if decay == "all":
         made = [Group(name=name or "all", params=params)]
     else:
-        made = [
-            Group(name=f"{name}weights", params=[p for p in params if not is_vector(p)]),
-            Group(name=f"{name}vectors", params=[p for p in params if is_vector(p)], weight_decay=0.0),
-        ]
+        vectors = [p for p in params if is_vector(p) or id(p) in exempt]
+        matrices = [p for p in params if not (is_vector(p) or id(p) in exempt)]
+        made = [Group(name=f"{name}weights", params=matrices), Group(name=f"{name}vectors", params=vectors, weight_decay=0.0)]
     return [cast(Group, {**group, **more}) for group in made if group["params"]]
+
+
+def _exempt(module: nn.Module) -> Iterable[nn.Parameter]:
+    for m in module.modules():
+        names: Iterable[str] = m.no_weight_decay() if hasattr(m, "no_weight_decay") else ()  # type: ignore[operator]
+        for name in names:
+            if (p := getattr(m, name, None)) is not None:
+                yield p
 
 
 def is_vector(p: Tensor) -> bool:
@@ -190,12 +199,3 @@ def ema_(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
 def scaled_momentum(momentum: float, batch: int, published_batch: int) -> float:
     """The EMA momentum with the same half-life in images: m ** (B / B_published). Source: Busbridge et al. 2023 (arXiv:2307.13813)."""
     return momentum ** (batch / published_batch)
-
-
-def gather(x: Tensor) -> Tensor:
-    """(B, ...) of every rank, in rank order, as (B * ranks, ...), with gradient; `x` itself in a single process."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return x
-    from encoders.runtime import dist
-
-    return dist.gather(x)

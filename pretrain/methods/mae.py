@@ -1,0 +1,195 @@
+"""MAE: hide most patches, rebuild their pixels.
+
+Source: He et al. 2021 (arXiv:2111.06377), section 3. The encoder sees the visible patches only; a small decoder sees their codes and a mask
+token in every hidden place; the loss is the mean squared error on the hidden patches, each normalised by its own mean and variance.
+
+Departures: class, mask and register tokens are not decayed; nothing else in the computation. The encoder is any timm
+`VisionTransformer` (any size, patch, channels; class and register tokens are never hidden). Its position table is the fixed
+sine-cosine one and its weights start as published, unless it comes with weights worth keeping (`data.pretrained`): then nothing of it
+is touched, and its position table trains if it did.
+
+Views are taken as normalised by the encoder's preprocessing; "pixels" below are in that unit.
+
+Shapes: B images, C channels, H x W pixels, N patches, K kept, M hidden (N = K + M), P prefix tokens, p patch side, D encoder width,
+E decoder width.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from einops import rearrange, reduce, repeat
+from pydantic import Field
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+from encoders.augment.config import Augment
+from encoders.augment.masks import MaskSpec
+from encoders.runtime.config import Config
+from encoders.runtime.errors import InputError
+from pretrain.methods.common import DataShape, Group, Method, full_precision, groups
+from pretrain.methods.positions import sincos_2d
+
+EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
+
+
+class MAEConfig(Config):
+    """MAE, published values for ViT-B and larger; `decoder_depth: 2` for ViT-S (arXiv:2210.12843)."""
+
+    mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of the patches hidden (0.90 for radiographs: arXiv:2210.12843)")
+    decoder_width: int = Field(512, gt=0, description="width of the decoder, a multiple of 4 and of its heads")
+    decoder_depth: int = Field(8, gt=0, description="blocks of the decoder")
+    decoder_heads: int = Field(16, gt=0, description="attention heads of the decoder")
+    norm_pix_loss: bool = Field(True, description="targets are pixels normalised patch by patch")
+
+
+def patchify(images: Tensor, p: int) -> Tensor:
+    """(B, C, H, W) -> (B, N, p * p * C), patches row by row, channel last inside a patch."""
+    return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=p, q=p)
+
+
+def unpatchify(patches: Tensor, p: int, rows: int) -> Tensor:
+    """The inverse: (B, N, p * p * C) -> (B, C, H, W) with `rows` patches from top to bottom."""
+    return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=p, q=p)
+
+
+def moments(target: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (with N - 1) of the pixels of each patch: (B, M, p * p * C) -> (B, M, 1) twice."""
+    return target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + EPS).sqrt()
+
+
+@full_precision
+def masked_mse(predicted: Tensor, target: Tensor, norm_pix: bool) -> Tensor:
+    """Mean squared error over hidden patches.  predicted, target: (B, M, p * p * C).  Returns a scalar."""
+    if norm_pix:
+        mean, std = moments(target)
+        target = (target - mean) / std
+    return reduce((predicted - target) ** 2, "b m d -> ()", "mean").squeeze()
+
+
+def pick(tokens: Tensor, index: Tensor) -> Tensor:
+    """Row b of the result holds tokens[b, index[b]]: (B, N, D), (B, K) -> (B, K, D)."""
+    return tokens.gather(1, repeat(index, "b k -> b k d", d=tokens.shape[-1]))
+
+
+class MAE(Method):
+    """A timm ViT (exported) and a decoder that is thrown away."""
+
+    Config = MAEConfig
+
+    def __init__(self, cfg: MAEConfig, backbone: nn.Module, data: DataShape):
+        super().__init__(cfg, backbone, data)
+        if not isinstance(backbone, VisionTransformer):
+            raise InputError(
+                f"method mae needs a timm VisionTransformer, got {type(backbone).__name__}; choose e.g. arch=vit_small_patch16_224"
+            )
+        self.vit, self.channels = backbone, data.channels
+        self.rows, self.columns = backbone.patch_embed.grid_size
+        self.p = backbone.patch_embed.patch_size[0]
+        self.prefix = backbone.num_prefix_tokens
+        self.decoder = Decoder(cfg, backbone.embed_dim, (self.rows, self.columns), self.prefix, self.p**2 * data.channels)
+        self.decoder.apply(xavier)
+        if not data.pretrained:
+            begin_as_published(backbone)
+
+    def views(self, augment: Augment) -> list[Augment]:
+        """One view."""
+        return [augment]
+
+    def mask_spec(self) -> MaskSpec:
+        return MaskSpec(tokens=self.rows * self.columns, ratio=self.cfg.mask_ratio)
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        """views: one (B, C, H, W).  masks: (keep (B, K), masked (B, M))."""
+        keep, masked = masks
+        predicted = self.decoder(self.encode(views[0], keep), keep)  # (B, N, p * p * C)
+        target = pick(patchify(views[0], self.p), masked)  # (B, M, p * p * C)
+        return {"loss": masked_mse(pick(predicted, masked), target, self.cfg.norm_pix_loss)}
+
+    def encode(self, images: Tensor, keep: Tensor) -> Tensor:
+        """Codes of the prefix tokens and the visible patches: (B, P + K, D). With all patches kept it is timm's `forward_features`."""
+        tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
+        prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
+        x = self.vit.norm_pre(torch.cat([prefix, pick(patches, keep)], dim=1))
+        for block in self.vit.blocks:
+            x = block(x)
+        return self.vit.norm(x)
+
+    @torch.no_grad()
+    def reconstruct(self, views: list[Tensor], masks: Any) -> tuple[Tensor, Tensor, Tensor]:
+        """Masked input (hidden patches 0), reconstruction (hidden patches predicted, visible ones as they are), target: (B, C, H, W) each.
+
+        In the views' unit: the normalisation of each patch is undone with the target's own mean and deviation, as in the authors'
+        demonstration; the encoder's mean and std are left to whoever shows the pictures."""
+        keep, masked = masks
+        target = patchify(views[0].float(), self.p)  # (B, N, p * p * C)
+        predicted = self.decoder(self.encode(views[0], keep), keep).float()
+        if self.cfg.norm_pix_loss:
+            mean, std = moments(target)
+            predicted = predicted * std + mean
+        hidden = torch.zeros(target.shape[:2], device=target.device).scatter_(1, masked, 1.0)[..., None]  # (B, N, 1)
+        pictures = target * (1 - hidden), target * (1 - hidden) + predicted * hidden, target
+        return tuple(unpatchify(x, self.p, self.rows) for x in pictures)  # type: ignore[return-value]
+
+    def param_groups(self) -> list[Group]:
+        return groups(self.vit, self.decoder)
+
+    def encoder(self) -> nn.Module:
+        return self.vit
+
+
+class Decoder(nn.Module):
+    """Codes of the visible patches -> pixels of all patches."""
+
+    def __init__(self, cfg: MAEConfig, width: int, grid: tuple[int, int], prefix: int, pixels: int):
+        super().__init__()
+        self.prefix, dim = prefix, cfg.decoder_width
+        self.embed = nn.Linear(width, dim)
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, dim))
+        nn.init.normal_(self.mask_token, std=0.02)
+        self.positions: Tensor
+        self.register_buffer("positions", sincos_2d(dim, grid), persistent=False)  # (1, N, E), fixed
+        norm = partial(nn.LayerNorm, eps=1e-6)
+        self.blocks = nn.Sequential(
+            *(
+                Block(dim, cfg.decoder_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
+                for _ in range(cfg.decoder_depth)
+            )
+        )
+        self.norm = norm(dim)
+        self.pixels = nn.Linear(dim, pixels)
+
+    def forward(self, codes: Tensor, keep: Tensor) -> Tensor:
+        """codes: (B, P + K, D).  keep: (B, K).  Returns (B, N, p * p * C)."""
+        x = self.embed(codes)  # (B, P + K, E)
+        prefix, visible = x[:, : self.prefix], x[:, self.prefix :]
+        everywhere = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
+        full = everywhere.scatter(1, repeat(keep, "b k -> b k e", e=x.shape[-1]), visible) + self.positions  # (B, N, E)
+        x = self.norm(self.blocks(torch.cat([prefix, full], dim=1)))
+        return self.pixels(x[:, self.prefix :])
+
+
+def begin_as_published(vit: VisionTransformer) -> None:
+    """Xavier-uniform linear layers (the patch embedding as one), tokens from N(0, 0.02), the fixed sine-cosine position table."""
+    vit.apply(xavier)
+    kernel = vit.patch_embed.proj.weight.data
+    nn.init.xavier_uniform_(kernel.view(len(kernel), -1))
+    for token in (vit.cls_token, vit.reg_token):
+        if token is not None:
+            nn.init.normal_(token, std=0.02)
+    if vit.pos_embed is not None:
+        table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)
+        extra = vit.pos_embed.shape[1] - table.shape[1]  # prefix tokens have zeros
+        vit.pos_embed.data.copy_(torch.cat([table.new_zeros(1, extra, table.shape[-1]), table], dim=1))
+        vit.pos_embed.requires_grad_(False)
+
+
+def xavier(module: nn.Module) -> None:
+    """Weights of one layer as in MAE and the official ViT: Xavier-uniform matrices, zero biases, norms at the identity."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.LayerNorm) and module.elementwise_affine:
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

@@ -1,0 +1,73 @@
+"""Slow NumPy versions of the losses, each written from its paper: loops over samples, no tricks. What the fast ones are tested against.
+
+Shapes: B images, D width, K queue, N patches, p patch side.
+"""
+
+import numpy as np
+
+
+def info_nce(q, k, negatives, t):
+    """MoCo, equation 1, mean over queries.  q, k: (B, D), negatives: (K, D)."""
+    losses = []
+    for a, b in zip(q, k, strict=True):
+        own = np.exp(a @ b / t)
+        losses.append(-np.log(own / (own + sum(np.exp(a @ n / t) for n in negatives))))
+    return np.mean(losses)
+
+
+def info_nce_gradient(q, k, negatives, t):
+    """Its derivative by q, by hand: (softmax-weighted mean of all keys - own key) / (t * B)."""
+    grad = np.zeros_like(q)
+    for i, a in enumerate(q):
+        keys = np.concatenate([k[i : i + 1], negatives])
+        p = np.exp(keys @ a / t)
+        p /= p.sum()
+        grad[i] = (p @ keys - k[i]) / (t * len(q))
+    return grad
+
+
+def nt_xent(a, b, t):
+    """SimCLR, algorithm 1: the loss of (2k - 1, 2k) and back, mean over all 2N.  a, b: (B, D)."""
+    z = [row for pair in zip(a, b, strict=True) for row in pair]
+    s = [[u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) for v in z] for u in z]
+
+    def one(i, j):
+        return -np.log(np.exp(s[i][j] / t) / sum(np.exp(s[i][m] / t) for m in range(len(z)) if m != i))
+
+    return sum(one(2 * k, 2 * k + 1) + one(2 * k + 1, 2 * k) for k in range(len(a))) / (2 * len(a))
+
+
+def patches(image, p):
+    """MAE: (C, H, W) -> (N, p * p * C), row by row, channel last."""
+    c, h, w = image.shape
+    out = []
+    for y in range(0, h, p):
+        for x in range(0, w, p):
+            out.append([image[ch, y + dy, x + dx] for dy in range(p) for dx in range(p) for ch in range(c)])
+    return np.array(out)
+
+
+def mae(images, predicted, masked, p, norm_pix):
+    """MAE, section 3: squared error in the hidden patches only.  predicted: (B, N, p * p * C), masked: (B, M)."""
+    errors = []
+    for image, guess, hidden in zip(images, predicted, masked, strict=True):
+        target = patches(image, p)
+        for j in hidden:
+            want = target[j]
+            if norm_pix:
+                want = (want - want.mean()) / np.sqrt(want.var(ddof=1) + 1e-6)
+            errors.append(np.mean((guess[j] - want) ** 2))
+    return np.mean(errors)
+
+
+def sincos(dim, rows, columns):
+    """MAE's position table: for each patch, sines and cosines of its column, then of its row."""
+    table = []
+    for y in range(rows):
+        for x in range(columns):
+            line = []
+            for place in (x, y):
+                angles = [place / 10000 ** (i / (dim / 4)) for i in range(dim // 4)]
+                line += [np.sin(v) for v in angles] + [np.cos(v) for v in angles]
+            table.append(line)
+    return np.array(table)

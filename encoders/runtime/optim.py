@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from encoders.runtime.config import Config
 
@@ -74,14 +74,6 @@ def build(groups: Iterable[dict[str, Any]], cfg: Optim, batch: int) -> torch.opt
     return LARS(ready, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
 
 
-def split_decay(module: nn.Module, prefix: str = "") -> list[dict[str, Any]]:
-    """Two parameter groups: matrices and kernels at the default decay, and vectors (biases, norm scales) with none."""
-    named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-    decay = [p for n, p in named if p.ndim > 1]
-    plain = [p for n, p in named if p.ndim <= 1]
-    return [{"params": decay, "name": f"{prefix}decay"}, {"params": plain, "weight_decay": 0.0, "name": f"{prefix}no_decay"}]
-
-
 def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim) -> float:
     """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak."""
     now = factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
@@ -93,4 +85,4 @@ def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int,
 
 def clip(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
     """The L2 norm of all gradients (a scalar on their device: reading it is a sync), which are scaled down to `limit` if above."""
-    return nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf)
+    return torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf)

@@ -1,0 +1,122 @@
+"""`pretrain`: a store of unlabeled images and a recipe become an encoder."""
+
+from typing import Annotated
+
+import typer
+
+from encoders.runtime.cli import run as boundary
+from pretrain.cli_submit import submit
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
+
+app.command()(submit)
+
+Recipe = Annotated[str, typer.Argument(help="recipe: a name (see `pretrain recipes`) or the path of a YAML file")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="key=value settings (see `pretrain settings`), e.g. data.store=cxr.h5 batch=64")
+]
+Run = Annotated[str, typer.Argument(help="run: a name below runs/, or its path")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one when left out")]
+
+
+@app.command()
+def run(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    name: Annotated[str | None, typer.Option(help="name of the run and of the encoder; the recipe's when left out")] = None,
+    out: Annotated[str | None, typer.Option(help="folder for the run; runs/ when left out")] = None,
+    device: Device = None,
+    go_on: Annotated[bool, typer.Option("--continue", help="go on with the run if it exists: for jobs that are started again")] = False,
+) -> None:
+    """Pretrain an encoder and put it into the zoo.
+
+    For example
+
+        pretrain run cxr_moco data.store=cxr.h5
+        pretrain run cxr_moco_tiny data.store=cxr.h5 arch=resnet18 size=128 steps=2000 --name cxr_small
+
+    Everything is kept in runs/NAME: config.yaml (every setting), metrics.jsonl, checkpoints/, run.json. Ctrl-C saves; `pretrain resume
+    NAME` goes on as if never stopped. Exit status: 0 done, 2 wrong input, 3 diverged, 75 stopped by SIGTERM or SIGUSR1 (saved, to be
+    resumed), 130 stopped by Ctrl-C (saved).
+    """
+    from pretrain import config
+    from pretrain import run as runs
+
+    _end(lambda: runs.begin(config.load(recipe, overrides or []), runs.where(name, recipe, out), device, go_on))
+
+
+@app.command()
+def resume(run: Run, device: Device = None) -> None:
+    """Go on with a run that was stopped or killed, from its newest good checkpoint."""
+    from pretrain import run as runs
+    from pretrain import rundir
+
+    _end(lambda: runs.resume(rundir.existing(run), device))
+
+
+@app.command()
+def export(
+    run: Run,
+    step: Annotated[int | None, typer.Option(help="step of a kept checkpoint; the newest when left out")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the encoder; the run's when left out")] = None,
+) -> None:
+    """Put the encoder of a run's checkpoint into the zoo."""
+    from pretrain import rundir
+    from pretrain.export import export as publish
+
+    print(publish(rundir.existing(run), step, name))
+
+
+@app.command()
+def recipes() -> None:
+    """List the shipped recipes with what they claim."""
+    from pretrain import config
+
+    for name, path in config.recipes().items():
+        print(f"{name:18} {config.claim(path)}")
+
+
+@app.command()
+def methods() -> None:
+    """List the methods, with their settings and published values."""
+    from pretrain import config
+    from pretrain.methods import METHODS
+
+    for name, method in METHODS.items():
+        module = __import__(method.__module__, fromlist=["__doc__"])
+        print(f"{name}: {(module.__doc__ or '').strip().partition(chr(10))[0]}")
+        _rows(config.described(method.Config, "method."))
+
+
+@app.command()
+def settings() -> None:
+    """List every setting of a recipe, for use as key=value; a method's own are under `pretrain methods`."""
+    from encoders.augment.config import Augment
+    from pretrain import config
+
+    _rows(config.described())
+    _rows(config.described(Augment, "augment."))
+
+
+def _rows(rows: list[tuple[str, str, str]]) -> None:
+    for key, default, text in rows:
+        print(f"  {key:24} {text}  [{default}]")
+
+
+def _end(work: "object") -> None:
+    """Leaves with the exit status that `work` returns."""
+    from encoders.runtime import dist
+    from pretrain.train import Diverged
+
+    try:
+        code = work()  # type: ignore[operator]
+    except Diverged as wrong:
+        typer.echo(f"error: {wrong}", err=True)
+        code = 3
+    finally:
+        dist.stop()
+    raise typer.Exit(code)
+
+
+def main() -> None:
+    boundary(app)

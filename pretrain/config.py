@@ -1,0 +1,190 @@
+"""A recipe: what is pretrained, on what, how long. Field descriptions are the help text (`pretrain run --help`)."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from encoders.runtime.config import Config, digest, merged, parse_override, read_yaml, validated
+from encoders.runtime.errors import InputError, unknown
+from encoders.runtime.optim import Optim
+
+if TYPE_CHECKING:
+    from encoders.augment.config import Augment
+
+
+class Data(Config):
+    """The images."""
+
+    store: str | list[str] | None = Field(None, description="store(s) of unlabeled images: a file, a list, or a pattern like 'tiles/*.h5'")
+    weights: list[float] | None = Field(None, description="how often to draw from each store; in proportion to its images when left out")
+    keys: str | None = Field(None, description="file with one image key a line: train on these only")
+    split: str | None = Field(None, description="train only on rows whose `split` column holds this, e.g. train")
+    workers: int = Field(0, ge=0, description="loader processes a rank; 0 loads in the training process, with the same batches")
+    context: Literal["fork", "spawn"] = Field("fork", description="how loader processes are started")
+
+
+class Pixels(Config):
+    """What becomes the card's preprocessing; mean and std stand on the [0, 1] scale of the store."""
+
+    resize: Literal["crop", "pad", "squash"] = Field("crop", description="how an image that is not square becomes so, at transfer")
+    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="resampling at transfer")
+    mean: tuple[float, ...] | None = Field(None, description="per channel; measured on the corpus, or taken from `init`, when left out")
+    std: tuple[float, ...] | None = Field(None, description="per channel; measured on the corpus, or taken from `init`, when left out")
+
+
+class Recipe(Config):
+    """One pretraining run, resolved from defaults, a YAML file and `key=value`."""
+
+    method: dict[str, Any] = Field(description="name: one of `pretrain methods`; its own settings beside it")
+    arch: str | None = Field("resnet50", description="timm name of the backbone; null: that of `init`")
+    model_args: dict[str, Any] = Field({}, description="arguments of the backbone that are part of the network, e.g. {pad_type: same}")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth during pretraining")
+    channels: Literal[1, 3] | None = Field(None, description="input channels; null: those of `init`, or else of the store")
+    size: int = Field(224, ge=16, description="side of a view in pixels")
+    init: str | None = Field(None, description="encoder to start from, e.g. imagenet_resnet50; null: random weights from `seed`")
+    modality: str | None = Field(None, description="cxr, histology, ...; null: the store's")
+    preprocess: Pixels = Pixels()
+    data: Data = Data()
+    augment: dict[str, Any] = Field({"preset": "none"}, description="preset: a named augmentation; single settings of it beside it")
+    optim: Optim = Optim()
+    batch: int = Field(256, ge=1, description="images an optimizer step, over all ranks and micro-batches")
+    accumulate: int = Field(1, ge=1, description="micro-batches a step: less memory, the same step but for BatchNorm and negatives")
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the images; give this or steps")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up; wins over warmup_epochs when above 0")
+    warmup_epochs: float = Field(0, ge=0, description="the same in passes over the images")
+    clip: float | None = Field(None, gt=0, description="limit of the gradient's L2 norm; null: none")
+    seed: int = Field(0, ge=0, description="of everything drawn: weights, order, augmentation, masks")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast of the backbone; losses stay in float32")
+    channels_last: bool = Field(True, description="memory layout that is faster for convolutions")
+    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")
+    max_skipped: int = Field(10, ge=1, description="stop after this many steps in a row with a loss or gradient that is no number")
+    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    save_every: int = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
+    keep_every: int = Field(0, ge=0, description="steps between checkpoints kept for good; 0: none")
+    licence: str = Field("unknown", description="licence of the exported weights; that of the images usually decides it")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give steps or epochs, one of them (null the other: steps=null epochs=10)")
+        if "name" not in self.method:
+            raise ValueError("method.name is required: one of `pretrain methods`")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch={self.batch} cannot be split into accumulate={self.accumulate} equal micro-batches")
+        if self.keep_every % self.save_every:
+            raise ValueError(f"keep_every={self.keep_every} must be a multiple of save_every={self.save_every}")
+        if self.arch is None and self.init is None:
+            raise ValueError("arch is null and there is no init to take it from: give arch=resnet50, say")
+        return self
+
+
+def recipe_dirs() -> list[Path]:
+    """Where recipes are: in a checkout beside the packages, when installed inside this one."""
+    here = Path(__file__).resolve().parent
+    return [d for d in (here.parent / "configs" / "pretrain", here / "configs") if d.is_dir()]
+
+
+def recipes() -> dict[str, Path]:
+    """The shipped recipes by name."""
+    return {path.stem: path for folder in reversed(recipe_dirs()) for path in sorted(folder.glob("*.yaml"))}
+
+
+def claim(path: Path) -> str:
+    """The first comment line of a recipe: what it claims."""
+    first = path.read_text().partition("\n")[0]
+    return first.lstrip("# ").strip()
+
+
+def find(name: str) -> Path:
+    """The file of a recipe given by name or path. Raises InputError naming the nearest one."""
+    if name.endswith((".yaml", ".yml")) or "/" in name:
+        if Path(name).is_file():
+            return Path(name)
+        raise InputError(f"no recipe file {name}; shipped recipes are given by name: {', '.join(recipes())}")
+    known = recipes()
+    if name not in known:
+        raise unknown("recipe", name, known, "`pretrain recipes` lists them; a file of your own is given by its path.")
+    return known[name]
+
+
+def load(name: str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe with its method's and its augmentation's settings filled in, so that it says everything about the run.
+
+    Raises InputError for an unknown recipe, method, preset or key."""
+    path = find(name)
+    given = [parse_override(one) for one in overrides]
+    raw = read_yaml(path)
+    for one in given:
+        for this, other in (("steps", "epochs"), ("epochs", "steps")):  # the command line's `steps` replaces the file's `epochs`
+            if one.get(this) is not None:
+                raw.pop(other, None)
+        if "name" in one.get("method", {}) and one["method"]["name"] != raw.get("method", {}).get("name"):
+            raw["method"] = {}  # another method's settings would be unknown keys
+        if "preset" in one.get("augment", {}):
+            raw["augment"] = {}
+    return resolved(validated(Recipe, merged(raw, *given), origin(path, overrides)), origin(path, overrides))
+
+
+def origin(path: Path, overrides: Sequence[str]) -> str:
+    """Where a setting came from, for messages."""
+    return f"{path.name} with {' '.join(overrides)}" if overrides else str(path)
+
+
+def resolved(recipe: Recipe, where: str) -> Recipe:
+    """`recipe` with every setting of its method and augmentation written out."""
+    method = {"name": recipe.method["name"]} | method_config(recipe, where).model_dump(mode="json")
+    augment = {"preset": recipe.augment.get("preset", "none")} | augmentation(recipe, where).model_dump(mode="json")
+    return recipe.model_copy(update={"method": method, "augment": augment})
+
+
+def method_config(recipe: Recipe, where: str = "the recipe") -> Config:
+    """The settings of the recipe's method, typed."""
+    from pretrain.methods import METHODS
+
+    name, own = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
+    if name not in METHODS:
+        raise unknown("method", name, METHODS, "`pretrain methods` lists them.")
+    return validated(METHODS[name].Config, own, f"{where}: method")
+
+
+def augmentation(recipe: Recipe, where: str = "the recipe") -> "Augment":
+    """The recipe's augmentation, typed: a preset with single settings changed."""
+    from encoders.augment.presets import resolved as augment
+
+    return augment(recipe.augment, f"{where}: augment")
+
+
+def identity(recipe: Recipe) -> str:
+    """A digest of what decides the weights: two runs of equal identity on the same store are the same run."""
+    told = recipe.model_dump(mode="json", exclude={"log_every", "save_every", "keep_every", "threads", "licence"})
+    told["data"] = {k: v for k, v in told["data"].items() if k not in ("workers", "context")}  # these change speed, not what is learnt
+    return digest(told)
+
+
+def read(path: Path) -> Recipe:
+    """The resolved recipe of a run directory."""
+    return validated(Recipe, read_yaml(path), str(path))
+
+
+def write(path: Path, recipe: Recipe) -> None:
+    """The resolved recipe as YAML, one key a line."""
+    from encoders.runtime.files import atomic
+
+    with atomic(path) as part:
+        part.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120))
+
+
+def described(kind: type[Config] = Recipe, prefix: str = "") -> list[tuple[str, str, str]]:
+    """(key, default, description) of every setting, nested ones with their path: the help text."""
+    rows: list[tuple[str, str, str]] = []
+    for key, field in kind.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            rows += described(field.annotation, f"{prefix}{key}.")
+        else:
+            default = "required" if field.is_required() else str(field.default)
+            rows.append((prefix + key, default, field.description or ""))
+    return rows

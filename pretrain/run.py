@@ -1,0 +1,264 @@
+"""One pretraining run from its first command to its last: begin, train, stop, resume, export."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from encoders.runtime import checkpoint, dist
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic
+from encoders.runtime.stop import REQUEUE, REQUEUE_EXIT, Stop, listening
+from encoders.runtime.track import Track
+from pretrain import config, rundir
+from pretrain.config import Recipe
+from pretrain.export import export
+from pretrain.monitor import monitor
+from pretrain.rundir import RunDir
+from pretrain.setup import Setup, build
+from pretrain.train import State, fit
+
+Say = Callable[[str], None]
+
+
+def say_aloud(text: str) -> None:
+    """A line on standard error, from one process only."""
+    if dist.is_main():
+        print(text, file=sys.stderr, flush=True)
+
+
+def pick_device(wanted: str | None) -> str:
+    """The device asked for, or this rank's GPU where there is one. Raises InputError for a GPU that is not there."""
+    if wanted and wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {wanted}: this machine has no CUDA device that torch can use; try --device cpu")
+    local = int(os.environ.get("LOCAL_RANK", 0))
+    return wanted or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+
+
+def begin(recipe: Recipe, run: RunDir, device: str | None = None, go_on: bool = False, say: Say = say_aloud) -> int:
+    """A new run in `run`, to its export; returns the exit status. With `go_on`, a run that exists is resumed (a requeued job).
+
+    Raises InputError when a run of that name exists, unless it is this very run and finished."""
+    device = ready(device, recipe.threads)
+    known = run.exists()
+    dist.barrier()  # every rank has looked before one of them makes it
+    if known:
+        return _known(recipe, run, device, go_on, say)
+    with held(run, say):
+        made = build(recipe, device)
+        if dist.is_main():
+            found(run, made, recipe)
+        return train(run, made, State(), say)
+
+
+def resume(run: RunDir, device: str | None = None, say: Say = say_aloud) -> int:
+    """Goes on where the newest good checkpoint stands; returns the exit status. A finished run is exported again, which changes nothing."""
+    if not run.exists():
+        raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
+    with held(run, say):
+        for part in run.checkpoints.glob(".*.part"):
+            part.unlink(missing_ok=True)  # what a kill left of a checkpoint
+        saved, refused = checkpoint.newest(run.checkpoints)
+        for reason in refused:
+            say(f"warning: {reason}; using the last good checkpoint, of step {saved['step'] if saved else 0}")
+        recipe = config.read(run.config)
+        device = ready(device, saved["environment"]["threads"] if saved else recipe.threads)
+        made = build(recipe, device, card=saved["card"] if saved else None)
+        same_images(run, made)
+        state = restore(made, saved, say) if saved else State()
+        say(f"run {run.name}: resuming at step {state.step} of {made.steps}")
+        return train(run, made, state, say)
+
+
+def _known(recipe: Recipe, run: RunDir, device: str | None, go_on: bool, say: Say) -> int:
+    """A run of that name exists: it is the same one, to be continued or finished, or the name is taken."""
+    told = run.read()
+    if told["asked"] != config.identity(recipe):
+        raise InputError(
+            f"run {run.name!r} exists with other settings ({run.config}); choose another name with --name, or remove {run.path}"
+        )
+    if told["status"] == "finished" and not go_on:
+        say(f"run {run.name}: finished already, with these very settings; nothing to do (zoo: {told.get('encoder')})")
+        return 0
+    if not go_on:
+        raise InputError(f"run {run.name!r} exists and is not finished: `pretrain resume {run.name}` goes on; --name starts another run")
+    return resume(run, device, say)
+
+
+def ready(device: str | None, threads: int | None) -> str:
+    """Joins the other ranks, pins the CPU threads, and says which device is used."""
+    device = pick_device(device)
+    dist.start(device)
+    torch.set_num_threads(threads or allowed_cpus())
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
+    return device
+
+
+def allowed_cpus() -> int:
+    """CPUs this process may use, or OMP_NUM_THREADS where that is set."""
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+
+
+def held(run: RunDir, say: Say) -> AbstractContextManager[None]:
+    """The run's lock, held by the main rank."""
+    return rundir.locked(run, say) if dist.is_main() else nullcontext()
+
+
+def found(run: RunDir, made: Setup, asked: Recipe) -> None:
+    """Writes what a run begins with; run.json last, because with it the run exists."""
+    import numpy as np
+
+    run.checkpoints.mkdir(parents=True, exist_ok=True)
+    with atomic(run.manifest) as part, part.open("wb") as file:
+        np.savez(file, **made.corpus.manifest())
+    config.write(run.config, made.recipe)
+    run.update(
+        id=os.urandom(4).hex(),
+        asked=config.identity(asked),
+        status="running",
+        steps=made.steps,
+        warmup=made.warmup,
+        fingerprint=made.corpus.store.fingerprint,
+        images=len(made.corpus.index),
+        commit=rundir.git_commit(),
+        versions=rundir.versions(),
+        sessions=[],
+    )
+
+
+def environment(made: Setup) -> dict[str, Any]:
+    """What a bit-exact continuation needs to be equal."""
+    return {
+        "torch": torch.__version__,
+        "device": made.device.type,
+        "threads": torch.get_num_threads(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "ranks": dist.world(),
+    }
+
+
+def same_images(run: RunDir, made: Setup) -> None:
+    """Raises InputError when the store is no longer the one that the run began with."""
+    told, store, used = run.read(), made.corpus.store, len(made.corpus.index)
+    if (told["fingerprint"], told["images"]) != (store.fingerprint, used):
+        raise InputError(
+            f"run {run.name!r} began on other images (store {told['fingerprint'][:12]}, {told['images']} used) than "
+            f"{made.recipe.data.store} gives now ({store.fingerprint[:12]}, {used} used); put the store back or start a new run"
+        )
+
+
+def restore(made: Setup, saved: dict[str, Any], say: Say) -> State:
+    """Puts a checkpoint's numbers in place; says so when the continuation will not be exact to the bit."""
+    made.method.load_state_dict(saved["method"], strict=True)
+    made.optimizer.load_state_dict(saved["optimizer"])
+    made.scaler.load_state_dict(saved["scaler"])
+    torch.set_rng_state(saved["rng"])
+    now, then = environment(made), saved["environment"]
+    unlike = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if now[key] != then.get(key)]
+    if made.device.type != "cpu":
+        unlike.append("GPU kernels add in no fixed order")
+    if unlike:
+        say(f"note: not exact to the bit ({'; '.join(unlike)}); the run goes on, statistically the same")
+    return State(saved["step"], saved["skipped"], saved["skipped_total"])
+
+
+def contents(made: Setup, state: State) -> dict[str, Any]:
+    """All that a run is at a step, and beside it the encoder as the zoo reads it (`encoder`, `card`)."""
+    return {
+        "format": "isograft-checkpoint",
+        "version": 1,
+        "step": state.step,
+        "skipped": state.skipped,
+        "skipped_total": state.skipped_total,
+        "method": made.method.state_dict(),
+        "optimizer": made.optimizer.state_dict(),
+        "scaler": made.scaler.state_dict(),
+        "rng": torch.get_rng_state(),
+        "environment": environment(made),
+        "config": config.identity(made.recipe),
+        "versions": rundir.versions(),
+        "encoder": made.method.encoder().state_dict(),
+        "card": made.card.changed(steps=state.step, lineage=made.card.lineage | {"steps": state.step}).model_dump(mode="json"),
+    }
+
+
+def train(run: RunDir, made: Setup, state: State, say: Say) -> int:
+    """Trains to the end or to a signal, and exports at the end; returns the exit status."""
+    cfg = made.recipe
+    if dist.is_main():
+        told = run.read()
+        run.requeue.unlink(missing_ok=True)
+        run.update(status="running", sessions=[*told["sessions"], rundir.session(str(made.device), state.step)])
+        made.card = made.card.changed(name=run.name, lineage=made.card.lineage | {"run": run.name, "run_id": told["id"]})
+    for note in made.method.notes(made.method.data):
+        say(f"note: {note}")
+
+    def save(now: State) -> None:
+        if dist.is_main():
+            checkpoint.save(checkpoint.path_of(run.checkpoints, now.step), contents(made, now))
+            checkpoint.prune(run.checkpoints, last=2, every=cfg.keep_every)
+            run.update(step=now.step)
+
+    with tracking(run, made, state) as track, listening() as stop, monitor(run.name, state.step, made.steps, not dist.is_main()) as show:
+
+        def log(step: int, **numbers: Any) -> None:
+            track.log(step, **numbers)
+            show(step, **numbers)
+
+        begun = time.monotonic()
+        try:
+            fit(made.method, made.batches, made.optimizer, made.scaler, cfg, made.steps, made.warmup, state, log, save, stop, made.device)
+        finally:
+            made.batches.close()
+        return finish(run, made, state, stop, track, time.monotonic() - begun, say)
+
+
+def tracking(run: RunDir, made: Setup, state: State) -> Track:
+    """The record of the run, continued at its step, in the same W&B run."""
+    told = run.read() if dist.is_main() else {}
+    track = Track(
+        run.path,
+        group=run.name,
+        job_type="pretrain",
+        name=run.name,
+        config=made.recipe.model_dump(mode="json"),
+        resume=told.get("wandb"),
+        step=state.step,
+        rank=dist.rank(),
+    )
+    if dist.is_main():
+        run.update(wandb=track.id)
+    return track
+
+
+def finish(run: RunDir, made: Setup, state: State, stop: Stop, track: Track, seconds: float, say: Say) -> int:
+    """What follows the last step: the export, or how to go on. Returns the exit status."""
+    if not dist.is_main():
+        return 0
+    spent = sum(s.get("seconds", 0.0) for s in run.read()["sessions"]) + seconds
+    sessions = run.read()["sessions"]
+    sessions[-1] |= {"to_step": state.step, "seconds": round(seconds, 1), "ended_by": stop.requested}
+    run.update(sessions=sessions, seconds=round(spent, 1))
+    if state.step < made.steps:
+        run.update(status="stopped")
+        say(f"run {run.name}: {stop.requested}, saved at step {state.step} of {made.steps}; go on with: pretrain resume {run.name}")
+        if stop.requested in REQUEUE:
+            run.requeue.write_text(f"{stop.requested} at step {state.step}\n")
+            return REQUEUE_EXIT
+        return 130
+    path = export(run)
+    run.update(status="finished", encoder=str(path))
+    track.artifact(run.name, path, {"steps": state.step})
+    say(f"run {run.name}: {state.step} steps in {spent:.0f} s; encoder {run.name!r} is in {path}")
+    return 0
+
+
+def where(name: str | None, recipe: str, out: str | None) -> RunDir:
+    """The folder of a run that is to begin: `--name`, or the recipe's name, below `--out` or the working folder's runs/."""
+    return rundir.place(name or Path(recipe).stem, Path(out) if out else None)

@@ -1,0 +1,182 @@
+"""A run's folder: `runs/<name>/` with config.yaml, run.json, metrics.jsonl, manifest.npz, checkpoints/ and a lock.
+
+config.yaml    the recipe, resolved: every setting written out
+run.json       what the run is (id, store, versions) and each of its sessions (host, device, SLURM job, first step, exact or not)
+manifest.npz   what it trains on, as hashes
+lock           the process that works on it now
+"""
+
+import json
+import os
+import platform
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from encoders.runtime import home
+from encoders.runtime.errors import InputError, unknown
+from encoders.runtime.files import read_json, write_json
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """Where the parts of one run are."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        return self.path / "config.yaml"
+
+    @property
+    def info(self) -> Path:
+        return self.path / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / "manifest.npz"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def requeue(self) -> Path:
+        """Exists while a run waits to go on in another job."""
+        return self.path / ".requeue"
+
+    def exists(self) -> bool:
+        return self.config.exists() and self.info.exists()
+
+    def read(self) -> dict[str, Any]:
+        return read_json(self.info)
+
+    def update(self, **changed: Any) -> None:
+        write_json(self.info, (self.read() if self.info.exists() else {}) | changed)
+
+
+def place(name: str, root: Path | None = None) -> RunDir:
+    """The folder of the run `name`. Raises InputError for a name that is no file name."""
+    if not name or name != Path(name).name or name.startswith("."):
+        raise InputError(f"{name!r} cannot be the name of a run: use letters, digits, - and _")
+    return RunDir((root or home.runs_dir()) / name)
+
+
+def existing(run: str) -> RunDir:
+    """The folder of a run given by name or path. Raises InputError naming the nearest one."""
+    where = RunDir(Path(run)) if RunDir(Path(run)).exists() else place(Path(run).name)
+    if not where.exists():
+        raise unknown("run", run, [r.name for r in all_runs()], f"Runs are in {home.runs_dir()}.")
+    return where
+
+
+def all_runs() -> list[RunDir]:
+    """Every run below the working folder, by name."""
+    folder = home.runs_dir()
+    return [run for path in sorted(folder.iterdir()) if (run := RunDir(path)).exists()] if folder.is_dir() else []
+
+
+def session(device: str, step: int) -> dict[str, Any]:
+    """What is known of this process: one entry of `sessions` in run.json."""
+    return {
+        "from_step": step,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "device": device,
+        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+    }
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers."""
+    from importlib.metadata import version
+
+    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "timm", "lightly", "numpy")}
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this code runs from, with `+` when files differ; None when installed."""
+    here = Path(__file__).resolve().parent.parent
+    if not (here / ".git").exists():
+        return None
+    ask = ["git", "-C", str(here)]
+    done = subprocess.run([*ask, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=False)
+    changed = subprocess.run([*ask, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=False).stdout.strip()
+    return done.stdout.strip() + ("+" if changed else "") if done.returncode == 0 else None
+
+
+@contextmanager
+def locked(run: RunDir, say: Any = print) -> Iterator[None]:
+    """Holds the run's lock, so that no two processes write to it. Raises InputError telling who holds it.
+
+    A lock is taken over, and that is said, when its process is dead on this host or was an earlier life of the same SLURM job."""
+    lock = run.path / "lock"
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "job": os.environ.get("SLURM_JOB_ID")}
+    run.path.mkdir(parents=True, exist_ok=True)
+    for _ in range(3):  # a lock may go between our look and our try
+        try:
+            handle = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            _take_over(lock, run, mine, say)
+            continue
+        with os.fdopen(handle, "w") as file:
+            json.dump(mine, file)
+        break
+    else:
+        raise InputError(f"run {run.name!r} is being started by another process; try again")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def _take_over(lock: Path, run: RunDir, mine: dict[str, Any], say: Any) -> None:
+    """Removes a stale lock; raises InputError for one that may be alive."""
+    try:
+        held = json.loads(lock.read_text())
+    except FileNotFoundError:
+        return
+    except ValueError:  # its writer died between creating and filling it
+        held = {}
+    who = f"process {held.get('pid')} on {held.get('host')}" + (f", SLURM job {held['job']}" if held.get("job") else "")
+    same_host = held.get("host") == mine["host"]
+    if not held or (same_host and not _alive(held)):
+        say(f"run {run.name}: taking over the lock of {who}, which is no longer alive")
+    elif held.get("job") and held["job"] == mine["job"] and not same_host:
+        say(f"run {run.name}: taking over the lock of an earlier start of this job ({who})")
+    else:
+        reason = "it is alive" if same_host else "whether it is alive cannot be seen from here"
+        raise InputError(
+            f"run {run.name!r} is locked by {who}, and {reason}. Wait for it or stop it; if you know that it is dead, remove {lock} "
+            f"and try again"
+        )
+    lock.unlink(missing_ok=True)
+
+
+def _alive(held: dict[str, Any]) -> bool:
+    """Whether the very process is alive: a number may have been given to another one since."""
+    try:
+        os.kill(held["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return held.get("born") is None or _born(held["pid"]) in (held["born"], None)
+
+
+def _born(pid: int) -> str | None:
+    """When a process was started, in clock ticks since boot; None where /proc does not tell."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

@@ -1,0 +1,243 @@
+"""From a recipe to everything the loop needs: images, backbone, method, optimizer, and the card that the weights will carry."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from encoders import backbone as networks
+from encoders.batches import Batches
+from encoders.card import Card, Preprocess
+from encoders.preprocess import prepare
+from encoders.runtime import dist, optim
+from encoders.runtime.config import validated
+from encoders.runtime.errors import InputError, unknown
+from encoders.store import Store
+from pretrain.config import Recipe, augmentation, method_config
+from pretrain.methods import METHODS
+from pretrain.methods.common import DataShape
+
+MEASURED = 1024  # images that mean and std are measured on: their standard error is then below 1 % of the spread between images
+
+
+@dataclass
+class Corpus:
+    """The images of a run: a store and the rows of it that are used."""
+
+    store: Store
+    index: NDArray[np.int64]
+
+    def manifest(self) -> dict[str, NDArray[Any]]:
+        """What is trained on, as hashes: pseudonymous, not anonymous (whoever holds the images can recompute them)."""
+        from hashlib import sha256
+
+        def digests(texts: list[str]) -> NDArray[np.uint8]:
+            return np.array([list(sha256(t.encode()).digest()) for t in texts], dtype=np.uint8).reshape(-1, 32)
+
+        pixels = [list(bytes.fromhex(str(h))) for h in self.store.column("sha256")[self.index]]
+        patients = [
+            f"{dataset}:{patient}" for dataset, patient in zip(self.datasets(), self.store.column("patient")[self.index], strict=True)
+        ]
+        return {
+            "store_fingerprint": np.array([str(part.attrs["fingerprint"]) for part in self.store.parts]),
+            "sha256": np.array(pixels, dtype=np.uint8).reshape(-1, 32),
+            "phash": np.asarray(self.store.column("phash")[self.index], dtype=np.uint8),
+            "patient_hash": digests(patients),
+        }
+
+    def datasets(self) -> list[str]:
+        """The data set's name of each row."""
+        names = np.concatenate([[str(part.attrs["dataset"])] * len(part) for part in self.store.parts])
+        return [str(n) for n in names[self.index]]
+
+
+@dataclass
+class Setup:
+    """All that a run is made of, at step 0."""
+
+    recipe: Recipe  # pinned: nothing in it is left to be found out
+    corpus: Corpus
+    method: Any
+    batches: Batches
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    card: Card
+    steps: int
+    warmup: int
+    device: torch.device
+
+
+def corpus(recipe: Recipe) -> Corpus:
+    """Opens the store(s) and picks the rows. Raises InputError when there is none, or a key or split is unknown."""
+    data = recipe.data
+    if data.store is None:
+        raise InputError("no images to train on: give data.store=FILE.h5, made with `encoders ingest`")
+    store = Store.open(data.store)
+    use = np.ones(len(store), dtype=bool)
+    if data.split is not None:
+        splits = store.column("split")
+        if data.split not in set(splits):
+            raise unknown("split", data.split, sorted({str(s) for s in splits}), f"({store.paths[0]})")
+        use &= splits == data.split
+    if data.keys is not None:
+        use &= np.isin(store.column("key"), wanted_keys(data.keys, store))
+    return Corpus(store, np.flatnonzero(use))
+
+
+def wanted_keys(path: str, store: Store) -> NDArray[Any]:
+    """The keys in a file, one a line. Raises InputError when it is missing, empty, or names images that the store does not have."""
+    try:
+        with open(path) as file:
+            keys = np.array(sorted({line.strip() for line in file if line.strip()}))
+    except OSError as wrong:
+        raise InputError(f"cannot read data.keys={path}: {wrong.strerror}") from wrong
+    missing = np.setdiff1d(keys, store.column("key"))
+    if len(missing) or not len(keys):
+        first = f", such as {missing[0]!r}" if len(missing) else ""
+        raise InputError(f"data.keys={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key a line")
+    return keys
+
+
+def pinned(recipe: Recipe, images: Corpus) -> tuple[Recipe, Any]:
+    """The recipe with all that was left open filled in from `init` and the corpus; and the encoder `init`, or None."""
+    start = None
+    if recipe.init is not None:
+        from encoders import zoo
+
+        start = zoo.load(recipe.init)
+        recipe = inherited(recipe, start.card)
+    channels = recipe.channels or images.store.channels
+    modality = recipe.modality or images.store.modality
+    recipe = recipe.model_copy(update={"channels": channels, "modality": modality})
+    if recipe.preprocess.mean is None or recipe.preprocess.std is None:
+        mean, std = measured(images, preprocess(recipe, (0.0,) * channels, (1.0,) * channels))
+        own = recipe.preprocess
+        pixels = own.model_copy(update={"mean": own.mean or mean, "std": own.std or std})
+        recipe = recipe.model_copy(update={"preprocess": pixels})
+    return recipe, start
+
+
+def inherited(recipe: Recipe, card: Card) -> Recipe:
+    """The recipe with what weights bring along: network, channels, mean and std. Raises InputError where the recipe says otherwise."""
+    if recipe.arch not in (None, card.arch):
+        raise InputError(
+            f"init={recipe.init} is a {card.arch}, but arch={recipe.arch}: say arch={card.arch}, or start from another encoder"
+        )
+    if recipe.model_args not in ({}, card.model_args):
+        raise InputError(f"init={recipe.init} was built with model_args={card.model_args}, not {recipe.model_args}: leave them out")
+    if recipe.channels not in (None, card.preprocess.channels):
+        raise InputError(f"init={recipe.init} takes {card.preprocess.channels} channels, not {recipe.channels}: leave channels=null")
+    pixels = recipe.preprocess
+    kept = {"mean": pixels.mean or card.preprocess.mean, "std": pixels.std or card.preprocess.std}
+    network = {"arch": card.arch, "model_args": card.model_args, "channels": card.preprocess.channels}
+    return recipe.model_copy(update=network | {"preprocess": pixels.model_copy(update=kept)})
+
+
+def preprocess(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
+    """The card's preprocessing."""
+    own = recipe.preprocess
+    raw = {"size": recipe.size, "resize": own.resize, "interpolation": own.interpolation, "channels": recipe.channels}
+    return validated(Preprocess, raw | {"mean": mean, "std": std}, "the recipe's preprocess")
+
+
+def measured(images: Corpus, raw: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std per channel of the corpus as the model will see it: the same numbers whenever they are measured again."""
+    rows = images.index[np.linspace(0, len(images.index) - 1, min(MEASURED, len(images.index))).round().astype(int)]
+    total, square, count = 0.0, 0.0, 0
+    for row in rows:  # one at a time: sizes may vary
+        x = prepare(images.store.unit_images([row]), raw)[0].double()  # (C, H, W)
+        total, square, count = total + x.sum((1, 2)), square + (x**2).sum((1, 2)), count + x[0].numel()
+    mean = total / count
+    std = (square / count - mean**2).clamp(min=1e-6).sqrt()  # 1e-6: a corpus of one gray value still gives finite inputs
+    return tuple(round(float(v), 4) for v in mean), tuple(max(round(float(v), 4), 1e-3) for v in std)
+
+
+def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Setup:
+    """Everything for a run; the same objects, number for number, whenever it is called for the same recipe and store.
+
+    card: of the checkpoint that is about to be restored; then nothing is fetched or measured, for its weights come from there."""
+    images = corpus(recipe)
+    if len(images.index) < recipe.batch:
+        raise InputError(f"batch={recipe.batch} is more than the {len(images.index)} images to train on; lower batch or add images")
+    recipe, start = pinned(recipe, images) if card is None else (recipe, None)
+    shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, pretrained=recipe.init is not None)
+    network = networks.build(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
+    if start is not None:
+        transplant(network, start)
+    torch.manual_seed(recipe.seed)  # heads, decoder and queue are drawn next
+    method = METHODS[recipe.method["name"]](method_config(recipe), network, shape).to(device)
+    if recipe.channels_last:
+        method = method.to(memory_format=torch.channels_last)
+    pixels = recipe.preprocess
+    prep = preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))
+    batches = Batches(
+        images.store,
+        method.views(augmentation(recipe)),
+        prep,
+        seed=recipe.seed,
+        batch=recipe.batch,
+        index=images.index,
+        rank=dist.rank(),
+        world=dist.world(),
+        accumulate=recipe.accumulate,
+        workers=recipe.data.workers,
+        device=device,
+        mask=method.mask_spec(),
+        context=recipe.data.context,
+        weights=recipe.data.weights,
+    )
+    optimizer = optim.build(method.param_groups(), recipe.optim, recipe.batch)
+    scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16")
+    steps = recipe.steps or max(1, round((recipe.epochs or 1) * batches.steps_per_epoch))
+    warmup = recipe.warmup_steps or round(recipe.warmup_epochs * batches.steps_per_epoch)
+    if warmup >= steps:
+        raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
+    told = validated(Card, card, "the checkpoint's card") if card else first_card(recipe, prep, images, start, networks.width(network))
+    return Setup(recipe, images, method, batches, optimizer, scaler, told, steps, warmup, torch.device(device))
+
+
+def transplant(network: torch.nn.Module, start: Any) -> None:
+    """Every weight of the encoder `start` into `network`, a position table resampled to its size. Raises InputError if one has no place."""
+    from timm.layers import resample_abs_pos_embed
+
+    state = dict(start.model.state_dict())
+    own = network.state_dict()
+    if "pos_embed" in own and own["pos_embed"].shape != state["pos_embed"].shape:
+        grid = list(network.patch_embed.grid_size)  # type: ignore[union-attr]
+        prefix = int(getattr(network, "num_prefix_tokens", 1))
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=prefix)
+    try:
+        network.load_state_dict(state, strict=True)
+    except RuntimeError as wrong:
+        raise InputError(f"the weights of {start.card.name} do not fit {start.card.arch}: {wrong}") from wrong
+
+
+def first_card(recipe: Recipe, prep: Preprocess, images: Corpus, start: Any, dim: int) -> Card:
+    """The card at step 0: all but the weights' own numbers."""
+    attrs = images.store.attrs
+    return Card(
+        name="unnamed",
+        arch=str(recipe.arch),
+        model_args=recipe.model_args,
+        dim=dim,
+        preprocess=prep,
+        modality=recipe.modality,
+        method=recipe.method["name"],
+        steps=0,
+        config=recipe.model_dump(mode="json"),
+        lineage={
+            "init": recipe.init or f"random:{recipe.seed}",
+            "init_sha256": start.sha256 if start else None,
+            "method": recipe.method["name"],
+        },
+        corpus={
+            "geometry": attrs.get("geometry"),
+            "unit": attrs.get("unit"),
+            "dataset": images.store.dataset,
+            "fingerprint": images.store.fingerprint,
+            "images": len(images.index),
+        },
+        licence=recipe.licence,
+    )

@@ -1,0 +1,143 @@
+"""The training loop. It knows no method's name, and everything is counted in optimizer steps.
+
+Shapes: B images of a micro-batch on this rank, C channels, H height, W width.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.runtime import dist
+from encoders.runtime.optim import clip, set_lr
+from encoders.runtime.random import Purpose
+from encoders.runtime.stop import Stop
+from pretrain.config import Recipe
+
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Diverged(RuntimeError):
+    """The loss or its gradient was no number for too many steps in a row."""
+
+
+@dataclass
+class State:
+    """Where a run stands."""
+
+    step: int = 0  # optimizer steps behind us, skipped ones included
+    skipped: int = 0  # of the last steps, in a row: loss or gradient was no number
+    skipped_total: int = 0
+
+
+class Log(Protocol):
+    def __call__(self, step: int, **numbers: Any) -> None: ...
+
+
+def fit(
+    method: Any,
+    batches: Any,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    cfg: Recipe,
+    steps: int,
+    warmup: int,
+    state: State,
+    log: Log,
+    save: Callable[[State], None],
+    stop: Stop,
+    device: torch.device,
+) -> None:
+    """Trains from `state.step` to `steps`, or to the step at which `stop` was requested; always ends with a saved checkpoint.
+
+    A resumed run equals the run that was never stopped. Raises Diverged after `cfg.max_skipped` bad steps in a row."""
+    model = dist.wrap(method.train(), device)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    meter = Meter(batches, cfg.batch, state.step)
+    for step in range(state.step, steps):
+        done = step / steps
+        lr = set_lr(optimizer, step, steps, warmup, cfg.optim)
+        out: dict[str, Tensor] = {}
+        for i, micro in enumerate(batches.of(step)):
+            seed_model(cfg.seed, step, i, dist.rank())
+            with accumulating(model, last=i == cfg.accumulate - 1):
+                with autocast(cfg.precision, device):
+                    got = model(laid_out(micro.views, cfg.channels_last), micro.masks, progress=done)
+                scaler.scale(got["loss"] / cfg.accumulate).backward()
+            out = summed(out, got, 1 / cfg.accumulate)
+        method.after_backward(done)
+        scaler.unscale_(optimizer)
+        grad_norm = clip(trained, cfg.clip)
+        if accepted(grad_norm, out["loss"], state, cfg.max_skipped, device):  # waits for the device: the one sync of a step
+            scaler.step(optimizer)
+            method.after_step(done)
+        scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        state.step = step + 1
+        if state.step % cfg.log_every == 0 or state.step == steps:
+            log(state.step, **out, lr=lr, grad_norm=grad_norm, skipped=state.skipped_total, **meter.read(state.step))
+        stopping = dist.any_rank(stop.requested is not None, device)  # the ranks must agree on the last step
+        if state.step % cfg.save_every == 0 or state.step == steps or stopping:
+            save(state)
+        if stopping:
+            return
+
+
+def seed_model(seed: int, step: int, micro: int, rank: int) -> None:
+    """Seeds what the model draws itself (drop path, dropout), so that it depends on nothing but these four numbers."""
+    torch.manual_seed(int(np.random.SeedSequence([seed, Purpose.MODEL, step, micro, rank]).generate_state(1, np.uint64)[0] >> 1))
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """Half precision where it is safe, or nothing in float32."""
+    return torch.autocast(device.type, dtype=HALF[precision]) if precision in HALF else nullcontext()
+
+
+def accumulating(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
+    """Under DDP, gradients are exchanged with the last micro-batch only."""
+    return nullcontext() if last or dist.world() == 1 else model.no_sync()  # type: ignore[operator,return-value]
+
+
+def laid_out(views: list[Tensor], channels_last: bool) -> list[Tensor]:
+    """The views (B, C, H, W) in the memory order that the backbone's kernels want."""
+    return [v.contiguous(memory_format=torch.channels_last) for v in views] if channels_last else views
+
+
+def summed(total: Mapping[str, Tensor], new: Mapping[str, Tensor], weight: float) -> dict[str, Tensor]:
+    """Running mean of a step's scalars over its micro-batches, kept on the device."""
+    return {k: total.get(k, 0.0) + torch.as_tensor(v).detach().float() * weight for k, v in new.items()}
+
+
+def accepted(grad_norm: Tensor, loss: Tensor, state: State, limit: int, device: torch.device) -> bool:
+    """Whether the step may be taken: loss and gradient are numbers. Counts refusals; raises Diverged at `limit` in a row."""
+    fine = math.isfinite(grad_norm.item()) and math.isfinite(loss.item())
+    if not dist.any_rank(not fine, device):
+        state.skipped = 0
+        return True
+    state.skipped, state.skipped_total = state.skipped + 1, state.skipped_total + 1
+    if state.skipped >= limit:
+        raise Diverged(
+            f"the loss ({loss.item():g}) or its gradient ({grad_norm.item():g}) was no number for {limit} steps in a row, up to step "
+            f"{state.step + 1}; lower optim.lr, set clip (e.g. clip=1.0), or use precision=fp32, and start again under another --name"
+        )
+    return False
+
+
+class Meter:
+    """Speed since the last reading: images a second, and the share of the time that was spent waiting for data."""
+
+    def __init__(self, batches: Any, batch: int, step: int):
+        self.batches, self.batch = batches, batch
+        self.last = (time.perf_counter(), step, batches.waited)
+
+    def read(self, step: int) -> dict[str, float]:
+        now = (time.perf_counter(), step, self.batches.waited)
+        elapsed, steps, waited = (a - b for a, b in zip(now, self.last, strict=True))
+        self.last = now
+        return {"time/images_per_s": steps * self.batch / max(elapsed, 1e-9), "time/data_wait": min(waited / max(elapsed, 1e-9), 1.0)}

@@ -1,0 +1,124 @@
+"""Features of a whole store, computed once: the cache knows them by the encoder, the pixels and the kind of features.
+
+Shapes: N images, B a batch, D width, T tokens.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from encoders.card import Preprocess
+from encoders.encoder import Encoder, Kind
+from encoders.preprocess import prepare
+from encoders.runtime.config import digest
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic
+from encoders.runtime.home import cache_dir
+from encoders.store import Store
+
+VERSION = 1  # of what stands in a cached file: raise it when `features` would give other numbers
+
+
+def features(
+    encoder: Encoder,
+    store: Store,
+    kind: Kind = "pooled",
+    index: ArrayLike | None = None,
+    batch: int = 64,
+    workers: int = 0,
+    cache: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[np.float32]:
+    """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order.
+
+    progress: called with the number of images done.  Tokens come as a read-only view of the cached file, as they may exceed memory.
+    With the features of the whole store in the cache, those of any rows are taken from there. What `batch` and `workers` are changes
+    no number beyond the last bits."""
+    rows = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
+    if not len(rows):
+        raise InputError(f"there is no image to embed in {store.paths[0]}")
+    whole, part = place(encoder, store, kind), place(encoder, store, kind, rows)
+    for path, wanted in ((whole, rows), (part, None)) if cache else ():
+        found = _cached(path, kind, len(store) if wanted is not None else len(rows))
+        if found is not None:
+            if progress:
+                progress(len(rows))
+            return found if index is None or wanted is None else found[wanted]
+    if not cache:
+        return _in_memory(_batches(encoder, store, kind, rows, batch, workers, progress), len(rows))
+    path = whole if index is None else part
+    with atomic(path) as temporary:
+        _to_file(temporary, _batches(encoder, store, kind, rows, batch, workers, progress), len(rows))
+    made = _cached(path, kind, len(rows))
+    assert made is not None, "what was just written can be read"
+    return made
+
+
+def place(encoder: Encoder, store: Store, kind: Kind, rows: NDArray[np.int64] | None = None) -> Path:
+    """The cached file of these features."""
+    parts = [VERSION, encoder.sha256, store.fingerprint, str(store.attrs.get("unit")), kind, torch.__version__.split("+")[0]]
+    if rows is not None:
+        parts.append(hashlib.sha256(rows.tobytes()).hexdigest())
+    return cache_dir() / "features" / f"{digest(parts, 32)}.npy"
+
+
+def _cached(path: Path, kind: Kind, rows: int) -> NDArray[np.float32] | None:
+    """The features in a file; None when there is none, or another program damaged it."""
+    try:
+        found = np.load(path, mmap_mode="r" if kind == "tokens" else None)
+    except (FileNotFoundError, ValueError, EOFError, OSError):
+        return None
+    return found if len(found) == rows else None
+
+
+def _batches(encoder, store, kind, rows, batch, workers, progress) -> Iterator[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
+    loader = DataLoader(_Prepared(store, encoder.card.preprocess, rows, batch), batch_size=None, num_workers=workers)
+    for x in loader:
+        out = encoder.forward(x.to(encoder.device), kind).cpu().numpy()
+        if progress:
+            progress(len(out))
+        yield out
+
+
+def _in_memory(batches: Iterator[NDArray[np.float32]], rows: int) -> NDArray[np.float32]:
+    return _fill(batches, lambda shape: np.empty((rows, *shape), np.float32))
+
+
+def _to_file(path: Path, batches: Iterator[NDArray[np.float32]], rows: int) -> None:
+    made = _fill(batches, lambda shape: np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, *shape)))
+    made.flush()  # type: ignore[attr-defined]
+
+
+def _fill(batches: Iterator[NDArray[np.float32]], make: Callable[[tuple[int, ...]], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The batches one after the other in an array made once their shape is known."""
+    out, at = None, 0
+    for x in batches:
+        out = make(x.shape[1:]) if out is None else out
+        out[at : at + len(x)] = x
+        at += len(x)
+    assert out is not None, "no rows were refused before"
+    return out
+
+
+class _Prepared(Dataset[Tensor]):
+    """Batches of a store as model input; images of unlike sizes are prepared one by one."""
+
+    def __init__(self, store: Store, preprocess: Preprocess, rows: NDArray[np.int64], batch: int):
+        self.store, self.preprocess = store, preprocess
+        self.rows = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> Tensor:
+        if i >= len(self.rows):
+            raise IndexError(i)
+        rows = self.rows[i]
+        groups = [rows] if self.store.shape else [rows[j : j + 1] for j in range(len(rows))]
+        return torch.cat([prepare(self.store.unit_images(group), self.preprocess) for group in groups])  # (B, K, S, S)

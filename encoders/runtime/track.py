@@ -9,16 +9,15 @@ import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from encoders.runtime.wandb_mirror import Mirror, Mode, decide, new_id
+from encoders.runtime.files import write_json
+from encoders.runtime.wandb_mirror import Mirror, Mode, new_id
 
 if TYPE_CHECKING:
     import numpy as np
 
 RECORD = "metrics.jsonl"
-Picture = "str | Path | np.ndarray[Any, Any]"
-Resume = Literal["allow"]
 
 
 class Track:
@@ -53,7 +52,7 @@ class Track:
         self.file = open(self.run_dir / RECORD, "a")  # noqa: SIM115 (open for as long as the run)
         self.mirror = Mirror(
             self.run_dir,
-            mode or decide(),
+            mode,
             id=self.id,
             project=project,
             group=group,
@@ -85,8 +84,6 @@ class Track:
             return
         path = self.run_dir / "summary.json"
         known = json.loads(path.read_text()) if path.exists() else {}
-        from encoders.runtime.files import write_json
-
         write_json(path, known | {name: plain(value) for name, value in flat.items()})
         if self.mirror:
             self.mirror.summary(flat)

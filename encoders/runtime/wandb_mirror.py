@@ -1,10 +1,53 @@
-"""Weights & Biases as a mirror: we decide its mode before it starts; it never asks, never hangs, and never stops a run."""
+"""Weights & Biases as a mirror: we decide its mode before it starts; it never asks, never hangs, and never stops a run.
 
+Mode: WANDB_MODE if it is set, else online where there is a key (WANDB_API_KEY, or an entry for the server in ~/.netrc), else offline, which
+is said once. Online without a key, asked for or not, becomes offline: W&B would prompt on a terminal and raise elsewhere. When a start
+fails (no network, wrong key), the run goes on offline.
+
+Sent: the settings, scalars, pictures and the exported encoder (card and weights, not the manifest). Not sent: console, code, git state,
+requirements, machine information, host, user, paths (see `discreet`).
+"""
+
+import netrc
+import os
 import secrets
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from encoders.runtime.discreet import discreet
 
 Mode = Literal["online", "offline", "disabled"]
+SERVERS = ("api.wandb.ai", "api.forge.coreweave.com")  # the public service's names, in which `wandb login` stores keys
+GIVE_UP_AFTER = 5  # failed calls: a mirror that keeps failing only fills its log
+
+# As wandb 0.31 spells them; those that the installed version does not know are left out.
+QUIET: dict[str, Any] = {
+    "silent": True,
+    "console": "off",
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "disable_job_creation": True,
+    "host": "",
+    "username": "",
+    "email": "",
+    "program": "isograft",
+    "x_disable_meta": True,
+    "x_disable_machine_info": True,
+    "x_disable_stats": True,
+    "x_save_requirements": False,
+    "x_transaction_log_flush_interval": 2.0,  # seconds; the default loses up to 15 at `kill -9`
+    "init_timeout": float(os.environ.get("WANDB_INIT_TIMEOUT") or 20),  # seconds; with retries an unreachable server costs twice that
+    "login_timeout": 5.0,
+    "finish_timeout": 120.0,
+    "reinit": "create_new",  # several runs in one process stay several
+}
 
 
 def new_id() -> str:
@@ -12,18 +55,150 @@ def new_id() -> str:
     return secrets.token_hex(4)
 
 
-def decide() -> Mode:
-    return "disabled"
+def decide(asked: Mode | None = None) -> tuple[Mode, str]:
+    """The mode, and why it is not what one might expect ("" if it is)."""
+    wanted = asked or {"dryrun": "offline", "online": "online"}.get(mode := os.environ.get("WANDB_MODE", "").lower(), mode)
+    if wanted == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() == "true":
+        return "disabled", ""
+    if wanted == "offline" or has_key():
+        return ("offline", "") if wanted == "offline" else ("online", "")
+    return "offline", "no W&B key found (`wandb login`, or WANDB_API_KEY)"
+
+
+def has_key() -> bool:
+    """Whether W&B could log in without asking."""
+    if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    base = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
+    try:
+        known = netrc.netrc(os.environ.get("NETRC")).hosts
+    except (OSError, netrc.NetrcParseError):
+        return False
+    return bool({base} & set(known)) if base else bool(set(SERVERS) & set(known))
 
 
 class Mirror:
-    """One W&B run."""
+    """One W&B run, or nothing: every method may be called whatever became of it.
 
-    def __init__(self, run_dir: Path, mode: Mode, **about: Any):
+    Failures are recorded with their traceback in `run_dir/wandb-errors.log`."""
+
+    def __init__(self, run_dir: Path, mode: Mode | None = None, **about: Any):
         self.run: Any = None
+        self.run_dir, self.failures = run_dir.absolute(), 0
+        chosen, why = decide(mode)
+        for attempt in dict.fromkeys((chosen, "offline")):
+            if chosen == "disabled" or self.run is not None:
+                return
+            with self.boundary(f"start ({attempt})"):
+                self.run = begin(self.run_dir, attempt, about)
+                if attempt == "offline":
+                    say(f"{why or 'mode'}: offline; send later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
 
-    def log(self, step: int, values: dict[str, float]) -> None: ...
-    def image(self, step: int, name: str, picture: Any) -> None: ...
-    def summary(self, flat: dict[str, Any]) -> None: ...
-    def artifact(self, name: str, folder: Path, metadata: dict[str, Any]) -> None: ...
-    def close(self, failed: bool) -> None: ...
+    @contextmanager
+    def boundary(self, what: str) -> Iterator[None]:
+        """Here a failure of the tracker ends: recorded, told once, never raised."""
+        try:
+            yield
+        except Exception:  # noqa: BLE001 (the tracker's boundary: no failure of W&B may stop a run)
+            self.failures += 1
+            with open(self.run_dir / "wandb-errors.log", "a") as file:
+                file.write(f"{what}\n{traceback.format_exc()}\n")
+            if self.failures == 1:
+                say(f"{what} failed, the run goes on; see {self.run_dir / 'wandb-errors.log'}")
+            if self.failures == GIVE_UP_AFTER:
+                self.run = None
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        with self.boundary("log"):
+            if self.run is not None:
+                self.run.log(values, step=step)
+
+    def image(self, step: int, name: str, picture: Any) -> None:
+        with self.boundary("image"):
+            if self.run is not None:
+                self.run.log({name: image(picture)}, step=step)
+
+    def summary(self, flat: dict[str, Any]) -> None:
+        with self.boundary("summary"):
+            if self.run is not None:
+                self.run.summary.update(discreet(flat))
+
+    def artifact(self, name: str, folder: Path, metadata: dict[str, Any]) -> None:
+        with self.boundary("artifact"):
+            if self.run is not None:
+                with staging(self.run_dir):
+                    self.run.log_artifact(model(name, folder, metadata))
+
+    def close(self, failed: bool) -> None:
+        with self.boundary("finish"):
+            if self.run is not None:
+                self.run.finish(exit_code=int(failed))
+        self.run = None
+
+
+def begin(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
+    """The started W&B run; None when wandb is not installed. `about` as in Mirror's caller, Track."""
+    try:
+        import wandb
+    except ModuleNotFoundError:
+        say("not installed: metrics.jsonl alone is written")
+        return None
+    known = wandb.Settings.model_fields
+    return wandb.init(
+        project=about["project"],
+        group=about["group"],
+        job_type=about["job_type"],
+        name=about["name"],
+        tags=list(about["tags"]),
+        config=discreet(about["config"]),
+        id=about["id"],
+        resume="allow",
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(run_dir),
+        settings=wandb.Settings(**{name: value for name, value in QUIET.items() if name in known}),
+    )
+
+
+def image(picture: Any) -> Any:
+    """A W&B image of the pixels alone: a PNG file's own metadata are left behind."""
+    import numpy as np
+    import wandb
+    from PIL import Image
+
+    if isinstance(picture, str | Path):
+        with Image.open(picture) as file:
+            picture = np.asarray(file.convert("RGB"))
+    return wandb.Image(picture)
+
+
+def model(name: str, folder: Path, metadata: dict[str, Any]) -> Any:
+    """The exported encoder as an artifact: weights as they are, the card without paths; the manifest, which tells of patients, stays."""
+    import wandb
+    import yaml
+
+    made = wandb.Artifact(name, type="model", metadata=discreet(metadata))
+    for path in sorted(folder.glob("*.safetensors")):
+        made.add_file(str(path), name=path.name)
+    with tempfile.TemporaryDirectory() as scratch:  # `add_file` takes a copy
+        for path in sorted(folder.glob("*.yaml")):
+            card = Path(scratch) / path.name
+            card.write_text(yaml.safe_dump(discreet(yaml.safe_load(path.read_text())), sort_keys=False))
+            made.add_file(str(card), name=path.name)
+    return made
+
+
+@contextmanager
+def staging(run_dir: Path) -> Iterator[None]:
+    """W&B copies artifacts to the home folder before they are sent, where quotas fill and other machines do not look: here, instead."""
+    before = os.environ.get("WANDB_DATA_DIR")
+    os.environ["WANDB_DATA_DIR"] = before or str(run_dir / "wandb" / "data")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["WANDB_DATA_DIR"]
+
+
+def say(text: str) -> None:
+    """A line for a person, on standard error."""
+    print(f"W&B: {text}", file=sys.stderr, flush=True)

@@ -76,7 +76,7 @@ class Part:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self.codec == "raw":
             return np.ndarray(self.shape, self.dtype, self._map, self.offsets[i])  # type: ignore[arg-type]
-        return decoded(self._map[self.offsets[i] : self.offsets[i + 1]])
+        return decoded(self._map[self.offsets[i] : self.offsets[i + 1]], int(self.attrs["channels"]))
 
     def column(self, group: str, name: str) -> NDArray[Any]:
         """(N,) or (N, K) values; text as NumPy strings."""
@@ -108,10 +108,10 @@ def chunk_offsets(images: h5py.Dataset) -> NDArray[np.int64]:
     return offsets
 
 
-def decoded(blob: bytes) -> NDArray[np.uint8]:
-    """(H, W, C) pixels of a JPEG."""
+def decoded(blob: bytes, channels: int) -> NDArray[np.uint8]:
+    """(H, W, C) pixels of a JPEG; gray is repeated where 3 channels are wanted."""
     from PIL import Image
 
     with Image.open(io.BytesIO(blob)) as picture:
-        pixels = np.asarray(picture)
+        pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
     return pixels[..., None] if pixels.ndim == 2 else pixels

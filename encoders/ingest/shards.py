@@ -1,39 +1,164 @@
-"""Every item of a source into one store: in parallel, resumable, and with the same bytes however often it was interrupted."""
+"""Every item of a source into one store: in parallel, resumable, and with the same bytes however often it was interrupted.
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+Beside OUT stands a folder OUT.shards while the work goes on: the plan (recipe and items), and for every finished shard its pixels and
+its table. A shard is finished when its table stands under its name, so what `kill -9` leaves is either whole or ignored. At the end the
+shards are joined in order and the folder goes.
+"""
+
+import fcntl
+import multiprocessing
+import os
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from encoders import __version__
+from encoders.ingest.join import Summary, join
+from encoders.ingest.shard import table_path, write_shard
 from encoders.ingest.source import Row, Source, Unreadable, file_stamp, gray
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import read_json, write_json
 
-__all__ = ["Row", "Source", "Summary", "Unreadable", "file_stamp", "gray", "ingest"]
+__all__ = ["Row", "Source", "Summary", "Unreadable", "available_cpus", "file_stamp", "gray", "ingest"]
 
-
-@dataclass(frozen=True)
-class Summary:
-    """What an ingest did."""
-
-    out: Path
-    rows: int
-    patients: int
-    channels: int
-    dtype: str
-    fingerprint: str
-    quarantined: list[tuple[str, str]] = field(default_factory=list)  # (item, reason)
-    notes: list[str] = field(default_factory=list)  # what the reader should know: promotions, patients in two splits
-
-    @property
-    def exit_code(self) -> int:
-        """0 when every item became rows, 1 when something was quarantined."""
-        return 1 if self.quarantined else 0
+Tick = Callable[[int], None]
 
 
-def ingest(
-    source: Source,
-    out: str | Path,
-    workers: int = 1,
-    overwrite: bool = False,
-    tick: Callable[[int], None] | None = None,
-) -> Summary:
-    """Writes every row of `source` to the store `out`.  `tick(n)`: called with the number of items done since the last call."""
-    raise NotImplementedError
+def ingest(source: Source, out: str | Path, workers: int = 1, overwrite: bool = False, tick: Tick | None = None) -> Summary:
+    """Writes every row of `source` to the store `out`.  `tick(n)`: called with the number of items done since the last call.
+
+    Raises InputError when `out` exists (unless `overwrite`), cannot be written, or was begun with another recipe or other files."""
+    out, tick = Path(out), tick or (lambda n: None)
+    items = source.items()
+    if not items:
+        raise InputError("the source holds no images; nothing was written")
+    with workplace(out, overwrite) as folder:
+        shards = planned(source, items, folder, overwrite)
+        todo = {k: shard for k, shard in enumerate(shards) if not table_path(folder, k).exists()}
+        tick(len(items) - sum(map(len, todo.values())))
+        run(source, todo, folder, workers, tick)
+        summary = join(source, folder, len(shards), out, recipe(source))
+        shutil.rmtree(folder)
+    return summary
+
+
+def available_cpus() -> int:
+    """The processors that the scheduler gave this process, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def workplace(out: Path, overwrite: bool) -> Iterator[Path]:
+    """The folder OUT.shards, locked against a second ingest into the same store."""
+    folder = out.with_name(out.name + ".shards")
+    if out.is_dir():
+        raise InputError(f"{out} is a folder; name the store file to write, e.g. {out / 'images.h5'}")
+    if out.exists() and not folder.exists() and not overwrite:
+        raise InputError(f"{out} exists; write to another name, or pass --overwrite to replace it")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / "lock").open("w")
+    except OSError as wrong:
+        raise InputError(f"cannot write {folder}: {wrong.strerror}; choose a folder that you may write to") from wrong
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as wrong:
+            raise InputError(f"another ingest is writing {out}; wait for it to end") from wrong
+        for left in (*folder.glob(".*.part"), *out.parent.glob(f".{out.name}.*.part")):
+            left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
+        yield folder
+
+
+def planned(source: Source, items: Sequence[Any], folder: Path, overwrite: bool) -> list[Sequence[Any]]:
+    """The items cut into shards; the plan is kept in the folder, and one that stands there already must be the same."""
+    size = min(1000, max(25, -(-len(items) // 16)))  # about a thousand; smaller for small sources, so that all workers have something to do
+    plan = {"recipe": recipe(source), "items": [[source.name(item), source.stamp(item)] for item in items]}
+    if len({name for name, _ in plan["items"]}) < len(items):
+        raise ValueError("two items of the source have one name")
+    where = folder / "plan.json"
+    if where.exists() and (why := difference(read_json(where), plan)):
+        if not overwrite:
+            raise InputError(
+                f"{folder} was begun differently: {why}. Repeat the old command to finish it, or pass --overwrite to start over"
+            )
+        for left in folder.glob("[0-9]*"):
+            left.unlink()
+        where.unlink()
+    if not where.exists():
+        write_json(where, plan)
+    return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def recipe(source: Source) -> dict[str, Any]:
+    """All that determines the store besides the items."""
+    settings = {"modality": source.modality, "dataset": source.dataset, "codec": source.codec, "channels": source.channels or "auto"}
+    return {"tool": f"isograft {__version__}", **settings, "unit": source.unit, "geometry": source.geometry, **source.recipe()}
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What changed between two plans, in words; "" when nothing did."""
+    a, b = old["recipe"], new["recipe"]
+    changed = [f"{k} was {a.get(k)!r} and is {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
+    before, after = dict(old["items"]), dict(new["items"])
+    for what, names in (
+        ("new", after.keys() - before.keys()),
+        ("gone", before.keys() - after.keys()),
+        ("changed on disk", {n for n in after.keys() & before.keys() if before[n] != after[n]}),
+    ):
+        if names:
+            changed.append(f"{len(names)} of the source's files {'is' if len(names) == 1 else 'are'} {what} (first: {min(names)})")
+    return "; ".join(changed)
+
+
+def run(source: Source, todo: dict[int, Sequence[Any]], folder: Path, workers: int, tick: Tick) -> None:
+    """Writes the shards in `todo`, in this process or in spawned ones (a bare fork after OpenMP has run can hang)."""
+    if workers <= 1 or len(todo) <= 1:
+        for number, items in todo.items():
+            write_shard(source, number, items, folder, tick)
+        return
+    context = multiprocessing.get_context("spawn")
+    counter = context.Value("q", 0)
+    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_begin, initargs=(source, folder, counter))
+    with pool:
+        pending, told = {pool.submit(_work, number, items) for number, items in todo.items()}, 0
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
+                tick(counter.value - told)
+                told = counter.value
+                for future in done:
+                    future.result()
+        except BrokenProcessPool as wrong:
+            raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from wrong
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: dict[str, Any] = {}  # of a worker process: what all of its shards share
+
+
+def _begin(source: Source, folder: Path, counter: Any) -> None:
+    _worker.update(source=source, folder=folder, counter=counter)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _work(number: int, items: Sequence[Any]) -> None:
+    def done(n: int) -> None:
+        with _worker["counter"].get_lock():
+            _worker["counter"].value += n
+
+    write_shard(_worker["source"], number, items, _worker["folder"], done)

@@ -5,7 +5,8 @@ A source is pickled to the worker processes, so it holds paths and settings, nev
 Shapes: H, W, C of one stored image.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,9 +21,9 @@ class Row:
     """One image with what is known about it."""
 
     image: NDArray[Any]  # (H, W, C) uint8 or uint16
-    index: dict[str, Value]  # key (unique, required), patient (unknown: leave out), and where known split study slide x y mpp source
-    meta: dict[str, Value] = field(default_factory=dict)  # sex age view site ...
-    labels: dict[str, Value] = field(default_factory=dict)  # numbers, or class names: the whole column decides
+    index: Mapping[str, Value]  # key (unique, required), patient (unknown: leave out), and where known split study slide x y mpp source
+    meta: Mapping[str, Value] = field(default_factory=dict)  # sex age view site ...
+    labels: Mapping[str, Value] = field(default_factory=dict)  # numbers, or class names: the whole column decides
 
 
 class Unreadable(ValueError):
@@ -62,8 +63,6 @@ class Source(Protocol):
 
 def file_stamp(path: Any) -> str:
     """The size and modification time of a file: what `make` would look at too."""
-    import os
-
     found = os.stat(path)
     return f"{found.st_size}:{found.st_mtime_ns}"
 

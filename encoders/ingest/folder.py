@@ -1,0 +1,184 @@
+"""A folder of PNG, JPEG and TIFF images, with a CSV that says what is known about them, or without.
+
+Shapes: H, W, C of one image.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.ingest.decode import SUFFIXES, read_image
+from encoders.ingest.geometry import Rule, geometry, resized
+from encoders.ingest.source import Row, Unreadable, file_stamp, gray
+from encoders.ingest.table import Roles, only, read_table, roles
+from encoders.runtime.errors import InputError
+from encoders.store_write import full_range
+
+LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's convert("L")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A file, and the line of the table that speaks of it."""
+
+    name: str  # relative to the folder, with forward slashes: the key of the store
+    row: dict[str, str] = field(default_factory=dict)
+
+
+class FolderSource:
+    """Every image below a folder, or those that a CSV names."""
+
+    codec = "raw"
+
+    def __init__(
+        self,
+        folder: str | Path,
+        labels: str | Path | None = None,
+        *,
+        columns: dict[str, str | None] | None = None,
+        label: Sequence[str] = (),
+        meta: Sequence[str] = (),
+        only: Sequence[str] = (),
+        size: int = 256,
+        resize: Rule = "pad",
+        channels: int | None = None,
+        bits: int | None = None,
+        modality: str = "cxr",
+        dataset: str | None = None,
+        codec: str = "raw",
+    ):
+        """columns: part (file, patient, split, study, slide) to column name.  Raises InputError for what the user got wrong."""
+        self.folder = Path(folder)
+        if not self.folder.is_dir():
+            raise InputError(f"{folder} is not a folder; give the folder that holds the images")
+        self.size, self.resize, self.channels, self.bits, self.codec = size, resize, channels, bits, codec
+        self.modality, self.dataset = modality, dataset or self.folder.resolve().name
+        self.unit = full_range(np.uint16, bits) if bits else None
+        self.geometry = geometry(size, resize)
+        self.filters = list(only)
+        self.notes: list[str] = []
+        self.roles: Roles | None = None
+        self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()
+
+    def _from_folder(self) -> list[Item]:
+        if self.filters:
+            raise InputError("--only filters the rows of a CSV; pass --labels too")
+        files, others = listed(self.folder)
+        if not files:
+            raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF; {sum(others.values())} other files")
+        self.notes.append("no --labels: no label is stored, and every image counts as a patient of its own")
+        self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        return [Item(name) for name in files]
+
+    def _from_table(self, path: Path, given: dict[str, str | None], label: list[str], meta: list[str]) -> list[Item]:
+        columns, rows = read_table(path)
+        self.roles = roles(columns, given, label, meta)
+        self.notes += self.roles.said(columns)
+        if self.roles.patient is None:
+            self.notes.append("warning: no patient column: every image counts as a patient of its own")
+        kept = only(columns, rows, self.filters)
+        files, _ = listed(self.folder)
+        find = Finder(files)
+        items: dict[str, Item] = {}
+        for row in kept:
+            name = find(row[self.roles.file])
+            if name in items:
+                raise InputError(f"{path} names {name} in two rows; keep one row a file (or choose with --only)")
+            items[name] = Item(name, row)
+        found = items.keys() & set(files)
+        if not found:
+            first = kept[0][self.roles.file] if kept else ""
+            raise InputError(
+                f"not one of the {len(kept)} files in column {self.roles.file!r} of {path} (first: {first!r}) is in {self.folder}"
+            )
+        lost, loose = len(items) - len(found), len(set(files) - found)
+        self.notes.append(f"{len(kept)} rows wanted, {lost} of them without a file; {loose} images without a row were not ingested")
+        if self.filters:
+            self.notes.append(f"{len(rows) - len(kept)} rows left out by --only {' --only '.join(self.filters)}")
+        return [items[name] for name in sorted(items)]
+
+    def items(self) -> list[Item]:
+        return self._items
+
+    def name(self, item: Item) -> str:
+        return item.name
+
+    def stamp(self, item: Item) -> str:
+        path = self.folder / item.name
+        return (file_stamp(path) if path.is_file() else "missing") + "".join(f"|{k}={v}" for k, v in item.row.items())
+
+    def read(self, item: Item) -> Row:
+        image = self.wanted_channels(read_image(self.folder / item.name))
+        if image.dtype == np.uint16 and self.unit and int(image.max()) > self.unit["scale"]:
+            raise Unreadable(f"has the value {image.max()}, above what --bits {self.bits} allows")
+        if int(image.min()) == int(image.max()):
+            raise Unreadable(f"constant image: every value is {image.flat[0]}")  # before padding makes it look like one with content
+        cells, roles = item.row, self.roles
+        index: dict[str, Any] = {"key": item.name}
+        if roles is None:
+            return Row(self.fitted(image), index)
+        index |= {part: cells[name] for part in ("patient", "split", "study", "slide") if (name := getattr(roles, part))}
+        return Row(self.fitted(image), index, {n: cells[n] for n in roles.meta}, {n: cells[n] for n in roles.label})
+
+    def wanted_channels(self, image: NDArray[Any]) -> NDArray[Any]:
+        """Gray by luminance where one channel was asked for; where the whole set decides, gray colour files become gray early: cheaper."""
+        if image.shape[2] == 3 and (self.channels != 3) and gray(image):
+            return image[..., :1]
+        if image.shape[2] == 3 and self.channels == 1:
+            return np.rint(image @ LUMA).astype(image.dtype)[..., None]
+        return image
+
+    def fitted(self, image: NDArray[Any]) -> NDArray[Any]:
+        """(S, S, C). An overshoot of the filter must not leave the range that the unit allows."""
+        out = resized(image, self.size, self.resize)
+        return np.minimum(out, int(self.unit["scale"])).astype(out.dtype) if self.unit and out.dtype == np.uint16 else out
+
+    def recipe(self) -> dict[str, Any]:
+        columns = self.roles.__dict__ if self.roles else None
+        return {
+            "command": "ingest folder",
+            "columns": columns and {k: list(v) if isinstance(v, tuple) else v for k, v in columns.items()},
+        } | ({"only": self.filters} if self.filters else {})
+
+    def attributes(self) -> dict[str, Any]:
+        return {}
+
+
+def listed(folder: Path) -> tuple[list[str], Counter[str]]:
+    """The images below a folder, sorted, as relative names; and how many other files there are of each kind."""
+    files, others = [], Counter[str]()
+    for path in folder.rglob("*"):
+        if path.name.startswith(".") or not path.is_file():
+            continue  # hidden files: what a Mac or an editor leaves
+        if path.suffix.lower() in SUFFIXES:
+            files.append(path.relative_to(folder).as_posix())
+        else:
+            others[path.suffix.lower() or "no suffix"] += 1
+    return sorted(files), others
+
+
+class Finder:
+    """From a file name in a table to a file: the relative path, or its last part, or that without suffix, if only one file has it."""
+
+    def __init__(self, files: Sequence[str]):
+        self.files = set(files)
+        self.names = unique({f: Path(f).name for f in files})
+        self.stems = unique({f: Path(f).stem for f in files})
+
+    def __call__(self, text: str) -> str:
+        """The relative path; the text itself when no file fits."""
+        name = text.replace("\\", "/").removeprefix("./")
+        if name in self.files:
+            return name
+        return self.names.get(name) or self.stems.get(name) or name
+
+
+def unique(names: dict[str, str]) -> dict[str, str]:
+    """Name to file, for the names that one file alone has."""
+    count = Counter(names.values())
+    return {name: file for file, name in names.items() if count[name] == 1}

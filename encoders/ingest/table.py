@@ -1,0 +1,106 @@
+"""A CSV of labels: which column is what, and the rows that are wanted."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from encoders.runtime.errors import InputError, unknown
+
+GUESSES = {
+    "file": ["file", "filename", "file_name", "path", "image", "image_path", "img", "image_id", "image index"],
+    "patient": ["patient", "patient_id", "patientid", "patient id", "subject", "subject_id", "case_id", "case"],
+    "split": ["split", "subset", "partition"],
+    "study": ["study", "study_id", "studyid"],
+    "slide": ["slide", "slide_id", "slideid"],
+    "label": ["label", "class", "target", "diagnosis"],
+}
+META = ["sex", "gender", "age", "view", "projection", "site"]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which column plays which part."""
+
+    file: str
+    patient: str | None
+    split: str | None
+    study: str | None
+    slide: str | None
+    label: tuple[str, ...]
+    meta: tuple[str, ...]
+
+    def said(self, columns: list[str]) -> list[str]:
+        """What was taken for what, and what was left out, in words."""
+        told = [
+            f"{role} = column {getattr(self, role)!r}" for role in ("file", "patient", "split", "study", "slide") if getattr(self, role)
+        ]
+        told += [f"{role} = column {name!r}" for role in ("label", "meta") for name in getattr(self, role)]
+        used = {self.file, self.patient, self.split, self.study, self.slide, *self.label, *self.meta}
+        left = [name for name in columns if name not in used]
+        return [f"columns: {', '.join(told)}" + (f"; not used: {', '.join(left)}" if left else "")]
+
+
+def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
+    """The column names and the rows. Raises InputError when the file is missing, is no CSV, or has rows of unlike length."""
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            head = file.readline()
+            delimiter = max(",;\t", key=head.count)
+            file.seek(0)
+            lines = list(csv.reader(file, delimiter=delimiter))
+    except OSError as wrong:
+        raise InputError(f"cannot read the labels {path}: {wrong.strerror}") from wrong
+    except (UnicodeDecodeError, csv.Error) as wrong:
+        raise InputError(f"{path} is not a CSV in UTF-8: {wrong}") from wrong
+    columns = [name.strip() for name in lines[0]] if lines else []
+    if len(set(columns)) < len(columns) or not any(columns):
+        raise InputError(f"the first line of {path} must name the columns, each once; it reads {head.strip()[:100]!r}")
+    for number, line in enumerate(lines[1:], start=2):
+        if line and len(line) != len(columns):
+            raise InputError(
+                f"{path}, line {number}: {len(line)} values for {len(columns)} columns; quote values that hold a {delimiter!r}"
+            )
+    return columns, [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:] if line]
+
+
+def roles(columns: list[str], given: dict[str, str | None], label: list[str], meta: list[str]) -> Roles:
+    """The columns named, and where none is named the first that is usual for the part; "" as a name means none.
+
+    Raises InputError for a name that is not a column, and when there is no column of file names."""
+    chosen = {role: column(columns, given.get(role), role) for role in ("file", "patient", "split", "study", "slide")}
+    if chosen["file"] is None:
+        raise InputError(f"which column holds the file names? Pass --file-column; columns: {', '.join(columns)}")
+    for name in (*label, *meta):
+        if name and name not in columns:
+            raise unknown("column", name, columns)
+    taken = {name for name in (*chosen.values(), *label, *meta) if name}
+    free = [name for name in columns if name not in taken]
+    guess = column(free, None, "label")
+    labels = [name for name in label if name] if label else [guess] if guess else []
+    metas = [name for name in meta if name] if meta else [name for name in free if name.lower() in META and name not in labels]
+    return Roles(**chosen, label=tuple(labels), meta=tuple(metas))  # type: ignore[arg-type]
+
+
+def column(columns: list[str], given: str | None, role: str) -> str | None:
+    """The column for a part: the one named, or the first usual name that is there, or None."""
+    if given is not None:
+        if given and given not in columns:
+            raise unknown("column", given, columns, f"(for --{role}-column)")
+        return given or None
+    lower = {name.lower(): name for name in reversed(columns)}
+    return next((lower[name] for name in GUESSES[role] if name in lower), None)
+
+
+def only(columns: list[str], rows: list[dict[str, str]], filters: list[str]) -> list[dict[str, str]]:
+    """The rows in which every `column=value` holds. Raises InputError for an unknown column, and when no row is left."""
+    for text in filters:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise InputError(f"--only {text!r} is not column=value, e.g. --only split=train")
+        if name not in columns:
+            raise unknown("column", name, columns, "(for --only)")
+        seen = sorted({row[name] for row in rows})
+        rows = [row for row in rows if row[name] == value]
+        if not rows:
+            raise InputError(f"no row has {text}; values of {name!r}: {', '.join(seen[:10])}{', ...' if len(seen) > 10 else ''}")
+    return rows

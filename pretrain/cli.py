@@ -7,7 +7,7 @@ import typer
 from encoders.runtime.cli import run as boundary
 from pretrain.cli_submit import submit
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 app.command()(submit)
 
@@ -65,6 +65,37 @@ def export(
     from pretrain.export import export as publish
 
     print(publish(rundir.existing(run), step, name))
+
+
+@app.command()
+def plan(recipe: Recipe, overrides: Overrides = None, device: Device = None) -> None:
+    """Say what a run would do and cost here: rates, lengths, memory and time from a few timed steps. Writes nothing."""
+    from encoders.runtime.cli import console
+    from pretrain import config
+    from pretrain.plan import plan as planned
+    from pretrain.run import ready
+
+    chosen = config.load(recipe, overrides or [])
+    rows, notes = planned(chosen, ready(device, chosen.threads))
+    for what, value in rows:
+        console().print(f"{what:14} {value}", markup=False, soft_wrap=True)
+    for note in notes:
+        console().print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def status(runs: Annotated[list[str] | None, typer.Argument(help="runs; all when left out")] = None) -> None:
+    """Say how far the runs are."""
+    from rich.table import Table
+
+    from encoders.runtime.cli import console
+    from pretrain import rundir
+    from pretrain import status as states
+
+    table = Table(*states.HEADER, box=None)
+    for one in [rundir.existing(name) for name in runs] if runs else rundir.all_runs():
+        table.add_row(*states.row(one))
+    console().print(table if table.row_count else "no run yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
 
 
 @app.command()

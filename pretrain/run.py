@@ -135,7 +135,7 @@ def found(run: RunDir, made: Setup, asked: Recipe) -> None:
 def environment(made: Setup) -> dict[str, Any]:
     """What a bit-exact continuation needs to be equal."""
     return {
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "device": made.device.type,
         "threads": torch.get_num_threads(),
         "instructions": torch.backends.cpu.get_cpu_capability(),

@@ -140,6 +140,15 @@ def locked(run: RunDir, say: Any = print) -> Iterator[None]:
         lock.unlink(missing_ok=True)
 
 
+def alive(run: RunDir) -> bool:
+    """Whether a process works on the run, as far as can be seen from here: a lock of another host counts as alive."""
+    try:
+        held = json.loads((run.path / "lock").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return held.get("host") != socket.gethostname() or _alive(held)
+
+
 def _take_over(lock: Path, run: RunDir, mine: dict[str, Any], say: Any) -> None:
     """Removes a stale lock; raises InputError for one that may be alive."""
     try:

@@ -1,6 +1,7 @@
 """From a recipe to everything the loop needs: images, backbone, method, optimizer, and the card that the weights will carry."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,14 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     return Setup(recipe, images, method, batches, optimizer, scaler, told, steps, warmup, torch.device(device))
 
 
+def portable(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as others may read it: files by their names alone, without the folders of this machine."""
+    told = recipe.model_dump(mode="json")
+    stores = [recipe.data.store] if isinstance(recipe.data.store, str) else recipe.data.store or []
+    told["data"] |= {"store": [Path(s).name for s in stores], "keys": recipe.data.keys and Path(recipe.data.keys).name}
+    return told
+
+
 def transplant(network: torch.nn.Module, start: Any) -> None:
     """Every weight of the encoder `start` into `network`, a position table resampled to its size. Raises InputError if one has no place."""
     from timm.layers import resample_abs_pos_embed
@@ -226,7 +235,7 @@ def first_card(recipe: Recipe, prep: Preprocess, images: Corpus, start: Any, dim
         modality=recipe.modality,
         method=recipe.method["name"],
         steps=0,
-        config=recipe.model_dump(mode="json"),
+        config=portable(recipe),
         lineage={
             "init": recipe.init or f"random:{recipe.seed}",
             "init_sha256": start.sha256 if start else None,

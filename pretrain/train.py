@@ -140,4 +140,8 @@ class Meter:
         now = (time.perf_counter(), step, self.batches.waited)
         elapsed, steps, waited = (a - b for a, b in zip(now, self.last, strict=True))
         self.last = now
-        return {"time/images_per_s": steps * self.batch / max(elapsed, 1e-9), "time/data_wait": min(waited / max(elapsed, 1e-9), 1.0)}
+        return {
+            "time/images_per_s": steps * self.batch / max(elapsed, 1e-9),
+            "time/s_per_step": elapsed / steps,
+            "time/data_wait": min(waited / max(elapsed, 1e-9), 1.0),
+        }

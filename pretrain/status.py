@@ -1,0 +1,30 @@
+"""How far each run is."""
+
+import time
+from typing import Any
+
+from encoders.runtime.track import read
+from pretrain import rundir
+from pretrain.monitor import clock
+from pretrain.rundir import RunDir
+
+HEADER = ("run", "state", "step", "loss", "images/s", "left", "last line", "SLURM job")
+
+
+def row(run: RunDir) -> tuple[str, ...]:
+    """One line of the table, in the order of HEADER."""
+    told, lines = run.read(), read(run.path)
+    last: dict[str, Any] = lines[-1] if lines else {}
+    step, steps = int(last.get("step", 0)), int(told["steps"])
+    state = told["status"]
+    if state == "running" and not rundir.alive(run):
+        state = "died"  # `pretrain resume` goes on
+    if run.requeue.exists():
+        state = "to be resumed"
+    rate = float(last.get("time/images_per_s", 0.0))
+    batch = rate and float(last.get("time/s_per_step", 0.0))
+    left = clock((steps - step) * batch) if state == "running" and batch else ""
+    age = f"{clock(time.time() - float(last['time']))} ago" if last else ""
+    loss = f"{last['loss']:.4f}" if last else ""
+    job = next((s["slurm_job"] for s in reversed(told["sessions"]) if s.get("slurm_job")), "")
+    return run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, str(job)

@@ -1,16 +1,30 @@
 """Batches of augmented views from a store, in an order that is a function of the step alone.
 
-Shapes: B images of a global batch, b of a micro-batch, V views, C channels, H, W pixels.
+What a step sees depends on (seed, step) only: not on rank or world size, micro-batching, loader workers, or where a run was resumed.
+Sample j of step s has the position s * batch + j in the global order; a rank takes a contiguous slice of the batch, its micro-batches
+slice that.
+
+Shapes: B images of a global batch, b of a micro-batch of a rank, V views, N rows in use, C channels, H, W pixels.
 """
 
+import time
+import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from itertools import count
+from typing import Any, Literal, NamedTuple, Self
 
+import numpy as np
+import torch
 from numpy.typing import ArrayLike
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from encoders.augment.config import Augment
 from encoders.augment.masks import Masks, MaskSpec
+from encoders.card import Preprocess
+from encoders.runtime.errors import InputError
+from encoders.sampling import Order
+from encoders.views import Raw, make_views, one_thread, read
 
 __all__ = ["Batches", "MaskSpec", "Masks", "Micro"]
 
@@ -25,13 +39,16 @@ class Micro(NamedTuple):
 
 
 class Batches:
-    """The batches of a run; `of(step)` gives those of one step of one rank."""
+    """The batches of a run: `of(step)` gives the micro-batches of one step of this rank.
+
+    workers = 0 makes them where they are asked for; more workers make them ahead, in processes, and give the same bits. On a CPU the
+    workers augment; for a CUDA device they ship the stored values, pinned, and the drawn parameters, and the device augments."""
 
     def __init__(
         self,
         store: Any,
         specs: Sequence[Augment],
-        preprocess: Any,
+        preprocess: Preprocess,
         *,
         seed: int,
         batch: int,
@@ -40,19 +57,121 @@ class Batches:
         world: int = 1,
         accumulate: int = 1,
         workers: int = 0,
-        device: str = "cpu",
+        device: str | torch.device = "cpu",
         mask: MaskSpec | None = None,
-        context: str = "fork",
+        context: Literal["fork", "spawn"] = "fork",
         weights: ArrayLike | None = None,
     ):
-        raise NotImplementedError
+        """batch: images of a step over all ranks.  index: rows to use (all by default).  weights: (N,) how often each of them is
+        drawn, in proportion and with replacement; without, each row comes once an epoch.  seconds blocked for data: `waited`.
 
-    steps_per_epoch: int
-    waited: float
+        Raises InputError when there are fewer rows than a batch holds, or the batch does not divide by world x accumulate."""
+        rows = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
+        self.order = Order(rows, batch, seed, rank, world, accumulate, weights)
+        self.steps_per_epoch = self.order.steps_per_epoch
+        self.device = torch.device(device)
+        self.waited = 0.0
+        self._work = _Work(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu")
+        self._workers, self._context = workers, context
+        self._next = -1  # the micro-batch, counted from the start of the run, that the iterator gives next
+        self._iterator: Iterator[Any] | None = None
 
     def of(self, step: int) -> Iterator[Micro]:
-        """The micro-batches of `step`, in order."""
-        raise NotImplementedError
+        """The micro-batches of `step`. Steps in sequence are made ahead; a jump starts the workers anew."""
+        for turn in range(step * self.order.accumulate, (step + 1) * self.order.accumulate):
+            begun = time.perf_counter()
+            made = self._made(turn) if self._workers else self._inline(turn)
+            self.waited += time.perf_counter() - begun
+            yield made if isinstance(made, Micro) else self._on_device(made)
+
+    def _inline(self, turn: int) -> "Micro | Raw":
+        with one_thread():  # as in a worker: some sums depend on the number of threads in their last bit
+            return self._work[turn]
+
+    def _made(self, turn: int) -> "Micro | Raw":
+        if self._iterator is None or self._next != turn:
+            self.close()
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores is the user's choice
+                self._iterator = iter(self._loader(turn))
+        self._next = turn + 1
+        try:
+            return next(self._iterator)
+        except BaseException:
+            self.close()  # an interrupted or failed loader leaves no process behind
+            raise
+
+    def _loader(self, turn: int) -> DataLoader:
+        return DataLoader(
+            self._work,
+            batch_size=None,
+            sampler=_From(turn),
+            num_workers=self._workers,
+            multiprocessing_context=self._context,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # its own: the loader draws a seed, and must not disturb the model's random numbers
+        )
+
+    def _on_device(self, raw: Raw) -> Micro:
+        images = raw.images.to(self.device, non_blocking=True)
+        views = make_views(images, raw, self._work.specs, self._work.preprocess)
+        masks = raw.masks and [Masks(*(part.to(self.device, non_blocking=True) for part in one)) for one in raw.masks]
+        return Micro(views, masks, raw.index.to(self.device), raw.positions.to(self.device))
 
     def close(self) -> None:
-        """Ends the worker processes."""
+        """Ends the worker processes; a later `of` starts new ones."""
+        iterator, self._iterator, self._next = self._iterator, None, -1
+        if iterator is not None and hasattr(iterator, "_shutdown_workers"):
+            iterator._shutdown_workers()  # what its destructor calls, whenever that would be
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class _Work(Dataset):
+    """Makes micro-batch number `turn` of the run; travels to the workers."""
+
+    def __init__(
+        self,
+        store: Any,
+        specs: list[Augment],
+        preprocess: Preprocess,
+        order: Order,
+        mask: MaskSpec | None,
+        seed: int,
+        finish: bool,
+    ):
+        self.store, self.specs, self.preprocess = store, specs, preprocess
+        self.order, self.mask, self.seed, self.finish = order, mask, seed, finish
+
+    def __getitem__(self, turn: int) -> "Micro | Raw":
+        rows, positions = self.order.of(turn)
+        try:
+            raw = read(self.store, rows, positions, self.specs, self.mask, self.seed)
+            if not self.finish:
+                return raw
+            return Micro(make_views(raw.images, raw, self.specs, self.preprocess), raw.masks, raw.index, raw.positions)
+        except Exception as wrong:
+            told = f"step {turn // self.order.accumulate}, rows {_few(rows)} of {_name(self.store)}: {wrong}"
+            raise (InputError(told) if isinstance(wrong, InputError) else RuntimeError(f"{type(wrong).__name__} at {told}")) from wrong
+
+
+class _From(Sampler):
+    """first, first + 1, ... without end: the workers' place in the run."""
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def __iter__(self) -> Iterator[int]:
+        return count(self.first)
+
+
+def _few(rows: np.ndarray) -> str:
+    return ", ".join(map(str, rows[:8].tolist())) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
+
+
+def _name(store: Any) -> str:
+    return ", ".join(map(str, getattr(store, "paths", ["the store"])[:3]))

@@ -13,14 +13,20 @@ from encoders.runtime.config import merged, validated
 from encoders.runtime.errors import unknown
 
 # SimCLR, appendix A (Chen et al. 2020, arXiv:2002.05709; google-research/simclr data_util.py): colour strength 1.0.
-_SIMCLR = Augment(
-    crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5
-)  # fmt: skip
+_SIMCLR = Augment(crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5)
 # BYOL, appendix B (Grill et al. 2020, arXiv:2006.07733; deepmind-research byol/utils/augmentations.py), first view; see `byol_views`.
 _BYOL = Augment(
-    crop=(0.08, 1.0), interpolation="bicubic", flip=0.5,
-    jitter=0.8, brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, grayscale=0.2, blur=1.0,
-)  # fmt: skip
+    crop=(0.08, 1.0),
+    interpolation="bicubic",
+    flip=0.5,
+    jitter=0.8,
+    brightness=0.4,
+    contrast=0.4,
+    saturation=0.2,
+    hue=0.1,
+    grayscale=0.2,
+    blur=1.0,
+)
 
 PRESETS: dict[str, Augment] = {
     "none": Augment(),
@@ -45,7 +51,7 @@ PRESETS: dict[str, Augment] = {
         gamma_range=(0.8, 1.25),
         blur=0.2,
         blur_sigma=(0.1, 1.0),
-    ),  # fmt: skip
+    ),
     # Medical MAE (Xiao et al. 2022, arXiv:2210.12843; lambert-x/medical_mae PRETRAIN.md).
     "cxr_mae": Augment(crop=(0.5, 1.0), interpolation="bicubic", flip=0.5),
     "finetune_cxr": Augment(
@@ -68,7 +74,7 @@ PRESETS: dict[str, Augment] = {
         grayscale=0.1,
         blur=0.5,
         blur_sigma=(0.1, 1.5),
-    ),  # fmt: skip
+    ),
     "histology_mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5, flip_vertical=0.5, turn=0.75),
     "finetune_histology": Augment(
         crop=(0.6, 1.0),
@@ -83,7 +89,7 @@ PRESETS: dict[str, Augment] = {
         contrast=0.1,
         saturation=0.1,
         hue=0.02,
-    ),  # fmt: skip
+    ),
 }
 
 

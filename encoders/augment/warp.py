@@ -1,0 +1,69 @@
+"""Crops that are turned, magnified or bent: one bilinear or bicubic look-up of each output pixel in the source.
+
+Outside the source is black, as the border of a radiograph is. Where the crop is reduced more than 1.5-fold, the source is first reduced
+by that factor with the antialiased bands of `resample` (below 1.5 the look-up's own triangle leaves little to alias).
+
+Shapes: B images, C channels, H, W pixels of the source, S of the view.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from encoders.augment.resample import apply_bands, resizing
+
+ALIASING = 1.5  # source pixels an output pixel, above which the source is reduced first
+
+
+def warped(images: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+    """The view (1, C, S, S) of each image, one at a time: (B, C, H, W) -> (B, C, S, S)."""
+    one = [_one(images[i : i + 1], {name: value[i : i + 1] for name, value in params.items()}, size) for i in range(len(images))]
+    return torch.cat(one)
+
+
+def _one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+    zoom = params.get("zoom", np.ones(1))[0]
+    box, mode = params["box"][0] * 1.0, "bicubic" if params["cubic"][0] else "bilinear"
+    step = box[2:].max() / size / zoom
+    if step > ALIASING:
+        image, shrunk = _reduced(image, step, bool(params["cubic"][0]))
+        box = box * np.tile(shrunk, 2)
+    x, y = places(box, params, size, image.device)
+    grid = torch.empty(1, size, size, 2, device=image.device)
+    torch.add(x * (2 / image.shape[3]), 1 / image.shape[3] - 1, out=grid[0, ..., 0])  # grid_sample's [-1, 1] runs from edge to edge
+    torch.add(y * (2 / image.shape[2]), 1 / image.shape[2] - 1, out=grid[0, ..., 1])
+    view = F.grid_sample(image, grid, mode=mode, padding_mode="zeros", align_corners=False)
+    return view.clamp_(0, 1) if mode == "bicubic" else view
+
+
+def places(box: np.ndarray, params: Mapping[str, np.ndarray], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Where each output pixel looks in the source, in pixels: x and y, (S, S) each.
+
+    The view is mirrored, bent, stretched to the box, turned (counter-clockwise, degrees) and magnified about the centre of the box."""
+    top, left, high, wide = box
+    flip = params["flip"][0] if "flip" in params else (False, False)
+    across = torch.as_tensor(((np.arange(size) + 0.5) / size - 0.5) * (-1 if flip[0] else 1), dtype=torch.float32).to(device)
+    down = torch.as_tensor(((np.arange(size) + 0.5) / size - 0.5) * (-1 if flip[1] else 1), dtype=torch.float32).to(device)
+    angle, zoom = (np.deg2rad(params["angle"][0]), params["zoom"][0]) if "angle" in params else (0.0, 1.0)
+    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    u, v = across[None, :], down[:, None]
+    if "elastic" in params and params["elastic"].any():
+        knots = torch.as_tensor(params["elastic"], dtype=torch.float32).to(device)  # (1, 2, KNOTS, KNOTS)
+        bend = F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)[0]
+        u, v = u + bend[0], v + bend[1]
+    x = u * float(wide * cos) - v * float(high * sin) + float(left + wide / 2 - 0.5)
+    y = u * float(wide * sin) + v * float(high * cos) + float(top + high / 2 - 0.5)
+    return x, y
+
+
+def _reduced(image: Tensor, step: float, cubic: bool) -> tuple[Tensor, np.ndarray]:
+    """The whole image reduced about `step`-fold, and the exact factors (rows, columns)."""
+    h, w = image.shape[2:]
+    small = max(1, round(h / step)), max(1, round(w / step))
+    zero, no = np.zeros(1), np.zeros(1, dtype=bool)
+    rows = resizing(zero, np.array([float(h)]), no, cubic, h, small[0], image.device)
+    columns = resizing(zero, np.array([float(w)]), no, cubic, w, small[1], image.device)
+    return apply_bands(image, rows, columns, small), np.array([small[0] / h, small[1] / w])

@@ -1,0 +1,80 @@
+"""From rows of a store to normalised views: reading and drawing on the host, the rest wherever the images are.
+
+Shapes: b images, V views, C channels, H, W pixels.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from encoders.augment.apply import GROUP, augment, planar, slices
+from encoders.augment.config import Augment
+from encoders.augment.draw import Params, draw
+from encoders.augment.masks import Masks, MaskSpec, mask
+from encoders.card import Preprocess
+from encoders.preprocess import normalise
+from encoders.store import unit_map
+
+
+class Raw(NamedTuple):
+    """What a micro-batch is made of, on the host."""
+
+    images: Tensor  # (b, H, W, C): bytes where the store has them, else float32 in [0, 1]
+    scale: float  # stored value of white
+    params: list[Params]  # one a view
+    masks: list[Masks] | None
+    index: Tensor  # (b,)
+    positions: Tensor  # (b,)
+
+
+def read(store: Any, rows: np.ndarray, positions: np.ndarray, specs: Sequence[Augment], spec: MaskSpec | None, seed: int) -> Raw:
+    """The images of `rows`, and all that is drawn for them."""
+    images, scale = stored(store, rows)
+    size = images.shape[1], images.shape[2]
+    params = [draw(cfg, seed, positions, view, size) for view, cfg in enumerate(specs)]
+    masks = None
+    if spec is not None:
+        pairs = [mask(seed, positions, spec.tokens, spec.ratio, view) for view in range(len(specs))]
+        masks = [Masks(torch.from_numpy(kept), torch.from_numpy(hidden)) for kept, hidden in pairs]
+    return Raw(torch.from_numpy(images), scale, params, masks, torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(positions)))
+
+
+def stored(store: Any, rows: np.ndarray) -> tuple[np.ndarray, float]:
+    """The images as bytes with their white, a quarter of the traffic; or as float32 in [0, 1] where bytes would not say it all."""
+    parts = getattr(store, "parts", [])
+    units = {unit_map(part) for part in parts}
+    if len(units) == 1 and len({part.shape for part in parts}) == 1 and all(part.dtype == np.uint8 for part in parts):
+        offset, scale = units.pop()
+        if offset == 0:
+            return store.images(rows), scale
+    return store.unit_images(rows), 1.0
+
+
+def make_views(images: Tensor, raw: Raw, specs: Sequence[Augment], preprocess: Preprocess) -> list[Tensor]:
+    """V normalised views (b, C, size, size), on the device of `images`; on a CPU a group of images at a time goes through everything."""
+    sizes = [cfg.size or preprocess.size for cfg in specs]
+    views = [torch.empty(len(images), preprocess.channels, size, size, device=images.device) for size in sizes]
+    for rows in slices(len(images), len(images) if images.is_cuda else GROUP):
+        batch = planar(images[rows], raw.scale)
+        for view, drawn, size in zip(views, raw.params, sizes, strict=True):
+            part = {name: value[rows] for name, value in drawn.items()}
+            view[rows] = normalise(augment(batch, part, size), preprocess)
+    return views
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """torch on one thread inside, as before outside."""
+    before = torch.get_num_threads()
+    if before == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,203 @@
+"""The bench: every encoder on every task under every protocol, from records where there are some; then the table.
+
+Encoders are the outer loop, so that one network at a time is in memory and a store is embedded once for all of its tasks and protocols.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from encoders.runtime.config import Config, digest
+from encoders.runtime.errors import InputError, unknown
+from transfer import cell, leak, lineup, match, record
+from transfer.data import Loaded, load
+from transfer.lineup import Entry
+from transfer.portions import Portion, portions
+from transfer.task import chosen
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What the user wants benched."""
+
+    encoders: Sequence[str]
+    tasks: Sequence[str] = ()
+    protocols: Sequence[str] = ("knn", "linear")
+    baselines: Sequence[str] | None = None  # None: ImageNet and random weights of each architecture; []: none
+    seed: int = 0
+    device: str = "cpu"
+    again: bool = False
+    allow_leakage: bool = False
+    near: bool = True
+    fractions: Sequence[float] = (1.0,)
+    draws: int = 1
+    folds: int = 1
+    batch: int = 64
+    workers: int = 0
+    overrides: Sequence[str] = ()
+
+
+@dataclass
+class Outcome:
+    """The records of all cells, made or found, and what could not be had."""
+
+    records: list[record.Record] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+    made: int = 0
+    reused: int = 0
+
+    @property
+    def failed(self) -> list[record.Record]:
+        return [r for r in self.records if r.meta.status == "failed"]
+
+
+@dataclass
+class Plan:
+    """All that is checked before the first image is embedded."""
+
+    entries: list[Entry]
+    tasks: list[Loaded]
+    protocols: dict[str, tuple[Any, Config]]
+    stamps: dict[tuple[str, str], tuple[list[str], list[str]]]  # (task, encoder): leaks that are allowed, warnings
+    portions: dict[str, list[Portion]]
+    missing: dict[str, str]
+
+    def __len__(self) -> int:
+        return len(self.entries) * len(self.protocols) * sum(len(p) for p in self.portions.values())
+
+
+def protocols(names: Sequence[str], seed: int, overrides: Sequence[str] = ()) -> dict[str, tuple[Any, Config]]:
+    """Module and settings of each protocol. overrides: `linear.steps=9`. Raises InputError for an unknown protocol or setting."""
+    from encoders.runtime.config import load as settings
+    from transfer.protocols import PROTOCOLS
+
+    for name in [*names, *(o.partition(".")[0] for o in overrides)]:
+        if name not in PROTOCOLS:
+            raise unknown("protocol", name, PROTOCOLS)
+    chosen: dict[str, tuple[Any, Config]] = {}
+    for name in dict.fromkeys(names):
+        mine = [o.partition(".")[2] for o in overrides if o.partition(".")[0] == name]
+        cfg = settings(PROTOCOLS[name].Config, None, mine)
+        chosen[name] = PROTOCOLS[name], cfg.model_copy(update={"seed": seed}) if "seed" in type(cfg).model_fields else cfg
+    return chosen
+
+
+def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
+    """Encoders, tasks, protocols and splits. Raises InputError for whatever is wrong with them, a leak included."""
+    settings = protocols(ask.protocols, ask.seed, ask.overrides)
+    if not ask.encoders:
+        raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
+    entries, missing = lineup.lineup(ask.encoders, ask.baselines)
+    tasks = [load(task) for task in chosen(ask.tasks, [e.card.modality for e in entries if e.name in ask.encoders])]
+    stamps = {}
+    for loaded in tasks:
+        for line in loaded.said:
+            say(f"{loaded.task.name}: {line}")
+        own = leaks_of_split(loaded, ask.near)
+        sure, suspected = leak.judged(loaded.task.name, own, ask.allow_leakage)
+        for entry in entries:
+            theirs = leak.judged(loaded.task.name, leaks_of_encoder(loaded, entry, ask.near), ask.allow_leakage)
+            unlike = match.warnings(entry.card, loaded.store.modality, loaded.store.attrs)
+            stamps[loaded.task.name, entry.name] = sure + theirs[0], suspected + theirs[1] + unlike
+    parts = {t.task.name: portions(t, ask.fractions, ask.draws, ask.folds) for t in tasks}
+    return Plan(entries, tasks, settings, stamps, parts, missing)
+
+
+def leaks_of_split(loaded: Loaded, near: bool) -> list[leak.Leak]:
+    """What the parts of a task's split share."""
+    found = leak.between_parts(loaded.split, loaded.key, loaded.patient, loaded.sha256, loaded.task.split.patients_by_split)
+    if near and loaded.store.has("phash"):
+        found += leak.near_between_parts(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256)
+    return found
+
+
+def leaks_of_encoder(loaded: Loaded, entry: Entry, near: bool) -> list[leak.Leak]:
+    """What an encoder's pretraining shares with the test part."""
+    rows, found = loaded.split.rows("test"), []
+    for name, manifest in lineup.manifests(entry.name):
+        found += leak.with_manifest(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.dataset)
+        if near and loaded.store.has("phash"):
+            found += leak.near_manifest(name, manifest, rows, loaded.key, loaded.store.column("phash"), loaded.sha256)
+    return found
+
+
+def bench(ask: Ask, whole: Plan, say: Callable[[str], None] = print, tick: Callable[[int], None] = lambda n: None) -> Outcome:
+    """Runs all cells of the plan. One that fails becomes a failed record and the others go on."""
+    outcome = Outcome(missing=dict(whole.missing))
+    for entry in whole.entries:
+        encoder = lineup.loaded(entry, ask.device, outcome.missing)
+        if encoder is None:
+            tick(len(whole) // len(whole.entries))
+            continue
+        for loaded in whole.tasks:
+            features = Features(encoder, loaded, ask)
+            for one in cells(ask, whole, entry, encoder, loaded):
+                _one(one, encoder, features, ask, outcome, say)
+                tick(1)
+    return outcome
+
+
+def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: Outcome, say: Callable[[str], None]) -> None:
+    from transfer.protocols.common import select
+
+    known = None if ask.again else record.known(one.identity)
+    # A record made before a leak was looked for, or allowed, must not be shown without its stamp.
+    if known is not None and (tuple(known.meta.leakage), tuple(known.meta.warnings)) == (one.leakage, one.warnings):
+        outcome.records.append(known)
+        outcome.reused += 1
+        return
+    made = cell.run(one, encoder, features, select)
+    record.write(made)
+    outcome.records.append(made)
+    outcome.made += 1
+    if made.meta.status == "failed":
+        say(f"failed: {one.identity.encoder}, {one.identity.task}, {one.identity.protocol}: {made.meta.error}")
+
+
+def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> Iterator[cell.Cell]:
+    """The cells of one encoder on one task."""
+    leakage, warned = whole.stamps[loaded.task.name, entry.name]
+    base = {
+        "task": loaded.task.name,
+        "store": loaded.store.fingerprint,
+        "labels": loaded.labels_hash,
+        "encoder": entry.name,
+        "encoder_sha256": encoder.sha256,
+        "card": digest(entry.card),
+        "seed": ask.seed,
+    }
+    for name, (module, cfg) in whole.protocols.items():
+        for portion in whole.portions[loaded.task.name]:
+            identity = record.Identity(**base, **portion.identity, protocol=name, protocol_hash=cell.protocol_hash(name, cfg))
+            about = (entry.role, entry.card.arch, entry.card.preprocess.size, loaded, portion.split, module, cfg)
+            yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device)
+
+
+class Features:
+    """The pooled features of a task's store, embedded at the first call: a bench from records embeds nothing."""
+
+    def __init__(self, encoder: Any, loaded: Loaded, ask: Ask):
+        self.encoder, self.loaded, self.ask = encoder, loaded, ask
+        self.x: np.ndarray | None = None
+
+    def __call__(self) -> np.ndarray:
+        """(N, D), a row for every image of the store; rows that the task does not use may be zero."""
+        if self.x is None:
+            self.x = self._embedded()
+        return self.x
+
+    def _embedded(self) -> np.ndarray:
+        from encoders.embed import features
+
+        used = np.flatnonzero(self.loaded.split.part != "")
+        n = len(self.loaded.key)
+        # Nearly all: embed all, so that tasks on the same store share the cache.
+        index = None if len(used) > n // 2 else used
+        found = features(self.encoder, self.loaded.store, index=index, batch=self.ask.batch, workers=self.ask.workers)
+        if index is None:
+            return found
+        whole = np.zeros((n, found.shape[1]), dtype=found.dtype)
+        whole[used] = found
+        return whole

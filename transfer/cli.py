@@ -1,0 +1,177 @@
+"""`transfer`: tasks, the bench, and comparisons from records."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from encoders.runtime.cli import console, run, ticker
+from transfer.cli_tasks import tasks_app
+
+app = typer.Typer(help="Encoder + labeled store -> numbers one may believe.", no_args_is_help=True, add_completion=False)
+app.add_typer(tasks_app, name="tasks")
+
+
+def main() -> None:
+    """The console command."""
+    run(app)
+
+
+def listed(text: str | None) -> list[str]:
+    """`a,b` as ["a", "b"]."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
+@app.command()
+def bench(
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings of protocols, e.g. linear.steps=9 knn.vote=majority")] = None,
+    encoder: Annotated[
+        list[str] | None, typer.Option(help="zoo name, card path, runs/X, runs/X@step, imagenet_<arch>; repeat for several")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="tasks, a,b; default: all registered ones of the encoder's modality")] = None,
+    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune")] = "knn,linear",
+    baseline: Annotated[
+        list[str] | None,
+        typer.Option(help="compare with this encoder, or `none`; default: ImageNet and random weights of the same network"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="of the protocols; the split has its own, in the task")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: cuda if there is one")] = "auto",
+    again: Annotated[bool, typer.Option(help="compute anew what a record holds already")] = False,
+    allow_leakage: Annotated[bool, typer.Option(help="run in spite of a leak, and stamp every record and table with it")] = False,
+    near: Annotated[bool, typer.Option(help="look for near-duplicates too")] = True,
+    fractions: Annotated[str, typer.Option(help="label fractions, by patient, e.g. 0.01,0.1,1")] = "1",
+    draws: Annotated[int, typer.Option(help="draws of each fraction below 1")] = 1,
+    folds: Annotated[int, typer.Option(help="patient-grouped cross-validation, with a seal for each fold; 1: the task's split")] = 1,
+    batch: Annotated[int, typer.Option(help="images at a time when embedding")] = 64,
+    workers: Annotated[int, typer.Option(help="loader processes when embedding")] = 0,
+    csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
+) -> None:
+    """Compare encoders with ImageNet and random weights on your tasks. Exit 1 if a cell failed, 2 for a mistake in what was asked."""
+    from transfer.bench import Ask, plan
+    from transfer.bench import bench as compute
+
+    numbers = _fractions(fractions)
+    wanted = None if not baseline else [] if baseline == ["none"] else baseline
+    names, which = listed(task), listed(protocol)
+    ask = Ask(
+        encoder or [],
+        names,
+        which,
+        wanted,
+        seed,
+        _device(device),
+        again,
+        allow_leakage,
+        near,
+        numbers,
+        draws,
+        folds,
+        batch,
+        workers,
+        overrides or [],
+    )
+    out = console(stderr=True)
+    say = lambda text: out.print(text, markup=False, style="dim")  # noqa: E731
+    whole = plan(ask, say)
+    with ticker("bench", len(whole)) as tick:
+        outcome = compute(ask, whole, say, tick)
+    if outcome.reused:
+        say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")
+    parts = _shown(outcome.records, wanted[0] if wanted else None, outcome.missing, csv, markdown)
+    if outcome.made:
+        _mirrored(parts, [e.name for e in whole.entries])
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def compare(
+    records: Annotated[list[Path] | None, typer.Argument(help="records or folders of them; default: all of this working folder")] = None,
+    task: Annotated[str | None, typer.Option(help="only these tasks, a,b")] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
+) -> None:
+    """The same table from records alone; a record that was edited is refused."""
+    from encoders.runtime.errors import InputError, unknown
+    from transfer import record
+
+    read = [record.read(path) for path in record.found(records or ())]
+    known = {r.identity.task for r in read}
+    for name in listed(task):
+        if name not in known:
+            raise unknown("task among the records", name, known)
+    read = [r for r in read if not task or r.identity.task in listed(task)]
+    if not read:
+        raise InputError("there is no record yet; make some: `transfer bench --encoder NAME`")
+    if baseline is not None and baseline not in (names := {r.identity.encoder for r in read}):
+        raise unknown("encoder among the records", baseline, names)
+    _shown(read, baseline, {}, csv, markdown)
+
+
+def _fractions(text: str) -> list[float]:
+    from encoders.runtime.errors import InputError
+
+    try:
+        return [float(f.rstrip("%")) / (100 if f.endswith("%") else 1) for f in listed(text)]
+    except ValueError as wrong:
+        raise InputError(f"--fractions is {text!r}; expected numbers above 0 and at most 1, e.g. 0.01,0.1,1") from wrong
+
+
+def _device(name: str) -> str:
+    """`auto` resolved. Raises InputError for a device that is not there."""
+    import torch
+
+    from encoders.runtime.errors import InputError
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as wrong:
+        raise InputError(f"--device {name} cannot be used: {str(wrong).splitlines()[0]}") from wrong
+    return name
+
+
+def _shown(records: Sequence[Any], baseline: str | None, missing: dict[str, str], csv: Path | None, markdown: Path | None) -> list[Any]:
+    """Prints the table, writes it where asked and to the records' folder, and returns its sections."""
+    from encoders.runtime.home import records_dir
+    from transfer import show
+    from transfer.firewall import lines, looks
+    from transfer.table import sections
+
+    parts = sections(records, baseline)
+    ledger = lines()
+    seen = {h: looks(h, known=ledger) for s in parts for h in s.splits}
+    show.printed(console(), parts, seen, missing)
+    for path in filter(None, (markdown, records_dir() / "table.md")):
+        show.written(path, show.markdown(parts, seen, missing))
+    for path in filter(None, (csv, records_dir() / "table.csv")):
+        show.written(path, show.as_csv(parts, seen, missing))
+    return parts
+
+
+def _mirrored(parts: Sequence[Any], encoders: Sequence[str]) -> None:
+    """The numbers of each encoder as the summary of a W&B run of its own."""
+    from encoders.names import short
+    from encoders.runtime.home import records_dir
+    from encoders.runtime.track import Track
+    from transfer.record import SAFE
+    from transfer.show import written
+    from transfer.table import summary
+
+    for name in encoders:
+        flat = summary(parts, name)
+        if flat:
+            folder = records_dir() / "track" / re.sub(SAFE, "_", name)
+            about = {"encoder": {"name": short(name)}, "bench": {"tasks": sorted({s.task for s in parts})}}
+            known = folder / "wandb.id"  # one W&B run an encoder, however often it is benched
+            resume = known.read_text().strip() if known.is_file() else None
+            with Track(folder, group=short(name), job_type="bench", name=f"{short(name)}-bench", config=about, resume=resume) as track:
+                track.summary(**flat)
+                written(known, track.id)

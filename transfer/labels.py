@@ -1,0 +1,182 @@
+"""Label columns, read by name from a store or from a CSV file, as one target array.
+
+Shapes: N images, C columns of the target (1 for a binary task, classes, or labels).
+"""
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.runtime.errors import InputError, unknown
+
+MISSING = {"", "nan", "na", "none", "null", "n/a"}
+MOST_CLASSES = 100  # a numeric column with more values is a measurement, not a class
+
+
+@dataclass
+class Column:
+    """One label column: codes (N,), NaN = unknown, and what the codes mean if they came from text."""
+
+    name: str
+    codes: np.ndarray
+    classes: list[str] | None = None
+
+
+@dataclass
+class Targets:
+    """The target of a task for every image of its store. y: (N, C) in {0, 1}, NaN = unknown."""
+
+    y: np.ndarray
+    kind: str
+    classes: list[str]
+    said: list[str] = field(default_factory=list)
+
+
+def coded(name: str, texts: Sequence[Any]) -> Column:
+    """Text or numbers as codes; classes are sorted, so that their order does not depend on the rows'."""
+    known = [str(t).strip() for t in texts]
+    holes = np.array([t.lower() in MISSING for t in known], dtype=bool)
+    codes = np.full(len(known), np.nan, dtype=np.float32)
+    try:
+        codes[~holes] = [float(t) for t, hole in zip(known, holes, strict=True) if not hole]
+        return Column(name, codes)
+    except ValueError:
+        classes = sorted({t for t, hole in zip(known, holes, strict=True) if not hole})
+        codes[~holes] = [classes.index(t) for t, hole in zip(known, holes, strict=True) if not hole]
+        return Column(name, codes, classes)
+
+
+def from_store(store: Any, names: Sequence[str]) -> list[Column]:
+    """Label columns of a store; a /meta or /index column (sex, view) serves as well."""
+    columns, labels = [], list(store.label_names())
+    for name in names:
+        if name in labels:
+            columns.append(Column(name, np.asarray(store.labels(name), dtype=np.float32), store.classes(name)))
+        elif store.has(name):
+            columns.append(coded(name, store.column(name)))
+        else:
+            known = sorted({*labels, *store.columns()})
+            raise unknown("label column", name, known, f"(the store has labels {', '.join(labels) or 'none'})")
+    return columns
+
+
+def from_csv(path: str | Path, store: Any, names: Sequence[str]) -> tuple[list[Column], list[str]]:
+    """Label columns of a CSV file, joined to the store on `key` or `file` by name, and what is to be said about the join."""
+    rows, header = _table(path)
+    on = next((c for c in ("key", "file") if c in header), None)
+    if on is None:
+        raise InputError(f"{path} has no column `key` or `file` to join on; its columns: {', '.join(header)}")
+    for name in names:
+        if name not in header:
+            raise unknown(f"column of {path}", name, header)
+    at = _joined(path, on, [r[on] for r in rows], store)  # row of the table for each image, -1 = none
+    columns = []
+    for name in names:
+        column = coded(name, [r[name] for r in rows])
+        column.codes = np.where(at >= 0, column.codes[at], np.float32(np.nan))
+        columns.append(column)
+    images, lines = int((at < 0).sum()), len(rows) - len(set(at[at >= 0].tolist()))
+    said = [f"{Path(path).name}: {len(rows) - lines} of {len(rows)} rows matched an image on `{on}`"]
+    said += [f"{lines} rows of {Path(path).name} match no image of the store"] if lines else []
+    said += [f"{images} images have no row in {Path(path).name} and are left out"] if images else []
+    return columns, said
+
+
+def _table(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            rows = list(reader)
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise InputError(f"cannot read the labels {path}: {getattr(wrong, 'strerror', None) or wrong}") from wrong
+    if not rows:
+        raise InputError(f"{path} has no rows; expected a header and one row an image")
+    short = [i for i, r in enumerate(rows, 2) if None in r.values() or None in r]
+    if short:
+        raise InputError(f"{path}: line {short[0]} has another number of fields than the header ({len(short)} such lines)")
+    return rows, list(reader.fieldnames or [])
+
+
+def _joined(path: str | Path, on: str, values: list[str], store: Any) -> np.ndarray:
+    """For each image the row of the table, -1 = none; `file` may name the key or the source file."""
+    where = {v: i for i, v in enumerate(values)}
+    if len(where) < len(values):
+        twice = sorted({v for v in values if values.count(v) > 1})[:3] if len(values) < 5000 else []
+        raise InputError(f"{path}: {len(values) - len(where)} rows repeat a value of `{on}` {twice or ''}; one row an image is expected")
+    best = np.full(len(store), -1)
+    for name in ("key", "source") if on == "file" else ("key",):
+        if store.has(name):
+            at = np.array([where.get(str(v), -1) for v in store.column(name)])
+            best = at if (at >= 0).sum() > (best >= 0).sum() else best
+    if not (best >= 0).any():
+        have = ", ".join(map(repr, list(store.column("key"))[:2]))
+        raise InputError(f"no row of {path} matches an image: its `{on}` is like {values[0]!r}, the keys of the store are like {have}")
+    return best
+
+
+def targets(columns: Sequence[Column], kind: str | None = None, positive: str | None = None) -> Targets:
+    """The columns as one target; `kind` is inferred when it is not given, and what was inferred is said.
+
+    Raises InputError when a column does not fit the kind."""
+    inferred = kind is None
+    if len(columns) > 1 and kind not in (None, "multilabel"):
+        raise InputError(f"{len(columns)} label columns make a multilabel task; give one --label for a {kind} task")
+    for column in columns:
+        if not np.isfinite(column.codes).any():
+            raise InputError(f"label column {column.name!r} holds no known value")
+    if kind is None:
+        kind = "multilabel" if len(columns) > 1 else _kind_of(columns[0], positive)
+    if kind == "multiclass":
+        result = _one_hot(columns[0])
+    else:
+        parts = [_zero_one(c, positive) for c in columns]
+        y = np.stack([p[0] for p in parts], axis=1)  # (N, C)
+        result = Targets(y, kind, [p[1] for p in parts])
+    result.said += [f"kind {kind}" + (" (inferred)" if inferred else "") + f": {', '.join(result.classes)}"]
+    return result
+
+
+def _values(column: Column) -> tuple[list[str], np.ndarray]:
+    """Names of the classes that occur, and for each image the index among them (NaN = unknown)."""
+    known = np.isfinite(column.codes)
+    found = np.unique(column.codes[known])
+    if column.classes is None and ((found != np.round(found)).any() or len(found) > MOST_CLASSES):
+        raise InputError(
+            f"label column {column.name!r} holds {len(found)} numbers from {found[0]:g} to {found[-1]:g}: a measurement, not classes; "
+            "make classes of it first"
+        )
+    names = [column.classes[int(v)] if column.classes else f"{v:g}" for v in found]
+    index = np.full(len(column.codes), np.nan, dtype=np.float32)
+    index[known] = np.searchsorted(found, column.codes[known])
+    return names, index
+
+
+def _kind_of(column: Column, positive: str | None) -> str:
+    return "binary" if positive is not None or len(_values(column)[0]) <= 2 else "multiclass"
+
+
+def _one_hot(column: Column) -> Targets:
+    names, index = _values(column)
+    if len(names) < 2:
+        raise InputError(f"label column {column.name!r} holds only {names}; a task needs two classes")
+    y = (index[:, None] == np.arange(len(names))).astype(np.float32)  # (N, C)
+    y[~np.isfinite(index)] = np.nan
+    return Targets(y, "multiclass", names)
+
+
+def _zero_one(column: Column, positive: str | None) -> tuple[np.ndarray, str]:
+    """The column as 0/1 and its name; `positive` names the class that is 1, by default the last of two."""
+    names, index = _values(column)
+    if column.classes is None and set(names) <= {"0", "1"} and positive in (None, "1"):
+        return column.codes.copy(), column.name
+    if positive is None and len(names) != 2:
+        raise InputError(f"label column {column.name!r} holds {len(names)} classes ({', '.join(names[:8])}); name the one with --positive")
+    chosen = names[-1] if positive is None else positive
+    if chosen not in names:
+        raise unknown(f"class of {column.name!r}", chosen, names)
+    y = np.where(np.isfinite(index), index == names.index(chosen), np.float32(np.nan)).astype(np.float32)
+    return y, f"{column.name}={chosen}"

@@ -1,0 +1,100 @@
+"""Which encoders a bench compares: those asked for, and the baselines that make their numbers mean something."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from encoders import zoo
+from encoders.card import Card
+from encoders.names import parse
+from encoders.runtime.errors import InputError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One encoder of the comparison; `asked` says that the user named it, so that its absence is an error and no row."""
+
+    name: str
+    card: Card
+    asked: bool
+
+    @property
+    def role(self) -> str:
+        return role(self.name, self.card)
+
+
+def role(name: str, card: Card) -> str:
+    """imagenet, random, or encoder: what it is, not how it came into the comparison."""
+    if card.method == "random" or card.source == "random":
+        return "random"
+    return "imagenet" if not name.startswith("runs/") and parse(name).base.startswith("imagenet_") else "encoder"
+
+
+def lineup(encoders: Sequence[str], baselines: Sequence[str] | None) -> tuple[list[Entry], dict[str, str]]:
+    """The encoders in order, each once, and the default baselines that cannot exist with the reason.
+
+    baselines: names, [] for none, None for the ImageNet and random encoder of each one's architecture.
+    Raises InputError for a name that is not known."""
+    entries = {name: Entry(name, zoo.find(name).card, True) for name in [*encoders, *(baselines or [])]}
+    missing: dict[str, str] = {}
+    for name in encoders if baselines is None else []:
+        card = entries[name].card
+        for kind in ("imagenet", "random"):
+            try:
+                other = zoo.baseline(kind, card)
+                if other not in entries:
+                    entries[other] = Entry(other, zoo.find(other).card, False)
+            except InputError as wrong:
+                missing.setdefault(f"{kind}_{card.arch}", str(wrong))
+    return _without_twins(entries), missing
+
+
+def _without_twins(entries: dict[str, Entry]) -> list[Entry]:
+    """A default baseline that differs from an encoder asked for in its name only (`random_resnet18` and `random_resnet18:seed=0`) goes."""
+    kept: list[Entry] = []
+    for entry in sorted(entries.values(), key=lambda e: not e.asked):
+        same = [k for k in kept if _drawn_alike(k.card, entry.card)]
+        if entry.asked or not same:
+            kept.append(entry)
+    return kept
+
+
+def _drawn_alike(a: Card, b: Card) -> bool:
+    """Whether two cards of drawn weights describe the same network; stored weights are told apart by their name."""
+    if not (a.source == b.source == "random"):
+        return False
+    return (a.arch, a.model_args, a.preprocess, a.lineage) == (b.arch, b.model_args, b.preprocess, b.lineage)
+
+
+def loaded(entry: Entry, device: str, missing: dict[str, str]) -> Any | None:
+    """The encoder; None, with a reason in `missing`, for a default baseline that cannot be had."""
+    try:
+        return zoo.load(entry.name, device)
+    except zoo.Unavailable as wrong:
+        if entry.asked:
+            raise
+        missing[entry.name] = str(wrong)
+        return None
+
+
+def manifests(name: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """What an encoder was trained on, and what those that it started from were trained on."""
+    seen: set[str] = set()
+    while name not in seen:
+        seen.add(name)
+        found = zoo.find(name)
+        # A run keeps its manifest beside the folder of its export and of its checkpoints.
+        folders = [found.folder, found.folder.parent] if found.folder and name.startswith("runs/") else [found.folder]
+        for path in [f / "manifest.npz" for f in folders if f is not None and (f / "manifest.npz").is_file()][:1]:
+            with np.load(path, allow_pickle=False) as file:
+                yield name, {key: file[key] for key in file.files}
+        before = found.card.lineage.get("init")
+        if not isinstance(before, str):
+            return
+        try:
+            zoo.find(before)
+        except InputError:  # the encoder that it started from is no longer here
+            return
+        name = before

@@ -1,0 +1,96 @@
+"""The splits that a task is benched on: the whole one, nested label fractions, or folds with a seal each.
+
+A fraction is drawn by patient within each label, train and validation alike, so that little labeled data also means little to select on;
+every smaller fraction of a draw is inside the larger ones. The test part never shrinks.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from encoders.runtime.config import digest
+from encoders.runtime.errors import InputError
+from transfer.data import Loaded
+from transfer.split import Split, allotted, groups, hashed, shuffled, strata
+
+
+@dataclass(frozen=True)
+class Portion:
+    """A split to bench on, and what of it goes into the identity of a record."""
+
+    split: Split
+    partition: str
+    fold: int = 0
+    folds: int = 1
+    fraction: float = 1.0
+    draw: int = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        place = {"fold": self.fold, "folds": self.folds, "fraction": self.fraction, "draw": self.draw}
+        return {"split": self.split.hash, "partition": self.partition, **place}
+
+
+def portions(loaded: Loaded, fractions: Sequence[float] = (1.0,), draws: int = 1, folds: int = 1) -> list[Portion]:
+    """All portions. Raises InputError for a fraction outside (0, 1], or folds that a task cannot have."""
+    wrong = [f for f in fractions if not 0 < f <= 1]
+    if wrong or not fractions:
+        raise InputError(f"--fractions holds {wrong or 'nothing'}; a label fraction is above 0 and at most 1, e.g. 0.01,0.1,1")
+    if draws < 1:
+        raise InputError(f"--draws is {draws}; at least 1 is expected")
+    splits = [loaded.split] if folds == 1 else kfold(loaded, folds)
+    partition = splits[0].hash if folds == 1 else digest([s.hash for s in splits])
+    found = []
+    for fold, split in enumerate(splits):
+        for fraction in sorted(set(fractions)):
+            for draw in range(draws if fraction < 1 else 1):  # all labels can be drawn in one way only
+                part = split if fraction == 1 else reduced(loaded, split, fraction, draw)
+                found.append(Portion(part, partition, fold, folds, fraction, draw))
+    return found
+
+
+def reduced(loaded: Loaded, split: Split, fraction: float, draw: int) -> Split:
+    """`split` with a fraction of its train and of its validation patients; at least one of each kind that the part has.
+
+    Its hash stays that of the whole split, because the test part is the same."""
+    part = split.part.copy()
+    for name in ("train", "val"):
+        rows = split.rows(name)
+        group = np.asarray(groups(loaded.patient[rows], loaded.sha256[rows]))
+        kinds: dict[str, list[str]] = defaultdict(list)
+        for g, kind in strata(group, loaded.y[rows]).items():
+            kinds[kind].append(g)
+        kept: set[str] = set()
+        for kind, members in kinds.items():
+            order = shuffled(members, draw, f"fraction:{name}:{kind}")
+            kept.update(order[: max(1, round(fraction * len(order)))])
+        part[rows[[str(g) not in kept for g in group]]] = ""
+    return Split(part, split.hash, split.said)
+
+
+def kfold(loaded: Loaded, folds: int) -> list[Split]:
+    """One split a fold: its test part is one of `folds` parts of all patients, its validation part is carved from the rest.
+
+    Raises InputError for a task with an official split (its test part is not ours to train on), or with too few patients."""
+    rule = loaded.task.split
+    if rule.column is not None:
+        raise InputError(
+            f"task {loaded.task.name!r} has an official split in {rule.column!r}; folds need an own split: --split-column none"
+        )
+    rows = np.flatnonzero(loaded.split.part != "")
+    group = groups(loaded.patient[rows], loaded.sha256[rows])
+    if not 2 <= folds <= len(set(group)) // 3:
+        raise InputError(f"--folds is {folds}; from 2 to {len(set(group)) // 3} are possible with {len(set(group))} patients")
+    tested = allotted(group, loaded.y[rows], {str(f): 1 / folds for f in range(folds)}, rule.seed, "folds")
+    share = rule.val / (1 - rule.test)  # the validation part is as large, next to train, as in the single split
+    found = []
+    for fold in range(folds):
+        rest = np.array([tested[str(g)] != str(fold) for g in group])
+        carved = allotted(group[rest], loaded.y[rows][rest], {"train": 1 - share, "val": share}, rule.seed, f"fold{fold}")
+        part = np.full(len(loaded.key), "", dtype=object)
+        part[rows] = [carved.get(str(g), "test") for g in group]
+        found.append(Split(part, hashed(loaded.key, part)))
+    return found

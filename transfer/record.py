@@ -1,0 +1,187 @@
+"""One benched cell on disk: a JSON file with what, how and when, and a .npz beside it with every validation and test score.
+
+All metrics are computed from these, so a table can be checked and remade. A digest over the content makes an edited record visible.
+
+Shapes: V validation images, M test images, C columns of the target.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from encoders.runtime.config import Config, digest, validated
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic, read_json, write_json
+from encoders.runtime.home import records_dir
+from transfer.task import Kind
+
+FORMAT, VERSION = "isograft-record", 1
+SAFE = r"[^A-Za-z0-9.@-]+"  # what a file name does not keep of an encoder's
+ARRAYS = tuple(f"{part}_{what}" for part in ("val", "test") for what in ("key", "patient", "y", "scores"))
+
+
+class Identity(Config):
+    """What makes a record the answer to one question: two records with equal identities would hold equal scores."""
+
+    task: str
+    store: str = Field(description="fingerprint of the pixels")
+    labels: str = Field(description="hash of the target of every image")
+    split: str = Field(description="hash of who is in which part")
+    partition: str = Field(description="hash of all folds together; without folds that of the split")
+    encoder: str
+    encoder_sha256: str
+    card: str = Field(description="digest of the card")
+    protocol: str
+    protocol_hash: str
+    fold: int = 0
+    folds: int = 1
+    fraction: float = 1.0
+    draw: int = 0
+    seed: int = 0
+
+    @property
+    def id(self) -> str:
+        return digest(self)
+
+
+class Meta(Config):
+    """The JSON of a record."""
+
+    format: str = FORMAT
+    version: int = VERSION
+    identity: Identity
+    status: Literal["ok", "failed"] = "ok"
+    kind: Kind
+    classes: list[str]
+    role: str = Field("encoder", description="encoder, imagenet or random")
+    arch: str = ""
+    size: int = Field(0, description="input size of the encoder, pixels")
+    counts: dict[str, dict[str, int]] = Field({}, description="images and patients of each part")
+    selection: dict[str, Any] = Field({})
+    protocol_config: dict[str, Any] = Field({})
+    leakage: list[str] = Field([], description="what --allow-leakage let pass: every table of this record says so")
+    warnings: list[str] = Field([])
+    seconds: dict[str, float] = Field({})
+    versions: dict[str, str] = Field({})
+    device: str = "cpu"
+    error: str | None = None
+    traceback: str | None = None
+    arrays: str | None = Field(None, description="sha256 over the arrays beside this file")
+
+
+@dataclass(frozen=True)
+class Record:
+    """meta: what was done.  arrays: `val_` and `test_` key (V,), patient (V,), y (V, C), scores (V, C)."""
+
+    meta: Meta
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def identity(self) -> Identity:
+        return self.meta.identity
+
+    def part(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Labels (M, C), scores (M, C) and patients (M,) of "val" or "test"."""
+        return self.arrays[f"{name}_y"], self.arrays[f"{name}_scores"], self.arrays[f"{name}_patient"]
+
+
+def path_of(identity: Identity) -> Path:
+    """Where the record of this identity is, or would be."""
+    return records_dir() / identity.task / f"{re.sub(SAFE, '_', identity.encoder)}-{identity.protocol}-{identity.id}.json"
+
+
+def write(record: Record) -> Path:
+    """Writes the arrays, then the JSON that vouches for them; a crash between leaves no record, only arrays that nobody names."""
+    path = path_of(record.identity)
+    meta = record.meta
+    if meta.status == "ok":
+        plain = {name: _plain(record.arrays[name]) for name in ARRAYS}
+        with atomic(path.with_suffix(".npz")) as part, open(part, "wb") as file:
+            np.savez_compressed(file, **plain)  # type: ignore[arg-type]
+        meta = meta.model_copy(update={"arrays": hashed(plain)})
+    content = meta.model_dump(mode="json")
+    write_json(path, {**content, "digest": digest(content, 64)})
+    return path
+
+
+def read(path: str | Path) -> Record:
+    """The record at `path`. Raises InputError when it is missing, foreign, or not what was written."""
+    path = Path(path)
+    content = read_json(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path} is not a record of a benchmark")
+    if content.get("version") != VERSION:
+        raise InputError(f"{path} is a record of version {content.get('version')}, this isograft reads version {VERSION}; bench again")
+    vouched = content.pop("digest", None)
+    if vouched != digest(content, 64):
+        raise InputError(f"{path} was changed after it was written (its digest does not match); remove it, or bench again with --again")
+    meta = validated(Meta, content, str(path))
+    if meta.status == "failed":
+        return Record(meta, {})
+    beside = path.with_suffix(".npz")
+    try:
+        with np.load(beside, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in ARRAYS}
+    except (OSError, ValueError, KeyError) as wrong:
+        raise InputError(f"the scores beside {path} cannot be read ({beside.name}: {wrong}); bench again with --again") from wrong
+    if hashed(arrays) != meta.arrays:
+        raise InputError(f"{beside} was changed after it was written (its digest does not match); bench again with --again")
+    return Record(meta, arrays)
+
+
+def known(identity: Identity) -> Record | None:
+    """The finished record of this identity, if there is one. Raises InputError when it was edited."""
+    path = path_of(identity)
+    record = read(path) if path.is_file() else None
+    return record if record is not None and record.meta.status == "ok" else None
+
+
+def found(where: Sequence[str | Path] = ()) -> list[Path]:
+    """The record files that are named, those below folders that are named, or all of this working folder."""
+    paths: list[Path] = []
+    for name in where or [records_dir()]:
+        path = Path(name)
+        inside = sorted(p for p in path.rglob("*.json") if not p.name.startswith(".")) if path.is_dir() else [path]
+        if where and not inside:
+            raise InputError(f"no record below {path}")
+        paths += inside
+    return list(dict.fromkeys(paths))
+
+
+def hashed(arrays: Mapping[str, np.ndarray]) -> str:
+    """64 hex digits over names, shapes, types and values."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        value = _plain(arrays[name])
+        total.update(f"{name} {value.dtype.str} {value.shape} ".encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Of what the numbers depend on."""
+    return {name: version(name) for name in ("isograft", "torch", "timm", "numpy", "faiss-cpu")}
+
+
+def plain(value: Any) -> Any:
+    """A selection as JSON can hold it: NumPy numbers as Python's, NaN and infinity as null."""
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _plain(value: np.ndarray) -> np.ndarray:
+    """Text as fixed-width unicode, so that nothing has to be pickled."""
+    return value.astype(str) if value.dtype.kind in "OT" else value

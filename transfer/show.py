@@ -1,0 +1,192 @@
+"""The comparison table as people read it: on a terminal, as CSV and as Markdown, all from the same rows."""
+
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from encoders.names import short
+from encoders.runtime.files import atomic
+from transfer.firewall import Looks
+from transfer.stats import Difference, Interval
+from transfer.table import METRICS, Row, Section
+
+HEADER = ("encoder", "protocol", "AUROC [95 %]", "AP [95 %]", "balanced accuracy", "AUROC difference [95 %]", "verdict")
+MAJORITY = "(majority class)"
+
+
+def told(value: Interval) -> str:
+    """`0.931 [0.902, 0.953]`."""
+    if math.isnan(value.value):
+        return "not defined"
+    ends = "too few patients" if math.isnan(value.low) else f"{value.low:.3f}, {value.high:.3f}"
+    return f"{value.value:.3f} [{ends}]"
+
+
+def gap(value: Difference | None) -> str:
+    """`+0.021 [-0.003, +0.045]`."""
+    if value is None or math.isnan(value.value):
+        return ""
+    ends = "too few patients" if math.isnan(value.low) else f"{value.low:+.3f}, {value.high:+.3f}"
+    return f"{value.value:+.3f} [{ends}]"
+
+
+def verdict(value: Difference | None, versus: str) -> str:
+    """`better than imagenet_resnet18`."""
+    if value is None:
+        return ""
+    return f"{value.verdict} {'from' if value.verdict == 'not distinguishable' else 'than'} {versus}"
+
+
+def names(sections: Sequence[Section]) -> dict[str, str]:
+    """Encoder names without their options, where that leaves them apart."""
+    every = sorted({row.encoder for s in sections for row in s.rows} | {r.identity.encoder for s in sections for r in s.failed})
+    twins = defaultdict(list)
+    for name in every:
+        twins[short(name)].append(name)
+    return {name: short(name) if len(twins[short(name)]) == 1 else name for name in every}
+
+
+def blocks(sections: Sequence[Section]) -> list[list[Section]]:
+    """Sections grouped by task, target and division of patients; a protocol with two hashes never shares a block with itself."""
+    found: list[list[Section]] = []
+    for s in sections:
+        fit = [b for b in found if (b[0].task, b[0].labels, b[0].partition) == (s.task, s.labels, s.partition)]
+        fit = [b for b in fit if s.protocol not in {other.protocol for other in b}]
+        fit[0].append(s) if fit else found.append([s])
+    return found
+
+
+def lines(block: Sequence[Section], shown: Mapping[str, str], missing: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """The rows of one block as text."""
+    rows: list[tuple[str, ...]] = []
+    for section in block:
+        for row in section.rows:
+            share = "" if row.fraction == 1 else f" {row.fraction:.0%}" if row.fraction >= 0.01 else f" {row.fraction:.1%}"
+            auroc = told(row.metrics["auroc"]) + (f" (sd {row.spread:.3f})" if not math.isnan(row.spread) else "")
+            last = (gap(row.difference), verdict(row.difference, shown.get(row.versus, "")))
+            rows.append(
+                (
+                    shown[row.encoder],
+                    section.protocol + share,
+                    auroc,
+                    told(row.metrics["ap"]),
+                    told(row.metrics["balanced_accuracy"]),
+                    *last,
+                )
+            )
+        rows += [(shown[r.identity.encoder], section.protocol, "failed", "", "", "", "") for r in section.failed]
+    floor = next((s.majority for s in block if s.majority), None)
+    rows += [(short(name), "", "not available", "", "", "", "") for name in missing]
+    if floor:
+        rows.append((MAJORITY, "", *(f"{floor[m]:.3f}" for m in METRICS), "", ""))
+    return rows
+
+
+def captions(block: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> list[str]:
+    """What must stand below a block: who was tested, how often that was looked at, and everything that bids caution."""
+    first, said = block[0], []
+    counts = next((s.counts for s in block if s.counts), {})
+    if counts:
+        said.append("; ".join(f"{part} {c['patients']} patients, {c['images']} images" for part, c in counts.items()))
+    hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
+    said.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, protocols {hashes}")
+    said += [
+        f"this test split was {looks[h]}"
+        for h in dict.fromkeys(h for s in block for h in s.splits)
+        if h in looks and len(first.splits) == 1
+    ]
+    if len(first.splits) > 1:
+        times = sum(looks[h].times for h in first.splits if h in looks)
+        said.append(f"{len(first.splits)} folds; their test splits were scored {times} times in all")
+    said += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
+    said += unique(f"warning: {w}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
+    said += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
+    said += [f"{name}: not available: {why}" for name, why in missing.items()]
+    said += [f"{r.identity.encoder}, {r.identity.protocol} failed: {r.meta.error}" for s in block for r in s.failed]
+    return said
+
+
+def unique(texts: Any) -> list[str]:
+    return list(dict.fromkeys(texts))
+
+
+def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> None:
+    """The table on a rich console: a group of rows for each protocol and label fraction, narrow enough for the 120 columns of a log."""
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = names(sections)
+    for block in blocks(sections):
+        table = Table(title=Text(f"task {block[0].task}"), title_justify="left", title_style="bold", pad_edge=False)
+        for name in ("encoder", *HEADER[2:5], "AUROC difference [95 %]"):
+            table.add_column(name, overflow="fold")
+        group = ""
+        for encoder, protocol, *values, away, said in lines(block, shown, missing):
+            if protocol != group:
+                table.add_section()
+                table.add_row(Text(protocol, style="bold"))
+                group = protocol
+            table.add_row(Text(f"  {encoder}" if protocol else encoder), *map(Text, values), Text(f"{away}\n{said}" if said else away))
+        console.print(table)
+        for caption in captions(block, looks, missing):
+            console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
+
+
+def markdown(sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> str:
+    """The table as Markdown."""
+    shown, out = names(sections), []
+    clean = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+    for block in blocks(sections):
+        out += [f"### {block[0].task}", "", f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
+        out += [f"| {' | '.join(map(clean, row))} |" for row in lines(block, shown, missing)]
+        out += ["", *(f"- {clean(caption)}" for caption in captions(block, looks, missing)), ""]
+    return "\n".join(out)
+
+
+def as_csv(sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> str:
+    """The table as CSV, one row a row, numbers with six digits, whole hashes."""
+    table = [line for s in sections for line in _csv_rows(s, looks)]
+    table += [{"encoder": name, "status": f"not available: {why}"} for name, why in missing.items()]
+    fields = list(dict.fromkeys(key for line in table for key in line))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return out.getvalue()
+
+
+def _csv_rows(section: Section, looks: Mapping[str, Looks]) -> list[dict[str, Any]]:
+    base = {"task": section.task, "protocol": section.protocol}
+    found = [{**base, **_numbers(row)} for row in section.rows]
+    found += (
+        [{**base, "encoder": MAJORITY, "status": "ok", **{m: f"{v:.6f}" for m, v in section.majority.items()}}] if section.majority else []
+    )
+    found += [{**base, "encoder": r.identity.encoder, "status": f"failed: {r.meta.error}"} for r in section.failed]
+    counts = {f"{part}_{what}": n for part, c in section.counts.items() for what, n in c.items()}
+    times = sum(looks[h].times for h in section.splits if h in looks)
+    tail = {"split": section.partition, "labels": section.labels, "protocol_hash": section.protocol_hash, "test_split_scored": times}
+    return [{**line, **counts, **tail} for line in found]
+
+
+def _numbers(row: Row) -> dict[str, Any]:
+    line: dict[str, Any] = {"encoder": row.encoder, "role": row.role, "fraction": row.fraction, "records": len(row.records), "status": "ok"}
+    for name, value in row.metrics.items():
+        line |= {name: f"{value.value:.6f}", f"{name}_low": f"{value.low:.6f}", f"{name}_high": f"{value.high:.6f}"}
+    line["auroc_sd_over_draws"] = "" if math.isnan(row.spread) else f"{row.spread:.6f}"
+    if row.difference is not None:
+        d = row.difference
+        line |= {"versus": row.versus, "difference": f"{d.value:.6f}", "difference_low": f"{d.low:.6f}", "difference_high": f"{d.high:.6f}"}
+        line |= {"p": f"{d.p:.6g}", "verdict": d.verdict}
+    line["leakage"] = "; ".join(unique(leak for r in row.records for leak in r.meta.leakage))
+    line["notes"] = "; ".join(unique([*row.notes, *(w for r in row.records for w in r.meta.warnings)]))
+    return line
+
+
+def written(path: str | Path, text: str) -> None:
+    """Writes a table to a file, whole or not at all."""
+    with atomic(path) as part:
+        part.write_text(text)

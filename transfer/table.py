@@ -1,0 +1,217 @@
+"""From records to the rows of a table; nothing is computed that the records do not hold.
+
+A section is what may be compared: one task, one target, one division of patients, one protocol with one hash. Paired differences are
+made inside a section only. Records of several folds or draws make one row: the mean, its interval over test patients, and apart from
+that the spread over draws.
+
+Shapes: M test images, C columns of the target, B resamples.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from encoders.runtime.errors import InputError
+from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_threshold, macro
+from transfer.record import Record
+from transfer.stats import Difference, Interval, auroc_difference, auroc_interval, bootstrap_values, verdict
+from transfer.stats.bootstrap import percentile, summarised
+from transfer.stats.common import too_few
+
+RESAMPLES = 1000
+METRICS = ("auroc", "ap", "balanced_accuracy")
+
+
+@dataclass
+class Row:
+    """One encoder under one protocol at one label fraction."""
+
+    encoder: str
+    role: str
+    protocol: str
+    fraction: float
+    metrics: dict[str, Interval]
+    records: list[Record]
+    difference: Difference | None = None
+    versus: str = ""
+    spread: float = float("nan")  # standard deviation of the AUROC over draws of the labeled patients
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """Rows that may be compared with one another."""
+
+    task: str
+    labels: str
+    partition: str
+    protocol: str
+    protocol_hash: str
+    rows: list[Row] = field(default_factory=list)
+    failed: list[Record] = field(default_factory=list)
+    majority: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
+    splits: tuple[str, ...] = ()
+
+
+def sections(records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES) -> list[Section]:
+    """The sections of these records, in order of task and protocol. baseline: the encoder that all differences are to."""
+    apart: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        i = record.identity
+        apart[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed].append(record)
+    return [_section(apart[key], baseline, resamples) for key in sorted(apart)]
+
+
+def _section(records: list[Record], baseline: str | None, resamples: int) -> Section:
+    i = records[0].identity
+    section = Section(i.task, i.labels, i.partition, i.protocol, i.protocol_hash)
+    groups: dict[tuple, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.meta.status == "failed":
+            section.failed.append(record)
+        else:
+            groups[record.meta.role == "random", record.meta.role == "imagenet", record.identity.encoder, record.identity.fraction].append(
+                record
+            )
+    for _, same in sorted(groups.items(), key=lambda item: item[0]):
+        section.rows.append(_row(sorted(same, key=lambda r: (r.identity.fold, r.identity.draw)), resamples))
+    for row in section.rows:
+        against = reference(row, section.rows, baseline)
+        if against is not None:
+            row.versus, row.difference = against.encoder, difference(row, against, resamples)
+    good = [r for r in records if r.meta.status == "ok"]
+    if good:
+        section.majority, section.counts = majority(good[0]), good[0].meta.counts
+        section.splits = tuple(dict.fromkeys(r.identity.split for r in good))
+    return section
+
+
+def _row(records: list[Record], resamples: int) -> Row:
+    i, first = records[0].identity, records[0].meta
+    values = {
+        "auroc": _auroc_of(records, resamples),
+        "ap": interval(records, lambda r: average_precision, resamples),
+        "balanced_accuracy": interval(records, deciding, resamples),
+    }
+    row = Row(i.encoder, first.role, i.protocol, i.fraction, values, records)
+    row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
+    left_out = macro(auroc(*records[0].part("test")[:2]))[1]
+    if left_out:
+        row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")
+    draws = defaultdict(list)
+    for record in records:
+        draws[record.identity.draw].append(macro(auroc(*record.part("test")[:2]))[0])
+    if len(draws) > 1:
+        row.spread = float(np.std([np.mean(v) for v in draws.values()], ddof=1))
+    return row
+
+
+def _auroc_of(records: list[Record], resamples: int) -> Interval:
+    return auroc_interval(*records[0].part("test")) if len(records) == 1 else interval(records, lambda r: auroc, resamples)
+
+
+def interval(records: list[Record], metric: Callable[[Record], Callable[..., Any]], resamples: int) -> Interval:
+    """The mean over records of a metric, with its interval over test patients; `metric` may depend on the record (its threshold)."""
+    total, full = np.zeros(resamples), []
+    for record in records:
+        value, draws = _resampled(record, metric(record), resamples)
+        total += draws / len(records)
+        full.append(value)
+    low, high = percentile(total, 0.95)
+    y, _, patient = records[0].part("test")
+    return Interval(float(np.mean(full)), low, high, f"patient bootstrap, {resamples} resamples", 0.95, too_few(y, patient))
+
+
+def _resampled(record: Record, metric: Callable[..., Any], resamples: int) -> tuple[float, np.ndarray]:
+    """The metric on a record's test part, and in (B,) resamples of its patients; draws of one fold share their resamples."""
+    y, s, patient = record.part("test")
+    full = np.asarray(metric(y, s)).reshape(-1)
+    values = bootstrap_values(metric, y, s, patient, resamples, seed=record.identity.fold)
+    return float(macro(full)[0]), summarised(values, full)
+
+
+def deciding(record: Record) -> Callable[..., Any]:
+    """Balanced accuracy at the thresholds that the record's validation part gives (Youden); a multi-class task decides by argmax."""
+    y, s, _ = record.part("val")
+    cuts = []
+    for c in range(y.shape[1]):
+        try:
+            cuts.append(choose_threshold(y[:, c], s[:, c]))
+        except InputError:  # one class only among the validation patients
+            cuts.append(0.5)
+    return partial(balanced_accuracy, kind=record.meta.kind, threshold=np.array(cuts))
+
+
+def reference(row: Row, rows: Sequence[Row], baseline: str | None) -> Row | None:
+    """What `row` is compared to: the named baseline; else ImageNet weights of the same network, else its random weights."""
+    others = [r for r in rows if r.fraction == row.fraction and r is not row]
+    if baseline is not None:
+        return next((r for r in others if r.encoder == baseline), None)
+    ranks = {"encoder": ("imagenet", "random"), "imagenet": (), "random": ("imagenet",)}[row.role]
+    arch = row.records[0].meta.arch
+    for role in ranks:
+        fit = [r for r in others if r.role == role and r.records[0].meta.arch == arch]
+        fit.sort(key=lambda r: (r.records[0].meta.size != row.records[0].meta.size, r.encoder))
+        if fit:
+            return fit[0]
+    return None
+
+
+def difference(a: Row, b: Row, resamples: int) -> Difference | None:
+    """AUROC of `a` minus that of `b` on the same test patients; None if they were not scored on the same folds and draws."""
+    place = lambda r: (r.identity.fold, r.identity.draw)  # noqa: E731
+    theirs = {place(r): r for r in b.records}
+    pairs = [(r, theirs[place(r)]) for r in a.records if place(r) in theirs]
+    if len(pairs) < len(a.records):
+        return None
+    if len(pairs) == 1:
+        y, s, t, patient = _aligned(*pairs[0])
+        return auroc_difference(y, s, t, patient)
+    total, full = np.zeros(resamples), []
+    for one, other in pairs:
+        y, s, t, patient = _aligned(one, other)
+        gap = auroc(y, s) - auroc(y, t)
+        at = partial(bootstrap_values, auroc, y, patient=patient, n=resamples, seed=one.identity.fold)
+        total += summarised(at(scores=s) - at(scores=t), gap) / len(pairs)
+        full.append(macro(gap)[0])
+    low, high = percentile(total, 0.95)
+    p = min(1.0, 2 * min((1 + (total <= 0).sum()), (1 + (total >= 0).sum())) / (resamples + 1))
+    return Difference(float(np.mean(full)), low, high, float(p), verdict(low, high), "paired patient bootstrap", 0.95, too_few(y, patient))
+
+
+def _aligned(a: Record, b: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Labels, both scores and patients on the same test images in the same order."""
+    i, j = np.argsort(a.arrays["test_key"]), np.argsort(b.arrays["test_key"])
+    if not np.array_equal(a.arrays["test_key"][i], b.arrays["test_key"][j]):
+        raise InputError(
+            f"records of {a.identity.encoder} and {b.identity.encoder} on {a.identity.task} hold unlike test images; bench again"
+        )
+    return a.arrays["test_y"][i], a.arrays["test_scores"][i], b.arrays["test_scores"][j], a.arrays["test_patient"][i]
+
+
+def majority(record: Record) -> dict[str, float]:
+    """What always answering with the most frequent class gets: the floor of every metric."""
+    y = record.arrays["test_y"]
+    constant = np.broadcast_to(np.nanmean(record.arrays["val_y"], axis=0), y.shape)
+    decide = balanced_accuracy(y, constant, kind=record.meta.kind)
+    return {"auroc": macro(auroc(y, constant))[0], "ap": macro(average_precision(y, constant))[0], "balanced_accuracy": macro(decide)[0]}
+
+
+def summary(parts: Sequence[Section], encoder: str) -> Mapping[str, float]:
+    """Flat scalars of one encoder for W&B: `bench/<task>/<protocol>/<metric>`; never a patient or a path."""
+    flat: dict[str, float] = {}
+    for section in parts:
+        for row in (r for r in section.rows if r.encoder == encoder):
+            share = "" if row.fraction == 1 else f"@{row.fraction:g}"
+            at = f"bench/{section.task}/{section.protocol}{share}"
+            for name, value in row.metrics.items():
+                flat |= {f"{at}/{name}": value.value, f"{at}/{name}_low": value.low, f"{at}/{name}_high": value.high}
+            if row.difference is not None:
+                flat |= {f"{at}/difference": row.difference.value, f"{at}/difference_low": row.difference.low}
+                flat |= {f"{at}/difference_high": row.difference.high}
+    return flat

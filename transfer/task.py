@@ -1,0 +1,105 @@
+"""A task: a store, its label columns and how its patients are split. One YAML file each, below `tasks/`."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from encoders.runtime.config import Config, read_yaml, to_yaml, validated
+from encoders.runtime.errors import InputError, unknown
+from encoders.runtime.files import atomic
+from encoders.runtime.home import home, tasks_dir
+
+Kind = Literal["binary", "multiclass", "multilabel"]
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class Rule(Config):
+    """How patients are divided into train, val and test."""
+
+    column: str | None = Field(None, description="column with the official split; none: an own split by patient")
+    seed: int = Field(0, ge=0, description="of the own split, and of the validation part carved from an official train part")
+    val: float = Field(0.2, gt=0, lt=1, description="share of validation patients")
+    test: float = Field(0.2, gt=0, lt=1, description="share of test patients in an own split")
+    patients_by_split: bool = Field(False, description="equal patient ids in different official parts are different people")
+
+    @model_validator(mode="after")
+    def _leaves_something_to_train_on(self) -> "Rule":
+        if self.column is None and self.val + self.test >= 1:
+            raise ValueError(f"--val {self.val} and --test {self.test} leave nothing to train on; their sum must stay below 1")
+        return self
+
+
+class Task(Config):
+    """What `tasks/NAME.yaml` holds."""
+
+    name: str
+    store: list[str] = Field(min_length=1, description="paths or globs; relative ones start at the working folder")
+    labels: list[str] = Field(min_length=1, description="label columns, by name")
+    kind: Kind
+    classes: list[str] = Field(min_length=1, description="names of the columns of the target, in order")
+    positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
+    csv: str | None = Field(None, description="table that brings the labels, joined on `key` or `file`")
+    split: Rule = Rule()
+    modality: str | None = None
+
+
+def portable(path: str | Path) -> str:
+    """`path` below the working folder as a relative one, so that the folder can move; any other as an absolute one."""
+    whole = Path(os.path.abspath(path))
+    return str(whole.relative_to(home())) if whole.is_relative_to(home()) else str(whole)
+
+
+def located(path: str) -> str:
+    """The absolute form of what `portable` wrote."""
+    return str(home() / path)
+
+
+def save(task: Task, replace: bool = False) -> Path:
+    """Registers `task`. Raises InputError for a bad name, or for one that is taken by a different task."""
+    if not NAME.fullmatch(task.name):
+        raise InputError(f"a task's name is made of letters, digits, '.', '_' and '-', not {task.name!r}")
+    path = tasks_dir() / f"{task.name}.yaml"
+    if path.exists() and not replace and load(task.name) != task:
+        raise InputError(f"task {task.name!r} exists and differs; see `transfer tasks show {task.name}`, and give --replace to change it")
+    with atomic(path) as part:
+        part.write_text(to_yaml(task))
+    return path
+
+
+def load(name: str) -> Task:
+    """The registered task called `name`. Raises InputError naming the nearest ones."""
+    path = tasks_dir() / f"{name}.yaml"
+    if not path.is_file():
+        raise unknown("task", name, names(), "`transfer tasks list` shows them, `transfer tasks add` makes one")
+    return validated(Task, read_yaml(path), str(path))
+
+
+def names() -> list[str]:
+    """All registered tasks, sorted."""
+    return sorted(p.stem for p in tasks_dir().glob("*.yaml"))
+
+
+def remove(name: str) -> None:
+    """Unregisters a task; its store and its records stay."""
+    load(name)
+    (tasks_dir() / f"{name}.yaml").unlink()
+
+
+def chosen(wanted: Sequence[str], modalities: Sequence[str | None]) -> list[Task]:
+    """The tasks named, or else all of the encoders' modality; an encoder without one is benched on all tasks.
+
+    Raises InputError when there is none."""
+    if wanted:
+        return [load(name) for name in dict.fromkeys(wanted)]
+    tasks = [load(name) for name in names()]
+    known = {m for m in modalities if m}
+    fitting = [t for t in tasks if not known or t.modality is None or t.modality in known]
+    if not fitting:
+        kind = f" of modality {' or '.join(sorted(known))}" if known and tasks else ""
+        has = f"; registered: {', '.join(f'{t.name} ({t.modality})' for t in tasks)}, choose one with --task" if tasks else ""
+        raise InputError(f"no task{kind} is registered{has}; register one: `transfer tasks add NAME STORE --label COLUMN`")
+    return fitting

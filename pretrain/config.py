@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from encoders.runtime.config import Config, digest, merged, parse_override, read_yaml, validated
 from encoders.runtime.errors import InputError, unknown
@@ -141,7 +141,7 @@ def resolved(recipe: Recipe, where: str) -> Recipe:
     return recipe.model_copy(update={"method": method, "augment": augment})
 
 
-def method_config(recipe: Recipe, where: str = "the recipe") -> Config:
+def method_config(recipe: Recipe, where: str = "the recipe") -> Any:
     """The settings of the recipe's method, typed."""
     from pretrain.methods import METHODS
 
@@ -178,11 +178,11 @@ def write(path: Path, recipe: Recipe) -> None:
         part.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120))
 
 
-def described(kind: type[Config] = Recipe, prefix: str = "") -> list[tuple[str, str, str]]:
+def described(kind: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str, str, str]]:
     """(key, default, description) of every setting, nested ones with their path: the help text."""
     rows: list[tuple[str, str, str]] = []
     for key, field in kind.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             rows += described(field.annotation, f"{prefix}{key}.")
         else:
             default = "required" if field.is_required() else str(field.default)

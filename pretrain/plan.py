@@ -34,19 +34,15 @@ def sizes(made: Setup) -> list[tuple[str, str]]:
     cfg, images, epoch = made.recipe, len(made.corpus.index), made.batches.steps_per_epoch
     weights = sum(p.numel() for p in made.method.encoder().parameters())
     trained = sum(p.numel() for group in made.optimizer.param_groups for p in group["params"])
+    lr = cfg.optim
     rows = [
         ("images", f"{images:,} of {len(made.corpus.store):,} in the store"),
-        (
-            "network",
-            f"{cfg.arch}, {cfg.channels} x {cfg.size} x {cfg.size} px, {weights / 1e6:.1f} M weights ({trained / 1e6:.1f} M trained)",
-        ),
+        ("network", f"{cfg.arch}, {cfg.channels} x {cfg.size} x {cfg.size} px"),
+        ("weights", f"{weights / 1e6:.1f} M in the encoder, {trained / 1e6:.1f} M trained"),
         ("starts from", cfg.init or f"random weights, seed {cfg.seed}"),
         ("input", f"mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
         ("batch", f"{cfg.batch} images a step, as {cfg.accumulate} x {cfg.batch // cfg.accumulate}"),
-        (
-            "learning rate",
-            f"{optim.peak(cfg.optim, cfg.batch):.3g} at its peak ({cfg.optim.lr:g} x {cfg.optim.lr_rule} rule at {cfg.batch})",
-        ),
+        ("learning rate", f"{optim.peak(lr, cfg.batch):.3g} at its peak ({lr.lr:g}, {lr.lr_rule} rule, at {cfg.batch} images)"),
         ("length", f"{made.steps:,} steps = {made.steps / epoch:.1f} epochs of {epoch:,} steps"),
         ("warm-up", f"{made.warmup:,} steps ({100 * made.warmup / made.steps:.0f} % of the run)"),
     ]
@@ -54,9 +50,8 @@ def sizes(made: Setup) -> list[tuple[str, str]]:
     if isinstance(queue, torch.Tensor):
         rows.append(("queue", f"{len(queue):,} keys = {100 * len(queue) / images:.0f} % of the images"))
     if isinstance(momentum, float) and 0 < momentum < 1:
-        rows.append(
-            ("EMA half-life", f"{half_life(momentum):.0f} steps = {half_life(momentum) / epoch:.2f} epochs (momentum {momentum:.6g})")
-        )
+        half = half_life(momentum)
+        rows.append(("EMA half-life", f"{half:.0f} steps = {half / epoch:.2f} epochs (momentum {momentum:.6g})"))
     return rows
 
 

@@ -116,7 +116,7 @@ def found(run: RunDir, made: Setup, asked: Recipe) -> None:
 
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     with atomic(run.manifest) as part, part.open("wb") as file:
-        np.savez(file, **made.corpus.manifest())
+        np.savez(file, allow_pickle=False, **made.corpus.manifest())
     config.write(run.config, made.recipe)
     run.update(
         id=os.urandom(4).hex(),

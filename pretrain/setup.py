@@ -146,7 +146,8 @@ def preprocess(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) 
 def measured(images: Corpus, raw: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std per channel of the corpus as the model will see it: the same numbers whenever they are measured again."""
     rows = images.index[np.linspace(0, len(images.index) - 1, min(MEASURED, len(images.index))).round().astype(int)]
-    total, square, count = 0.0, 0.0, 0
+    total = square = torch.zeros(raw.channels, dtype=torch.float64)
+    count = 0
     for row in rows:  # one at a time: sizes may vary
         x = prepare(images.store.unit_images([row]), raw)[0].double()  # (C, H, W)
         total, square, count = total + x.sum((1, 2)), square + (x**2).sum((1, 2)), count + x[0].numel()
@@ -187,7 +188,7 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         device=device,
         mask=method.mask_spec(),
         context=recipe.data.context,
-        weights=recipe.data.weights,
+        weights=row_weights(images, recipe.data.weights),
     )
     optimizer = optim.build(method.param_groups(), recipe.optim, recipe.batch)
     scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16")
@@ -207,6 +208,20 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     return told
 
 
+def row_weights(images: Corpus, weights: list[float] | None) -> NDArray[np.float64] | None:
+    """How often each row is drawn, from one weight a store: a store of weight 2 gives twice the images of one of weight 1.
+
+    Raises InputError when there is not one positive weight for each store."""
+    if weights is None:
+        return None
+    parts = images.store.parts
+    if len(weights) != len(parts) or min(weights) <= 0:
+        raise InputError(f"data.weights has {len(weights)} numbers for {len(parts)} stores; give one above 0 for each")
+    of = np.searchsorted(images.store.starts, images.index, side="right") - 1  # (N,) the store of each row
+    used = np.bincount(of, minlength=len(parts))
+    return (np.asarray(weights) / np.maximum(used, 1))[of]
+
+
 def transplant(network: torch.nn.Module, start: Any) -> None:
     """Every weight of the encoder `start` into `network`, a position table resampled to its size. Raises InputError if one has no place."""
     from timm.layers import resample_abs_pos_embed
@@ -214,7 +229,7 @@ def transplant(network: torch.nn.Module, start: Any) -> None:
     state = dict(start.model.state_dict())
     own = network.state_dict()
     if "pos_embed" in own and own["pos_embed"].shape != state["pos_embed"].shape:
-        grid = list(network.patch_embed.grid_size)  # type: ignore[union-attr]
+        grid = [int(n) for n in network.patch_embed.grid_size]  # type: ignore[union-attr]
         prefix = int(getattr(network, "num_prefix_tokens", 1))
         state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], grid, num_prefix_tokens=prefix)
     try:

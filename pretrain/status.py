@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from encoders.runtime import slurm
 from encoders.runtime.track import read
 from pretrain import rundir
 from pretrain.monitor import clock
@@ -26,5 +27,10 @@ def row(run: RunDir) -> tuple[str, ...]:
     left = clock((steps - step) * batch) if state == "running" and batch else ""
     age = f"{clock(time.time() - float(last['time']))} ago" if last else ""
     loss = f"{last['loss']:.4f}" if last else ""
-    job = next((s["slurm_job"] for s in reversed(told["sessions"]) if s.get("slurm_job")), "")
-    return run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, str(job)
+    return run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, job_of(told)
+
+
+def job_of(told: dict[str, Any]) -> str:
+    """The run's last SLURM job and what SLURM says of it."""
+    job = next((s["slurm_job"] for s in reversed(told["sessions"]) if s.get("slurm_job")), None)
+    return f"{job} {slurm.state(job)}".strip() if job else ""

@@ -77,7 +77,7 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest good checkpoint of a folder (None if it has none at all) and why newer ones were passed over.
 
     Raises InputError when there are checkpoints and every one is damaged."""
-    steps, refused = steps_in(folder), []
+    steps, refused = steps_in(folder), list[str]()
     for step in reversed(steps):
         try:
             return load(path_of(folder, step)), refused

@@ -1,7 +1,7 @@
 """Optimizers and schedules; every scheduled quantity is a pure function of the step, so that a resumed run needs no scheduler state."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -50,15 +50,16 @@ def factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: str =
     return 1.0 if schedule == "constant" else cosine(step - warmup, steps - warmup, 1.0, end)
 
 
-def build(groups: Iterable[dict[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
+def build(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
     """The optimizer over `groups`, dicts of `params` and perhaps `weight_decay`, `lr_scale`, `fixed_lr` (no schedule), `name`.
 
     Only parameters that are trained enter. Raises ValueError when none is."""
     base = peak(cfg, batch)
     ready: list[dict[str, Any]] = []
+    own: dict[str, Any]
     for i, group in enumerate(groups):
         params = [p for p in group["params"] if p.requires_grad]
-        own = {"weight_decay": cfg.weight_decay, "lr_scale": 1.0, "fixed_lr": False, "name": f"group{i}"} | group | {"params": params}
+        own = {"weight_decay": cfg.weight_decay, "lr_scale": 1.0, "fixed_lr": False, "name": f"group{i}", **group, "params": params}
         own["peak"] = base * own["lr_scale"]  # kept in the group: `set_lr` needs nothing else
         own["lr"] = own["peak"]
         if params:

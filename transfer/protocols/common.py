@@ -69,7 +69,7 @@ class Fitted(Protocol):
 
 
 def select(y: Array, scores: Array) -> float:
-    """Macro AUROC over the labels that have both classes; the negative log loss where none has. What the bench uses unless told otherwise."""
+    """Macro AUROC over the labels that have both classes; the negative log loss where none has. The bench uses it unless told otherwise."""
     value, left_out = macro(auroc(y, scores))
     return float(-np.nanmean(log_loss(y, scores))) if left_out == np.shape(y)[1] else float(value)
 

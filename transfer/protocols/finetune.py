@@ -27,5 +27,5 @@ class Fitted:
 def fit(
     cfg: Config, encoder: Any, train: ImageSet, val: ImageSet, select: Select = select, log: Callable[..., None] | None = None
 ) -> Fitted:
-    """Trains a copy of the encoder's model and a linear head; the best validation step is kept. `log(step, **scalars)` is told how it goes."""
+    """Trains a copy of the encoder's model and a linear head; the best validation step is kept."""
     raise NotImplementedError

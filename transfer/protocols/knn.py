@@ -46,7 +46,8 @@ class Fitted:
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Class shares (M, C) for rows x (M, D)."""
         similarity, index = nearest(self.bank.x, x, self.k)  # (M, K) each
-        return vote(weights(similarity, self.temperature, self.vote), self.bank.y, index).astype(np.float64)
+        shares = vote(weights(similarity, self.temperature, self.vote), self.bank.y, index)
+        return np.where(np.isnan(shares), prevalence(self.bank.y), shares)
 
 
 def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
@@ -75,14 +76,18 @@ def weights(similarity: Array, temperature: float, how: str) -> Array:
 def prefix_votes(weight: Array, y: Array, index: Array, ks: list[int]) -> list[NDArray[np.float64]]:
     """The vote (M, C) of the first k neighbours for every k of the ascending `ks`, in one pass over the K columns.
 
-    A row none of whose neighbours has a known label gets the train prevalence, the share of positives among known labels."""
+    A row none of whose neighbours has a known label gets the prevalence among the train rows."""
     given, known = np.nan_to_num(y), ~np.isnan(y)
-    prevalence = given.sum(axis=0) / np.maximum(known.sum(axis=0), 1)
     total, mass = np.zeros((len(index), y.shape[1])), np.zeros((len(index), y.shape[1]))
     shares = []
     for start, stop in zip([0, *ks[:-1]], ks, strict=True):
         part = index[:, start:stop]
         total = total + np.einsum("mk,mkc->mc", weight[:, start:stop], given[part])
         mass = mass + np.einsum("mk,mkc->mc", weight[:, start:stop], known[part].astype(weight.dtype))
-        shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), prevalence))
+        shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), prevalence(y)))
     return shares
+
+
+def prevalence(y: Array) -> NDArray[np.float64]:
+    """(C,) share of positives among the known labels; 0 where none is known."""
+    return np.nansum(y, axis=0, dtype=np.float64) / np.maximum((~np.isnan(y)).sum(axis=0), 1)

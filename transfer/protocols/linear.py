@@ -1,7 +1,7 @@
 """Linear probe: L2 logistic regression on standardised features, all strengths and all labels in one deterministic solve.
 
-Train rows give mean and standard deviation; C is chosen on validation rows. The objective is scikit-learn's, C * sum of the losses + |w|^2 / 2
-with a free intercept, so a C means the same here and there.
+Train rows give mean and standard deviation; C is chosen on validation rows. The objective is scikit-learn's, C * sum of the losses +
+|w|^2 / 2 with a free intercept, so a C means the same here and there.
 
 Shapes: N rows, M rows to score, D width, C labels.
 """

@@ -1,7 +1,7 @@
 """Interval of an AUROC and of a difference of AUROCs when a patient has several images.
 
-The variance is that of structural components summed within patients (Obuchowski 1997, Biometrics 53, eq. 4-7); with one image a patient it is
-DeLong's (1988). The interval of one area is made on the logit scale with quantiles of Student's t, because plain Wald and percentile
+The variance is that of structural components summed within patients (Obuchowski 1997, Biometrics 53, eq. 4-7); with one image a patient
+it is DeLong's (1988). The interval of one area is made on the logit scale with quantiles of Student's t, because plain Wald and percentile
 intervals cover too little at a hundred patients. The degrees of freedom are Satterthwaite's for the two classes' shares of the variance.
 
 Shapes: N rows, P positives, M negatives, G patients, C labels.
@@ -114,7 +114,7 @@ def _logit_interval(p: Parts, level: float) -> tuple[float, float]:
     if fewest < 2:
         return np.nan, np.nan
     if p.area in (0.0, 1.0):
-        # No error was seen, so there is no variance to scale: the bound at which n patients without an error have probability (1 - level) / 2.
+        # No error was seen, so no variance: the bound at which n patients without an error have probability (1 - level) / 2.
         bound = ((1 - level) / 2) ** (1 / fewest)
         return (bound, 1.0) if p.area == 1.0 else (0.0, 1 - bound)
     v, df = variance(p)

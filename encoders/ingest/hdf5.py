@@ -1,0 +1,219 @@
+"""Arrays in HDF5: PCam (`x` in one file, `y` in another), CLAM (`imgs`, `coords`, a file a slide), or any (N, H, W[, C]).
+
+Images are read one at a time and in order; a chunk of many images is kept in HDF5's cache while its images are taken.
+
+Shapes: N images in a file, H, W, C of one image.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.ingest.geometry import Rule, geometry, resized
+from encoders.ingest.source import Row, Unreadable, Value, file_stamp
+from encoders.runtime.errors import InputError, unknown
+
+Layout = Literal["auto", "NHWC", "NCHW"]
+Item = tuple[int, int]  # which file, which row of it
+MOST_CACHE = 512 << 20  # bytes: a chunk larger than this is decompressed anew for every image
+FULL = 65535.0
+
+
+@dataclass
+class Hdf5:
+    """A source: one dataset of images in one or several files of the same make."""
+
+    paths: Sequence[Path]
+    images: str
+    labels: str | None = None
+    label_names: Sequence[str] = ()
+    patients: str | None = None
+    coords: str | None = None
+    labels_path: Path | None = None  # where labels and patients are, if not beside the images
+    layout: Layout = "auto"
+    limits: tuple[float, float] | None = None  # values that become 0 and 1, for floats outside [0, 1] and for wide integers
+    size: int = 0
+    resize: Rule = "pad"
+    dataset: str = ""
+    modality: str = "histology"
+    codec: str = "raw"
+    channels: int | None = None
+    unit: dict[str, Any] | None = None
+    _open: dict[tuple[Path, str], h5py.Dataset] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        """Raises InputError when a file or key is missing, or the shapes and types cannot be images."""
+        self.paths = [Path(p) for p in self.paths]
+        self.dataset = self.dataset or (self.paths[0].stem if len(self.paths) == 1 else self.paths[0].parent.name)
+        self.geometry = geometry(self.size, self.resize)
+        if self.labels_path is not None and len(self.paths) > 1:
+            raise InputError(f"one --labels-file was given for {len(self.paths)} files of images; ingest them one at a time")
+        above = Path(os.path.commonpath([p.absolute().parent for p in self.paths]))
+        self.stems = [p.absolute().relative_to(above).with_suffix("").as_posix() for p in self.paths]  # unique, and no absolute path
+        self.lengths = [self._checked(path) for path in self.paths]
+        self._stamps = [file_stamp(path) for path in self.paths]
+        kind = self._data(self.paths[0], self.images).dtype
+        if self.limits or not plain(kind):
+            low, high = self.limits or (0.0, 1.0)
+            self.unit = {"scale": FULL, "offset": 0.0, "meaning": f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}"}
+        self.close()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def items(self) -> Sequence[Item]:
+        return [(f, i) for f, n in enumerate(self.lengths) for i in range(n)]
+
+    def name(self, item: Item) -> str:
+        return f"{self.stems[item[0]]}/{item[1]:06d}"
+
+    def stamp(self, item: Item) -> str:
+        return self._stamps[item[0]]
+
+    def read(self, item: Item) -> Row:
+        path, i = self.paths[item[0]], item[1]
+        image = self._data(path, self.images)[i]  # (H, W), (H, W, C) or (C, H, W)
+        if image.ndim == 2:
+            image = image[..., None]
+        elif self._layout(path) == "NCHW":
+            image = np.moveaxis(image, 0, -1)
+        index: dict[str, Value] = {"key": self.name(item)}
+        if self.coords:
+            x, y = self._data(path, self.coords)[i][:2]
+            slide = self.stems[item[0]]
+            index |= {"slide": slide, "x": int(x), "y": int(y), "patient": slide}  # a slide at least is one person's
+        if self.patients:
+            index["patient"] = text(self._data(self.labels_path or path, self.patients)[i])
+        return Row(resized(stored(image, self.limits), self.size, self.resize), index, {}, self._labels(path, i))
+
+    def recipe(self) -> dict[str, Any]:
+        keys = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
+        return {"command": "ingest hdf5", **keys, "layout": self.layout, "range": list(self.limits) if self.limits else None}
+
+    def attributes(self) -> dict[str, Any]:
+        return {}
+
+    def close(self) -> None:
+        for data in self._open.values():
+            data.file.close()
+        self._open.clear()
+
+    def _labels(self, path: Path, i: int) -> dict[str, Value]:
+        if not self.labels:
+            return {}
+        values = np.asarray(self._data(self.labels_path or path, self.labels)[i]).reshape(-1)
+        found = [text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
+        return dict(zip(self._label_names(len(found)), found, strict=True))
+
+    def _label_names(self, n: int) -> list[str]:
+        if self.label_names:
+            return list(self.label_names)
+        last = str(self.labels).split("/")[-1]
+        return [last] if n == 1 else [f"{last}_{k}" for k in range(n)]
+
+    def _data(self, path: Path, key: str) -> h5py.Dataset:
+        """The dataset, opened once a process, with a cache that holds the chunks of one image."""
+        if (path, key) not in self._open:
+            with opened(path) as file:
+                cache = chunk_cache(dataset(file, key, path))
+            file = opened(path, rdcc_nbytes=cache, rdcc_nslots=10007)
+            self._open[path, key] = file[key]
+        return self._open[path, key]
+
+    def _layout(self, path: Path) -> str:
+        return self.layout if self.layout != "auto" else guessed_layout(self._data(path, self.images).shape, self.images)
+
+    def _checked(self, path: Path) -> int:
+        """Rows in the file."""
+        images = self._data(path, self.images)
+        if images.ndim not in (3, 4) or not len(images):
+            raise InputError(f"{self.images!r} in {path} has shape {images.shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is read")
+        if images.ndim == 4:
+            channels = images.shape[1 if self._layout(path) == "NCHW" else 3]
+            if channels not in (1, 3):
+                raise InputError(
+                    f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; 1 or 3 are read"
+                )
+        if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not plain(images.dtype) and not self.limits):
+            raise InputError(
+                f"{self.images!r} in {path} is {images.dtype}; uint8, uint16 and float in [0, 1] are read as they are, "
+                "other numbers with --range LOW,HIGH (the values that become black and white)"
+            )
+        for key in filter(None, (self.labels, self.patients, self.coords)):
+            beside = self._data(path if key == self.coords else self.labels_path or path, key)
+            if len(beside) != len(images):
+                raise InputError(f"{key!r} has {len(beside)} rows, {self.images!r} in {path} has {len(images)}")
+        if self.label_names and self.labels:
+            width = math.prod(self._data(self.labels_path or path, self.labels).shape[1:])
+            if width != len(self.label_names):
+                raise InputError(f"{len(self.label_names)} --label-names for the {width} columns of {self.labels!r}")
+        return len(images)
+
+
+def opened(path: Path, **options: Any) -> h5py.File:
+    """The file, read-only. Raises InputError when it is missing or no HDF5."""
+    try:
+        return h5py.File(path, "r", locking=False, **options)
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist") from None
+    except OSError as wrong:
+        raise InputError(f"{path} is not a readable HDF5 file (cut off while being copied, or compressed as a whole?): {wrong}") from wrong
+
+
+def dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
+    """The dataset called `key`. Raises InputError naming those that the file has."""
+    found = file.get(key)
+    if isinstance(found, h5py.Dataset) and found.ndim:
+        return found
+    known: list[str] = []
+    file.visititems(lambda name, thing: known.append(name) if isinstance(thing, h5py.Dataset) else None)
+    raise unknown("dataset", key, known, f"({path})")
+
+
+def chunk_cache(data: h5py.Dataset) -> int:
+    """Bytes: the chunks that one image touches, so that none is decompressed twice in a row."""
+    if data.chunks is None:
+        return 1 << 20
+    across = math.prod(-(-n // c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True))
+    return int(min(MOST_CACHE, max(1 << 20, across * math.prod(data.chunks) * data.dtype.itemsize + 1)))
+
+
+def guessed_layout(shape: tuple[int, ...], key: str) -> str:
+    """NHWC or NCHW, by which axis has 1 or 3. Raises InputError when both or neither have."""
+    first, last = shape[1] in (1, 3), shape[3] in (1, 3)
+    if first == last:
+        raise InputError(f"which axis of {key!r} {shape} is colour cannot be told; pass --layout NHWC or --layout NCHW")
+    return "NCHW" if first else "NHWC"
+
+
+def plain(dtype: Any) -> bool:
+    """Whether values of this type are stored as they are: 8 or 16 bits unsigned, of either byte order."""
+    return dtype.kind == "u" and dtype.itemsize in (1, 2)
+
+
+def stored(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[Any]:
+    """(H, W, C) uint8 or uint16: as it is, or spread over 16 bits from [0, 1] or `limits`. Raises Unreadable outside [0, 1]."""
+    if limits is None and plain(image.dtype):
+        return np.ascontiguousarray(image).astype(image.dtype.newbyteorder("="), copy=False)
+    low, high = limits or (0.0, 1.0)
+    values = (image.astype(np.float64) - low) / (high - low)
+    if not np.isfinite(values).all():
+        raise Unreadable("has NaN or infinite values")
+    if limits is None and not (values.min() >= 0 and values.max() <= 1):
+        raise Unreadable(
+            f"has values from {values.min():g} to {values.max():g}, not in [0, 1]; pass --range LOW,HIGH (what becomes black and white)"
+        )
+    return np.rint(np.clip(values, 0, 1) * FULL).astype(np.uint16)
+
+
+def text(value: Any) -> str:
+    """A value of a column as text; bytes as UTF-8."""
+    value = np.asarray(value).reshape(-1)[0]
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -82,7 +82,7 @@ def test_the_solution_of_a_c_does_not_depend_on_the_grid_around_it():
 def test_a_constant_column_is_ignored_and_gives_no_nan():
     f = made()
     wide = np.concatenate([f.x, np.full((len(f.x), 2), 7.3, np.float32)], axis=1)
-    model, plain = (solve(x, f.y, GRID, "multiclass", tolerance=1e-9) for x in (wide, f.x))
+    model, plain = (solve(x, f.y, GRID[:6], "multiclass", tolerance=1e-9) for x in (wide, f.x))
     assert not model.w[:, -2:].any()
     assert np.isfinite(model.logits(wide + 1)).all()
     assert model.logits(wide) == pytest.approx(plain.logits(f.x), abs=1e-3)
@@ -102,7 +102,7 @@ def test_c_is_the_first_best_on_validation_and_test_rows_cannot_matter():
     cfg = linear.Config(low=-4, high=3, steps=8)
     fitted = linear.fit(cfg, train, val)
     model = solve(train.x, train.y, cfg.grid, "multiclass", tolerance=cfg.tolerance)
-    held_out = [np.nanmean(auroc(val.y, z)) for z in model.logits(val.x)]
+    held_out = [np.nanmean(auroc(val.y, linear.probabilities(z, "multiclass"))) for z in model.logits(val.x)]
     assert [row["score"] for row in fitted.selection["table"]] == pytest.approx(held_out, abs=5e-3)
     assert fitted.selection["score"] == max(row["score"] for row in fitted.selection["table"])
     p = fitted.scores(val.x)

@@ -1,5 +1,7 @@
 """Every metric against scikit-learn or a closed form, with ties, unknown labels and weights."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -145,7 +147,7 @@ def test_the_parts_of_the_brier_score_add_up_and_binned_forecasts_need_no_within
 
 def ece_by_hand(y, s, edges):
     total = 0.0
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         inside = (s > low) & (s <= high) if low > 0 else (s <= high)
         if inside.any():
             total += inside.sum() * abs(y[inside].mean() - s[inside].mean())

@@ -1,7 +1,8 @@
 """Metrics of order: AUROC and average precision, for one weighting of the rows or a thousand at once.
 
 Both are sums over groups of equal scores. A group without an anchor (a row of the class that is summed over) only adds to a running
-total, so groups are cut at anchors: with 1 % positives the arrays that grow with the number of weightings are a hundred times shorter than N.
+total, so groups are cut at anchors: with 1 % positives the arrays that grow with the number of weightings are a hundred times
+shorter than N.
 
 Shapes: N rows, C labels, B weightings, A anchor groups.
 """

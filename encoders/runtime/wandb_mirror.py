@@ -11,6 +11,7 @@ requirements, machine information, host, user, paths (see `discreet`).
 import netrc
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 import traceback
@@ -84,15 +85,18 @@ class Mirror:
 
     def __init__(self, run_dir: Path, mode: Mode | None = None, **about: Any):
         self.run: Any = None
+        self.scratch: Path | None = None
         self.run_dir, self.failures = run_dir.absolute(), 0
         chosen, why = decide(mode)
         for attempt in dict.fromkeys((chosen, "offline")):
             if chosen == "disabled" or self.run is not None:
                 return
             with self.boundary(f"start ({attempt})"):
+                if self.failures:
+                    forget()
                 self.run = begin(self.run_dir, attempt, about)
                 if attempt == "offline":
-                    say(f"{why or 'mode'}: offline; send later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
+                    say(f"offline{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
 
     @contextmanager
     def boundary(self, what: str) -> Iterator[None]:
@@ -124,16 +128,19 @@ class Mirror:
                 self.run.summary.update(discreet(flat))
 
     def artifact(self, name: str, folder: Path, metadata: dict[str, Any]) -> None:
+        """Only online: kept for a later `wandb sync`, it would be sent with the path where it was kept."""
         with self.boundary("artifact"):
-            if self.run is not None:
-                with staging(self.run_dir):
-                    self.run.log_artifact(model(name, folder, metadata))
+            if self.run is not None and not self.run.offline:
+                self.scratch = self.scratch or Path(neutral_folder())
+                self.run.log_artifact(model(name, folder, metadata, self.scratch))
 
     def close(self, failed: bool) -> None:
         with self.boundary("finish"):
             if self.run is not None:
                 self.run.finish(exit_code=int(failed))
         self.run = None
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 def begin(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
@@ -159,6 +166,13 @@ def begin(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
     )
 
 
+def forget() -> None:
+    """Ends W&B's service process: after a failed start it holds the run's id as taken."""
+    import wandb
+
+    wandb.teardown()
+
+
 def image(picture: Any) -> Any:
     """A W&B image of the pixels alone: a PNG file's own metadata are left behind."""
     import numpy as np
@@ -171,32 +185,27 @@ def image(picture: Any) -> Any:
     return wandb.Image(picture)
 
 
-def model(name: str, folder: Path, metadata: dict[str, Any]) -> Any:
-    """The exported encoder as an artifact: weights as they are, the card without paths; the manifest, which tells of patients, stays."""
+def model(name: str, folder: Path, metadata: dict[str, Any], scratch: Path) -> Any:
+    """The exported encoder as an artifact: weights as they are, the card without paths; the manifest, which tells of patients, stays.
+
+    W&B sends the local path of every file along: so each is named through `scratch`, a folder whose name tells nothing."""
     import wandb
     import yaml
 
     made = wandb.Artifact(name, type="model", metadata=discreet(metadata))
-    for path in sorted(folder.glob("*.safetensors")):
-        made.add_file(str(path), name=path.name)
-    with tempfile.TemporaryDirectory() as scratch:  # `add_file` takes a copy
-        for path in sorted(folder.glob("*.yaml")):
-            card = Path(scratch) / path.name
-            card.write_text(yaml.safe_dump(discreet(yaml.safe_load(path.read_text())), sort_keys=False))
-            made.add_file(str(card), name=path.name)
+    for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.yaml"))):
+        alias = scratch / path.name
+        if path.suffix == ".yaml":
+            alias.write_text(yaml.safe_dump(discreet(yaml.safe_load(path.read_text())), sort_keys=False))
+        else:
+            alias.symlink_to(path.absolute())
+        made.add_file(str(alias), name=path.name, policy="immutable", skip_cache=True)  # no copies in the home folder
     return made
 
 
-@contextmanager
-def staging(run_dir: Path) -> Iterator[None]:
-    """W&B copies artifacts to the home folder before they are sent, where quotas fill and other machines do not look: here, instead."""
-    before = os.environ.get("WANDB_DATA_DIR")
-    os.environ["WANDB_DATA_DIR"] = before or str(run_dir / "wandb" / "data")
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["WANDB_DATA_DIR"]
+def neutral_folder() -> str:
+    """A fresh folder outside anybody's home, if there is such a place."""
+    return tempfile.mkdtemp(prefix="isograft-", dir=next((d for d in ("/tmp", "/var/tmp") if os.access(d, os.W_OK)), None))
 
 
 def say(text: str) -> None:

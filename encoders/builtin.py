@@ -12,10 +12,11 @@ from timm.models import get_arch_pretrained_cfgs
 
 from encoders import backbone
 from encoders.card import Card, Preprocess
+from encoders.hub import Unavailable
 from encoders.listing import HARMLESS, usual
 from encoders.names import Name
 from encoders.runtime.config import validated
-from encoders.runtime.errors import InputError, unknown
+from encoders.runtime.errors import unknown
 
 RESIZE = {"center": "crop", "squash": "squash", "border": "pad"}  # timm's word, ours
 IMAGENET = ("in1k", "in12k", "in21k", "in22k")
@@ -56,7 +57,7 @@ def chosen_tag(arch: str, family: str) -> str:
     fit = [tag for tag in known if family == "timm" or any(word in tag for word in IMAGENET)]
     if not fit:
         others = f"; it has timm_{arch}.{known[0]}" if known else ""
-        raise InputError(f"timm has no ImageNet weights of {arch}{others}; random_{arch} always exists")
+        raise Unavailable(f"timm has no ImageNet weights of {arch}{others}; random_{arch} always exists")
     return fit[0]
 
 

@@ -50,11 +50,12 @@ def features(
             if progress:
                 progress(len(rows))
             return found if index is None or wanted is None else found[wanted]
+    batches = _batches(encoder, kind, _Prepared(store, encoder.card.preprocess, rows, batch), workers, progress)
     if not cache:
-        return _in_memory(_batches(encoder, store, kind, rows, batch, workers, progress), len(rows))
+        return _in_memory(batches, len(rows))
     path = whole if index is None else part
     with atomic(path) as temporary:
-        _to_file(temporary, _batches(encoder, store, kind, rows, batch, workers, progress), len(rows))
+        _to_file(temporary, batches, len(rows))
     made = _cached(path, kind, len(rows))
     assert made is not None, "what was just written can be read"
     return made
@@ -72,14 +73,20 @@ def _cached(path: Path, kind: Kind, rows: int) -> NDArray[np.float32] | None:
     """The features in a file; None when there is none, or another program damaged it."""
     try:
         found = np.load(path, mmap_mode="r" if kind == "tokens" else None)
-    except (FileNotFoundError, ValueError, EOFError, OSError):
+    except (FileNotFoundError, ValueError, EOFError):
         return None
     return found if len(found) == rows else None
 
 
-def _batches(encoder, store, kind, rows, batch, workers, progress) -> Iterator[NDArray[np.float32]]:  # type: ignore[no-untyped-def]
-    loader = DataLoader(_Prepared(store, encoder.card.preprocess, rows, batch), batch_size=None, num_workers=workers)
-    for x in loader:
+def _batches(
+    encoder: Encoder,
+    kind: Kind,
+    images: Dataset[Tensor],
+    workers: int,
+    progress: Callable[[int], None] | None,
+) -> Iterator[NDArray[np.float32]]:
+    """The features of each batch of prepared images."""
+    for x in DataLoader(images, batch_size=None, num_workers=workers):
         out = encoder.forward(x.to(encoder.device), kind).cpu().numpy()
         if progress:
             progress(len(out))
@@ -122,3 +129,20 @@ class _Prepared(Dataset[Tensor]):
         rows = self.rows[i]
         groups = [rows] if self.store.shape else [rows[j : j + 1] for j in range(len(rows))]
         return torch.cat([prepare(self.store.unit_images(group), self.preprocess) for group in groups])  # (B, K, S, S)
+
+
+def write(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Store, kind: Kind) -> None:
+    """An HDF5 file with /features, /key and /patient, row by row, and in its attributes what they were made from."""
+    import h5py
+
+    with atomic(out) as part, h5py.File(part, "w") as file:
+        file.create_dataset("features", data=features)
+        for column in ("key", "patient"):
+            file.create_dataset(column, data=[str(value) for value in store.column(column)], dtype=h5py.string_dtype())
+        made_of = {"encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "store_fingerprint": store.fingerprint, "kind": kind}
+        file.attrs.update({**made_of, "dataset": store.dataset})
+
+
+def default_device() -> str:
+    """A GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

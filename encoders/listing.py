@@ -10,7 +10,7 @@ import yaml
 from encoders import hub
 from encoders.card import Card
 from encoders.runtime.errors import InputError
-from encoders.runtime.home import home, runs_dir, zoo_dir
+from encoders.runtime.home import runs_dir, zoo_dir
 
 HARMLESS = ("global_pool", "pad_type", "img_size", "drop_rate", "drop_path_rate", "dynamic_img_size")  # model_args that keep the tensors
 
@@ -67,18 +67,12 @@ def _own(folder: Path, name: str, where: str) -> Row:
 
 def _imagenet(arch: str) -> Row:
     name, tag = f"imagenet_{arch}", usual()[arch]["tag"]
-    if (placed := zoo_dir() / name / "model.safetensors").is_file():
-        where = f"file: {_short(placed)}"
-    elif hub.cached(f"timm/{arch}.{tag}", "model.safetensors"):
-        where = "hub cache"
+    if (zoo_dir() / name / "model.safetensors").is_file():
+        where = "zoo (file)"
     else:
-        where = f"no (hub: timm/{arch}.{tag})"
+        where = "hub cache" if hub.cached(f"timm/{arch}.{tag}", "model.safetensors") else "no"
     return Row(name, arch, *_facts(arch), "3", "any", where)
 
 
 def _facts(arch: str) -> tuple[str, str]:
     return f"{usual()[arch]['params']:.1f}", str(usual()[arch]["size"])
-
-
-def _short(path: Path) -> str:
-    return str(path.relative_to(home())) if path.is_relative_to(home()) else str(path)

@@ -37,7 +37,8 @@ def unit(x: NDArray[np.floating]) -> NDArray[np.float32]:
     if not np.isfinite(x).all():
         raise InputError(f"{int((~np.isfinite(x).all(1)).sum())} of {len(x)} feature rows hold NaN or infinity: the encoder is damaged")
     length = np.linalg.norm(x, axis=1, keepdims=True)
-    return x / np.where(length > 0, length, 1)
+    whole: NDArray[np.float32] = np.divide(x, np.where(length > 0, length, 1), dtype=np.float32)
+    return whole
 
 
 def vote(weight: NDArray[np.floating], y: NDArray[np.floating], index: NDArray[np.integer]) -> NDArray[np.float64]:

@@ -38,19 +38,23 @@ def read(path: str | Path) -> State:
 
 
 def raw(path: str | Path) -> object:
-    """What a weight file or checkpoint holds, tensors mapped from disk where the format allows it."""
+    """What a weight file holds. Raises InputError as `read` does."""
     path = Path(path)
     if not path.is_file():
         raise InputError(f"there is no weight file {path}")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch writes checksums and does not check them
+            raise InputError(f"{path} is damaged: the checksum of its record {damaged!r} does not match; copy it again")
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as wrong:
         raise InputError(
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; save its state dict alone "
             f"(torch.save(model.state_dict(), ...) or safetensors) where it was made. torch says: {_first_line(wrong)}"
         ) from wrong
+    except InputError:
+        raise
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as wrong:
         raise InputError(f"{path} is torn or no weight file; copy it again ({_first_line(wrong)})") from wrong
 

@@ -18,7 +18,7 @@ from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.files import sha256_file
 from encoders.runtime.home import zoo_dir
 
-__all__ = ["Found", "Unavailable", "baseline", "find", "load", "manifest_path", "publish"]
+__all__ = ["Found", "Unavailable", "baseline", "find", "load", "manifest_path", "publish", "whereabouts"]
 
 
 class Found(NamedTuple):
@@ -42,7 +42,7 @@ def load(name: str, device: str = "cpu") -> Encoder:
     model = backbone.build(made.arch, card.model_args, made.preprocess.channels, card.preprocess.size, seed=names.parse(name).seed)
     report = None
     if found.where != "drawn":
-        report = weights.fit(model, _state(found, name), str(found.file or name))
+        report = weights.fit(model, _state(found), str(found.file or name))
     if card.preprocess.channels != made.preprocess.channels:
         model = _folded(model, card, made)
     encoder = Encoder(card, model, device)
@@ -54,7 +54,7 @@ def find(name: str) -> Found:
     """Card and whereabouts of the encoder of that name; reads no weights, except of a run's checkpoint, and uses no network."""
     if name.startswith("runs/"):
         card, file, state = runs.newest(name)
-        return Found(card, card, "run", file, state, folder=file.parent)
+        return Found(card, card, "run", file, state, folder=file if file.is_dir() else file.parent)
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or (path / "card.yaml").is_file():
         return _entry(path if path.suffix else path / "card.yaml", "card")
@@ -96,8 +96,27 @@ def baseline(kind: str, card: Card) -> str:
 
 def manifest_path(name: str) -> Path | None:
     """The file that says what the encoder was trained on; None for one that has none."""
-    folder = find(name).folder
-    return folder / "manifest.npz" if folder and (folder / "manifest.npz").is_file() else None
+    found = find(name)
+    if found.folder is None:
+        return None
+    folders = [found.folder, found.folder.parent] if found.where == "run" else [found.folder]  # a run keeps it beside its checkpoints
+    return next((folder / "manifest.npz" for folder in folders if (folder / "manifest.npz").is_file()), None)
+
+
+def whereabouts(found: Found) -> str:
+    """Where the weights are, or what to do so that they are here."""
+    if found.where == "drawn":
+        return "drawn from the seed"
+    if found.hub is None or found.file is not None:
+        return str(found.file)
+    cached = hub.cached(found.hub.repo, found.hub.filename)
+    return str(cached) if cached else f"not here; loading tries the hub, or {_advice(found)}"
+
+
+def _advice(found: Found) -> str:
+    assert found.hub is not None, "only what is on the hub needs advice"
+    place = zoo_dir() / names.short(found.card.name) / "model.safetensors"
+    return f"put {found.hub.filename} of https://huggingface.co/{found.hub.repo} at {place}"
 
 
 def _entry(card_file: Path, where: str) -> Found:
@@ -126,16 +145,13 @@ def _varied(found: Found, name: names.Name) -> Found:
     return found._replace(card=card)
 
 
-def _state(found: Found, name: str) -> weights.State:
+def _state(found: Found) -> weights.State:
     if found.state is not None:
         return found.state
     file = found.file
     if file is None:
         assert found.hub is not None, "what has no file is on the hub"
-        place = zoo_dir() / names.parse(name).base / found.hub.filename
-        place = place.with_name("model.safetensors")
-        advice = f"put {found.hub.filename} of https://huggingface.co/{found.hub.repo} at {place}"
-        return weights.read(hub.fetch(found.hub.repo, found.hub.filename, advice))
+        return weights.read(hub.fetch(found.hub.repo, found.hub.filename, _advice(found)))
     state = weights.read(file)
     told = found.made.sha256
     if told and (own := sha256_file(file)) != told:

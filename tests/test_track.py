@@ -163,7 +163,7 @@ import socket, sys
 socket.gethostname = lambda: "planted-host-name"
 from encoders.runtime.track import Track
 folder, first, last, wid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
-config = {"optim": {"lr": 1e-4}, "data": {"store": folder + "/cxr.h5"}, "patient": "planted-patient-id"}
+config = {"optim": {"lr": 1e-4}, "data": {"store": folder + "/cxr.h5"}, "patient": "planted-patient-id", "note": "by planted-user"}
 about = dict(group="cxr_moco", job_type="pretrain", name="cxr_moco", config=config)
 track = Track(folder + "/planted-path/run", **about, resume=wid, step=first - 1)
 for step in range(first, last + 1):
@@ -192,7 +192,13 @@ def place(tmp_path):
 def run(place, first, last, env, wid="feedbeef", script=SCRIPT):
     """The script in a process of its own, with nothing of W&B's in the environment but `env`."""
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
-    told = {"PYTHONPATH": str(ROOT), "HOME": str(place.parent), "NETRC": str(place / "none"), "WANDB_USERNAME": "planted-user"} | env
+    told = {
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(place.parent),
+        "NETRC": str(place / "none"),
+        "USER": "planted-user",
+        "LOGNAME": "planted-user",
+    } | env
     done = subprocess.run(
         [sys.executable, "-c", script, str(place), str(first), str(last), wid],
         env=clean | told,
@@ -232,7 +238,7 @@ def test_an_offline_run_reads_back_as_it_was(place):
     assert "no W&B key found" in done.stderr
     (folder,) = (place / "planted-path/run/wandb").glob("offline-run-*")
     told = inspect(folder)
-    assert told["config"] == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}}
+    assert told["config"] == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}, "note": "by -"}
     assert (told["run_id"], told["project"], told["name"], told["step"], told["exit_code"]) == ("feedbeef", "isograft", "cxr_moco", 3, 0)
     assert told["summary"]["loss"] == pytest.approx(1 / 3)
     assert told["summary"]["bench/kermany/knn/auroc"] == 0.75
@@ -246,7 +252,7 @@ def test_online_the_server_gets_the_run_and_nothing_about_where_or_whom(place):
     with wandb_server.serving() as server:
         run(place, 1, 3, server.env())
         run(place, 3, 5, server.env())  # requeued from the checkpoint of step 2
-    assert server.config("feedbeef") == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}}
+    assert server.config("feedbeef") == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}, "note": "by -"}
     assert (server.runs["feedbeef"]["groupName"], server.runs["feedbeef"]["jobType"]) == ("cxr_moco", "pretrain")
     steps = {line["_step"]: line["loss"] for line in server.history["feedbeef"] if "loss" in line}
     assert steps == {n: pytest.approx(1 / n) for n in range(1, 6)}

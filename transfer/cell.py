@@ -64,7 +64,7 @@ def _scored(cell: Cell, encoder: Any, features: Callable[[], np.ndarray], select
     fitted = cell.protocol.fit(cell.cfg, encoder, train, val, select, log) if images else cell.protocol.fit(cell.cfg, train, val, select)
     seal.freeze(fitted)
     clock.append(time.monotonic())
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for name, rows in (("val", val), ("test", seal.open(fitted))):
         scores = np.asarray(fitted.scores(rows if images else rows.x), dtype=np.float64)  # (M, C)
         if scores.shape != rows.y.shape or not np.isfinite(scores).all():

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from encoders.runtime.errors import InputError, unknown
-from transfer import labels, split
+from transfer import labels
+from transfer.split import NAMES, PARTS, Split, make
 from transfer.task import Rule, Task, located
 
 
@@ -25,7 +26,7 @@ class Loaded:
     key: np.ndarray
     patient: np.ndarray
     sha256: np.ndarray
-    split: split.Split
+    split: Split
     said: list[str] = field(default_factory=list)
 
     @property
@@ -35,9 +36,9 @@ class Loaded:
         lines = sorted(str(self.key[i]).encode() + b"\t" + np.nan_to_num(self.y[i], nan=-1).astype("<f4").tobytes() for i in known)
         return hashlib.sha256(" ".join(self.task.classes).encode() + b"\n".join(lines)).hexdigest()[:16]
 
-    def counts(self, of: split.Split | None = None) -> dict[str, dict[str, int]]:
+    def counts(self, of: Split | None = None) -> dict[str, dict[str, int]]:
         """Images and patients of each part."""
-        rows = {part: (of or self.split).rows(part) for part in split.PARTS}
+        rows = {part: (of or self.split).rows(part) for part in PARTS}
         return {part: {"images": len(r), "patients": len(set(map(str, self.patient[r])))} for part, r in rows.items()}
 
 
@@ -76,7 +77,7 @@ def default_column(store: Any) -> str | None:
     """`split` when the store has one that names a train and a test part."""
     if not store.has("split"):
         return None
-    named = {split.NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
+    named = {NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
     return "split" if {"train", "test"} <= named else None
 
 
@@ -90,5 +91,5 @@ def load(task: Task) -> Loaded:
             "add it again with --replace"
         )
     key, patient, sha256 = (np.asarray(store.column(name)) for name in ("key", "patient", "sha256"))
-    made = split.make(task.split, key, patient, sha256, found.y, split_column(store, task.split))
+    made = make(task.split, key, patient, sha256, found.y, split_column(store, task.split))
     return Loaded(task, store, found.y, key, patient, sha256, made, found.said + made.said)

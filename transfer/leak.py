@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from encoders.runtime.errors import InputError
-from transfer.split import Split
+from transfer.split import Names, Split
 
 RADIUS = 8  # of 256 bits: no two patients among 3,000 radiographs were that close; JPEG quality 50, resizing and gamma stay within
 
@@ -116,12 +116,12 @@ def near_manifest(
     return [Leak("near-duplicates", f"the pretraining of {name} and test", len(close), told, False)]
 
 
-def sha_bytes(sha256: Sequence[str]) -> np.ndarray:
+def sha_bytes(sha256: Names) -> np.ndarray:
     """Hex digests as (N, 32) bytes."""
     return np.array([list(bytes.fromhex(str(s))) for s in sha256], dtype=np.uint8).reshape(-1, 32)
 
 
-def patient_bytes(patient: Sequence[str], dataset: str) -> np.ndarray:
+def patient_bytes(patient: Names, dataset: str) -> np.ndarray:
     """(N, 32) hashes of `dataset:patient`, as manifests hold them: pseudonymous, not anonymous."""
     return np.array([list(hashlib.sha256(f"{dataset}:{p}".encode()).digest()) for p in patient], dtype=np.uint8).reshape(-1, 32)
 

@@ -116,21 +116,23 @@ def unique(texts: Any) -> list[str]:
 
 def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> None:
     """The table on a rich console: a group of rows for each protocol and label fraction, narrow enough for the 120 columns of a log."""
+    from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
     shown = names(sections)
     for block in blocks(sections):
-        table = Table(title=Text(f"task {block[0].task}"), title_justify="left", title_style="bold", pad_edge=False)
+        table = Table(title=Text(f"task {block[0].task}"), title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
         for name in ("encoder", *HEADER[2:5], "AUROC difference [95 %]"):
             table.add_column(name, overflow="fold")
         group = ""
         for encoder, protocol, *values, away, said in lines(block, shown, missing):
             if protocol != group:
                 table.add_section()
-                table.add_row(Text(protocol, style="bold"))
                 group = protocol
-            table.add_row(Text(f"  {encoder}" if protocol else encoder), *map(Text, values), Text(f"{away}\n{said}" if said else away))
+                if protocol:
+                    table.add_row(Text(protocol, style="bold"))
+            table.add_row(Text(encoder), *map(Text, values), Text(f"{away}\n{said}" if said else away))
         console.print(table)
         for caption in captions(block, looks, missing):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")

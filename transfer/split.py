@@ -7,12 +7,14 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from encoders.runtime.errors import InputError
 from transfer.task import Rule
 
+Names = Sequence[Any] | np.ndarray
 PARTS = ("train", "val", "test")
 NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
@@ -34,7 +36,7 @@ class Split:
         return np.flatnonzero(self.part == part)
 
 
-def groups(patient: Sequence[str], sha256: Sequence[str] | None = None) -> np.ndarray:
+def groups(patient: Names, sha256: Names | None = None) -> np.ndarray:
     """(N,) name of each image's group: the first id among patients that are linked by an identical image."""
     over = {p: p for p in map(str, patient)}
 
@@ -69,7 +71,7 @@ def strata(group: np.ndarray, y: np.ndarray) -> dict[str, str]:
     return named
 
 
-def shuffled(names: Sequence[str], seed: int, purpose: str) -> list[str]:
+def shuffled(names: Names, seed: int, purpose: str) -> list[str]:
     """The names in a random order that depends on the seed and the names alone."""
     return sorted(names, key=lambda g: hashlib.sha256(f"{purpose}:{seed}:{g}".encode()).digest())
 
@@ -100,8 +102,10 @@ def own(group: np.ndarray, y: np.ndarray, rule: Rule) -> np.ndarray:
     return np.array([part[str(g)] for g in group], dtype=object)
 
 
-def official(column: Sequence[str], patient: np.ndarray, group: np.ndarray, y: np.ndarray, rule: Rule) -> tuple[np.ndarray, list[str]]:
-    """(N,) parts as the source has them; a missing validation part is carved from the train patients."""
+def official(column: Names, patient: np.ndarray, pixels: np.ndarray | None, y: np.ndarray, rule: Rule) -> tuple[np.ndarray, list[str]]:
+    """(N,) parts as the source has them; a missing validation part is carved from the train patients.
+
+    Identical images inside the train part stay together; those that the source put into two parts are the leakage gate's business."""
     wrong = sorted({str(v) for v in column if str(v).strip() and str(v).strip().lower() not in NAMES})
     if wrong:
         raise InputError(f"split column {rule.column!r} holds {wrong[:5]}; expected train, val and test (empty: left out)")
@@ -114,7 +118,7 @@ def official(column: Sequence[str], patient: np.ndarray, group: np.ndarray, y: n
     said = [f"{int((part == '').sum())} images without a part in {rule.column!r} are left out"] if (part == "").any() else []
     if not (part == "val").any():
         rows = np.flatnonzero(part == "train")
-        who = group[rows] if not rule.patients_by_split else np.array([f"train:{p}" for p in patient[rows]], dtype=object)
+        who = groups(patient[rows], None if pixels is None else pixels[rows])
         carved = allotted(who, y[rows], {"train": 1 - rule.val, "val": rule.val}, rule.seed, "carve")
         part[rows] = [carved[str(g)] for g in who]
         said.append(f"no validation part in {rule.column!r}: {rule.val:.0%} of the train patients validate (seed {rule.seed})")
@@ -135,9 +139,7 @@ def _refuse_patients_in_two(part: np.ndarray, patient: np.ndarray, rule: Rule) -
         )
 
 
-def make(
-    rule: Rule, key: Sequence[str], patient: Sequence[str], sha256: Sequence[str] | None, y: np.ndarray, column: Sequence[str] | None = None
-) -> Split:
+def make(rule: Rule, key: Names, patient: Names, sha256: Names | None, y: np.ndarray, column: Names | None = None) -> Split:
     """The split of `rule`: a pure function of the rule, the patients, the labels and identical images; not of the order of rows.
 
     Images without any known label are left out.  Raises InputError for a part or a class that cannot be had."""
@@ -154,7 +156,7 @@ def make(
         said += [f"{united} patients joined to others that share an identical image"] if united else []
     else:
         assert column is not None
-        part[rows], said = official(np.asarray(column, dtype=object)[rows], who, groups(who), y[rows], rule)
+        part[rows], said = official(np.asarray(column, dtype=object)[rows], who, pixels, y[rows], rule)
     split = Split(part, hashed(key, part), said)
     for name in PARTS:
         if not len(split.rows(name)):
@@ -162,7 +164,7 @@ def make(
     return split
 
 
-def hashed(key: Sequence[str], part: np.ndarray) -> str:
+def hashed(key: Names, part: np.ndarray) -> str:
     """16 hex digits of who is in which part, whatever the order of rows."""
     lines = sorted(f"{k}\t{p}\n" for k, p in zip(key, part, strict=True) if p)
     return hashlib.sha256("".join(lines).encode()).hexdigest()[:16]

@@ -1,0 +1,171 @@
+"""A task: labels by name, their kind, and the file that holds it."""
+
+import numpy as np
+import pytest
+
+from encoders.runtime.errors import InputError
+from encoders.store import Store
+from tests.transfer import toys
+from transfer import data, labels, task
+from transfer.labels import Column, coded, targets
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return Store.open(toys.store(tmp_path / "toy.h5", patients=6))
+
+
+def made(name="t", **fields):
+    whole = {"store": ["toy.h5"], "labels": ["sick"], "kind": "binary", "classes": ["sick"], "modality": "cxr", **fields}
+    return task.Task(name=name, **whole)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind", "classes"),
+    [
+        ([0, 1, 1, ""], "binary", ["c"]),
+        (["no", "yes", "yes", "nan"], "binary", ["c=yes"]),
+        ([1, 2, 2, 1], "binary", ["c=2"]),
+        (["a", "b", "c", "a"], "multiclass", ["a", "b", "c"]),
+        ([0, 1, 2, 5], "multiclass", ["0", "1", "2", "5"]),
+    ],
+)
+def test_the_kind_of_a_task_is_inferred_from_its_values(values, kind, classes):
+    found = targets([coded("c", values)])
+    assert (found.kind, found.classes) == (kind, classes)
+    assert "inferred" in found.said[-1]
+
+
+def test_a_binary_target_is_one_for_the_positive_class_and_unknown_where_the_label_is():
+    y = targets([coded("c", ["sick", "well", "", "sick"])], positive="sick").y
+    np.testing.assert_array_equal(y, [[1], [0], [np.nan], [1]])
+
+
+def test_a_multiclass_target_is_one_hot_with_unknown_rows():
+    y = targets([coded("c", ["b", "a", "", "c"])]).y
+    np.testing.assert_array_equal(y[[0, 1, 3]], np.eye(3)[[1, 0, 2]])
+    assert np.isnan(y[2]).all()
+
+
+def test_several_columns_make_a_multilabel_target_that_keeps_unknown_values_apart():
+    found = targets([coded("a", [1, 0, ""]), coded("b", ["", 1, 0])])
+    assert found.kind == "multilabel"
+    np.testing.assert_array_equal(found.y, [[1, np.nan], [0, 1], [np.nan, 0]])
+
+
+def test_one_class_of_many_can_be_set_against_the_rest():
+    found = targets([coded("c", ["a", "b", "c", ""])], positive="b")
+    assert found.kind == "binary"
+    np.testing.assert_array_equal(found.y[:, 0], [0, 1, 0, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("columns", "kind", "positive", "message"),
+    [
+        ([coded("age", [1.5, 2.5, 3.5])], None, None, "measurement"),
+        ([coded("c", ["", "", ""])], None, None, "no known value"),
+        ([coded("c", ["a", "a"])], None, None, "holds 1 classes"),
+        ([coded("c", ["sick", "well"])], None, "sik", "did you mean sick"),
+        ([coded("c", ["a", "b", "c"])], "binary", None, "--positive"),
+        ([coded("a", [0, 1]), coded("b", [0, 1])], "binary", None, "multilabel"),
+        ([Column("a", np.array([3.0, 3.0]))], "multiclass", None, "two classes"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused_with_the_reason(columns, kind, positive, message):
+    with pytest.raises(InputError, match=message):
+        targets(columns, kind, positive)
+
+
+def test_classes_do_not_depend_on_the_order_of_rows():
+    assert coded("c", ["z", "a", "m"]).classes == coded("c", ["m", "z", "a"]).classes == ["a", "m", "z"]
+
+
+def test_a_csv_is_joined_by_name_whatever_the_order_of_its_rows_and_columns(cohort, tmp_path):
+    keys = list(cohort.column("key"))
+    wanted = {k: str(i % 2) for i, k in enumerate(keys)}
+    (tmp_path / "l.csv").write_text("finding,junk,key\n" + "".join(f"{wanted[k]},9,{k}\n" for k in reversed(keys[:-1])) + "1,9,nobody\n")
+    columns, said = labels.from_csv(tmp_path / "l.csv", cohort, ["finding"])
+    np.testing.assert_array_equal(columns[0].codes[:-1], [float(wanted[k]) for k in keys[:-1]])
+    assert np.isnan(columns[0].codes[-1])
+    assert said == [
+        "l.csv: 11 of 12 rows matched an image on `key`",
+        "1 rows of l.csv match no image of the store",
+        "1 images have no row in l.csv and are left out",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("key,finding\nnobody,1\n", "no row of .* matches"),
+        ("name,finding\nx,1\n", "no column `key` or `file`"),
+        ("key,findings\n000000,1\n", "did you mean findings"),
+        ("key,finding\n000000,1\n000000,0\n", "repeat"),
+        ("key,finding\n000000\n", "line 2"),
+        ("key,finding\n", "no rows"),
+    ],
+)
+def test_a_csv_that_cannot_be_joined_is_refused(cohort, tmp_path, text, message):
+    (tmp_path / "l.csv").write_text(text)
+    with pytest.raises(InputError, match=message):
+        labels.from_csv(tmp_path / "l.csv", cohort, ["finding"])
+
+
+def test_a_wrong_label_column_names_the_nearest(cohort):
+    with pytest.raises(InputError, match="did you mean sick"):
+        labels.from_store(cohort, ["sik"])
+
+
+def test_a_task_comes_back_as_it_was_saved_and_its_name_is_not_taken_twice():
+    task.save(made())
+    task.save(made())  # the same once more is no mistake
+    assert task.load("t") == made()
+    with pytest.raises(InputError, match="--replace"):
+        task.save(made(kind="multilabel"))
+    task.save(made(kind="multilabel"), replace=True)
+    assert task.load("t").kind == "multilabel"
+    task.remove("t")
+    assert task.names() == []
+
+
+def test_without_names_the_tasks_of_the_encoders_modality_are_chosen():
+    with pytest.raises(InputError, match="transfer tasks add"):
+        task.chosen([], ["cxr"])
+    task.save(made("x"))
+    task.save(made("h", modality="histology"))
+    assert [t.name for t in task.chosen([], ["histology"])] == ["h"]
+    assert [t.name for t in task.chosen([], [None])] == ["h", "x"]
+    with pytest.raises(InputError, match="transfer tasks add"):
+        task.chosen([], ["mri"])
+    with pytest.raises(InputError, match="did you mean x"):
+        task.chosen(["xx"], [None])
+
+
+@pytest.mark.parametrize("name", ["../up", "a b", "", ".hidden"])
+def test_a_name_that_is_no_file_name_is_refused(name):
+    with pytest.raises(InputError, match="name"):
+        task.save(made(name))
+
+
+def test_a_split_that_leaves_no_patients_to_train_is_refused():
+    from encoders.runtime.config import validated
+
+    with pytest.raises(InputError, match="nothing to train on"):
+        validated(task.Rule, {"val": 0.5, "test": 0.5}, "the split")
+
+
+def test_a_task_whose_labels_changed_their_classes_asks_to_be_added_again(tmp_path):
+    where = toys.store(tmp_path / "toy.h5", patients=9)
+    wrong = made(store=[str(where)], labels=["view"], classes=["view=lateral"])
+    with pytest.raises(InputError, match="--replace"):
+        data.load(wrong)
+
+
+def test_the_hash_of_the_labels_knows_values_but_not_the_order_of_rows(tmp_path):
+    loaded = data.load(made(store=[str(toys.store(tmp_path / "toy.h5"))]))
+    before = loaded.labels_hash
+    order = np.random.default_rng(0).permutation(len(loaded.key))
+    loaded.key, loaded.y = loaded.key[order], loaded.y[order]
+    assert loaded.labels_hash == before
+    loaded.y[0] = 1 - loaded.y[0]
+    assert loaded.labels_hash != before

@@ -6,7 +6,8 @@ A method is an `nn.Module` in a file of its own:
     __init__(cfg, backbone, data)           backbone: a timm module with num_classes=0; data: DataShape
     views(augment) -> list[Augment]         one augmentation for each view it wants
     mask_spec() -> MaskSpec | None          which tokens are to be hidden; None for most
-    forward(views, masks, progress) -> {"loss": ..., scalars}      views: list of (B, C, H, W); progress in [0, 1)
+    forward(views, masks, progress) -> {"loss": ..., scalars}      views: (B, C, H, W) each; masks: None, or
+                                            one (keep, masked) a view; progress in [0, 1)
     param_groups() -> list[Group]           every trainable tensor once
     after_backward(progress)                once a step, before clipping; also when the step is then rejected
     after_step(progress)                    EMA, queue: once per optimizer step really taken

@@ -50,7 +50,7 @@ def test_the_method_computes_that_loss_from_its_decoder(norm_pix):
     x, (keep, masked) = images(4), masks(4)
     predicted = m.decoder(m.encode(x, keep), keep).detach().numpy()
     want = reference.mae(x.numpy(), predicted, masked.numpy(), 8, norm_pix)
-    assert m([x], (keep, masked), 0.0)["loss"].item() == pytest.approx(want, rel=1e-6)
+    assert m([x], [(keep, masked)], 0.0)["loss"].item() == pytest.approx(want, rel=1e-6)
 
 
 def test_a_flat_patch_has_a_finite_loss_and_gradient():
@@ -62,7 +62,7 @@ def test_a_flat_patch_has_a_finite_loss_and_gradient():
 def test_the_loss_is_float32_under_autocast():
     m = method("mae", vit(), **SMALL)
     with torch.autocast("cpu", torch.bfloat16):
-        assert m([images(4)], masks(4), 0.0)["loss"].dtype == torch.float32
+        assert m([images(4)], [masks(4)], 0.0)["loss"].dtype == torch.float32
 
 
 KINDS = {
@@ -96,8 +96,8 @@ def test_the_encoder_does_not_see_hidden_patches():
 def test_the_order_of_visible_patches_does_not_matter():
     m = method("mae", vit(), **SMALL).eval()
     x, (keep, masked) = images(2), masks(2)
-    loss = m([x], (keep, masked), 0.0)["loss"].item()
-    assert m([x], (keep.flip(1), masked.flip(1)), 0.0)["loss"].item() == pytest.approx(loss, rel=1e-5)
+    loss = m([x], [(keep, masked)], 0.0)["loss"].item()
+    assert m([x], [(keep.flip(1), masked.flip(1))], 0.0)["loss"].item() == pytest.approx(loss, rel=1e-5)
 
 
 def test_the_decoder_puts_codes_in_their_places():
@@ -162,7 +162,7 @@ def test_what_is_hidden_is_what_the_published_code_hides():
 def test_a_reconstruction_is_in_the_units_of_its_input(norm_pix):
     m = method("mae", vit(), norm_pix_loss=norm_pix, **SMALL).eval()
     x, (keep, masked) = 3 * images(2) + 5, masks(2)
-    shown, rebuilt, target = m.reconstruct([x], (keep, masked))
+    shown, rebuilt, target = m.reconstruct([x], [(keep, masked)])
     assert torch.equal(target, x)
     cut = patchify(x, 8)
     torch.testing.assert_close(pick(patchify(rebuilt, 8), keep), pick(cut, keep))
@@ -173,7 +173,7 @@ def test_a_reconstruction_is_in_the_units_of_its_input(norm_pix):
     mean, var = pick(cut, masked).mean(-1, keepdim=True), pick(cut, masked).var(-1, keepdim=True)
     scale = (var + 1e-6).sqrt() if norm_pix else torch.ones_like(var)
     error = (((hidden - mean) / scale - (pick(cut, masked) - mean) / scale) ** 2).mean()
-    assert m([x], (keep, masked), 0.0)["loss"].item() == pytest.approx(error.item(), rel=1e-4)
+    assert m([x], [(keep, masked)], 0.0)["loss"].item() == pytest.approx(error.item(), rel=1e-4)
 
 
 def test_the_loss_falls_on_a_few_images():
@@ -182,7 +182,7 @@ def test_the_loss_falls_on_a_few_images():
     optimizer = torch.optim.AdamW([{"params": g["params"]} for g in m.param_groups()], lr=2e-3)
     losses = []
     for i in range(60):
-        loss = m([x], masks(8, seed=i), 0.0)["loss"]
+        loss = m([x], [masks(8, seed=i)], 0.0)["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -193,7 +193,7 @@ def test_the_loss_falls_on_a_few_images():
 def test_a_step_touches_encoder_and_decoder_but_no_position_table():
     m = method("mae", vit(), **SMALL)
     before = snapshot(m)
-    step(m, [images(4)], masks(4))
+    step(m, [images(4)], [masks(4)])
     after = snapshot(m)
     still = {n for n in before if torch.equal(before[n], after[n])}
     assert still == {"vit.pos_embed"}

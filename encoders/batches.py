@@ -34,7 +34,7 @@ class Micro(NamedTuple):
 
     views: list[Tensor]  # V x (b, C, H, W), normalised
     masks: list[Masks] | None  # one a view
-    index: Tensor  # (b,) int64 rows of the store
+    index: Tensor  # type: ignore[assignment]  # (b,) int64 rows of the store; hides tuple.index
     positions: Tensor  # (b,) int64 places in the global order
 
 

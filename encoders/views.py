@@ -15,6 +15,7 @@ from encoders.augment.apply import GROUP, augment, planar, slices
 from encoders.augment.config import Augment
 from encoders.augment.draw import Params, draw
 from encoders.augment.masks import Masks, MaskSpec, mask
+from encoders.augment.resample import dense
 from encoders.card import Preprocess
 from encoders.preprocess import normalise
 from encoders.store import unit_map
@@ -27,7 +28,7 @@ class Raw(NamedTuple):
     scale: float  # stored value of white
     params: list[Params]  # one a view
     masks: list[Masks] | None
-    index: Tensor  # (b,)
+    index: Tensor  # type: ignore[assignment]  # (b,); hides tuple.index, which nobody wants here
     positions: Tensor  # (b,)
 
 
@@ -58,7 +59,7 @@ def make_views(images: Tensor, raw: Raw, specs: Sequence[Augment], preprocess: P
     """V normalised views (b, C, size, size), on the device of `images`; on a CPU a group of images at a time goes through everything."""
     sizes = [cfg.size or preprocess.size for cfg in specs]
     views = [torch.empty(len(images), preprocess.channels, size, size, device=images.device) for size in sizes]
-    for rows in slices(len(images), len(images) if images.is_cuda else GROUP):
+    for rows in slices(len(images), len(images) if dense(images.device) else GROUP):
         batch = planar(images[rows], raw.scale)
         for view, drawn, size in zip(views, raw.params, sizes, strict=True):
             part = {name: value[rows] for name, value in drawn.items()}

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from encoders.augment import intensity as do
-from encoders.augment.resample import apply_bands, resizing
+from encoders.augment.resample import apply_bands, dense, resizing
 from encoders.augment.warp import warped
 
 Params = Mapping[str, np.ndarray]
@@ -28,9 +28,9 @@ def augment(batch: Tensor, params: Params, size: int, out: Tensor | None = None)
     The result is in `out`, if that is given."""
     b, c = batch.shape[:2]
     out = batch.new_empty((b, c, size, size)) if out is None else out
-    for rows in slices(b, b if batch.is_cuda else GROUP):
+    for rows in slices(b, b if dense(batch.device) else GROUP):
         resampled(batch[rows], _part(params, rows), size, out[rows])
-    for rows in slices(b, b if batch.is_cuda else max(1, CHUNK // (c * size * size))):
+    for rows in slices(b, b if dense(batch.device) else max(1, CHUNK // (c * size * size))):
         changed(out[rows], _part(params, rows))
     return out
 
@@ -116,7 +116,7 @@ def _only(picked: np.ndarray, operation, views: Tensor, *values: np.ndarray) -> 
 
 def _each(picked: np.ndarray, operation, views: Tensor, values: np.ndarray) -> None:
     """As `_only`; on a CPU row by row, because the work of a blur grows with its own sigma."""
-    if views.is_cuda:
+    if dense(views.device):
         return _only(picked, operation, views, values)
     for row in np.flatnonzero(picked):
         operation(views[row : row + 1], values[row : row + 1])

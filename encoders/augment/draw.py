@@ -110,9 +110,9 @@ def boxes(u: Array, area: tuple[float, float], ratio: tuple[float, float], sourc
     high, wide, found = high[first, column], wide[first, column], fits.any(axis=0)
     central = _central(ratio, source)
     high, wide = np.where(found, high, central[0]), np.where(found, wide, central[1])
-    place = np.where(found, u[2 * TRIES :], 0.5)
-    top, left = np.floor(place[0] * (height - high + 1)), np.floor(place[1] * (width - wide + 1))
-    return np.stack([np.minimum(top, height - high), np.minimum(left, width - wide), high, wide], axis=1)
+    room = np.stack([height - high, width - wide])  # (2, B): how far the crop's corner can move
+    corner = np.where(found, np.minimum(np.floor(u[2 * TRIES :] * (room + 1)), room), np.floor(room / 2))
+    return np.stack([corner[0], corner[1], high, wide], axis=1)
 
 
 def _central(ratio: tuple[float, float], source: tuple[int, int]) -> tuple[float, float]:

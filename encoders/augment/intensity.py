@@ -52,7 +52,8 @@ def saturation(images: Tensor, factor: Array) -> Tensor:
     if images.shape[1] == 1:
         return images
     f = each(factor, images)
-    return images.mul_(f).add_(luma(images).mul_(1 - f) if len(images) else 0).clamp_(0, 1)
+    gray = luma(images).mul_(1 - f)
+    return images.mul_(f).add_(gray).clamp_(0, 1)
 
 
 def hue(images: Tensor, turns: Array) -> Tensor:

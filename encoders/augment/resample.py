@@ -27,9 +27,14 @@ class Band(NamedTuple):
     width: np.ndarray  # (B,) inputs of a block that this image needs
 
 
+def dense(device: torch.device) -> bool:
+    """Whether work is done for the whole batch at once, on full matrices, rather than image by image in the cache."""
+    return device.type == "cuda"
+
+
 def blocks(n_out: int, device: torch.device) -> int:
-    """How many blocks the outputs are cut into: one where the matrix is multiplied densely."""
-    return 1 if device.type == "cuda" else max(1, round(n_out / BLOCK))
+    """How many blocks the outputs are cut into."""
+    return 1 if dense(device) else max(1, round(n_out / BLOCK))
 
 
 def resizing(low: np.ndarray, extent: np.ndarray, flip: np.ndarray, cubic: bool, n_in: int, n_out: int, device: torch.device) -> Band:
@@ -52,7 +57,7 @@ def resizing(low: np.ndarray, extent: np.ndarray, flip: np.ndarray, cubic: bool,
 
 def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
     """`rows @ image @ columns^T` for each image: (B, C, H, W) -> (B, C, *size)."""
-    if images.is_cuda:
+    if dense(images.device):
         narrow = images @ columns.weight[:, 0, : size[1]].transpose(1, 2)[:, None]  # (B, C, H, S)
         return rows.weight[:, 0, : size[0]][:, None] @ narrow
     b, c, _, w = images.shape
@@ -75,7 +80,7 @@ def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int]
 
 def _windows(first: np.ndarray, width: np.ndarray, n_in: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Where each block begins to look (B, N) and how many inputs it looks at (B,), within the image."""
-    if device.type == "cuda":
+    if dense(device):
         return np.zeros(first.shape, dtype=np.int64), np.full(len(first), n_in)
     width = np.minimum(width, n_in).astype(np.int64)
     return np.clip(np.floor(first).astype(np.int64), 0, (n_in - width)[:, None]), width

@@ -213,6 +213,17 @@ def stored(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[A
     return np.rint(np.clip(values, 0, 1) * FULL).astype(np.uint16)
 
 
+def parse_range(given: str) -> tuple[float, float]:
+    """`LOW,HIGH`. Raises InputError for anything but two rising numbers."""
+    try:
+        low, high = map(float, given.split(","))
+    except ValueError:
+        raise InputError(f"--range {given!r} is not LOW,HIGH, e.g. --range=-1000,1000") from None
+    if not low < high:
+        raise InputError(f"--range {given!r}: the first number becomes black and must be below the second")
+    return low, high
+
+
 def text(value: Any) -> str:
     """A value of a column as text; bytes as UTF-8."""
     value = np.asarray(value).reshape(-1)[0]

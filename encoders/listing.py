@@ -57,9 +57,7 @@ def _own(folder: Path, name: str, where: str) -> Row:
         card = Card.read(folder / "card.yaml")
     except InputError as wrong:
         return Row(name, "?", "?", "?", "?", "?", f"unreadable card: {wrong}")
-    there = (
-        f"{where}: {_short(folder)}" if (folder / "model.safetensors").is_file() else f"no: {_short(folder)}/model.safetensors is missing"
-    )
+    there = where if (folder / "model.safetensors").is_file() else "no: model.safetensors is missing"
     params = f"{usual()[card.arch]['params']:.1f}" if card.arch in usual() and not set(card.model_args) - set(HARMLESS) else "?"
     p = card.preprocess
     return Row(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", there)

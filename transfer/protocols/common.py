@@ -84,10 +84,12 @@ def best(table: list[dict[str, Any]]) -> dict[str, Any]:
 
 def joined(train: Features, val: Features) -> Features:
     """Train and validation rows as one set, for refitting after the choice is made."""
-    parts = {name: np.concatenate([getattr(train, name), getattr(val, name)]) for name in ("x", "y", "key", "patient")}
-    return replace(train, **parts)
+    x, y, key, patient = (np.concatenate([getattr(train, name), getattr(val, name)]) for name in ("x", "y", "key", "patient"))
+    return replace(train, x=x, y=y, key=key, patient=patient)
 
 
 def known_rows(y: Array, kind: Kind) -> NDArray[np.bool_]:
     """(N,) rows usable for training: with at least one known label; for a multi-class task all columns are known together."""
-    return ~np.isnan(y).all(axis=1) if kind != "multiclass" else ~np.isnan(y).any(axis=1)
+    unknown = np.isnan(y)
+    rows: NDArray[np.bool_] = unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1)
+    return ~rows

@@ -1,31 +1,243 @@
-"""Full fine-tuning with early stopping on validation rows; see `fit`."""
+"""Full fine-tuning of a copy of the encoder with a linear head, stopped early on validation rows; the best weights are kept.
 
+AdamW with layer decay, linear warm-up and cosine, drop path for transformers, weight averaging, augmentation by modality. Order,
+augmentation, head and drop path are functions of (seed, step), so that two runs on one CPU give the same scores.
+
+Budget: `epochs` passes, but at least `min_steps` steps, because thirty labeled images need more than ten passes. With the defaults,
+3,000 images at 64 px and a ResNet-18 cost about 940 steps of 32 images, some five minutes on two CPU cores.
+
+Shapes: B images of a step, N train rows, M rows to score, D width, C labels or classes.
+"""
+
+import copy
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from pydantic import Field
+from torch import Tensor, nn
 
+from encoders import backbone
+from encoders.augment.config import Augment
+from encoders.augment.presets import PRESETS, resolved
+from encoders.batches import Batches
+from encoders.preprocess import prepare
 from encoders.runtime.config import Config as Base
-from transfer.protocols.common import Array, ImageSet, Select, select
+from encoders.runtime.errors import InputError
+from encoders.runtime.optim import Optim, build, clip, set_lr
+from transfer.protocols import layers
+from transfer.protocols.common import Array, ImageSet, Select, known_rows, select
+from transfer.protocols.logistic import probabilities
+from transfer.protocols.supervised import class_weights, shift, supervised
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
 
 NEEDS = "images"
+Log = Callable[..., None]  # log(step, **scalars)
 
 
 class Config(Base):
     """How the encoder is trained on labels."""
 
-    seed: int = Field(0, description="of the head, the order and the augmentation")
+    batch: int = Field(32, ge=2, description="images a step; fewer where there are fewer train rows")
+    epochs: float = Field(10.0, gt=0, description="passes over the train rows, if they make between min_steps and max_steps")
+    min_steps: int = Field(200, ge=1, description="steps at least")
+    max_steps: int = Field(20_000, ge=1, description="steps at most")
+    evaluations: int = Field(10, ge=1, description="validations, evenly spaced")
+    patience: int = Field(4, ge=1, description="validations without a better score after which training stops")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
+    optim: Optim = Field(
+        Optim(kind="adamw", lr=3e-4, lr_rule="none", weight_decay=0.05, betas=(0.9, 0.999), lr_end=0.01), description="optimizer"
+    )
+    layer_decay: float | None = Field(
+        None, gt=0, le=1, description="learning rate factor a layer down; null: 0.75 for transformers, 0.9 for CNNs"
+    )
+    head_lr: float = Field(1.0, gt=0, description="learning rate of the head as a multiple")
+    drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth; null: 0.1 for transformers, 0 for CNNs")
+    ema: float = Field(0.99, ge=0, lt=1, description="decay a step of the averaged weights that are validated and kept; 0: no averaging")
+    clip: float = Field(1.0, ge=0, description="limit of the gradient's norm; 0: none")
+    class_weight: Literal["balanced", "none"] = Field(
+        "balanced", description="weigh classes alike in the loss; taken back out of the scores"
+    )
+    augment: dict[str, Any] = Field({"preset": "auto"}, description="preset and knobs; auto: finetune_<modality of the store>, or none")
+    freeze_bn: bool = Field(False, description="keep BatchNorm statistics; for batches of a few images, and not for random weights")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the training forward pass; validation is in fp32")
+    workers: int = Field(0, ge=0, description="processes that make batches; the numbers do not depend on it")
+    seed: int = Field(0, description="of the head, the order, the augmentation and drop path")
 
 
+class Network(nn.Module):
+    """Backbone and linear head: images (B, K, S, S) -> logits (B, C)."""
+
+    def __init__(self, model: nn.Module, width: int, outputs: int):
+        super().__init__()
+        self.backbone, self.head = model, nn.Linear(width, outputs)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(backbone.pooled(self.backbone, x))
+
+
+@dataclass
 class Fitted:
+    """The network at its best validation score."""
+
+    network: Network
+    encoder: "Encoder"
+    kind: str
+    minus: Array  # (C,) what class weights added to the logits
     selection: dict[str, Any]
 
-    def scores(self, images: ImageSet) -> Array:
-        raise NotImplementedError
+    def scores(self, images: ImageSet) -> NDArray[np.float64]:
+        """Probabilities (M, C), float32 forward pass, evaluation mode."""
+        return scored(self.network, self.encoder, images, self.minus, self.kind)
 
 
-def fit(
-    cfg: Config, encoder: Any, train: ImageSet, val: ImageSet, select: Select = select, log: Callable[..., None] | None = None
-) -> Fitted:
-    """Trains a copy of the encoder's model and a linear head; the best validation step is kept."""
-    raise NotImplementedError
+def fit(cfg: Config, encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = select, log: Log | None = None) -> Fitted:
+    """Trains a copy of the encoder's network; `log(step, **scalars)` is told the loss and every validation.
+
+    Raises InputError for fewer than two labeled train rows."""
+    rows = np.flatnonzero(known_rows(train.y, train.kind))
+    if len(rows) < 2:
+        raise InputError(f"fine-tuning needs labeled train images, the split has {len(rows)}; check the task's label column")
+    batch, device = min(cfg.batch, len(rows)), encoder.device
+    steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
+    weight = class_weights(train.y[rows], train.kind, cfg.class_weight == "balanced")
+    gpus = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), data(cfg, encoder, train, rows, batch) as batches:
+        torch.manual_seed(cfg.seed)
+        network = Network(trainable(encoder, cfg.drop_path), encoder.card.dim, train.y.shape[1]).to(device)
+        kept, selection = _train(
+            cfg, network, encoder, batches, targets(train, rows, device), weight, steps, batch, train.kind, val, select, log
+        )
+    return Fitted(kept.eval(), encoder, train.kind, shift(weight), selection)
+
+
+def _train(
+    cfg: Config,
+    network: Network,
+    encoder: "Encoder",
+    batches: Batches,
+    labels: Tensor,
+    weight: Array,
+    steps: int,
+    batch: int,
+    kind: str,
+    val: ImageSet,
+    select: Select,
+    log: Log | None,
+) -> tuple[Network, dict[str, Any]]:
+    """The network with its best weights, and the course of validation. labels: (rows of the store, C)."""
+    device = encoder.device
+    decay = cfg.layer_decay if cfg.layer_decay is not None else 0.75 if layers.is_transformer(network.backbone) else 0.9
+    groups = layers.groups(network.backbone, network.head, decay, cfg.optim.weight_decay, cfg.head_lr)
+    optimizer = build(groups, cfg.optim, batch)
+    average = copy.deepcopy(network) if cfg.ema else network
+    cost = torch.as_tensor(weight, dtype=torch.float32, device=device)
+    checks = {round(steps * (i + 1) / cfg.evaluations) for i in range(cfg.evaluations)}
+    course: list[dict[str, Any]] = []
+    best, best_state, stale = -np.inf, state_of(average), 0
+    for step in range(steps):
+        training(network, cfg.freeze_bn)
+        set_lr(optimizer, step, steps, round(cfg.warmup * steps), cfg.optim)
+        torch.manual_seed((cfg.seed << 32) + step + 1)  # drop path; the head was drawn with the seed alone
+        (micro,) = batches.of(step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
+            logits = network(micro.views[0])
+        loss = supervised(logits, labels[micro.index], cost, kind)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        clip(list(network.parameters()), cfg.clip)
+        optimizer.step()
+        if cfg.ema:
+            follow(average, network, min(cfg.ema, (1 + step) / (10 + step)))
+        if step + 1 not in checks:
+            continue
+        score = float(select(val.y, scored(average, encoder, val, shift(weight), kind)))
+        course.append({"step": step + 1, "score": score, "loss": float(loss.detach())})
+        if log:
+            log(step + 1, loss=course[-1]["loss"], val=score)
+        stale = 0 if score > best else stale + 1
+        if score > best:
+            best, best_state = score, state_of(average)
+        if stale >= cfg.patience:
+            break
+    if not np.isfinite(best):
+        raise InputError("fine-tuning has no validation score: the validation split has no label with a known value; give it more patients")
+    average.load_state_dict(best_state)
+    chosen = next(row["step"] for row in course if row["score"] == best)
+    return average, {"step": chosen, "score": best, "steps": steps, "stopped": course[-1]["step"], "layer_decay": decay, "table": course}
+
+
+def trainable(encoder: "Encoder", drop_path: float | None) -> nn.Module:
+    """A copy of the encoder's network, with drop path if it is to have any. The encoder itself is never trained."""
+    rate = drop_path if drop_path is not None else 0.1 if layers.is_transformer(encoder.model) else 0.0
+    if not rate:
+        return copy.deepcopy(encoder.model)
+    card = encoder.card
+    model = backbone.build(card.arch, card.model_args, card.preprocess.channels, card.preprocess.size, rate)
+    model.load_state_dict(encoder.model.state_dict())
+    return model
+
+
+def data(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int) -> Batches:
+    """Augmented, seeded batches of the labeled train rows."""
+    spec = augmentation(cfg.augment, train.store.modality)
+    preprocess = encoder.card.preprocess
+    return Batches(
+        train.store, [spec], preprocess, seed=cfg.seed, batch=batch, index=train.index[rows], workers=cfg.workers, device=encoder.device
+    )
+
+
+def augmentation(raw: dict[str, Any], modality: str | None) -> Augment:
+    """The augmentation named, where `auto` is the modality's own if it has one."""
+    own = f"finetune_{modality}" if f"finetune_{modality}" in PRESETS else "none"
+    return resolved({**raw, "preset": own} if raw.get("preset", "auto") == "auto" else raw, "finetune.augment")
+
+
+def targets(train: ImageSet, rows: Array, device: torch.device) -> Tensor:
+    """(rows of the store, C) labels by row of the store, NaN elsewhere."""
+    by_row = np.full((len(train.store), train.y.shape[1]), np.nan, dtype=np.float32)
+    by_row[train.index[rows]] = train.y[rows]
+    return torch.from_numpy(by_row).to(device)
+
+
+def training(network: Network, freeze_bn: bool) -> None:
+    """Training mode; with `freeze_bn` all BatchNorm layers stay in evaluation mode and keep their statistics."""
+    network.train()
+    if freeze_bn:
+        for module in network.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Moves the averaged weights and BatchNorm statistics towards the model's; counters are copied."""
+    for mean, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(now, 1 - decay)
+        else:
+            mean.copy_(now)
+
+
+def state_of(network: nn.Module) -> dict[str, Tensor]:
+    """A copy of all tensors. `.cpu()` alone would alias the live weights on a CPU."""
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
+
+
+def scored(network: Network, encoder: "Encoder", images: ImageSet, minus: Array, kind: str, batch: int = 128) -> NDArray[np.float64]:
+    """Probabilities (M, C) by the card's deterministic preprocessing."""
+    network.eval()
+    parts = []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch):
+            pixels = images.store.unit_images(images.index[start : start + batch])
+            x = prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+            parts.append(network(x).double().cpu().numpy())
+    return probabilities(np.concatenate(parts) - minus, kind)

@@ -60,7 +60,7 @@ def _scored(cell: Cell, encoder: Any, features: Callable[[], np.ndarray], select
     x = None if images else features()
     clock.append(time.monotonic())
     train, val, test = (of(cell, x, part) for part in ("train", "val", "test"))
-    seal = Seal(test, {"test": cell.split.hash, **cell.identity.model_dump(), "split": cell.split.hash})
+    seal = Seal(test, cell.identity.model_dump())
     fitted = cell.protocol.fit(cell.cfg, encoder, train, val, select, log) if images else cell.protocol.fit(cell.cfg, train, val, select)
     seal.freeze(fitted)
     clock.append(time.monotonic())

@@ -168,7 +168,7 @@ def _mirrored(parts: Sequence[Any], encoders: Sequence[str]) -> None:
     for name in encoders:
         flat = summary(parts, name)
         if flat:
-            folder = records_dir() / "track" / re.sub(SAFE, "_", name)
+            folder = records_dir() / ".track" / re.sub(SAFE, "_", name)
             about = {"encoder": {"name": short(name)}, "bench": {"tasks": sorted({s.task for s in parts})}}
             known = folder / "wandb.id"  # one W&B run an encoder, however often it is benched
             resume = known.read_text().strip() if known.is_file() else None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
+from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
@@ -128,9 +129,9 @@ def read(path: str | Path) -> Record:
         return Record(meta, {})
     beside = path.with_suffix(".npz")
     try:
-        with np.load(beside, allow_pickle=False) as file:
+        with open(beside, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in ARRAYS}
-    except (OSError, ValueError, KeyError) as wrong:
+    except (OSError, ValueError, KeyError, BadZipFile) as wrong:
         raise InputError(f"the scores beside {path} cannot be read ({beside.name}: {wrong}); bench again with --again") from wrong
     if hashed(arrays) != meta.arrays:
         raise InputError(f"{beside} was changed after it was written (its digest does not match); bench again with --again")
@@ -149,7 +150,10 @@ def found(where: Sequence[str | Path] = ()) -> list[Path]:
     paths: list[Path] = []
     for name in where or [records_dir()]:
         path = Path(name)
-        inside = sorted(p for p in path.rglob("*.json") if not p.name.startswith(".")) if path.is_dir() else [path]
+        inside = [path]
+        if path.is_dir() or not where:
+            every = sorted(path.rglob("*.json"))
+            inside = [p for p in every if not any(part.startswith(".") for part in p.relative_to(path).parts)]
         if where and not inside:
             raise InputError(f"no record below {path}")
         paths += inside

@@ -1,0 +1,302 @@
+"""The bench from end to end on small stores, and the table from its records."""
+
+import csv
+import io
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from encoders import zoo
+from encoders.runtime.config import Config
+from encoders.runtime.errors import InputError
+from encoders.store import Store
+from encoders.zoo import load as load_encoder
+from tests.transfer import toys
+from transfer import bench as bench_module
+from transfer import firewall, leak, record, show, table, task
+from transfer.bench import Ask, bench, plan
+
+NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
+OTHER = "random_resnet10t:seed=1,size=32,channels=1,mean=0.5,std=0.25"
+
+
+@pytest.fixture
+def cohort(tmp_path):
+    return toys.store(tmp_path / "toy.h5", patients=40)
+
+
+def add(where, name="sick", labels=("sick",), kind="binary", classes=("sick",), **fields):
+    made = task.Task(name=name, store=[str(where)], labels=list(labels), kind=kind, classes=list(classes), modality="cxr", **fields)
+    task.save(made)
+    return made
+
+
+def run(*encoders, **fields):
+    ask = Ask(**{"encoders": encoders or (NET,), "baselines": [], "overrides": ["linear.steps=5"], **fields})
+    return bench(ask, plan(ask, lambda text: None), lambda text: None)
+
+
+def test_every_cell_leaves_a_record_whose_metrics_are_scikit_learns(cohort):
+    add(cohort)
+    outcome = run()
+    assert [r.identity.protocol for r in outcome.records] == ["knn", "linear"]
+    for section in table.sections(outcome.records, resamples=50):
+        (row,) = section.rows
+        y, s, _ = row.records[0].part("test")
+        assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]), abs=1e-12)
+        assert row.metrics["ap"].value == pytest.approx(average_precision_score(y[:, 0], s[:, 0]), abs=1e-12)
+        assert row.metrics["auroc"].low <= row.metrics["auroc"].value <= row.metrics["auroc"].high
+        assert section.majority["auroc"] == 0.5
+        assert section.majority["ap"] == pytest.approx(y.mean())
+        assert section.majority["balanced_accuracy"] == 0.5
+
+
+def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_split(cohort):
+    add(cohort)
+    first = run()
+    looks = len(firewall.lines())
+    second = run()
+    assert (first.made, first.reused, second.made, second.reused) == (2, 0, 0, 2)
+    assert len(firewall.lines()) == looks == 2
+    assert run(again=True).made == 2
+    assert len(firewall.lines()) == 4
+    for a, b in zip(first.records, second.records, strict=True):
+        np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
+
+
+def test_other_settings_of_a_protocol_are_another_record_and_never_share_a_section(cohort):
+    add(cohort)
+    records = run(protocols=["linear"]).records + run(protocols=["linear"], overrides=["linear.steps=3"]).records
+    sections = table.sections(records, resamples=10)
+    assert len({s.protocol_hash for s in sections}) == len(sections) == 2
+    assert len(show.blocks(sections)) == 2
+
+
+def test_other_splits_of_a_task_never_share_a_section(cohort):
+    add(cohort)
+    records = run(protocols=["knn"]).records
+    task.remove("sick")
+    add(cohort, split=task.Rule(seed=5))
+    records += run(protocols=["knn"]).records
+    sections = table.sections(records, resamples=10)
+    assert len(sections) == len(show.blocks(sections)) == 2
+    assert all(len(s.rows) == 1 for s in sections)
+
+
+class Cfg(Config):
+    seed: int = 0
+
+
+def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_go_on(cohort, monkeypatch):
+    from transfer.protocols import PROTOCOLS
+
+    def fit(cfg, train, val, select):
+        raise ZeroDivisionError("nothing to divide")
+
+    monkeypatch.setitem(PROTOCOLS, "broken", SimpleNamespace(NEEDS="pooled", Config=Cfg, fit=fit))
+    add(cohort)
+    outcome = run(protocols=["broken", "knn"])
+    assert [r.meta.status for r in outcome.records] == ["failed", "ok"]
+    assert outcome.failed[0].meta.error == "ZeroDivisionError: nothing to divide"
+    assert "in fit" in outcome.failed[0].meta.traceback
+    assert record.read(record.path_of(outcome.failed[0].identity)).meta.status == "failed"
+    assert run(protocols=["broken", "knn"]).made == 1  # a failure is tried again, a result is not
+    text = show.markdown(table.sections(outcome.records, resamples=10), {}, {})
+    assert "failed: ZeroDivisionError" in text
+
+
+def test_a_default_baseline_that_cannot_be_had_is_a_row_and_one_asked_for_is_an_error(cohort, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    add(cohort)
+    outcome = run("random_resnet18:size=32", baselines=None, protocols=["knn"])
+    (name,) = outcome.missing
+    assert name.startswith("imagenet_resnet18")
+    assert "put model.safetensors" in outcome.missing[name]
+    assert [r.meta.role for r in outcome.records] == ["random"]
+    with pytest.raises(zoo.Unavailable):
+        run("random_resnet18:size=32", baselines=["imagenet_resnet18"], protocols=["knn"])
+
+
+def test_the_random_baseline_of_several_encoders_of_one_network_joins_once(cohort, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    add(cohort)
+    third = OTHER.replace("seed=1", "seed=2")
+    entries = plan(Ask(encoders=[OTHER, third]), print).entries
+    assert [e.name for e in entries if e.asked] == [OTHER, third]
+    assert [e.card.lineage["seed"] for e in entries if not e.asked and e.role == "random"] == [0]
+    assert sum(e.role == "random" for e in plan(Ask(encoders=[NET]), print).entries) == 1  # it is its own baseline
+
+
+def published(name, store, rows, seed=0, lineage=None):
+    """A zoo entry `name` that claims to have been pretrained on these rows of the store."""
+    encoder = load_encoder(NET.replace(":", f":seed={seed},") if seed else NET)
+    manifest = {
+        "store_fingerprint": np.array([store.fingerprint]),
+        "sha256": leak.sha_bytes(store.column("sha256")[rows]),
+        "phash": store.column("phash")[rows],
+        "patient_hash": leak.patient_bytes(store.column("patient")[rows], store.dataset),
+    }
+    card = encoder.card.changed(name=name, method="moco", source=None, modality="cxr", lineage=lineage or {}, canary=None)
+    zoo.publish(name, encoder.model, card, manifest)
+
+
+def test_an_encoder_pretrained_on_test_images_is_refused_and_stamped_when_allowed(cohort):
+    add(cohort)
+    store = Store.open(cohort)
+    published("greedy", store, np.arange(len(store)))
+    with pytest.raises(InputError, match=r"(?s)images between the pretraining of greedy and test.*--allow-leakage"):
+        run("greedy")
+    assert firewall.lines() == []
+    outcome = run("greedy", allow_leakage=True, protocols=["knn"])
+    assert any("greedy" in line for line in outcome.records[0].meta.leakage)
+    sections = table.sections(outcome.records, resamples=10)
+    assert "LEAKAGE ALLOWED" in show.markdown(sections, {}, {})
+    assert "greedy" in list(csv.DictReader(io.StringIO(show.as_csv(sections, {}, {}))))[0]["leakage"]
+
+
+def test_a_leak_is_inherited_from_the_encoder_that_one_started_from(cohort):
+    add(cohort)
+    store = Store.open(cohort)
+    published("parent", store, np.arange(len(store)))
+    train = np.flatnonzero(bench_module.load(task.load("sick")).split.part == "train")
+    published("child", store, train, seed=3, lineage={"init": "parent"})
+    with pytest.raises(InputError, match="the pretraining of parent"):
+        run("child")
+
+
+def test_an_encoder_pretrained_on_the_train_part_only_is_no_leak(cohort):
+    add(cohort)
+    store = Store.open(cohort)
+    published("fair", store, np.flatnonzero(bench_module.load(task.load("sick")).split.part == "train"))
+    outcome = run("fair", protocols=["knn"], near=False)
+    assert outcome.records[0].meta.leakage == []
+    assert outcome.records[0].meta.role == "encoder"
+
+
+def test_multilabel_targets_with_unknown_values_go_all_the_way(cohort):
+    add(cohort, "both", ("sick", "rare"), "multilabel", ("sick", "rare"))
+    outcome = run()
+    for section in table.sections(outcome.records, resamples=30):
+        y, s, _ = section.rows[0].records[0].part("test")
+        assert np.isnan(y).any()
+        want = [roc_auc_score(y[k, c], s[k, c]) for c in range(2) if len(set(y[k := ~np.isnan(y[:, c]), c])) == 2]
+        assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(want), abs=1e-12)
+
+
+def test_a_multiclass_auroc_is_one_against_rest_macro(cohort):
+    add(cohort, "grade", ("grade",), "multiclass", ("high", "low", "mid"))
+    (section,) = table.sections(run(protocols=["linear"]).records, resamples=30)
+    y, s, _ = section.rows[0].records[0].part("test")
+    want = roc_auc_score(y.argmax(1), s / s.sum(1, keepdims=True), multi_class="ovr", average="macro")
+    assert section.rows[0].metrics["auroc"].value == pytest.approx(want, abs=0.02)  # renormalising rows may swap near ties
+    assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean([roc_auc_score(y[:, c], s[:, c]) for c in range(3)]), abs=1e-12)
+
+
+def test_folds_have_a_seal_each_and_make_one_row(cohort):
+    add(cohort)
+    outcome = run(protocols=["knn"], folds=4)
+    assert len(outcome.records) == len({r.identity.split for r in outcome.records}) == 4
+    (section,) = table.sections(outcome.records, resamples=50)
+    each = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in outcome.records]
+    assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(each))
+    assert all(firewall.looks(r.identity.split).times == 1 for r in outcome.records)
+
+
+def test_label_fractions_are_rows_of_their_own_with_their_spread(cohort):
+    add(cohort)
+    outcome = run(protocols=["linear"], fractions=[0.25, 1.0], draws=3)
+    (section,) = table.sections(outcome.records, resamples=20)
+    rows = {r.fraction: r for r in section.rows}
+    assert (len(rows[0.25].records), len(rows[1.0].records)) == (3, 1)
+    assert rows[0.25].spread >= 0
+    assert np.isnan(rows[1.0].spread)
+    assert [k.size for k in {tuple(r.arrays["test_key"]): r.arrays["test_key"] for r in outcome.records}.values()] == [
+        len(outcome.records[0].arrays["test_key"])
+    ]
+
+
+def scored(encoder, role, quality, arch="resnet18", seed=0, n=80):
+    """A record with made-up test scores; the larger `quality`, the better they tell the classes apart."""
+    draw = np.random.default_rng(seed)
+    y = np.repeat([0.0, 1.0], n)[:, None]
+    arrays = {}
+    for part in ("val", "test"):
+        key = np.array([f"{part}{i}" for i in range(len(y))])
+        noise = draw.normal(size=y.shape)
+        arrays |= {f"{part}_key": key, f"{part}_patient": key, f"{part}_y": y, f"{part}_scores": 1 / (1 + np.exp(-quality * y - noise))}
+    base = {name: "x" for name, field in record.Identity.model_fields.items() if field.is_required()}
+    identity = record.Identity(**{**base, "encoder": encoder, "task": "t", "protocol": "knn"})
+    meta = record.Meta(identity=identity, kind="binary", classes=["sick"], role=role, arch=arch)
+    order = draw.permutation(len(y))
+    return record.Record(meta, {k: v[order] for k, v in arrays.items()})
+
+
+def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdict():
+    records = [
+        scored("mine", "encoder", 3.0, seed=1),
+        scored("poor", "encoder", 0.2, seed=2),
+        scored("equal", "encoder", 1.0, seed=4),
+        scored("imagenet_resnet18", "imagenet", 1.0, seed=3),
+        scored("imagenet_vit", "imagenet", 0.0, arch="vit"),
+        scored("random_resnet18", "random", 0.0, seed=5),
+    ]
+    (section,) = table.sections(records, resamples=20)
+    rows = {r.encoder: r for r in section.rows}
+    assert {r.versus for r in section.rows if r.role == "encoder"} == {"imagenet_resnet18"}
+    assert rows["mine"].difference.verdict == "better"
+    assert rows["poor"].difference.verdict == "worse"
+    assert rows["equal"].difference.verdict == "not distinguishable"
+    assert rows["imagenet_vit"].difference is None
+    mine, base = rows["mine"].metrics["auroc"].value, rows["imagenet_resnet18"].metrics["auroc"].value
+    assert rows["mine"].difference.value == pytest.approx(mine - base, abs=1e-12)  # rows were in unlike order
+    (named,) = table.sections(records, baseline="mine", resamples=20)
+    assert {r.versus for r in named.rows if r.difference} == {"mine"}
+
+
+def test_markdown_and_csv_say_the_same_as_the_rows():
+    records = [scored("mine|x", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
+    sections = table.sections(records, resamples=20)
+    looks = {"x": firewall.Looks(7, ("a", "b"), ("p",))}
+    text = show.markdown(sections, looks, {"imagenet_vit": "put FILE at PATH"})
+    assert "this test split was scored 7 times" in text
+    assert "| imagenet_vit |  | not available |" in text
+    assert "put FILE at PATH" in text
+    assert "mine\\|x" in text
+    assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+    lines = list(csv.DictReader(io.StringIO(show.as_csv(sections, looks, {}))))
+    mine = next(line for line in lines if line["encoder"] == "mine|x")
+    assert float(mine["auroc"]) == pytest.approx(sections[0].rows[0].metrics["auroc"].value, abs=1e-6)
+    assert (mine["versus"], mine["test_split_scored"]) == ("imagenet_resnet18", "7")
+
+
+def test_wandb_gets_numbers_only():
+    records = [scored("mine", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
+    flat = table.summary(table.sections(records, resamples=20), "mine")
+    assert {"bench/t/knn/auroc", "bench/t/knn/auroc_low", "bench/t/knn/auroc_high", "bench/t/knn/difference"} <= set(flat)
+    assert all(isinstance(v, float) for v in flat.values())
+    assert "test0" not in json.dumps(flat)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"protocols": ["lineal"]}, "did you mean linear"),
+        ({"encoders": ["random_resnet1"]}, "resnet1"),
+        ({"encoders": []}, "--encoder"),
+        ({"tasks": ["sic"]}, "did you mean sick"),
+        ({"overrides": ["linear.stepz=3"]}, "did you mean steps"),
+        ({"overrides": ["linea.steps=3"]}, "did you mean linear"),
+    ],
+)
+def test_a_mistake_in_what_is_asked_is_told_before_anything_is_computed(cohort, fields, message):
+    add(cohort)
+    with pytest.raises(InputError, match=message):
+        plan(Ask(**{"encoders": [NET], "baselines": [], **fields}), print)
+
+
+def test_without_a_task_the_error_says_how_to_add_one():
+    with pytest.raises(InputError, match="transfer tasks add"):
+        plan(Ask(encoders=[NET], baselines=[]), print)

@@ -1,0 +1,43 @@
+"""A real SLURM of two nodes for the tests marked `cluster`; skipped, saying so, where SLURM is not installed."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+BIN = Path(sys.executable).parent  # where the three commands are
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    """Starts the cluster and returns the environment in which its commands work."""
+    if not shutil.which("slurmctld"):
+        if os.environ.get("CI") == "true":
+            pytest.fail("SLURM is not installed: `make test-cluster` does it")
+        pytest.skip("SLURM is not installed: `make test-cluster` installs and starts it")
+    if os.geteuid() != 0:
+        pytest.skip("the test cluster needs root: a host name for each node")
+    root = Path(tempfile.mkdtemp(prefix="isograft-slurm-"))
+    root.chmod(0o755)  # munge insists that every folder above its socket is open
+    try:
+        subprocess.run(["bash", HERE / "start.sh", root], check=True, timeout=90)
+        yield os.environ | {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PATH": f"{BIN}:{os.environ['PATH']}"}
+    finally:
+        subprocess.run(["bash", HERE / "stop.sh", root], timeout=120)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@pytest.fixture
+def site(cluster, tmp_path, monkeypatch) -> dict[str, str]:
+    """A working folder of its own with the cluster's defaults in `slurm.yaml`, and the environment to run commands in."""
+    home = tmp_path / "work"
+    home.mkdir()
+    (home / "slurm.yaml").write_text(
+        f"gpus: 0\ncpus: 1\nmemory: 3G\ntime: '10'\nsetup: ['export PATH={BIN}:$PATH', 'export WANDB_MODE=offline OMP_NUM_THREADS=1']\n"
+    )
+    return cluster | {"ISOGRAFT_HOME": str(home), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}

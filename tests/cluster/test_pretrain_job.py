@@ -1,0 +1,106 @@
+"""Pretraining under a real SLURM: a job that is told to stop saves, requeues itself, and ends with the weights of a run never stopped."""
+
+import json
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from encoders.runtime.files import sha256_file
+
+pytestmark = pytest.mark.cluster
+STEPS = 120
+RECIPE = ["cxr_moco_tiny", "data.store=cxr.h5", "arch=resnet10t", "size=32", f"steps={STEPS}", "batch=64", "save_every=20", "log_every=1"]
+
+
+def command(env, *words, check=True):
+    done = subprocess.run([str(w) for w in words], env=env, cwd=env["ISOGRAFT_HOME"], capture_output=True, text=True, timeout=300)
+    assert not check or done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def wait(condition, seconds: float, what: str):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := condition():
+            return found
+        time.sleep(0.5)
+    pytest.fail(f"waited {seconds} s for {what}")
+
+
+def step_of(run: Path) -> int:
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return max((json.loads(line).get("step", 0) for line in lines[:-1]), default=0)
+
+
+def job_state(env, job: str) -> str:
+    return command(env, "scontrol", "show", "job", job).split("JobState=")[1].split()[0]
+
+
+def restarts(env, job: str) -> int:
+    return int(command(env, "scontrol", "show", "job", job).split("Restarts=")[1].split()[0])
+
+
+@pytest.fixture
+def uninterrupted(site) -> Path:
+    """The weights of the same recipe run in one go, without SLURM."""
+    command(site, "encoders", "ingest", "phantom", "cxr.h5", "--patients", "60", "--size", "40", "--seed", "1")
+    command(site, "pretrain", "run", *RECIPE, "--name", "whole")
+    return Path(site["ISOGRAFT_HOME"]) / "zoo" / "whole" / "model.safetensors"
+
+
+def test_a_signalled_job_requeues_itself_and_ends_with_the_weights_of_a_run_never_stopped(site, uninterrupted):
+    home = Path(site["ISOGRAFT_HOME"])
+    said = command(site, "pretrain", "submit", *RECIPE, "--name", "job")
+    job = said.split("submitted job ")[1].split()[0]
+    wait(lambda: step_of(home / "runs" / "job") >= 10, 90, "the job's tenth step")
+    command(site, "scancel", "--signal=USR1", job)
+    wait(lambda: restarts(site, job) == 1, 60, "the requeue")
+    wait(lambda: job_state(site, job) in {"COMPLETED", "FAILED", "CANCELLED"}, 180, "the end of the job")
+    log = next((home / "runs" / "job").glob("slurm-*.out")).read_text()
+    assert job_state(site, job) == "COMPLETED", log
+    assert "back into the queue" in log
+    assert sha256_file(home / "zoo" / "job" / "model.safetensors") == sha256_file(uninterrupted)
+    steps = [json.loads(line)["step"] for line in (home / "runs" / "job" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
+    assert steps == list(range(1, STEPS + 1))  # one record, no step lost, none twice
+    facts = json.loads((home / "runs" / "job" / "run.json").read_text())
+    assert job in json.dumps(facts)
+    status = command(site, "pretrain", "status", "job")
+    assert "COMPLETED" in status
+    assert f"{STEPS}/{STEPS}" in status
+
+
+def test_a_cancelled_job_stays_cancelled(site, uninterrupted):
+    said = command(site, "pretrain", "submit", *RECIPE, "--name", "stopped")
+    job = said.split("submitted job ")[1].split()[0]
+    wait(lambda: step_of(Path(site["ISOGRAFT_HOME"]) / "runs" / "stopped") >= 5, 90, "the job's fifth step")
+    command(site, "scancel", job)
+    wait(lambda: job_state(site, job) == "CANCELLED", 30, "the cancellation")
+    time.sleep(8)  # longer than a requeued job waits before it starts again
+    assert job_state(site, job) == "CANCELLED"
+    assert restarts(site, job) == 0
+
+
+def test_what_cannot_be_submitted_is_said_before_the_queue(site):
+    done = subprocess.run(
+        ["pretrain", "submit", "cxr_moco_tiny", "data.store=none.h5"], env=site, cwd=site["ISOGRAFT_HOME"], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "none.h5" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_job_that_meets_its_time_limit_saves_requeues_itself_and_finishes(site):
+    """The real time limit: SLURM counts in minutes and may signal up to a minute early, so this takes about three minutes."""
+    home = Path(site["ISOGRAFT_HOME"])
+    command(site, "encoders", "ingest", "phantom", "cxr.h5", "--patients", "60", "--size", "40", "--seed", "1")
+    long = [word if not word.startswith("steps") else "steps=1500" for word in RECIPE]
+    said = command(site, "pretrain", "submit", *long, "--name", "limit", "--time", "2", "--signal-s", "50")
+    job = said.split("submitted job ")[1].split()[0]
+    wait(lambda: restarts(site, job) >= 1, 150, "the time limit's signal and the requeue")
+    reached = step_of(home / "runs" / "limit")
+    assert 0 < reached < 1500
+    wait(lambda: step_of(home / "runs" / "limit") > reached + 5, 60, "the run to go on")
+    command(site, "scancel", job)

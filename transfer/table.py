@@ -18,6 +18,7 @@ import numpy as np
 from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_threshold, macro
 from transfer.record import Record
+from transfer.split import PARTS
 from transfer.stats import Difference, Interval, auroc_difference, auroc_interval, bootstrap_values, verdict
 from transfer.stats.bootstrap import percentile, summarised
 from transfer.stats.common import too_few
@@ -86,7 +87,7 @@ def _section(records: list[Record], baseline: str | None, resamples: int) -> Sec
             row.versus, row.difference = against.encoder, difference(row, against, resamples)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
-        section.majority, section.counts = majority(good[0]), good[0].meta.counts
+        section.majority, section.counts = majority(good[0]), {p: good[0].meta.counts[p] for p in PARTS}
         section.splits = tuple(dict.fromkeys(r.identity.split for r in good))
     return section
 

@@ -154,7 +154,7 @@ def test_an_encoder_pretrained_on_test_images_is_refused_and_stamped_when_allowe
     assert any("greedy" in line for line in outcome.records[0].meta.leakage)
     sections = table.sections(outcome.records, resamples=10)
     assert "LEAKAGE ALLOWED" in show.markdown(sections, {}, {})
-    assert "greedy" in list(csv.DictReader(io.StringIO(show.as_csv(sections, {}, {}))))[0]["leakage"]
+    assert "greedy" in next(csv.DictReader(io.StringIO(show.as_csv(sections, {}, {}))))["leakage"]
 
 
 def test_a_leak_is_inherited_from_the_encoder_that_one_started_from(cohort):
@@ -229,7 +229,8 @@ def scored(encoder, role, quality, arch="resnet18", seed=0, n=80):
         arrays |= {f"{part}_key": key, f"{part}_patient": key, f"{part}_y": y, f"{part}_scores": 1 / (1 + np.exp(-quality * y - noise))}
     base = {name: "x" for name, field in record.Identity.model_fields.items() if field.is_required()}
     identity = record.Identity(**{**base, "encoder": encoder, "task": "t", "protocol": "knn"})
-    meta = record.Meta(identity=identity, kind="binary", classes=["sick"], role=role, arch=arch)
+    counts = {part: {"images": 2 * n, "patients": 2 * n} for part in ("train", "val", "test")}
+    meta = record.Meta(identity=identity, kind="binary", classes=["sick"], role=role, arch=arch, counts=counts)
     order = draw.permutation(len(y))
     return record.Record(meta, {k: v[order] for k, v in arrays.items()})
 

@@ -114,7 +114,7 @@ def test_a_protocol_sees_no_test_row_until_it_has_chosen(tmp_path):
     where = toys.store(tmp_path / "toy.h5", patients=20)
     loaded = data.load(task.Task(name="t", store=[str(where)], labels=["sick"], kind="binary", classes=["sick"]))
     seen, split = [], loaded.split
-    base = {name: "x" for name in ("store", "labels", "encoder", "encoder_sha256", "card", "protocol", "protocol_hash")}
+    base = dict.fromkeys(("store", "labels", "encoder", "encoder_sha256", "card", "protocol", "protocol_hash"), "x")
     identity = record.Identity(task="t", split=split.hash, partition=split.hash, **base)
     one = cell.Cell(identity, "encoder", "resnet18", 32, loaded, split, spy(seen), Cfg())
     made = cell.run(one, None, lambda: np.zeros((len(loaded.key), 3), np.float32), select)

@@ -1,7 +1,8 @@
 """A picture like a tile of an H&E-stained slide: stroma with fibres, glands with a lumen, nuclei. Made up, no patient.
 
 The label `malignant` is architecture: nuclei stand in a row around round lumens and are alike (0), or lie anywhere beside torn lumens and
-differ in size and shape (1). Number and total area of the nuclei, area of the lumens and the stains have the same distribution in both.
+differ in size and shape (1). Number and mean area of the nuclei, area of the lumens, the stains and the histogram of each colour have the
+same distribution in both.
 
 Shapes: S side of the picture, N nuclei.
 """
@@ -53,22 +54,43 @@ def person(rng: np.random.Generator) -> Person:
 
 
 def picture(who: Person, rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], dict[str, str | int]]:
-    """(S, S, 3) uint8 and what is known about the tile."""
+    """(S, S, 3) uint8 and what is known about the tile.
+
+    The tile is made with either label, and both get the mean of their two histograms: no statistic of single pixels is left to tell."""
     x, y = grid(size)
     lumens, cells = glands(rng, x, y)
-    cytoplasm = inside(cells, 0.02)
-    hollow = inside(lumens, 0.012)
-    if who.label:  # the same areas, torn: moved along a random field, so that no round lumen stays
-        cytoplasm, hollow = (torn(rng, field, size) for field in (cytoplasm, hollow))
     lie = rng.uniform(0, np.pi)  # direction of the fibres
     fibres = np.sin(9 * np.pi * (x * np.cos(lie) + y * np.sin(lie)) + 3.0 * smooth(rng, size, size / 7)) * 0.5 + 0.5
-    eosin = (1 - hollow) * (0.55 * (1 - cytoplasm) * (0.55 + 0.75 * fibres) + 0.42 * cytoplasm + 0.05 * smooth(rng, size, size / 40))
-    chromatin = nuclei(who, rng, lumens, lie, size) * (1 + 0.18 * smooth(rng, size, max(0.6, size / 110)))
+    grain = 0.05 * smooth(rng, size, size / 40), 1 + 0.18 * smooth(rng, size, max(0.6, size / 110))
+    seed = int(rng.integers(2**63))
+    both = [tile(who, label, np.random.default_rng(seed), lumens, cells, lie, fibres, grain) for label in (0, 1)]
+    noise = rng.normal(0, 0.012, (size, size, 3))
+    own, other = (gaussian_filter(both[k], (0.5, 0.5, 0)) + noise for k in (who.label, 1 - who.label))
+    even = np.stack([midway(own[..., c], other[..., c]) for c in range(3)], axis=-1)  # (S, S, 3)
+    return np.clip(np.rint(even * 255), 0, 255).astype(np.uint8), {"sex": who.sex, "age": who.age, "site": who.site}
+
+
+def tile(
+    who: Person, label: int, rng: np.random.Generator, lumens: Field, cells: Field, lie: float, fibres: Field, grain: tuple[Field, Field]
+) -> NDArray[np.float64]:
+    """(S, S, 3) light that comes through the tissue, 0 to 1."""
+    size = len(lumens)
+    cytoplasm, hollow = inside(cells, 0.02), inside(lumens, 0.012)
+    if label:  # the same areas, torn: moved along a random field, so that no round lumen stays
+        cytoplasm, hollow = (torn(rng, field, size) for field in (cytoplasm, hollow))
+    eosin = (1 - hollow) * (0.55 * (1 - cytoplasm) * (0.55 + 0.75 * fibres) + 0.42 * cytoplasm + grain[0])
+    chromatin = nuclei(who, label, rng, lumens, lie, size) * grain[1]
     blue = who.blue * (1.05 * chromatin + 0.10 * cytoplasm * (1 - hollow))
     pink = who.pink * np.clip(eosin, 0, None) * (1 - 0.6 * np.clip(chromatin, 0, 1))
     density = blue[..., None] * (HAEMATOXYLIN + who.hue[0]) + pink[..., None] * (EOSIN + who.hue[1])  # (S, S, 3)
-    light = 0.95 * np.exp(-gaussian_filter(density, (0.5, 0.5, 0))) + rng.normal(0, 0.012, density.shape)
-    return np.clip(np.rint(light * 255), 0, 255).astype(np.uint8), {"sex": who.sex, "age": who.age, "site": who.site}
+    return 0.95 * np.exp(-density)
+
+
+def midway(field: Field, other: Field) -> Field:
+    """`field` with the histogram half way between its own and the other's."""
+    out = np.empty(field.size)
+    out[np.argsort(field, axis=None, kind="stable")] = (np.sort(field, axis=None) + np.sort(other, axis=None)) / 2
+    return out.reshape(field.shape)
 
 
 def glands(rng: np.random.Generator, x: Field, y: Field) -> tuple[Field, Field]:
@@ -95,33 +117,35 @@ def torn(rng: np.random.Generator, field: Field, size: int) -> Field:
     return map_coordinates(field, moved, order=1, mode="reflect")
 
 
-def nuclei(who: Person, rng: np.random.Generator, lumens: Field, lie: float, size: int) -> Field:
+def nuclei(who: Person, label: int, rng: np.random.Generator, lumens: Field, lie: float, size: int) -> Field:
     """(S, S) amount of chromatin: in both classes as many nuclei, with the same mean area."""
     ring = np.argwhere(np.abs(lumens - 0.10) < 0.035)  # where a row of nuclei stands around each lumen
     stroma = np.argwhere(lumens > 0.24)
     spot = np.pi * (who.radius * size * 1.35) ** 2
     n_ring, n_stroma = int(who.crowd * len(ring) / spot * 0.9), int(0.10 * len(stroma) / spot)
     anywhere = np.argwhere(lumens > -9)
-    epithelial = spread(rng, anywhere if who.label else ring, n_ring, who.radius * size * 1.5)
-    sigma = 0.42 if who.label else 0.08
+    epithelial = spread(rng, anywhere if label else ring, n_ring, who.radius * size * 1.5)
+    sigma = 0.42 if label else 0.08
     scale = np.exp(rng.normal(-(sigma**2), sigma, len(epithelial)))  # E[scale**2] = 1: the mean area does not tell
     field = np.zeros((size, size))
     for (row, column), s in zip(epithelial, scale, strict=True):
-        stamp(field, row, column, who.radius * size * s, rng.uniform(1.0, 1.9 if who.label else 1.35), rng.uniform(0, np.pi))
+        stamp(field, row, column, who.radius * size * s, rng.uniform(1.0, 1.9 if label else 1.35), rng.uniform(0, np.pi))
     for row, column in spread(rng, stroma, n_stroma, who.radius * size * 2):
         stamp(field, row, column, who.radius * size * 0.8, rng.uniform(2.0, 3.2), lie + np.pi / 2 + rng.normal(0, 0.2))
     return field
 
 
-def spread(rng: np.random.Generator, places: NDArray[np.int64], n: int, apart: float) -> NDArray[np.int64]:
+def spread(rng: np.random.Generator, places: NDArray[np.int64], n: int, apart: float) -> Field:
     """(N, 2) of the places, drawn at random, no two nearer than `apart` pixels as far as there is room."""
-    chosen = np.empty((0, 2))
-    for place in places[rng.permutation(len(places))[: 12 * n]]:
-        if len(chosen) == n:
+    chosen = np.empty((n, 2))
+    count = 0
+    for place in places[rng.permutation(len(places))[: 8 * n]]:
+        if count == n:
             break
-        if not len(chosen) or ((chosen - place) ** 2).sum(axis=1).min() > apart**2:
-            chosen = np.vstack([chosen, place])
-    return chosen
+        if not count or ((chosen[:count] - place) ** 2).sum(axis=1).min() > apart**2:
+            chosen[count] = place
+            count += 1
+    return chosen[:count]
 
 
 def stamp(field: Field, row: float, column: float, radius: float, aspect: float, angle: float) -> None:

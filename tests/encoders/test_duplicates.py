@@ -1,0 +1,101 @@
+"""Copies are found and strangers are not, on made images and on real radiographs."""
+
+import io
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from encoders.duplicates import RADIUS, exact_groups, near_pairs, phash256, pixel_sha256
+from encoders.ingest.decode import read_image
+
+
+def bits(a, b):
+    return int(np.unpackbits(a ^ b).sum())
+
+
+@pytest.mark.parametrize("radius", [0, 5, 100])
+def test_near_pairs_are_those_that_a_loop_over_all_pairs_finds(radius):
+    rng = np.random.default_rng(0)
+    a = rng.integers(0, 256, (40, 32), dtype=np.uint8)
+    a[7], a[9] = a[3], a[4] ^ np.eye(1, 32, 0, dtype=np.uint8)[0] * 7  # equal; three bits apart
+    want = sorted((bits(a[i], a[j]), i, j) for i in range(40) for j in range(i + 1, 40) if bits(a[i], a[j]) <= radius)
+    pairs, distance = near_pairs(a, radius=radius)
+    assert [(d, i, j) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
+    across, _ = near_pairs(a[:10], a[10:], radius=radius)
+    assert sorted(map(tuple, across.tolist())) == sorted((i, j) for i in range(10) for j in range(30) if bits(a[i], a[10 + j]) <= radius)
+
+
+def test_no_images_have_no_pairs():
+    pairs, distance = near_pairs(np.empty((0, 32), np.uint8))
+    assert pairs.shape == (0, 2)
+    assert distance.shape == (0,)
+
+
+def test_exact_groups_are_rows_with_one_hash():
+    assert exact_groups(["x", "y", "x", "z", "y", "x"]) == [[0, 2, 5], [1, 4]]
+
+
+def test_the_pixel_hash_knows_shape_and_depth():
+    image = np.zeros((4, 6, 1), np.uint8)
+    assert (
+        len({pixel_sha256(image), pixel_sha256(image.reshape(6, 4, 1)), pixel_sha256(image.astype(np.uint16)), pixel_sha256(image + 1)})
+        == 4
+    )
+    assert pixel_sha256(image) == pixel_sha256(np.zeros((4, 12, 1), np.uint8)[:, ::2])  # not of how it lies in memory
+
+
+def test_the_perceptual_hash_forgets_bit_depth_and_repeated_channels():
+    image = np.random.default_rng(1).integers(0, 256, (64, 64, 1), dtype=np.uint8)
+    assert bits(phash256(image), phash256(image.astype(np.uint16) * 257)) <= 1
+    assert bits(phash256(image), phash256(image.repeat(3, axis=2))) <= 1
+
+
+def jpeg50(image):
+    blob = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(blob, "JPEG", quality=50)
+    return np.asarray(Image.open(blob))[..., None]
+
+
+def resized(image, side):
+    return np.asarray(Image.fromarray(image[..., 0]).resize((side, side), Image.Resampling.BICUBIC))[..., None]
+
+
+def gamma(image, power):
+    return np.rint(255 * (image / 255) ** power).astype(np.uint8)
+
+
+CHANGES = {
+    "jpeg q50": jpeg50,
+    "to 128 px": lambda i: resized(i, 128),
+    "to 448 px": lambda i: resized(i, 448),
+    "gamma 0.8": lambda i: gamma(i, 0.8),
+    "gamma 1.25": lambda i: gamma(i, 1.25),
+}
+
+
+@pytest.fixture(scope="module")
+def radiographs(data_dir):
+    """Kermany's images, one channel, and the patient of each."""
+    paths = sorted((data_dir / "cxr_kermany224" / "images").iterdir())
+    return [read_image(path)[..., :1] for path in paths], [path.name.split("_")[1].removesuffix(path.suffix) for path in paths]
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_on_real_radiographs_copies_stay_within_the_radius_and_strangers_without(radiographs):
+    images, _ = radiographs
+    begun = time.perf_counter()
+    hashes = np.stack([phash256(image) for image in images])
+    assert (time.perf_counter() - begun) / len(images) < 2e-3  # about 0.1 ms on a free core
+    sha = [pixel_sha256(image) for image in images]
+    groups = exact_groups(sha)
+    assert len(groups) == 30  # as many as there are groups of equal files
+    pairs, _ = near_pairs(hashes, radius=RADIUS)
+    strangers = [(i, j) for i, j in pairs.tolist() if sha[i] != sha[j]]
+    assert strangers == []
+    assert {tuple(p) for p in pairs.tolist()} == {(i, j) for g in groups for i in g for j in g if i < j}
+    for name, change in CHANGES.items():
+        far = [bits(phash256(change(images[i])), hashes[i]) for i in range(0, len(images), 25)]
+        assert max(far) <= RADIUS, name

@@ -1,10 +1,9 @@
 """`encoders`: images become stores, stores become features, and weights are kept with what must be known about them."""
 
-from contextlib import suppress
-
 import typer
 
 from encoders import cli_ingest_more, cli_zoo
+from encoders.cli_doctor import doctor
 from encoders.cli_ingest import ingest_app
 from encoders.runtime.cli import run
 
@@ -18,11 +17,7 @@ app.command()(cli_zoo.export)
 app.command()(cli_zoo.embed)
 cli_ingest_more.register(ingest_app)
 app.add_typer(ingest_app, name="ingest")
-
-with suppress(ModuleNotFoundError):
-    from encoders.cli_doctor import doctor
-
-    app.command()(doctor)
+app.command()(doctor)
 
 
 def main() -> None:

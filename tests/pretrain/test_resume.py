@@ -1,0 +1,137 @@
+"""Stopped, killed or torn, a resumed run equals the run that was never stopped."""
+
+import json
+import os
+import signal
+
+import pytest
+import torch
+
+from encoders.runtime import checkpoint
+from encoders.runtime.errors import InputError
+from encoders.runtime.home import home
+from pretrain import rundir, train
+from pretrain import run as runs
+from tests.pretrain.runs import METHODS, killed, recipe, run, store
+
+
+def last(where):
+    return checkpoint.load(checkpoint.path_of(where.checkpoints, checkpoint.steps_in(where.checkpoints)[-1]))
+
+
+def same(a, b):
+    """Whether two checkpoints hold the same numbers: weights, queue, momenta, optimizer."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
+
+
+def equal_runs(a, b):
+    one, two = last(a), last(b)
+    assert one["step"] == two["step"]
+    assert same(one["method"], two["method"])
+    assert same(one["optimizer"], two["optimizer"])
+    record = [[json.loads(line) for line in (r.path / "metrics.jsonl").read_text().splitlines()] for r in (a, b)]
+    told = [[{k: v for k, v in line.items() if not k.startswith("time")} for line in lines] for lines in record]
+    assert told[0] == told[1]
+    return True
+
+
+@pytest.fixture
+def images(tmp_path):
+    return store(tmp_path)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_stopped_by_a_signal_and_resumed_equals_the_run_never_stopped(method, images, monkeypatch):
+    whole = run(images, METHODS[method], "whole")
+    where, real = rundir.place("stopped"), train.clip
+
+    def clip(*given):
+        clip.steps += 1
+        if clip.steps == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    clip.steps = 0
+    monkeypatch.setattr(train, "clip", clip)
+    assert runs.begin(recipe(images, METHODS[method]), where, "cpu") == 75
+    assert where.requeue.exists()
+    assert last(where)["step"] == 5  # the step was finished, not thrown away
+    assert runs.resume(where, "cpu") == 0
+    assert not where.requeue.exists()
+    assert equal_runs(whole, where)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("places", [("step:1", "step:4"), ("writing:2", "written:1"), ("written:2", "writing:1")])
+def test_a_run_killed_twice_and_resumed_equals_the_run_never_stopped(method, places, images):
+    whole = run(images, METHODS[method], "whole")
+    words = [METHODS[method][0], *METHODS[method][1:], f"data.store={images}", "--name", "killed", "--device", "cpu"]
+    killed(home(), places[0], "run", *words)
+    killed(home(), places[1], "resume", "killed", "--device", "cpu")
+    where = rundir.existing("killed")
+    assert runs.resume(where, "cpu") == 0
+    assert equal_runs(whole, where)
+    assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
+
+
+def test_a_torn_checkpoint_is_refused_with_its_reason_and_the_one_before_is_used(images, capsys):
+    where = run(images, METHODS["moco"], "torn")
+    whole = last(where)
+    newest = checkpoint.path_of(where.checkpoints, 9)
+    newest.write_bytes(newest.read_bytes()[:-2000])
+    assert runs.resume(where, "cpu") == 0
+    told = capsys.readouterr().err
+    assert "step-00000009.pt is damaged" in told
+    assert "of step 8" in told
+    assert same(last(where)["method"], whole["method"])
+
+
+def test_a_run_whose_every_checkpoint_is_torn_says_so(images):
+    where = run(images, METHODS["moco"], "torn")
+    for step in checkpoint.steps_in(where.checkpoints):
+        checkpoint.path_of(where.checkpoints, step).write_bytes(b"torn")
+    with pytest.raises(InputError, match="no checkpoint can be used"):
+        runs.resume(where, "cpu")
+
+
+def test_a_run_does_not_go_on_with_other_images(images, tmp_path):
+    where = run(images, METHODS["moco"], "moved")
+    store(tmp_path, n=70)
+    with pytest.raises(InputError, match="began on other images"):
+        runs.resume(where, "cpu")
+
+
+def test_loader_workers_do_not_change_a_run(images):
+    assert equal_runs(run(images, METHODS["moco"], "inline"), run(images, METHODS["moco"], "workers", "data.workers=2"))
+
+
+def test_threads_of_the_checkpoint_are_kept_and_a_change_of_torch_is_said(images, capsys, monkeypatch):
+    where = run(images, METHODS["mae"], "pinned")
+    torch.set_num_threads(2)
+    monkeypatch.setattr(torch, "__version__", "9.9")
+    assert runs.resume(where, "cpu") == 0
+    assert torch.get_num_threads() == 1
+    told = capsys.readouterr().err
+    assert "not exact to the bit" in told
+    assert "is 9.9" in told
+    assert "threads" not in told
+
+
+def test_a_second_process_is_refused_while_the_first_lives_and_a_dead_one_is_taken_over(images, capsys):
+    where = run(images, METHODS["mae"], "locked")
+    lock = where.path / "lock"
+    lock.write_text(json.dumps({"host": rundir.socket.gethostname(), "pid": os.getpid(), "born": None, "job": None}))
+    with pytest.raises(InputError, match=rf"locked by process {os.getpid()} .* it is alive"):
+        runs.resume(where, "cpu")
+    lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": None, "job": "77"}))
+    with pytest.raises(InputError, match="elsewhere, SLURM job 77, and whether it is alive cannot be seen"):
+        runs.resume(where, "cpu")
+    lock.write_text(json.dumps({"host": rundir.socket.gethostname(), "pid": os.getpid(), "born": "1", "job": None}))
+    assert runs.resume(where, "cpu") == 0  # the number is ours now, its former owner is dead
+    assert "no longer alive" in capsys.readouterr().err
+    assert not lock.exists()

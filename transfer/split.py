@@ -77,22 +77,23 @@ def shuffled(names: Names, seed: int, purpose: str) -> list[str]:
 
 
 def allotted(group: np.ndarray, y: np.ndarray, shares: Mapping[str, float], seed: int, purpose: str = "split") -> dict[str, str]:
-    """A part for every group: within each stratum, in random order, the part that lacks most images takes the next group."""
+    """A part for every group: within each stratum, in random order, the part that lacks most images takes the next group.
+
+    The part is chosen before the group's size is looked at; otherwise large groups would all go to the largest part."""
     size = Counter(str(g) for g in group)
     kinds: dict[str, list[str]] = defaultdict(list)
     for g, kind in strata(group, y).items():
         kinds[kind].append(g)
     part: dict[str, str] = {}
-    total = dict.fromkeys(shares, 0.0)  # what each part lacks over all strata: it settles ties in small ones
+    over_all = dict.fromkeys(shares, 0.0)  # what each part lacks over all strata: it settles ties in small ones
     for kind in sorted(kinds):
         lack = dict.fromkeys(shares, 0.0)
         for g in shuffled(kinds[kind], seed, purpose):
+            part[g] = max(shares, key=lambda p: (round(lack[p], 9), round(over_all[p], 9), shares[p]))
             for p, share in shares.items():
-                lack[p] += share * size[g]
-                total[p] += share * size[g]
-            part[g] = max(shares, key=lambda p: (round(lack[p], 9), round(total[p], 9)))
-            lack[part[g]] -= size[g]
-            total[part[g]] -= size[g]
+                gain = share * size[g] - (size[g] if p == part[g] else 0)
+                lack[p] += gain
+                over_all[p] += gain
     return part
 
 

@@ -91,5 +91,4 @@ def joined(train: Features, val: Features) -> Features:
 def known_rows(y: Array, kind: Kind) -> NDArray[np.bool_]:
     """(N,) rows usable for training: with at least one known label; for a multi-class task all columns are known together."""
     unknown = np.isnan(y)
-    rows: NDArray[np.bool_] = unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1)
-    return ~rows
+    return ~np.asarray(unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1))

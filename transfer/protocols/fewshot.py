@@ -47,7 +47,8 @@ class Fitted:
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Mean scores (M, C) over all episodes, at the largest number of shots."""
-        return np.mean(list(self.episodes(x, self.shots[-1])), axis=0)
+        total = sum(self.episodes(x, self.shots[-1]), np.zeros((len(x), self.train.y.shape[1])))
+        return total / self.cfg.episodes
 
     def episodes(self, x: Array, shots: int) -> Iterator[NDArray[np.float64]]:
         """The scores (M, C) of every episode, always in the same order."""
@@ -57,13 +58,12 @@ class Fitted:
         """For every number of shots: mean and standard deviation over episodes of `metric`, and its value for the mean score."""
         table = {}
         for shots in self.shots:
-            scores = np.stack(list(self.episodes(x, shots)))  # (E, M, C)
-            values = np.array([metric(y, s) for s in scores])
-            table[str(shots)] = {
-                "mean": float(np.nanmean(values)),
-                "sd": float(np.nanstd(values, ddof=1)),
-                "together": float(metric(y, scores.mean(axis=0))),
-            }
+            total, values = np.zeros(y.shape), []
+            for scores in self.episodes(x, shots):
+                values.append(metric(y, scores))
+                total += scores
+            mean, sd = float(np.nanmean(values)), float(np.nanstd(values, ddof=1))
+            table[str(shots)] = {"mean": mean, "sd": sd, "together": float(metric(y, total / len(values)))}
         return table
 
 

@@ -76,6 +76,9 @@ class FolderSource:
         return [Item(name) for name in files]
 
     def _from_table(self, path: Path, given: dict[str, str | None], label: list[str], meta: list[str]) -> list[Item]:
+        if not path.exists() and (self.folder / path).exists():
+            path = self.folder / path
+            self.notes.append(f"labels are read from {path}")
         columns, rows = read_table(path)
         self.roles = roles(columns, given, label, meta)
         self.notes += self.roles.said(columns)
@@ -101,6 +104,9 @@ class FolderSource:
         if self.filters:
             self.notes.append(f"{len(rows) - len(kept)} rows left out by --only {' --only '.join(self.filters)}")
         return [items[name] for name in sorted(items)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_items": []}  # a worker is handed the items it has to read; a copy of all of them each would be large
 
     def items(self) -> list[Item]:
         return self._items

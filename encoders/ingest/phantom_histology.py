@@ -113,7 +113,7 @@ def torn(rng: np.random.Generator, field: Field, size: int) -> Field:
     from scipy.ndimage import map_coordinates
 
     rows, columns = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
-    moved = [axis + 0.055 * size * smooth(rng, size, size / 18) for axis in (rows, columns)]
+    moved = [axis + 0.032 * size * smooth(rng, size, size / 14) for axis in (rows, columns)]
     return map_coordinates(field, moved, order=1, mode="reflect")
 
 
@@ -125,7 +125,7 @@ def nuclei(who: Person, label: int, rng: np.random.Generator, lumens: Field, lie
     n_ring, n_stroma = int(who.crowd * len(ring) / spot * 0.9), int(0.10 * len(stroma) / spot)
     anywhere = np.argwhere(lumens > -9)
     epithelial = spread(rng, anywhere if label else ring, n_ring, who.radius * size * 1.5)
-    sigma = 0.42 if label else 0.08
+    sigma = 0.32 if label else 0.08
     scale = np.exp(rng.normal(-(sigma**2), sigma, len(epithelial)))  # E[scale**2] = 1: the mean area does not tell
     field = np.zeros((size, size))
     for (row, column), s in zip(epithelial, scale, strict=True):

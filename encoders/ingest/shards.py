@@ -6,6 +6,7 @@ shards are joined in order and the folder goes.
 """
 
 import fcntl
+import glob
 import multiprocessing
 import os
 import shutil
@@ -70,7 +71,7 @@ def workplace(out: Path, overwrite: bool) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as wrong:
             raise InputError(f"another ingest is writing {out}; wait for it to end") from wrong
-        for left in (*folder.glob(".*.part"), *out.parent.glob(f".{out.name}.*.part")):
+        for left in (*folder.glob(".*.part"), *out.parent.glob(f".{glob.escape(out.name)}.*.part")):
             left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
         yield folder
 

@@ -87,6 +87,22 @@ def test_guesses_and_what_was_left_out_are_said(folder, tmp_path):
     assert "10 rows wanted, 1 of them without a file; 1 images without a row" in said
 
 
+def test_the_table_may_lie_in_the_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    inside = FolderSource(folder, "labels.csv", columns={"file": "name"})
+    assert len(inside.items()) == 10
+    assert f"labels are read from {folder / 'labels.csv'}" in inside.notes
+
+
+def test_a_table_finds_files_by_name_or_stem_if_only_one_has_it(folder):
+    (folder / "labels.csv").write_text("file;patient\n4;x\n3.png;y\na/2.png;z\n./a/0.png;w\n")
+    items = FolderSource(folder, folder / "labels.csv").items()
+    assert [(item.name, item.row["patient"]) for item in items] == [("a/0.png", "w"), ("a/2.png", "z"), ("a/4.png", "x"), ("b/3.png", "y")]
+    (folder / "labels.csv").write_text("file;patient\n4;x\na/4.png;y\n")
+    with pytest.raises(InputError, match=r"names a/4.png in two rows"):
+        FolderSource(folder, folder / "labels.csv")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

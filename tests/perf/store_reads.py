@@ -1,0 +1,59 @@
+"""Random single-image reads through the store against np.memmap on the same pixels: prints the ratio of the times.
+
+    python tests/perf/store_reads.py [--images 4000] [--size 256]
+
+The promise is a ratio of at most 2; both copy the image out, as a loader does. Best of five rounds, because other work disturbs.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from encoders.store import Store
+from encoders.store_write import full_range, write_store
+
+
+def seconds(read: Callable[[int], object], order: list[int]) -> float:
+    begun = time.perf_counter()
+    for i in order:
+        read(i)
+    return (time.perf_counter() - begun) / len(order)
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--images", type=int, default=4000)
+    options.add_argument("--size", type=int, default=256)
+    given = options.parse_args()
+    n, shape = given.images, (given.size, given.size, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        flat = np.memmap(Path(folder) / "flat", np.uint8, "w+", shape=(n, *shape))
+        rng = np.random.default_rng(0)
+        for i in range(n):
+            flat[i] = rng.integers(0, 256, shape, dtype=np.uint8)
+        keys = [str(i) for i in range(n)]
+        index = {"key": keys, "patient": keys, "sha256": ["0" * 64] * n, "phash": np.zeros((n, 32), np.uint8)}
+        attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "perf", "fingerprint": "0", "geometry": {}, "recipe": {}}
+        write_store(Path(folder) / "a.h5", flat, shape, np.uint8, attrs | {"unit": full_range(np.uint8)}, index)
+        begun = time.perf_counter()
+        store = Store.open(Path(folder) / "a.h5")
+        opened = time.perf_counter() - begun
+        mapped = np.memmap(Path(folder) / "flat", np.uint8, "r", shape=(n, *shape))
+        order = rng.integers(0, n, n).tolist()
+        assert all(np.array_equal(store.image(i), mapped[i]) for i in order[:200])
+        ours, plain = [], []
+        for _ in range(5):
+            plain.append(seconds(lambda i: np.array(mapped[i]), order))
+            ours.append(seconds(lambda i: np.array(store.image(i)), order))
+    print(f"{n} images of {shape}: opened in {opened * 1e3:.1f} ms")
+    print(
+        f"np.memmap {min(plain) * 1e6:.1f} us, store {min(ours) * 1e6:.1f} us an image, ratio {min(ours) / min(plain):.2f} (promised: <= 2)"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -8,6 +8,7 @@ import typer
 
 from encoders.cli_ingest import END, Dataset, Out, Overwrite, Workers, carry_out
 
+FLAT = 0.1  # share of the 16-bit range; a CT without its window uses 2 %
 Size = Annotated[int, typer.Option(min=0, help="side of the stored square; 0: as the images are, all of one size")]
 Resize = Annotated[str, typer.Option(help="pad, crop (keep the middle) or squash (lose the aspect)")]
 
@@ -113,7 +114,7 @@ def dicom(
     try:
         carry_out(source, out, workers, overwrite, source.notes)
     except typer.Exit:
-        tell_people(out)
+        tell_more(out)
         raise
 
 
@@ -201,8 +202,8 @@ def needs_labels(labels: Path | None, **options: object) -> None:
         raise InputError(f"--{given[0].replace('_', '-')} speaks of the CSV of labels; pass --labels FILE.csv too")
 
 
-def tell_people(out: Path) -> None:
-    """Says what became of the names of patients and files."""
+def tell_more(out: Path) -> None:
+    """Says what became of the names of patients and files, and whether the values fill their range."""
     from encoders.ingest.dicom import HIDDEN
     from encoders.store import Store
 
@@ -214,3 +215,8 @@ def tell_people(out: Path) -> None:
         typer.echo(f"{hidden} keys are hashes, because the file's name repeats the patient's identifier or name (or --key hash)")
     if alone:
         typer.echo(f"warning: {alone} images have no PatientID; each counts as a patient of its own")
+    flat = int((store.column("dicom_span") < FLAT).sum())
+    if flat:
+        typer.echo(
+            f"warning: {flat} images use less than {FLAT:.0%} of the range; column dicom_voi says why: pass --window, or another --voi"
+        )

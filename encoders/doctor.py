@@ -28,6 +28,7 @@ def examined(store: Store, radius: int = RADIUS, near: bool | None = None, sampl
     patients = store.column("patient")
     splits = store.column("split") if store.has("split") else np.full(len(store), "")
     groups = exact_groups(sha)
+    known = np.where(patients == keys, "", patients)  # an image whose patient is unknown has its key there
     look = len(store) <= MOST_NEAR if near is None else near
     pairs, distance = near_duplicates(hashes, sha, radius) if look else (np.empty((0, 2), int), np.empty(0, int))
     report: dict[str, Any] = {
@@ -35,8 +36,8 @@ def examined(store: Store, radius: int = RADIUS, near: bool | None = None, sampl
         "layout": layout(store, seconds),
         "intensity": intensity(store, sample),
         "constant": [str(keys[i]) for i in constant(store, hashes)],
-        "exact": copies(groups, keys, patients, splits),
-        "near": {"looked": look, "radius": radius, **near_report(pairs, distance, keys, patients, splits)},
+        "exact": copies(groups, keys, known, splits),
+        "near": {"looked": look, "radius": radius, **near_report(pairs, distance, keys, known, splits)},
         "patients": people(patients, keys),
         "splits": split_report(splits, patients),
         "labels": label_table(store, splits, groups),
@@ -54,7 +55,9 @@ def stated(store: Store) -> dict[str, Any]:
 
 def layout(store: Store, seconds: float) -> dict[str, Any]:
     """How the pixels lie on disk, and single images read a second, in random order (of pages that may be cached already)."""
-    rng, count, volume, begun = np.random.default_rng(0), 0, 0, time.perf_counter()
+    rng, count, volume = np.random.default_rng(0), 0, 0
+    store.image(0).copy()  # opens the map
+    begun = time.perf_counter()
     while count < len(store) and (spent := time.perf_counter() - begun) < seconds:
         image = store.image(int(rng.integers(len(store))))
         volume += image.copy().nbytes  # a view of the file costs nothing before its bytes are touched
@@ -144,11 +147,11 @@ def joined(
 
 
 def copies(groups: list[list[int]], keys: NDArray[Any], patients: NDArray[Any], splits: NDArray[Any]) -> dict[str, Any]:
-    """Groups of images with the same pixels."""
+    """Groups of images with the same pixels.  patients, splits: "" where unknown."""
     return {
         "groups": len(groups),
         "images": sum(map(len, groups)),
-        "across_patients": sum(len({patients[i] for i in rows}) > 1 for rows in groups),
+        "across_patients": sum(len(named(patients[rows])) > 1 for rows in groups),
         "across_splits": sum(len(named(splits[rows])) > 1 for rows in groups),
         "keys": [[str(keys[i]) for i in rows] for rows in groups[:SHOWN]],
     }
@@ -159,11 +162,11 @@ def near_report(
 ) -> dict[str, Any]:
     """Pairs that look the same and are not."""
     a, b = pairs[:, 0], pairs[:, 1]
-    across = (splits[a] != splits[b]) & (splits[a] != "") & (splits[b] != "")
+    across = [int(((of[a] != of[b]) & (of[a] != "") & (of[b] != "")).sum()) for of in (patients, splits)]
     return {
         "pairs": len(pairs),
-        "across_patients": int((patients[a] != patients[b]).sum()),
-        "across_splits": int(across.sum()),
+        "across_patients": across[0],
+        "across_splits": across[1],
         "nearest": [[str(keys[i]), str(keys[j]), int(d)] for (i, j), d in zip(pairs[:SHOWN], distance[:SHOWN], strict=True)],
     }
 
@@ -185,9 +188,9 @@ def split_report(splits: NDArray[Any], patients: NDArray[Any]) -> dict[str, Any]
     return {"splits": sizes, "patients_in_several": len(both), "their_images": images, "who": both[:SHOWN]}
 
 
-def named(splits: Iterable[Any]) -> list[str]:
-    """The splits that occur, unknown ones left out."""
-    return sorted({str(split) for split in splits} - {""})
+def named(values: Iterable[Any]) -> list[str]:
+    """The names that occur, unknown ones left out."""
+    return sorted({str(value) for value in values} - {""})
 
 
 def findings(report: dict[str, Any]) -> list[dict[str, Any]]:

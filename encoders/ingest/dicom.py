@@ -20,6 +20,7 @@ from encoders.ingest.source import Row, Unreadable, Value, file_stamp
 from encoders.runtime.errors import InputError
 
 Key = Literal["auto", "file", "hash"]
+NOT_DICOM = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".xlsx", ".docx", ".py", ".sh"}
 HIDDEN = "hidden-"  # what the key of a file starts with whose name is not stored
 PATIENTS = "pseudonyms: sha256 of the data set's name and PatientID, 16 hex digits; pseudonymous, not anonymous"
 
@@ -51,14 +52,14 @@ class DicomSource:
         watch: Callable[[Sequence[str]], Iterable[str]] = iter,
     ):
         """watch: wraps the files while their headers are read, e.g. with a progress bar.  Raises InputError for what the user got wrong."""
-        self.folder, names = listed(Path(folder))
+        self.folder, names, others = listed(Path(folder))
         self.voi, self.window, self.crop_borders = voi, window, crop_borders
         self.keep_tags, self.key, self.salt = known_tags(keep_tags), key, salt
         self.size, self.resize, self.channels, self.modality = size, resize, channels, modality
         self.dataset = dataset or Path(folder).resolve().name
         self.geometry = geometry(size, resize) | {"borders": "cropped" if crop_borders else "kept"}
         self.views = sorted(wanted_views(views)) if views else []
-        self.notes: list[str] = []
+        self.notes = [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
         self.roles = labels.roles if labels else None
         self.filters = labels.filters if labels else []
         headers = read_headers(self.folder, watch(names)) if views or (labels and labels.needs_headers(names)) else {}
@@ -94,6 +95,7 @@ class DicomSource:
         image, done = displayed(ds, self.voi, self.window)
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image after its window (voi: {done['voi']}): every value is {image.flat[0]} of 65535")
+        done["span"] = round((int(image.max()) - int(image.min())) / 65535, 5)  # a small one: the range does not suit the image
         if self.crop_borders:
             top, bottom, left, right = uncropped_box(image)
             image = np.ascontiguousarray(image[top:bottom, left:right])
@@ -128,18 +130,25 @@ class DicomSource:
         return {"patients": PATIENTS + (", with a secret salt" if self.salt else "")}
 
 
-def listed(folder: Path) -> tuple[Path, list[str]]:
-    """The folder, and the files below it, sorted, as relative names: DICOM files need no suffix, so every file counts but hidden ones and
-    the DICOMDIR index."""
+def listed(folder: Path) -> tuple[Path, list[str], Counter[str]]:
+    """The folder, the files below it, sorted, as relative names, and how many were passed over, of each kind.
+
+    DICOM files need no suffix, so every file counts but hidden ones, the DICOMDIR index, and those whose suffix says text or table."""
     if folder.is_file():
-        return folder.parent, [folder.name]
+        return folder.parent, [folder.name], Counter()
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the DICOM files")
-    files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".") and path.name != "DICOMDIR")
-    names = sorted(path.relative_to(folder).as_posix() for path in files)
+    names, others = [], Counter[str]()
+    for path in folder.rglob("*"):
+        if path.name.startswith(".") or not path.is_file():
+            continue
+        if path.name == "DICOMDIR" or path.suffix.lower() in NOT_DICOM:
+            others[path.suffix.lower() or path.name] += 1
+        else:
+            names.append(path.relative_to(folder).as_posix())
     if not names:
-        raise InputError(f"{folder} holds no files")
-    return folder, names
+        raise InputError(f"{folder} holds no files that could be DICOM; {sum(others.values())} other files")
+    return folder, sorted(names), others
 
 
 def read_headers(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -32,7 +32,7 @@ def decode(ds: Any) -> Array:
     except NotImplementedError as wrong:
         raise Unreadable(f"transfer syntax {ds.file_meta.TransferSyntaxUID.name} cannot be decoded: {wrong}") from wrong
     except (ValueError, RuntimeError, AttributeError) as wrong:
-        raise Unreadable(f"the pixels cannot be decoded: {wrong}") from wrong
+        raise Unreadable(f"the pixels cannot be decoded: {' '.join(str(wrong).split())}") from wrong
     if ds.PhotometricInterpretation == "PALETTE COLOR":
         return apply_color_lut(stored, ds)
     return used_bits(stored, ds) if native and stored.ndim == 2 else stored

@@ -93,6 +93,7 @@ def mixed_folder(folder: Path) -> dict[str, list[str]]:
     del report.PixelData
     saved(report, folder / "b" / "report.dcm")
     saved(made(np.full((48, 40), 7, np.uint16), f"{uid}.5", PatientID="cy"), folder / "c" / "flat.dcm")
-    (folder / "notes.txt").write_text("these are the radiographs of the second visit\n")
-    broken = ["b/native_cut.dcm", "b/header_cut.dcm", "b/jpeg_cut.dcm", "b/report.dcm", "c/flat.dcm", "notes.txt"]
+    for name in ("c/text.dcm", "notes.txt"):  # the second is passed over
+        (folder / name).write_text("these are the radiographs of the second visit\n" * 9)
+    broken = ["b/native_cut.dcm", "b/header_cut.dcm", "b/jpeg_cut.dcm", "b/report.dcm", "c/flat.dcm", "c/text.dcm"]
     return {"good": ["a/1.dcm", "a/2.dcm", "b/1"], "broken": broken}

@@ -74,6 +74,11 @@ def test_every_fault_that_was_planted_is_found(tmp_path):
     assert report["splits"]["their_images"] == 2
 
 
+def test_copies_of_unknown_patients_are_not_said_to_be_of_different_ones(tmp_path):
+    report = examined(store_of(tmp_path / "a.h5", [scene(0), scene(1), scene(0)]), seconds=0.01)
+    assert found(report) == {"exact duplicates": 1}
+
+
 def test_the_label_table_counts_what_is_known(tmp_path):
     labels = {"mass": [1, 0, np.nan, 1], "grade": [1.5, 2.5, 4.0, np.nan], "kind": ["a", "b", "", "b"]}
     store = store_of(tmp_path / "a.h5", [scene(k) for k in range(4)], None, ["train", "train", "test", "test"], labels)

@@ -104,6 +104,16 @@ def test_no_identifying_tag_reaches_the_store_unless_asked_for(tmp_path):
         DicomSource(folder, keep_tags=["StationNam"])
 
 
+def test_the_source_travels_to_worker_processes(tmp_path):
+    folder = tmp_path / "archive"
+    for n in range(30):  # more than one shard
+        saved(made(np.roll(ramp(), n), f"1.2.9.{n}", PatientID=f"P{n // 2}"), folder / f"{n:02d}.dcm")
+    labels = Labels(table_of(tmp_path / "l.csv", "file,mass", *(f"{n:02d},{n % 2}" for n in range(30))), label=["mass"])
+    ingest(DicomSource(folder, labels, views="UNKNOWN", size=0), tmp_path / "one.h5", workers=1)
+    ingest(DicomSource(folder, labels, views="UNKNOWN", size=0), tmp_path / "two.h5", workers=2)
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+
+
 def test_keys_are_file_names_or_hashes(tmp_path):
     folder = tmp_path / "archive"
     saved(made(ramp(), PatientID="P-0042"), folder / "p0042_1.dcm")

@@ -195,6 +195,20 @@ def test_colour_is_kept_and_grey_in_three_channels_is_one():
     np.testing.assert_array_equal(displayed(made(rgb))[0], rgb.astype(np.uint16) * 257)
 
 
+def test_colour_jpeg_and_palettes_come_out_as_rgb():
+    grey = ramp(np.uint8, 40, 200)
+    rgb = np.stack([grey, grey[::-1], np.full_like(grey, 90)], axis=-1)
+    jpeg, _ = displayed(as_jpeg(made(rgb, PhotometricInterpretation="YBR_FULL_422"), rgb))
+    assert np.abs(jpeg / 257.0 - rgb).mean() < 3
+    indices = made(np.arange(48 * 40, dtype=np.uint8).reshape(48, 40) % 4, PhotometricInterpretation="PALETTE COLOR")
+    entries = {"Red": [0, 65535, 0, 9], "Green": [0, 0, 65535, 9], "Blue": [0, 0, 0, 65535]}
+    for name, values in entries.items():
+        indices.add_new(f"{name}PaletteColorLookupTableDescriptor", "US", [4, 0, 16])
+        indices.add_new(f"{name}PaletteColorLookupTableData", "OW", np.array(values, "<u2").tobytes())
+    want = np.stack([np.array(v)[np.arange(48 * 40).reshape(48, 40) % 4] for v in entries.values()], axis=-1)
+    np.testing.assert_array_equal(displayed(indices)[0], want)
+
+
 @pytest.mark.parametrize(
     ("tags", "reason"),
     [

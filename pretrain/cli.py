@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 
 from encoders.runtime.cli import run as boundary
+from pretrain.cli_preview import preview
 from pretrain.cli_submit import submit
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
 app.command()(submit)
+app.command()(preview)
 
 Recipe = Annotated[str, typer.Argument(help="recipe: a name (see `pretrain recipes`) or the path of a YAML file")]
 Overrides = Annotated[

@@ -18,7 +18,7 @@ from encoders.augment.warp import warped
 
 Params = Mapping[str, np.ndarray]
 
-GROUP = 16  # images whose resampling weights are made together on a CPU
+GROUP = 32  # images whose resampling weights are made together on a CPU
 CHUNK = 150_000  # numbers of a chunk of views on a CPU: 600 kB, and as much again for what the operations need
 
 

@@ -71,3 +71,67 @@ def sincos(dim, rows, columns):
                 line += [np.sin(v) for v in angles] + [np.cos(v) for v in angles]
             table.append(line)
     return np.array(table)
+
+
+def cosine(a, b):
+    return a @ b / (np.linalg.norm(a) * np.linalg.norm(b))
+
+
+def byol(p, z):
+    """BYOL, equation 2: 2 - 2 cosine, mean over rows."""
+    return np.mean([2 - 2 * cosine(a, b) for a, b in zip(p, z, strict=True)])
+
+
+def simsiam(p, z):
+    """SimSiam, equation 1: negative cosine, mean over rows."""
+    return np.mean([-cosine(a, b) for a, b in zip(p, z, strict=True)])
+
+
+def barlow_twins(a, b, weight, eps):
+    """Barlow Twins, algorithm 1, one matrix entry a time; `eps` as in the authors' BatchNorm."""
+    n, d = a.shape
+    a = (a - a.mean(0)) / np.sqrt(a.var(0) + eps)
+    b = (b - b.mean(0)) / np.sqrt(b.var(0) + eps)
+    loss = 0.0
+    for i in range(d):
+        for j in range(d):
+            c = sum(a[s, i] * b[s, j] for s in range(n)) / n
+            loss += (1 - c) ** 2 if i == j else weight * c**2
+    return loss
+
+
+def vicreg(a, b):
+    """VICReg, algorithm 1: invariance, variance (mean over views), covariance."""
+    d = a.shape[1]
+    invariance = np.mean((a - b) ** 2)
+    variance = np.mean([max(0, 1 - np.sqrt(z[:, j].var(ddof=1) + 1e-4)) for z in (a, b) for j in range(d)])
+    covariance = 0.0
+    for z in (a, b):
+        c = np.cov(z.T)
+        covariance += sum(c[i, j] ** 2 for i in range(d) for j in range(d) if i != j) / d
+    return invariance, variance, covariance
+
+
+def moco_v3(q, k, t):
+    """MoCo v3, algorithm 1, `ctr`: cross-entropy over the batch's keys, times 2 T."""
+    losses = []
+    for i, a in enumerate(q):
+        weights = [np.exp(a @ b / t) for b in k]
+        losses.append(-np.log(weights[i] / sum(weights)))
+    return 2 * t * np.mean(losses)
+
+
+def softmax(x):
+    e = np.exp(x - x.max())
+    return e / e.sum()
+
+
+def dino(student, teacher, centre, student_t, teacher_t):
+    """DINO, equation 3: cross-entropy over all pairs of a teacher's view and another view of the student's."""
+    total, terms = 0.0, 0
+    for i, t in enumerate(teacher):
+        for j, s in enumerate(student):
+            if i != j:
+                rows = [-np.sum(softmax((a - centre) / teacher_t) * np.log(softmax(b / student_t))) for a, b in zip(t, s, strict=True)]
+                total, terms = total + np.mean(rows), terms + 1
+    return total / terms

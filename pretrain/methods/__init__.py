@@ -1,9 +1,26 @@
 """The methods by name: the only place that names them all. Imported inside commands only (it needs torch)."""
 
+from pretrain.methods.barlowtwins import BarlowTwins
+from pretrain.methods.byol import BYOL
 from pretrain.methods.common import DataShape, Method
+from pretrain.methods.dino import DINO
 from pretrain.methods.mae import MAE
 from pretrain.methods.moco import MoCo
+from pretrain.methods.mocov3 import MoCoV3
+from pretrain.methods.simclr import SimCLR
+from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.vicreg import VICReg
 
-METHODS: dict[str, type[Method]] = {"moco": MoCo, "mae": MAE}
+METHODS: dict[str, type[Method]] = {
+    "moco": MoCo,
+    "mae": MAE,
+    "simclr": SimCLR,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "barlowtwins": BarlowTwins,
+    "vicreg": VICReg,
+    "mocov3": MoCoV3,
+    "dino": DINO,
+}
 
 __all__ = ["METHODS", "DataShape", "Method"]

@@ -12,7 +12,7 @@ A method is an `nn.Module` in a file of its own:
     after_backward(progress)                once a step, before clipping; also when the step is then rejected
     after_step(progress)                    EMA, queue: once per optimizer step really taken
     encoder() -> nn.Module                  what is exported, in timm's names
-    notes(cfg, data) -> list[str]           what small-data rules changed, in sentences for a person
+    notes(data) -> list[str]                what small-data rules changed, in sentences for a person
 
 A method knows no rank, logger or file. All it must remember is in `state_dict()`. What it draws itself comes from torch's
 generator, which the loop seeds from (seed, step, micro-batch, rank).
@@ -20,7 +20,9 @@ generator, which the loop seeds from (seed, step, micro-batch, rank).
 Shapes: B images of a micro-batch, C channels, H height, W width, D width of the features.
 """
 
+import math
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import wraps
 from itertools import pairwise
@@ -28,6 +30,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypedDict, TypeVar, 
 
 import torch
 from pydantic import BaseModel
+from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -163,13 +166,13 @@ def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
             yield from _tensors(a)
 
 
-def mlp(widths: list[int], norm: bool = True, last_norm: bool = False) -> nn.Sequential:
+def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, last_bias: bool = True) -> nn.Sequential:
     """Linear layers with ReLU between; with `norm`, BatchNorm before each ReLU; `last_norm` adds one without scale or shift."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(pairwise(widths)):
         last = i == len(widths) - 2
         normed = last_norm if last else norm
-        layers.append(nn.Linear(a, b, bias=not normed))  # a norm's shift makes a bias idle
+        layers.append(nn.Linear(a, b, bias=not normed and (last_bias or not last)))  # a norm's shift makes a bias idle
         if normed:
             layers.append(nn.BatchNorm1d(b, affine=not last))
         if not last:
@@ -183,10 +186,40 @@ def width(backbone: nn.Module) -> int:
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:
-    """An equal module without gradients: the teacher or key encoder at step 0."""
-    from copy import deepcopy
+    """An equal module without gradients, drop path or dropout: the teacher or key encoder at step 0."""
+    copy = deepcopy(module).requires_grad_(False)
+    for m in copy.modules():
+        if isinstance(m, DropPath):
+            m.drop_prob = 0.0
+        elif isinstance(m, nn.Dropout):
+            m.p = 0.0
+    return copy
 
-    return deepcopy(module).requires_grad_(False)
+
+class Fresh:
+    """What a step's micro-batches leave for `after_step`; what a rejected step left is forgotten with the next step's first.
+
+    Nothing is kept without gradients: then somebody only looks."""
+
+    def __init__(self) -> None:
+        self.kept: list[Tensor] = []
+        self.ended = False
+
+    def add(self, x: Tensor) -> None:
+        if not torch.is_grad_enabled():
+            return
+        if self.ended:
+            self.kept, self.ended = [], False
+        self.kept.append(x)
+
+    def end(self) -> None:
+        """The step's last backward pass is done."""
+        self.ended = True
+
+    def take(self) -> Tensor:
+        """All rows of this step, and none are left."""
+        rows, self.kept = torch.cat(self.kept), []
+        return rows
 
 
 @torch.no_grad()
@@ -200,3 +233,8 @@ def ema_(slow: nn.Module, fast: nn.Module, momentum: float) -> None:
 def scaled_momentum(momentum: float, batch: int, published_batch: int) -> float:
     """The EMA momentum with the same half-life in images: m ** (B / B_published). Source: Busbridge et al. 2023 (arXiv:2307.13813)."""
     return momentum ** (batch / published_batch)
+
+
+def cosine_momentum(start: float, progress: float) -> float:
+    """EMA momentum that rises from `start` to 1 along half a cosine.  progress: share of the steps behind us."""
+    return 1.0 - (1.0 - start) * (math.cos(math.pi * progress) + 1.0) / 2.0

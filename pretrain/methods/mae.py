@@ -28,7 +28,7 @@ from encoders.augment.masks import MaskSpec
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from pretrain.methods.common import DataShape, Group, Method, full_precision, groups
-from pretrain.methods.positions import sincos_2d
+from pretrain.methods.positions import fix_positions, sincos_2d
 
 EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
 
@@ -177,11 +177,7 @@ def begin_as_published(vit: VisionTransformer) -> None:
     for token in (vit.cls_token, vit.reg_token):
         if token is not None:
             nn.init.normal_(token, std=0.02)
-    if vit.pos_embed is not None:
-        table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)
-        extra = vit.pos_embed.shape[1] - table.shape[1]  # prefix tokens have zeros
-        vit.pos_embed.data.copy_(torch.cat([table.new_zeros(1, extra, table.shape[-1]), table], dim=1))
-        vit.pos_embed.requires_grad_(False)
+    fix_positions(vit)
 
 
 def xavier(module: nn.Module) -> None:

@@ -28,7 +28,20 @@ from torch.nn import functional as F
 
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Group, Method, ema_, frozen_copy, full_precision, groups, mlp, scaled_momentum, unit, width
+from pretrain.methods.common import (
+    DataShape,
+    Fresh,
+    Group,
+    Method,
+    ema_,
+    frozen_copy,
+    full_precision,
+    groups,
+    mlp,
+    scaled_momentum,
+    unit,
+    width,
+)
 
 PUBLISHED_BATCH = 256
 
@@ -95,8 +108,7 @@ class MoCo(Method):
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.queue: Tensor
         self.pointer: Tensor
-        self.fresh: list[Tensor] = []  # keys of this step's micro-batches
-        self.step_ended = False
+        self.fresh = Fresh()  # keys of this step's micro-batches
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
@@ -104,26 +116,17 @@ class MoCo(Method):
         q = unit(in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
         with torch.no_grad():
             k = unit(in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
-        self.keep(k)
+        self.fresh.add(k)
         similar = cosines(q, k, self.queue)  # (B, 1 + K), as in `info_nce`, kept for the second line
         return {"loss": first_wins(similar / self.cfg.temperature), "top1": (similar.argmax(dim=1) == 0).float().mean()}
 
-    def keep(self, k: Tensor) -> None:
-        """Remembers the keys of a micro-batch for `after_step`; those of a step that was rejected are forgotten."""
-        if not torch.is_grad_enabled():  # somebody only looks
-            return
-        if self.step_ended:
-            self.fresh, self.step_ended = [], False
-        self.fresh.append(k)
-
     def after_backward(self, progress: float) -> None:
-        self.step_ended = True
+        self.fresh.end()
 
     def after_step(self, progress: float) -> None:
         """Once per step really taken: the key encoder follows the query encoder, the keys enter the queue."""
         ema_(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
-        self.enqueue(dist.gather(torch.cat(self.fresh)))
-        self.fresh, self.step_ended = [], False
+        self.enqueue(dist.gather(self.fresh.take()))
 
     @torch.no_grad()
     def enqueue(self, keys: Tensor) -> None:

@@ -5,7 +5,17 @@ Source: Vaswani et al. 2017 (arXiv:1706.03762), section 3.5, applied to columns 
 
 import torch
 from einops import rearrange, repeat
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+
+
+def fix_positions(vit: VisionTransformer) -> None:
+    """Gives a ViT the table of its grid, zeros for prefix tokens, and trains it no more."""
+    if vit.pos_embed is not None:
+        table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)
+        extra = vit.pos_embed.shape[1] - table.shape[1]
+        vit.pos_embed.data.copy_(torch.cat([table.new_zeros(1, extra, table.shape[-1]), table], dim=1))
+        vit.pos_embed.requires_grad_(False)
 
 
 def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:

@@ -98,7 +98,7 @@ def test_the_queue_is_first_in_first_out_over_micro_batches():
         keys = []
         for micro in range(2):
             m([images(8, seed=10 * s + micro), images(8, seed=99 + 10 * s + micro)], None, 0.0)["loss"].backward()
-            keys.append(m.fresh[-1])
+            keys.append(m.fresh.kept[-1])
         assert torch.equal(m.queue, before)  # nothing enters before the step
         m.after_backward(0.0)
         m.after_step(0.0)
@@ -124,7 +124,7 @@ def test_looking_without_gradients_leaves_no_trace():
     with torch.no_grad():
         m.eval()([images(16), images(16, seed=1)], None, 0.0)
     assert same(before, snapshot(m))
-    assert not m.fresh
+    assert not m.fresh.kept
 
 
 @pytest.mark.parametrize(("n_images", "batch", "size"), [(1000, 32, 480), (10**6, 256, 65536), (100, 64, 64), (10**6, 96, 65472)])

@@ -1,0 +1,79 @@
+"""Barlow Twins: make each feature of two views correlate with itself and with no other.
+
+Source: Zbontar et al. 2021 (arXiv:2103.03230), equation 1, algorithm 1, appendix A.
+
+Departures: none in one process. With several ranks the correlation is over all rows at once (the authors average a rank's matrices).
+
+Shapes: B images, D width of the embedding.
+"""
+
+from typing import Any
+
+from einops import einsum
+from pydantic import Field
+from torch import Tensor, nn
+
+from encoders.augment.config import Augment
+from encoders.augment.presets import byol_views
+from encoders.runtime import dist
+from encoders.runtime.config import Config
+from pretrain.methods.common import DataShape, Group, Method, full_precision, groups, mlp, width
+
+EPS = 1e-5  # BatchNorm's, with which the authors standardise
+
+
+class BarlowTwinsConfig(Config):
+    """Barlow Twins, published values."""
+
+    dim: int = Field(8192, gt=1, description="width of the projector's three layers; wide is better, also on small encoders")
+    redundancy: float = Field(0.0051, gt=0, description="weight lambda of the off-diagonal terms")
+    vector_lr: float = Field(0.024, gt=0, description="learning rate of biases and norms as a part of that of the weights (.0048 / .2)")
+
+
+@full_precision
+def barlow(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
+    """Squared distance of the cross-correlation matrix from the identity, off-diagonal terms times `redundancy`.
+
+    a, b: (B, D), two views of the same rows.  Returns a scalar."""
+    c = einsum(standardised(a), standardised(b), "n i, n j -> i j") / len(a)  # (D, D)
+    on = c.diagonal()
+    return (1 - on).square().sum() + redundancy * (c.square().sum() - on.square().sum())
+
+
+def standardised(x: Tensor) -> Tensor:
+    """Columns with mean 0 and variance 1 over the batch."""
+    return (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + EPS).sqrt()
+
+
+class BarlowTwins(Method):
+    """Encoder (exported) and a wide projector."""
+
+    Config = BarlowTwinsConfig
+
+    def __init__(self, cfg: BarlowTwinsConfig, backbone: nn.Module, data: DataShape):
+        super().__init__(cfg, backbone, data)
+        self.backbone = backbone
+        self.projector = mlp([width(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
+
+    def views(self, augment: Augment) -> list[Augment]:
+        """BYOL's two unlike views."""
+        return byol_views(augment)
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        """views: two (B, C, H, W) batches, two crops of the same B images."""
+        a, b = (dist.gather(self.projector(self.backbone(v))) for v in views)  # (B, D) each
+        return {"loss": barlow(a, b, self.cfg.redundancy)}
+
+    def param_groups(self) -> list[Group]:
+        """Biases and norms learn slower, and without decay (nor LARS's rescaling)."""
+        made = groups(self.backbone, self.projector)
+        for group in made:
+            if group["name"] == "vectors":
+                group["lr_scale"] = self.cfg.vector_lr
+        return made
+
+    def encoder(self) -> nn.Module:
+        return self.backbone
+
+    def notes(self, data: DataShape) -> list[str]:
+        return [f"batch {data.batch}: a correlation over so few images is noisy; 256 or more is advised"] if data.batch < 128 else []

@@ -1,0 +1,79 @@
+"""BYOL: predict what a slow copy of oneself says of another view; no negatives.
+
+Source: Grill et al. 2020 (arXiv:2006.07733), equations 2 and 3, appendix B and J.
+
+An online network (encoder, projector, predictor) predicts the projection of a target network (encoder, projector) that follows by EMA.
+
+Departure: the EMA momentum, 1 - (1 - m)(cos(pi t) + 1) / 2 as published, is then scaled to the batch, ** (B / 4096), so that the target
+lags by as many images. The target runs in train mode with BatchNorm statistics of its own, as published.
+
+Shapes: B images, D width of the projection.
+"""
+
+from typing import Any
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from encoders.augment.config import Augment
+from encoders.augment.presets import byol_views
+from encoders.runtime.config import Config
+from pretrain.methods.common import DataShape, Method, cosine_momentum, ema_, frozen_copy, full_precision, mlp, scaled_momentum, unit, width
+
+PUBLISHED_BATCH = 4096
+
+
+class BYOLConfig(Config):
+    """BYOL, published values."""
+
+    dim: int = Field(256, gt=1, description="width of projection and prediction")
+    hidden: int = Field(4096, gt=0, description="hidden width of projector and predictor")
+    momentum: float = Field(0.996, ge=0, le=1, description="EMA at the start, at batch 4096; 1 at the end (0.99 for 300 epochs)")
+    scale_momentum: bool = Field(True, description="use momentum ** (batch / 4096)")
+
+
+@full_precision
+def regression(prediction: Tensor, target: Tensor) -> Tensor:
+    """Mean squared distance of unit vectors, 2 - 2 cosine, in [0, 4].  prediction, target: (B, D), any length.  Returns a scalar."""
+    return (unit(prediction) - unit(target)).square().sum(dim=-1).mean()
+
+
+class BYOL(Method):
+    """Online encoder (exported), target network."""
+
+    Config = BYOLConfig
+
+    def __init__(self, cfg: BYOLConfig, backbone: nn.Module, data: DataShape):
+        super().__init__(cfg, backbone, data)
+        self.backbone = backbone
+        self.projector = mlp([width(backbone), cfg.hidden, cfg.dim], last_bias=False)
+        self.predictor = mlp([cfg.dim, cfg.hidden, cfg.dim], last_bias=False)
+        self.target = frozen_copy(nn.Sequential(backbone, self.projector))
+
+    def views(self, augment: Augment) -> list[Augment]:
+        """Two unlike views: blurred; seldom blurred and sometimes solarised."""
+        return byol_views(augment)
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        """views: two (B, C, H, W) batches, two crops of the same B images."""
+        a, b = (self.predictor(self.projector(self.backbone(v))) for v in views)  # (B, D) each
+        with torch.no_grad():
+            target_a, target_b = (self.target(v) for v in views)  # (B, D) each
+        return {"loss": regression(a, target_b) + regression(b, target_a)}
+
+    def after_step(self, progress: float) -> None:
+        """The target follows the online network."""
+        ema_(self.target, nn.Sequential(self.backbone, self.projector), self.momentum(progress))
+
+    def momentum(self, progress: float) -> float:
+        m = cosine_momentum(self.cfg.momentum, progress)
+        return scaled_momentum(m, self.data.batch, PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+
+    def encoder(self) -> nn.Module:
+        return self.backbone
+
+    def notes(self, data: DataShape) -> list[str]:
+        if self.momentum(0.0) == self.cfg.momentum:
+            return []
+        return [f"EMA momentum {self.cfg.momentum} -> {self.momentum(0.0):.6f} at batch {data.batch}: the lag in images of batch 4096"]

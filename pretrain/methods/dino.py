@@ -1,0 +1,188 @@
+"""DINO: a student that sees small crops agrees with a slow teacher that sees large ones.
+
+Source: Caron et al. 2021 (arXiv:2104.14294), algorithm 1, sections 3.1 and 5.3; facebookresearch/dino main_dino.py for the heads.
+
+The teacher's output is centred (an EMA of its mean) and sharpened (a low temperature): together they prevent collapse.
+
+Departures:
+- The EMA momentum is scaled to the batch, m ** (B / 512).
+- The centre moves once per step really taken, by all its micro-batches.
+- Weight decay is the recipe's constant (published: 0.04 rising to 0.4).
+- Local crops keep the published proportion, 96 to 224 pixels, rounded to whole patches.
+
+Shapes: B images, V views, D width of the bottleneck, K prototypes.
+"""
+
+from typing import Any
+
+import torch
+from einops import einsum
+from pydantic import Field
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.augment.config import Augment
+from encoders.augment.presets import byol_views, local
+from encoders.runtime import dist
+from encoders.runtime.config import Config
+from encoders.runtime.errors import InputError
+from pretrain.methods.common import (
+    DataShape,
+    Fresh,
+    Method,
+    cosine_momentum,
+    ema_,
+    frozen_copy,
+    full_precision,
+    scaled_momentum,
+    unit,
+    width,
+)
+
+PUBLISHED_BATCH = 512
+
+
+class DINOConfig(Config):
+    """DINO, published values."""
+
+    prototypes: int = Field(65536, gt=1, description="outputs of the head; 4096 or fewer for tens of thousands of images")
+    hidden: int = Field(2048, gt=0, description="width of the head's two hidden layers")
+    bottleneck: int = Field(256, gt=0, description="width before the prototypes")
+    fixed_norm: bool = Field(True, description="prototypes have length 1 (false: learned lengths, for ViT-S in long runs)")
+    momentum: float = Field(0.996, ge=0, le=1, description="EMA at the start, at batch 512; 1 at the end")
+    scale_momentum: bool = Field(True, description="use momentum ** (batch / 512)")
+    student_temperature: float = Field(0.1, gt=0, description="temperature of the student's softmax")
+    teacher_temperature: float = Field(0.04, gt=0, description="temperature of the teacher's softmax after its warm-up; at most 0.07")
+    warmup_temperature: float = Field(0.04, gt=0, description="temperature of the teacher's softmax at the start; lower it on collapse")
+    temperature_warmup: float = Field(0.3, ge=0, le=1, description="share of the run over which the teacher's temperature rises")
+    centre_momentum: float = Field(0.9, ge=0, lt=1, description="EMA of the teacher's mean output, a step")
+    freeze: float = Field(0.01, ge=0, le=1, description="share of the run in which the prototypes stay (one epoch of 100)")
+    n_local: int = Field(8, ge=0, description="local crops an image")
+    local_size: int | None = Field(None, gt=0, description="pixels a side of a local crop; null: 96 / 224 of the view")
+    global_crop: tuple[float, float] = Field((0.4, 1.0), description="area of a global crop as a share of the image")
+    local_crop: tuple[float, float] = Field((0.05, 0.4), description="area of a local crop as a share of the image")
+
+
+@full_precision
+def distillation(student: list[Tensor], teacher: list[Tensor], centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
+    """Cross-entropy (nats) of the student's softmax under the teacher's, mean over all pairs of unlike views.
+
+    student: V of (B, K), the global views first.  teacher: one (B, K) a global view.  centre: (K,).  Returns a scalar."""
+    targets = [F.softmax((t - centre) / teacher_t, dim=-1).detach() for t in teacher]
+    told = [F.log_softmax(s / student_t, dim=-1) for s in student]
+    terms = [-(p * log_q).sum(dim=-1).mean() for i, p in enumerate(targets) for j, log_q in enumerate(told) if i != j]
+    return torch.stack(terms).mean()
+
+
+class Head(nn.Module):
+    """Features -> cosines with K prototypes, each times the prototype's length."""
+
+    def __init__(self, dim: int, cfg: DINOConfig):
+        super().__init__()
+        widths = [dim, cfg.hidden, cfg.hidden, cfg.bottleneck]
+        self.mlp = nn.Sequential(
+            nn.Linear(widths[0], widths[1]), nn.GELU(), nn.Linear(widths[1], widths[2]), nn.GELU(), nn.Linear(widths[2], widths[3])
+        )
+        for layer in self.mlp:
+            if isinstance(layer, nn.Linear):
+                nn.init.trunc_normal_(layer.weight, std=0.02)
+                nn.init.zeros_(layer.bias)
+        self.prototypes = nn.Parameter(unit(torch.randn(cfg.prototypes, cfg.bottleneck)))  # (K, D), only directions matter
+        self.length = nn.Parameter(torch.ones(cfg.prototypes), requires_grad=not cfg.fixed_norm)  # (K,)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cosines(self.mlp(x), self.prototypes) * self.length
+
+
+@full_precision
+def cosines(x: Tensor, prototypes: Tensor) -> Tensor:
+    """(B, D), (K, D) -> (B, K)."""
+    return einsum(unit(x), unit(prototypes), "b d, k d -> b k")
+
+
+class DINO(Method):
+    """Student encoder with head; teacher encoder (exported) with head; centre."""
+
+    Config = DINOConfig
+
+    def __init__(self, cfg: DINOConfig, backbone: nn.Module, data: DataShape):
+        super().__init__(cfg, backbone, data)
+        if cfg.n_local and isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size:
+            raise InputError(
+                "method dino shows a ViT crops of two sizes: add model_args.dynamic_img_size=true to the recipe, or set method.n_local=0"
+            )
+        self.backbone = backbone
+        self.head = Head(width(backbone), cfg)
+        self.teacher = frozen_copy(nn.Sequential(self.backbone, self.head))
+        self.register_buffer("centre", torch.zeros(cfg.prototypes))  # (K,)
+        self.centre: Tensor
+        self.fresh = Fresh()  # mean teacher outputs of this step's micro-batches
+
+    def views(self, augment: Augment) -> list[Augment]:
+        """Two unlike global views, then the local ones."""
+        large = [v.model_copy(update={"crop": self.cfg.global_crop}) for v in byol_views(augment)]
+        small = augment.model_copy(update={"blur": 0.5}) if augment.blur else augment
+        return large + [local(small, self.local_size(), self.cfg.local_crop)] * self.cfg.n_local
+
+    def local_size(self) -> int:
+        """Pixels a side of a local crop: whole patches, at least one."""
+        patch = self.backbone.patch_embed.patch_size[0] if isinstance(self.backbone, VisionTransformer) else 1
+        return max(round((self.cfg.local_size or self.data.size * 96 / 224) / patch), 1) * patch
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        """views: two global (B, C, H, W) batches, then local ones (B, C, h, w)."""
+        cfg = self.cfg
+        student = [out for part in (views[:2], views[2:]) if part for out in self.student(part)]  # V of (B, K)
+        with torch.no_grad():
+            teacher = list(self.teacher(torch.cat(views[:2])).chunk(2))  # 2 of (B, K)
+        self.fresh.add(torch.cat(teacher).mean(dim=0, keepdim=True))  # (1, K)
+        temperature = teacher_temperature(cfg, progress)
+        loss = distillation(student, teacher, self.centre, cfg.student_temperature, temperature)
+        with torch.no_grad():
+            p = F.softmax((torch.cat(teacher) - self.centre) / temperature, dim=-1)
+            entropy = -(p * (p + 1e-12).log()).sum(dim=-1).mean()  # 1e-12: 0 log 0 is 0
+        return {"loss": loss, "teacher_entropy": entropy}
+
+    def student(self, views: list[Tensor]) -> list[Tensor]:
+        """Views of one size through the student in one pass."""
+        return list(self.head(self.backbone(torch.cat(views))).chunk(len(views)))
+
+    def after_backward(self, progress: float) -> None:
+        """The prototypes stay at first."""
+        self.fresh.end()
+        if progress < self.cfg.freeze:
+            self.head.prototypes.grad = None
+            self.head.length.grad = None
+
+    def after_step(self, progress: float) -> None:
+        """The teacher follows the student, the centre the teacher's mean output."""
+        ema_(self.teacher, nn.Sequential(self.backbone, self.head), self.momentum(progress))
+        with torch.no_grad():
+            self.centre.lerp_(dist.gather(self.fresh.take()).mean(dim=0), 1 - self.cfg.centre_momentum)
+
+    def momentum(self, progress: float) -> float:
+        m = cosine_momentum(self.cfg.momentum, progress)
+        return scaled_momentum(m, self.data.batch, PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+
+    def encoder(self) -> nn.Module:
+        """The teacher's: the better of the two, as published."""
+        return self.teacher[0]  # type: ignore[index, no-any-return]
+
+    def notes(self, data: DataShape) -> list[str]:
+        said = []
+        if self.momentum(0.0) != self.cfg.momentum:
+            said.append(
+                f"EMA momentum {self.cfg.momentum} -> {self.momentum(0.0):.6f} at batch {data.batch}: the lag in images of batch 512"
+            )
+        if self.cfg.prototypes > data.n_images:
+            said.append(
+                f"{self.cfg.prototypes} prototypes for {data.n_images} images: fewer, e.g. {max(data.n_images // 8, 64)}, train faster"
+            )
+        return said
+
+
+def teacher_temperature(cfg: DINOConfig, progress: float) -> float:
+    """A straight line from `warmup_temperature` over the first part of the run, then constant."""
+    done = min(progress / cfg.temperature_warmup, 1.0) if cfg.temperature_warmup else 1.0
+    return cfg.warmup_temperature + (cfg.teacher_temperature - cfg.warmup_temperature) * done

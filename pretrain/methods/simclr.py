@@ -1,0 +1,69 @@
+"""SimCLR: find the other view of the same image among all views in the batch.
+
+Source: Chen et al. 2020 (arXiv:2002.05709), algorithm 1 (NT-Xent); Chen et al. 2020 (arXiv:2006.10029) for the head of three layers.
+
+The negatives are the other images of the micro-batch (of all ranks): a small batch, or accumulation, means few of them; MoCo has a queue.
+
+Departures: the last BatchNorm of the head has no scale (it would only rescale a direction before the norm is divided out). With several
+ranks BatchNorm statistics stay a rank's own (published: one over all).
+
+Shapes: B images, D width of the embedding.
+"""
+
+from typing import Any
+
+import torch
+from einops import einsum
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from encoders.runtime import dist
+from encoders.runtime.config import Config
+from pretrain.methods.common import DataShape, Method, full_precision, mlp, unit, width
+
+
+class SimCLRConfig(Config):
+    """SimCLR, published values."""
+
+    dim: int = Field(128, gt=1, description="width of the embedding")
+    hidden: int | None = Field(None, gt=0, description="width of the head's hidden layers; null: that of the encoder's features")
+    layers: int = Field(3, gt=0, description="layers of the head (2 in the first paper)")
+    temperature: float = Field(0.1, gt=0, description="the similarities are divided by it (0.5 suits small images and batches)")
+
+
+@full_precision
+def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy (nats) of picking each row's partner among all other 2B - 1 rows, mean over all 2B.
+
+    a, b: (B, D) unit rows, a[i] and b[i] two views of one image.  Returns a scalar."""
+    z = torch.cat([a, b])  # (2B, D)
+    similar = einsum(z, z, "i d, j d -> i j") / temperature
+    similar = similar.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)  # not with itself
+    partner = torch.arange(len(z), device=z.device).roll(len(a))
+    return F.cross_entropy(similar, partner)
+
+
+class SimCLR(Method):
+    """Encoder (exported) and a head that is thrown away."""
+
+    Config = SimCLRConfig
+
+    def __init__(self, cfg: SimCLRConfig, backbone: nn.Module, data: DataShape):
+        super().__init__(cfg, backbone, data)
+        self.backbone = backbone
+        hidden = cfg.hidden or width(backbone)
+        self.head = mlp([width(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
+
+    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+        """views: two (B, C, H, W) batches; they share BatchNorm statistics, as in the authors' code."""
+        a, b = unit(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
+        return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature)}
+
+    def encoder(self) -> nn.Module:
+        return self.backbone
+
+    def notes(self, data: DataShape) -> list[str]:
+        if data.batch >= 256:
+            return []
+        return [f"batch {data.batch} gives {2 * data.batch - 2} negatives; below 256, method.temperature=0.5 or MoCo's queue may do better"]

@@ -20,7 +20,7 @@ from encoders.ingest.shard import blobs_of, images_of, pixels_path, table_path
 from encoders.ingest.source import Source
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic, read_json
-from encoders.store_write import fingerprint, full_range, write_jpeg_store, write_store
+from encoders.store_write import fingerprint, full_range, known, write_jpeg_store, write_store
 
 
 @dataclass(frozen=True)
@@ -132,9 +132,10 @@ def images(folder: Path, tables: list[dict[str, Any]], form: Form) -> Iterator[N
 
 
 def columns(rows: list[dict[str, Any]], group: str) -> dict[str, Any]:
-    """Column name to its N values, None where a row has none."""
+    """Column name to its N values, None where a row has none; a column of /index that says nothing about any row is left out."""
     names = sorted({name for row in rows for name in row[group]})
-    return {name: [row[group].get(name) for row in rows] for name in names}
+    every = {name: [row[group].get(name) for row in rows] for name in names}
+    return {name: values for name, values in every.items() if group != "index" or any(map(known, values))}
 
 
 def attributes(source: Source, form: Form, recipe: dict[str, Any]) -> dict[str, Any]:

@@ -15,14 +15,14 @@ class PhantomSource:
     """`patients` people with one to four images each; every one a pure function of (kind, size, seed, patient, number)."""
 
     codec = "raw"
-    unit = None
+    unit: dict[str, Any] | None = None
 
     def __init__(self, kind: str, patients: int, size: int, seed: int = 0, labeled: float = 1.0):
         """labeled: share of the patients whose labels are stored; those of the others are unknown."""
         self.modality, self.dataset = kind, f"phantom-{kind}"
         self.patients, self.size, self.seed, self.labeled = patients, size, seed, labeled
         self.channels: int | None = KINDS[kind].CHANNELS
-        self.geometry = {"resize": "none", "size": [size, size]}
+        self.geometry: dict[str, Any] = {"resize": "none", "size": [size, size]}
 
     def items(self) -> list[tuple[int, int]]:
         """(patient, number of the image) in order."""

@@ -494,3 +494,11 @@ def test_kermany_files_named_by_a_table_arrive_as_pillow_reads_them(data_dir, tm
     assert set(store.column("split")) == {"train", "test"}
     for i, key in enumerate(store.column("key")):
         np.testing.assert_array_equal(store.image(i)[..., 0], np.asarray(Image.open(src / key))[..., 0])
+
+
+def test_an_empty_split_column_is_no_split_and_an_empty_patient_is_the_image_itself(folder, tmp_path):
+    (folder / "labels.csv").write_text("file,patient,split\na/0.png,,\na/2.png,p,\n")
+    ingest(FolderSource(folder, folder / "labels.csv"), tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert not store.has("split")
+    assert store.column("patient").tolist() == ["a/0.png", "p"]

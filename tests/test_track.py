@@ -266,6 +266,7 @@ def test_online_the_server_gets_the_run_and_nothing_about_where_or_whom(place):
     assert not (place / "planted-path/run/wandb-errors.log").exists()
 
 
+@pytest.mark.slow
 def test_offline_segments_of_a_requeued_run_merge_when_they_are_sent(place):
     run(place, 1, 3, {"WANDB_MODE": "offline"})
     time.sleep(1.1)  # W&B names offline folders by the second
@@ -288,6 +289,7 @@ def test_offline_segments_of_a_requeued_run_merge_when_they_are_sent(place):
     assert_discreet(server)
 
 
+@pytest.mark.slow
 def test_a_server_that_cannot_be_reached_costs_seconds_and_the_run_goes_on_offline(place):
     env = {"WANDB_API_KEY": wandb_server.KEY, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2"}
     begun = time.monotonic()
@@ -299,6 +301,7 @@ def test_a_server_that_cannot_be_reached_costs_seconds_and_the_run_goes_on_offli
     assert len(read(place / "planted-path/run")) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", ["short", "0123456789" * 5])
 def test_a_wrong_key_does_not_stop_the_run(place, key):
     done = run(place, 1, 2, {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "1"})
@@ -306,6 +309,7 @@ def test_a_wrong_key_does_not_stop_the_run(place, key):
     assert len(read(place / "planted-path/run")) == 2
 
 
+@pytest.mark.slow
 def test_killed_without_warning_the_mirror_lacks_no_more_than_its_open_row(place):
     script = SCRIPT.replace("track.image(", "import time, os, signal; time.sleep(3.5); os.kill(os.getpid(), signal.SIGKILL)\ntrack.image(")
     with pytest.raises(AssertionError):

@@ -1,0 +1,56 @@
+"""Two ranks and one process get the same gradient: losses that look at the whole batch see the rows of all ranks."""
+
+import socket
+
+import pytest
+import torch
+import torch.distributed as td
+import torch.multiprocessing as mp
+
+from encoders.runtime import dist
+from pretrain.methods.barlowtwins import barlow
+from pretrain.methods.common import unit
+from pretrain.methods.mocov3 import contrast
+from pretrain.methods.simclr import nt_xent
+from pretrain.methods.vicreg import vicreg
+
+LOSSES = {
+    "simclr": lambda a, b: nt_xent(dist.gather(unit(a)), dist.gather(unit(b)), 0.1),
+    "mocov3": lambda a, b: contrast(dist.gather(unit(a)), dist.gather(unit(b).detach()), 0.2),
+    "barlowtwins": lambda a, b: barlow(dist.gather(a), dist.gather(b), 0.0051),
+    "vicreg": lambda a, b: sum(vicreg(dist.gather(a), dist.gather(b))),
+}
+
+
+def gradients(part):
+    """For each loss the gradient of one weight matrix, from the rows `part` of a batch of 8."""
+    g = torch.Generator().manual_seed(0)
+    x, y, start = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((8, 6), (8, 6), (6, 5)))
+    found = {}
+    for name, loss in LOSSES.items():
+        weight = start.clone().requires_grad_()
+        loss(x[part] @ weight, y[part] @ weight).backward()
+        found[name] = weight.grad
+    return found
+
+
+def one_rank(rank, port, folder):
+    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    found = gradients(slice(4 * rank, 4 * rank + 4))
+    for grad in found.values():
+        td.all_reduce(grad)
+        grad /= 2  # DDP's mean over ranks
+    if rank == 0:
+        torch.save(found, folder / "grads.pt")
+    td.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_two_ranks_and_one_process_get_the_same_gradient(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(one_rank, args=(port, tmp_path), nprocs=2)
+    two = torch.load(tmp_path / "grads.pt", weights_only=True)
+    for name, want in gradients(slice(0, 8)).items():
+        torch.testing.assert_close(two[name], want, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")

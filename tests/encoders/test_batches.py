@@ -193,3 +193,31 @@ def test_time_blocked_for_data_is_counted():
     assert source.waited == 0
     list(source.of(0))
     assert source.waited > 0
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_a_real_store_gives_the_same_bits_through_four_workers(tmp_path, context):
+    from encoders.ingest.phantom import PhantomSource
+    from encoders.ingest.shards import ingest
+    from encoders.store import Store
+
+    ingest(PhantomSource("cxr", patients=16, size=64), tmp_path / "phantoms.h5")
+    store = Store.open(tmp_path / "phantoms.h5")
+    here = joined(taken(batches(store), range(3)))
+    assert same(here, joined(taken(batches(store, workers=4, context=context), range(3))))
+    plain = taken(batches(store, [Augment(size=64)]), [0])[0]
+    stored = torch.from_numpy(store.unit_images(plain.index.numpy())).permute(0, 3, 1, 2)
+    torch.testing.assert_close(plain.views[0], (stored - 0.5) / 0.25)
+
+
+def test_gray_and_colour_stores_open_as_one_are_batched_together(tmp_path):
+    from encoders.ingest.phantom import PhantomSource
+    from encoders.ingest.shards import ingest
+    from encoders.store import Store
+
+    for kind, name in (("cxr", "gray.h5"), ("histology", "colour.h5")):
+        ingest(PhantomSource(kind, patients=8, size=64), tmp_path / name)
+    store = Store.open([tmp_path / "gray.h5", tmp_path / "colour.h5"])
+    rgb = Preprocess(size=64, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
+    (micro,) = Batches(store, [Augment()], rgb, seed=0, batch=len(store)).of(0)
+    torch.testing.assert_close(micro.views[0], torch.from_numpy(store.unit_images(micro.index.numpy())).permute(0, 3, 1, 2))

@@ -96,7 +96,7 @@ def wanted_keys(path: str, store: Store) -> NDArray[Any]:
         raise InputError(f"cannot read data.keys={path}: {wrong.strerror}") from wrong
     missing = np.setdiff1d(keys, store.column("key"))
     if len(missing) or not len(keys):
-        first = f", such as {missing[0]!r}" if len(missing) else ""
+        first = f", such as {str(missing[0])!r}," if len(missing) else ""
         raise InputError(f"data.keys={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key a line")
     return keys
 

@@ -123,7 +123,9 @@ def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks
     shown = names(sections)
     for block in blocks(sections):
         table = Table(title=Text(f"task {block[0].task}"), title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
-        for name in ("encoder", *HEADER[2:5], "AUROC difference [95 %]"):
+        against = {row.versus for s in block for row in s.rows if row.difference is not None}
+        table.add_column("encoder", no_wrap=True)
+        for name in (*HEADER[2:5], "AUROC difference"):
             table.add_column(name, overflow="fold")
         group = ""
         for encoder, protocol, *values, away, said in lines(block, shown, missing):
@@ -132,8 +134,12 @@ def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks
                 group = protocol
                 if protocol:
                     table.add_row(Text(protocol, style="bold"))
+            if len(against) == 1:  # said once below the table, not in every row
+                said = said.removesuffix(f" than {shown[min(against)]}").removesuffix(f" from {shown[min(against)]}")
             table.add_row(Text(encoder), *map(Text, values), Text(f"{away}\n{said}" if said else away))
         console.print(table)
+        if len(against) == 1:
+            console.print(Text(f"  differences and verdicts are to {shown[min(against)]}, on the same test patients"))
         for caption in captions(block, looks, missing):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
 

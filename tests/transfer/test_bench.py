@@ -301,3 +301,11 @@ def test_a_mistake_in_what_is_asked_is_told_before_anything_is_computed(cohort, 
 def test_without_a_task_the_error_says_how_to_add_one():
     with pytest.raises(InputError, match="transfer tasks add"):
         plan(Ask(encoders=[NET], baselines=[]), print)
+
+
+def test_fine_tuning_goes_through_the_same_seal_and_record(cohort):
+    add(cohort)
+    (made,) = run(protocols=["finetune"], overrides=["finetune.min_steps=4", "finetune.max_steps=4", "finetune.evaluations=2"]).records
+    assert made.meta.status == "ok", made.meta.traceback
+    assert made.meta.selection
+    assert firewall.looks(made.identity.split).times == 1

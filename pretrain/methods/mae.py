@@ -101,7 +101,7 @@ class MAE(Method):
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: one (B, C, H, W).  masks: (keep (B, K), masked (B, M))."""
-        keep, masked = masks[0] if isinstance(masks, list) else masks  # the batches give one a view, and there is one view
+        keep, masked = masks[0]
         predicted = self.decoder(self.encode(views[0], keep), keep)  # (B, N, p * p * C)
         target = pick(patchify(views[0], self.p), masked)  # (B, M, p * p * C)
         return {"loss": masked_mse(pick(predicted, masked), target, self.cfg.norm_pix_loss)}
@@ -121,7 +121,7 @@ class MAE(Method):
 
         In the views' unit: the normalisation of each patch is undone with the target's own mean and deviation, as in the authors'
         demonstration; the encoder's mean and std are left to whoever shows the pictures."""
-        keep, masked = masks[0] if isinstance(masks, list) else masks  # the batches give one a view, and there is one view
+        keep, masked = masks[0]
         target = patchify(views[0].float(), self.p)  # (B, N, p * p * C)
         predicted = self.decoder(self.encode(views[0], keep), keep).float()
         if self.cfg.norm_pix_loss:

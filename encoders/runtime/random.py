@@ -75,7 +75,7 @@ def bits(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1
 
 def uniform(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:
     """(P, N) numbers in [0, 1), from 32 random bits each."""
-    return bits(seed, purpose, position, view, n) * 2.0**-32
+    return bits(seed, purpose, position, view, n).astype(np.float64) * 2.0**-32
 
 
 def normal(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:

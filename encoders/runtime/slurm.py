@@ -75,7 +75,7 @@ def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str
         line = re.compile(rf"^#SBATCH --{re.escape(key)}=\S*.*\n", re.M)
         new = "" if value is None else f"#SBATCH --{key}={value}\n"
         if line.search(text):
-            text = line.sub(lambda _, new=new: new, text, count=1)
+            text = line.sub(new.replace("\\", r"\\"), text, count=1)
         elif new:
             text = text.replace("set -euo pipefail\n", new + "set -euo pipefail\n", 1)
     text = _between(text, "arguments", f"set -- {shlex.join(arguments)}\n")

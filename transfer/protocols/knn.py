@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from encoders.neighbours import nearest, vote
+from encoders.neighbours import nearest
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
@@ -46,8 +46,8 @@ class Fitted:
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Class shares (M, C) for rows x (M, D)."""
         similarity, index = nearest(self.bank.x, x, self.k)  # (M, K) each
-        shares = vote(weights(similarity, self.temperature, self.vote), self.bank.y, index)
-        return np.where(np.isnan(shares), prevalence(self.bank.y), shares)
+        (shares,) = prefix_votes(weights(similarity, self.temperature, self.vote), self.bank.y, index, [self.k])
+        return shares
 
 
 def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
@@ -77,13 +77,18 @@ def prefix_votes(weight: Array, y: Array, index: Array, ks: list[int]) -> list[N
     """The vote (M, C) of the first k neighbours for every k of the ascending `ks`, in one pass over the K columns.
 
     A row none of whose neighbours has a known label gets the prevalence among the train rows."""
-    given, known = np.nan_to_num(y), ~np.isnan(y)
+    from scipy.sparse import csr_array
+
+    given, known = np.nan_to_num(y).astype(np.float64), (~np.isnan(y)).astype(np.float64)
     total, mass = np.zeros((len(index), y.shape[1])), np.zeros((len(index), y.shape[1]))
     shares = []
     for start, stop in zip([0, *ks[:-1]], ks, strict=True):
-        part = index[:, start:stop]
-        total = total + np.einsum("mk,mkc->mc", weight[:, start:stop], given[part])
-        mass = mass + np.einsum("mk,mkc->mc", weight[:, start:stop], known[part].astype(weight.dtype))
+        part = weight[:, start:stop].astype(np.float64)  # (M, k)
+        # As rows of a sparse (M, N) matrix: no (M, k, C) array is made.
+        ends = np.arange(0, part.size + 1, stop - start)
+        sparse = csr_array((part.ravel(), index[:, start:stop].ravel(), ends), shape=(len(index), len(y)))
+        total = total + sparse @ given
+        mass = mass + (part.sum(axis=1, keepdims=True) if known.all() else sparse @ known)
         shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), prevalence(y)))
     return shares
 

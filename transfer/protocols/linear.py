@@ -30,7 +30,7 @@ class Config(Base):
         True, description="subtract the train mean, divide by the train standard deviation; constant columns become 0"
     )
     tolerance: float = Field(
-        1e-5, gt=0, description="stop when the norm of the mean loss's gradient is below; scikit-learn: 1e-4, largest entry"
+        1e-4, gt=0, description="stop when the norm of the mean loss's gradient is below; scikit-learn: 1e-4 for its largest entry"
     )
     max_iter: int = Field(500, ge=1, description="iterations for every block of the grid")
     refit: bool = Field(False, description="solve once more on train + validation rows with the chosen C")

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-BLOCK_BYTES = 16 * 2**20  # logits in work; larger blocks lose more to a cold start than wider products gain
+BLOCK_BYTES = 4 * 2**20  # logits in work; larger blocks lose more to a cold start than wider products gain
+ROUGH = 1e-5  # gradients from float32 products are good to about a tenth of this
 MEMORY = 10  # pairs kept by L-BFGS
 TRIES = 12  # points of a line search; the first is accepted nearly always
 
@@ -53,7 +54,7 @@ def probabilities(logits: Array, kind: str) -> NDArray[np.float64]:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, tolerance: float = 1e-5, max_iter: int = 500) -> Model:
+def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, tolerance: float = 1e-4, max_iter: int = 500) -> Model:
     """Solutions for every C of the ascending `grid`. x: (N, D).  y: (N, C) in {0, 1}, NaN = unknown (not in a multi-class task).
 
     A problem is done when the norm of its gradient is at most `tolerance`; `converged` says whether all were within `max_iter` steps.
@@ -62,6 +63,7 @@ def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, 
     axes, a, eigen = rotated((np.asarray(x, dtype=np.float64) - mean) * scale)
     classes = y.shape[1] if kind == "multiclass" else 1
     y = np.asarray(y, dtype=np.float64)
+    rows32, y32 = a.astype(np.float32), y.astype(np.float32)
     theta = start(y, len(eigen), classes)  # (R + 1, C)
     labels = y.shape[1] // classes
     width = max(1, BLOCK_BYTES // (8 * len(y) * y.shape[1]))
@@ -69,8 +71,12 @@ def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, 
     for at in range(0, len(grid), width):
         cs = np.asarray(grid[at : at + width], dtype=np.float64)
         block = Block(a, y, eigen, np.repeat(cs, labels), np.tile(np.arange(labels), len(cs)), classes)
-        first = np.tile(theta.reshape(-1, labels, classes), (1, len(cs), 1))  # (R + 1, P, K)
-        found, used, all_done = lbfgs(block, first, tolerance, max_iter)
+        found = np.tile(theta.reshape(-1, labels, classes), (1, len(cs), 1))  # (R + 1, P, K)
+        rough = 0
+        if tolerance >= ROUGH:  # most of the way in half the time; the float64 solve that follows checks it, and mends what is left
+            found, rough, _ = lbfgs(replace(block, a=rows32, y=y32), found, 0.8 * tolerance, max_iter // 2)
+        found, used, all_done = lbfgs(block, found, tolerance, max_iter)
+        used += rough
         theta = found[:, -labels:].reshape(len(eigen) + 1, -1)
         solved.append(found.reshape(len(eigen) + 1, len(cs), -1))
         steps, done = steps + used, done and all_done
@@ -137,7 +143,8 @@ class Block:
 
     def logits(self, theta: Array) -> Array:
         """(N, P, K)"""
-        return (self.a @ theta.reshape(len(theta), -1)).reshape(len(self.a), -1, self.k)
+        flat = theta.reshape(len(theta), -1).astype(self.a.dtype, copy=False)
+        return (self.a @ flat).reshape(len(self.a), -1, self.k)
 
     def gradient(self, theta: Array, residual: Array) -> Array:
         """(R + 1, P, K) from the residuals (N, P, K)."""
@@ -149,19 +156,21 @@ class Block:
         label, n = self.label[which], self.n[which]
         if self.k > 1:
             top = logits.max(axis=2, keepdims=True)
-            p = np.exp(logits - top)
-            total = p.sum(axis=2, keepdims=True)
-            p /= total
-            right = np.einsum("npk,nk->p", logits, self.given)
+            p = logits - top
+            np.exp(p, out=p)
+            total = np.einsum("npk->np", p)
+            p /= total[:, :, None]
+            own = np.einsum("npk,nk->np", logits, self.given)
             p -= self.given[:, None]
-            return (np.log(total).sum(axis=(0, 2)) + top.sum(axis=(0, 2)) - right) / n, p
+            return (np.log(total) + top[..., 0] - own).sum(axis=0, dtype=np.float64) / n, p
         z, y = logits[..., 0], self.given[:, label]
         small = np.exp(-np.abs(z))
+        one = z.dtype.type(1)
         loss = np.log1p(small) + np.maximum(z, 0) - y * z
-        residual = np.where(z >= 0, 1.0, small) / (1 + small) - y
+        residual = np.where(z >= 0, one, small) / (one + small) - y
         if not self.full:
             loss, residual = loss * self.known[:, label], residual * self.known[:, label]
-        return loss.sum(axis=0) / n, residual[..., None]
+        return loss.sum(axis=0, dtype=np.float64) / n, residual[..., None]
 
 
 def dot(a: Array, b: Array) -> Array:
@@ -235,16 +244,17 @@ def line_search(
     todo = np.arange(len(value))
     for _ in range(TRIES):
         t = length[todo]
-        at = logits[:, todo] + t[None, :, None] * rise[:, todo] if len(todo) < len(value) else logits + t[None, :, None] * rise
+        whole, far_t = len(todo) == len(value), t.astype(logits.dtype)[None, :, None]
+        at = logits + far_t * rise if whole else logits[:, todo] + far_t * rise[:, todo]
         loss, slack = block.loss(at, todo)
         there = loss + 0.5 * reg[0][todo] + t * reg[1][todo] + 0.5 * t**2 * reg[2][todo]
-        steep = dot(slack, rise[:, todo] if len(todo) < len(value) else rise) / block.n[todo] + reg[1][todo] + t * reg[2][todo]
-        if len(todo) == len(value):
+        steep = dot(slack, rise if whole else rise[:, todo]) / block.n[todo] + reg[1][todo] + t * reg[2][todo]
+        if whole:
             new_value, new_logits, residual = there, at, slack
         else:
             new_value[todo], new_logits[:, todo], residual[:, todo] = there, at, slack
-        # 1e-15 of the value: close to the optimum rounding hides the decrease.
-        falls = there <= value[todo] + 1e-4 * t * slope[todo] + 1e-15 * np.abs(value[todo])
+        # Close to the optimum rounding hides the decrease.
+        falls = there <= value[todo] + 1e-4 * t * slope[todo] + 10 * np.finfo(logits.dtype).eps * np.abs(value[todo])
         fine = falls & (np.abs(steep) <= 0.9 * np.abs(slope[todo]))
         far = ~falls | (steep > 0)
         high[todo] = np.where(far, t, high[todo])

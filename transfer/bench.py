@@ -11,7 +11,8 @@ import numpy as np
 
 from encoders.runtime.config import Config, digest
 from encoders.runtime.errors import InputError, unknown
-from transfer import cell, leak, lineup, match, record
+from encoders.runtime.home import records_dir
+from transfer import cell, leak, lineup, match, pairs, record
 from transfer.data import Loaded, load
 from transfer.lineup import Entry
 from transfer.portions import Portion, portions
@@ -96,6 +97,9 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
         for line in loaded.said:
             say(f"{loaded.task.name}: {line}")
         own = leaks_of_split(loaded, ask.near)
+        seen = pairs.picture(loaded.store, own, records_dir() / loaded.task.name / "leaks.png")
+        if seen is not None:
+            say(f"{loaded.task.name}: the pairs of what leaks, or is suspected to, are in {seen}")
         sure, suspected = leak.judged(loaded.task.name, own, ask.allow_leakage)
         for entry in entries:
             theirs = leak.judged(loaded.task.name, leaks_of_encoder(loaded, entry, ask.near), ask.allow_leakage)

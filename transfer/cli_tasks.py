@@ -15,7 +15,8 @@ tasks_app = typer.Typer(help="Labeled stores as tasks.", no_args_is_help=True)
 def add(
     name: Annotated[str, typer.Argument(help="what the task will be called")],
     store: Annotated[list[str], typer.Argument(help="store, or several (a pattern will do)")],
-    label: Annotated[list[str], typer.Option(help="label column by name; several make a multi-label task")],
+    label: Annotated[list[str] | None, typer.Option(help="label column by name; several make a multi-label task")] = None,
+    recipe: Annotated[str | None, typer.Option(help="known data set (`transfer tasks recipes`), or a YAML file like theirs")] = None,
     labels: Annotated[
         Path | None, typer.Option(help="CSV that brings the labels, joined on `key` or `file`; default: the store's labels")
     ] = None,
@@ -40,7 +41,15 @@ def add(
     if kind not in (None, "binary", "multiclass", "multilabel"):
         raise unknown("kind of task", str(kind), ["binary", "multiclass", "multilabel"])
     from encoders.store import Store
+    from transfer.recipes import load
 
+    if recipe is not None:
+        known = load(recipe)
+        label, kind, positive = label or known.labels, kind or known.kind, positive or known.positive
+        patients_by_split = patients_by_split or (split_column is None and known.patients_by_split)
+        split_column = split_column or known.split_column
+    if not label:
+        raise InputError("no label column was given; name one with --label COLUMN, or a known data set with --recipe")
     opened = Store.open(store)
     csv = tasks.portable(labels) if labels else None
     target = data.read_targets(opened, label, csv, kind, positive)
@@ -86,6 +95,21 @@ def listing() -> None:
         console().print("no task yet; register one: transfer tasks add NAME STORE --label COLUMN", markup=False)
         return
     console().print(table)
+
+
+@tasks_app.command()
+def recipes() -> None:
+    """Known data sets: labels, licence, and how to get them."""
+    from transfer.recipes import found, load
+
+    out = console()
+    for name in found():
+        r = load(name)
+        out.print(f"{name}: {r.title}", markup=False, style="bold")
+        told = {"labels": ", ".join(r.labels), "licence": r.licence, "citation": r.citation, "get": r.get, "ingest": r.ingest}
+        for what, text in told.items():
+            out.print(f"  {what}: {text}", markup=False)
+        out.print(f"  task: transfer tasks add {name} STORE --recipe {name}", markup=False)
 
 
 @tasks_app.command()

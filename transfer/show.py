@@ -122,7 +122,14 @@ def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks
 
     shown = names(sections)
     for block in blocks(sections):
-        table = Table(title=Text(f"task {block[0].task}"), title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
+        table = Table(
+            title=Text(f"task {block[0].task}"),
+            title_justify="left",
+            title_style="bold",
+            pad_edge=False,
+            box=SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
+        )
         against = {row.versus for s in block for row in s.rows if row.difference is not None}
         table.add_column("encoder", no_wrap=True)
         for name in (*HEADER[2:5], "AUROC difference"):

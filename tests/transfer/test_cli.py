@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
@@ -95,7 +96,6 @@ def test_labels_of_a_patient_in_two_official_parts_are_refused_with_the_way_out(
     csv = tmp_path / "l.csv"
     csv.write_text("key,sick,split\n" + "".join(f"{i:06d},{i % 2},{s}\n" for i, s in enumerate(column)))
     import h5py
-    import numpy as np
 
     with h5py.File(where, "a") as file:
         file["index"].create_dataset("split", data=np.array(column, dtype="S5").astype(h5py.string_dtype("utf-8", 5)))
@@ -143,3 +143,31 @@ def test_hannover_from_its_folder_to_a_table(data_dir, tmp_path, monkeypatch):
     assert "imagenet_resnet18" in done.stdout
     assert "not available" in done.stdout
     assert "too few" in done.stdout  # 243 images, but few patients were filmed PA
+
+
+def test_every_shipped_recipe_reads_and_says_where_its_data_come_from():
+    from transfer import recipes
+
+    assert {"kermany", "hannover"} <= set(recipes.found())
+    shown = call("tasks", "recipes").output
+    for name in recipes.found():
+        assert recipes.load(name).licence
+        assert f"--recipe {name}" in shown
+    with pytest.raises(InputError, match="did you mean kermany"):
+        recipes.load("kermani")
+
+
+def test_a_recipe_makes_a_task_of_a_folder_laid_out_as_it_says(tmp_path):
+    """A made-up copy of the documented layout: text labels, and patients that stand in two of the source's parts."""
+    from encoders.store_write import save
+
+    n = 40
+    texture, parts = np.arange(n) % 2, np.where(np.arange(n) % 4 < 2, "train", "test")
+    names = np.where(texture == 1, "pneumonia", "normal")
+    images = toys.pictures(texture, np.zeros(n))
+    where = save(tmp_path / "k.h5", images, patient=[f"person{i // 3}" for i in range(n)], labels={"label": names}, meta={"split": parts})
+    added = call("tasks", "add", "kermany", where, "--recipe", "kermany").output
+    assert "kind binary: label=pneumonia" in added
+    assert "own, by patient" in added
+    with pytest.raises(InputError, match="--label COLUMN"):
+        call("tasks", "add", "t", where)

@@ -138,3 +138,17 @@ def test_the_toy_store_is_what_these_tests_believe(tmp_path):
     store = Store.open(toys.store(tmp_path / "toy.h5", patients=4))
     assert store.dataset == "toy"
     assert len(set(store.column("sha256"))) == len(store)
+
+
+def test_the_pairs_of_a_leak_are_drawn_side_by_side(tmp_path):
+    from PIL import Image
+
+    from transfer.pairs import SIDE, picture
+
+    store = Store.open(toys.store(tmp_path / "toy.h5", patients=4))
+    assert picture(store, [leak.Leak("patients", "a and b", 1, ())], tmp_path / "none.png") is None
+    found = leak.Leak("identical images", "a and b", 2, (), pairs=((0, 0), (1, 5)))
+    drawn = np.asarray(Image.open(picture(store, [found], tmp_path / "leaks.png")))
+    left, right = drawn[:SIDE, :SIDE], drawn[:SIDE, -SIDE:]
+    np.testing.assert_array_equal(left, right)
+    assert (drawn[-SIDE - 6 : -6, :SIDE] != drawn[-SIDE - 6 : -6, -SIDE:]).any()

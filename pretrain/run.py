@@ -10,9 +10,12 @@ from typing import Any
 
 import torch
 
+from encoders import publish
+from encoders.card import Card
 from encoders.runtime import checkpoint, dist
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic
+from encoders.runtime.home import zoo_dir
 from encoders.runtime.stop import REQUEUE, REQUEUE_EXIT, Stop, listening
 from encoders.runtime.track import Track
 from pretrain import config, rundir
@@ -49,9 +52,12 @@ def begin(recipe: Recipe, run: RunDir, device: str | None = None, go_on: bool = 
     dist.barrier()  # every rank has looked before one of them makes it
     if known:
         return _known(recipe, run, device, go_on, say)
+    made = build(recipe, device)  # what is wrong with the recipe is found before anything is written
+    name_is_free(run.name, made)
     with held(run, say):
-        made = build(recipe, device)
         if dist.is_main():
+            if run.exists():
+                raise InputError(f"run {run.name!r} was started by another process a moment ago; choose another --name")
             found(run, made, recipe)
         return train(run, made, State(), say)
 
@@ -88,6 +94,13 @@ def _known(recipe: Recipe, run: RunDir, device: str | None, go_on: bool, say: Sa
     if not go_on:
         raise InputError(f"run {run.name!r} exists and is not finished: `pretrain resume {run.name}` goes on; --name starts another run")
     return resume(run, device, say)
+
+
+def name_is_free(name: str, made: Setup) -> None:
+    """Raises InputError when the encoder could not be published under `name` at the end: better now than after a week."""
+    card = zoo_dir() / publish.checked(name) / "card.yaml"
+    if card.exists() and Card.read(card).config != made.card.config:
+        raise InputError(f"the zoo has another encoder called {name!r} ({card}); choose another name with --name, or move it away")
 
 
 def ready(device: str | None, threads: int | None) -> str:

@@ -26,9 +26,8 @@ def main() -> None:
         whole, bare = measured(args, Path(home))
     ratios = [w / b for w, b in zip(whole, bare, strict=True)]
     print(f"loop {statistics.median(whole):.3f} s a step, bare {statistics.median(bare):.3f} s a step")
-    print(
-        f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)} turns of {args.turn} steps; {min(ratios):.3f} to {max(ratios):.3f})"
-    )
+    spread = f"{min(ratios):.3f} to {max(ratios):.3f}"
+    print(f"ratio {statistics.median(ratios):.3f} (median of {len(ratios)} turns of {args.turn} steps; {spread})")
 
 
 def measured(args: argparse.Namespace, home: Path) -> tuple[list[float], list[float]]:

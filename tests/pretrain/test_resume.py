@@ -10,8 +10,8 @@ import torch
 from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
 from encoders.runtime.home import home
-from pretrain import rundir, train
 from pretrain import run as runs
+from pretrain import rundir, train
 from tests.pretrain.runs import METHODS, killed, recipe, run, store
 
 

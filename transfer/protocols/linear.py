@@ -7,13 +7,14 @@ Shapes: N rows, M rows to score, D width, C labels.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
 from encoders.runtime.config import Config as Base
+from transfer.protocols import presets
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 from transfer.protocols.logistic import Model, probabilities, solve
 
@@ -21,7 +22,12 @@ NEEDS = "pooled"
 
 
 class Config(Base):
-    """The grid of C and how exactly it is solved."""
+    """Which probe, and for the logistic one the grid of C and how exactly it is solved."""
+
+    preset: Literal["logistic", "dinov2_log", "thunder", "eva", "uni"] = Field(
+        "logistic", description="ours, or a probe as others publish it (presets.py), which takes nothing else from here"
+    )
+    seed: int = Field(0, description="of the order and the start of `thunder` and `eva`; the others draw nothing")
 
     low: float = Field(-6.0, description="log10 of the smallest C (inverse strength of the L2 penalty)")
     high: float = Field(5.0, description="log10 of the largest C")
@@ -53,8 +59,12 @@ class Fitted:
         return probabilities(self.model.logits(x)[0], self.kind)
 
 
-def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
-    """Solves the whole grid on `train` and chooses C on `val`; the smallest C among equals."""
+def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted | presets.Fitted:
+    """Solves the whole grid on `train` and chooses C on `val`; the smallest C among equals. Other presets choose in their own way."""
+    if cfg.preset == "dinov2_log":
+        cfg = Config(standardise=False, refit=True)
+    elif cfg.preset != "logistic":
+        return presets.fit(cfg.preset, train, val, cfg.seed)
     train = train.at(known_rows(train.y, train.kind))
     model = solve(train.x, train.y, cfg.grid, train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
     held_out = [probabilities(z, val.kind) for z in model.logits(val.x)]

@@ -147,9 +147,8 @@ def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: 
     from transfer.protocols.common import select
 
     known = None if ask.again else record.known(one.identity)
-    # A record made before a leak was looked for, or allowed, must not be shown without its stamp.
-    if known is not None and (tuple(known.meta.leakage), tuple(known.meta.warnings)) == (one.leakage, one.warnings):
-        outcome.records.append(known)
+    if known is not None:
+        outcome.records.append(stamped(known, one, ask.near))
         outcome.reused += 1
         return
     made = cell.run(one, encoder, features, select)
@@ -158,6 +157,18 @@ def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: 
     outcome.made += 1
     if made.meta.status == "failed":
         say(f"failed: {one.identity.encoder}, {one.identity.task}, {one.identity.protocol}: {made.meta.error}")
+
+
+def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:
+    """A record with what this bench knows of leaks and mismatches; they depend on more than its identity (on a manifest, on --near).
+
+    The scores stay, and the test split is not looked at again. Without --near the suspicions of an earlier look stay."""
+    warned = list(one.warnings) if near else list(dict.fromkeys([*one.warnings, *known.meta.warnings]))
+    if (known.meta.leakage, known.meta.warnings) == (list(one.leakage), warned):
+        return known
+    now = record.Record(known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned}), known.arrays)
+    record.write(now)
+    return now
 
 
 def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> Iterator[cell.Cell]:

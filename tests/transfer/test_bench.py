@@ -309,3 +309,22 @@ def test_fine_tuning_goes_through_the_same_seal_and_record(cohort):
     assert made.meta.status == "ok", made.meta.traceback
     assert made.meta.selection
     assert firewall.looks(made.identity.split).times == 1
+
+
+def test_a_record_made_before_a_leak_was_known_gets_its_stamp_without_another_look(cohort):
+    add(cohort)
+    store = Store.open(cohort)
+    rows = np.arange(len(store))
+    train = np.flatnonzero(bench_module.load(task.load("sick")).split.part == "train")
+    published("late", store, train)
+    before = run("late", protocols=["knn"], near=False).records[0]
+    manifest = zoo.manifest_path("late")
+    manifest.unlink()
+    np.savez(manifest, sha256=leak.sha_bytes(store.column("sha256")[rows]))
+    with pytest.raises(InputError, match="the pretraining of late"):
+        run("late", protocols=["knn"], near=False)
+    after = run("late", protocols=["knn"], near=False, allow_leakage=True).records[0]
+    assert before.meta.leakage == []
+    assert "late" in after.meta.leakage[0]
+    assert record.read(record.path_of(after.identity)).meta.leakage == after.meta.leakage
+    assert len(firewall.lines()) == 1

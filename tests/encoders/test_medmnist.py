@@ -44,7 +44,7 @@ def test_large_colour_files_name_their_classes(tmp_path):
     store = taken_in(tmp_path / "bloodmnist_224.npz", tmp_path)
     assert (store.dataset, store.modality, store.shape) == ("bloodmnist", "microscopy", (224, 224, 3))
     names = np.array(
-        "basophil,eosinophil,erythroblast,immature granulocytes,lymphocyte,monocyte,neutrophil,platelet".split(",")
+        ["basophil", "eosinophil", "erythroblast", "immature granulocytes", "lymphocyte", "monocyte", "neutrophil", "platelet"]
     )  # medmnist/info.py
     got = np.array(store.classes("label"))[store.labels("label").astype(int)]
     want = names[np.concatenate([arrays[f"{s}_labels"] for s in ("train", "val", "test")])[:, 0]]

@@ -10,9 +10,6 @@ from pretrain.cli_submit import submit
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-app.command()(submit)
-app.command()(preview)
-
 Recipe = Annotated[str, typer.Argument(help="recipe: a name (see `pretrain recipes`) or the path of a YAML file")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="key=value settings (see `pretrain settings`), e.g. data.store=cxr.h5 batch=64")
@@ -48,6 +45,25 @@ def run(
 
 
 @app.command()
+def plan(recipe: Recipe, overrides: Overrides = None, device: Device = None) -> None:
+    """Say what a run would do and cost here: rates, lengths, memory and time from a few timed steps. Writes nothing."""
+    from encoders.runtime.cli import console
+    from pretrain import config
+    from pretrain.plan import plan as planned
+    from pretrain.run import ready
+
+    chosen = config.load(recipe, overrides or [])
+    rows, notes = planned(chosen, ready(device, chosen.threads))
+    for what, value in rows:
+        console().print(f"{what:14} {value}", markup=False, soft_wrap=True)
+    for note in notes:
+        console().print(f"note: {note}", markup=False, soft_wrap=True)
+
+
+app.command()(preview)
+
+
+@app.command()
 def resume(run: Run, device: Device = None) -> None:
     """Go on with a run that was stopped or killed, from its newest good checkpoint."""
     from pretrain import run as runs
@@ -70,22 +86,6 @@ def export(
 
 
 @app.command()
-def plan(recipe: Recipe, overrides: Overrides = None, device: Device = None) -> None:
-    """Say what a run would do and cost here: rates, lengths, memory and time from a few timed steps. Writes nothing."""
-    from encoders.runtime.cli import console
-    from pretrain import config
-    from pretrain.plan import plan as planned
-    from pretrain.run import ready
-
-    chosen = config.load(recipe, overrides or [])
-    rows, notes = planned(chosen, ready(device, chosen.threads))
-    for what, value in rows:
-        console().print(f"{what:14} {value}", markup=False, soft_wrap=True)
-    for note in notes:
-        console().print(f"note: {note}", markup=False, soft_wrap=True)
-
-
-@app.command()
 def status(runs: Annotated[list[str] | None, typer.Argument(help="runs; all when left out")] = None) -> None:
     """Say how far the runs are."""
     from rich.table import Table
@@ -98,6 +98,9 @@ def status(runs: Annotated[list[str] | None, typer.Argument(help="runs; all when
     for one in [rundir.existing(name) for name in runs] if runs else rundir.all_runs():
         table.add_row(*states.row(one))
     console().print(table if table.row_count else "no run yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
+
+
+app.command()(submit)
 
 
 @app.command()

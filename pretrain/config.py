@@ -148,14 +148,14 @@ def method_config(recipe: Recipe, where: str = "the recipe") -> Any:
     name, own = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
     if name not in METHODS:
         raise unknown("method", name, METHODS, "`pretrain methods` lists them.")
-    return validated(METHODS[name].Config, own, f"{where}: method")
+    return validated(METHODS[name].Config, own, where, "method")
 
 
 def augmentation(recipe: Recipe, where: str = "the recipe") -> "Augment":
     """The recipe's augmentation, typed: a preset with single settings changed."""
     from encoders.augment.presets import resolved as augment
 
-    return augment(recipe.augment, f"{where}: augment")
+    return augment(recipe.augment, where)
 
 
 def identity(recipe: Recipe) -> str:

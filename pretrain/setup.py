@@ -164,7 +164,7 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     if len(images.index) < recipe.batch:
         raise InputError(f"batch={recipe.batch} is more than the {len(images.index)} images to train on; lower batch or add images")
     recipe, start = pinned(recipe, images) if card is None else (recipe, None)
-    shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, pretrained=recipe.init is not None)
+    shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, recipe.init is not None, recipe.accumulate)
     network = networks.build(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
     if start is not None:
         transplant(network, start)

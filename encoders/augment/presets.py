@@ -100,13 +100,13 @@ def preset(name: str) -> Augment:
     return PRESETS[name]
 
 
-def resolved(raw: Mapping[str, Any], origin: str = "augment") -> Augment:
+def resolved(raw: Mapping[str, Any], origin: str = "the recipe", within: str = "augment") -> Augment:
     """`{"preset": NAME, knob: value, ...}` as an Augment: the preset ("none" if not named) with these knobs changed.
 
     Raises InputError for an unknown preset or knob."""
     rest = dict(raw)
     base = preset(str(rest.pop("preset", "none")))
-    return validated(Augment, merged(base.model_dump(), rest), origin)
+    return validated(Augment, merged(base.model_dump(), rest), origin, within)
 
 
 def byol_views(base: Augment) -> list[Augment]:

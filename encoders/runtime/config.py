@@ -30,12 +30,14 @@ def load(kind: type[C], path: str | Path | None = None, overrides: Sequence[str]
     return validated(kind, raw, str(path) if path else "the command line")
 
 
-def validated(kind: type[C], raw: Mapping[str, Any], origin: str) -> C:
-    """`raw` as a `kind`. Raises InputError that lists every wrong key with what was expected; `origin` says where it came from."""
+def validated(kind: type[C], raw: Mapping[str, Any], origin: str, within: str = "") -> C:
+    """`raw` as a `kind`. Raises InputError that lists every wrong key with what was expected; `origin` says where it came from.
+
+    within: the section that `raw` is, for keys as the user writes them (`method` makes `method.temperature`)."""
     try:
         return kind.model_validate(raw)
     except ValidationError as wrong:
-        raise InputError(explained(wrong, kind, origin)) from wrong
+        raise InputError(explained(wrong, kind, origin, within)) from wrong
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -75,11 +77,11 @@ def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
     return whole
 
 
-def explained(wrong: ValidationError, kind: type[BaseModel], origin: str) -> str:
+def explained(wrong: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
     """Every fault on a line of its own: the key, what was given, what was expected."""
     lines = []
     for fault in wrong.errors():
-        key = ".".join(str(part) for part in fault["loc"])
+        key = ".".join(str(part) for part in (within, *fault["loc"]) if part != "")
         if fault["type"] == "extra_forbidden":
             known = _known(kind, fault["loc"][:-1])
             near = get_close_matches(str(fault["loc"][-1]), known, n=2)

@@ -50,6 +50,7 @@ class DataShape:
     channels: int
     batch: int  # global: over ranks and micro-batches
     pretrained: bool = False  # the backbone comes with weights worth keeping
+    accumulate: int = 1  # micro-batches that a batch comes in
 
 
 class _Group(TypedDict):

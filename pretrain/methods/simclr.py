@@ -64,6 +64,9 @@ class SimCLR(Method):
         return self.backbone
 
     def notes(self, data: DataShape) -> list[str]:
-        if data.batch >= 256:
+        together = data.batch // data.accumulate
+        if together >= 256:
             return []
-        return [f"batch {data.batch} gives {2 * data.batch - 2} negatives; below 256, method.temperature=0.5 or MoCo's queue may do better"]
+        how = f"batch {data.batch}" + (f" in {data.accumulate} micro-batches" if data.accumulate > 1 else "")
+        better = "MoCo's queue" if self.cfg.temperature >= 0.5 else "method.temperature=0.5 or MoCo's queue"
+        return [f"{how} gives {2 * together - 2} negatives; with fewer than 510, {better} may do better"]

@@ -4,6 +4,7 @@ import pytest
 import timm
 import yaml
 
+from encoders.runtime import optim
 from encoders.runtime.errors import InputError
 from pretrain import config
 from pretrain.methods import METHODS
@@ -39,6 +40,9 @@ def test_a_resolved_recipe_says_everything_and_reads_back_equal(name, tmp_path):
         ("cxr_moco", lambda r: tuple(r.method[k] for k in ("queue", "momentum", "temperature", "dim")), (65536, 0.999, 0.2, 128)),
         ("cxr_mae", lambda r: (r.optim.kind, r.optim.lr, r.optim.betas, r.optim.weight_decay), ("adamw", 1.5e-4, (0.9, 0.95), 0.05)),
         ("cxr_mae", lambda r: (r.batch, r.epochs, r.warmup_epochs, r.method["mask_ratio"]), (2048, 800, 40, 0.9)),
+        ("cxr_simclr", lambda r: (r.optim.kind, r.optim.weight_decay, r.warmup_epochs), ("lars", 1e-4, 10)),
+        ("cxr_simclr", lambda r: tuple(r.method[k] for k in ("dim", "layers", "temperature")), (128, 3, 0.1)),
+        ("cxr_simclr", lambda r: round(optim.peak(r.optim, r.batch) / r.batch**0.5, 12), 0.075),
     ],
 )
 def test_full_size_recipes_hold_the_published_values(name, key, want):
@@ -66,10 +70,12 @@ def test_a_preset_is_the_ground_and_single_settings_change_it():
         ("cxr_mco", [], "no recipe called 'cxr_mco'; did you mean cxr_moco"),
         ("nowhere/x.yaml", [], "no recipe file nowhere/x.yaml"),
         ("cxr_moco", ["optim.lrr=1"], "optim.lrr: unknown key; did you mean lr"),
-        ("cxr_moco", ["method.temprature=1"], "temprature: unknown key; did you mean temperature?"),
+        ("cxr_moco", ["method.temprature=1"], r": method\.temprature: unknown key; did you mean temperature\?"),
+        ("cxr_moco", ["method.temperature=0"], r": method\.temperature: .*greater than 0 \(given: 0\)"),
+        ("cxr_moco", ["method=moco"], r"method: .*given: 'moco'"),
         ("cxr_moco", ["method.name=mocco"], "no method called 'mocco'; did you mean moco?"),
         ("cxr_moco", ["augment.preset=cxrr"], "no augmentation preset called 'cxrr'; did you mean cxr"),
-        ("cxr_moco", ["augment.flipp=1"], "flipp: unknown key; did you mean flip"),
+        ("cxr_moco", ["augment.flipp=1"], r": augment\.flipp: unknown key; did you mean flip"),
         ("cxr_moco", ["batch"], "'batch' is not an override"),
         ("cxr_moco", ["batch=10", "accumulate=3"], "batch=10 cannot be split into accumulate=3"),
         ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, one of them"),

@@ -94,6 +94,7 @@ def import_(
 
     For example
 
+    \b
         encoders import tf.pth --name imagenet_mobilenetv2_100 --arch mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0.5
     """
     from encoders.adopt import adopt

@@ -17,6 +17,7 @@ def preview(
 
     For example
 
+    \b
         pretrain preview cxr_moco data.store=cxr.h5
         pretrain preview cxr_moco data.store=cxr.h5 augment.preset=histology --out other.png
         pretrain preview --run cxr_mae --out reconstructions.png

@@ -27,6 +27,7 @@ def submit(
 
     Defaults of your cluster go into `slurm.yaml` in the working folder (or ~/.config/isograft/slurm.yaml), for example
 
+    \b
         partition: gpu
         setup: [module load cuda, source ~/isograft/.venv/bin/activate]
 

@@ -10,7 +10,12 @@ import typer
 from encoders.runtime.cli import console, run, ticker
 from transfer.cli_tasks import tasks_app
 
-app = typer.Typer(help="Encoder + labeled store -> numbers one may believe.", no_args_is_help=True, add_completion=False)
+app = typer.Typer(
+    help="`transfer`: an encoder and a labeled store become numbers one may believe.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+)
 app.add_typer(tasks_app, name="tasks")
 
 
@@ -49,7 +54,19 @@ def bench(
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
 ) -> None:
-    """Compare encoders with ImageNet and random weights on your tasks. Exit 1 if a cell failed, 2 for a mistake in what was asked."""
+    """Compare encoders with ImageNet and random weights on your tasks.
+
+    For example
+
+    \b
+        transfer bench --encoder cxr_moco
+        transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
+        transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
+
+    k, C, learning rate and epoch are chosen on validation patients; the test part is sealed until then, and each look at it is counted.
+    Results are kept as records; asked again, the bench answers from them. Exit status: 0 all cells done, 1 a cell failed (the others are
+    in the table), 2 a mistake in what was asked.
+    """
     from transfer.bench import Ask, plan
     from transfer.bench import bench as compute
 
@@ -82,7 +99,7 @@ def bench(
         say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")
     parts = _shown(outcome.records, wanted[0] if wanted else None, outcome.missing, csv, markdown)
     if outcome.made:
-        _mirrored(parts, [e.name for e in whole.entries])
+        _mirrored(parts, whole.entries)
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -156,8 +173,8 @@ def _shown(records: Sequence[Any], baseline: str | None, missing: dict[str, str]
     return parts
 
 
-def _mirrored(parts: Sequence[Any], encoders: Sequence[str]) -> None:
-    """The numbers of each encoder as the summary of a W&B run of its own."""
+def _mirrored(parts: Sequence[Any], entries: Sequence[Any]) -> None:
+    """The numbers of each encoder as the summary of a W&B run of its own, its config saying which weights they are of."""
     from encoders.names import short
     from encoders.runtime.home import records_dir
     from encoders.runtime.track import Track
@@ -165,11 +182,14 @@ def _mirrored(parts: Sequence[Any], encoders: Sequence[str]) -> None:
     from transfer.show import written
     from transfer.table import summary
 
-    for name in encoders:
+    for name, card in ((entry.name, entry.card) for entry in entries):
         flat = summary(parts, name)
         if flat:
             folder = records_dir() / ".track" / re.sub(SAFE, "_", name)
-            about = {"encoder": {"name": short(name)}, "bench": {"tasks": sorted({s.task for s in parts})}}
+            weights = {r.identity.encoder_sha256 for s in parts for row in s.rows for r in row.records if r.identity.encoder == name}
+            facts = {"arch": card.arch, "method": card.method, "steps": card.steps, "run_id": card.lineage.get("run_id")}
+            who = {"name": short(name), "sha256": "+".join(sorted(weights))} | facts
+            about = {"encoder": who, "bench": {"tasks": sorted({s.task for s in parts})}}
             known = folder / "wandb.id"  # one W&B run an encoder, however often it is benched
             resume = known.read_text().strip() if known.is_file() else None
             with Track(folder, group=short(name), job_type="bench", name=f"{short(name)}-bench", config=about, resume=resume) as track:

@@ -8,7 +8,7 @@ import typer
 
 from encoders.runtime.cli import console
 
-tasks_app = typer.Typer(help="Labeled stores as tasks.", no_args_is_help=True)
+tasks_app = typer.Typer(help="Labeled stores as tasks.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @tasks_app.command()

@@ -65,6 +65,10 @@ class Recipe(Config):
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     save_every: int = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
     keep_every: int = Field(0, ge=0, description="steps between checkpoints kept for good; 0: none")
+    pictures: Literal["none", "local", "wandb"] = Field(
+        "local",
+        description="views of the first images at the end of the run: views.png in its folder; wandb: sent to W&B too, patients' images!",
+    )
     licence: str = Field("unknown", description="licence of the exported weights; that of the images usually decides it")
 
     @model_validator(mode="after")

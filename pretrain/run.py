@@ -266,10 +266,23 @@ def finish(run: RunDir, made: Setup, state: State, stop: Stop, track: Track, sec
             return REQUEUE_EXIT
         return 130
     path = export(run)
+    pictured(run, made, state, track)
     run.update(status="finished", encoder=str(path))
     track.artifact(run.name, path, {"steps": state.step})
     say(f"run {run.name}: {state.step} steps in {spent:.0f} s; encoder {run.name!r} is in {path}")
     return 0
+
+
+def pictured(run: RunDir, made: Setup, state: State, track: Track) -> None:
+    """`views.png` in the run's folder, and to W&B only where the recipe says so: these are images of patients."""
+    if made.recipe.pictures == "none":
+        return
+    from pretrain.export import at
+    from pretrain.preview import preview  # matplotlib takes a second to import
+
+    path = preview(made.recipe, run.path / "views.png", checkpoint=at(run, state.step))
+    if made.recipe.pictures == "wandb":
+        track.image(state.step, "views", path)
 
 
 def where(name: str | None, recipe: str, out: str | None) -> RunDir:

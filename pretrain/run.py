@@ -14,7 +14,7 @@ from encoders import publish
 from encoders.card import Card
 from encoders.runtime import checkpoint, dist
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic
+from encoders.runtime.files import atomic, writable
 from encoders.runtime.home import zoo_dir
 from encoders.runtime.stop import REQUEUE, REQUEUE_EXIT, Stop, listening
 from encoders.runtime.track import Track
@@ -36,7 +36,11 @@ def say_aloud(text: str) -> None:
 
 
 def pick_device(wanted: str | None) -> str:
-    """The device asked for, or this rank's GPU where there is one. Raises InputError for a GPU that is not there."""
+    """The device asked for, or this rank's GPU where there is one. Raises InputError for a GPU that is not there, and for no device."""
+    try:
+        torch.device(wanted or "cpu")
+    except RuntimeError as wrong:
+        raise InputError(f"--device {wanted!r} is no device; write cpu, cuda, or cuda:1 for the second GPU") from wrong
     if wanted and wanted.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {wanted}: this machine has no CUDA device that torch can use; try --device cpu")
     local = int(os.environ.get("LOCAL_RANK", 0))
@@ -98,7 +102,7 @@ def _known(recipe: Recipe, run: RunDir, device: str | None, go_on: bool, say: Sa
 
 def name_is_free(name: str, made: Setup) -> None:
     """Raises InputError when the encoder could not be published under `name` at the end: better now than after a week."""
-    card = zoo_dir() / publish.checked(name) / "card.yaml"
+    card = writable(zoo_dir()) / publish.checked(name) / "card.yaml"
     if card.exists() and Card.read(card).config != made.card.config:
         raise InputError(f"the zoo has another encoder called {name!r} ({card}); choose another name with --name, or move it away")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from encoders.runtime import home
 from encoders.runtime.errors import InputError, unknown
-from encoders.runtime.files import read_json, write_json
+from encoders.runtime.files import read_json, writable, write_json
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def locked(run: RunDir, say: Any = print) -> Iterator[None]:
     A lock is taken over, and that is said, when its process is dead on this host or was an earlier life of the same SLURM job."""
     lock = run.path / "lock"
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "job": os.environ.get("SLURM_JOB_ID")}
-    run.path.mkdir(parents=True, exist_ok=True)
+    writable(run.path)
     for _ in range(3):  # a lock may go between our look and our try
         try:
             handle = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)

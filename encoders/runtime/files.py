@@ -34,6 +34,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def writable(folder: str | Path) -> Path:
+    """`folder`, made where it is missing. Raises InputError when nothing can be written there."""
+    folder = Path(folder)
+    probe = folder / f".probe.{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as wrong:
+        raise InputError(f"cannot write in {folder}: {wrong.strerror}; choose a folder that you may write to") from wrong
+    return folder
+
+
 def sync_folder(folder: Path) -> None:
     """Makes a rename in `folder` durable: the folder's own entry must reach the disk too."""
     handle = os.open(folder, os.O_RDONLY)

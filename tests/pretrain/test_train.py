@@ -236,3 +236,18 @@ def test_what_cannot_be_trained_is_refused(images):
         build(config.load("cxr_moco_tiny"), "cpu")
     with pytest.raises(InputError, match="cannot be the name of a run"):
         rundir.place("../x")
+
+
+def test_a_folder_that_cannot_be_written_and_a_wrong_device_are_refused_before_a_step(images, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(InputError, match="cannot write in .*file/r: Not a directory; choose a folder"):
+        runs.begin(recipe(images, METHODS["mae"]), rundir.place("r", tmp_path / "file"), "cpu")
+    with pytest.raises(InputError, match="'cud' is no device; write cpu, cuda"):
+        runs.pick_device("cud")
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "zoo").write_text("not a folder")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ISOGRAFT_HOME", str(tmp_path / "home"))
+        with pytest.raises(InputError, match="cannot write in .*zoo"):
+            runs.begin(recipe(images, METHODS["mae"]), rundir.place("r", tmp_path / "runs"), "cpu")
+    assert not (tmp_path / "runs").exists()

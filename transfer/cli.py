@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from encoders.runtime.cli import console, run, ticker
+from transfer.cli_report import report
 from transfer.cli_tasks import tasks_app
 
 app = typer.Typer(
@@ -17,6 +18,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
+app.command()(report)
 
 
 def main() -> None:

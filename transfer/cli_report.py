@@ -1,0 +1,80 @@
+"""`transfer report`: records as one HTML page."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from encoders.runtime.cli import console
+
+
+def report(
+    records: Annotated[list[Path] | None, typer.Argument(help="records or folders of them; default: all of this working folder")] = None,
+    out: Annotated[Path, typer.Option(help="the page to write")] = Path("report.html"),
+    store: Annotated[
+        list[str] | None, typer.Option(help="the task's store: puts pictures of test images on the page; repeat for several files")
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="only these tasks, a,b")] = None,
+    latex: Annotated[Path | None, typer.Option(help="write the tables as LaTeX (booktabs)")] = None,
+) -> None:
+    """One HTML page from records, verdict first: opens from disk, names no patient. Exit 1 if a record was refused."""
+    import time
+
+    from encoders.runtime.errors import InputError
+    from transfer import record, show
+    from transfer.report import images, page, trust
+    from transfer.table import sections
+
+    paths = record.found(records or ())
+    read, refused = readable(paths)
+    read = narrowed(read, task, baseline)
+    if not read:
+        told = f"; {len(refused)} files were refused, the first: {next(iter(refused.values()))}" if refused else ""
+        raise InputError(f"there is no record to report on{told}; make some: `transfer bench --encoder NAME`")
+    parts = sections(read, baseline)
+    kept = images.opened(store or [], read)
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
+    show.written(out, page.page(read, parts, trust.ledgers(paths), refused, kept, when))
+    if latex is not None:
+        from transfer.report.latex import latex as as_latex
+
+        show.written(latex, as_latex(parts))
+    err = console(stderr=True)
+    for name, why in refused.items():
+        err.print(f"refused: {name}: {why}", markup=False, style="red")
+    size = out.stat().st_size / 2**20
+    err.print(f"{out} ({size:.1f} MB): {len(read)} records, {'with' if kept is not None else 'without'} pictures of patients", markup=False)
+    if refused:
+        raise typer.Exit(1)
+
+
+def readable(paths: Sequence[Path]) -> tuple[list[Any], dict[str, str]]:
+    """The intact records, and for every other file why it is refused; without folders, whose names may be those of people."""
+    from encoders.runtime.errors import InputError
+    from transfer import record
+
+    read, refused = [], {}
+    for path in paths:
+        try:
+            read.append(record.read(path))
+        except InputError as wrong:
+            refused[path.name] = str(wrong).replace(f"{path.parent}/", "")
+    return read, refused
+
+
+def narrowed(read: list[Any], task: str | None, baseline: str | None) -> list[Any]:
+    """The records of these tasks. Raises InputError for a task or a baseline that no record has."""
+    from encoders.runtime.errors import unknown
+
+    wanted = [name.strip() for name in (task or "").split(",") if name.strip()]
+    tasks, encoders = {r.identity.task for r in read}, {r.identity.encoder for r in read}
+    for name in wanted:
+        if name not in tasks:
+            raise unknown("task among the records", name, tasks)
+    if baseline is not None and read and baseline not in encoders:
+        raise unknown("encoder among the records", baseline, encoders)
+    return [r for r in read if not wanted or r.identity.task in wanted]

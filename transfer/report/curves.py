@@ -1,0 +1,99 @@
+"""ROC, precision-recall and reliability curves of a row, with bands from resampled patients; arrays in, arrays out.
+
+A row of several labels, folds or draws has the mean of their curves, as its AUROC is the mean of their areas.
+
+Shapes: N test images, C columns, B resamples, G points of a grid.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer.metrics import macro, reliability
+from transfer.metrics.calibration import confidence
+from transfer.record import Record
+from transfer.stats import resamples
+from transfer.stats.bootstrap import percentile
+
+Array = NDArray[Any]
+GRID = np.linspace(0, 1, 101)
+RESAMPLES = 300  # enough for a shaded band; the intervals in the tables have their own
+
+
+class Curve(NamedTuple):
+    """y over `GRID`, and its pointwise 95 % band, each (G,)."""
+
+    y: Array
+    low: Array
+    high: Array
+
+
+def curve(records: Sequence[Record], kind: str, n: int = RESAMPLES) -> Curve:
+    """The mean curve of the records. kind: "roc" (sensitivity over false positive rate) or "pr" (precision over recall)."""
+    full, drawn = np.zeros((1, len(GRID))), np.zeros((n, len(GRID)))
+    for record in records:
+        y, s, patient = record.part("test")
+        full += mean_curve(y, s, np.ones((len(y), 1), np.float32), kind) / len(records)
+        at = 0
+        for weight in resamples(patient, n, seed=record.identity.fold):  # draws of one fold share their resamples
+            drawn[at : at + weight.shape[1]] += mean_curve(y, s, weight, kind) / len(records)
+            at += weight.shape[1]
+    ends = np.array([percentile(drawn[:, g], 0.95) for g in range(len(GRID))])
+    return Curve(full[0], ends[:, 0], ends[:, 1])
+
+
+def mean_curve(y: Array, s: Array, weight: Array, kind: str) -> Array:
+    """(B, G) mean over the labels that are defined."""
+    one = np.stack([label_curve(y[:, c], s[:, c], weight, kind) for c in range(y.shape[1])], axis=-1)  # (B, G, C)
+    return np.asarray(macro(one)[0])
+
+
+def label_curve(y: Array, s: Array, weight: Array, kind: str) -> Array:
+    """(B, G) of one label; NaN where a resample has one class only. y, s: (N,).  weight: (N, B)."""
+    rows = np.flatnonzero(~np.isnan(y))
+    rows = rows[np.argsort(-s[rows], kind="stable")]
+    score, positive, w = s[rows], y[rows] > 0.5, weight[rows].astype(np.float64)
+    ends = np.flatnonzero(np.append(score[1:] != score[:-1], True)) if len(rows) else np.empty(0, int)  # equal scores change together
+    hit = np.cumsum(np.where(positive[:, None], w, 0), axis=0)[ends]  # (thresholds, B)
+    false = np.cumsum(np.where(positive[:, None], 0, w), axis=0)[ends]
+    out = np.full((weight.shape[1], len(GRID)), np.nan)
+    for b in range(weight.shape[1]):
+        if len(ends) and hit[-1, b] > 0 and false[-1, b] > 0:
+            out[b] = _roc(hit[:, b], false[:, b]) if kind == "roc" else _pr(hit[:, b], false[:, b])
+    return out
+
+
+def _roc(hit: Array, false: Array) -> Array:
+    return np.interp(GRID, np.append(0.0, false / false[-1]), np.append(0.0, hit / hit[-1]))
+
+
+def _pr(hit: Array, false: Array) -> Array:
+    """The precision at the first threshold whose recall reaches each point: the steps whose area is the average precision."""
+    called = hit + false
+    precision = np.divide(hit, called, out=np.ones_like(hit), where=called > 0)
+    first = np.searchsorted(hit / hit[-1], GRID - 1e-12)
+    # A threshold that only a resample's absent rows reach calls nobody; the curve begins at the first that calls somebody.
+    begin = int(np.argmax(called > 0))
+    return precision[np.clip(first, begin, len(precision) - 1)]
+
+
+def probabilities(records: Sequence[Record], part: str = "test") -> tuple[Array, Array] | None:
+    """Truth (N,) and probability (N,) of all answers of these records: of the chosen class in a multi-class task, else of every label.
+
+    None where the scores are no probabilities."""
+    truth, sure = [], []
+    for record in records:
+        y, s, _ = record.part(part)
+        if s.min() < -1e-6 or s.max() > 1 + 1e-6:
+            return None
+        right, p = confidence(y, s) if record.meta.kind == "multiclass" else (y.reshape(-1), s.reshape(-1))
+        truth.append(right)
+        sure.append(p)
+    return np.concatenate(truth), np.concatenate(sure)
+
+
+def bins(truth: Array, sure: Array) -> dict[str, Array]:
+    """Ten bins with equally many answers each; empty ones left out."""
+    return reliability(truth, sure, 10, "equal_mass")

@@ -1,0 +1,127 @@
+"""Small charts as inline SVG: a frame with ticks, and lines, bands, dots and whiskers in it.
+
+Coordinates are data; `Frame.at` turns them into pixels of a viewBox, so a chart scales with its column on any screen.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from transfer.report.html import Html, tag
+
+LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 40  # pixels around the frame for tick labels and titles
+# Okabe and Ito (2008): told apart by colour-blind readers; with dashes also on a black-and-white print.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
+DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+GROUND = "#777777"
+
+
+class Pen(NamedTuple):
+    """How one encoder is drawn, everywhere on the page."""
+
+    colour: str
+    dash: str | None
+
+
+def pen(i: int) -> Pen:
+    """The pen of the i-th encoder."""
+    return Pen(COLOURS[i % len(COLOURS)], DASHES[(i + i // len(COLOURS)) % len(DASHES)])
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What a chart spans. x, y: from and to.  log: the x axis is logarithmic.  width, height: pixels of the whole."""
+
+    x: tuple[float, float] = (0.0, 1.0)
+    y: tuple[float, float] = (0.0, 1.0)
+    log: bool = False
+    width: int = 320
+    height: int = 300
+
+    def at(self, x: ArrayLike, y: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+        """Data as pixels."""
+        scale = np.log if self.log else np.asarray
+        low, high = (float(scale(v)) for v in self.x)
+        across = (scale(np.asarray(x, dtype=float)) - low) / (high - low)
+        up = (np.asarray(y, dtype=float) - self.y[0]) / (self.y[1] - self.y[0])
+        return LEFT + across * (self.width - LEFT - RIGHT), self.height - BOTTOM - up * (self.height - TOP - BOTTOM)
+
+
+def chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> Html:
+    """The frame with its marks; the title is also what a screen reader says."""
+    across, down = frame.width - RIGHT, frame.height - BOTTOM
+    grid: list[Html] = []
+    for value in ticks(*frame.y):
+        _, (py,) = frame.at([frame.x[1]], [value])
+        grid += [_rule(LEFT, py, across, py), _text(LEFT - 5, py + 4, f"{value:g}", "end")]
+    for value in ticks(*frame.x) if x_ticks is None else x_ticks:
+        (px,), _ = frame.at([value], [frame.y[0]])
+        grid += [_rule(px, TOP, px, down), _text(px, down + 15, f"{value:g}", "middle")]
+    names = [
+        _text(LEFT, 15, title, "start", font_weight="600"),
+        _text((LEFT + across) / 2, frame.height - 7, x_label, "middle"),
+        _text(0, 0, y_label, "middle", transform=f"translate(12 {(TOP + down) / 2:.0f}) rotate(-90)"),
+    ]
+    whole = {"viewBox": f"0 0 {frame.width} {frame.height}", "role": "img", "aria-label": title}
+    return tag("svg", *grid, *marks, *names, **whole)
+
+
+def line(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen) -> Html:
+    """A line through the points."""
+    return tag("polyline", points=_points(*frame.at(x, y)), fill="none", stroke=with_.colour, stroke_width=1.8, stroke_dasharray=with_.dash)
+
+
+def diagonal(frame: Frame) -> Html:
+    """From the lower left to the upper right: chance in a ROC plot, truth in a reliability diagram."""
+    return tag("polyline", points=_points(*frame.at(frame.x, frame.y)), fill="none", stroke=GROUND, stroke_width=1, stroke_dasharray="1 3")
+
+
+def band(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: Pen) -> Html:
+    """The ground between two lines."""
+    x, low, high = np.asarray(x), np.asarray(low), np.asarray(high)
+    known = ~(np.isnan(low) | np.isnan(high))
+    there, back = frame.at(x[known], low[known]), frame.at(x[known][::-1], high[known][::-1])
+    both = np.concatenate([there[0], back[0]]), np.concatenate([there[1], back[1]])
+    return tag("polygon", points=_points(*both), fill=with_.colour, fill_opacity=0.13, stroke="none")
+
+
+def dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen, radius: ArrayLike = 3.0, hollow: bool = False) -> list[Html]:
+    """A dot at every point."""
+    px, py = frame.at(x, y)
+    look: dict[str, Any] = {"fill": "#ffffff" if hollow else with_.colour, "stroke": with_.colour, "stroke_width": 1.3}
+    sizes = np.broadcast_to(radius, px.shape)
+    return [tag("circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=f"{r:.1f}", **look) for a, b, r in zip(px, py, sizes, strict=True)]
+
+
+def whiskers(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: Pen) -> list[Html]:
+    """Upright intervals; an unknown one is left out."""
+    x, low, high = np.asarray(x), np.asarray(low), np.asarray(high)
+    keep = ~(np.isnan(low) | np.isnan(high))
+    px, a = frame.at(x[keep], low[keep])
+    _, b = frame.at(x[keep], high[keep])
+    return [_rule(p, u, p, v, with_.colour, 1.3) for p, u, v in zip(px, a, b, strict=True)]
+
+
+def ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Round numbers between the ends."""
+    raw = (high - low) / about
+    unit = 10.0 ** math.floor(math.log10(raw))
+    step = next(unit * m for m in (1, 2, 2.5, 5, 10) if unit * m >= raw * 0.999)
+    first = math.ceil(low / step - 1e-9)
+    return [round(step * k, 10) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#e3e6ea", width: float = 1) -> Html:
+    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", stroke=colour, stroke_width=width)
+
+
+def _text(x: float, y: float, text: str, anchor: str, **more: Any) -> Html:
+    return tag("text", text, x=f"{x:.0f}", y=f"{y:.0f}", text_anchor=anchor, **more)
+
+
+def _points(px: np.ndarray, py: np.ndarray) -> str:
+    return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))

@@ -1,0 +1,130 @@
+"""The tables of one task: results as `transfer compare` prints them, per class, and decisions.
+
+Shapes: C columns of the target, K classes.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from transfer import show
+from transfer.metrics import auroc, confusion, decisions
+from transfer.report.html import Html, table, tag
+from transfer.report.verdict import PROTOCOLS, full
+from transfer.stats import Interval, auroc_intervals
+from transfer.table import RESAMPLES, Row, Section, deciding, interval
+
+
+def results(block: Sequence[Section], shown: Mapping[str, str]) -> Html:
+    """Encoders x protocols with intervals: the very rows of `transfer compare`, without columns that are empty."""
+    lines = show.lines(block, shown, {})
+    kept = [i for i, column in enumerate(zip(*lines, strict=True)) if any(column)]
+    rows = [[_cell(show.HEADER[i], line[i]) if i else line[0] for i in kept] for line in lines]
+    return table([show.HEADER[i] for i in kept], rows, "results")
+
+
+def _cell(name: str, text: str) -> Html:
+    if name != "verdict":
+        return _value(name, text)
+    kind = next((word for word in ("better", "worse") if text.startswith(word)), None)
+    return tag("td", text, data_label=name, class_=kind or (None if text else "none"))
+
+
+def _value(name: str, text: str, style: str | None = None) -> Html:
+    """`0.931 [0.902, 0.953]` with its interval set back."""
+    value, bracket, rest = text.partition(" [")
+    # In one span: a phone shows the cell as two columns, its name and this.
+    inside = tag("span", tag("b", value), tag("span", f" [{rest}", class_="interval")) if bracket else text
+    return tag("td", inside, data_label=name, class_=None if text else "none", style=style)
+
+
+def per_class(section: Section, shown: Mapping[str, str]) -> Html | None:
+    """AUROC of every class with its interval, darker for higher; None where there is one class."""
+    rows = full(section)
+    if not rows or len(rows[0].records[0].meta.classes) < 2:
+        return None
+    classes = rows[0].records[0].meta.classes
+    values = [class_intervals(row) for row in rows]
+    lines = []
+    for c, name in enumerate(classes):
+        cells = [_shaded(shown[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
+        lines.append([name, positives(rows[0], c), *cells])
+    return table(["class", "positive test images", *(shown[row.encoder] for row in rows)], lines, "heat")
+
+
+def class_intervals(row: Row) -> list[Interval]:
+    """The AUROC of every column of the target, as the table's is made for their mean."""
+    if len(row.records) == 1:
+        return auroc_intervals(*row.records[0].part("test"))
+    n = len(row.records[0].meta.classes)
+    return [interval(row.records, lambda record, c=c: partial(_column, c), RESAMPLES) for c in range(n)]  # type: ignore[misc]
+
+
+def _column(c: int, y: Any, s: Any, weight: Any = None) -> Any:
+    return auroc(y[:, c], s[:, c], weight)
+
+
+def positives(row: Row, c: int) -> str:
+    """`14 of 81`, each image counted once."""
+    seen = {k: v for r in row.records for k, v in zip(r.arrays["test_key"].tolist(), r.arrays["test_y"][:, c].tolist(), strict=True)}
+    known = [v for v in seen.values() if not math.isnan(v)]
+    return f"{int(sum(v > 0.5 for v in known))} of {len(known)}"
+
+
+def _shaded(name: str, value: Interval) -> Html:
+    depth = 0.0 if math.isnan(value.value) else max(0.0, value.value - 0.5) * 0.7
+    return _value(name, show.told(value), f"background: rgba(0, 114, 178, {depth:.2f})")
+
+
+def matrices(row: Row) -> list[np.ndarray]:
+    """Confusion matrices (K, K), summed over folds and draws: one of a multi-class task, else one a label at its validation threshold."""
+    total: list[np.ndarray] = []
+    for record in row.records:
+        y, s, _ = record.part("test")
+        tables = [confusion(*d) for d in decisions(y, s, record.meta.kind, deciding(record).keywords["threshold"])]  # type: ignore[attr-defined]
+        total = [a + b for a, b in zip(total, tables, strict=True)] if total else tables
+    return total
+
+
+def confusions(section: Section, shown: Mapping[str, str]) -> Html | None:
+    """A matrix an encoder, for tasks with one decision an image."""
+    rows = full(section)
+    if not rows or rows[0].records[0].meta.kind == "multilabel":
+        return None
+    meta = rows[0].records[0].meta
+    names = meta.classes if meta.kind == "multiclass" else [f"not {meta.classes[0]}", meta.classes[0]]
+    return tag("div", *(_matrix(shown[row.encoder], names, matrices(row)[0]) for row in rows), class_="grid")
+
+
+def _matrix(encoder: str, names: Sequence[str], m: np.ndarray) -> Html:
+    head = tag("tr", tag("th", "true \\ decided"), *(tag("th", name, scope="col") for name in names))
+    lines = [head]
+    for name, counts in zip(names, m, strict=True):
+        cells = []
+        for value in counts:
+            share = value / counts.sum() if counts.sum() else 0.0
+            look = f"background: rgba(0, 114, 178, {0.45 * share:.2f})"
+            cells.append(tag("td", tag("b", f"{value:.0f}"), tag("span", f" {share:.0%}", class_="interval"), style=look))
+        lines.append(tag("tr", tag("th", name, scope="row"), *cells))
+    caption = tag("figcaption", encoder)
+    return tag("figure", caption, tag("div", tag("table", *lines, class_="matrix"), class_="wide"))
+
+
+def operating(section: Section, shown: Mapping[str, str]) -> Html | None:
+    """Sensitivity, specificity and predictive values at the validation thresholds, for binary and multi-label tasks."""
+    rows = full(section)
+    if not rows or rows[0].records[0].meta.kind == "multiclass":
+        return None
+    classes, lines = rows[0].records[0].meta.classes, []
+    for row in rows:
+        for name, ((tn, fp), (fn, tp)) in zip(classes, matrices(row), strict=True):
+            rates = [(tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn), (tp + fn, tn + fp + fn + tp)]
+            lines.append([shown[row.encoder], name, *(f"{a / b:.3f}" if b else "not defined" for a, b in rates)])
+    return table(["encoder", "label", "sensitivity", "specificity", "PPV", "NPV", "prevalence"], lines)
+
+
+def protocol(section: Section) -> str:
+    return PROTOCOLS.get(section.protocol, section.protocol)

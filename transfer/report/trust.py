@@ -1,0 +1,160 @@
+"""What stands behind the numbers: leaks, how often each test split was looked at, protocols and what they chose, encoders, environment."""
+
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from encoders.runtime.home import records_dir
+from transfer import firewall
+from transfer.record import Record
+from transfer.report.discreet import Discreet
+from transfer.report.html import Html, folded, join, table, tag
+
+
+def leakage(records: Sequence[Record], discreet: Discreet) -> list[str]:
+    """Every leak that was let pass, without the patients that it names."""
+    return discreet.each(f"{r.identity.task}: {leak}" for r in records for leak in r.meta.leakage)
+
+
+def leak_section(records: Sequence[Record], discreet: Discreet) -> Html:
+    """What was found between the parts, and between pretraining and the test part."""
+    let, suspected = leakage(records, discreet), discreet.each(f"{r.identity.task}: {w}" for r in records for w in r.meta.warnings)
+    body = []
+    if let:
+        body.append(tag("p", tag("b", "Leaks were found, and the bench was told to go on. "), "The numbers below them flatter."))
+        body.append(tag("ul", *(tag("li", line, class_="bad") for line in let)))
+    else:
+        body.append(
+            tag("p", "No leak of patients or identical images was found between the parts, nor with what the encoders' manifests list.")
+        )
+    if suspected:
+        body.append(tag("p", "Warnings of the bench:"))
+        body.append(tag("ul", *(tag("li", line) for line in suspected)))
+    return join([tag("h2", "Leakage"), *body])
+
+
+def ledgers(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """The lines of this working folder's ledger and of those that lie with the records, each once."""
+    beside = [folder / "ledger.jsonl" for path in paths for folder in list(path.resolve().parents)[:2]]
+    places = dict.fromkeys(p.resolve() for p in [records_dir() / "ledger.jsonl", *beside])
+    return list({json.dumps(line, sort_keys=True): line for place in places for line in firewall.lines(place)}.values())
+
+
+def ledger_section(records: Sequence[Record], lines: Sequence[dict[str, Any]]) -> Html:
+    """How often each test split was scored, by what, and by what that is not on this page."""
+    splits: dict[str, list[Record]] = defaultdict(list)
+    for r in records:
+        splits[r.identity.split].append(r)
+    rows = [_ledger_row(split, of, [line for line in lines if line.get("split") == split]) for split, of in splits.items()]
+    rows.sort(key=lambda row: (row[0], row[1]))
+    said = "Comparing many checkpoints on one test split is a selection too: the more often it was scored, the less its best number means."
+    header = ["task", "test split", "scored", "encoders", "protocols", "first", "last", "not on this page"]
+    return join([tag("h2", "How often each test split was scored"), tag("p", said), table(header, rows)])
+
+
+def _ledger_row(split: str, records: Sequence[Record], mine: Sequence[dict[str, Any]]) -> list[str]:
+    first = records[0].identity
+    name = first.task + (f", fold {first.fold + 1} of {first.folds}" if first.folds > 1 else "")
+    if not mine:
+        return [name, split[:8], "no ledger at hand", "", "", "", "", "unknown: ask for the ledger of who made the records"]
+    shown = {r.identity.encoder_sha256 for r in records}
+    others = {str(line.get("encoder")) for line in mine if line.get("encoder_sha256") not in shown}
+    kinds = {(line.get("protocol"), line.get("protocol_hash")) for line in mine}
+    when = [day(float(pick(line["time"] for line in mine if "time" in line))) for pick in (_least, _most)]
+    hidden = f"{len(others)} encoder{'s' if len(others) != 1 else ''}: {', '.join(sorted(others))}" if others else "none"
+    return [name, split[:8], f"{len(mine)} times", str(len({line.get("encoder_sha256") for line in mine})), str(len(kinds)), *when, hidden]
+
+
+def _least(values: Any) -> float:
+    return min(values, default=0.0)
+
+
+def _most(values: Any) -> float:
+    return max(values, default=0.0)
+
+
+def day(seconds: float) -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime(seconds)) if seconds else ""
+
+
+def protocol_section(records: Sequence[Record], shown: Mapping[str, str], discreet: Discreet) -> Html:
+    """The hash and the settings of every protocol, and what was chosen on validation patients."""
+    hashes: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for r in records:
+        hashes[r.identity.protocol, r.identity.protocol_hash].append(r)
+    rows = [[name, h, str(len(of)), _json(of[0].meta.protocol_config)] for (name, h), of in sorted(hashes.items())]
+    names = [name for name, _ in hashes]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    warn = (
+        [tag("p", f"{', '.join(twice)} stands here with several hashes: those results are in tables apart.", class_="note")]
+        if twice
+        else []
+    )
+    chosen = [
+        [r.identity.task, shown[r.identity.encoder], r.identity.protocol, place(r), discreet(_json(brief(r.meta.selection)))]
+        for r in records
+        if r.meta.status == "ok"
+    ]
+    inside = table(["task", "encoder", "protocol", "part", "chosen"], chosen, "small")
+    return join(
+        [
+            tag("h2", "Protocols"),
+            tag(
+                "p", "One hash, one way of measuring; a table never mixes two hashes of a protocol. All was chosen on validation patients."
+            ),
+            *warn,
+            table(["protocol", "hash", "records", "settings"], rows, "small"),
+            folded("What was chosen", inside),
+        ]
+    )
+
+
+def place(r: Record) -> str:
+    """Fold, fraction and draw of a record, where they say anything."""
+    i = r.identity
+    told = [f"fold {i.fold + 1} of {i.folds}"] if i.folds > 1 else []
+    told += [f"{i.fraction:.3g} of the labels, draw {i.draw}"] if i.fraction < 1 else []
+    return ", ".join(told) or "all labels"
+
+
+def brief(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """A selection without its tables and long lists."""
+    return {k: v for k, v in selection.items() if not isinstance(v, dict) and not (isinstance(v, list) and len(v) > 8)}
+
+
+def _json(value: Any) -> str:
+    plain = json.dumps(value, sort_keys=True, separators=(", ", ": "), default=str)
+    return plain.strip("{}").replace('"', "")
+
+
+def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> Html:
+    """Encoders, versions, devices and time; and every record, so that it can be found and checked."""
+    encoders = {(r.identity.encoder, r.identity.encoder_sha256): r for r in records}
+    nets = [
+        [shown[name], name, r.meta.role, r.meta.arch, f"{r.meta.size} px", sha[:12], r.identity.card[:12]]
+        for (name, sha), r in encoders.items()
+    ]
+    seen: dict[str, set[str]] = defaultdict(set)
+    for r in records:
+        for name, value in r.meta.versions.items():
+            seen[name].add(value)
+        seen["device"].add(r.meta.device)
+    software = [[name, ", ".join(sorted(values)) + (" (mixed)" if len(values) > 1 else "")] for name, values in sorted(seen.items())]
+    spent = sum(r.meta.seconds.get("total", 0.0) for r in records)
+    software += [["time of all records", f"{spent:.0f} s"], ["this page", f"isograft {version('isograft')}"]]
+    each = [
+        [r.identity.id, r.identity.task, shown[r.identity.encoder], r.identity.protocol, place(r), str(r.identity.seed), r.meta.status]
+        for r in records
+    ]
+    return join(
+        [
+            tag("h2", "Environment"),
+            table(["encoder", "whole name", "role", "network", "input", "sha256", "card"], nets, "small"),
+            table(["what", "version"], software, "small"),
+            folded(f"All {len(each)} records", table(["record", "task", "encoder", "protocol", "part", "seed", "status"], each, "small")),
+        ]
+    )

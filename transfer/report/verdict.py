@@ -1,0 +1,135 @@
+"""The answer in plain words: is this encoder better, worse, or not distinguishable, by how much, on how many patients.
+
+Differences, intervals and verdicts are those of the table's rows; only Holm's correction over the page is added.
+"""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from transfer.report.html import Html, tag
+from transfer.report.svg import COLOURS, GROUND
+from transfer.stats import Difference, holm, minimal_detectable_difference
+from transfer.table import Row, Section
+
+PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning"}
+CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same"}
+STRIP = (220, 34)  # pixels of the interval beside a sentence
+
+
+class Finding(NamedTuple):
+    """A row that was compared; `adjusted` is its p-value by Holm over all findings of the page."""
+
+    section: Section
+    row: Row
+    difference: Difference
+    adjusted: float
+
+
+def findings(parts: Sequence[Section]) -> list[Finding]:
+    """The comparisons that a page is about: of the user's encoders; where none was compared, of all."""
+    found = [(s, r, r.difference) for s in parts for r in full(s) if r.difference is not None and not math.isnan(r.difference.value)]
+    found = [f for f in found if f[1].role == "encoder"] or found
+    adjusted = holm(np.array([d.p for _, _, d in found]))
+    return [Finding(s, r, d, float(p)) for (s, r, d), p in zip(found, adjusted, strict=True)]
+
+
+def full(section: Section) -> list[Row]:
+    """The rows with the most labels."""
+    most = max((row.fraction for row in section.rows), default=1.0)
+    return [row for row in section.rows if row.fraction == most]
+
+
+def people(rows: Sequence[Row]) -> tuple[int, int]:
+    """Test patients and test images, each counted once over folds and draws."""
+    records = [r for row in rows for r in row.records]
+    return tuple(len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for c in ("patient", "key"))  # type: ignore[return-value]
+
+
+def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
+    """A sentence for every encoder and what it was compared with."""
+    pairs: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    for f in found:
+        pairs[f.row.encoder, f.row.versus].append(f)
+    said = []
+    for (encoder, versus), mine in pairs.items():
+        count = Counter(str(f.difference.verdict) for f in mine)
+        names = tag("b", shown[encoder]), tag("b", shown[versus])
+        if len(mine) == 1 or len(count) == 1:
+            word = mine[0].difference.verdict
+            every = f" in all {len(mine)} comparisons" if len(mine) > 1 else ""
+            link = "not distinguishable from" if word == "not distinguishable" else f"{word} than"
+            said.append(tag("p", names[0], " is ", tag("b", link, class_=CLASSES[word]), " ", names[1], every, ".", class_="headline"))
+        else:
+            told = ", ".join(f"{word} in {count[word]}" for word in CLASSES if count[word])
+            said.append(tag("p", names[0], " against ", names[1], f": {told} of {len(mine)} comparisons.", class_="headline"))
+    return said
+
+
+def cards(found: Sequence[Finding], shown: Mapping[str, str]) -> Html:
+    """Every comparison: its verdict, its sentence, and its interval drawn on a scale that all share."""
+    ends = [abs(v) for f in found for v in (f.difference.low, f.difference.high, f.difference.value) if not math.isnan(v)]
+    reach = max(max(ends, default=0.0) * 1.08, 0.01)
+    return tag("ul", *(_card(f, shown, reach, len(found)) for f in found), class_="verdicts")
+
+
+def _card(f: Finding, shown: Mapping[str, str], reach: float, n: int) -> Html:
+    kind = CLASSES[f.difference.verdict]
+    share = "" if f.row.fraction == 1 else f", {f.row.fraction:.0%} of the labels"
+    where = f"{f.section.task}, {PROTOCOLS.get(f.section.protocol, f.section.protocol)}{share}"
+    words = tag("div", tag("div", where, class_="where"), tag("div", sentence(f, shown)), tag("div", fine(f, n), class_="fine"))
+    picture = strip(f.difference, reach, kind)
+    return tag("li", tag("span", f.difference.verdict, class_=f"badge {kind}"), words, picture, class_=kind)
+
+
+def sentence(f: Finding, shown: Mapping[str, str]) -> str:
+    """`a is better than b by 0.041 AUROC (95 % interval 0.012 to 0.070).`"""
+    d, a, b = f.difference, shown[f.row.encoder], shown[f.row.versus]
+    level = f"{d.level:.0%}".replace("%", " %")
+    if math.isnan(d.low):
+        return f"{a} and {b} differ by {d.value:+.3f} AUROC; too few patients for an interval, so nothing can be said."
+    if d.verdict == "not distinguishable":
+        return f"{a} and {b} are not distinguishable: difference {d.value:+.3f} AUROC ({level} interval {d.low:+.3f} to {d.high:+.3f})."
+    low, high = sorted((abs(d.low), abs(d.high)))
+    return f"{a} is {d.verdict} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
+
+
+def fine(f: Finding, n: int) -> str:
+    """On whom, how sure, and what that does not mean."""
+    d = f.difference
+    patients, images = people([f.row])
+    said = [f"{patients} test patients, {images} images."]
+    if not math.isnan(d.p):
+        lost = d.verdict != "not distinguishable" and f.adjusted > 1 - d.level
+        corrected = f"; over the {n} comparisons of this page (Holm) p {_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
+        said.append(f"p {_p(d.p)}{corrected if n > 1 else ''}.")
+    if d.verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
+        least = minimal_detectable_difference(d)
+        said.append(f"That does not make them equal: this test set would find a true difference of {least:.3f} in 4 of 5 cases.")
+    if d.note:
+        said.append(f"Warning, {d.note}: the interval may be too narrow, conclude nothing.")
+    return " ".join(said)
+
+
+def _p(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def strip(d: Difference, reach: float, kind: str) -> Html:
+    """The interval of a difference beside zero; to the right is better."""
+    width, height = STRIP
+    at = lambda v: width / 2 + v / reach * (width / 2 - 6)  # noqa: E731
+    colour = {"better": COLOURS[2], "worse": COLOURS[1], "same": GROUND}[kind]
+    middle = height / 2 - 3
+    marks = [tag("line", x1=width / 2, x2=width / 2, y1=2, y2=height - 12, stroke="#b4bac2")]
+    if not math.isnan(d.low):
+        ends = {"x1": f"{at(d.low):.1f}", "x2": f"{at(d.high):.1f}", "y1": middle, "y2": middle}
+        marks.append(tag("line", **ends, stroke=colour, stroke_width=4, stroke_linecap="round"))
+    marks.append(tag("circle", cx=f"{at(d.value):.1f}", cy=middle, r=5, fill="#ffffff", stroke=colour, stroke_width=2.5))
+    for x, text, anchor in ((0, f"−{reach:.2f}", "start"), (width / 2, "0", "middle"), (width, f"+{reach:.2f}", "end")):
+        marks.append(tag("text", text, x=x, y=height - 1, text_anchor=anchor))
+    told = f"difference {d.value:+.3f}, interval {d.low:+.3f} to {d.high:+.3f}"
+    return tag("svg", *marks, viewBox=f"0 0 {width} {height}", class_="strip", role="img", aria_label=told)

@@ -55,7 +55,7 @@ def same(a, b):
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_four_workers_give_the_same_bits_as_none(context):
     mask = MaskSpec(tokens=16, ratio=0.75)
     here = taken(batches(mask=mask), range(7))
@@ -195,7 +195,7 @@ def test_time_blocked_for_data_is_counted():
     assert source.waited > 0
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_a_real_store_gives_the_same_bits_through_four_workers(tmp_path, context):
     from encoders.ingest.phantom import PhantomSource
     from encoders.ingest.shards import ingest

@@ -411,7 +411,9 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     script += "class S(f.FolderSource):\n    def read(self, item):\n        time.sleep(1); return super().read(item)\n"
     script += f"if __name__ == '__main__':\n    ingest(S({str(src)!r}), {str(tmp_path / 'o.h5')!r}, workers=2)\n"
     (tmp_path / "run.py").write_text(script)
-    process = subprocess.Popen([sys.executable, str(tmp_path / "run.py")], env={**os.environ, "PYTHONPATH": os.getcwd()})
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "run.py")], env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+    )
     children: list[int] = []
     begun = time.time()
     while len(children) < 3 and time.time() - begun < 60:  # two workers and the resource tracker

@@ -130,7 +130,7 @@ class Rows(Dataset):
         return i, torch.from_numpy(self.store.unit_images([i])[0]), torch.utils.data.get_worker_info().id
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork.*:DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 4 worker:UserWarning")
 def test_the_right_pixels_arrive_through_four_workers(tmp_path, context):

@@ -244,7 +244,7 @@ def test_pictures_come_only_with_the_store_of_the_task_and_worst_first(tmp_path)
     found = [a for t, a in Tags(text).found if t == "img"]
     assert found
     assert all(a["src"].startswith("data:image/png;base64,") for a in found)
-    assert "Doe" not in text
+    assert "Doe-" not in text  # "Doe" alone may occur in the base64 of a picture
     assert "not to be passed on" in text
     sure = [float(a["alt"].rpartition(" ")[2]) for a in found[: images.MOST]]
     assert sure == sorted(sure)

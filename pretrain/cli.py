@@ -31,6 +31,7 @@ def run(
 
     For example
 
+    \b
         pretrain run cxr_moco data.store=cxr.h5
         pretrain run cxr_moco_tiny data.store=cxr.h5 arch=resnet18 size=128 steps=2000 --name cxr_small
 

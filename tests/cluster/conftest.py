@@ -32,11 +32,10 @@ def cluster():
         shutil.rmtree(root, ignore_errors=True)
 
 
-@pytest.fixture
-def site(cluster, tmp_path, monkeypatch) -> dict[str, str]:
-    """A working folder of its own with the cluster's defaults in `slurm.yaml`, and the environment to run commands in."""
-    home = tmp_path / "work"
-    home.mkdir()
+@pytest.fixture(scope="module")
+def site(cluster, tmp_path_factory) -> dict[str, str]:
+    """A working folder with the cluster's defaults in `slurm.yaml`, and the environment to run commands in."""
+    home = tmp_path_factory.mktemp("work")
     (home / "slurm.yaml").write_text(
         f"gpus: 0\ncpus: 1\nmemory: 3G\ntime: '10'\nsetup: ['export PATH={BIN}:$PATH', 'export WANDB_MODE=offline OMP_NUM_THREADS=1']\n"
     )

@@ -3,6 +3,10 @@
 import os
 from pathlib import Path
 
+# Two test processes share the cores, so each takes one thread. Some sums depend on the number of threads in their last bit: what promises
+# equal bits (batches, resumed runs) pins it to one itself, and the tests of the parts it is made of run under the same condition.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent

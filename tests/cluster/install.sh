@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs SLURM's own programs from Debian's packages when they are missing. Needs root; about ten seconds.
 set -euo pipefail
+export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons, and not every user looks
 for program in slurmctld slurmd sbatch munged; do
   command -v "$program" >/dev/null || missing=yes
 done

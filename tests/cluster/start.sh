@@ -3,6 +3,7 @@
 # Prints the file to source. /etc, systemd, cgroups and the system's munge are left alone. Needs root (a host name for each node).
 #   tests/cluster/start.sh FOLDER      every folder above FOLDER must be open to all (munge insists)
 set -euo pipefail
+export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons, and not every user looks
 ROOT=${1:?"usage: start.sh FOLDER"}
 NODES=2 CPUS=4 GPUS=2 PORT=${SLURM_TEST_PORT:-18000}
 

@@ -107,7 +107,10 @@ def pinned(recipe: Recipe, images: Corpus) -> tuple[Recipe, Any]:
     if recipe.init is not None:
         from encoders import zoo
 
-        start = zoo.load(recipe.init)
+        try:
+            start = zoo.load(recipe.init)
+        except zoo.Unavailable as wrong:
+            raise InputError(f"init={recipe.init}: {wrong}; or start from random weights with init=null") from wrong
         recipe = inherited(recipe, start.card)
     channels = recipe.channels or images.store.channels
     modality = recipe.modality or images.store.modality

@@ -27,6 +27,7 @@ def home(tmp_path_factory) -> Path:
         env = os.environ | {"ISOGRAFT_HOME": str(where), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "ISOGRAFT_OFFLINE": "1"}
         done = subprocess.run([BIN / words[0], *words[1:]], cwd=where, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stderr.count("W&B: offline") <= 1  # said once, however many encoders are benched
     return where
 
 

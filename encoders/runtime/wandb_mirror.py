@@ -96,7 +96,7 @@ class Mirror:
                     forget()
                 self.run = begin(self.run_dir, attempt, about)
                 if attempt == "offline":
-                    say(f"offline{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
+                    say_once("offline", f"{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
 
     @contextmanager
     def boundary(self, what: str) -> Iterator[None]:
@@ -211,3 +211,13 @@ def neutral_folder() -> str:
 def say(text: str) -> None:
     """A line for a person, on standard error."""
     print(f"W&B: {text}", file=sys.stderr, flush=True)
+
+
+_said: set[str] = set()
+
+
+def say_once(what: str, more: str) -> None:
+    """A line for a person the first time that `what` happens in this process: a benchmark opens a run for every encoder."""
+    if what not in _said:
+        _said.add(what)
+        say(what + more)

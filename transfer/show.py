@@ -42,12 +42,20 @@ def verdict(value: Difference | None, versus: str) -> str:
 
 
 def names(sections: Sequence[Section]) -> dict[str, str]:
-    """Encoder names without their options, where that leaves them apart."""
+    """Encoder names without their options; those that this would make equal are numbered, and `legend` says what they are.
+
+    A name with all its options is longer than a line, and takes the table's other columns away."""
     every = sorted({row.encoder for s in sections for row in s.rows} | {r.identity.encoder for s in sections for r in s.failed})
     twins = defaultdict(list)
     for name in every:
         twins[short(name)].append(name)
-    return {name: short(name) if len(twins[short(name)]) == 1 else name for name in every}
+    return {name: key if len(same) == 1 else f"{key} #{i + 1}" for key, same in twins.items() for i, name in enumerate(same)}
+
+
+def legend(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
+    """What the numbered names of a block's encoders stand for."""
+    here = {row.encoder for s in block for row in s.rows} | {r.identity.encoder for s in block for r in s.failed}
+    return [f"{shown[name]} is {name}" for name in sorted(here) if shown[name] != short(name)]
 
 
 def blocks(sections: Sequence[Section]) -> list[list[Section]]:
@@ -147,7 +155,7 @@ def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks
         console.print(table)
         if len(against) == 1:
             console.print(Text(f"  differences and verdicts are to {shown[min(against)]}, on the same test patients"))
-        for caption in captions(block, looks, missing):
+        for caption in captions(block, looks, missing) + legend(block, shown):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
 
 
@@ -158,7 +166,7 @@ def markdown(sections: Sequence[Section], looks: Mapping[str, Looks], missing: M
     for block in blocks(sections):
         out += [f"### {block[0].task}", "", f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
         out += [f"| {' | '.join(map(clean, row))} |" for row in lines(block, shown, missing)]
-        out += ["", *(f"- {clean(caption)}" for caption in captions(block, looks, missing)), ""]
+        out += ["", *(f"- {clean(caption)}" for caption in captions(block, looks, missing) + legend(block, shown)), ""]
     return "\n".join(out)
 
 

@@ -28,6 +28,7 @@ def latex(parts: Sequence[Section]) -> str:
         hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
         leaks = any(r.meta.leakage for s in block for row in s.rows for r in row.records)
         caption = f"{block[0].task}. Split {block[0].partition[:8]}, protocols {hashes}.{' LEAKAGE ALLOWED.' if leaks else ''}"
+        caption += "".join(f" {line}." for line in show.legend(block, shown))
         out += [
             r"\begin{table}",
             r"\centering",

@@ -99,7 +99,7 @@ def task(
 ) -> Html:
     """One task: table, curves, classes, decisions, calibration, pictures."""
     clean = [replace(s, failed=[]) for s in block]  # why a cell failed may name a patient: it stays in the record
-    said = discreet.each(show.captions(clean, known, {}))
+    said = discreet.each(show.captions(clean, known, {})) + show.legend(block, shown)
     said += [
         f"{shown[r.identity.encoder]}, {r.identity.protocol} failed; why stands in its record {r.identity.id}"
         for s in block

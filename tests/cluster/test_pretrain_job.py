@@ -73,6 +73,9 @@ def test_a_signalled_job_requeues_itself_and_ends_with_the_weights_of_a_run_neve
     assert steps == list(range(1, STEPS + 1))  # one record, no step lost, none twice
     facts = json.loads((home / "runs" / "job" / "run.json").read_text())
     assert job in json.dumps(facts)
+    parts = sorted(p.name for p in (home / "runs" / "job" / "wandb").glob("offline-run-*"))
+    assert len(parts) == 2  # a part for each start, which `wandb sync` joins because both carry the one id
+    assert {name.rsplit("-", 1)[1] for name in parts} == {facts["wandb"]}
     status = command(site, "pretrain", "status", "job")
     assert "COMPLETED" in status
     assert f"{STEPS}/{STEPS}" in status

@@ -101,6 +101,7 @@ def _row(records: list[Record], resamples: int) -> Row:
     }
     row = Row(i.encoder, first.role, i.protocol, i.fraction, values, records)
     row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
+    row.notes += [note for note in [without_width(values["auroc"])] if note]
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:
         row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")
@@ -110,6 +111,13 @@ def _row(records: list[Record], resamples: int) -> Row:
     if len(draws) > 1:
         row.spread = float(np.std([np.mean(v) for v in draws.values()], ddof=1))
     return row
+
+
+def without_width(value: Interval) -> str:
+    """A warning for an interval that is one point: resampling patients who are all ranked rightly cannot show the mistakes of others."""
+    if value.high > value.low or np.isnan(value.value):
+        return ""
+    return f"an AUROC of {value.value:.3f} in every resample: that interval says nothing about patients who are not in the test part"
 
 
 def _auroc_of(records: list[Record], resamples: int) -> Interval:

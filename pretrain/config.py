@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, model_validator
 
-from encoders.runtime.config import Config, digest, merged, parse_override, read_yaml, validated
+from encoders.runtime.config import Config, digest, merged, parse_override, read_yaml, to_yaml, validated
 from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.optim import Optim
 
@@ -179,7 +178,7 @@ def write(path: Path, recipe: Recipe) -> None:
     from encoders.runtime.files import atomic
 
     with atomic(path) as part:
-        part.write_text(yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, width=120))
+        part.write_text(to_yaml(recipe))
 
 
 def described(kind: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str, str, str]]:

@@ -258,8 +258,8 @@ def finish(run: RunDir, made: Setup, state: State, stop: Stop, track: Track, sec
     """What follows the last step: the export, or how to go on. Returns the exit status."""
     if not dist.is_main():
         return 0
-    spent = sum(s.get("seconds", 0.0) for s in run.read()["sessions"]) + seconds
     sessions = run.read()["sessions"]
+    spent = sum(s.get("seconds", 0.0) for s in sessions) + seconds
     sessions[-1] |= {"to_step": state.step, "seconds": round(seconds, 1), "ended_by": stop.requested}
     run.update(sessions=sessions, seconds=round(spent, 1))
     if state.step < made.steps:

@@ -185,7 +185,9 @@ def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> 
     }
     for name, (module, cfg) in whole.protocols.items():
         for portion in whole.portions[loaded.task.name]:
-            identity = record.Identity(**base, **portion.identity, protocol=name, protocol_hash=cell.protocol_hash(name, cfg))
+            identity = record.Identity(
+                **base, **portion.identity, protocol=name, protocol_hash=cell.protocol_hash(name, module.VERSION, cfg)
+            )
             about = (entry.role, entry.card.arch, entry.card.preprocess.size, loaded, portion.split, module, cfg)
             yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device)
 

@@ -37,9 +37,10 @@ class Cell:
     device: str = "cpu"
 
 
-def protocol_hash(name: str, cfg: Config) -> str:
-    """16 hex digits of a protocol and its settings; the seed stands in the identity by itself."""
-    return digest({"protocol": name, "config": {k: v for k, v in cfg.model_dump(mode="json").items() if k != "seed"}})
+def protocol_hash(name: str, version: int, cfg: Config) -> str:
+    """16 hex digits of a protocol, the version of its code and its settings; the seed stands in the identity by itself."""
+    settings = {k: v for k, v in cfg.model_dump(mode="json").items() if k != "seed"}
+    return digest({"protocol": name, "version": version, "config": settings})
 
 
 def run(cell: Cell, encoder: Any, features: Callable[[], np.ndarray], select: Callable[..., float], log: Any = None) -> Record:

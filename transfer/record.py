@@ -29,6 +29,16 @@ SAFE = r"[^A-Za-z0-9.@-]+"  # what a file name does not keep of an encoder's
 ARRAYS = tuple(f"{part}_{what}" for part in ("val", "test") for what in ("key", "patient", "y", "scores"))
 
 
+class Source(Config):
+    """External validation: the task whose train and validation parts made the choice; the record's own task is the one tested."""
+
+    task: str
+    store: str = Field(description="fingerprint of its pixels")
+    labels: str = Field(description="hash of its target")
+    split: str = Field(description="hash of its split; `split` beside is that of the tested part, so looks at it are counted together")
+    label_map: dict[str, list[str]] = Field(description="class of this task -> classes of the tested task, explicit")
+
+
 class Identity(Config):
     """What makes a record the answer to one question: two records with equal identities would hold equal scores."""
 
@@ -45,8 +55,12 @@ class Identity(Config):
     fold: int = 0
     folds: int = 1
     fraction: float = 1.0
+    patients: int | None = Field(None, description="label fraction asked for as a number of train patients; `fraction` is what it makes")
     draw: int = 0
     seed: int = 0
+    selected_on: Source | None = Field(None, description="external validation: where everything was chosen")
+    shift: str | None = Field(None, description="acquisition shift laid over the test images (gamma, noise, ...); None: as they are")
+    strength: int = Field(0, description="of the shift, 1 (slight) to 5; 0: the images as they are")
 
     @property
     def id(self) -> str:

@@ -62,7 +62,7 @@ class Section:
 def sections(records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES) -> list[Section]:
     """The sections of these records, in order of task and protocol. baseline: the encoder that all differences are to."""
     apart: dict[tuple, list[Record]] = defaultdict(list)
-    for record in records:
+    for record in (r for r in records if r.identity.shift is None):  # scores on shifted images are curves (robust.py), not rows
         i = record.identity
         apart[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed].append(record)
     return [_section(apart[key], baseline, resamples) for key in sorted(apart)]

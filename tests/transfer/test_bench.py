@@ -75,6 +75,19 @@ def test_other_settings_of_a_protocol_are_another_record_and_never_share_a_secti
     assert len(show.blocks(sections)) == 2
 
 
+def test_another_version_of_a_protocols_code_is_another_hash_and_never_shares_a_table(cohort, monkeypatch):
+    from transfer.protocols import knn
+
+    add(cohort)
+    records = run(protocols=["knn"]).records
+    monkeypatch.setattr(knn, "VERSION", knn.VERSION + 1)
+    again = run(protocols=["knn"])
+    assert (again.made, again.reused) == (1, 0)
+    sections = table.sections(records + again.records, resamples=10)
+    assert len({s.protocol_hash for s in sections}) == len(sections) == len(show.blocks(sections)) == 2
+    assert all(len(s.rows) == 1 for s in sections)
+
+
 def test_other_splits_of_a_task_never_share_a_section(cohort):
     add(cohort)
     records = run(protocols=["knn"]).records
@@ -96,7 +109,7 @@ def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_go_on(c
     def fit(cfg, train, val, select):
         raise ZeroDivisionError("nothing to divide")
 
-    monkeypatch.setitem(PROTOCOLS, "broken", SimpleNamespace(NEEDS="pooled", Config=Cfg, fit=fit))
+    monkeypatch.setitem(PROTOCOLS, "broken", SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit))
     add(cohort)
     outcome = run(protocols=["broken", "knn"])
     assert [r.meta.status for r in outcome.records] == ["failed", "ok"]

@@ -107,7 +107,7 @@ def spy(seen):
         seen.append(("fit", {*train.key, *val.key}))
         return SimpleNamespace(selection={"chosen": 1}, scores=lambda x: (seen.append(("scores", len(x))), np.full((len(x), 1), 0.5))[1])
 
-    return SimpleNamespace(NEEDS="pooled", Config=Cfg, fit=fit)
+    return SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit)
 
 
 def test_a_protocol_sees_no_test_row_until_it_has_chosen(tmp_path):

@@ -1,4 +1,4 @@
-"""Protocols by name. Each is a module with `Config`, `NEEDS` ("pooled" features, or "images") and `fit`; see `common.py`."""
+"""Protocols by name. Each is a module with `Config`, `VERSION`, `NEEDS` ("pooled" features, or "images") and `fit`; see `common.py`."""
 
 from types import ModuleType
 

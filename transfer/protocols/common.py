@@ -1,7 +1,8 @@
 """What goes into a protocol and what comes out of it.
 
-A protocol is a module with `Config`, `NEEDS` (which features it wants, or "images") and `fit`. It chooses its hyper-parameters with the
-function `select` it is handed, on validation rows only; it computes no reported metric and writes no file.
+A protocol is a module with `Config`, `VERSION`, `NEEDS` (which features it wants, or "images") and `fit`. It chooses its hyper-parameters
+with the function `select` it is handed, on validation rows only; it computes no reported metric and writes no file. VERSION goes into the
+protocol's hash: raise it when the same settings would give other scores, so that old and new numbers never share a table.
 
 Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class task has one column a class, one-hot.
 """

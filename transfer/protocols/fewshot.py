@@ -23,6 +23,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, generator
 from transfer.protocols.common import Array, Features, Select, select
 
+VERSION = 1
 NEEDS = "pooled"
 CHUNK = 50  # episodes at a time: (M, 50 K) distances
 

@@ -36,6 +36,7 @@ from transfer.protocols.supervised import class_weights, shift, supervised
 if TYPE_CHECKING:
     from encoders.encoder import Encoder
 
+VERSION = 1
 NEEDS = "images"
 Log = Callable[..., None]  # log(step, **scalars)
 

@@ -19,6 +19,7 @@ from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 
+VERSION = 1
 NEEDS = "pooled"
 
 

@@ -18,6 +18,7 @@ from transfer.protocols import presets
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 from transfer.protocols.logistic import Model, probabilities, solve
 
+VERSION = 1
 NEEDS = "pooled"
 
 

@@ -4,7 +4,7 @@ Encoders are the outer loop, so that one network at a time is in memory and a st
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -38,6 +38,7 @@ class Ask:
     batch: int = 64
     workers: int = 0
     overrides: Sequence[str] = ()
+    shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) over the test images
 
 
 @dataclass
@@ -94,6 +95,10 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
     tasks = [load(task) for task in chosen(ask.tasks, [e.card.modality for e in entries if e.name in ask.encoders])]
     stamps = {}
     for loaded in tasks:
+        if ask.shifts:
+            from transfer.shifts import refuse
+
+            refuse(ask.shifts, loaded.store)
         for line in loaded.said:
             say(f"{loaded.task.name}: {line}")
         own = leaks_of_split(loaded, ask.near)
@@ -144,19 +149,29 @@ def bench(ask: Ask, whole: Plan, say: Callable[[str], None] = print, tick: Calla
 
 
 def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: Outcome, say: Callable[[str], None]) -> None:
+    """The cell on its test images as they are, then under every shift; what has a record is not scored again."""
     from transfer.protocols.common import select
 
-    known = None if ask.again else record.known(one.identity)
-    if known is not None:
-        outcome.records.append(stamped(known, one, ask.near))
+    todo = []
+    for each in [one, *under_shifts(one, ask.shifts)]:
+        known = None if ask.again else record.known(each.identity)
+        if known is None:
+            todo.append(each)
+            continue
+        outcome.records.append(stamped(known, each, ask.near))
         outcome.reused += 1
-        return
-    made = cell.run(one, encoder, features, select)
-    record.write(made)
-    outcome.records.append(made)
-    outcome.made += 1
-    if made.meta.status == "failed":
-        say(f"failed: {one.identity.encoder}, {one.identity.task}, {one.identity.protocol}: {made.meta.error}")
+    for made in cell.run(todo, encoder, features, select) if todo else ():
+        record.write(made)
+        outcome.records.append(made)
+        outcome.made += 1
+        if made.meta.status == "failed":
+            say(f"failed: {one.identity.encoder}, {one.identity.task}, {one.identity.protocol}: {made.meta.error}")
+
+
+def under_shifts(one: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[cell.Cell]:
+    """The cell with its test images under every (shift, strength)."""
+    for shift, strength in shifts:
+        yield replace(one, identity=one.identity.model_copy(update={"shift": shift, "strength": strength}))
 
 
 def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:
@@ -204,6 +219,14 @@ class Features:
         if self.x is None:
             self.x = self._embedded()
         return self.x
+
+    def under(self, shift: str, strength: int, rows: np.ndarray) -> np.ndarray:
+        """(M, D) of the given rows, their images under an acquisition shift."""
+        from encoders.embed import features
+        from transfer.shifts import Shifted
+
+        store = Shifted(self.loaded.store, shift, strength)
+        return features(self.encoder, store, index=rows, batch=self.ask.batch, workers=self.ask.workers)
 
     def _embedded(self) -> np.ndarray:
         from encoders.embed import features

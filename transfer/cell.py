@@ -1,11 +1,13 @@
-"""One cell of a bench: an encoder, a task, a protocol, one split. Fit, freeze, open the seal, score, record.
+"""Cells of a bench: an encoder, a task, a protocol, one split. Fit, freeze, open the seal, score, record.
+
+Cells that differ only in what lies over the test images (an acquisition shift) share one fit; each has a seal and a record of its own.
 
 Shapes: N images of the store, D width, C columns of the target.
 """
 
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 from encoders.runtime.config import Config, digest
 from encoders.runtime.errors import InputError
 from transfer.data import Loaded
-from transfer.firewall import Seal
+from transfer.firewall import Seal, SealedError
 from transfer.record import Identity, Meta, Record, plain, versions
 from transfer.split import Split
 
@@ -43,52 +45,93 @@ def protocol_hash(name: str, version: int, cfg: Config) -> str:
     return digest({"protocol": name, "version": version, "config": settings})
 
 
-def run(cell: Cell, encoder: Any, features: Callable[[], np.ndarray], select: Callable[..., float], log: Any = None) -> Record:
-    """The record of the cell; one that failed says why. `features` gives (N, D), rows of the store, and is called only if needed."""
+def run(cells: Sequence[Cell], encoder: Any, features: Any, select: Callable[..., float], log: Any = None) -> Iterator[Record]:
+    """The record of every cell; one that failed says why. All cells share one fit.
+
+    features: called only if needed, for (N, D), rows of the store; `features.under(shift, strength, rows)` for those of shifted images."""
     begun = time.monotonic()
     try:
-        arrays, more = _scored(cell, encoder, features, select, log)
-        return Record(_meta(cell, begun, status="ok", **more), arrays)
+        fit = Fit(cells[0], encoder, features, select, log)
     except Exception as wrong:  # noqa: BLE001  one item of a batch job: the others go on
-        told = str(wrong) if isinstance(wrong, InputError) else f"{type(wrong).__name__}: {wrong}"
-        return Record(_meta(cell, begun, status="failed", error=told, traceback=traceback.format_exc()), {})
+        yield from (_failed(cell, begun, wrong) for cell in cells)
+        return
+    for cell in cells:
+        try:
+            arrays, more = fit.scored(cell)
+            yield Record(_meta(cell, begun, status="ok", **more), arrays)
+        except Exception as wrong:  # noqa: BLE001  one item of a batch job: the others go on
+            yield _failed(cell, begun, wrong)
+        begun = time.monotonic()
 
 
-def _scored(cell: Cell, encoder: Any, features: Callable[[], np.ndarray], select: Callable[..., float], log: Any) -> tuple[dict, dict]:
-    images = cell.protocol.NEEDS == "images"
-    of = _image_set if images else _features
-    clock = [time.monotonic()]
-    x = None if images else features()
-    clock.append(time.monotonic())
-    train, val, test = (of(cell, x, part) for part in ("train", "val", "test"))
-    seal = Seal(test, cell.identity.model_dump())
-    fitted = cell.protocol.fit(cell.cfg, encoder, train, val, select, log) if images else cell.protocol.fit(cell.cfg, train, val, select)
-    seal.freeze(fitted)
-    clock.append(time.monotonic())
-    arrays: dict[str, np.ndarray] = {}
-    for name, rows in (("val", val), ("test", seal.open(fitted))):
-        scores = np.asarray(fitted.scores(rows if images else rows.x), dtype=np.float64)  # (M, C)
+def _failed(cell: Cell, begun: float, wrong: Exception) -> Record:
+    told = str(wrong) if isinstance(wrong, InputError) else f"{type(wrong).__name__}: {wrong}"
+    traced = "".join(traceback.format_exception(wrong))
+    return Record(_meta(cell, begun, status="failed", error=told, traceback=traced), {})
+
+
+class Fit:
+    """What is chosen on train and validation rows, frozen before any test rows are handed out."""
+
+    def __init__(self, cell: Cell, encoder: Any, features: Any, select: Callable[..., float], log: Any):
+        self.features, self.images = features, cell.protocol.NEEDS == "images"
+        clock = [time.monotonic()]
+        self.x = None if self.images else features()
+        clock.append(time.monotonic())
+        train, self.val = (self.rows(cell, part) for part in ("train", "val"))
+        if self.images:
+            self.fitted = cell.protocol.fit(cell.cfg, encoder, train, self.val, select, log)
+        else:
+            self.fitted = cell.protocol.fit(cell.cfg, train, self.val, select)
+        self.chosen = digest(plain(self.fitted.selection))
+        clock.append(time.monotonic())
+        self.seconds = {name: round(b - a, 3) for name, a, b in zip(("embed", "fit"), clock, clock[1:], strict=False)}
+        self.val_scores = self.checked(cell, "val", self.val)
+
+    def rows(self, cell: Cell, part: str) -> Any:
+        """The rows of a part as the protocol wants them; of the test part as the cell's shift makes them."""
+        shift = cell.identity.shift if part == "test" else None
+        return _image_set(cell, part, shift) if self.images else _features(cell, self.x, part, shift, self.features)
+
+    def checked(self, cell: Cell, name: str, rows: Any) -> np.ndarray:
+        """(M, C) finite scores. Raises RuntimeError when a protocol gave others."""
+        scores = np.asarray(self.fitted.scores(rows if self.images else rows.x), dtype=np.float64)
         if scores.shape != rows.y.shape or not np.isfinite(scores).all():
             raise RuntimeError(f"{cell.identity.protocol} gave {name} scores of shape {scores.shape}, expected finite {rows.y.shape}")
-        arrays |= {f"{name}_key": rows.key, f"{name}_patient": rows.patient, f"{name}_y": rows.y, f"{name}_scores": scores}
-    clock.append(time.monotonic())
-    spent = {name: round(b - a, 3) for name, a, b in zip(("embed", "fit", "score"), clock, clock[1:], strict=False)}
-    return arrays, {"selection": plain(fitted.selection), "seconds": spent}
+        return scores
+
+    def scored(self, cell: Cell) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """The arrays of the cell's record, and what its JSON says of the fit. Opens a seal of the cell's own."""
+        begun = time.monotonic()
+        seal = Seal(self.rows(cell, "test"), cell.identity.model_dump())
+        if seal.freeze(self.fitted) != self.chosen:
+            raise SealedError("sealed: the selection has changed since it was made; a test part that was scored may have changed it")
+        test = seal.open(self.fitted)
+        arrays: dict[str, np.ndarray] = {}
+        for name, rows, scores in (("val", self.val, self.val_scores), ("test", test, self.checked(cell, "test", test))):
+            arrays |= {f"{name}_key": rows.key, f"{name}_patient": rows.patient, f"{name}_y": rows.y, f"{name}_scores": scores}
+        spent = {**self.seconds, "score": round(time.monotonic() - begun, 3)}
+        return arrays, {"selection": plain(self.fitted.selection), "seconds": spent}
 
 
-def _features(cell: Cell, x: np.ndarray | None, part: str) -> Any:
+def _features(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:
     from transfer.protocols.common import Features
 
     rows, data = cell.split.rows(part), cell.loaded
     assert x is not None
-    return Features(x[rows], data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    mine = x[rows] if shift is None else features.under(shift, cell.identity.strength, rows)
+    return Features(mine, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
 
 
-def _image_set(cell: Cell, x: np.ndarray | None, part: str) -> Any:
+def _image_set(cell: Cell, part: str, shift: str | None) -> Any:
     from transfer.protocols.common import ImageSet
 
-    rows, data = cell.split.rows(part), cell.loaded
-    return ImageSet(data.store, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    rows, data, store = cell.split.rows(part), cell.loaded, cell.loaded.store
+    if shift is not None:
+        from transfer.shifts import Shifted
+
+        store = Shifted(store, shift, cell.identity.strength)
+    return ImageSet(store, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
 
 
 def _meta(cell: Cell, begun: float, seconds: dict[str, float] | None = None, **more: Any) -> Meta:

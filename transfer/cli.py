@@ -51,6 +51,11 @@ def bench(
     fractions: Annotated[str, typer.Option(help="label fractions, by patient, e.g. 0.01,0.1,1")] = "1",
     draws: Annotated[int, typer.Option(help="draws of each fraction below 1")] = 1,
     folds: Annotated[int, typer.Option(help="patient-grouped cross-validation, with a seal for each fold; 1: the task's split")] = 1,
+    shift: Annotated[
+        str | None,
+        typer.Option(help="score the test images under acquisition shifts too: of gamma, noise, blur, jpeg, rotate, crop, stain"),
+    ] = None,
+    strengths: Annotated[str, typer.Option(help="of the shifts, 1 (slight) to 5")] = "1,2,3,4,5",
     batch: Annotated[int, typer.Option(help="images at a time when embedding")] = 64,
     workers: Annotated[int, typer.Option(help="loader processes when embedding")] = 0,
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
@@ -64,6 +69,7 @@ def bench(
         transfer bench --encoder cxr_moco
         transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
         transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
+        transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
 
     k, C, learning rate and epoch are chosen on validation patients; the test part is sealed until then, and each look at it is counted.
     Results are kept as records; asked again, the bench answers from them. Exit status: 0 all cells done, 1 a cell failed (the others are
@@ -71,6 +77,7 @@ def bench(
     """
     from transfer.bench import Ask, plan
     from transfer.bench import bench as compute
+    from transfer.shifts import wanted as shifts_wanted
 
     numbers = _fractions(fractions)
     wanted = None if not baseline else [] if baseline == ["none"] else baseline
@@ -91,6 +98,7 @@ def bench(
         batch,
         workers,
         overrides or [],
+        shifts_wanted(listed(shift), _whole("--strengths", strengths)),
     )
     out = console(stderr=True)
     say = lambda text: out.print(text, markup=False, style="dim")  # noqa: E731
@@ -142,6 +150,15 @@ def _fractions(text: str) -> list[float]:
         raise InputError(f"--fractions is {text!r}; expected numbers above 0 and at most 1, e.g. 0.01,0.1,1") from wrong
 
 
+def _whole(option: str, text: str) -> list[int]:
+    from encoders.runtime.errors import InputError
+
+    try:
+        return [int(part) for part in listed(text)]
+    except ValueError as wrong:
+        raise InputError(f"{option} is {text!r}; expected whole numbers, e.g. 1,3,5") from wrong
+
+
 def _device(name: str) -> str:
     """`auto` resolved. Raises InputError for a device that is not there."""
     import torch
@@ -160,7 +177,7 @@ def _device(name: str) -> str:
 def _shown(records: Sequence[Any], baseline: str | None, missing: dict[str, str], csv: Path | None, markdown: Path | None) -> list[Any]:
     """Prints the table, writes it where asked and to the records' folder, and returns its sections."""
     from encoders.runtime.home import records_dir
-    from transfer import show
+    from transfer import robust, show
     from transfer.firewall import lines, looks
     from transfer.table import sections
 
@@ -168,6 +185,10 @@ def _shown(records: Sequence[Any], baseline: str | None, missing: dict[str, str]
     ledger = lines()
     seen = {h: looks(h, known=ledger) for s in parts for h in s.splits}
     show.printed(console(), parts, seen, missing)
+    curves = robust.curves(records)
+    if curves:
+        robust.printed(console(), curves)
+        show.written(records_dir() / "robustness.csv", robust.as_csv(curves))
     for path in filter(None, (markdown, records_dir() / "table.md")):
         show.written(path, show.markdown(parts, seen, missing))
     for path in filter(None, (csv, records_dir() / "table.csv")):

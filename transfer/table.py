@@ -95,7 +95,7 @@ def _section(records: list[Record], baseline: str | None, resamples: int) -> Sec
 def _row(records: list[Record], resamples: int) -> Row:
     i, first = records[0].identity, records[0].meta
     values = {
-        "auroc": _auroc_of(records, resamples),
+        "auroc": auroc_of(records, resamples),
         "ap": interval(records, lambda r: average_precision, resamples),
         "balanced_accuracy": interval(records, deciding, resamples),
     }
@@ -120,7 +120,8 @@ def without_width(value: Interval) -> str:
     return f"an AUROC of {value.value:.3f} in every resample: that interval says nothing about patients who are not in the test part"
 
 
-def _auroc_of(records: list[Record], resamples: int) -> Interval:
+def auroc_of(records: list[Record], resamples: int) -> Interval:
+    """The AUROC of one record, or its mean over folds and draws."""
     return auroc_interval(*records[0].part("test")) if len(records) == 1 else interval(records, lambda r: auroc, resamples)
 
 

@@ -39,6 +39,7 @@ class Purpose(IntEnum):
     MIX = 19
     PROBE = 20
     SHIFT = 21
+    ACQUISITION = 22
 
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

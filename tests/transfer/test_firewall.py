@@ -117,7 +117,7 @@ def test_a_protocol_sees_no_test_row_until_it_has_chosen(tmp_path):
     base = dict.fromkeys(("store", "labels", "encoder", "encoder_sha256", "card", "protocol", "protocol_hash"), "x")
     identity = record.Identity(task="t", split=split.hash, partition=split.hash, **base)
     one = cell.Cell(identity, "encoder", "resnet18", 32, loaded, split, spy(seen), Cfg())
-    made = cell.run(one, None, lambda: np.zeros((len(loaded.key), 3), np.float32), select)
+    (made,) = cell.run([one], None, lambda: np.zeros((len(loaded.key), 3), np.float32), select)
     test = set(loaded.key[split.rows("test")])
     assert made.meta.status == "ok", made.meta.traceback
     assert seen[0][0] == "fit"

@@ -1,0 +1,126 @@
+"""Curves of the AUROC over the strength of an acquisition shift, from records; chosen on clean validation images, frozen, then scored.
+
+A curve is one encoder under one protocol and one shift. Its loss at a strength is the paired difference to the clean images of the same
+test patients, so that it has an interval of its own.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from encoders.names import short
+from transfer.record import Record
+from transfer.stats import Difference, Interval
+from transfer.table import RESAMPLES, Row, auroc_of, difference
+
+COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high"
+
+
+@dataclass
+class Point:
+    """One strength; 0: the images as they are. parameter: in the shift's own unit.  loss: AUROC here minus AUROC on the clean images."""
+
+    strength: int
+    parameter: float
+    auroc: Interval
+    loss: Difference | None = None
+
+
+@dataclass
+class Curve:
+    """The points of one encoder, weakest shift first."""
+
+    task: str
+    protocol: str
+    protocol_hash: str
+    partition: str
+    encoder: str
+    role: str
+    fraction: float
+    shift: str
+    unit: str
+    points: list[Point] = field(default_factory=list)
+
+
+def curves(records: Sequence[Record], resamples: int = RESAMPLES) -> list[Curve]:
+    """Every curve that the records hold. One without its clean record has no loss."""
+    apart: dict[tuple, dict[tuple[str | None, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in (r for r in records if r.meta.status == "ok"):
+        i = record.identity
+        alike = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, i.fraction, i.encoder, i.encoder_sha256
+        apart[alike][i.shift, i.strength].append(record)
+    found = []
+    for alike in sorted(apart):
+        points = apart[alike]
+        for shift in sorted({s for s, _ in points if s is not None}):
+            found.append(_curve(shift, points, resamples))
+    return found
+
+
+def _curve(shift: str, points: dict[tuple[str | None, int], list[Record]], resamples: int) -> Curve:
+    from transfer.shifts import SHIFTS
+
+    kind, clean = SHIFTS[shift], _row(points.get((None, 0), []))
+    first = next(records[0] for (name, _), records in points.items() if name == shift)
+    i = first.identity
+    curve = Curve(i.task, i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, shift, kind.unit)
+    if clean.records:
+        curve.points.append(Point(0, float("nan"), auroc_of(clean.records, resamples)))
+    for strength in sorted(s for name, s in points if name == shift):
+        here = _row(points[shift, strength])
+        loss = difference(here, clean, resamples) if clean.records else None
+        curve.points.append(Point(strength, kind.values[strength - 1], auroc_of(here.records, resamples), loss))
+    return curve
+
+
+def _row(records: list[Record]) -> Row:
+    records = sorted(records, key=lambda r: (r.identity.fold, r.identity.draw))
+    return Row("", "", "", 1.0, {}, records)
+
+
+def tables(curves: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, rows of text) for each task, protocol and shift: a row an encoder, a column a strength."""
+    from transfer.shifts import SHIFTS
+    from transfer.show import gap
+
+    apart: dict[tuple, list[Curve]] = defaultdict(list)
+    for c in curves:
+        apart[c.task, c.partition, c.protocol, c.protocol_hash, c.fraction, c.shift].append(c)
+    made = []
+    for (task, _, protocol, _, fraction, shift), same in apart.items():
+        share = "" if fraction == 1 else f", {fraction:.3g} of the labels"
+        strengths = sorted({p.strength for c in same for p in c.points})
+        header = ["encoder", *("clean" if s == 0 else f"{s} ({SHIFTS[shift].values[s - 1]:g})" for s in strengths), "loss at the strongest"]
+        rows = []
+        for c in same:
+            at = {p.strength: f"{p.auroc.value:.3f}" for p in c.points}
+            rows.append([short(c.encoder), *(at.get(s, "") for s in strengths), gap(c.points[-1].loss)])
+        made.append((f"{task}, {protocol}{share}: AUROC under {shift} ({SHIFTS[shift].unit})", header, rows))
+    return made
+
+
+def printed(out: Any, curves: Sequence[Curve]) -> None:
+    """The tables, on a terminal."""
+    from rich.table import Table
+
+    for title, header, rows in tables(curves):
+        table = Table(*header, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+
+
+def as_csv(curves: Sequence[Curve]) -> str:
+    """A line a point, for plotting."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(COLUMNS.split(","))
+    for c in curves:
+        for p in c.points:
+            loss = [p.loss.value, p.loss.low, p.loss.high] if p.loss else ["", "", ""]
+            where = [c.task, c.protocol, c.encoder, c.fraction, c.shift, p.strength, p.parameter, c.unit]
+            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss])
+    return text.getvalue()

@@ -29,7 +29,13 @@ FOLDER = f"""A folder of PNG, JPEG and TIFF images (8 and 16 bits, kept) becomes
 
 Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest, because a crop loses the apices or the
 costophrenic angles of a radiograph and squashing changes the heart's shape. It is recorded in the store. Transparent pixels become
-black, palettes and CMYK become RGB, EXIF orientation is applied. Empty cells, nan, na, n/a and null in the CSV mean unknown.{END}"""
+black, palettes and CMYK become RGB, EXIF orientation is applied. Empty cells, nan, na, n/a and null in the CSV mean unknown.
+
+A tree of folders needs no CSV: --pattern says what a path means, here class folders, and a folder for each patient.
+
+\b
+    encoders ingest folder tiles/ tiles.h5 --modality histology --pattern '(?P<label>[^/]+)/[^/]+$'
+    encoders ingest folder cxr/ cxr.h5 --labels train.csv --pattern '(?P<patient>patient[0-9]+)/(?P<study>study[0-9]+)/'{END}"""
 
 PHANTOM = f"""Made-up images with patients and labels become the store OUT: for trying things out, and for tests. They are not patients.
 
@@ -49,6 +55,9 @@ def folder(
         list[str] | None, typer.Option(help="column of labels, text or numbers; may be repeated  [default: guessed]")
     ] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of other facts (sex, age, view, site); may be repeated")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="regular expression over a file's path; its groups patient, slide, study, split, label are columns")
+    ] = None,
     only: Annotated[list[str] | None, typer.Option(help="column=value: only rows for which it holds; may be repeated")] = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: as the files are, all of one size")] = 256,
     resize: Annotated[str, typer.Option(help="pad, crop (keep the middle) or squash (lose the aspect)")] = "pad",
@@ -86,6 +95,7 @@ def folder(
         modality=modality,
         dataset=dataset,
         codec=codec,
+        pattern=pattern,
     )
     carry_out(source, out, workers, overwrite, source.notes)
 

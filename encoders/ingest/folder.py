@@ -3,6 +3,7 @@
 Shapes: H, W, C of one image.
 """
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.ingest.decode import SUFFIXES, read_image
 from encoders.ingest.geometry import Rule, geometry, resized
+from encoders.ingest.pattern import compiled, matching, parts
 from encoders.ingest.source import Row, Unreadable, file_stamp, gray
 from encoders.ingest.table import Roles, only, read_table, roles
 from encoders.runtime.errors import InputError
@@ -51,8 +53,11 @@ class FolderSource:
         modality: str = "cxr",
         dataset: str | None = None,
         codec: str = "raw",
+        pattern: str | None = None,
     ):
-        """columns: part (file, patient, split, study, slide) to column name.  Raises InputError for what the user got wrong."""
+        """columns: part (file, patient, split, study, slide) to column name.  pattern: what the path of a file says (`pattern.py`).
+
+        Raises InputError for what the user got wrong."""
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise InputError(f"{folder} is not a folder; give the folder that holds the images")
@@ -63,7 +68,23 @@ class FolderSource:
         self.filters = list(only)
         self.notes: list[str] = []
         self.roles: Roles | None = None
+        self.pattern = compiled(pattern) if pattern else None
         self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()
+        if self.pattern is not None:
+            self._items = self._matching(self.pattern)
+
+    def _matching(self, pattern: re.Pattern[str]) -> list[Item]:
+        """The items whose path the pattern is found in; what the path and the CSV both say is refused."""
+        for part in pattern.groupindex:
+            said = getattr(self.roles, part, None)
+            if ("label" in (said or ())) if part == "label" else said:
+                raise InputError(f"the {part} is in --pattern and in a column of the CSV; turn one off, e.g. --{part}-column ''")
+        fit, others = matching(pattern, [item.name for item in self._items])
+        self.notes.append(f"from the path: {', '.join(pattern.groupindex)}")
+        if others:
+            self.notes.append(f"{len(others)} files do not match --pattern and were left out, e.g. {others[0]}")
+        kept = set(fit)
+        return [item for item in self._items if item.name in kept]
 
     def _from_folder(self) -> list[Item]:
         if self.filters:
@@ -71,7 +92,11 @@ class FolderSource:
         files, others = listed(self.folder)
         if not files:
             raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF; {sum(others.values())} other files")
-        self.notes.append("no --labels: no label is stored, and every image counts as a patient of its own")
+        said = self.pattern.groupindex if self.pattern else ()
+        if "label" not in said:
+            self.notes.append("no --labels: no label is stored")
+        if "patient" not in said:
+            self.notes.append("warning: nothing names the patients: every image counts as a patient of its own")
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
         return [Item(name) for name in files]
 
@@ -82,7 +107,7 @@ class FolderSource:
         columns, rows = read_table(path)
         self.roles = roles(columns, given, label, meta)
         self.notes += self.roles.said(columns)
-        if self.roles.patient is None:
+        if self.roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
         kept = only(columns, rows, self.filters)
         files, _ = listed(self.folder)
@@ -125,11 +150,13 @@ class FolderSource:
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image: every value is {image.flat[0]}")  # before padding makes it look like one with content
         cells, roles = item.row, self.roles
-        index: dict[str, Any] = {"key": item.name}
+        said = parts(self.pattern, item.name) if self.pattern else {}
+        label = {"label": said.pop("label")} if "label" in said else {}
+        index: dict[str, Any] = {"key": item.name, **said}
         if roles is None:
-            return Row(self.fitted(image), index)
+            return Row(self.fitted(image), index, {}, label)
         index |= {part: cells[name] for part in ("patient", "split", "study", "slide") if (name := getattr(roles, part))}
-        return Row(self.fitted(image), index, {n: cells[n] for n in roles.meta}, {n: cells[n] for n in roles.label})
+        return Row(self.fitted(image), index, {n: cells[n] for n in roles.meta}, label | {n: cells[n] for n in roles.label})
 
     def wanted_channels(self, image: NDArray[Any]) -> NDArray[Any]:
         """Gray by luminance where one channel was asked for; where the whole set decides, gray colour files become gray early: cheaper."""
@@ -146,10 +173,14 @@ class FolderSource:
 
     def recipe(self) -> dict[str, Any]:
         columns = self.roles.__dict__ if self.roles else None
-        return {
-            "command": "ingest folder",
-            "columns": columns and {k: list(v) if isinstance(v, tuple) else v for k, v in columns.items()},
-        } | ({"only": self.filters} if self.filters else {})
+        return (
+            {
+                "command": "ingest folder",
+                "columns": columns and {k: list(v) if isinstance(v, tuple) else v for k, v in columns.items()},
+            }
+            | ({"only": self.filters} if self.filters else {})
+            | ({"pattern": self.pattern.pattern} if self.pattern else {})
+        )
 
     def attributes(self) -> dict[str, Any]:
         return {}

@@ -504,3 +504,42 @@ def test_an_empty_split_column_is_no_split_and_an_empty_patient_is_the_image_its
     store = Store.open(tmp_path / "o.h5")
     assert not store.has("split")
     assert store.column("patient").tolist() == ["a/0.png", "p"]
+
+
+def test_a_tree_of_folders_is_read_by_what_its_paths_say(tmp_path):
+    src = tmp_path / "src"
+    for k, (kind, who) in enumerate([("TUM", "p1"), ("TUM", "p2"), ("STR", "p1")]):
+        png(src / "train" / kind / f"{who}_{k}.png", noise(20, 24, seed=k))
+    png(src / "other.png", noise(20, 24, seed=9))
+    made = FolderSource(src, size=0, pattern=r"(?P<split>train|test)/(?P<label>[A-Z]+)/(?P<patient>p\d+)_")
+    assert "1 files do not match --pattern and were left out, e.g. other.png" in made.notes
+    ingest(made, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("patient").tolist() == ["p1", "p1", "p2"]
+    assert set(store.column("split")) == {"train"}
+    assert [store.classes("label")[int(v)] for v in store.labels("label")] == ["STR", "TUM", "TUM"]
+
+
+def test_patients_from_the_path_go_with_labels_from_a_table(folder, tmp_path):
+    options = {"columns": {"file": "name", "patient": "", "split": ""}, "label": ["finding"], "size": 0}
+    made = FolderSource(folder, folder / "labels.csv", pattern=r"(?P<patient>[ab])/", **options)
+    ingest(made, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert set(store.column("patient")) == {"a", "b"}
+    assert store.label_names() == ["finding"]
+    assert not any("patient of its own" in note for note in made.notes)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("(?P<label>", "not a regular expression"),
+        ("[ab]/", "names no group"),
+        ("(?P<pateint>[ab])/", "did you mean patient"),
+        ("(?P<label>z)/", "found in none of the"),
+        ("(?P<patient>[ab])/", "in --pattern and in a column"),
+    ],
+)
+def test_a_wrong_pattern_is_refused(folder, pattern, message):
+    with pytest.raises(InputError, match=message):
+        source(folder, pattern=pattern)

@@ -1,0 +1,36 @@
+"""What a file's path says: patient, slide, study, split and label by the named groups of one regular expression."""
+
+import re
+from collections.abc import Sequence
+
+from encoders.runtime.errors import InputError, unknown
+
+PARTS = ("patient", "split", "study", "slide", "label")
+
+
+def compiled(text: str) -> re.Pattern[str]:
+    """Raises InputError when it is no regular expression, names no group, or one that is no part of a row."""
+    try:
+        pattern = re.compile(text)
+    except re.error as wrong:
+        raise InputError(f"--pattern {text!r} is not a regular expression: {wrong}") from wrong
+    if not pattern.groupindex:
+        raise InputError(f"--pattern {text!r} names no group; write e.g. '(?P<label>[^/]+)/[^/]+$' (groups: {', '.join(PARTS)})")
+    for name in pattern.groupindex:
+        if name not in PARTS:
+            raise unknown("group of --pattern", name, PARTS)
+    return pattern
+
+
+def matching(pattern: re.Pattern[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The names that the pattern is found in, and the others. Raises InputError when it is found in none."""
+    fit = [name for name in names if pattern.search(name)]
+    if not fit:
+        raise InputError(f"--pattern {pattern.pattern!r} is found in none of the {len(names)} files, e.g. not in {names[0]!r}")
+    return fit, sorted(set(names) - set(fit))
+
+
+def parts(pattern: re.Pattern[str], name: str) -> dict[str, str]:
+    """Part to text, of the groups that took part in the match."""
+    found = pattern.search(name)
+    return {part: text for part, text in found.groupdict().items() if text is not None} if found else {}

@@ -175,13 +175,14 @@ def under_shifts(one: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[
 
 
 def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:
-    """A record with what this bench knows of leaks and mismatches; they depend on more than its identity (on a manifest, on --near).
+    """A record with what this bench knows of leaks, mismatches and groups; they depend on more than its identity (on a manifest, --near).
 
     The scores stay, and the test split is not looked at again. Without --near the suspicions of an earlier look stay."""
     warned = list(one.warnings) if near else list(dict.fromkeys([*one.warnings, *known.meta.warnings]))
-    if (known.meta.leakage, known.meta.warnings) == (list(one.leakage), warned):
+    arrays = {**{name: known.arrays[name] for name in record.ARRAYS}, **cell.groups(one)}
+    if (known.meta.leakage, known.meta.warnings) == (list(one.leakage), warned) and record.hashed(arrays) == known.meta.arrays:
         return known
-    now = record.Record(known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned}), known.arrays)
+    now = record.Record(known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned}), arrays)
     record.write(now)
     return now
 

@@ -18,7 +18,7 @@ from encoders.runtime.config import Config, digest
 from encoders.runtime.errors import InputError
 from transfer.data import Loaded
 from transfer.firewall import Seal, SealedError
-from transfer.record import Identity, Meta, Record, plain, versions
+from transfer.record import GROUP, Identity, Meta, Record, plain, versions
 from transfer.split import Split
 
 
@@ -110,8 +110,15 @@ class Fit:
         arrays: dict[str, np.ndarray] = {}
         for name, rows, scores in (("val", self.val, self.val_scores), ("test", test, self.checked(cell, "test", test))):
             arrays |= {f"{name}_key": rows.key, f"{name}_patient": rows.patient, f"{name}_y": rows.y, f"{name}_scores": scores}
+        arrays |= groups(cell)
         spent = {**self.seconds, "score": round(time.monotonic() - begun, 3)}
         return arrays, {"selection": plain(self.fitted.selection), "seconds": spent}
+
+
+def groups(cell: Cell) -> dict[str, np.ndarray]:
+    """Who the test images are of, as a record keeps it."""
+    rows = cell.split.rows("test")
+    return {GROUP + name: values[rows] for name, values in cell.loaded.groups.items()}
 
 
 def _features(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:

@@ -121,10 +121,21 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
     ] = None,
+    by: Annotated[str | None, typer.Option(help="also by group of test images: columns of /meta, e.g. sex,age,view,site")] = None,
+    age_bands: Annotated[str, typer.Option(help="ages in years at which a band begins")] = "18,40,65",
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
 ) -> None:
-    """The same table from records alone; a record that was edited is refused."""
+    """The same table from records alone; a record that was edited is refused.
+
+    For example
+
+    \b
+        transfer compare
+        transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
+
+    With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
+    """
     from encoders.runtime.errors import InputError, unknown
     from transfer import record
 
@@ -138,7 +149,20 @@ def compare(
         raise InputError("there is no record yet; make some: `transfer bench --encoder NAME`")
     if baseline is not None and baseline not in (names := {r.identity.encoder for r in read}):
         raise unknown("encoder among the records", baseline, names)
-    _shown(read, baseline, {}, csv, markdown)
+    parts = _shown(read, baseline, {}, csv, markdown)
+    if by is not None:
+        _grouped(parts, listed(by), age_bands)
+
+
+def _grouped(parts: Sequence[Any], by: Sequence[str], age_bands: str) -> None:
+    """Prints the tables by group, and writes every metric of every group."""
+    from encoders.runtime.home import records_dir
+    from transfer import show, show_groups
+    from transfer.subgroups import parsed_bands
+
+    groups = show_groups.found(parts, by, parsed_bands(age_bands))
+    show_groups.printed(console(), groups, show.names(parts))
+    show.written(records_dir() / "subgroups.csv", show_groups.as_csv(groups))
 
 
 def _fractions(text: str) -> list[float]:

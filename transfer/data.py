@@ -12,8 +12,11 @@ import numpy as np
 
 from encoders.runtime.errors import InputError, unknown
 from transfer import labels
+from transfer.groups import is_age
 from transfer.split import NAMES, PARTS, Split, make
 from transfer.task import Rule, Task, located
+
+MOST_GROUPS = 12  # values of a column; with more it is a measurement or an id
 
 
 @dataclass
@@ -40,6 +43,20 @@ class Loaded:
         """Images and patients of each part."""
         rows = {part: (of or self.split).rows(part) for part in PARTS}
         return {part: {"images": len(r), "patients": len(set(map(str, self.patient[r])))} for part, r in rows.items()}
+
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """(N,) a column of /meta by which test images may be told apart: text of few values, or an age. A record keeps them."""
+        names = [n for n in self.store.columns() if all(n in part.groups.get("meta", ()) for part in self.store.parts)]
+        return {name: column for name in names if is_group(name, column := np.asarray(self.store.column(name)))}
+
+
+def is_group(name: str, values: np.ndarray) -> bool:
+    """Whether a column divides images into a few groups: by an age, or by at most twelve values."""
+    if is_age(name) and values.dtype.kind in "fiu":
+        return bool(np.isfinite(values.astype(float)).any())
+    known = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values.astype(str))
+    return 1 <= len([v for v in known if str(v)]) <= MOST_GROUPS
 
 
 def opened(task: Task) -> Any:

@@ -27,6 +27,7 @@ from transfer.task import Kind
 FORMAT, VERSION = "isograft-record", 1
 SAFE = r"[^A-Za-z0-9.@-]+"  # what a file name does not keep of an encoder's
 ARRAYS = tuple(f"{part}_{what}" for part in ("val", "test") for what in ("key", "patient", "y", "scores"))
+GROUP = "test_group_"  # and the name of a column: who a test image is of (sex, age, view, site), where the store says it
 
 
 class Source(Config):
@@ -94,7 +95,7 @@ class Meta(Config):
 
 @dataclass(frozen=True)
 class Record:
-    """meta: what was done.  arrays: `val_` and `test_` key (V,), patient (V,), y (V, C), scores (V, C)."""
+    """meta: what was done.  arrays: `val_` and `test_` key (V,), patient (V,), y (V, C), scores (V, C); and `test_group_sex` (M,)."""
 
     meta: Meta
     arrays: Mapping[str, np.ndarray]
@@ -107,6 +108,11 @@ class Record:
         """Labels (M, C), scores (M, C) and patients (M,) of "val" or "test"."""
         return self.arrays[f"{name}_y"], self.arrays[f"{name}_scores"], self.arrays[f"{name}_patient"]
 
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """What is known about the test images, (M,) a column: text, or numbers for an age in years."""
+        return {name.removeprefix(GROUP): values for name, values in self.arrays.items() if name.startswith(GROUP)}
+
 
 def path_of(identity: Identity) -> Path:
     """Where the record of this identity is, or would be."""
@@ -118,7 +124,7 @@ def write(record: Record) -> Path:
     path = path_of(record.identity)
     meta = record.meta
     if meta.status == "ok":
-        plain = {name: _plain(record.arrays[name]) for name in ARRAYS}
+        plain = {name: _plain(record.arrays[name]) for name in (*ARRAYS, *(GROUP + g for g in record.groups))}
         with atomic(path.with_suffix(".npz")) as part, open(part, "wb") as file:
             np.savez_compressed(file, **plain)  # type: ignore[arg-type]
         meta = meta.model_copy(update={"arrays": hashed(plain)})
@@ -144,7 +150,7 @@ def read(path: str | Path) -> Record:
     beside = path.with_suffix(".npz")
     try:
         with open(beside, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in ARRAYS}
+            arrays = {name: file[name] for name in (*ARRAYS, *(n for n in file.files if n.startswith(GROUP)))}
     except (OSError, ValueError, KeyError, BadZipFile) as wrong:
         raise InputError(f"the scores beside {path} cannot be read ({beside.name}: {wrong}); bench again with --again") from wrong
     if hashed(arrays) != meta.arrays:

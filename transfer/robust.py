@@ -14,7 +14,7 @@ from typing import Any
 from encoders.names import short
 from transfer.record import Record
 from transfer.stats import Difference, Interval
-from transfer.table import RESAMPLES, Row, auroc_of, difference
+from transfer.table import Row, auroc_of, difference
 
 COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high"
 
@@ -45,7 +45,7 @@ class Curve:
     points: list[Point] = field(default_factory=list)
 
 
-def curves(records: Sequence[Record], resamples: int = RESAMPLES) -> list[Curve]:
+def curves(records: Sequence[Record]) -> list[Curve]:
     """Every curve that the records hold. One without its clean record has no loss."""
     apart: dict[tuple, dict[tuple[str | None, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in (r for r in records if r.meta.status == "ok"):
@@ -56,11 +56,11 @@ def curves(records: Sequence[Record], resamples: int = RESAMPLES) -> list[Curve]
     for alike in sorted(apart):
         points = apart[alike]
         for shift in sorted({s for s, _ in points if s is not None}):
-            found.append(_curve(shift, points, resamples))
+            found.append(_curve(shift, points))
     return found
 
 
-def _curve(shift: str, points: dict[tuple[str | None, int], list[Record]], resamples: int) -> Curve:
+def _curve(shift: str, points: dict[tuple[str | None, int], list[Record]]) -> Curve:
     from transfer.shifts import SHIFTS
 
     kind, clean = SHIFTS[shift], _row(points.get((None, 0), []))
@@ -68,11 +68,11 @@ def _curve(shift: str, points: dict[tuple[str | None, int], list[Record]], resam
     i = first.identity
     curve = Curve(i.task, i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, shift, kind.unit)
     if clean.records:
-        curve.points.append(Point(0, float("nan"), auroc_of(clean.records, resamples)))
+        curve.points.append(Point(0, float("nan"), auroc_of(clean.records)))
     for strength in sorted(s for name, s in points if name == shift):
         here = _row(points[shift, strength])
-        loss = difference(here, clean, resamples) if clean.records else None
-        curve.points.append(Point(strength, kind.values[strength - 1], auroc_of(here.records, resamples), loss))
+        loss = difference(here, clean) if clean.records else None
+        curve.points.append(Point(strength, kind.values[strength - 1], auroc_of(here.records), loss))
     return curve
 
 

@@ -19,9 +19,10 @@ from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_threshold, macro
 from transfer.record import Record
 from transfer.split import PARTS
-from transfer.stats import Difference, Interval, auroc_difference, auroc_interval, bootstrap_values, verdict
+from transfer.stats import Difference, Interval, bootstrap_values, pooled_difference, pooled_interval
+from transfer.stats.areas import few_in, fewest_in
 from transfer.stats.bootstrap import percentile, summarised
-from transfer.stats.common import too_few
+from transfer.stats.common import with_width
 
 RESAMPLES = 1000
 METRICS = ("auroc", "ap", "balanced_accuracy")
@@ -84,7 +85,7 @@ def _section(records: list[Record], baseline: str | None, resamples: int) -> Sec
     for row in section.rows:
         against = reference(row, section.rows, baseline)
         if against is not None:
-            row.versus, row.difference = against.encoder, difference(row, against, resamples)
+            row.versus, row.difference = against.encoder, difference(row, against)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
         section.majority, section.counts = majority(good[0]), {p: good[0].meta.counts[p] for p in PARTS}
@@ -95,13 +96,12 @@ def _section(records: list[Record], baseline: str | None, resamples: int) -> Sec
 def _row(records: list[Record], resamples: int) -> Row:
     i, first = records[0].identity, records[0].meta
     values = {
-        "auroc": auroc_of(records, resamples),
+        "auroc": auroc_of(records),
         "ap": interval(records, lambda r: average_precision, resamples),
         "balanced_accuracy": interval(records, deciding, resamples),
     }
     row = Row(i.encoder, first.role, i.protocol, i.fraction, values, records)
     row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
-    row.notes += [note for note in [without_width(values["auroc"])] if note]
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:
         row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")
@@ -113,16 +113,19 @@ def _row(records: list[Record], resamples: int) -> Row:
     return row
 
 
-def without_width(value: Interval) -> str:
-    """A warning for an interval that is one point: resampling patients who are all ranked rightly cannot show the mistakes of others."""
-    if value.high > value.low or np.isnan(value.value):
-        return ""
-    return f"an AUROC of {value.value:.3f} in every resample: that interval says nothing about patients who are not in the test part"
+def auroc_of(records: Sequence[Record], column: int | None = None) -> Interval:
+    """The AUROC of one record, or its mean over folds and draws; column: of one label only."""
+    return pooled_interval(by_fold(records, column))
 
 
-def auroc_of(records: list[Record], resamples: int) -> Interval:
-    """The AUROC of one record, or its mean over folds and draws."""
-    return auroc_interval(*records[0].part("test")) if len(records) == 1 else interval(records, lambda r: auroc, resamples)
+def by_fold(records: Sequence[Record], column: int | None = None) -> list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+    """The test parts fold by fold, as `pooled_interval` takes them; column: of one label only."""
+    folds: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    for record in records:
+        y, s, patient = record.part("test")
+        kept = slice(None) if column is None else slice(column, column + 1)
+        folds.setdefault(record.identity.fold, []).append((y[:, kept], s[:, kept], patient))
+    return list(folds.values())
 
 
 def interval(records: list[Record], metric: Callable[[Record], Callable[..., Any]], resamples: int) -> Interval:
@@ -132,9 +135,9 @@ def interval(records: list[Record], metric: Callable[[Record], Callable[..., Any
         value, draws = _resampled(record, metric(record), resamples)
         total += draws / len(records)
         full.append(value)
-    low, high = percentile(total, 0.95)
-    y, _, patient = records[0].part("test")
-    return Interval(float(np.mean(full)), low, high, f"patient bootstrap, {resamples} resamples", 0.95, too_few(y, patient))
+    tests, value = by_fold(records), float(np.mean(full))
+    low, high = with_width(value, *percentile(total, 0.95), fewest_in(tests), 0.95)
+    return Interval(value, low, high, f"patient bootstrap, {resamples} resamples", 0.95, few_in(tests))
 
 
 def _resampled(record: Record, metric: Callable[..., Any], resamples: int) -> tuple[float, np.ndarray]:
@@ -172,26 +175,20 @@ def reference(row: Row, rows: Sequence[Row], baseline: str | None) -> Row | None
     return None
 
 
-def difference(a: Row, b: Row, resamples: int) -> Difference | None:
+def difference(a: Row, b: Row) -> Difference | None:
     """AUROC of `a` minus that of `b` on the same test patients; None if they were not scored on the same folds and draws."""
     place = lambda r: (r.identity.fold, r.identity.draw)  # noqa: E731
     theirs = {place(r): r for r in b.records}
     pairs = [(r, theirs[place(r)]) for r in a.records if place(r) in theirs]
     if len(pairs) < len(a.records):
         return None
-    if len(pairs) == 1:
-        y, s, t, patient = _aligned(*pairs[0])
-        return auroc_difference(y, s, t, patient)
-    total, full = np.zeros(resamples), []
-    for one, other in pairs:
-        y, s, t, patient = _aligned(one, other)
-        gap = auroc(y, s) - auroc(y, t)
-        at = partial(bootstrap_values, auroc, y, patient=patient, n=resamples, seed=one.identity.fold)
-        total += summarised(at(scores=s) - at(scores=t), gap) / len(pairs)
-        full.append(macro(gap)[0])
-    low, high = percentile(total, 0.95)
-    p = min(1.0, 2 * min((1 + (total <= 0).sum()), (1 + (total >= 0).sum())) / (resamples + 1))
-    return Difference(float(np.mean(full)), low, high, float(p), verdict(low, high), "paired patient bootstrap", 0.95, too_few(y, patient))
+    mine: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    other: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    for one, twin in pairs:
+        y, s, t, patient = _aligned(one, twin)
+        mine.setdefault(one.identity.fold, []).append((y, s, patient))
+        other.setdefault(one.identity.fold, []).append((y, t, patient))
+    return pooled_difference(list(mine.values()), list(other.values()))
 
 
 def _aligned(a: Record, b: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -6,7 +6,7 @@ from rich.console import Console
 
 from transfer import show
 from transfer.stats import Interval
-from transfer.table import METRICS, Row, Section, without_width
+from transfer.table import METRICS, Row, Section
 
 LONG = "size=96,interpolation=bilinear,std=0.5/0.5/0.5,model.pad_type=same"
 TWINS = [f"random_mobilenetv2_100:mean=0.4794,{LONG}", f"random_mobilenetv2_100:{LONG}"]
@@ -32,8 +32,3 @@ def test_the_table_keeps_its_numbers_and_says_below_what_the_twins_are():
     flat = " ".join(text.split())
     assert all(name.split(":")[1][:30] in flat for name in TWINS)
     assert "#1 is" in show.markdown([section()], {}, {})
-
-
-def test_an_interval_of_one_point_is_warned_of():
-    assert "says nothing" in without_width(Interval(1.0, 1.0, 1.0, "patient bootstrap"))
-    assert without_width(Interval(0.9, 0.8, 0.95, "patient bootstrap")) == ""

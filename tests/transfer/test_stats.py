@@ -7,8 +7,8 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from transfer import stats
 from transfer.metrics import accuracy, auroc, average_precision, balanced_accuracy
+from transfer.stats.areas import macro_area
 from transfer.stats.bootstrap import resamples
-from transfer.stats.delong import macro_area
 
 
 def made(patients=60, images=3, seed=0, c=1):

@@ -8,6 +8,7 @@ Per-label metrics give (C,) or (B, C), NaN where a label has no positives or no 
 from transfer.metrics.calibration import (
     brier,
     brier_parts,
+    cross_entropy,
     ece,
     fit_temperature,
     log_loss,
@@ -27,9 +28,11 @@ from transfer.metrics.decisions import (
     quadratic_kappa,
 )
 from transfer.metrics.operating import OperatingPoint, at_threshold, choose_threshold
+from transfer.metrics.panel import Chosen, chosen, panel
 from transfer.metrics.ranking import auroc, average_precision, macro, micro, precision_recall_curve, roc_curve
 
 __all__ = [
+    "Chosen",
     "OperatingPoint",
     "accuracy",
     "at_threshold",
@@ -39,7 +42,9 @@ __all__ = [
     "brier",
     "brier_parts",
     "choose_threshold",
+    "chosen",
     "confusion",
+    "cross_entropy",
     "decisions",
     "ece",
     "fit_temperature",
@@ -49,6 +54,7 @@ __all__ = [
     "macro_f1",
     "mcc",
     "micro",
+    "panel",
     "precision",
     "precision_recall_curve",
     "quadratic_kappa",

@@ -26,6 +26,13 @@ def log_loss(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.floa
     return _mean(-np.where(np.asarray(y) > 0.5, np.log(p), np.log1p(-p)) + 0 * np.asarray(y), weight)
 
 
+def cross_entropy(y: Array, s: Array) -> NDArray[np.float64]:
+    """(1,) mean negative log-probability (nats) of the true class of a multi-class task. y: (N, C) one-hot, rows with NaN left out."""
+    known = ~np.isnan(y).any(axis=1)
+    own = np.take_along_axis(np.asarray(s[known], dtype=np.float64), y[known].argmax(axis=1)[:, None], axis=1)
+    return np.array([-np.log(np.clip(own, TINY, 1)).mean()]) if known.any() else np.array([np.nan])
+
+
 def _mean(loss: Array, weight: Array | None) -> NDArray[np.float64]:
     """Mean of `loss` (N, C) over rows without NaN, weighted by the columns of `weight` (N, B)."""
     loss = loss[:, None] if loss.ndim == 1 else loss

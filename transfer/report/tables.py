@@ -5,17 +5,15 @@ Shapes: C columns of the target, K classes.
 
 import math
 from collections.abc import Mapping, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from transfer import show
-from transfer.metrics import auroc, confusion, decisions
+from transfer.metrics import confusion, decisions
 from transfer.report.html import Html, table, tag
 from transfer.report.verdict import PROTOCOLS, full
-from transfer.stats import Interval, auroc_intervals
-from transfer.table import RESAMPLES, Row, Section, deciding, interval
+from transfer.stats import Interval
+from transfer.table import Row, Section, auroc_of, deciding
 
 
 def results(block: Sequence[Section], shown: Mapping[str, str]) -> Html:
@@ -57,14 +55,7 @@ def per_class(section: Section, shown: Mapping[str, str]) -> Html | None:
 
 def class_intervals(row: Row) -> list[Interval]:
     """The AUROC of every column of the target, as the table's is made for their mean."""
-    if len(row.records) == 1:
-        return auroc_intervals(*row.records[0].part("test"))
-    n = len(row.records[0].meta.classes)
-    return [interval(row.records, lambda record, c=c: partial(_column, c), RESAMPLES) for c in range(n)]  # type: ignore[misc]
-
-
-def _column(c: int, y: Any, s: Any, weight: Any = None) -> Any:
-    return auroc(y[:, c], s[:, c], weight)
+    return [auroc_of(row.records, c) for c in range(len(row.records[0].meta.classes))]
 
 
 def positives(row: Row, c: int) -> str:

@@ -4,9 +4,9 @@ y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores.  patient: (N,) nam
 (y, s, weight); several labels are averaged over those that are defined.
 """
 
+from transfer.stats.areas import auroc_difference, auroc_interval, auroc_intervals, pooled_difference, pooled_gap, pooled_interval
 from transfer.stats.bootstrap import bootstrap_values, cluster_bootstrap, resamples
 from transfer.stats.common import FEW, Difference, Interval, patients_per_class, verdict
-from transfer.stats.delong import auroc_difference, auroc_interval, auroc_intervals
 from transfer.stats.paired import holm, mcnemar, minimal_detectable_difference, paired_difference, paired_permutation
 
 __all__ = [
@@ -24,6 +24,9 @@ __all__ = [
     "paired_difference",
     "paired_permutation",
     "patients_per_class",
+    "pooled_difference",
+    "pooled_gap",
+    "pooled_interval",
     "resamples",
     "verdict",
 ]

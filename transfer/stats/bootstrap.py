@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import macro
-from transfer.stats.common import Interval, codes, columns, too_few
+from transfer.stats.common import Interval, codes, columns, fewest, too_few, with_width
 
 Array = NDArray[Any]
 Metric = Callable[..., Any]  # (y, s, weight=None) -> (C,) or (B, C)
@@ -41,7 +41,7 @@ def cluster_bootstrap(
     y, scores = columns(y), columns(scores)
     full = np.asarray(metric(y, scores)).reshape(-1)
     values = summarised(bootstrap_values(metric, y, scores, patient, n, seed), full)
-    low, high = percentile(values, level)
+    low, high = with_width(macro(full)[0], *percentile(values, level), fewest(y, patient) or 0, level)
     return Interval(macro(full)[0], low, high, f"patient bootstrap, {n} resamples", level, too_few(y, patient))
 
 

@@ -50,6 +50,16 @@ def verdict(low: float, high: float) -> Verdict:
     return "worse" if high < 0 else "not distinguishable"
 
 
+def with_width(value: float, low: float, high: float, fewest: int, level: float) -> tuple[float, float]:
+    """The ends of a resampled interval; without a mistake (a value of 1) the lower one is that of `faultless`."""
+    return (faultless(fewest, level), 1.0) if value == 1.0 and low == high == 1.0 else (low, high)
+
+
+def faultless(patients: int, level: float) -> float:
+    """The rate of right answers at which so many patients without a mistake have probability (1 - level) / 2; NaN for fewer than two."""
+    return float(((1 - level) / 2) ** (1 / patients)) if patients > 1 else float("nan")
+
+
 def codes(patient: Array) -> tuple[NDArray[np.int64], int]:
     """(N,) patients as numbers from 0 on, and how many there are."""
     names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
@@ -63,14 +73,19 @@ def patients_per_class(y: Array, patient: Array) -> NDArray[np.int64]:
     return np.array([[len(np.unique(code[y[:, c] == value])) for value in (0, 1)] for c in range(y.shape[1])])
 
 
-def too_few(y: Array, patient: Array) -> str:
-    """The warning for fewer than 20 patients in a class that has any, or ""."""
+def fewest(y: Array, patient: Array) -> int | None:
+    """Patients in the smaller class of the label with fewest, among labels with both classes; None where there is none."""
     counts = patients_per_class(y, patient)
     defined = counts[(counts > 0).all(axis=1)]
-    if len(defined) == 0:
+    return int(defined.min()) if len(defined) else None
+
+
+def too_few(y: Array, patient: Array) -> str:
+    """The warning for fewer than 20 patients in a class that has any, or ""."""
+    few = fewest(y, patient)
+    if few is None:
         return "no label has patients of both classes"
-    fewest = int(defined.min())
-    return f"too few: {fewest} patient{'s' if fewest != 1 else ''} in a class, at least {FEW} are needed" if fewest < FEW else ""
+    return f"too few: {few} patient{'s' if few != 1 else ''} in a class, at least {FEW} are needed" if few < FEW else ""
 
 
 def columns(a: Array) -> Array:

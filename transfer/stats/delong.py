@@ -7,14 +7,14 @@ intervals cover too little at a hundred patients. The degrees of freedom are Sat
 Shapes: N rows, P positives, M negatives, G patients, C labels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.metrics import macro
-from transfer.stats.common import Difference, Interval, codes, columns, too_few, verdict
+from transfer.stats.common import columns, faultless
 
 Array = NDArray[Any]
 
@@ -88,68 +88,29 @@ def variance(p: Parts) -> tuple[float, float]:
     return total, (a + b) ** 2 / (a**2 / max(p.n_positive - 1, 1) + b**2 / max(p.n_negative - 1, 1))
 
 
-def auroc_interval(y: Array, s: Array, patient: Array, level: float = 0.95) -> Interval:
-    """The AUROC, averaged over the labels that are defined, with its clustered DeLong interval. y, s: (N,) or (N, C)."""
-    parts = _parts(y, s, patient)
-    note = too_few(y, patient)
-    method = "clustered DeLong, logit, t"
-    if not parts:
-        return Interval(np.nan, np.nan, np.nan, method, level, note)
-    whole = mean_of(parts)
-    low, high = _logit_interval(whole, level)
-    return Interval(whole.area, low, high, method, level, note)
-
-
-def auroc_intervals(y: Array, s: Array, patient: Array, level: float = 0.95) -> list[Interval]:
-    """The same for every label on its own."""
-    y, s = columns(y), columns(s)
-    return [auroc_interval(y[:, c], s[:, c], patient, level) for c in range(y.shape[1])]
-
-
-def _logit_interval(p: Parts, level: float) -> tuple[float, float]:
-    from scipy.special import expit, logit
-    from scipy.stats import t
+def logit_interval(p: Parts) -> Callable[[float], tuple[float, float]]:
+    """The interval of an area as a function of its level; NaN with fewer than two patients in a class."""
+    from scipy.special import expit, logit, stdtrit
 
     fewest = min(p.n_positive, p.n_negative)
     if fewest < 2:
-        return np.nan, np.nan
-    if p.area in (0.0, 1.0):
-        # No error was seen, so no variance: the bound at which n patients without an error have probability (1 - level) / 2.
-        bound = ((1 - level) / 2) ** (1 / fewest)
-        return (bound, 1.0) if p.area == 1.0 else (0.0, 1 - bound)
+        return lambda level: (np.nan, np.nan)
+    if p.area == 1.0:  # no error was seen, so no variance
+        return lambda level: (faultless(fewest, level), 1.0)
+    if p.area == 0.0:
+        return lambda level: (0.0, 1 - faultless(fewest, level))
     v, df = variance(p)
-    half = t.ppf((1 + level) / 2, df) * np.sqrt(v) / (p.area * (1 - p.area))
-    return float(expit(logit(p.area) - half)), float(expit(logit(p.area) + half))
+    middle, unit = logit(p.area), np.sqrt(v) / (p.area * (1 - p.area))
+
+    def at(level: float) -> tuple[float, float]:
+        half = stdtrit(df, (1 + level) / 2) * unit
+        return float(expit(middle - half)), float(expit(middle + half))
+
+    return at
 
 
-def auroc_difference(y: Array, a: Array, b: Array, patient: Array, level: float = 0.95) -> Difference:
-    """AUROC of scores `a` minus that of `b` on the same rows, averaged over labels, from the components' differences patient by patient."""
-    from scipy.stats import t
-
-    method = "clustered DeLong, paired, t"
-    pairs = [x - z for x, z in zip(_parts(y, a, patient), _parts(y, b, patient), strict=True)]
-    note = too_few(y, patient)
-    if not pairs:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "not distinguishable", method, level, note)
-    whole = mean_of(pairs)
-    v, df = variance(whole)
-    if v == 0:  # the same order for every pair, or nothing to tell the two apart by
-        return Difference(
-            whole.area, whole.area, whole.area, 1.0 if whole.area == 0 else 0.0, verdict(whole.area, whole.area), method, level, note
-        )
-    half = float(t.ppf((1 + level) / 2, df) * np.sqrt(v))
-    p = float(2 * t.sf(abs(whole.area) / np.sqrt(v), df))
-    low, high = whole.area - half, whole.area + half
-    return Difference(whole.area, low, high, p, verdict(low, high), method, level, note)
-
-
-def _parts(y: Array, s: Array, patient: Array) -> list[Parts]:
+def components_of(y: Array, s: Array, code: Array, n: int) -> list[Parts]:
+    """The parts of every label that is defined. code: (N,) patients as numbers below n."""
     y, s = columns(y), columns(s)
-    code, n = codes(patient)
     every = [components(y[:, c], s[:, c], code, n) for c in range(y.shape[1])]
     return [p for p in every if p is not None]
-
-
-def macro_area(y: Array, s: Array) -> float:
-    """The mean area over defined labels, from the same components (a check on `metrics.auroc`)."""
-    return float(macro(np.array([p.area for p in _parts(y, s, np.arange(len(y)))]))[0])

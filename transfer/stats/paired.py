@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
+from transfer.stats.areas import auroc_difference
 from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile
 from transfer.stats.common import Difference, codes, columns, too_few, verdict
-from transfer.stats.delong import auroc_difference
 
 Array = NDArray[Any]
 CHUNK = 256  # permutations at a time

@@ -1,0 +1,38 @@
+"""The interval of a difference of two areas from the areas' own intervals.
+
+Source: Zou and Donner 2008 (Stat Med 27, 1693), with the covariance term of Zou 2007 (Psychol Methods 12, 399). Unlike a Wald interval it
+is skewed where an area is near 1, and has a width where one is 1.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from transfer.stats.delong import Parts, logit_interval
+
+Ends = Callable[[float], tuple[float, float]]  # an interval as a function of its level
+
+
+def mover(one: Parts, other: Parts, correlation: float) -> Ends:
+    """The interval of `one` minus `other`. correlation: of the two estimates."""
+    mine, theirs, apart = logit_interval(one), logit_interval(other), one.area - other.area
+
+    def at(level: float) -> tuple[float, float]:
+        (low, high), (down, up) = mine(level), theirs(level)
+        below, above = (one.area - low, up - other.area), (high - one.area, other.area - down)
+        ends = [np.sqrt(max(u**2 + v**2 - 2 * correlation * u * v, 0.0)) for u, v in (below, above)]
+        return float(apart - ends[0]), float(apart + ends[1])
+
+    return at
+
+
+def crossing(interval: Ends) -> float:
+    """The p-value that an interval implies: one minus the level at which it first touches zero."""
+    inside, outside = 1.0, 0.0  # levels
+    if np.isnan(interval(0.95)[0]):
+        return float("nan")
+    for _ in range(40):
+        middle = (inside + outside) / 2
+        low, high = interval(middle)
+        inside, outside = (middle, outside) if low <= 0 <= high else (inside, middle)
+    return 1 - outside

@@ -135,3 +135,23 @@ def dino(student, teacher, centre, student_t, teacher_t):
                 rows = [-np.sum(softmax((a - centre) / teacher_t) * np.log(softmax(b / student_t))) for a, b in zip(t, s, strict=True)]
                 total, terms = total + np.mean(rows), terms + 1
     return total / terms
+
+
+def sigreg(x, directions, knots, t_max):
+    """LeJEPA, equation 10 along each direction: Epps-Pulley by trapezoids over [-t_max, t_max], mean over directions."""
+    n, found = len(x), []
+    grid = np.linspace(-t_max, t_max, 2 * knots - 1)
+    for a in directions.T:
+        values = []
+        for t in grid:
+            empirical = sum(np.exp(1j * t * (row @ a)) for row in x) / n
+            values.append(abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2))
+        found.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
+    return np.mean(found)
+
+
+def lejepa(views, n_global, directions, weight, knots, t_max):
+    """LeJEPA, algorithm 2: lambda SIGReg (mean over views) + (1 - lambda) squared distance from the global views' mean."""
+    centre = sum(views[:n_global]) / n_global
+    near = np.mean([(row - centre[i]) ** 2 for view in views for i, row in enumerate(view)])
+    return weight * np.mean([sigreg(v, directions, knots, t_max) for v in views]) + (1 - weight) * near

@@ -40,6 +40,8 @@ class Purpose(IntEnum):
     PROBE = 20
     SHIFT = 21
     ACQUISITION = 22
+    SLICES = 23
+    GROUP = 24
 
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

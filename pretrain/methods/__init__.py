@@ -4,6 +4,7 @@ from pretrain.methods.barlowtwins import BarlowTwins
 from pretrain.methods.byol import BYOL
 from pretrain.methods.common import DataShape, Method
 from pretrain.methods.dino import DINO
+from pretrain.methods.lejepa import LeJEPA
 from pretrain.methods.mae import MAE
 from pretrain.methods.moco import MoCo
 from pretrain.methods.mocov3 import MoCoV3
@@ -21,6 +22,7 @@ METHODS: dict[str, type[Method]] = {
     "vicreg": VICReg,
     "mocov3": MoCoV3,
     "dino": DINO,
+    "lejepa": LeJEPA,
 }
 
 __all__ = ["METHODS", "DataShape", "Method"]

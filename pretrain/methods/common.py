@@ -31,8 +31,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypedDict, TypeVar, 
 import torch
 from pydantic import BaseModel
 from timm.layers import DropPath
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from encoders.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from encoders.augment.config import Augment
@@ -184,6 +187,20 @@ def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, last_bias
 def width(backbone: nn.Module) -> int:
     """D: length of the pooled feature. timm's `num_features` is not always what comes out (MobileNetV3 has a head before pooling)."""
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
+
+
+def local_side(backbone: nn.Module, pixels: float) -> int:
+    """Side of a local crop of about so many pixels: whole patches of a ViT, at least one."""
+    patch = backbone.patch_embed.patch_size[0] if isinstance(backbone, VisionTransformer) else 1
+    return max(round(pixels / patch), 1) * patch
+
+
+def sees_two_sizes(backbone: nn.Module, method: str) -> None:
+    """Raises InputError for a ViT that takes images of one size only."""
+    if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size:
+        raise InputError(
+            f"method {method} shows a ViT crops of two sizes: add model_args.dynamic_img_size=true to the recipe, or set method.n_local=0"
+        )
 
 
 def frozen_copy(module: nn.Module) -> nn.Module:

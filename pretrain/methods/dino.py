@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from einops import einsum
 from pydantic import Field
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -26,7 +25,6 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views, local
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from encoders.runtime.errors import InputError
 from pretrain.methods.common import (
     DataShape,
     Fresh,
@@ -35,7 +33,9 @@ from pretrain.methods.common import (
     ema_,
     frozen_copy,
     full_precision,
+    local_side,
     scaled_momentum,
+    sees_two_sizes,
     unit,
     width,
 )
@@ -108,10 +108,8 @@ class DINO(Method):
 
     def __init__(self, cfg: DINOConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
-        if cfg.n_local and isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size:
-            raise InputError(
-                "method dino shows a ViT crops of two sizes: add model_args.dynamic_img_size=true to the recipe, or set method.n_local=0"
-            )
+        if cfg.n_local:
+            sees_two_sizes(backbone, "dino")
         self.backbone = backbone
         self.head = Head(width(backbone), cfg)
         self.teacher = frozen_copy(nn.Sequential(self.backbone, self.head))
@@ -127,8 +125,7 @@ class DINO(Method):
 
     def local_size(self) -> int:
         """Pixels a side of a local crop: whole patches, at least one."""
-        patch = self.backbone.patch_embed.patch_size[0] if isinstance(self.backbone, VisionTransformer) else 1
-        return max(round((self.cfg.local_size or self.data.size * 96 / 224) / patch), 1) * patch
+        return local_side(self.backbone, self.cfg.local_size or self.data.size * 96 / 224)
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two global (B, C, H, W) batches, then local ones (B, C, h, w)."""

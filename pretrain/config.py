@@ -57,7 +57,9 @@ class Recipe(Config):
     warmup_epochs: float = Field(0, ge=0, description="the same in passes over the images")
     clip: float | None = Field(None, gt=0, description="limit of the gradient's L2 norm; null: none")
     seed: int = Field(0, ge=0, description="of everything drawn: weights, order, augmentation, masks")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast of the backbone; losses stay in float32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="autocast of the backbone, losses stay in float32; auto: bf16 where the processor has it, else fp32"
+    )
     channels_last: bool = Field(True, description="memory layout that is faster for convolutions")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")
     max_skipped: int = Field(10, ge=1, description="stop after this many steps in a row with a loss or gradient that is no number")

@@ -12,7 +12,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.stop import Stop
 from pretrain.config import Recipe
 from pretrain.monitor import clock
-from pretrain.setup import Setup, build
+from pretrain.setup import Setup, build, has_bf16
 from pretrain.train import State, fit
 
 TIMED = 4  # steps; the first one, which allocates and compiles, is not counted
@@ -41,6 +41,7 @@ def sizes(made: Setup) -> list[tuple[str, str]]:
         ("weights", f"{weights / 1e6:.1f} M in the encoder, {trained / 1e6:.1f} M trained"),
         ("starts from", cfg.init or f"random weights, seed {cfg.seed}"),
         ("input", f"mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
+        ("precision", cfg.precision),
         ("batch", f"{cfg.batch} images a step, as {cfg.accumulate} x {cfg.batch // cfg.accumulate}"),
         ("learning rate", f"{optim.peak(lr, cfg.batch):.3g} at its peak ({lr.lr:g}, {lr.lr_rule} rule, at {cfg.batch} images)"),
         ("length", f"{made.steps:,} steps = {made.steps / epoch:.1f} epochs of {epoch:,} steps"),
@@ -73,6 +74,8 @@ def doubts(made: Setup) -> list[str]:
     dropped = len(made.corpus.index) - epoch * cfg.batch
     if dropped > len(made.corpus.index) // 10:
         said.append(f"{dropped} of {len(made.corpus.index)} images do not fill a batch and are left out of each epoch (others each time)")
+    if cfg.precision == "bf16" and not has_bf16(made.device):
+        said.append(f"this {made.device.type} only emulates bf16, which is many times slower: leave precision=auto, or precision=fp32")
     if made.device.type == "cpu" and made.steps * cfg.batch > 5_000_000:
         said.append("this is a run for GPUs: `pretrain submit`, or start from a *_tiny recipe here")
     return said

@@ -1,6 +1,7 @@
 """The plan's doubts: each is said where it applies, and a sound recipe raises none."""
 
 import pytest
+import torch
 
 from pretrain.plan import doubts, half_life, sizes
 from pretrain.setup import build
@@ -44,6 +45,15 @@ def test_a_sound_recipe_raises_no_doubt(images, words):
 )
 def test_a_doubt_is_said_where_it_applies(images, words, more, want):
     assert any(want in note for note in notes(images, words, *more)), notes(images, words, *more)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_half_precision_is_chosen_where_the_processor_has_it_and_doubted_where_it_does_not(images, monkeypatch, native):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: native)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert build(recipe(images, MAE, *SOUND, "precision=auto"), "cpu").recipe.precision == ("bf16" if native else "fp32")
+    assert any("only emulates bf16" in note for note in notes(images, MAE, "precision=bf16")) == (not native)
+    assert not any("bf16" in note for note in notes(images, MAE, "precision=fp32"))
 
 
 def test_the_ema_forgets_half_in_its_half_life(images):

@@ -81,7 +81,7 @@ def test_a_preset_is_the_ground_and_single_settings_change_it():
         ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, one of them"),
         ("cxr_moco", ["epochs=null"], "give steps or epochs, one of them"),
         ("cxr_moco", ["keep_every=1500"], "keep_every=1500 must be a multiple of save_every=1000"),
-        ("cxr_moco", ["precision=fp8"], "precision: .*'fp32', 'bf16' or 'fp16'"),
+        ("cxr_moco", ["precision=fp8"], "precision: .*'auto', 'fp32', 'bf16' or 'fp16'"),
         ("cxr_moco", ["optim.lr=fast"], r"optim\.lr: .*given: 'fast'"),
     ],
 )

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from encoders.runtime.config import Config
@@ -22,11 +22,18 @@ class Optim(Config):
     lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the last step as a part of the peak")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="course of the learning rate after the warm-up")
     weight_decay: float = Field(0.05, ge=0, description="decay of parameter groups that name none of their own")
+    weight_decay_end: float | None = Field(None, ge=0, description="decay at the last step, reached by half a cosine; null: constant")
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd, lars: momentum")
     nesterov: bool = Field(False, description="sgd: Nesterov momentum")
     betas: tuple[float, float] = Field((0.9, 0.95), description="adamw: decay of the first and second moment")
     eps: float = Field(1e-8, gt=0, description="adamw: added to the root of the second moment")
     trust: float = Field(1e-3, gt=0, description="lars: trust coefficient eta")
+
+    @model_validator(mode="after")
+    def _decays(self) -> "Optim":
+        if self.weight_decay_end is not None and not self.weight_decay:
+            raise ValueError("weight_decay_end needs a weight_decay above 0 to start from")
+        return self
 
 
 def peak(cfg: Optim, batch: int) -> float:
@@ -76,10 +83,14 @@ def build(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.
 
 
 def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim) -> float:
-    """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak."""
+    """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak.
+
+    Where the weight decay has a schedule, groups that have any decay are given that of the step."""
     now = factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * (1.0 if group["fixed_lr"] else now)
+        if cfg.weight_decay_end is not None and group["weight_decay"]:
+            group["weight_decay"] = cosine(step, steps, cfg.weight_decay, cfg.weight_decay_end)
     first = optimizer.param_groups[0]
     return first["peak"] / first["lr_scale"] * now
 

@@ -5,9 +5,9 @@ Source: Caron et al. 2021 (arXiv:2104.14294), algorithm 1, sections 3.1 and 5.3;
 The teacher's output is centred (an EMA of its mean) and sharpened (a low temperature): together they prevent collapse.
 
 Departures:
-- The EMA momentum is scaled to the batch, m ** (B / 512).
+- The EMA momentum is scaled to the batch, m ** (B / 512): 0.998 at batch 256 (for which the authors advise 0.9995, slower still).
 - The centre moves once per step really taken, by all its micro-batches.
-- Weight decay is the recipe's constant (published: 0.04 rising to 0.4).
+- The weight decay's rise from 0.04 to 0.4 is the recipe's: optim.weight_decay_end.
 - Local crops keep the published proportion, 96 to 224 pixels, rounded to whole patches.
 
 Shapes: B images, V views, D width of the bottleneck, K prototypes.

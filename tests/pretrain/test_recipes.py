@@ -42,11 +42,51 @@ def test_a_resolved_recipe_says_everything_and_reads_back_equal(name, tmp_path):
         ("cxr_mae", lambda r: (r.batch, r.epochs, r.warmup_epochs, r.method["mask_ratio"]), (2048, 800, 40, 0.9)),
         ("cxr_simclr", lambda r: (r.optim.kind, r.optim.weight_decay, r.warmup_epochs), ("lars", 1e-4, 10)),
         ("cxr_simclr", lambda r: tuple(r.method[k] for k in ("dim", "layers", "temperature")), (128, 3, 0.1)),
+        (
+            "cxr_mocov3",
+            lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.epochs, r.warmup_epochs),
+            ("adamw", 1.5e-4, 0.1, 300, 40),
+        ),
+        ("cxr_mocov3", lambda r: tuple(r.method[k] for k in ("dim", "hidden", "momentum", "temperature")), (256, 4096, 0.99, 0.2)),
+        ("cxr_byol", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.epochs, r.warmup_epochs), ("lars", 0.3, 1e-6, 300, 10)),
+        ("cxr_byol", lambda r: tuple(r.method[k] for k in ("dim", "hidden", "momentum")), (256, 4096, 0.99)),
+        ("cxr_simsiam", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.batch, r.epochs), ("sgd", 0.05, 1e-4, 512, 100)),
+        ("cxr_simsiam", lambda r: (r.warmup_epochs, r.method["dim"], r.method["bottleneck"]), (0, 2048, 512)),
+        ("cxr_barlowtwins", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.optim.lr_end), ("lars", 0.2, 1e-6, 0.001)),
+        (
+            "cxr_barlowtwins",
+            lambda r: (r.method["dim"], r.method["redundancy"], round(0.2 * r.method["vector_lr"], 12)),
+            (8192, 0.0051, 0.0048),
+        ),
+        (
+            "cxr_vicreg",
+            lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.batch, r.optim.lr_end),
+            ("lars", 0.4, 1e-6, 512, 0.001),
+        ),
+        ("cxr_vicreg", lambda r: tuple(r.method[k] for k in ("dim", "invariance", "variance", "covariance")), (8192, 25, 25, 1)),
+        ("cxr_dino", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.optim.weight_decay_end), ("adamw", 5e-4, 0.04, 0.4)),
+        ("cxr_dino", lambda r: round(optim.peak(r.optim, r.batch) * r.optim.lr_end, 12), 1e-6),
+        (
+            "cxr_dino",
+            lambda r: (r.clip, r.drop_path, r.batch, r.epochs, r.warmup_epochs, r.method["freeze"]),
+            (3.0, 0.1, 512, 100, 10, 0.01),
+        ),
+        ("cxr_dino", lambda r: tuple(r.method[k] for k in ("prototypes", "momentum", "n_local", "fixed_norm")), (65536, 0.996, 8, False)),
+        (
+            "cxr_lejepa",
+            lambda r: (optim.peak(r.optim, r.batch), r.optim.lr_end, r.optim.weight_decay, r.warmup_epochs),
+            (5e-4, 1e-3, 5e-4, 1),
+        ),
+        ("cxr_lejepa", lambda r: tuple(r.method[k] for k in ("weight", "slices", "knots", "t_max", "n_local")), (0.05, 1024, 17, 3.0, 6)),
         ("cxr_simclr", lambda r: round(optim.peak(r.optim, r.batch) / r.batch**0.5, 12), 0.075),
     ],
 )
 def test_full_size_recipes_hold_the_published_values(name, key, want):
     assert key(config.load(name)) == want
+
+
+def test_every_method_has_a_full_and_a_tiny_radiograph_recipe():
+    assert {f"cxr_{method}{size}" for method in METHODS for size in ("", "_tiny")} <= set(RECIPES)
 
 
 def test_the_last_override_wins_and_steps_replace_epochs():

@@ -48,6 +48,19 @@ def test_the_learning_rate_goes_up_in_a_line_and_down_in_a_cosine():
     np.testing.assert_allclose(np.array(told)[:, 2], peak, rtol=1e-12)
 
 
+def test_weight_decay_rises_in_a_cosine_where_it_has_an_end_and_spares_exempt_groups():
+    cfg = optim.Optim(weight_decay=0.04, weight_decay_end=0.4)
+    one, two = (torch.nn.Parameter(torch.zeros(2)) for _ in range(2))
+    optimizer = optim.build([{"params": [one]}, {"params": [two], "weight_decay": 0.0}], cfg, batch=256)
+    told = []
+    for step in (0, 5, 10):
+        optim.set_lr(optimizer, step, 10, 0, cfg)
+        told.append([g["weight_decay"] for g in optimizer.param_groups])
+    np.testing.assert_allclose(told, [[0.04, 0], [0.22, 0], [0.4, 0]])
+    with pytest.raises(ValueError, match="weight_decay_end needs a weight_decay"):
+        optim.Optim(weight_decay=0, weight_decay_end=0.4)
+
+
 @pytest.mark.parametrize(("rule", "batch", "want"), [("linear", 64, 0.25), ("sqrt", 64, 0.5), ("none", 64, 1.0), ("linear", 1024, 4.0)])
 def test_the_learning_rate_scales_with_the_batch(rule, batch, want):
     assert optim.peak(optim.Optim(lr=1.0, lr_rule=rule), batch) == pytest.approx(want)

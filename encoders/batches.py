@@ -9,7 +9,8 @@ Shapes: B images of a global batch, b of a micro-batch of a rank, V views, N row
 
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import Any, Literal, NamedTuple, Self
 
@@ -71,6 +72,7 @@ class Batches:
         self.steps_per_epoch = self.order.steps_per_epoch
         self.device = torch.device(device)
         self.waited = 0.0
+        self.lap: Callable[[str], None] = lambda part: None  # told when reading ("wait") and augmenting ("augment") is done
         self._work = _Work(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu")
         self._workers, self._context = workers, context
         self._next = -1  # the micro-batch, counted from the start of the run, that the iterator gives next
@@ -82,11 +84,17 @@ class Batches:
             begun = time.perf_counter()
             made = self._made(turn) if self._workers else self._inline(turn)
             self.waited += time.perf_counter() - begun
-            yield made if isinstance(made, Micro) else self._on_device(made)
+            self.lap("augment" if isinstance(made, Micro) and not self._workers else "wait")
+            if isinstance(made, Raw):
+                made = self._on_device(made)
+                self.lap("augment")
+            yield made
 
     def _inline(self, turn: int) -> "Micro | Raw":
         with one_thread():  # as in a worker: some sums depend on the number of threads in their last bit
-            return self._work[turn]
+            raw = self._work.raw(turn)
+            self.lap("wait")
+            return self._work.finished(raw, turn)
 
     def _made(self, turn: int) -> "Micro | Raw":
         if self._iterator is None or self._next != turn:
@@ -148,12 +156,26 @@ class _Work(Dataset):
         self.order, self.mask, self.seed, self.finish = order, mask, seed, finish
 
     def __getitem__(self, turn: int) -> "Micro | Raw":
+        return self.finished(self.raw(turn), turn)
+
+    def raw(self, turn: int) -> Raw:
+        """The stored images and all that is drawn for them."""
         rows, positions = self.order.of(turn)
-        try:
-            raw = read(self.store, rows, positions, self.specs, self.mask, self.seed)
-            if not self.finish:
-                return raw
+        with self._told(turn, rows):
+            return read(self.store, rows, positions, self.specs, self.mask, self.seed)
+
+    def finished(self, raw: Raw, turn: int) -> "Micro | Raw":
+        """Augmented where that is done on the CPU; as it is where the device does it."""
+        if not self.finish:
+            return raw
+        with self._told(turn, raw.index.numpy()):
             return Micro(make_views(raw.images, raw, self.specs, self.preprocess), raw.masks, raw.index, raw.positions)
+
+    @contextmanager
+    def _told(self, turn: int, rows: np.ndarray) -> Iterator[None]:
+        """What goes wrong inside says at which step and rows."""
+        try:
+            yield
         except Exception as wrong:
             told = f"step {turn // self.order.accumulate}, rows {_few(rows)} of {_name(self.store)}: {wrong}"
             raise (InputError(told) if isinstance(wrong, InputError) else RuntimeError(f"{type(wrong).__name__} at {told}")) from wrong

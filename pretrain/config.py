@@ -61,6 +61,8 @@ class Recipe(Config):
         "auto", description="autocast of the backbone, losses stay in float32; auto: bf16 where the processor has it, else fp32"
     )
     channels_last: bool = Field(True, description="memory layout that is faster for convolutions")
+    compile: bool = Field(False, description="torch.compile: a minute at the start, faster steps; needs a C++ compiler on a CPU")
+    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third more time")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")
     max_skipped: int = Field(10, ge=1, description="stop after this many steps in a row with a loss or gradient that is no number")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")

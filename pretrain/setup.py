@@ -180,10 +180,14 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     network = networks.build(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
     if start is not None:
         transplant(network, start)
+    if recipe.checkpointing:
+        saving_memory(network, str(recipe.arch))
     torch.manual_seed(recipe.seed)  # heads, decoder and queue are drawn next
     method = METHODS[recipe.method["name"]](method_config(recipe), network, shape).to(device)
     if recipe.channels_last:
         method = method.to(memory_format=torch.channels_last)
+    if recipe.compile:
+        method.compile()  # in place: names in `state_dict` stay as they are
     pixels = recipe.preprocess
     prep = preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))
     batches = Batches(
@@ -203,13 +207,21 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         weights=row_weights(images, recipe.data.weights),
     )
     optimizer = optim.build(method.param_groups(), recipe.optim, recipe.batch)
-    scaler = torch.amp.GradScaler(enabled=recipe.precision == "fp16")
+    scaler = torch.amp.GradScaler(torch.device(device).type, enabled=recipe.precision == "fp16")
     steps = recipe.steps or max(1, round((recipe.epochs or 1) * batches.steps_per_epoch))
     warmup = recipe.warmup_steps or round(recipe.warmup_epochs * batches.steps_per_epoch)
     if warmup >= steps:
         raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
     told = validated(Card, card, "the checkpoint's card") if card else first_card(recipe, prep, images, start, networks.width(network))
     return Setup(recipe, images, method, batches, optimizer, scaler, told, steps, warmup, torch.device(device))
+
+
+def saving_memory(network: torch.nn.Module, arch: str) -> None:
+    """Activations are computed again in the backward pass instead of being kept. Raises InputError for a network that cannot do that."""
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError) as wrong:
+        raise InputError(f"checkpointing=true: {arch} has no gradient checkpointing in timm; leave it out and raise accumulate") from wrong
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

@@ -4,7 +4,6 @@ Shapes: B images of a micro-batch on this rank, C channels, H height, W width.
 """
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from encoders.runtime.optim import clip, set_lr
 from encoders.runtime.random import Purpose
 from encoders.runtime.stop import Stop
 from pretrain.config import Recipe
+from pretrain.meter import Meter
 
 HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -34,6 +34,7 @@ class State:
     step: int = 0  # optimizer steps behind us, skipped ones included
     skipped: int = 0  # of the last steps, in a row: loss or gradient was no number
     skipped_total: int = 0
+    lr_factor: float = 1.0  # of the schedule: below 1 after a rollback
 
 
 class Log(Protocol):
@@ -59,17 +60,19 @@ def fit(
     A resumed run equals the run that was never stopped. Raises Diverged after `cfg.max_skipped` bad steps in a row."""
     model = dist.wrap(method.train(), device)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
-    meter = Meter(batches, cfg.batch, state.step)
+    meter = Meter(batches, cfg.batch, state.step, device)
     for step in range(state.step, steps):
         done = step / steps
-        lr = set_lr(optimizer, step, steps, warmup, cfg.optim)
+        lr = set_lr(optimizer, step, steps, warmup, cfg.optim, state.lr_factor)
         out: dict[str, Tensor] = {}
         for i, micro in enumerate(batches.of(step)):
             seed_model(cfg.seed, step, i, dist.rank())
             with accumulating(model, last=i == cfg.accumulate - 1):
                 with autocast(cfg.precision, device):
                     got = model(laid_out(micro.views, cfg.channels_last), micro.masks, progress=done)
+                meter.lap("forward")
                 scaler.scale(got["loss"] / cfg.accumulate).backward()
+                meter.lap("backward")
             out = summed(out, got, 1 / cfg.accumulate)
         method.after_backward(done)
         scaler.unscale_(optimizer)
@@ -79,12 +82,14 @@ def fit(
             method.after_step(done)
         scaler.update()
         optimizer.zero_grad(set_to_none=True)
+        meter.lap("optimizer")
         state.step = step + 1
         if state.step % cfg.log_every == 0 or state.step == steps:
             log(state.step, **out, lr=lr, grad_norm=grad_norm, skipped=state.skipped_total, **meter.read(state.step))
         stopping = dist.any_rank(stop.requested is not None, device)  # the ranks must agree on the last step
         if state.step % cfg.save_every == 0 or state.step == steps or stopping:
             save(state)
+        meter.lap("logging")
         if stopping:
             return
 
@@ -127,21 +132,3 @@ def accepted(grad_norm: Tensor, loss: Tensor, state: State, limit: int, device: 
             f"{state.step + 1}; lower optim.lr, set clip (e.g. clip=1.0), or use precision=fp32, and start again under another --name"
         )
     return False
-
-
-class Meter:
-    """Speed since the last reading: images a second, and the share of the time that was spent waiting for data."""
-
-    def __init__(self, batches: Any, batch: int, step: int):
-        self.batches, self.batch = batches, batch
-        self.last = (time.perf_counter(), step, batches.waited)
-
-    def read(self, step: int) -> dict[str, float]:
-        now = (time.perf_counter(), step, self.batches.waited)
-        elapsed, steps, waited = (a - b for a, b in zip(now, self.last, strict=True))
-        self.last = now
-        return {
-            "time/images_per_s": steps * self.batch / max(elapsed, 1e-9),
-            "time/s_per_step": elapsed / steps,
-            "time/data_wait": min(waited / max(elapsed, 1e-9), 1.0),
-        }

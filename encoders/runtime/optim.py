@@ -28,6 +28,7 @@ class Optim(Config):
     betas: tuple[float, float] = Field((0.9, 0.95), description="adamw: decay of the first and second moment")
     eps: float = Field(1e-8, gt=0, description="adamw: added to the root of the second moment")
     trust: float = Field(1e-3, gt=0, description="lars: trust coefficient eta")
+    fused: bool | None = Field(None, description="sgd, adamw: all parameters in one kernel; null: where they are on a GPU")
 
     @model_validator(mode="after")
     def _decays(self) -> "Optim":
@@ -73,22 +74,23 @@ def build(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.
             ready.append(own)
     if not ready:
         raise ValueError("no parameter to train: every group is empty or frozen")
+    fused = ready[0]["params"][0].is_cuda if cfg.fused is None else cfg.fused
     if cfg.kind == "adamw":
-        return torch.optim.AdamW(ready, lr=base, betas=cfg.betas, eps=cfg.eps)
+        return torch.optim.AdamW(ready, lr=base, betas=cfg.betas, eps=cfg.eps, fused=fused or None)  # None: torch's own choice
     if cfg.kind == "sgd":
-        return torch.optim.SGD(ready, lr=base, momentum=cfg.momentum, nesterov=cfg.nesterov)
+        return torch.optim.SGD(ready, lr=base, momentum=cfg.momentum, nesterov=cfg.nesterov, fused=fused or None)
     from lightly.utils.lars import LARS  # groups without weight decay are not rescaled, as the papers want
 
     return LARS(ready, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
 
 
-def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim) -> float:
+def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim, scale: float = 1.0) -> float:
     """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak.
 
-    Where the weight decay has a schedule, groups that have any decay are given that of the step."""
-    now = factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
+    scale: of all of them, the fixed ones too. Where the weight decay has a schedule, groups that have any decay get that of the step."""
+    now = scale * factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * (1.0 if group["fixed_lr"] else now)
+        group["lr"] = group["peak"] * (scale if group["fixed_lr"] else now)
         if cfg.weight_decay_end is not None and group["weight_decay"]:
             group["weight_decay"] = cosine(step, steps, cfg.weight_decay, cfg.weight_decay_end)
     first = optimizer.param_groups[0]

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from einops import rearrange, reduce, repeat
 from pydantic import Field
+from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -111,8 +112,7 @@ class MAE(Method):
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
         x = self.vit.norm_pre(torch.cat([prefix, pick(patches, keep)], dim=1))
-        for block in self.vit.blocks:
-            x = block(x)
+        x = checkpoint_seq(self.vit.blocks, x) if self.vit.grad_checkpointing and self.training else self.vit.blocks(x)
         return self.vit.norm(x)
 
     @torch.no_grad()

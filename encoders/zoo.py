@@ -113,6 +113,14 @@ def whereabouts(found: Found) -> str:
     return str(cached) if cached else f"not here; loading tries the hub, or {_advice(found)}"
 
 
+def at_hand(name: str) -> bool:
+    """Whether the encoder's weights can be had without asking the hub."""
+    found = find(name)
+    if found.hub is None or found.file is not None:
+        return True
+    return hub.cached(found.hub.repo, found.hub.filename) is not None
+
+
 def _advice(found: Found) -> str:
     assert found.hub is not None, "only what is on the hub needs advice"
     place = zoo_dir() / names.short(found.card.name) / "model.safetensors"

@@ -3,7 +3,6 @@
 The script is what a person would have written: it can be read, edited and submitted again by hand.
 """
 
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,7 +28,7 @@ def submit(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site) -
 
     Raises InputError when this run already has a job in the queue, or SLURM refuses."""
     folder = home.runs_dir() / run
-    busy = [job for job in jobs(run) if slurm.state(job) in slurm.ALIVE]
+    busy = [job for job in slurm.jobs(folder) if slurm.state(job) in slurm.ALIVE]
     if busy:
         raise InputError(f"run {run!r} already has job {busy[-1]} in the queue; `scancel {busy[-1]}` first, or choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -37,12 +36,5 @@ def submit(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site) -
     with atomic(script) as part:
         part.write_text(job_script(run, recipe, overrides, wants))
     job = slurm.sbatch(script)
-    with (folder / "jobs.txt").open("a") as file:
-        file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
+    slurm.noted(folder, job)
     return job, script
-
-
-def jobs(run: str) -> list[str]:
-    """The ids of the jobs that `submit` made for a run, oldest first."""
-    path = home.runs_dir() / run / "jobs.txt"
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []

@@ -9,6 +9,7 @@ import typer
 
 from encoders.runtime.cli import console, run, ticker
 from transfer.cli_report import report
+from transfer.cli_submit import jobs, submit
 from transfer.cli_tasks import tasks_app
 
 app = typer.Typer(
@@ -19,6 +20,8 @@ app = typer.Typer(
 )
 app.add_typer(tasks_app, name="tasks")
 app.command()(report)
+app.command()(submit)
+app.command()(jobs)
 
 
 def main() -> None:

@@ -29,6 +29,11 @@ def records_dir() -> Path:
     return home() / "records"
 
 
+def benches_dir() -> Path:
+    """Where benchmarks that were submitted as jobs keep their scripts, logs and reports."""
+    return home() / "benches"
+
+
 def cache_dir() -> Path:
     """What can be made again, cached features above all: `ISOGRAFT_CACHE`, or else `.isograft/cache`."""
     return Path(os.environ.get("ISOGRAFT_CACHE") or home() / ".isograft" / "cache").absolute()

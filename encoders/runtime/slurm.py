@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -109,3 +110,15 @@ def state(job: str) -> str:
     done = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
     found = re.search(r"JobState=(\w+)", done.stdout)
     return found.group(1) if found else ""
+
+
+def noted(folder: Path, job: str) -> None:
+    """Writes a job down in `folder/jobs.txt`."""
+    with (folder / "jobs.txt").open("a") as file:
+        file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
+
+
+def jobs(folder: Path) -> list[str]:
+    """The ids of the jobs noted in a folder, oldest first."""
+    path = folder / "jobs.txt"
+    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []

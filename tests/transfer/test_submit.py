@@ -1,0 +1,126 @@
+"""A benchmark as SLURM jobs: its elements, its scripts, and what is submitted again; the real queue is in tests/cluster."""
+
+import subprocess
+
+import pytest
+
+from encoders.runtime import home, slurm
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import write_json
+from tests.transfer import toys
+from transfer import submit
+from transfer.cli_submit import again, understood
+from transfer.submit import Cell, cells, existing, place, prepare, spans, table, unfinished
+from transfer.task import Task, save
+
+A, B = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,channels=1,seed=1"
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Two registered tasks on toy stores."""
+    for name in ("one", "two"):
+        path = toys.store(tmp_path / f"{name}.h5", patients=20)
+        save(Task(name=name, store=[str(path)], labels=["sick"], classes=["sick"], kind="binary", modality="cxr"))
+    return ["one", "two"]
+
+
+def test_an_element_is_an_encoder_on_a_task_under_a_protocol(tasks):
+    made, after, missing = cells([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
+    assert [(c.encoder, c.task, c.protocol) for c in made] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
+    assert {c.more for c in made} == {("--baseline", "none", "--draws", "2")}
+    assert (after, missing) == ([], {})
+
+
+def test_default_baselines_are_elements_of_their_own_and_those_that_are_not_here_are_named(tasks):
+    made, _, missing = cells([B], ["one"], ["knn"], None)
+    assert [c.encoder for c in made] == [B, A]
+    assert [name.partition(":")[0] for name in missing] == ["imagenet_resnet10t"]
+    assert "put" in next(iter(missing.values()))
+
+
+def test_an_encoder_that_is_being_pretrained_is_waited_for_and_brings_its_baselines_along(tasks, monkeypatch):
+    run = home.runs_dir() / "mine"
+    run.mkdir(parents=True)
+    slurm.noted(run, "41")
+    slurm.noted(run, "42")
+    monkeypatch.setattr(slurm, "state", lambda job: "PENDING" if job == "42" else "FAILED")
+    made, after, _ = cells(["mine"], ["one"], ["knn"], None)
+    assert after == ["42"]
+    assert [c.words for c in made] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
+    with pytest.raises(InputError, match="say which --task"):
+        cells(["mine"], [], ["knn"], None)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(["--drawz", "2"], "drawz"), (["--draws", "two"], "draws"), (["linear.stepz=9"], "stepz"), (["liner.steps=9"], "liner")],
+)
+def test_what_bench_would_not_understand_is_said_before_the_queue(more, told):
+    with pytest.raises(InputError, match=told):
+        understood([Cell("e", "t", "linear", tuple(more))])
+    understood([Cell("e", "t", "linear", ("--draws", "2", "linear.steps=9", "knn.vote=majority"))])
+
+
+def test_numbers_are_written_as_sbatch_takes_them():
+    assert spans([0, 1, 2, 3]) == "0-3"
+    assert spans([7, 0, 1, 4, 4]) == "0-1,4,7"
+
+
+def test_the_scripts_are_shell_and_run_each_line_of_the_cells(tmp_path):
+    where = place("mine")
+    odd = Cell("e", "a task", "knn", ("it's", "$(rm -rf x)"))
+    prepare(where, [Cell("e", "t", "knn"), odd], slurm.Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
+    for name in ("bench.sbatch", "compare.sbatch"):
+        text = (where.path / name).read_text()
+        assert "#SBATCH --partition=gpu" in text
+        assert "module load cuda" in text
+        assert subprocess.run(["bash", "-n", where.path / name]).returncode == 0
+    assert where.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.words]
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", '"$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}
+    text = (where.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
+    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == ["bench", *odd.words], done.stderr
+    assert done.returncode == 3
+    assert where.exit_of(1) == 3
+
+
+def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
+    where = place("mine")
+    prepare(where, [Cell("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_json(where.info, {"array": "7"})
+    where.status.mkdir()
+    for i, code in enumerate((0, 1, 0)):
+        (where.status / str(i)).write_text(f"{code}\n")
+    monkeypatch.setattr(slurm, "state", lambda job: "CANCELLED")
+    assert unfinished(where) == [1, 3]
+    assert [row[2] for row in table(where)] == ["done", "failed (1)", "done", "cancelled"]
+    sent = []
+    monkeypatch.setattr(slurm, "sbatch", lambda script, *options: sent.append((script.name, *options)) or str(len(sent)))
+    again("mine", ["5"])
+    assert sent == [
+        ("bench.sbatch", "--array=1,3", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
+        ("compare.sbatch", "--dependency=afterany:1"),
+    ]
+    assert where.exit_of(1) is None
+    for i in (1, 3):
+        (where.status / str(i)).write_text("0\n")
+    with pytest.raises(InputError, match="every element of bench 'mine' is done"):
+        again("mine", [])
+    monkeypatch.setattr(slurm, "state", lambda job: "RUNNING")
+    with pytest.raises(InputError, match="still in the queue"):
+        again("mine", [])
+
+
+def test_a_bench_is_not_mixed_with_another_of_its_name():
+    prepare(place("mine"), [Cell("e", "a", "knn")], slurm.Site(), [])
+    with pytest.raises(InputError, match="other elements"):
+        prepare(place("mine"), [Cell("e", "b", "knn")], slurm.Site(), [])
+    with pytest.raises(InputError, match="did you mean mine"):
+        existing("mina")
+    with pytest.raises(InputError, match="cannot be the name"):
+        submit.place("../x")

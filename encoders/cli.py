@@ -2,7 +2,7 @@
 
 import typer
 
-from encoders import cli_ingest_more, cli_zoo
+from encoders import cli_ingest_more, cli_ingest_wsi, cli_zoo
 from encoders.cli_doctor import doctor
 from encoders.cli_ingest import ingest_app
 from encoders.runtime.cli import run
@@ -16,6 +16,7 @@ app.command("import")(cli_zoo.import_)
 app.command()(cli_zoo.export)
 app.command()(cli_zoo.embed)
 cli_ingest_more.register(ingest_app)
+ingest_app.command("wsi", help=cli_ingest_wsi.WSI)(cli_ingest_wsi.wsi)
 app.add_typer(ingest_app, name="ingest")
 app.command()(doctor)
 

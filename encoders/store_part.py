@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from encoders.runtime.errors import InputError
 
 FORMAT, VERSION = "isograft-store", 1
-JSON_ATTRIBUTES = ("unit", "geometry", "recipe")
+JSON_ATTRIBUTES = ("unit", "geometry", "recipe", "slide")
 
 
 class Part:
@@ -83,6 +83,11 @@ class Part:
         with h5py.File(self.path, "r", locking=False) as file:
             data = file[group][name]
             return data.asstr()[:].astype(str) if h5py.check_string_dtype(data.dtype) else data[:]
+
+    def picture(self, name: str) -> bytes | None:
+        """The encoded picture of that name (overview, mask of a slide), or None when the store has none."""
+        with h5py.File(self.path, "r", locking=False) as file:
+            return file["pictures"][name][:].tobytes() if f"pictures/{name}" in file else None
 
 
 def checked_attributes(file: h5py.File, path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from encoders.store_part import FORMAT, JSON_ATTRIBUTES, VERSION
 
 Values = Sequence[Any] | NDArray[Any]
 UNKNOWN = {"", "nan", "na", "n/a", "null"}  # in a text column, in any case: the value is not known
-NUMERIC_INDEX = {"x", "y", "mpp"}
+NUMERIC_INDEX = {"x", "y", "mpp", "level", "tissue"}
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")  # "007" is a name, not the number 7
 
 
@@ -38,13 +38,17 @@ def write_store(
     index: Mapping[str, Values],
     meta: Mapping[str, Values] | None = None,
     labels: Mapping[str, Values] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
     """A store of raw pixels. images: N arrays (H, W, C), taken one at a time.  attrs: as in the schema, without format and version.
+    pictures: encoded ones of the whole (a slide's overview), which become /pictures/NAME.
 
     Raises InputError when a key occurs twice or the folder cannot be written."""
     n = len(index["key"])
     with atomic(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
         write_table(file, attrs, index, meta or {}, labels or {})
+        for name, blob in sorted((pictures or {}).items()):
+            file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
         data = file.create_dataset("images", (n, *shape), dtype, chunks=(1, *shape), fillvalue=None, track_times=False) if n else None
         if data is None:
             raise InputError(f"{path} would hold no image; nothing was written")
@@ -66,16 +70,19 @@ def write_jpeg_store(
     index: Mapping[str, Values],
     meta: Mapping[str, Values] | None = None,
     labels: Mapping[str, Values] | None = None,
+    pictures: Mapping[str, bytes] | None = None,
 ) -> None:
     """A store of JPEGs.  blobs: pieces of the encoded images, end to end in order.  sizes: (N,) bytes of each image."""
     offsets = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.uint64))]).astype(np.uint64)
     with atomic(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
         write_table(file, attrs, index, meta or {}, labels or {})
+        for name, blob in sorted((pictures or {}).items()):
+            file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
         file.create_dataset("offsets", data=offsets, track_times=False)
-        blob = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)
+        data = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)
         place = 0
         for piece in blobs:
-            blob[place : place + len(piece)] = np.frombuffer(piece, np.uint8)
+            data[place : place + len(piece)] = np.frombuffer(piece, np.uint8)
             place += len(piece)
         if place != int(offsets[-1]):
             raise ValueError(f"{place} bytes came for {int(offsets[-1])}")

@@ -82,13 +82,18 @@ def checked(image: NDArray[Any], channels: int | None) -> NDArray[Any]:
 
 
 def jpeg(image: NDArray[Any]) -> bytes:
-    """The image as JPEG, quality 90, no colour subsampling (4:4:4): stains keep their edges."""
+    """The image as JPEG. Raises Unreadable when it has 16 bits."""
     from PIL import Image
 
     if image.dtype != np.uint8:
         raise Unreadable("has 16 bits, which JPEG cannot hold; use the raw codec")
+    return encoded(Image.fromarray(image[..., 0] if image.shape[2] == 1 else image))
+
+
+def encoded(picture: Any) -> bytes:
+    """A Pillow image as JPEG, quality 90, no colour subsampling (4:4:4): stains keep their edges."""
     blob = io.BytesIO()
-    Image.fromarray(image[..., 0] if image.shape[2] == 1 else image).save(blob, "JPEG", quality=90, subsampling=0)
+    picture.save(blob, "JPEG", quality=90, subsampling=0)
     return blob.getvalue()
 
 

@@ -7,27 +7,22 @@ shards are joined in order and the folder goes.
 
 import fcntl
 import glob
-import multiprocessing
-import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from encoders import __version__
 from encoders.ingest.join import Summary, join
+from encoders.ingest.pool import Died, Tick, available_cpus, each
 from encoders.ingest.shard import table_path, write_shard
 from encoders.ingest.source import Row, Source, Unreadable, file_stamp, gray
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
 
 __all__ = ["Row", "Source", "Summary", "Unreadable", "available_cpus", "file_stamp", "gray", "ingest"]
-
-Tick = Callable[[int], None]
 
 
 def ingest(source: Source, out: str | Path, workers: int = 1, overwrite: bool = False, tick: Tick | None = None) -> Summary:
@@ -48,11 +43,6 @@ def ingest(source: Source, out: str | Path, workers: int = 1, overwrite: bool = 
     return summary
 
 
-def available_cpus() -> int:
-    """The processors that the scheduler gave this process, which may be fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 @contextmanager
 def workplace(out: Path, overwrite: bool) -> Iterator[Path]:
     """The folder OUT.shards, locked against a second ingest into the same store."""
@@ -63,17 +53,23 @@ def workplace(out: Path, overwrite: bool) -> Iterator[Path]:
         raise InputError(f"{out} exists; write to another name, or pass --overwrite to replace it")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "lock").open("w")
     except OSError as wrong:
         raise InputError(f"cannot write {folder}: {wrong.strerror}; choose a folder that you may write to") from wrong
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as wrong:
-            raise InputError(f"another ingest is writing {out}; wait for it to end") from wrong
+    with exclusive(folder / "lock", out):
         for left in (*folder.glob(".*.part"), *out.parent.glob(f".{glob.escape(out.name)}.*.part")):
             left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
         yield folder
+
+
+@contextmanager
+def exclusive(lock: Path, out: Path) -> Iterator[None]:
+    """Holds the lock file while `out` is being written. Raises InputError when another process does."""
+    with lock.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as wrong:
+            raise InputError(f"another ingest is writing {out}; wait for it to end") from wrong
+        yield
 
 
 def planned(source: Source, items: Sequence[Any], folder: Path, overwrite: bool) -> list[Sequence[Any]]:
@@ -117,49 +113,19 @@ def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     return "; ".join(changed)
 
 
+@dataclass(frozen=True)
+class Sharding:
+    """What a process needs to write shards of one source."""
+
+    source: Source
+    folder: Path
+
+    def __call__(self, job: tuple[int, Sequence[Any]], tick: Tick) -> None:
+        write_shard(self.source, *job, self.folder, tick)
+
+
 def run(source: Source, todo: dict[int, Sequence[Any]], folder: Path, workers: int, tick: Tick) -> None:
-    """Writes the shards in `todo`, in this process or in spawned ones (a bare fork after OpenMP has run can hang)."""
-    if workers <= 1 or len(todo) <= 1:
-        for number, items in todo.items():
-            write_shard(source, number, items, folder, tick)
-        return
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    pool = ProcessPoolExecutor(min(workers, len(todo)), mp_context=context, initializer=_begin, initargs=(source, folder, counter))
-    with pool:
-        pending, told = {pool.submit(_work, number, items) for number, items in todo.items()}, 0
-        try:
-            while pending:
-                done, pending = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                tick(counter.value - told)
-                told = counter.value
-                for future in done:
-                    future.result()
-        except BrokenProcessPool as wrong:
-            raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from wrong
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-_worker: dict[str, Any] = {}  # of a worker process: what all of its shards share
-
-
-def _begin(source: Source, folder: Path, counter: Any) -> None:
-    _worker.update(source=source, folder=folder, counter=counter)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose parent was killed would wait for work forever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _work(number: int, items: Sequence[Any]) -> None:
-    def done(n: int) -> None:
-        with _worker["counter"].get_lock():
-            _worker["counter"].value += n
-
-    write_shard(_worker["source"], number, items, _worker["folder"], done)
+    """Writes the shards in `todo`."""
+    for _, answer in each(Sharding(source, folder), list(todo.items()), workers, tick):
+        if isinstance(answer, Died):
+            raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from answer

@@ -42,6 +42,7 @@ class Purpose(IntEnum):
     ACQUISITION = 22
     SLICES = 23
     GROUP = 24
+    TILES = 25
 
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

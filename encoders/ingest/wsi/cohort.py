@@ -1,0 +1,127 @@
+"""A folder of slides and the folder of stores they become.
+
+OUT_DIR holds NAME.h5 for every slide, recipe.json, slides/ (a record and a picture a slide) and, while a slide is worked on, its plan and
+pieces in .work/NAME. A slide is finished when its record says so; what `kill -9` leaves is whole or ignored.
+"""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from encoders import __version__
+from encoders.ingest.shards import difference, exclusive
+from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.piece import DAMAGED
+from encoders.ingest.wsi.settings import Settings
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import read_json, writable, write_json
+
+Record = dict[str, Any]  # of a slide: name, source, stamp, and either tiles, rejected, seconds, facts, or a reason (and a traceback)
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The slides of one command, and where what becomes of them is kept. Picklable."""
+
+    items: tuple[Item, ...]
+    settings: Settings
+    out: Path
+    dataset: str
+    modality: str = "histology"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "items": ()}  # a worker is handed the slide that it has to read
+
+    @property
+    def attrs(self) -> dict[str, Any]:
+        """What every store of the cohort says about itself."""
+        return {"dataset": self.dataset, "modality": self.modality, "recipe": self.recipe}
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """All that determines the tiles of a slide besides the slide."""
+        named = {"tool": f"isograft {__version__}", "command": "ingest wsi", "dataset": self.dataset, "modality": self.modality}
+        return named | self.settings.recipe()
+
+    def store(self, item: Item) -> Path:
+        return self.out / f"{item.name}.h5"
+
+    def work(self, item: Item) -> Path:
+        return self.out / ".work" / item.name
+
+    def plan(self, item: Item) -> Path:
+        return self.work(item) / "plan.npz"
+
+    def picture(self, name: str) -> Path:
+        return self.out / "slides" / f"{name}.jpg"
+
+    def record(self, item: Item) -> Record | None:
+        """What is known about a slide that was finished as it is now; None when it has to be worked on."""
+        path = self.out / "slides" / f"{item.name}.json"
+        known: Record | None = read_json(path) if path.exists() else None
+        return known if known and known["stamp"] == item.stamp() and "tiles" in known and self.store(item).exists() else None
+
+    def note(self, item: Item, record: Record) -> Record:
+        """Keeps the record of a slide, which finishes it. A slide that failed has no store, and is tried again next time."""
+        record = {"name": item.name, "source": item.source, "stamp": item.stamp(), **record}
+        if "tiles" not in record:
+            self.store(item).unlink(missing_ok=True)  # of an earlier version of the slide
+        write_json(self.out / "slides" / f"{item.name}.json", record)
+        shutil.rmtree(self.work(item), ignore_errors=True)
+        return record
+
+
+def trouble(record: Record) -> str:
+    """Why a slide is not, or not whole, among the stores; "" when all is well."""
+    if "reason" in record:
+        return str(record["reason"])
+    damaged = record["rejected"].get(DAMAGED, 0)
+    return f"is damaged: {damaged} of its tiles cannot be read; the store holds the others" if damaged else ""
+
+
+@contextmanager
+def workplace(cohort: Cohort, overwrite: bool) -> Iterator[None]:
+    """OUT_DIR, locked against a second ingest, with the recipe of this one.
+
+    Raises InputError when it was begun with another recipe, unless `overwrite`, which removes what it holds."""
+    out, where = cohort.out, cohort.out / "recipe.json"
+    if out.is_file():
+        raise InputError(f"{out} is a file; name the folder for the stores, one a slide")
+    writable(out / ".work")
+    with exclusive(out / ".work" / "lock", out):
+        if overwrite and where.exists():
+            clear(out)
+        if where.exists():
+            if why := difference({"recipe": read_json(where), "items": []}, {"recipe": cohort.recipe, "items": []}):
+                raise InputError(f"{out} was made differently: {why}. Write to another folder, or pass --overwrite to make all of it anew")
+        elif any(out.glob("*.h5")):
+            raise InputError(f"{out} holds stores that are not of `encoders ingest wsi`; write to another folder")
+        write_json(where, cohort.recipe)
+        for left in (*out.glob(".*.part"), *out.glob("slides/.*.part"), *out.glob(".work/*/.*.part")):
+            left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
+        for item in cohort.items:
+            stale(cohort, item)
+        yield
+        shutil.rmtree(out / ".work")
+
+
+def clear(out: Path) -> None:
+    """Removes the stores that records speak of, the records and the work begun; recipe.json last, so that it can be done again."""
+    for record in out.glob("slides/*.json"):
+        (out / f"{record.stem}.h5").unlink(missing_ok=True)
+        record.unlink()
+    for work in out.glob(".work/*/"):
+        shutil.rmtree(work)
+    (out / "recipe.json").unlink()
+
+
+def stale(cohort: Cohort, item: Item) -> None:
+    """Drops work that was begun when the slide, its mask, its regions or its row in the table were others."""
+    stamp = cohort.work(item) / "stamp"
+    if cohort.work(item).exists() and not (stamp.exists() and stamp.read_text() == item.stamp()):
+        shutil.rmtree(cohort.work(item))
+    cohort.work(item).mkdir(exist_ok=True)
+    stamp.write_text(item.stamp())

@@ -1,0 +1,94 @@
+"""The pieces of a slide become its store.
+
+Shapes: N tiles.
+"""
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.piece import blobs, count, read_table
+from encoders.ingest.wsi.plan import Plan, counted
+from encoders.ingest.wsi.quality import Quality
+from encoders.ingest.wsi.settings import Settings
+from encoders.store_write import fingerprint, full_range, write_jpeg_store, write_store
+
+Tables = Sequence[Mapping[str, NDArray[Any]]]
+
+
+def recipe_sha256(recipe: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
+
+
+def write_slide(item: Item, plan: Plan, settings: Settings, attrs: Mapping[str, Any], folder: Path, out: Path) -> dict[str, Any]:
+    """Writes the store `out`; returns the record of the slide. attrs: modality, dataset, recipe.
+
+    Raises Unreadable when no tile is left, saying where they went."""
+    tables = [read_table(folder, number) for number in range(count(len(plan.x)))]
+    rejected, seconds = counts(plan, tables), float(sum(table["seconds"] for table in tables))
+    kept = np.concatenate([np.empty(0, np.int64), *(table["kept"] for table in tables)]).astype(np.int64)
+    if not len(kept):
+        raise Unreadable(f"no tile is left of {rejected.total()}: {', '.join(f'{n} {why}' for why, n in rejected.most_common())}")
+    index = columns(item, plan, settings, tables, kept)
+    measures = np.concatenate([table["quality"] for table in tables])
+    meta = {name: measures[:, i] for i, name in enumerate(Quality._fields)} | {n: [v] * len(kept) for n, v in item.meta.items()}
+    labels = {name: [value] * len(kept) for name, value in item.labels.items()}
+    whole = {**attrs, "codec": settings.codec, "channels": 3, "unit": full_range(np.uint8), "geometry": geometry(settings)}
+    whole |= {"fingerprint": fingerprint(index["sha256"].tolist()), "recipe_sha256": recipe_sha256(attrs["recipe"])}
+    whole["slide"] = {**plan.facts, "tiles": len(kept), "rejected": dict(sorted(rejected.items()))}
+    pictures = {"overview": plan.overview, "mask": plan.mask}
+    if settings.codec == "jpeg":
+        sizes = np.concatenate([table["sizes"] for table in tables])
+        write_jpeg_store(out, blobs(folder, tables), sizes, whole, index, meta, labels, pictures)
+    else:
+        shape = settings.tile, settings.tile, 3
+        images = (np.frombuffer(blob, np.uint8).reshape(shape) for blob in blobs(folder, tables))
+        write_store(out, images, shape, np.uint8, whole, index, meta, labels, pictures)
+    return {"tiles": len(kept), "rejected": dict(rejected), "read": len(plan.x), "seconds": seconds, "facts": plan.facts}
+
+
+def geometry(settings: Settings) -> dict[str, Any]:
+    """As other stores say it: every reader may compare it with what an encoder was trained on."""
+    size = [settings.tile, settings.tile]
+    return {"resize": "mpp", "mpp": settings.mpp, "size": size, "interpolation": "area, then bicubic", "antialias": True, "fill": None}
+
+
+def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: NDArray[np.int64]) -> dict[str, Any]:
+    """The index: a row a tile. x, y: L0 pixels of the corner.  mpp: um a pixel of the tile.  level: what it was read from."""
+    x, y, facts = plan.x[kept], plan.y[kept], plan.facts
+    same = {"patient": item.name, "slide": item.name, **item.said, "mpp_source": facts["mpp_source"], "quickhash": facts["quickhash"]}
+    each = {name: np.full(len(kept), str(value)) for name, value in same.items() if value != ""}
+    numbers = {"mpp": np.full(len(kept), settings.mpp), "level": np.full(len(kept), plan.cut.level, np.float64)}
+    return {
+        "key": [f"{item.name}/{a}_{b}" for a, b in zip(x, y, strict=True)],
+        **each,
+        **numbers,
+        "x": x.astype(np.float64),
+        "y": y.astype(np.float64),
+        "tissue": plan.tissue[kept].astype(np.float64),
+        "sha256": np.concatenate([table["sha256"] for table in tables]),
+        "phash": np.concatenate([table["phash"] for table in tables]),
+    }
+
+
+def faults(tables: Tables) -> dict[str, list[list[int]]]:
+    """Reason to L0 corners of the tiles that were read and rejected."""
+    found: dict[str, list[list[int]]] = {}
+    for table in tables:
+        for name in table:
+            if name.startswith("fault_"):
+                found.setdefault(name.removeprefix("fault_"), []).extend(table[name].tolist())
+    return found
+
+
+def counts(plan: Plan, tables: Tables) -> Counter[str]:
+    """Every tile that was not kept, by reason."""
+    return counted(plan.rejected) + counted(faults(tables))

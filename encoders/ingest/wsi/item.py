@@ -1,0 +1,27 @@
+"""One slide of a cohort: where its files are, and what a table says about it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from encoders.ingest.source import file_stamp
+
+
+@dataclass(frozen=True)
+class Item:
+    """A slide to be tiled; picklable."""
+
+    name: str  # of its store, unique in the cohort
+    path: Path
+    source: str  # relative to the folder of slides
+    mpp: float | None = None  # um a pixel at L0, where the user says so
+    mask: Path | None = None
+    regions: Path | None = None
+    said: Mapping[str, str] = field(default_factory=dict)  # patient, split, study, slide
+    meta: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+    def stamp(self) -> str:
+        """Changes when anything that decides about this slide's tiles does."""
+        files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
+        return "|".join([*files, f"mpp={self.mpp}", *(f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items())])

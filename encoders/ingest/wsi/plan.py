@@ -1,0 +1,136 @@
+"""Which tiles of a slide are worth reading: the grid, less what has little tissue, lies outside the regions, or was not drawn.
+
+Shapes: N tiles, H, W of overview and mask.
+"""
+
+import io
+import json
+import zlib
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.cut import Cut
+from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.mpp import Resolution, resolution
+from encoders.ingest.wsi.regions import allowed, read_regions
+from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.slide import Slide
+from encoders.ingest.wsi.tissue import Overview, Share, overview, read_mask, tissue
+from encoders.runtime.files import atomic
+from encoders.runtime.random import Purpose, generator
+
+LITTLE, OUTSIDE, NOT_DRAWN = "little tissue", "outside the regions", "not drawn"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What reading a slide needs to know; kept in a file while the slide is worked on."""
+
+    cut: Cut
+    facts: dict[str, Any]  # about the slide, for its store
+    x: NDArray[np.int64]  # (N,) L0 corners of the tiles to read, row by row
+    y: NDArray[np.int64]
+    tissue: NDArray[np.float32]  # (N,) share
+    rejected: dict[str, list[list[int]]]  # reason to L0 corners
+    overview: bytes  # JPEG (H, W)
+    mask: bytes  # PNG (H, W)
+
+    def save(self, path: Path) -> None:
+        cut = {"level": self.cut.level, "downsample": self.cut.downsample, "size": self.cut.size, "span": self.cut.span}
+        text = json.dumps({"cut": cut | {"shrink": self.cut.shrink}, "facts": self.facts, "rejected": self.rejected})
+        arrays: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue, "text": np.array(text)}
+        arrays |= {"overview": np.frombuffer(self.overview, np.uint8), "mask": np.frombuffer(self.mask, np.uint8)}
+        with atomic(path) as part, part.open("wb") as file:
+            np.savez(file, **arrays)
+
+    @classmethod
+    def load(cls, path: Path) -> "Plan":
+        with np.load(path) as file:
+            text = json.loads(str(file["text"]))
+            cut: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in text["cut"].items()}
+            overview, mask = file["overview"].tobytes(), file["mask"].tobytes()
+            return cls(Cut(**cut), text["facts"], file["x"], file["y"], file["tissue"], text["rejected"], overview, mask)
+
+
+def planned(item: Item, settings: Settings) -> Plan:
+    """The plan of a slide. Raises Unreadable when the slide cannot be tiled, with the reason."""
+    if settings.include and not item.regions:
+        raise Unreadable(f"has no {item.name}.geojson in the folder of --regions, and --include asks for regions")
+    slide = Slide(item.path, settings.icc)
+    try:
+        found = resolution(slide.properties, item.mpp)
+        cut = Cut.make(slide.downsamples, found, settings.mpp, (settings.tile, settings.tile))
+        view = overview(slide, found, settings.tissue_mpp)
+        mask = read_mask(item.mask, view, slide.dimensions) if item.mask else tissue(view)
+        x, y = grid(slide, cut, settings, found)
+        shares = Share(mask, view)(x, y, cut.field)
+        enough, inside, drawn = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
+        if item.regions:
+            mask = mask & allowed(read_regions(item.regions), settings.include, settings.exclude, view)
+            shares = Share(mask, view)(x, y, cut.field)
+            inside = shares >= settings.min_tissue
+        left = np.flatnonzero(enough & inside)
+        if settings.max_tiles and len(left) > settings.max_tiles:
+            rng = generator(settings.seed, Purpose.TILES, zlib.crc32(item.name.encode()))
+            drawn[left] = False
+            drawn[rng.choice(left, settings.max_tiles, replace=False)] = True
+        where = np.stack([x, y], 1)
+        reasons = {LITTLE: ~enough, OUTSIDE: enough & ~inside, NOT_DRAWN: enough & inside & ~drawn}
+        keep = enough & inside & drawn
+        facts = described(slide, item, found, cut)
+        rejected = {reason: where[rows].tolist() for reason, rows in reasons.items() if rows.any()}
+        return Plan(cut, facts, x[keep], y[keep], shares[keep].astype(np.float32), rejected, *pictures(view, mask))
+    finally:
+        slide.close()
+
+
+def grid(slide: Slide, cut: Cut, settings: Settings, found: Resolution) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """(N,) L0 x and y of the corners of all tiles that fit, row by row. Raises Unreadable when none does."""
+    x0, y0, width, height = slide.bounds
+    xs = cut.positions(x0, width, 0, settings.overlap)
+    ys = cut.positions(y0, height, 1, settings.overlap)
+    if not xs or not ys:
+        sides = f"{width * found.x:.0f} x {height * found.y:.0f} um, a tile has {settings.tile * settings.mpp:.0f} um"
+        raise Unreadable(f"is smaller than one tile: {sides}; choose a smaller --tile")
+    y, x = np.meshgrid(np.array(ys, np.int64), np.array(xs, np.int64), indexing="ij")
+    return x.ravel(), y.ravel()
+
+
+def described(slide: Slide, item: Item, found: Resolution, cut: Cut) -> dict[str, Any]:
+    """The facts of a slide that its store keeps: no path, no host, nothing from the scanner's free text."""
+    return {
+        "name": item.name,
+        "source": item.source,
+        "vendor": slide.properties.get("openslide.vendor", ""),
+        "quickhash": slide.quickhash,
+        "dimensions": list(slide.dimensions),
+        "bounds": list(slide.bounds),
+        "mpp": [found.x, found.y],
+        "mpp_source": found.source,
+        "oblong": found.oblong,
+        "level": cut.level,
+        "downsample": cut.downsample,
+        "field": list(cut.field),
+        "icc": slide.icc,
+    }
+
+
+def pictures(view: Overview, mask: NDArray[np.bool_]) -> tuple[bytes, bytes]:
+    """Overview as JPEG and mask as PNG."""
+    from PIL import Image
+
+    jpeg, png = io.BytesIO(), io.BytesIO()
+    Image.fromarray(view.image).save(jpeg, "JPEG", quality=85)
+    Image.fromarray(mask).save(png, "PNG")
+    return jpeg.getvalue(), png.getvalue()
+
+
+def counted(rejected: dict[str, list[list[int]]]) -> Counter[str]:
+    """Reason to number of tiles."""
+    return Counter({reason: len(where) for reason, where in rejected.items()})

@@ -1,0 +1,75 @@
+"""Is a tile sharp, and is it tissue? Measured on a small copy, so that asking costs less than reading.
+
+Shapes: h, w of the small copy.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from encoders.ingest.wsi.settings import Settings
+
+QUALITY_MPP = 2.0  # um a pixel of the small copy: blur of 2 um and more shows, and a nucleus has four pixels
+PALE, BRIGHT, DARK = 20, 220, 40  # of 255: saturation of glass at most, its value at least, value of what no light came through
+INK = 80  # of 255: least saturation of a pen's line
+GREEN, BLUE = (70, 170), (180, 225)  # degrees of hue; haematoxylin lies at 240 to 300, eosin at 310 to 360. Red ink lies there too: missed
+
+
+class Quality(NamedTuple):
+    """Measures of one tile."""
+
+    sharpness: float  # variance of the Laplacian, (gray levels of 255)^2 at QUALITY_MPP
+    pen: float  # shares of the area
+    white: float
+    black: float
+
+    def fault(self, limits: Settings) -> str:
+        """The first reason to reject the tile; "" when there is none."""
+        if self.black > limits.max_black:
+            return "black"
+        if self.white > limits.max_white:
+            return "white"
+        if self.pen > limits.max_pen:
+            return "pen"
+        return "blurred" if self.sharpness < limits.min_sharpness else ""
+
+
+def small(image: Any, mpp: float) -> Any:
+    """A Pillow tile of `mpp` um a pixel at QUALITY_MPP; itself where it is coarser than that."""
+    from PIL import Image
+
+    factor = QUALITY_MPP / mpp
+    if factor <= 1:
+        return image
+    if factor == int(factor):
+        return image.reduce(int(factor))
+    size = max(3, round(image.width / factor)), max(3, round(image.height / factor))
+    return image.resize(size, Image.Resampling.BOX)
+
+
+def quality(image: Any) -> Quality:
+    """Of the small copy of a tile, a Pillow RGB image (h, w)."""
+    hue, colour, value = np.moveaxis(np.asarray(image.convert("HSV")), -1, 0)  # (h, w) each, 0-255
+    dark = value < DARK
+    ink = (colour > INK) & ~dark & (within(hue, GREEN) | within(hue, BLUE))
+    white = (value > BRIGHT) & (colour < PALE)
+    return Quality(sharpness(np.asarray(image.convert("L"))), share(ink), share(white), share(dark))
+
+
+def share(where: NDArray[np.bool_]) -> float:
+    return int(np.count_nonzero(where)) / where.size
+
+
+def within(hue: NDArray[np.uint8], degrees: tuple[int, int]) -> NDArray[np.bool_]:
+    low, high = (round(limit * 255 / 360) for limit in degrees)
+    return (hue - np.uint8(low)) <= high - low  # unsigned: what is below `low` wraps to large numbers
+
+
+def sharpness(gray: NDArray[np.uint8]) -> float:
+    """Variance of the 4-neighbour Laplacian inside (h, w).
+
+    Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy"."""
+    g = gray.astype(np.int16)
+    edges = g[:-2, 1:-1] + g[2:, 1:-1] + g[1:-1, :-2] + g[1:-1, 2:] - 4 * g[1:-1, 1:-1]
+    return float(edges.var(dtype=np.float32))

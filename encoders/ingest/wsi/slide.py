@@ -1,0 +1,111 @@
+"""A whole-slide image that OpenSlide reads: its facts, and opaque pixels from any level.
+
+Shapes: H, W of a region in pixels of its level; L0 means pixels of the largest level.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.ingest.source import Unreadable
+
+CACHE = 16 << 20  # bytes of decoded tiles a process keeps; row by row, more gains nothing
+
+
+class Slide:
+    """An open slide. It can be neither pickled nor shared: every process opens its own.
+
+    icc: turn the colours from the slide's profile into sRGB, by one transform for the whole slide."""
+
+    def __init__(self, path: str | Path, icc: bool = False):
+        """Raises Unreadable when OpenSlide cannot open it."""
+        self.path = Path(path)
+        self._open()
+        self.properties: Mapping[str, str] = dict(self._slide.properties)
+        self.downsamples = tuple(map(float, self._slide.level_downsamples))  # never cut to whole numbers: 3.997 is not 3
+        self.dimensions: tuple[int, int] = self._slide.dimensions  # (W, H) at L0
+        self.bounds = bounds(self.properties, self.dimensions)
+        self.background = "#" + self.properties.get("openslide.background-color", "ffffff")
+        self._transform = self._profile() if icc else None
+        self.icc = "to sRGB" if self._transform else "no profile" if icc else "not applied"  # what was done about colour
+
+    def _open(self) -> None:
+        import openslide
+
+        if not os.path.exists(self.path):
+            raise Unreadable("there is no such file")
+        if not os.path.getsize(self.path):
+            raise Unreadable("is empty (0 bytes)")
+        try:
+            self._slide = openslide.OpenSlide(self.path)
+        except openslide.OpenSlideUnsupportedFormatError:
+            raise Unreadable(
+                "is cut off, or of a format that OpenSlide does not read; a plain image becomes a slide by"
+                " `vips tiffsave IN OUT.tiff --tile --pyramid --compression jpeg`"
+            ) from None
+        except openslide.OpenSlideError as wrong:
+            raise Unreadable(f"cannot be opened: {wrong}") from wrong
+        self._slide.set_cache(openslide.OpenSlideCache(CACHE))
+
+    def close(self) -> None:
+        self._slide.close()
+
+    @property
+    def quickhash(self) -> str:
+        """OpenSlide's hash of the file's structure and smallest level; "" where it has none."""
+        return self.properties.get("openslide.quickhash-1", "")
+
+    def _profile(self) -> Any:
+        from PIL import ImageCms
+
+        profile = self._slide.color_profile
+        return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB") if profile else None
+
+    def read(self, x: int, y: int, level: int, width: int, height: int) -> Any:
+        """Pillow RGB image (H, W) of `level`, its corner at the L0 pixel (x, y); nothing scanned is the slide's background colour.
+
+        Raises Unreadable when the file is damaged there."""
+        from PIL import Image
+
+        if not 0 <= level < len(self.downsamples):
+            raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would answer with a transparent region
+        region = self._region(x, y, level, width, height)
+        # As one 32-bit number a pixel, alpha is the highest byte: all opaque if the least of them is.
+        if np.asarray(region).view("<u4").min() >= 0xFF000000:
+            image = region.convert("RGB")
+        else:
+            image = Image.new("RGB", region.size, self.background)
+            image.paste(region, mask=region.getchannel("A"))
+        image.info.pop("icc_profile", None)  # kilobytes that would go into every JPEG
+        if self._transform:
+            from PIL import ImageCms
+
+            ImageCms.applyTransform(image, self._transform, inPlace=True)
+        return image
+
+    def _region(self, x: int, y: int, level: int, width: int, height: int) -> Any:
+        """An error stays with an OpenSlide handle, so every failure is tried once more with a new one."""
+        import openslide
+
+        try:
+            return self._slide.read_region((x, y), level, (width, height))
+        except openslide.OpenSlideError:
+            self._slide.close()
+            self._open()
+        try:
+            return self._slide.read_region((x, y), level, (width, height))
+        except openslide.OpenSlideError as wrong:
+            self._slide.close()
+            self._open()  # so that what comes next is judged by itself
+            raise Unreadable(f"is damaged at ({x}, {y}) of level {level}: {wrong}") from wrong
+
+
+def bounds(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
+    """(x, y, W, H) at L0 of what was scanned: some scanners describe a canvas much larger than that."""
+    x, y = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
+    width = int(properties.get("openslide.bounds-width", dimensions[0] - x))
+    height = int(properties.get("openslide.bounds-height", dimensions[1] - y))
+    return x, y, min(width, dimensions[0] - x), min(height, dimensions[1] - y)

@@ -1,0 +1,62 @@
+"""What became of a cohort, told three times: on the terminal, as a table, and as a page with every slide."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+
+from encoders.ingest.wsi.cohort import Cohort, Record, trouble
+from encoders.ingest.wsi.page import page
+from encoders.runtime.files import atomic
+
+
+def write_summary(cohort: Cohort, records: Sequence[Record]) -> None:
+    """OUT_DIR/slides.csv and OUT_DIR/overview.html."""
+    reasons = sorted(rejections(records))
+    head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "tiles_per_s", "trouble"]
+    with atomic(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *(line(record, reasons) for record in records)])
+    with atomic(cohort.out / "overview.html") as part:
+        part.write_text(page(cohort, records), encoding="utf-8")
+
+
+def line(record: Record, reasons: Sequence[str]) -> list[object]:
+    facts, rejected = record.get("facts", {}), record.get("rejected", {})
+    seen = [rejected.get(reason, 0) for reason in reasons]
+    told = [facts["mpp"][0], facts["mpp_source"], facts["level"], round(rate(record), 1)] if facts else ["", "", "", ""]
+    return [record["name"], record["source"], record.get("tiles", 0), *seen, *told, trouble(record)]
+
+
+def rejections(records: Sequence[Record]) -> Counter[str]:
+    """Tiles of the whole cohort that were not kept, by reason."""
+    return sum((Counter(record.get("rejected", {})) for record in records), Counter())
+
+
+def rate(record: Record) -> float:
+    """Tiles a second of one process, kept or not, while the slide was read."""
+    return float(record["read"] / record["seconds"]) if record.get("seconds") else 0.0
+
+
+def say(cohort: Cohort, records: Sequence[Record]) -> int:
+    """Prints the summary; returns the exit status: 1 when a slide failed or is damaged."""
+    import typer
+
+    from encoders.ingest.join import quarantine_path
+    from encoders.ingest.quarantine import show
+
+    good = [record for record in records if "tiles" in record]
+    s = cohort.settings
+    kind = f"{s.tile} x {s.tile} px at {s.mpp:g} um a pixel, {s.codec}"
+    typer.echo(f"{cohort.out}: {sum(r['tiles'] for r in good)} tiles of {len(good)} of {len(records)} slides, {kind}")
+    if rejected := rejections(records):
+        typer.echo("rejected: " + ", ".join(f"{n} {why}" for why, n in rejected.most_common()))
+    estimated = [r["name"] for r in good if "estimated" in r["facts"]["mpp_source"]]
+    if estimated:
+        typer.echo(f"warning: the resolution of {len(estimated)} slides is estimated from the objective's power (first: {estimated[0]})")
+    oblong = [r["name"] for r in good if r["facts"]["oblong"]]
+    if oblong:
+        typer.echo(f"warning: {len(oblong)} slides have pixels that are not square (first: {oblong[0]}); tiles are")
+    bad = [(record["source"], why) for record in records if (why := trouble(record))]
+    if bad:
+        show(bad, quarantine_path(cohort.out / "slides"))
+    typer.echo(f"every slide at a glance: {cohort.out / 'overview.html'}")
+    return int(bool(bad))

@@ -140,8 +140,7 @@ def carry_out(source: "Source", out: Path, workers: int, overwrite: bool, notes:
     content = f"{summary.rows} images of {summary.patients} patients, {shape} {summary.dtype}"
     typer.echo(f"{summary.out}: {content}, {source.modality}, data set {source.dataset!r}")
     if summary.quarantined:
-        from encoders.ingest.join import quarantine_path
-        from encoders.ingest.quarantine import show
+        from encoders.ingest.quarantine import quarantine_path, show
 
         show(summary.quarantined, quarantine_path(out))
     raise typer.Exit(summary.exit_code)

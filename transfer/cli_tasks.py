@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from encoders.runtime.cli import console
 
@@ -17,66 +18,82 @@ def add(
     store: Annotated[list[str], typer.Argument(help="store, or several (a pattern will do)")],
     label: Annotated[list[str] | None, typer.Option(help="label column by name; several make a multi-label task")] = None,
     recipe: Annotated[str | None, typer.Option(help="known data set (`transfer tasks recipes`), or a YAML file like theirs")] = None,
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV that brings the labels, joined on `key` or `file`; default: the store's labels")
-    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV that brings the labels, joined by name; default: the store's labels")] = None,
+    file_column: Annotated[str | None, typer.Option(help="column of that CSV that names the image  [default: key or file]")] = None,
     kind: Annotated[str | None, typer.Option(help="binary, multiclass or multilabel; default: inferred from the labels")] = None,
     positive: Annotated[str | None, typer.Option(help="the class that counts as positive; default: the last of two by name")] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="class to keep, images of others are left out; may be repeated")] = None,
+    uncertain: Annotated[
+        str | None, typer.Option(help="what an uncertain label (-1) counts as: ones, zeros, ignore, multiclass or smoothed")
+    ] = None,
+    blank: Annotated[str | None, typer.Option(help="what an empty label counts as: ignore (unknown) or zeros (absent)")] = None,
     split_column: Annotated[
         str | None,
         typer.Option(help="column with the official split, or `none` for an own one by patient; default: `split` if the store has one"),
     ] = None,
+    split_list: Annotated[
+        list[str] | None, typer.Option(help="PART=FILE: an official list with an image name a line; repeat for train, val, test")
+    ] = None,
     patients_by_split: Annotated[bool, typer.Option(help="equal patient ids in different official parts are different people")] = False,
-    seed: Annotated[int, typer.Option(help="of the split")] = 0,
-    val: Annotated[float, typer.Option(help="share of validation patients")] = 0.2,
-    test: Annotated[float, typer.Option(help="share of test patients in an own split")] = 0.2,
+    seed: Annotated[int | None, typer.Option(help="of the split  [default: 0]")] = None,
+    val: Annotated[float | None, typer.Option(help="share of validation patients  [default: 0.2]")] = None,
+    test: Annotated[float | None, typer.Option(help="share of test patients in an own split  [default: 0.2]")] = None,
     replace: Annotated[bool, typer.Option(help="change a task that exists")] = False,
 ) -> None:
-    """Register a task: a store, its label columns, and how its patients are split."""
-    from encoders.runtime.config import validated
-    from encoders.runtime.errors import InputError, unknown
+    """Register a task: a store, its label columns, and how its patients are split.
+
+    For example
+
+    \b
+        transfer tasks add pneumonia cxr.h5 --label pneumonia
+        transfer tasks add effusion chexpert.h5 --label 'Pleural Effusion' --uncertain ones --blank zeros
+        transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` shows the known data sets
+    """
+    from encoders.runtime.errors import unknown
+    from encoders.store import Store
     from transfer import data
     from transfer import task as tasks
+    from transfer.add import task_from
+    from transfer.policy import BLANK, UNCERTAIN
 
-    if kind not in (None, "binary", "multiclass", "multilabel"):
-        raise unknown("kind of task", str(kind), ["binary", "multiclass", "multilabel"])
-    from encoders.store import Store
-    from transfer.recipes import load
-
-    if recipe is not None:
-        known = load(recipe)
-        label, kind, positive = label or known.labels, kind or known.kind, positive or known.positive
-        patients_by_split = patients_by_split or (split_column is None and known.patients_by_split)
-        split_column = split_column or known.split_column
-    if not label:
-        raise InputError("no label column was given; name one with --label COLUMN, or a known data set with --recipe")
+    for what, text, known in (
+        ("kind of task", kind, ("binary", "multiclass", "multilabel")),
+        ("policy for uncertain labels", uncertain, UNCERTAIN),
+        ("policy for empty labels", blank, BLANK),
+    ):
+        if text is not None and text not in known:
+            raise unknown(what, text, known)
     opened = Store.open(store)
-    csv = tasks.portable(labels) if labels else None
-    target = data.read_targets(opened, label, csv, kind, positive)
-    column = None if split_column == "none" else split_column or data.default_column(opened)
-    if column is None and patients_by_split:
-        raise InputError("--patients-by-split is about an official split; name its column with --split-column")
-    rule = validated(
-        tasks.Rule, {"column": column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split}, "the split"
-    )
-    made = tasks.Task(
-        name=name,
-        store=[tasks.portable(s) for s in store],
-        labels=label,
-        kind=target.kind,  # type: ignore[arg-type]
-        classes=target.classes,
-        positive=positive,
-        csv=csv,
-        split=rule,
-        modality=opened.modality,
-    )
+    rule = {"column": split_column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split or None}
+    target = {"labels": label, "csv": labels and tasks.portable(labels), "csv_on": file_column, "kind": kind, "positive": positive}
+    given: dict[str, Any] = _named({**target, "keep": keep, "policy": _named({"uncertain": uncertain, "blank": blank}) or None})
+    given["split"] = _named({**rule, "lists": _lists(split_list or [])})
+    made, read = task_from(name, store, opened, given, recipe)
     loaded = data.load(made)
     path = tasks.save(made, replace)
     out = console()
     out.print(f"task {name} ({path})", markup=False)
-    for line in [*target.said, *loaded.split.said, f"split: {f'official, column {column}' if column else f'own, by patient, seed {seed}'}"]:
+    of = f"column {made.split.column}" if made.split.column else made.split.source
+    where = f"official, {of}" if of else f"own, by patient, seed {made.split.seed}"
+    for line in [*read.said, *loaded.split.said, f"split: {where}"]:
         out.print(f"  {line}", markup=False)
     _table(out, loaded)
+
+
+def _named(values: dict[str, Any]) -> dict[str, Any]:
+    """Those that the user gave."""
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _lists(given: list[str]) -> dict[str, str] | None:
+    """`train=FILE` as {"train": "FILE"}."""
+    from encoders.runtime.errors import InputError
+    from transfer.task import portable
+
+    pairs = [text.partition("=") for text in given]
+    if any(not equals or not path for _, equals, path in pairs):
+        raise InputError(f"--split-list is {given}; expected PART=FILE, e.g. --split-list test=test_list.txt")
+    return {part: portable(path) for part, _, path in pairs} or None
 
 
 @tasks_app.command("list")
@@ -89,7 +106,7 @@ def listing() -> None:
     table = Table("task", "modality", "kind", "labels", "store", "split")
     for name in tasks.names():
         t = tasks.load(name)
-        rule = f"official ({t.split.column})" if t.split.column else f"own, seed {t.split.seed}"
+        rule = f"official ({t.split.source})" if t.split.source else f"own, seed {t.split.seed}"
         table.add_row(name, t.modality or "", t.kind, ", ".join(t.labels), ", ".join(t.store), rule)
     if not tasks.names():
         console().print("no task yet; register one: transfer tasks add NAME STORE --label COLUMN", markup=False)
@@ -106,10 +123,10 @@ def recipes() -> None:
     for name in found():
         r = load(name)
         out.print(f"{name}: {r.title}", markup=False, style="bold")
-        told = {"labels": ", ".join(r.labels), "licence": r.licence, "citation": r.citation, "get": r.get, "ingest": r.ingest}
-        for what, text in told.items():
+        told = {"labels": ", ".join(r.labels), "licence": r.licence, "citation": r.citation, "note": r.note, "get": r.get}
+        lines = [(what, text) for what, text in told.items() if text] + [("ingest", command) for command in r.ingest]
+        for what, text in [*lines, ("task", r.add or f"transfer tasks add {name} STORE --recipe {name}")]:
             out.print(f"  {what}: {text}", markup=False)
-        out.print(f"  task: transfer tasks add {name} STORE --recipe {name}", markup=False)
 
 
 @tasks_app.command()
@@ -125,6 +142,32 @@ def show(name: Annotated[str, typer.Argument(help="a registered task")]) -> None
     for line in loaded.said:
         out.print(line, markup=False)
     _table(out, loaded)
+
+
+@tasks_app.command()
+def check(name: Annotated[str, typer.Argument(help="a registered task")]) -> None:
+    """Hold your copy of a data set against its task and recipe.
+
+    Looks for files that could not be read, pixels that changed, label columns and values, documented counts and classes, official lists,
+    and patients or images in two parts.
+
+    Exit status: 0 nothing is wrong (there may be warnings), 1 something is, 2 a mistake in the command.
+    """
+    from rich.table import Table
+
+    from transfer import task as tasks
+    from transfer.check import check as findings
+
+    found = findings(tasks.load(name))
+    table, colour = Table("", "question", "expected", "found"), {"ok": "green", "warning": "yellow", "wrong": "red"}
+    for f in found:
+        table.add_row(f.verdict, *map(escape, (f.what, f.expected, f.found)), style=None if f.verdict == "ok" else colour[f.verdict])
+    out = console()
+    out.print(table)
+    n = Counter(f.verdict for f in found)
+    out.print(f"{name}: {n['wrong']} wrong, {n['warning']} warnings, {n['ok']} in order", markup=False)
+    if n["wrong"]:
+        raise typer.Exit(1)
 
 
 @tasks_app.command()

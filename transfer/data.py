@@ -4,7 +4,7 @@ Shapes: N images of the store, C columns of the target.
 """
 
 import hashlib
-from collections.abc import Sequence
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,9 @@ import numpy as np
 from encoders.runtime.errors import InputError, unknown
 from transfer import labels
 from transfer.groups import is_age
+from transfer.policy import settled, smoothed
 from transfer.split import NAMES, PARTS, Split, make
-from transfer.task import Rule, Task, located
+from transfer.task import Rule, Target, Task, located
 
 MOST_GROUPS = 12  # values of a column; with more it is a measurement or an id
 
@@ -69,25 +70,71 @@ def opened(task: Task) -> Any:
         raise InputError(f"task {task.name!r}: {wrong}") from wrong
 
 
-def read_targets(store: Any, columns: Sequence[str], csv: str | None, kind: str | None, positive: str | None) -> labels.Targets:
-    """The target that the columns of the store, or of the CSV file, make."""
-    said: list[str] = []
-    if csv is not None:
-        found, said = labels.from_csv(located(csv), store, columns)
-    else:
-        found = labels.from_store(store, columns)
-    result = labels.targets(found, kind, positive)
+def read_columns(store: Any, task: Target) -> tuple[list[labels.Column], list[str]]:
+    """The label columns of the store, or of the CSV file, as they are, and what is to be said about them."""
+    names = [task.findings.column] if task.findings else task.labels
+    found, said = labels.from_csv(located(task.csv), store, names, task.csv_on) if task.csv else (labels.from_store(store, names), [])
+    if task.findings:
+        found = labels.split_findings(found[0], task.labels, task.findings.separator)
+    return found, said
+
+
+def read_targets(store: Any, task: Target) -> labels.Targets:
+    """The target that the columns make under the task's policy."""
+    raw, said = read_columns(store, task)
+    if task.policy.uncertain == "multiclass" and len(raw) != 1:
+        raise InputError(f"uncertain labels as a class of their own make a task of one label, not of {len(raw)}; give one --label")
+    found = [labels.only_classes(c, task.keep) if task.keep else settled(c, task.policy) for c in raw]
+    result = labels.targets(found, task.kind, task.positive)
+    result.soft = smoothed(raw, task.policy, np.asarray(store.column("key")))
     result.said = said + result.said
     return result
 
 
 def split_column(store: Any, rule: Rule) -> np.ndarray | None:
-    """The column with the official split, if the rule wants one."""
-    if rule.column is None:
+    """(N,) the official part of every image in the words of `NAMES`, if the rule wants one; "" = none."""
+    if rule.source is None:
         return None
+    if rule.lists:
+        return listed(store, rule)
+    assert rule.column is not None
     if not store.has(rule.column):
         raise unknown("split column", rule.column, store.columns(), "(--split-column none: an own split by patient)")
-    return np.asarray(store.column(rule.column))
+    values = np.asarray(store.column(rule.column)).astype(object)
+    if rule.pattern:
+        found = [re.search(rule.pattern, str(v)) for v in values]
+        values = np.array([match.group(1) if match else "" for match in found], dtype=object)
+    return np.array([rule.names.get(str(v), v) for v in values], dtype=object)
+
+
+def listed(store: Any, rule: Rule) -> np.ndarray:
+    """(N,) the part whose list names the image, by its key or the key's last part; "" = none.
+
+    Raises InputError for a list that cannot be read or fits no image, and for an image in two lists."""
+    key = [str(k) for k in store.column("key")]
+    part = np.full(len(key), "", dtype=object)
+    for name, path in rule.lists.items():
+        wanted = set(names_in(path))
+        here = np.array([k in wanted or labels.last(k) in wanted for k in key])
+        if not here.any():
+            raise InputError(f"the list {path} ({name}) names no image of the store: it has {next(iter(wanted))!r}, the store {key[0]!r}")
+        both = here & (part != "")
+        if both.any():
+            raise InputError(f"{int(both.sum())} images stand in the {name} list and in another, e.g. {key[int(np.argmax(both))]!r}")
+        part[here] = name
+    return part
+
+
+def names_in(path: str) -> list[str]:
+    """The lines of an official list. Raises InputError when it cannot be read or is empty."""
+    try:
+        with open(located(path), encoding="utf-8-sig") as file:
+            names = [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as wrong:
+        raise InputError(f"cannot read the official list {path}: {getattr(wrong, 'strerror', None) or wrong}") from wrong
+    if not names:
+        raise InputError(f"the official list {path} is empty")
+    return names
 
 
 def default_column(store: Any) -> str | None:
@@ -101,12 +148,14 @@ def default_column(store: Any) -> str | None:
 def load(task: Task) -> Loaded:
     """The task with its store, target and split. Raises InputError when the labels changed their classes since it was added."""
     store = opened(task)
-    found = read_targets(store, task.labels, task.csv, task.kind, task.positive)
+    found = read_targets(store, task)
     if found.classes != task.classes:
         raise InputError(
             f"task {task.name!r} was added with the classes {', '.join(task.classes)}; its labels now hold {', '.join(found.classes)}: "
             "add it again with --replace"
         )
     key, patient, sha256 = (np.asarray(store.column(name)) for name in ("key", "patient", "sha256"))
-    made = make(task.split, key, patient, sha256, found.y, split_column(store, task.split))
-    return Loaded(task, store, found.y, key, patient, sha256, made, found.said + made.said)
+    y = found.y if found.soft is None else np.where(np.isnan(found.soft), found.y, found.soft)  # (N, C) as train rows see it
+    made = make(task.split, key, patient, sha256, y, split_column(store, task.split))
+    y = np.where((made.part == "train")[:, None], y, found.y)
+    return Loaded(task, store, y, key, patient, sha256, made, found.said + made.said)

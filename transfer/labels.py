@@ -14,26 +14,33 @@ import numpy as np
 from encoders.runtime.errors import InputError, unknown
 
 MISSING = {"", "nan", "na", "none", "null", "n/a"}
+NO_LABEL = {"key", "patient", "sha256", "phash", "source", "study", "slide", "x", "y"}
 MOST_CLASSES = 100  # a numeric column with more values is a measurement, not a class
 
 
 @dataclass
 class Column:
-    """One label column: codes (N,), NaN = unknown, and what the codes mean if they came from text."""
+    """One label column: codes (N,), NaN = unknown, and what the codes mean if they came from text.
+
+    absent: (N,) images that the source has no row for; None: it has one for all."""
 
     name: str
     codes: np.ndarray
     classes: list[str] | None = None
+    absent: np.ndarray | None = None
 
 
 @dataclass
 class Targets:
-    """The target of a task for every image of its store. y: (N, C) in {0, 1}, NaN = unknown."""
+    """The target of a task for every image of its store. y: (N, C) in {0, 1}, NaN = unknown.
+
+    soft: (N, C) targets in [0, 1] of labels that only train rows may use, NaN elsewhere; None: there are none."""
 
     y: np.ndarray
     kind: str
     classes: list[str]
     said: list[str] = field(default_factory=list)
+    soft: np.ndarray | None = None
 
 
 def coded(name: str, texts: Sequence[Any]) -> Column:
@@ -55,21 +62,38 @@ def from_store(store: Any, names: Sequence[str]) -> list[Column]:
     columns, labels = [], list(store.label_names())
     for name in names:
         if name in labels:
-            columns.append(Column(name, np.asarray(store.labels(name), dtype=np.float32), store.classes(name)))
+            absent = np.concatenate([np.full(len(part), name not in part.groups.get("labels", ())) for part in store.parts])
+            columns.append(Column(name, np.asarray(store.labels(name), dtype=np.float32), store.classes(name), absent))
         elif store.has(name):
             columns.append(coded(name, store.column(name)))
+        elif not labels:
+            raise InputError(
+                f"{store.paths[0]} was ingested without labels, so it has no {name!r}; bring them with --labels FILE.csv, ingest again "
+                f"with --labels and --label-column, or name one of its other columns: {', '.join(facts(store)) or 'none'}"
+            )
         else:
-            known = sorted({*labels, *store.columns()})
-            raise unknown("label column", name, known, f"(the store has labels {', '.join(labels) or 'none'})")
+            raise unknown("label column", name, [*labels, *facts(store)], f"(the store has labels {', '.join(labels)})")
     return columns
 
 
-def from_csv(path: str | Path, store: Any, names: Sequence[str]) -> tuple[list[Column], list[str]]:
-    """Label columns of a CSV file, joined to the store on `key` or `file` by name, and what is to be said about the join."""
+def facts(store: Any) -> list[str]:
+    """Columns besides labels that can be one: not those that tell images apart or say where they are."""
+    return [name for name in store.columns() if name not in NO_LABEL]
+
+
+def from_csv(path: str | Path, store: Any, names: Sequence[str], on: str | None = None) -> tuple[list[Column], list[str]]:
+    """Label columns of a CSV file, joined to the store by name, and what is to be said about the join.
+
+    on: the column that names the image; by default `key` or `file`."""
     rows, header = _table(path)
-    on = next((c for c in ("key", "file") if c in header), None)
+    if on is not None and on not in header:
+        raise unknown(f"column of {path}", on, header, "(it is to name the images)")
+    on = on or next((c for c in ("key", "file") if c in header), None)
     if on is None:
-        raise InputError(f"{path} has no column `key` or `file` to join on; its columns: {', '.join(header)}")
+        raise InputError(
+            f"{path} has no column `key` or `file` to join on; name the one with the images by --file-column; "
+            f"its columns: {', '.join(header)}"
+        )
     for name in names:
         if name not in header:
             raise unknown(f"column of {path}", name, header)
@@ -78,6 +102,7 @@ def from_csv(path: str | Path, store: Any, names: Sequence[str]) -> tuple[list[C
     for name in names:
         column = coded(name, [r[name] for r in rows])
         column.codes = np.where(at >= 0, column.codes[at], np.float32(np.nan))
+        column.absent = at < 0
         columns.append(column)
     images, lines = int((at < 0).sum()), len(rows) - len(set(at[at >= 0].tolist()))
     said = [f"{Path(path).name}: {len(rows) - lines} of {len(rows)} rows matched an image on `{on}`"]
@@ -102,20 +127,59 @@ def _table(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
 
 
 def _joined(path: str | Path, on: str, values: list[str], store: Any) -> np.ndarray:
-    """For each image the row of the table, -1 = none; `file` may name the key or the source file."""
+    """For each image the row of the table, -1 = none; a column other than `key` may name the key, its last part, or the source file."""
     where = {v: i for i, v in enumerate(values)}
     if len(where) < len(values):
         twice = sorted({v for v in values if values.count(v) > 1})[:3] if len(values) < 5000 else []
         raise InputError(f"{path}: {len(values) - len(where)} rows repeat a value of `{on}` {twice or ''}; one row an image is expected")
     best = np.full(len(store), -1)
-    for name in ("key", "source") if on == "file" else ("key",):
+    for name in ("key", "source") if on != "key" else ("key",):
         if store.has(name):
-            at = np.array([where.get(str(v), -1) for v in store.column(name)])
+            texts = [str(v) for v in store.column(name)]
+            at = np.array([where.get(v, -1) for v in texts])
             best = at if (at >= 0).sum() > (best >= 0).sum() else best
+            if on != "key" and len({last(v) for v in texts}) == len(texts):
+                at = np.array([where.get(last(v), -1) for v in texts])
+                best = at if (at >= 0).sum() > (best >= 0).sum() else best
     if not (best >= 0).any():
         have = ", ".join(map(repr, list(store.column("key"))[:2]))
         raise InputError(f"no row of {path} matches an image: its `{on}` is like {values[0]!r}, the keys of the store are like {have}")
     return best
+
+
+def last(name: str) -> str:
+    """The last part of a path."""
+    return name.rsplit("/", 1)[-1]
+
+
+def split_findings(column: Column, names: Sequence[str], separator: str) -> list[Column]:
+    """A column of findings in one text (`Effusion|Mass`) as a column of 0 and 1 for each name; an empty text is unknown.
+
+    Raises InputError for a name that is nowhere among the findings."""
+    texts = column.classes or []
+    held = [{part.strip() for part in text.split(separator)} for text in texts]
+    every = set().union(*held)
+    for name in names:
+        if name not in every:
+            raise unknown(f"finding of {column.name!r}", name, every)
+    known = np.isfinite(column.codes)
+    made = []
+    for name in names:
+        has = np.array([name in parts for parts in held], dtype=np.float32)
+        codes = np.full(len(column.codes), np.nan, dtype=np.float32)
+        codes[known] = has[column.codes[known].astype(int)]
+        made.append(Column(name, codes, None, column.absent))
+    return made
+
+
+def only_classes(column: Column, keep: Sequence[str]) -> Column:
+    """A text column in which every class that is not to be kept is unknown, so that its images are left out."""
+    have = column.classes or []
+    for name in keep:
+        if name not in have:
+            raise unknown(f"class of {column.name!r}", name, have)
+    kept = np.isin(column.codes, [have.index(name) for name in keep])
+    return Column(column.name, np.where(kept, column.codes, np.float32(np.nan)), column.classes, column.absent)
 
 
 def targets(columns: Sequence[Column], kind: str | None = None, positive: str | None = None) -> Targets:

@@ -76,9 +76,9 @@ def kfold(loaded: Loaded, folds: int) -> list[Split]:
 
     Raises InputError for a task with an official split (its test part is not ours to train on), or with too few patients."""
     rule = loaded.task.split
-    if rule.column is not None:
+    if rule.source is not None:
         raise InputError(
-            f"task {loaded.task.name!r} has an official split in {rule.column!r}; folds need an own split: --split-column none"
+            f"task {loaded.task.name!r} has an official split in {rule.source!r}; folds need an own split: --split-column none"
         )
     rows = np.flatnonzero(loaded.split.part != "")
     group = groups(loaded.patient[rows], loaded.sha256[rows])

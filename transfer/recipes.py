@@ -1,27 +1,32 @@
-"""Known data sets: what their labels are, how their patients are split, where they come from. `configs/transfer/*.yaml`, found by name."""
+"""Known data sets: what their labels are, how their patients are split, where they come from. `configs/transfer/*.yaml`, found by name.
+
+A recipe is all that a data set needs that is a folder with a CSV: nothing here knows one by name.
+"""
 
 from pathlib import Path
 
 from pydantic import Field
 
-from encoders.runtime.config import Config, read_yaml, validated
+from encoders.runtime.config import read_yaml, validated
 from encoders.runtime.errors import unknown
-from transfer.task import Kind
+from transfer.task import Rule, Target
 
 
-class Recipe(Config):
-    """What `transfer tasks add NAME STORE --recipe X` takes from a file; what the command line names wins."""
+class Recipe(Target):
+    """What `transfer tasks add NAME STORE --recipe X` takes from a file; what the command line names wins.
+
+    Fields of the target as in a task; `labels: ["*"]` means all labels of the store."""
 
     title: str
-    labels: list[str] = Field(min_length=1, description="label columns of the store")
-    kind: Kind | None = None
-    positive: str | None = None
-    split_column: str | None = Field(None, description="column with the official split, or `none` for an own one by patient")
-    patients_by_split: bool = False
+    split: Rule | None = Field(None, description="`{}`: an own split by patient; nothing: the store's official one, if it has one")
+    classes: list[str] = Field([], description="documented classes of a text label, which `transfer tasks check` expects")
+    counts: dict[str, dict[str, int]] = Field({}, description="data set, or * -> train, val, test -> documented number of images")
     licence: str
     citation: str
     get: str = Field(description="how to get the data")
-    ingest: str = Field(description="the command that makes the store")
+    ingest: list[str] = Field(min_length=1, description="the commands that make the store, or the stores")
+    add: str = Field("", description="the command that adds the task, where it is not the plain one")
+    note: str = Field("", description="what a user must know: what the split can and cannot protect from")
 
 
 def folders() -> list[Path]:

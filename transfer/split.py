@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from encoders.runtime.errors import InputError
-from transfer.task import Rule
+from transfer.task import PARTS, Rule
 
 Names = Sequence[Any] | np.ndarray
-PARTS = ("train", "val", "test")
 NAMES = {
     **dict.fromkeys(("train", "training", "tr"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
@@ -109,20 +108,20 @@ def official(column: Names, patient: np.ndarray, pixels: np.ndarray | None, y: n
     Identical images inside the train part stay together; those that the source put into two parts are the leakage gate's business."""
     wrong = sorted({str(v) for v in column if str(v).strip() and str(v).strip().lower() not in NAMES})
     if wrong:
-        raise InputError(f"split column {rule.column!r} holds {wrong[:5]}; expected train, val and test (empty: left out)")
+        raise InputError(f"split column {rule.source!r} holds {wrong[:5]}; expected train, val and test (empty: left out)")
     part = np.array([NAMES.get(str(v).strip().lower(), "") for v in column], dtype=object)
     for needed in ("train", "test"):
         if not (part == needed).any():
-            raise InputError(f"split column {rule.column!r} names no {needed} image; give --split-column none for an own split by patient")
+            raise InputError(f"split column {rule.source!r} names no {needed} image; give --split-column none for an own split by patient")
     if not rule.patients_by_split:
         _refuse_patients_in_two(part, patient, rule)
-    said = [f"{int((part == '').sum())} images without a part in {rule.column!r} are left out"] if (part == "").any() else []
+    said = [f"{int((part == '').sum())} images without a part in {rule.source!r} are left out"] if (part == "").any() else []
     if not (part == "val").any():
         rows = np.flatnonzero(part == "train")
         who = groups(patient[rows], None if pixels is None else pixels[rows])
         carved = allotted(who, y[rows], {"train": 1 - rule.val, "val": rule.val}, rule.seed, "carve")
         part[rows] = [carved[str(g)] for g in who]
-        said.append(f"no validation part in {rule.column!r}: {rule.val:.0%} of the train patients validate (seed {rule.seed})")
+        said.append(f"no validation part in {rule.source!r}: {rule.val:.0%} of the train patients validate (seed {rule.seed})")
     return part, said
 
 
@@ -135,7 +134,7 @@ def _refuse_patients_in_two(part: np.ndarray, patient: np.ndarray, rule: Rule) -
     if both:
         images = int(np.isin(patient.astype(str), both).sum())
         raise InputError(
-            f"{len(both)} patients ({images} images) stand in two parts of {rule.column!r}, e.g. {', '.join(both[:3])}; "
+            f"{len(both)} patients ({images} images) stand in two parts of {rule.source!r}, e.g. {', '.join(both[:3])}; "
             "`--split-column none` makes an own split by patient; `--patients-by-split` says that equal ids in two parts are two people"
         )
 
@@ -151,7 +150,7 @@ def make(rule: Rule, key: Names, patient: Names, sha256: Names | None, y: np.nda
     pixels = None if sha256 is None else np.asarray(sha256, dtype=object)[rows]
     group = groups(who, pixels)
     said = []
-    if rule.column is None:
+    if rule.source is None:
         part[rows] = own(group, y[rows], rule)
         united = len(set(map(str, who))) - len(set(group))
         said += [f"{united} patients joined to others that share an identical image"] if united else []

@@ -12,7 +12,9 @@ from encoders.runtime.config import Config, read_yaml, to_yaml, validated
 from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.files import atomic
 from encoders.runtime.home import home, tasks_dir
+from transfer.policy import Policy
 
+PARTS = ("train", "val", "test")
 Kind = Literal["binary", "multiclass", "multilabel"]
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
@@ -21,6 +23,9 @@ class Rule(Config):
     """How patients are divided into train, val and test."""
 
     column: str | None = Field(None, description="column with the official split; none: an own split by patient")
+    pattern: str | None = Field(None, description="regular expression whose first group is the part, for a column such as `key`")
+    names: dict[str, str] = Field({}, description="what the source calls its parts -> train, val, test (or nothing: left out)")
+    lists: dict[str, str] = Field({}, description="official lists instead of a column: train, val, test -> file with an image name a line")
     seed: int = Field(0, ge=0, description="of the own split, and of the validation part carved from an official train part")
     val: float = Field(0.2, gt=0, lt=1, description="share of validation patients")
     test: float = Field(0.2, gt=0, lt=1, description="share of test patients in an own split")
@@ -28,23 +33,57 @@ class Rule(Config):
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "Rule":
-        if self.column is None and self.val + self.test >= 1:
+        if self.source is None and self.val + self.test >= 1:
             raise ValueError(f"--val {self.val} and --test {self.test} leave nothing to train on; their sum must stay below 1")
         return self
 
+    @model_validator(mode="after")
+    def _is_one_rule(self) -> "Rule":
+        wrong = sorted({*self.lists, *filter(None, self.names.values())} - set(PARTS))
+        if wrong:
+            raise ValueError(f"the parts of a split are {', '.join(PARTS)}, not {', '.join(wrong)}")
+        if self.lists and (self.column or self.pattern):
+            raise ValueError("a split comes from lists or from a column, not from both")
+        if self.pattern and (self.column is None or re.compile(self.pattern).groups < 1):
+            raise ValueError("a pattern of the split needs a column to look in and a group (...) around the part")
+        return self
 
-class Task(Config):
+    @property
+    def source(self) -> str | None:
+        """Where the official split comes from, in a word; None: an own split."""
+        return self.column or ("its lists" if self.lists else None)
+
+
+class Findings(Config):
+    """Several findings in one text column."""
+
+    column: str
+    separator: str = "|"
+
+
+class Target(Config):
+    """Which columns make the target, and how they are read."""
+
+    labels: list[str] = Field(min_length=1, description="label columns, by name")
+    kind: Kind | None = None
+    positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
+    csv: str | None = Field(None, description="table that brings the labels")
+    csv_on: str | None = Field(None, description="its column that names the image; none: `key` or `file`")
+    findings: Findings | None = Field(None, description="the labels are names within the text of one column")
+    keep: list[str] = Field([], description="the classes to keep; images of others are left out; empty: all")
+    policy: Policy = Policy()
+
+
+class Task(Target):
     """What `tasks/NAME.yaml` holds."""
 
     name: str
     store: list[str] = Field(min_length=1, description="paths or globs; relative ones start at the working folder")
-    labels: list[str] = Field(min_length=1, description="label columns, by name")
     kind: Kind
     classes: list[str] = Field(min_length=1, description="names of the columns of the target, in order")
-    positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
-    csv: str | None = Field(None, description="table that brings the labels, joined on `key` or `file`")
     split: Rule = Rule()
     modality: str | None = None
+    recipe: str | None = Field(None, description="the recipe that it was added with, which `transfer tasks check` holds it against")
 
 
 def portable(path: str | Path) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.duplicates import pixel_sha256
+from encoders.ingest.quarantine import quarantine_path
 from encoders.ingest.shard import blobs_of, images_of, pixels_path, table_path
 from encoders.ingest.source import Source
 from encoders.runtime.errors import InputError
@@ -166,10 +167,6 @@ def notes(source: Source, form: Form, rows: list[dict[str, Any]], index: dict[st
     if both:
         told.append(f"warning: {len(both)} patients are in more than one split (first: {both[0]}); a comparison on that split would leak")
     return told
-
-
-def quarantine_path(out: Path) -> Path:
-    return out.with_name(out.name + ".quarantine.csv")
 
 
 def write_quarantine(out: Path, bad: list[list[str]]) -> None:

@@ -1,8 +1,22 @@
 """What could not be read, shown so that one line says how bad it is and a few lines say what to look at."""
 
+import csv
 from pathlib import Path
 
 SHOWN = 20
+
+
+def quarantined(store: Path) -> list[tuple[str, str]]:
+    """The (item, reason) pairs that the ingest of a store wrote beside it."""
+    path = quarantine_path(store)
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+
+
+def quarantine_path(out: Path) -> Path:
+    return out.with_name(out.name + ".quarantine.csv")
 
 
 def show(quarantined: list[tuple[str, str]], path: Path) -> None:

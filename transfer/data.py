@@ -114,10 +114,11 @@ def listed(store: Any, rule: Rule) -> np.ndarray:
     key = [str(k) for k in store.column("key")]
     part = np.full(len(key), "", dtype=object)
     for name, path in rule.lists.items():
-        wanted = set(names_in(path))
+        names = names_in(path)
+        wanted = set(names)
         here = np.array([k in wanted or labels.last(k) in wanted for k in key])
         if not here.any():
-            raise InputError(f"the list {path} ({name}) names no image of the store: it has {next(iter(wanted))!r}, the store {key[0]!r}")
+            raise InputError(f"the list {path} ({name}) names no image of the store: it has {names[0]!r}, the store {key[0]!r}")
         both = here & (part != "")
         if both.any():
             raise InputError(f"{int(both.sum())} images stand in the {name} list and in another, e.g. {key[int(np.argmax(both))]!r}")

@@ -12,11 +12,13 @@ import numpy as np
 from encoders.runtime.config import Config, digest
 from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.home import records_dir
-from transfer import cell, leak, lineup, match, pairs, record
+from transfer import cell, external, leak, lineup, match, pairs, record
 from transfer.data import Loaded, load
+from transfer.external import Ask as Elsewhere
 from transfer.lineup import Entry
 from transfer.portions import Portion, portions
 from transfer.task import chosen
+from transfer.task import load as by_name
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Ask:
     allow_leakage: bool = False
     near: bool = True
     fractions: Sequence[float] = (1.0,)
+    patients: Sequence[int] = ()  # label fractions as numbers of train patients
     draws: int = 1
     folds: int = 1
     batch: int = 64
     workers: int = 0
     overrides: Sequence[str] = ()
     shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) over the test images
+    external: Elsewhere | None = None  # the one task is selected on, this one is tested
 
 
 @dataclass
@@ -93,6 +97,8 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
         raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
     entries, missing = lineup.lineup(ask.encoders, ask.baselines)
     tasks = [load(task) for task in chosen(ask.tasks, [e.card.modality for e in entries if e.name in ask.encoders])]
+    if ask.external is not None:
+        tasks = [tested_elsewhere(tasks, ask.external, ask.folds)]
     stamps = {}
     for loaded in tasks:
         if ask.shifts:
@@ -108,10 +114,21 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
         sure, suspected = leak.judged(loaded.task.name, own, ask.allow_leakage)
         for entry in entries:
             theirs = leak.judged(loaded.task.name, leaks_of_encoder(loaded, entry, ask.near), ask.allow_leakage)
-            unlike = match.warnings(entry.card, loaded.store.modality, loaded.store.attrs)
+            stores = [piece.store for piece in external.pieces(loaded)]
+            unlike = list(dict.fromkeys(w for s in stores for w in match.warnings(entry.card, s.modality, s.attrs)))
             stamps[loaded.task.name, entry.name] = sure + theirs[0], suspected + theirs[1] + unlike
-    parts = {t.task.name: portions(t, ask.fractions, ask.draws, ask.folds) for t in tasks}
+    parts = {t.task.name: portions(t, ask.fractions, ask.draws, ask.folds, ask.patients) for t in tasks}
     return Plan(entries, tasks, settings, stamps, parts, missing)
+
+
+def tested_elsewhere(tasks: Sequence[Loaded], ask: Elsewhere, folds: int) -> external.External:
+    """The one task that is selected on, joined to the one that is tested. Raises InputError when it is not one."""
+    if folds > 1:
+        raise InputError("--folds divides one task; an external task is tested once: leave --folds out")
+    if len(tasks) != 1 or tasks[0].task.name == ask.task:
+        told = ", ".join(t.task.name for t in tasks)
+        raise InputError(f"--external {ask.task} needs one other task to select on, with --task; given: {told}")
+    return external.joined(tasks[0], load(by_name(ask.task)), ask)
 
 
 def leaks_of_split(loaded: Loaded, near: bool) -> list[leak.Leak]:
@@ -192,7 +209,6 @@ def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> 
     leakage, warned = whole.stamps[loaded.task.name, entry.name]
     base = {
         "task": loaded.task.name,
-        "store": loaded.store.fingerprint,
         "labels": loaded.labels_hash,
         "encoder": entry.name,
         "encoder_sha256": encoder.sha256,
@@ -202,7 +218,10 @@ def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> 
     for name, (module, cfg) in whole.protocols.items():
         for portion in whole.portions[loaded.task.name]:
             identity = record.Identity(
-                **base, **portion.identity, protocol=name, protocol_hash=cell.protocol_hash(name, module.VERSION, cfg)
+                **base,
+                **external.identity(loaded, portion.identity),
+                protocol=name,
+                protocol_hash=cell.protocol_hash(name, module.VERSION, cfg),
             )
             about = (entry.role, entry.card.arch, entry.card.preprocess.size, loaded, portion.split, module, cfg)
             yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device)
@@ -232,6 +251,8 @@ class Features:
     def _embedded(self) -> np.ndarray:
         from encoders.embed import features
 
+        if len(pieces := external.pieces(self.loaded)) > 1:
+            return np.concatenate([Features(self.encoder, piece, self.ask)() for piece in pieces])
         used = np.flatnonzero(self.loaded.split.part != "")
         n = len(self.loaded.key)
         # Nearly all: embed all, so that tasks on the same store share the cache.

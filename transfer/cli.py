@@ -51,8 +51,13 @@ def bench(
     again: Annotated[bool, typer.Option(help="compute anew what a record holds already")] = False,
     allow_leakage: Annotated[bool, typer.Option(help="run in spite of a leak, and stamp every record and table with it")] = False,
     near: Annotated[bool, typer.Option(help="look for near-duplicates too")] = True,
-    fractions: Annotated[str, typer.Option(help="label fractions, by patient, e.g. 0.01,0.1,1")] = "1",
+    fractions: Annotated[str, typer.Option(help="label fractions, by patient: shares, or numbers of train patients: 1%,20p,1")] = "1",
     draws: Annotated[int, typer.Option(help="draws of each fraction below 1")] = 1,
+    external: Annotated[str | None, typer.Option(help="test on this task what is chosen on the one of --task")] = None,
+    map_: Annotated[
+        list[str] | None, typer.Option("--map", help="CLASS:CLASS, of --task and of --external; `-` for none; repeat until all are named")
+    ] = None,
+    external_part: Annotated[str, typer.Option(help="of the external task: test (its test part) or all (every image)")] = "test",
     folds: Annotated[int, typer.Option(help="patient-grouped cross-validation, with a seal for each fold; 1: the task's split")] = 1,
     shift: Annotated[
         str | None,
@@ -73,6 +78,7 @@ def bench(
         transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
         transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
         transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
+        transfer bench --encoder cxr_moco --task chexpert --external nih --map Edema:Edema --map 'Pleural Effusion:Effusion' --map=-:Hernia
 
     k, C, learning rate and epoch are chosen on validation patients; the test part is sealed until then, and each look at it is counted.
     Results are kept as records; asked again, the bench answers from them. Exit status: 0 all cells done, 1 a cell failed (the others are
@@ -82,26 +88,28 @@ def bench(
     from transfer.bench import bench as compute
     from transfer.shifts import wanted as shifts_wanted
 
-    numbers = _fractions(fractions)
+    numbers, patients = _fractions(fractions)
     wanted = None if not baseline else [] if baseline == ["none"] else baseline
     names, which = listed(task), listed(protocol)
     ask = Ask(
-        encoder or [],
-        names,
-        which,
-        wanted,
-        seed,
-        _device(device),
-        again,
-        allow_leakage,
-        near,
-        numbers,
-        draws,
-        folds,
-        batch,
-        workers,
-        overrides or [],
-        shifts_wanted(listed(shift), _whole("--strengths", strengths)),
+        encoders=encoder or [],
+        tasks=names,
+        protocols=which,
+        baselines=wanted,
+        seed=seed,
+        device=_device(device),
+        again=again,
+        allow_leakage=allow_leakage,
+        near=near,
+        fractions=numbers,
+        patients=patients,
+        draws=draws,
+        folds=folds,
+        batch=batch,
+        workers=workers,
+        overrides=overrides or [],
+        shifts=shifts_wanted(listed(shift), _whole("--strengths", strengths)),
+        external=_external(external, map_, external_part),
     )
     out = console(stderr=True)
     say = lambda text: out.print(text, markup=False, style="dim")  # noqa: E731
@@ -168,13 +176,26 @@ def _grouped(parts: Sequence[Any], by: Sequence[str], age_bands: str) -> None:
     show.written(records_dir() / "subgroups.csv", show_groups.as_csv(groups))
 
 
-def _fractions(text: str) -> list[float]:
+def _fractions(text: str) -> tuple[list[float], list[int]]:
+    """`10%,0.5,20p` as fractions and numbers of patients."""
     from encoders.runtime.errors import InputError
 
     try:
-        return [float(f.rstrip("%")) / (100 if f.endswith("%") else 1) for f in listed(text)]
+        counts = [int(f[:-1]) for f in listed(text) if f.endswith("p")]
+        return [float(f.rstrip("%")) / (100 if f.endswith("%") else 1) for f in listed(text) if not f.endswith("p")], counts
     except ValueError as wrong:
-        raise InputError(f"--fractions is {text!r}; expected numbers above 0 and at most 1, e.g. 0.01,0.1,1") from wrong
+        raise InputError(
+            f"--fractions is {text!r}; expected shares above 0 and at most 1, or numbers of patients, e.g. 0.01,10%,20p,1"
+        ) from wrong
+
+
+def _external(task: str | None, pairs: list[str] | None, part: str) -> Any:
+    from encoders.runtime.errors import InputError
+    from transfer.external import Ask
+
+    if task is None and (pairs or part != "test"):
+        raise InputError("--map and --external-part speak of an external task; name it with --external")
+    return None if task is None else Ask(task, pairs or [], part)
 
 
 def _whole(option: str, text: str) -> list[int]:

@@ -1,12 +1,13 @@
 """The splits that a task is benched on: the whole one, nested label fractions, or folds with a seal each.
 
 A fraction is drawn by patient within each label, train and validation alike, so that little labeled data also means little to select on;
-every smaller fraction of a draw is inside the larger ones. The test part never shrinks.
+every smaller fraction of a draw is inside the larger ones. It may be named as a number of train patients; the validation part then keeps
+the same share of its own. The test part never shrinks.
 """
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,18 +28,21 @@ class Portion:
     folds: int = 1
     fraction: float = 1.0
     draw: int = 0
+    patients: int | None = None  # the number of train patients that was asked for
 
     @property
     def identity(self) -> dict[str, Any]:
-        place = {"fold": self.fold, "folds": self.folds, "fraction": self.fraction, "draw": self.draw}
+        place = {"fold": self.fold, "folds": self.folds, "fraction": self.fraction, "draw": self.draw, "patients": self.patients}
         return {"split": self.split.hash, "partition": self.partition, **place}
 
 
-def portions(loaded: Loaded, fractions: Sequence[float] = (1.0,), draws: int = 1, folds: int = 1) -> list[Portion]:
-    """All portions. Raises InputError for a fraction outside (0, 1], or folds that a task cannot have."""
+def portions(
+    loaded: Loaded, fractions: Sequence[float] = (1.0,), draws: int = 1, folds: int = 1, patients: Sequence[int] = ()
+) -> list[Portion]:
+    """All portions. Raises InputError for a fraction outside (0, 1], too many patients, or folds that a task cannot have."""
     wrong = [f for f in fractions if not 0 < f <= 1]
-    if wrong or not fractions:
-        raise InputError(f"--fractions holds {wrong or 'nothing'}; a label fraction is above 0 and at most 1, e.g. 0.01,0.1,1")
+    if wrong or not (fractions or patients):
+        raise InputError(f"--fractions holds {wrong or 'nothing'}; a label fraction is above 0 and at most 1, e.g. 0.01,0.1,1 or 20p,1")
     if draws < 1:
         raise InputError(f"--draws is {draws}; at least 1 is expected")
     splits = [loaded.split] if folds == 1 else kfold(loaded, folds)
@@ -49,7 +53,42 @@ def portions(loaded: Loaded, fractions: Sequence[float] = (1.0,), draws: int = 1
             for draw in range(draws if fraction < 1 else 1):  # all labels can be drawn in one way only
                 part = split if fraction == 1 else reduced(loaded, split, fraction, draw)
                 found.append(Portion(part, partition, fold, folds, fraction, draw))
+        for n in sorted(set(patients)):
+            for draw in range(draws):
+                found.append(counted(loaded, split, n, Portion(split, partition, fold, folds, draw=draw, patients=n)))
     return found
+
+
+def counted(loaded: Loaded, split: Split, n: int, wish: Portion) -> Portion:
+    """The portion with exactly `n` train patients, and as large a share of the validation patients.
+
+    Raises InputError when the train part does not have so many."""
+    part, share = split.part.copy(), 1.0
+    for name in ("train", "val"):
+        rows = split.rows(name)
+        group = np.asarray(groups(loaded.patient[rows], loaded.sha256[rows]))
+        order = ranked(group, loaded.y[rows], wish.draw, name)
+        if name == "train":
+            if not 1 <= n <= len(order):
+                raise InputError(f"--fractions asks for {n} patients; the train part of {loaded.task.name!r} has {len(order)}")
+            share = n / len(order)
+        kept = set(order[: n if name == "train" else max(1, round(share * len(order)))])
+        part[rows[[str(g) not in kept for g in group]]] = ""
+    return replace(wish, split=Split(part, split.hash, split.said), fraction=share)
+
+
+def ranked(group: np.ndarray, y: np.ndarray, draw: int, name: str) -> list[str]:
+    """The patients of a part in an order whose every beginning is nearly balanced by label: one of each kind first, then by quantile.
+
+    So smaller numbers of one draw are inside larger ones, which shares of each kind, rounded for every number anew, would not give."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for g, kind in strata(group, y).items():
+        kinds[kind].append(g)
+    place: dict[str, tuple[bool, float, str]] = {}
+    for kind, members in kinds.items():
+        for rank, g in enumerate(shuffled(members, draw, f"patients:{name}:{kind}")):
+            place[g] = (rank > 0, (rank + 0.5) / len(members), g)
+    return sorted(place, key=place.__getitem__)
 
 
 def reduced(loaded: Loaded, split: Split, fraction: float, draw: int) -> Split:

@@ -73,7 +73,9 @@ def lines(block: Sequence[Section], shown: Mapping[str, str], missing: Mapping[s
     rows: list[tuple[str, ...]] = []
     for section in block:
         for row in section.rows:
-            share = "" if row.fraction == 1 else f" {row.fraction:.0%}" if row.fraction >= 0.01 else f" {row.fraction:.1%}"
+            asked, few = row.records[0].identity.patients, row.fraction < 0.01
+            share = "" if row.fraction == 1 else f" {row.fraction:.1%}" if few else f" {row.fraction:.0%}"
+            share = share if asked is None else f" {asked} patients"
             auroc = told(row.metrics["auroc"]) + (f" (sd {row.spread:.3f})" if not math.isnan(row.spread) else "")
             last = (gap(row.difference), verdict(row.difference, shown.get(row.versus, "")))
             rows.append(

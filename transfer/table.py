@@ -71,15 +71,17 @@ def sections(records: Sequence[Record], baseline: str | None = None, resamples: 
 
 def _section(records: list[Record], baseline: str | None, resamples: int) -> Section:
     i = records[0].identity
-    section = Section(i.task, i.labels, i.partition, i.protocol, i.protocol_hash)
+    name = i.task if i.selected_on is None else f"{i.task} from {i.selected_on.task}"  # tested on the first, selected on the second
+    section = Section(name, i.labels, i.partition, i.protocol, i.protocol_hash)
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         if record.meta.status == "failed":
             section.failed.append(record)
         else:
-            groups[record.meta.role == "random", record.meta.role == "imagenet", record.identity.encoder, record.identity.fraction].append(
-                record
-            )
+            i = record.identity
+            # Numbers of patients are other shares in every fold, and one row all the same.
+            share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
+            groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, share].append(record)
     for _, same in sorted(groups.items(), key=lambda item: item[0]):
         section.rows.append(_row(sorted(same, key=lambda r: (r.identity.fold, r.identity.draw)), resamples))
     for row in section.rows:
@@ -100,7 +102,8 @@ def _row(records: list[Record], resamples: int) -> Row:
         "ap": interval(records, lambda r: average_precision, resamples),
         "balanced_accuracy": interval(records, deciding, resamples),
     }
-    row = Row(i.encoder, first.role, i.protocol, i.fraction, values, records)
+    share = float(np.mean([r.identity.fraction for r in records]))
+    row = Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, values, records)
     row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:

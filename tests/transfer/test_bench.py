@@ -218,6 +218,16 @@ def test_folds_have_a_seal_each_and_make_one_row(cohort):
     assert all(firewall.looks(r.identity.split).times == 1 for r in outcome.records)
 
 
+def test_numbers_of_patients_are_rows_of_their_own_over_folds_too(cohort):
+    add(cohort)
+    outcome = run(protocols=["knn"], patients=[8], fractions=[1.0], folds=2)
+    (section,) = table.sections(outcome.records, resamples=20)
+    assert [len(row.records) for row in section.rows] == [2, 2]
+    few = next(row for row in section.rows if row.fraction < 1)
+    assert {r.meta.counts["train"]["patients"] for r in few.records} == {8}
+    assert "knn 8 patients" in show.markdown([section], {}, {})
+
+
 def test_label_fractions_are_rows_of_their_own_with_their_spread(cohort):
     add(cohort)
     outcome = run(protocols=["linear"], fractions=[0.25, 1.0], draws=3)

@@ -172,6 +172,31 @@ def test_every_patient_is_tested_in_exactly_one_fold(cohort):
     assert len({p.partition for p in made}) == 1
 
 
+def test_a_number_of_patients_is_exact_nested_and_leaves_the_test_part_alone(cohort):
+    counts = (2, 5, 11, 20)
+    made = {p.patients: p for p in portions.portions(cohort, [], patients=counts)}
+    whole = cohort.split
+    before: set[int] = set()
+    for n in counts:
+        part = made[n].split
+        train = part.rows("train")
+        assert len(set(cohort.patient[train])) == n
+        assert set(train) >= before
+        before = set(train)
+        assert np.array_equal(part.rows("test"), whole.rows("test"))
+        # All images of a patient, or none.
+        assert set(train) == set(np.flatnonzero(np.isin(cohort.patient, cohort.patient[train]) & (whole.part == "train")))
+        share = n / len(set(cohort.patient[whole.rows("train")]))
+        assert made[n].fraction == pytest.approx(share)
+        assert len(set(cohort.patient[part.rows("val")])) == max(1, round(share * len(set(cohort.patient[whole.rows("val")]))))
+        sick = {p for p, y in zip(cohort.patient[train], cohort.y[train, 0], strict=True) if y}
+        assert abs(len(sick) - n / 2) <= 1  # half of the toy's patients are sick
+    draws = portions.portions(cohort, [], draws=3, patients=[5])
+    assert len({tuple(p.split.rows("train")) for p in draws}) == 3
+    with pytest.raises(InputError, match="1000 patients"):
+        portions.portions(cohort, [], patients=[1000])
+
+
 @pytest.mark.parametrize("wrong", [{"fractions": [0.0]}, {"fractions": [1.5]}, {"draws": 0}, {"folds": 59}])
 def test_impossible_portions_are_refused(cohort, wrong):
     with pytest.raises(InputError):

@@ -5,7 +5,7 @@ With many slides a process takes a slide at a time; with few, the pieces of one 
 
 import errno
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +29,16 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 Ticker = Callable[[str, int], AbstractContextManager[Tick]]
 
 
+@dataclass(frozen=True)
+class Job:
+    """Pieces of a slide to write, and whether its store is to be made from them then."""
+
+    item: Item
+    pieces: tuple[int, ...]
+    tiles: int  # in these pieces
+    finish: bool
+
+
 def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker) -> list[Record]:
     """Tiles every slide that is not finished yet; returns the records of all, in order.  ticker(title, total): shows progress.
 
@@ -47,31 +57,26 @@ def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker)
         ready = sorted((item for item in todo if item.name in tiles), key=lambda item: -tiles[item.name])  # largest first: a short tail
         jobs = [job for item in ready for job in shared_out(cohort, item, tiles[item.name], len(ready) < FEW * workers)]
         with ticker("tiles", sum(job.tiles for job in jobs)) as tick:
-            while jobs:
-                for job, told in each(Tiling(cohort), jobs, workers, tick):
-                    if isinstance(told, Died) or (told and "reason" in told):
-                        failed.setdefault(job.item.name, failure(told))
-                    elif told:
-                        known[job.item.name] = cohort.note(job.item, told)
-                jobs = [Job(item, (), 0, finish=True) for item in ready if item.name not in {*known, *failed}]
+            carry_out(cohort, jobs, workers, tick, known, failed)
+            unfinished = [Job(item, (), 0, finish=True) for item in ready if item.name not in {*known, *failed}]
+            carry_out(cohort, unfinished, workers, tick, known, failed)
         known |= {item.name: cohort.note(item, failed[item.name]) for item in todo if item.name in failed}
         records = [known[item.name] for item in cohort.items]
         write_quarantine(cohort.out / "slides", [[r["source"], why, r.get("traceback", "")] for r in records if (why := trouble(r))])
     return records
 
 
+def carry_out(cohort: Cohort, jobs: Sequence[Job], workers: int, tick: Tick, known: dict[str, Record], failed: dict[str, Record]) -> None:
+    """Does the jobs, and sorts the slides whose end they were."""
+    for job, told in each(Tiling(cohort), jobs, workers, tick):
+        if isinstance(told, Died) or (told and "reason" in told):
+            failed.setdefault(job.item.name, failure(told))
+        elif told:
+            known[job.item.name] = cohort.note(job.item, told)
+
+
 def failure(answer: Record | Died) -> Record:
     return answer if isinstance(answer, dict) else {"reason": str(answer)}
-
-
-@dataclass(frozen=True)
-class Job:
-    """Pieces of a slide to write, and whether its store is to be made from them then."""
-
-    item: Item
-    pieces: tuple[int, ...]
-    tiles: int  # in these pieces
-    finish: bool
 
 
 def shared_out(cohort: Cohort, item: Item, tiles: int, few: bool) -> list[Job]:

@@ -1,0 +1,288 @@
+"""A folder of good and bad slides becomes a folder of stores: exact rows, every bad slide named, the same bytes after any interruption."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.testing
+from PIL import Image
+
+from encoders.cli import app
+from encoders.duplicates import near_pairs, phash256, pixel_sha256
+from encoders.ingest.pool import Died, each
+from encoders.ingest.wsi.discover import slides
+from encoders.ingest.wsi.page import page
+from encoders.store import Store
+from tests.encoders.wsi_files import halved, on_glass, tissue_like, write_slide
+
+BOXES = [(0, 0, 1024, 1024), (1024, 1536, 1024, 512)]  # at 0.25 um: 2 x 2 and 2 x 1 tiles of 512 pixels
+
+
+def run(*arguments, code=0):
+    done = typer.testing.CliRunner().invoke(app, ["ingest", "wsi", *map(str, arguments)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def pyramid(path, boxes=BOXES, seed=0, mpp=0.25):
+    base = on_glass(2048, 2560, boxes, seed)
+    return write_slide(path, [base, halved(base)], mpp)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Two slides and their stores, made once; nobody writes there."""
+    root = tmp_path_factory.mktemp("cohort")
+    pyramid(root / "slides" / "p1" / "a.tiff")
+    pyramid(root / "slides" / "p2" / "b.tiff", [(512, 512, 1024, 1024)], seed=7)
+    told = run(root / "slides", root / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 1)
+    return root, told
+
+
+def test_rows_pixels_and_attributes_arrive(cohort):
+    root, told = cohort
+    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um a pixel, jpeg" in told
+    store = Store.open(f"{root}/out/*.h5")
+    assert len(store) == 10
+    a = store.column("slide") == "p1__a"
+    corners = set(zip(store.column("x")[a], store.column("y")[a], strict=True))
+    assert corners == {(0, 0), (512, 0), (0, 512), (512, 512), (1536, 1024), (1536, 1536)}
+    assert set(store.column("patient")) == {"p1", "p2"}
+    assert set(store.column("mpp")) == {0.5}
+    assert set(store.column("level")) == {1}
+    assert set(store.column("mpp_source")) == {"metadata"}
+    assert (store.column("tissue") > 0.9).all()
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in store.column("quickhash"))
+    assert (store.column("sharpness") > 100).all()
+    assert store.attrs["geometry"]["mpp"] == 0.5
+    assert store.attrs["slide"]["rejected"] == {"little tissue": 14}
+    assert re.fullmatch("[0-9a-f]{64}", store.attrs["recipe_sha256"])
+    base = halved(on_glass(2048, 2560, BOXES))
+    i = int(np.flatnonzero(store.column("key") == "p1__a/512_0")[0])
+    want = base[:256, 256:512]
+    assert np.abs(store.image(i).astype(int) - want).mean() < 6  # JPEG
+    assert store.column("sha256")[i] == pixel_sha256(want)  # of the pixels before JPEG
+    assert len(near_pairs(store.column("phash")[i : i + 1], phash256(want)[None])[0]) == 1
+    assert Image.open(io.BytesIO(store.parts[0].picture("overview"))).size == (80, 64)
+    assert b"4:4:4" in subsampling(store, i)
+
+
+def subsampling(store, i):
+    part, j = store.place(i)
+    blob = part.path.read_bytes()[part.offsets[j] : part.offsets[j + 1]]
+    with Image.open(io.BytesIO(blob)) as picture:
+        return b"4:4:4" if all(layer[1:3] == (1, 1) for layer in picture.layer) else b"subsampled"
+
+
+def test_raw_tiles_lose_nothing(cohort, tmp_path):
+    run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "out", "--codec", "raw", "--workers", 1)
+    store = Store.open(tmp_path / "out" / "a.h5")
+    assert store.shape == (256, 256, 3)
+    base = halved(on_glass(2048, 2560, BOXES))
+    for i in range(len(store)):
+        x, y = int(store.column("x")[i]) // 2, int(store.column("y")[i]) // 2
+        assert np.array_equal(store.image(i), base[y : y + 256, x : x + 256])
+
+
+def test_workers_and_pieces_change_no_byte(cohort, tmp_path):
+    root, _ = cohort
+    run(root / "slides", tmp_path / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 2)
+    for path in (root / "out").glob("*.h5"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused_or_rebuilt(cohort, tmp_path):
+    root, _ = cohort
+    given = [root / "slides" / "p1", tmp_path / "out", "--workers", 1]
+    run(*given)
+    before = (tmp_path / "out" / "a.h5").stat().st_mtime_ns
+    run(*given)
+    assert (tmp_path / "out" / "a.h5").stat().st_mtime_ns == before
+    with pytest.raises(Exception, match=r"mpp was 0\.5 and is 1\.0.*--overwrite"):
+        run(*given, "--mpp", "1.0", code=2)
+    run(*given, "--mpp", "1.0", "--overwrite", "--min-tissue", "0.2")
+    assert set(Store.open(tmp_path / "out" / "a.h5").column("mpp")) == {1.0}
+    Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "a.png")
+    run(*given, "--mpp", "1.0", "--min-tissue", "0.2", "--masks", tmp_path)  # the mask belongs to the slide: that slide alone is redone
+    assert set(Store.open(tmp_path / "out" / "a.h5").column("tissue")) == {1.0}
+
+
+def test_foreign_stores_are_not_mixed_in(cohort, tmp_path):
+    (tmp_path / "b.h5").touch()
+    with pytest.raises(Exception, match="not of `encoders ingest wsi`"):
+        run(cohort[0] / "slides", tmp_path, code=2)
+
+
+def bad_slides(folder):
+    pyramid(folder / "good.tiff")
+    whole = (folder / "good.tiff").read_bytes()
+    (folder / "cut.tiff").write_bytes(whole[: len(whole) // 3])
+    (folder / "empty.svs").touch()
+    (folder / "text.ndpi").write_text("no slide")
+    (folder / "broken.dcm").write_bytes(whole[:5000])
+    Image.fromarray(tissue_like(300, 300)).save(folder / "plain.tif")
+    write_slide(folder / "tiny.tiff", [tissue_like(256, 256)])
+    write_slide(folder / "unsaid.tiff", [on_glass(2048, 2560, BOXES)], mpp=None)
+    pyramid(folder / "glass.tiff", boxes=[])
+    pyramid(folder / "coarse.tiff", mpp=2.0)
+    (folder / "notes.txt").write_text("x")
+
+
+def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
+    bad_slides(tmp_path / "in")
+    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)
+    assert "1 files skipped: .txt" in told
+    assert "6 tiles of 1 of 10 slides" in told
+    with (tmp_path / "out" / "slides.quarantine.csv").open() as file:
+        reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    expected = {
+        "broken.dcm": "cut off, or of a format", "coarse.tiff": r"4\.00 times too coarse", "cut.tiff": "cut off|damaged|cannot be opened",
+        "empty.svs": "empty", "glass.tiff": "no tile is left of 20: 20 little tissue", "plain.tif": "vips tiffsave",
+        "text.ndpi": "cut off, or of a format", "tiny.tiff": "smaller than one tile: 64 x 64 um", "unsaid.tiff": "--slide-mpp",
+    }  # fmt: skip
+    assert reasons.keys() == expected.keys()
+    assert [name for name, why in expected.items() if not re.search(why, reasons[name])] == []
+    assert [p.name for p in (tmp_path / "out").glob("*.h5")] == ["good.h5"]
+    html = (tmp_path / "out" / "overview.html").read_text()
+    assert all(name in html for name in expected)
+    rows = {row["slide"]: row for row in csv.DictReader((tmp_path / "out" / "slides.csv").read_text().splitlines())}
+    assert (rows["good"]["tiles"], rows["good"]["little tissue"], rows["good"]["trouble"]) == ("6", "14", "")
+    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)  # what failed is tried again, what succeeded is kept
+    assert "6 tiles of 1 of 10 slides" in told
+
+
+def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
+    """One JPEG tile of the file is overwritten: OpenSlide's handle is spoilt by it, and a new one goes on."""
+    path = tmp_path / "in" / "a.tiff"
+    base = on_glass(1024, 1024, [(0, 0, 1024, 1024)])
+    write_slide(path, [base, halved(halved(halved(halved(halved(base)))))], compression="zlib")
+    content = bytearray(path.read_bytes())
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]  # row 1, column 1 of 4 x 4
+    content[start + 10 : start + length] = bytes(length - 10)
+    path.write_bytes(content)
+    told = run(tmp_path / "in", tmp_path / "out", "--mpp", 0.25, "--workers", 1, code=1)
+    assert "damaged: 1 of its tiles cannot be read; the store holds the others" in " ".join(told.replace("│", " ").split())
+    store = Store.open(tmp_path / "out" / "a.h5")
+    assert len(store) == 15
+    assert (256, 256) not in set(zip(store.column("x"), store.column("y"), strict=True))
+    assert all(store.image(i).min() < 200 for i in range(15))
+
+
+KILLED = """
+import sys
+from encoders.cli import app
+app(["ingest", "wsi", sys.argv[1], sys.argv[2], "--mpp", "0.25", "--tile", "64", "--workers", sys.argv[3]])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
+    rng = random.Random(4)
+    pyramid(tmp_path / "in" / "a.tiff")
+    pyramid(tmp_path / "in" / "b.tiff", [(0, 0, 2048, 2048)], seed=3)
+    (tmp_path / "in" / "bad.svs").write_text("no slide")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
+
+    def command(out, workers):
+        return [sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / out), str(workers)]
+
+    begun = time.monotonic()
+    assert subprocess.run(command("whole", 1), env=environment, capture_output=True).returncode == 1
+    whole_s = time.monotonic() - begun
+    killed = 0
+    for number in range(10):
+        process = subprocess.Popen(command("out", 1 + number % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=whole_s * rng.uniform(0.3, 0.9))
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert killed >= 3
+    assert subprocess.run(command("out", 1), env=environment, capture_output=True).returncode == 1
+    names = sorted(p.name for p in (tmp_path / "whole").glob("*.h5"))
+    assert names == ["a.h5", "b.h5"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.h5")) == names
+    assert all((tmp_path / "out" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_maximum_tiles_are_drawn_by_the_seed(cohort, tmp_path):
+    source, keys = cohort[0] / "slides" / "p1", {}
+    for name, seed in (("x", 1), ("y", 1), ("z", 2)):
+        run(source, tmp_path / name, "--max-tiles", 3, "--seed", seed, "--workers", 1)
+        store = Store.open(tmp_path / name / "a.h5")
+        keys[name] = store.column("key").tolist()
+        assert store.attrs["slide"]["rejected"] == {"little tissue": 14, "not drawn": 3}
+    assert keys["x"] == keys["y"] != keys["z"]
+
+
+def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
+    box = [[0, 0], [1024, 0], [1024, 512], [0, 512], [0, 0]]
+    drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
+    (tmp_path / "regions").mkdir()
+    (tmp_path / "regions" / "a.geojson").write_text(json.dumps(drawn))
+    (tmp_path / "t.csv").write_text("file,patient_id,mpp,grade,site\na.tiff,K7,0.2500,high,north\nother.tiff,K8,,low,south\n")
+    given = ["--regions", tmp_path / "regions", "--labels", tmp_path / "t.csv", "--label-column", "grade", "--workers", 1]
+    run(cohort[0] / "slides" / "p1", tmp_path / "in", *given, "--include", "Tumor")
+    store = Store.open(tmp_path / "in" / "a.h5")
+    assert sorted(zip(store.column("x"), store.column("y"), strict=True)) == [(0, 0), (512, 0)]
+    assert store.attrs["slide"]["rejected"] == {"little tissue": 14, "outside the regions": 4}
+    assert set(store.column("mpp_source")) == {"given"}
+    assert set(store.column("patient")) == {"K7"}
+    assert set(store.column("site")) == {"north"}
+    assert store.classes("grade") == ["high"]
+    run(cohort[0] / "slides" / "p1", tmp_path / "ex", *given, "--exclude", "Tumor")
+    assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
+    told = run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--include", "Tumor", code=1)
+    assert "b.geojson" in told
+
+
+def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "<b>x.svs").write_text("no slide")
+    pyramid(tmp_path / "in" / "good.tiff", BOXES[:1])
+    run(tmp_path / "in", tmp_path / "out", "--dataset", "<i>set", "--workers", 1, code=1)
+    html = (tmp_path / "out" / "overview.html").read_text()
+    assert "<b>x" not in html
+    assert "<i>set" not in html
+    assert html.count("data:image/jpeg;base64,") == 1
+    assert str(tmp_path) not in html
+    assert page.__doc__
+
+
+def test_slides_are_found_once_and_named_apart(tmp_path):
+    for name in ("x/a.svs", "y/a.svs", "y/a.tif", "m/s.mrxs", "m/s/Data0000.dat", ".hidden/b.svs", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, others = slides(tmp_path)
+    assert list(found) == ["m__s", "x__a", "y__a.svs", "y__a.tif"]
+    assert others == {".txt": 1}
+
+
+def boom(job, tick):
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    tick(1)
+    return job * 10
+
+
+def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
+    answers = dict(each(boom, list(range(6)), 2, lambda n: None))
+    assert isinstance(answers.pop(3), Died)
+    assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}

@@ -1,0 +1,197 @@
+"""What is tissue, what is a good tile, and what hand-drawn regions change about it."""
+
+import json
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+
+from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.cut import Cut
+from encoders.ingest.wsi.mpp import Resolution
+from encoders.ingest.wsi.quality import QUALITY_MPP, Quality, quality, sharpness, small
+from encoders.ingest.wsi.regions import allowed, read_regions
+from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.slide import Slide, bounds
+from encoders.ingest.wsi.tissue import Overview, Share, otsu, overview, read_mask, saturation, tissue
+from tests.encoders.wsi_files import on_glass, tissue_like, write_slide
+
+
+def otsu_by_definition(values):
+    """As scikit-image's threshold_otsu: the bin after which the halves' weighted squared distance of means is largest."""
+    counts, centres = np.bincount(values.ravel(), minlength=256).astype(float), np.arange(256.0)
+    best, where = -1.0, 0
+    for t in range(255):
+        w0, w1 = counts[: t + 1].sum(), counts[t + 1 :].sum()
+        if w0 and w1:
+            m0, m1 = (counts[: t + 1] @ centres[: t + 1]) / w0, (counts[t + 1 :] @ centres[t + 1 :]) / w1
+            if w0 * w1 * (m0 - m1) ** 2 > best:
+                best, where = w0 * w1 * (m0 - m1) ** 2, t
+    return where
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_otsu_equals_its_definition(seed):
+    rng = np.random.default_rng(seed)
+    values = np.clip(np.concatenate([rng.normal(20, 8, 900), rng.normal(110 + 10 * seed, 30, 400)]), 0, 255).astype(np.uint8)
+    assert otsu(values) == otsu_by_definition(values)
+
+
+def test_saturation_is_that_of_hsv():
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    image[0, 0] = 0
+    want = np.asarray(Image.fromarray(image).convert("HSV"))[..., 1].astype(int)
+    assert np.abs(saturation(image).astype(int) - want).max() <= 1
+
+
+def view_of(image, mpp=8.0):
+    return Overview(image, (0, 0), (mpp / 0.25, mpp / 0.25), mpp)
+
+
+def test_tissue_is_found_specks_are_not_and_small_gaps_close():
+    image = np.full((120, 120, 3), 242, np.uint8)
+    image[20:80, 30:90] = (200, 120, 170)
+    image[50:54, 60:64] = 242  # a gap of 32 um
+    image[100:104, 100:104] = (200, 120, 170)  # a speck of 32 um
+    found = tissue(view_of(image))
+    assert found[20:80, 30:90].all()
+    assert found.sum() == 60 * 60
+    image[20:80, 30:90] = 242
+    assert not tissue(view_of(image)).any()
+
+
+def test_glass_alone_is_no_tissue_though_otsu_always_splits():
+    noise = np.random.default_rng(0).normal(242, 1.2, (100, 100, 3))
+    assert not tissue(view_of(np.clip(noise, 0, 255).astype(np.uint8))).any()
+
+
+def test_the_overview_is_the_mean_of_its_pixels_across_blocks(tmp_path):
+    base = tissue_like(1200, 2240)
+    slide = Slide(write_slide(tmp_path / "a.tiff", [base], mpp=1.0))
+    view = overview(slide, Resolution(1.0, 1.0, "given"), 8.0)
+    want = base.reshape(150, 8, 280, 8, 3).mean((1, 3))
+    assert view.image.shape == (150, 280, 3)
+    assert np.abs(view.image - want).max() <= 1
+    slide.close()
+
+
+def test_share_is_the_area_of_the_mask_in_a_rectangle():
+    mask = np.random.default_rng(0).random((30, 40)) < 0.4
+    fine = np.kron(mask, np.ones((32, 32)))  # the mask at L0
+    share = Share(mask, Overview(np.zeros((30, 40, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0))
+    x, y = np.array([0, 17, 333, 900]), np.array([0, 250, 77, 600])
+    want = [fine[b : b + 200, a : a + 300].mean() for a, b in zip(x, y, strict=True)]
+    assert share(x, y, (300.0, 200.0)) == pytest.approx(want, abs=1e-9)
+
+
+def test_a_mask_of_any_size_but_not_of_any_shape(tmp_path):
+    view = Overview(np.zeros((50, 100, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0)
+    Image.fromarray(np.repeat([[0, 255]], 20, 0).repeat(20, 1).astype(np.uint8)).save(tmp_path / "m.png")  # right half
+    mask = read_mask(tmp_path / "m.png", view, (3200, 1600))
+    assert not mask[:, :50].any()
+    assert mask[:, 50:].all()
+    with pytest.raises(Unreadable, match=r"is 3200 x 3200, its mask 40 x 20"):
+        read_mask(tmp_path / "m.png", view, (3200, 3200))
+
+
+def test_sharpness_equals_its_definition_and_falls_with_blur():
+    tile = Image.fromarray(tissue_like(256, 256))
+    little = np.asarray(small(tile, 0.5).convert("L")).astype(float)
+    laplacian = [
+        little[i - 1, j] + little[i + 1, j] + little[i, j - 1] + little[i, j + 1] - 4 * little[i, j]
+        for i in range(1, 63)
+        for j in range(1, 63)
+    ]
+    assert sharpness(np.asarray(small(tile, 0.5).convert("L"))) == pytest.approx(np.var(laplacian), rel=1e-4)
+    blurred = [quality(small(tile.filter(ImageFilter.GaussianBlur(r)), 0.5)).sharpness for r in (0, 2, 4, 8)]
+    assert all(a > 2 * b for a, b in pairwise(blurred))
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.5, 0.7, 1.0])
+def test_quality_is_measured_at_one_resolution_whatever_the_tiles_have(mpp):
+    width = round(256 * 0.25 / mpp)
+    tile = Image.fromarray(tissue_like(1024, 1024)).resize((4 * width, 4 * width), Image.Resampling.BOX)
+    assert small(tile, mpp).size == pytest.approx((128, 128), abs=1)  # 256 um
+    assert QUALITY_MPP == 2.0
+
+
+def test_each_fault_is_told_by_its_name():
+    limits = Settings()
+    faults = {(250, 249, 250): "white", (8, 8, 8): "black", (20, 80, 200): "pen", (30, 150, 60): "pen", (200, 120, 170): "blurred"}
+    assert {colour: quality(Image.new("RGB", (64, 64), colour)).fault(limits) for colour in faults} == faults
+    assert quality(small(Image.fromarray(tissue_like(256, 256)), 0.5)).fault(limits) == ""
+    assert Quality(99.0, 0, 0, 0).fault(limits) == "blurred"
+    assert Quality(99.0, 0, 0, 0).fault(Settings(min_sharpness=90)) == ""
+
+
+def feature(name, rings, kind="Polygon"):
+    properties = {"objectType": "annotation"} | ({"classification": {"name": name, "color": [1, 2, 3]}} if name else {})
+    return {"type": "Feature", "geometry": {"type": kind, "coordinates": rings}, "properties": properties}
+
+
+def square(x, y, side):
+    return [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+
+
+def test_regions_as_qupath_writes_them_with_holes_parts_and_classes(tmp_path):
+    hole = feature("Tumor", [square(320, 320, 1600), square(960, 960, 320)])
+    parts = feature("Artefact", [[square(320, 320, 160)], [square(1600, 1600, 320)]], "MultiPolygon")
+    point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}
+    view = Overview(np.zeros((80, 80, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0)
+    for content in ({"type": "FeatureCollection", "features": [hole, parts, point]}, [hole, parts, point]):
+        path = tmp_path / "r.geojson"
+        path.write_text(json.dumps(content))
+        regions = read_regions(path)
+        assert [r.name for r in regions] == ["Tumor", "Artefact"]
+        tumour = allowed(regions, ["Tumor"], [], view)
+        assert tumour.sum() == pytest.approx(50 * 50 - 10 * 10, rel=0.05)
+        assert not tumour[35, 35]
+        assert not allowed(regions, [], ["Artefact"], view)[11, 11]
+        assert allowed(regions, [], ["Artefact"], view)[25, 25]
+        assert not allowed(regions, ["Stroma"], [], view).any()
+        assert allowed(regions, [], ["Tumor", "Artefact"], view)[75, 75]  # nothing to include was drawn: the rest stays in
+    path.write_text("{]")
+    with pytest.raises(Unreadable, match="not GeoJSON"):
+        read_regions(path)
+
+
+def test_what_is_transparent_gets_the_background_of_the_slide(tmp_path):
+    base = np.concatenate([tissue_like(512, 512), np.full((512, 512, 1), 255, np.uint8)], axis=2)
+    base[:, 256:, 3] = 0
+    base[:, 256:, :3] = 0  # what a scanner leaves empty is black below
+    slide = Slide(write_slide(tmp_path / "a.tiff", [base]))
+    image = np.asarray(slide.read(0, 0, 0, 512, 512))
+    outside = np.asarray(slide.read(480, 480, 0, 64, 64))
+    assert np.array_equal(image[:, :256], base[:, :256, :3])
+    assert (image[:, 256:] == 255).all()
+    assert (outside[40:, 40:] == 255).all()
+    slide.background = "#f0e8f4"
+    assert (np.asarray(slide.read(5000, 5000, 0, 8, 8)) == (0xF0, 0xE8, 0xF4)).all()
+    slide.close()
+
+
+def test_a_level_that_is_not_there_is_no_white_tile(tmp_path):
+    slide = Slide(write_slide(tmp_path / "a.tiff", [tissue_like(512, 512)]))
+    with pytest.raises(ValueError, match="level 7 of 1"):
+        slide.read(0, 0, 7, 8, 8)
+    slide.close()
+
+
+def test_bounds_limit_the_grid_and_are_the_origin_of_overview():
+    said = {"openslide.bounds-x": "1000", "openslide.bounds-y": "300", "openslide.bounds-width": "5000", "openslide.bounds-height": "700"}
+    assert bounds(said, (9000, 900)) == (1000, 300, 5000, 600)
+    assert bounds({}, (9000, 900)) == (0, 0, 9000, 900)
+    cut = Cut.make((1.0,), Resolution(0.5, 0.5, "given"), 0.5, (256, 256))
+    assert cut.positions(1000, 600, 0, 0) == [1000, 1256]
+
+
+def test_tissue_of_a_slide_lies_where_it_was_put(tmp_path):
+    boxes = [(512, 256, 1024, 1024), (256, 2048, 768, 1280)]
+    slide = Slide(write_slide(tmp_path / "a.tiff", [on_glass(2048, 4096, boxes)], mpp=1.0))
+    found = tissue(overview(slide, Resolution(1.0, 1.0, "given"), 8.0))
+    want = np.zeros((256, 512), bool)
+    for top, left, h, w in boxes:
+        want[top // 8 : (top + h) // 8, left // 8 : (left + w) // 8] = True
+    assert (found & want).sum() / (found | want).sum() > 0.97
+    slide.close()

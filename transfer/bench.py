@@ -86,7 +86,9 @@ def protocols(names: Sequence[str], seed: int, overrides: Sequence[str] = ()) ->
     for name in dict.fromkeys(names):
         mine = [o.partition(".")[2] for o in overrides if o.partition(".")[0] == name]
         cfg = settings(PROTOCOLS[name].Config, None, mine)
-        chosen[name] = PROTOCOLS[name], cfg.model_copy(update={"seed": seed}) if "seed" in type(cfg).model_fields else cfg
+        cfg = cfg.model_copy(update={"seed": seed}) if "seed" in type(cfg).model_fields else cfg
+        module = getattr(PROTOCOLS[name], "module", None)  # a protocol whose presets are carried out by different modules
+        chosen[name] = module(cfg) if module else PROTOCOLS[name], cfg
     return chosen
 
 

@@ -351,3 +351,28 @@ def test_a_record_made_before_a_leak_was_known_gets_its_stamp_without_another_lo
     assert "late" in after.meta.leakage[0]
     assert record.read(record.path_of(after.identity)).meta.leakage == after.meta.leakage
     assert len(firewall.lines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind", "classes"),
+    [
+        (["rare"], "binary", ["rare"]),
+        (["part"], "multiclass", ["a", "b", "c"]),
+        (["sick", "rare"], "multilabel", ["sick", "rare"]),
+    ],
+)
+def test_unknown_labels_go_through_every_protocol_and_are_scored_nowhere(tmp_path, labels, kind, classes):
+    draw = np.random.default_rng(4)
+    part = np.where(draw.random(80) < 0.25, "", np.array(["a", "b", "c"])[np.repeat(np.arange(40), 2) % 3])
+    add(toys.store(tmp_path / "toy.h5", patients=40, part=part), labels=labels, kind=kind, classes=classes)
+    quick = ["linear.steps=3", "fewshot.episodes=20", "fewshot.shots=[1,2]"]
+    quick += ["finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8"]
+    outcome = run(protocols=["knn", "linear", "fewshot", "finetune"], overrides=quick)
+    assert [r.meta.error for r in outcome.records] == [None] * 4
+    for section in table.sections(outcome.records, resamples=10):
+        y, s, _ = section.rows[0].records[0].part("test")
+        known = np.isfinite(y)
+        assert known.all() == (kind != "multilabel")
+        assert known.any(axis=1).all()
+        areas = [roc_auc_score(y[known[:, c], c], s[known[:, c], c]) for c in range(y.shape[1])]
+        assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)

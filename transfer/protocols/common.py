@@ -57,6 +57,10 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.index)
 
+    def at(self, rows: Array) -> "ImageSet":
+        """The given rows, by index or mask."""
+        return replace(self, index=self.index[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows])
+
 
 class Fitted(Protocol):
     """What `fit` returns: everything is chosen, nothing has seen the test split.

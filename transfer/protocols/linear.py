@@ -6,7 +6,9 @@ Train rows give mean and standard deviation; C is chosen on validation rows. The
 Shapes: N rows, M rows to score, D width, C labels.
 """
 
+import sys
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from encoders.runtime.config import Config as Base
-from transfer.protocols import presets
+from transfer.protocols import presets, probe
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 from transfer.protocols.logistic import Model, probabilities, solve
 
@@ -25,10 +27,12 @@ NEEDS = "pooled"
 class Config(Base):
     """Which probe, and for the logistic one the grid of C and how exactly it is solved."""
 
-    preset: Literal["logistic", "dinov2_log", "thunder", "eva", "uni"] = Field(
-        "logistic", description="ours, or a probe as others publish it (presets.py), which takes nothing else from here"
+    preset: Literal["logistic", "dinov2_log", "thunder", "eva", "uni", "mae", "dinov2"] = Field(
+        "logistic", description="ours, or a probe as others publish it (presets.py; mae and dinov2, which augment images: probe.py)"
     )
-    seed: int = Field(0, description="of the order and the start of `thunder` and `eva`; the others draw nothing")
+    seed: int = Field(0, description="of order, start and augmentation of `thunder`, `eva`, `mae` and `dinov2`; the others draw nothing")
+    batch: int | None = Field(None, ge=2, description="mae, dinov2: images a step; null: 16384 and 1024, at most the train part")
+    length: int | None = Field(None, ge=1, description="mae: epochs; dinov2: steps; null: 90 and 12500")
 
     low: float = Field(-6.0, description="log10 of the smallest C (inverse strength of the L2 penalty)")
     high: float = Field(5.0, description="log10 of the largest C")
@@ -60,8 +64,15 @@ class Fitted:
         return probabilities(self.model.logits(x)[0], self.kind)
 
 
+def module(cfg: Config) -> ModuleType:
+    """What carries a preset out: this module on cached features, `probe` on images."""
+    return probe if cfg.preset in probe.PUBLISHED else sys.modules[__name__]
+
+
 def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted | presets.Fitted:
     """Solves the whole grid on `train` and chooses C on `val`; the smallest C among equals. Other presets choose in their own way."""
+    if cfg.preset in probe.PUBLISHED:
+        raise ValueError(f"linear.preset={cfg.preset} wants images: `module(cfg)` is what carries it out")
     if cfg.preset == "dinov2_log":
         cfg = Config(standardise=False, refit=True)
     elif cfg.preset != "logistic":

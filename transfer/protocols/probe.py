@@ -1,0 +1,216 @@
+"""The linear presets `mae` and `dinov2`: a frozen network, and heads trained on augmented images, as published (`heads.py`).
+
+Both augment: a random crop of 8 to 100 % of the area, bicubic, and a left-right flip in half of the cases; so they read images, not cached
+features, and cost a forward pass for every image of every step. As published a step holds 16,384 (mae, 90 epochs) or 1,024 images (dinov2,
+12,500 steps); a train part with fewer images makes a step of all of them, and the rates follow by their rule. `linear.batch` and
+`linear.length` set others, which is another hash.
+
+Departures: MAE's number is that of its best epoch on the test set; here the epoch is chosen on validation rows, as DINOv2's head is (top-1,
+or macro AUROC for a multi-label task). MAE's BatchNorm sees a GPU's share of the batch, here the whole. A binary task has two classes.
+
+Shapes: B images of a step, N train rows, M rows to score, D width, C labels or classes, K outputs.
+"""
+
+import copy
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from encoders import backbone
+from encoders.augment.config import Augment
+from encoders.batches import Batches
+from encoders.preprocess import prepare
+from encoders.runtime.errors import InputError
+from transfer.metrics import accuracy
+from transfer.protocols.blocks import last_blocks
+from transfer.protocols.common import Array, ImageSet, Select, best, known_rows, select
+from transfer.protocols.heads import RATES, DinoV2, Mae
+from transfer.protocols.logistic import probabilities
+from transfer.protocols.presets import columns
+
+if TYPE_CHECKING:
+    from encoders.encoder import Encoder
+    from transfer.protocols.linear import Config
+
+VERSION = 1
+NEEDS = "images"
+PUBLISHED = {"mae": (16_384, 90), "dinov2": (1024, 12_500)}  # images a step; epochs of mae, steps of dinov2
+WARMUP = 10 / 90  # of mae's epochs
+AT_ONCE = 128  # images in a forward pass
+VIEW = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
+Inputs = Mapping[str, Tensor]
+
+
+@dataclass
+class Fitted:
+    """The network and its chosen head."""
+
+    encoder: "Encoder"
+    of: Callable[[Any, Tensor], Inputs]
+    head: Callable[[Inputs], Tensor]
+    kind: str
+    selection: dict[str, Any]
+
+    def scores(self, images: ImageSet) -> NDArray[np.float64]:
+        """Probabilities (M, C) on images as the card prepares them."""
+        return told(self.head(plain(self.encoder, images, self.of)), self.kind)
+
+
+def fit(
+    cfg: "Config", encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = select, log: Callable[..., None] | None = None
+) -> Fitted:
+    """Trains the heads of `cfg.preset` and chooses epoch or head on `val`. Raises InputError for fewer than two labeled train images."""
+    rows = np.flatnonzero(known_rows(train.y, train.kind))
+    if len(rows) < 2:
+        raise InputError(f"linear.preset={cfg.preset} needs labeled train images, the split has {len(rows)}; check the task's label column")
+    held_out = val.at(np.flatnonzero(known_rows(val.y, val.kind)))
+    batch, micro = sizes(min(cfg.batch or PUBLISHED[cfg.preset][0], len(rows)))
+    length = cfg.length or PUBLISHED[cfg.preset][1]
+    y = torch.from_numpy(outputs(train.y[rows], train.kind)).to(encoder.device)
+    of = pooled if cfg.preset == "mae" else deep
+    checked = plain(encoder, held_out, of)
+    widths = {name: x.shape[1] for name, x in checked.items()}
+    place = np.zeros(len(train.store), dtype=np.int64)
+    place[train.index[rows]] = np.arange(len(rows))
+    with (
+        torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []),
+        Batches(
+            train.store,
+            [VIEW],
+            encoder.card.preprocess,
+            seed=cfg.seed,
+            batch=batch,
+            accumulate=batch // micro,
+            index=train.index[rows],
+            device=encoder.device,
+        ) as batches,
+    ):
+        torch.manual_seed(cfg.seed)
+        stream = seen(encoder, batches, y, torch.from_numpy(place).to(encoder.device), of)
+        run = mae if cfg.preset == "mae" else dinov2
+        head, selection = run(stream, checked, held_out, widths, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
+    return Fitted(encoder, of, head, train.kind, selection | {"batch": batch, "length": length})
+
+
+def sizes(wanted: int) -> tuple[int, int]:
+    """The images of a step and of a forward pass: at most AT_ONCE, and an equal share of the step, which may lose a few for it."""
+    turns = -(-wanted // AT_ONCE)
+    return wanted // turns * turns, wanted // turns
+
+
+def seen(
+    encoder: "Encoder", batches: Batches, y: Tensor, place: Tensor, of: Callable[[Any, Tensor], Inputs]
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """Features and targets of step after step, each of freshly augmented images. y: (N, K).  place: row of the store -> row of y."""
+    step = 0
+    while True:
+        parts, at = [], []
+        for micro in batches.of(step):
+            parts.append(frozen(encoder, micro.views[0], of))
+            at.append(place[micro.index])
+        yield {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, y[torch.cat(at)]
+        step += 1
+
+
+def mae(
+    stream: Iterator[tuple[Inputs, Tensor]],
+    checked: Inputs,
+    val: ImageSet,
+    widths: Mapping[str, int],
+    k: int,
+    batch: int,
+    epochs: int,
+    an_epoch: int,
+    select: Select,
+    log: Any,
+) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+    """MAE's head at its best epoch."""
+    (name,) = widths
+    exclusive = val.kind != "multilabel"
+    with checked[name].device:
+        head = Mae(widths[name], k, exclusive, batch, epochs * an_epoch, round(WARMUP * epochs * an_epoch))
+    table: list[dict[str, Any]] = []
+    kept, top = copy.deepcopy(head), -np.inf
+    for epoch in range(1, epochs + 1):
+        loss = [head.step(x[name], y) for x, y in (next(stream) for _ in range(an_epoch))][-1]
+        score = float(select(val.y, told(head.logits(checked[name]), val.kind)))
+        table.append({"epoch": epoch, "score": score, "loss": loss})
+        if log:
+            log(epoch, loss=loss, val=score)
+        if score > top:
+            kept, top = copy.deepcopy(head), score
+    chosen = best(table)
+    return lambda x: kept.logits(x[name]), {"epoch": chosen["epoch"], "score": chosen["score"], "table": table}
+
+
+def dinov2(
+    stream: Iterator[tuple[Inputs, Tensor]],
+    checked: Inputs,
+    val: ImageSet,
+    widths: Mapping[str, int],
+    k: int,
+    batch: int,
+    steps: int,
+    an_epoch: int,
+    select: Select,
+    log: Any,
+) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+    """The best of DINOv2's heads."""
+    with next(iter(checked.values())).device:
+        heads = DinoV2(widths, k, val.kind != "multilabel", batch, steps)
+    for step in range(steps):
+        loss = heads.step(*next(stream))
+        if log and step % an_epoch == 0:
+            log(step, loss=loss)
+    table: list[dict[str, Any]] = []
+    for name, logits in heads.logits(checked).items():
+        for h, rate in enumerate(RATES):
+            p = told(logits[:, h], val.kind)
+            score = float(select(val.y, p)) if val.kind == "multilabel" else float(accuracy(val.y, p, val.kind).mean())
+            table.append({"input": name, "lr": rate, "score": score})
+    chosen = best(table)
+    won, h = str(chosen["input"]), RATES.index(chosen["lr"])
+    return lambda x: heads.logits({won: x[won]})[won][:, h], {**chosen, "table": table}
+
+
+def outputs(y: Array, kind: str) -> NDArray[np.float32]:
+    """(N, K) targets of the heads: a binary label as two classes."""
+    return np.concatenate([1 - y, y], axis=1).astype(np.float32) if kind == "binary" else np.asarray(y, dtype=np.float32)
+
+
+def told(logits: Tensor, kind: str) -> NDArray[np.float64]:
+    """(M, C) probabilities from logits (M, K)."""
+    z = logits.double().cpu().numpy()
+    return probabilities(z, kind) if kind == "multilabel" else columns(z, kind)
+
+
+def pooled(model: Any, x: Tensor) -> Inputs:
+    """The network's own pooled features (MAE: the class token, where the network has one and pools by it)."""
+    return {"pooled": backbone.pooled(model, x)}
+
+
+def deep(model: Any, x: Tensor) -> Inputs:
+    """What DINOv2's heads look at."""
+    return last_blocks(model, x).inputs()
+
+
+def frozen(encoder: "Encoder", x: Tensor, of: Callable[[Any, Tensor], Inputs]) -> Inputs:
+    """The inputs of the heads, with the network in evaluation mode and no gradient."""
+    with torch.no_grad():
+        encoder.model.eval()
+        return {name: value.float() for name, value in of(encoder.model, x).items()}
+
+
+def plain(encoder: "Encoder", images: ImageSet, of: Callable[[Any, Tensor], Inputs]) -> dict[str, Tensor]:
+    """The inputs of the heads on images as the card prepares them, (M, D) each."""
+    parts = []
+    for start in range(0, len(images), AT_ONCE):
+        pixels = images.store.unit_images(images.index[start : start + AT_ONCE])
+        x = prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+        parts.append(frozen(encoder, x, of))
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

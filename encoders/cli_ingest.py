@@ -34,7 +34,8 @@ black, palettes and CMYK become RGB, EXIF orientation is applied. Empty cells, n
 A tree of folders needs no CSV: --pattern says what a path means, here class folders, and a folder for each patient.
 
 \b
-    encoders ingest folder tiles/ tiles.h5 --modality histology --pattern '(?P<label>[^/]+)/[^/]+$'
+    encoders ingest folder tiles/ tiles.h5 --modality histology --codec jpeg --mpp 0.5 --pattern '(?P<label>[^/]+)/[^/]+$'
+    encoders ingest folder tiles/ tiles.h5 --modality histology --pattern '(?P<patient>[^/]+)/(?P<slide>[^/_]+)_(?P<x>[0-9]+)_(?P<y>[0-9]+)'
     encoders ingest folder cxr/ cxr.h5 --labels train.csv --pattern '(?P<patient>patient[0-9]+)/(?P<study>study[0-9]+)/'{END}"""
 
 PHANTOM = f"""Made-up images with patients and labels become the store OUT: for trying things out, and for tests. They are not patients.
@@ -56,7 +57,11 @@ def folder(
     ] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of other facts (sex, age, view, site); may be repeated")] = None,
     pattern: Annotated[
-        str | None, typer.Option(help="regular expression over a file's path; its groups patient, slide, study, split, label are columns")
+        str | None,
+        typer.Option(help="regular expression over a file's path; its groups patient, slide, study, split, label, x, y are columns"),
+    ] = None,
+    mpp: Annotated[
+        float | None, typer.Option(min=0.01, max=50, help="micrometres a pixel of the files; what is stored after resizing is recorded")
     ] = None,
     only: Annotated[list[str] | None, typer.Option(help="column=value: only rows for which it holds; may be repeated")] = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: as the files are, all of one size")] = 256,
@@ -96,6 +101,7 @@ def folder(
         dataset=dataset,
         codec=codec,
         pattern=pattern,
+        mpp=mpp,
     )
     carry_out(source, out, workers, overwrite, source.notes)
 

@@ -6,6 +6,7 @@ Shapes: H, W, C of one image.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,10 @@ class FolderSource:
         dataset: str | None = None,
         codec: str = "raw",
         pattern: str | None = None,
+        mpp: float | None = None,
     ):
         """columns: part (file, patient, split, study, slide) to column name.  pattern: what the path of a file says (`pattern.py`).
+        mpp: um a pixel of the files.
 
         Raises InputError for what the user got wrong."""
         self.folder = Path(folder)
@@ -64,7 +67,7 @@ class FolderSource:
         self.size, self.resize, self.channels, self.bits, self.codec = size, resize, channels, bits, codec
         self.modality, self.dataset = modality, dataset or self.folder.resolve().name
         self.unit = full_range(np.uint16, bits) if bits else None
-        self.geometry = geometry(size, resize)
+        self.mpp = mpp
         self.filters = list(only)
         self.notes: list[str] = []
         self.roles: Roles | None = None
@@ -72,6 +75,25 @@ class FolderSource:
         self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()
         if self.pattern is not None:
             self._items = self._matching(self.pattern)
+        self.geometry = geometry(size, resize) | ({"mpp": self._stored_mpp()} if mpp else {})
+
+    def _stored_mpp(self) -> float:
+        """um a pixel of the first image as it is stored; every image has its own in the index."""
+        for item in self._items:
+            with suppress(Unreadable):
+                return self.mpp_of(read_image(self.folder / item.name).shape)
+        raise InputError(f"none of the {len(self._items)} images in {self.folder} can be read")
+
+    def mpp_of(self, shape: tuple[int, ...]) -> float:
+        """um a pixel of an image (H, W, C) once it has its stored size. Raises InputError when squashing makes it two numbers."""
+        assert self.mpp
+        if not self.size:
+            return self.mpp
+        if self.resize == "squash" and shape[0] != shape[1]:
+            raise InputError(
+                f"--mpp with --resize squash: an image of {shape[1]} x {shape[0]} gets pixels that are not square; use pad or crop"
+            )
+        return self.mpp * (min if self.resize == "crop" else max)(shape[:2]) / self.size
 
     def _matching(self, pattern: re.Pattern[str]) -> list[Item]:
         """The items whose path the pattern is found in; what the path and the CSV both say is refused."""
@@ -152,7 +174,7 @@ class FolderSource:
         cells, roles = item.row, self.roles
         said = parts(self.pattern, item.name) if self.pattern else {}
         label = {"label": said.pop("label")} if "label" in said else {}
-        index: dict[str, Any] = {"key": item.name, **said}
+        index: dict[str, Any] = {"key": item.name, **said} | ({"mpp": self.mpp_of(image.shape)} if self.mpp else {})
         if roles is None:
             return Row(self.fitted(image), index, {}, label)
         index |= {part: cells[name] for part in ("patient", "split", "study", "slide") if (name := getattr(roles, part))}
@@ -180,6 +202,7 @@ class FolderSource:
             }
             | ({"only": self.filters} if self.filters else {})
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
+            | ({"mpp": self.mpp} if self.mpp else {})
         )
 
     def attributes(self) -> dict[str, Any]:

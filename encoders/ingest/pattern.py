@@ -1,11 +1,11 @@
-"""What a file's path says: patient, slide, study, split and label by the named groups of one regular expression."""
+"""What a file's path says: patient, slide, study, split, label and a tile's place by the named groups of one regular expression."""
 
 import re
 from collections.abc import Sequence
 
 from encoders.runtime.errors import InputError, unknown
 
-PARTS = ("patient", "split", "study", "slide", "label")
+PARTS = ("patient", "split", "study", "slide", "label", "x", "y")  # x, y: pixels of the slide, numbers
 
 
 def compiled(text: str) -> re.Pattern[str]:

@@ -543,3 +543,21 @@ def test_patients_from_the_path_go_with_labels_from_a_table(folder, tmp_path):
 def test_a_wrong_pattern_is_refused(folder, pattern, message):
     with pytest.raises(InputError, match=message):
         source(folder, pattern=pattern)
+
+
+def test_a_tree_of_tiles_says_patient_slide_and_place_and_mpp_is_that_of_what_is_stored(tmp_path):
+    for patient, slide, x, y in (("p1", "s1", 0, 512), ("p1", "s2", 512, 0), ("p2", "s3", 1024, 1536)):
+        png(tmp_path / "in" / patient / f"{slide}_{x}_{y}.png", noise(64, 64, 3, seed=x))
+    pattern = "(?P<patient>[^/]+)/(?P<slide>[^/_]+)_(?P<x>[0-9]+)_(?P<y>[0-9]+)[.]png$"
+    source = FolderSource(tmp_path / "in", pattern=pattern, modality="histology", codec="jpeg", mpp=0.25, size=32)
+    ingest(source, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("slide").tolist() == ["s1", "s2", "s3"]
+    assert store.column("patient").tolist() == ["p1", "p1", "p2"]
+    assert (store.column("x").tolist(), store.column("y").tolist()) == ([0, 512, 1024], [512, 0, 1536])
+    assert store.column("mpp").tolist() == [0.5] * 3  # 64 pixels of 0.25 um became 32
+    assert store.attrs["geometry"]["mpp"] == 0.5
+    assert store.attrs["recipe"]["mpp"] == 0.25
+    png(tmp_path / "in" / "p3" / "s4_0_0.png", noise(40, 64, 3))
+    with pytest.raises(InputError, match="not square"):
+        FolderSource(tmp_path / "in", resize="squash", mpp=0.25, size=32).mpp_of((40, 64, 3))

@@ -1,7 +1,10 @@
 """Made-up slides: tiled TIFF pyramids that OpenSlide reads, with levels of any size."""
 
+import io
+
 import numpy as np
 import tifffile
+from PIL import Image
 
 
 def write_slide(path, levels, mpp=0.25, **options):
@@ -39,3 +42,32 @@ def on_glass(height, width, boxes, seed=0):
     for k, (top, left, h, w) in enumerate(boxes):
         image[top : top + h, left : left + w] = tissue_like(h, w, seed + k)
     return image
+
+
+def write_jpeg_slide(path, sizes, tile_at, mpp=0.25, side=256):
+    """A pyramid of JPEG tiles that are made one at a time, however large it is.
+
+    sizes: (W, H) of the levels, the largest first.  tile_at(level, row, column): the bytes of a JPEG of `side` pixels."""
+    with tifffile.TiffWriter(path, bigtiff=True) as file:
+        for level, (width, height) in enumerate(sizes):
+            grid = np.ndindex(-(-height // side), -(-width // side))
+            file.write(
+                (tile_at(level, row, column) for row, column in grid),
+                shape=(height, width, 3),
+                dtype=np.uint8,
+                tile=(side, side),
+                photometric="ycbcr",
+                compression="jpeg",
+                subsampling=(2, 2),
+                subfiletype=int(level > 0),
+                metadata=None,
+                **({"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3} if level == 0 else {}),
+            )
+    return path
+
+
+def jpeg_tile(pixels, quality=80):
+    """A JPEG, 4:2:0, of (side, side, 3)."""
+    blob = io.BytesIO()
+    Image.fromarray(pixels).save(blob, "JPEG", quality=quality, subsampling=2)
+    return blob.getvalue()

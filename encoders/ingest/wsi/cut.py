@@ -6,6 +6,7 @@ Shapes: W, H of the result; L0 means pixels of the largest level.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from encoders.ingest.source import Unreadable
@@ -43,7 +44,7 @@ class Cut:
         shrink = [max(1, math.floor(span / side * (1 + EXACT))) for span, side in zip(each, size, strict=True)]
         return cls(level, downsamples[level], size, (each[0], each[1]), (shrink[0], shrink[1]))
 
-    @property
+    @cached_property
     def exact(self) -> bool:
         """Whether averaging alone gives the size, to within EXACT."""
         return all(abs(s / (k * n) - 1) <= EXACT for s, k, n in zip(self.span, self.shrink, self.size, strict=True))

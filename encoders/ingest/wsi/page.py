@@ -22,8 +22,9 @@ p { margin: 4px 0 10px; max-width: 80em }
 table { border-collapse: collapse; font-size: 14px }
 td, th { padding: 4px 12px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6e6ec; overflow-wrap: anywhere }
 th { white-space: nowrap }
+td:first-child { min-width: 13em }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
-.grid { display: grid; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 26px }
+.grid { display: grid; align-items: start; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 26px }
 .slide { border: 1px solid #e2e2ea; border-radius: 8px; padding: 12px 14px }
 .slide img { width: 100%; height: auto; background: #fafafc }
 .slide h3 { font-size: 15px; margin: 0; overflow-wrap: anywhere }

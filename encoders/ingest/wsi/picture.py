@@ -17,6 +17,7 @@ from encoders.runtime.files import atomic
 
 SIDE = 560  # pixels of the longer side of each half
 KEPT = "kept"
+FILL = {KEPT: 40, LITTLE: 50}  # of 255: thin where most tiles are, so that the slide stays visible
 COLOURS = {  # of Paul Tol's bright and muted schemes: told apart by colour-blind eyes too
     KEPT: (0, 150, 90),
     LITTLE: (170, 170, 170),
@@ -72,6 +73,6 @@ def tiled(view: Any, plan: Plan, folder: Path) -> Any:
         colour = COLOURS[reason]
         for x, y in corners:
             left, top = (x - ox) * sx, (y - oy) * sy
-            frame = (*colour, 190) if min(side) > 6 else None
-            draw.rectangle((left, top, left + side[0] - 1, top + side[1] - 1), fill=(*colour, 70), outline=frame)
+            frame = (*colour, 230) if min(side) > 6 else None
+            draw.rectangle((left, top, left + side[0] - 1, top + side[1] - 1), fill=(*colour, FILL.get(reason, 110)), outline=frame)
     return Image.alpha_composite(view.convert("RGBA"), layer).convert("RGB")

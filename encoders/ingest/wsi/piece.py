@@ -50,7 +50,7 @@ def write_piece(slide: Slide, plan: Plan, number: int, settings: Settings, folde
     found: list[Quality] = []
     faults: dict[str, list[list[int]]] = {}
     begun = time.monotonic()
-    with atomic(pixels_path(folder, number)) as part, part.open("wb") as file:
+    with atomic(pixels_path(folder, number)) as part, part.open("wb", buffering=1 << 20) as file:
         for i in rows(len(plan.x), number):
             x, y = int(plan.x[i]), int(plan.y[i])
             done(1)
@@ -60,7 +60,8 @@ def write_piece(slide: Slide, plan: Plan, number: int, settings: Settings, folde
                 faults.setdefault(DAMAGED, []).append([x, y])
                 continue
             little = small(tile, settings.mpp)
-            judged = quality(little)
+            gray = np.asarray(little.convert("L"))  # (h, w)
+            judged = quality(little, gray)
             if fault := judged.fault(settings):
                 faults.setdefault(fault, []).append([x, y])
                 continue
@@ -70,7 +71,7 @@ def write_piece(slide: Slide, plan: Plan, number: int, settings: Settings, folde
             kept.append(i)
             sizes.append(len(blob))
             hashes.append(pixel_sha256(pixels))
-            near.append(phash256(np.asarray(little)))  # of the small copy: the hash stands resizing, and this is cheaper
+            near.append(phash256(gray[..., None]))  # of the small copy: the hash stands resizing, and this is cheaper
             found.append(judged)
     table: dict[str, Any] = {
         "kept": np.array(kept, np.int64),

@@ -48,13 +48,13 @@ def small(image: Any, mpp: float) -> Any:
     return image.resize(size, Image.Resampling.BOX)
 
 
-def quality(image: Any) -> Quality:
-    """Of the small copy of a tile, a Pillow RGB image (h, w)."""
+def quality(image: Any, gray: NDArray[np.uint8]) -> Quality:
+    """Of the small copy of a tile, a Pillow RGB image, and its gray values (h, w)."""
     hue, colour, value = np.moveaxis(np.asarray(image.convert("HSV")), -1, 0)  # (h, w) each, 0-255
     dark = value < DARK
     ink = (colour > INK) & ~dark & (within(hue, GREEN) | within(hue, BLUE))
     white = (value > BRIGHT) & (colour < PALE)
-    return Quality(sharpness(np.asarray(image.convert("L"))), share(ink), share(white), share(dark))
+    return Quality(sharpness(gray), share(ink), share(white), share(dark))
 
 
 def share(where: NDArray[np.bool_]) -> float:

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from encoders.ingest.source import Unreadable
 
 CACHE = 16 << 20  # bytes of decoded tiles a process keeps; row by row, more gains nothing
@@ -73,12 +71,12 @@ class Slide:
         if not 0 <= level < len(self.downsamples):
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would answer with a transparent region
         region = self._region(x, y, level, width, height)
-        # As one 32-bit number a pixel, alpha is the highest byte: all opaque if the least of them is.
-        if np.asarray(region).view("<u4").min() >= 0xFF000000:
+        alpha = region.getchannel("A")
+        if alpha.getextrema()[0] == 255:  # all of it was scanned, as nearly always
             image = region.convert("RGB")
         else:
             image = Image.new("RGB", region.size, self.background)
-            image.paste(region, mask=region.getchannel("A"))
+            image.paste(region, mask=alpha)
         image.info.pop("icc_profile", None)  # kilobytes that would go into every JPEG
         if self._transform:
             from PIL import ImageCms

@@ -1,0 +1,109 @@
+"""Tiling a slide against a bare loop that reads the same tiles: read_region, RGB, NumPy, nothing else.
+
+    python tests/perf/tiling.py [--data ../shared/data] [--rounds 7] [--tiles 600]
+
+Tiling is: read, composite, judge, JPEG, hash, write. Seconds of CPU, alternating, the median of the rounds: other work on the machine
+counts less. The promise is a ratio of at least 0.7 on one core; with --cores, that two processes do 1.8 times the tiles of one (wall
+time: the machine must be idle for that).
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import openslide
+
+from encoders.ingest.wsi.cohort import Cohort
+from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.piece import PIECE, write_piece
+from encoders.ingest.wsi.plan import Plan, planned
+from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.slide import Slide
+from encoders.ingest.wsi.work import ingest_slides
+from encoders.runtime.cli import ticker
+
+
+def bare(path: Path, plan: Plan) -> float:
+    """CPU seconds of reading the tiles of a plan and nothing else."""
+    slide = openslide.OpenSlide(path)
+    size = [round(span) for span in plan.cut.span]
+    begun = time.process_time()
+    for x, y in zip(plan.x.tolist(), plan.y.tolist(), strict=True):
+        np.asarray(slide.read_region((x, y), plan.cut.level, size).convert("RGB"))
+    seconds = time.process_time() - begun
+    slide.close()
+    return seconds
+
+
+def tiling(path: Path, plan: Plan, settings: Settings) -> float:
+    """CPU seconds of tiling them."""
+    slide = Slide(path)
+    with tempfile.TemporaryDirectory() as folder:
+        begun = time.process_time()
+        for number in range(-(-len(plan.x) // PIECE)):
+            write_piece(slide, plan, number, settings, Path(folder), lambda n: None)
+        seconds = time.process_time() - begun
+    slide.close()
+    return seconds
+
+
+def repeated(plan: Plan, tiles: int) -> Plan:
+    """The tiles of a small slide, several times over."""
+    times = -(-tiles // len(plan.x))
+    return replace(plan, x=np.tile(plan.x, times), y=np.tile(plan.y, times), tissue=np.tile(plan.tissue, times))
+
+
+def one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: int) -> None:
+    settings = Settings(mpp=mpp)
+    plan = repeated(planned(Item("a", path, path.name, given), settings), tiles)
+    pairs = [(bare(path, plan), tiling(path, plan, settings)) for _ in range(rounds)]
+    ratios = sorted(a / b for a, b in pairs)
+    each = [statistics.median(side) / len(plan.x) * 1e3 for side in zip(*pairs, strict=True)]
+    how = f"level {plan.cut.level}, {'as it is' if plan.cut.exact and plan.cut.shrink == (1, 1) else 'resampled'}"
+    print(
+        f"{path.name} at {mpp} um ({how}): bare {each[0]:.2f} ms, tiling {each[1]:.2f} ms a tile ({1e3 / each[1]:.0f} tiles/s);"
+        f" ratio {statistics.median(ratios):.2f} ({ratios[0]:.2f}-{ratios[-1]:.2f}, {rounds} rounds, {len(plan.x)} tiles)"
+    )
+
+
+def cores(path: Path, rounds: int) -> None:
+    """Wall time of the whole command in one process and in two, on copies of a slide."""
+    settings, items = Settings(mpp=0.25, tile=64), tuple(Item(f"s{k}", path, path.name) for k in range(8))
+    gains = []
+    for _ in range(rounds):
+        seconds = []
+        for workers in (1, 2):
+            with tempfile.TemporaryDirectory() as folder:
+                begun = time.monotonic()
+                ingest_slides(Cohort(items, settings, Path(folder) / "out", "perf"), workers, False, ticker)
+                seconds.append(time.monotonic() - begun)
+        gains.append(seconds[0] / seconds[1])
+    print(f"two processes over one: {statistics.median(gains):.2f} ({min(gains):.2f}-{max(gains):.2f}, {rounds} rounds; promised 1.8)")
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    options.add_argument("--rounds", type=int, default=7)
+    options.add_argument("--tiles", type=int, default=600, help="tiles a round")
+    options.add_argument("--cores", action="store_true", help="two processes against one, too")
+    given = options.parse_args()
+    slides = given.data / "wsi"
+    for name, resolution, mpp in (
+        ("cmu-1-small-region.svs", None, 0.499),
+        ("derived/monuseg_tma_pyramid.tiff", None, 0.5),
+        ("cmu-1-small-region.svs", None, 0.5),
+        ("cmu-1-small-region.svs", None, 1.0),
+        ("tcga-cr-7395-01a-01-ts1.svs", 0.25, 0.5),
+    ):
+        one_core(slides / name, resolution, mpp, given.rounds, given.tiles)
+    if given.cores:
+        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", 3)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,12 +3,15 @@
 Encoders are the outer loop, so that one network at a time is in memory and a store is embedded once for all of its tasks and protocols.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from encoders.confirm import same
 from encoders.runtime.config import Config, digest
 from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.home import records_dir
@@ -110,12 +113,12 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
         for line in loaded.said:
             say(f"{loaded.task.name}: {line}")
         own = leaks_of_split(loaded, ask.near)
-        seen = pairs.picture(loaded.store, own, records_dir() / loaded.task.name / "leaks.png")
-        if seen is not None:
-            say(f"{loaded.task.name}: the pairs of what leaks, or is suspected to, are in {seen}")
+        pictured(loaded, own, "leaks.png", say)
         sure, suspected = leak.judged(loaded.task.name, own, ask.allow_leakage)
         for entry in entries:
-            theirs = leak.judged(loaded.task.name, leaks_of_encoder(loaded, entry, ask.near), ask.allow_leakage)
+            met = leaks_of_encoder(loaded, entry, ask.near)
+            pictured(loaded, met, f"leaks-{re.sub(record.SAFE, '_', entry.name)}.png", say)
+            theirs = leak.judged(loaded.task.name, met, ask.allow_leakage)
             stores = [piece.store for piece in external.pieces(loaded)]
             unlike = list(dict.fromkeys(w for s in stores for w in match.warnings(entry.card, s.modality, s.attrs)))
             stamps[loaded.task.name, entry.name] = sure + theirs[0], suspected + theirs[1] + unlike
@@ -133,11 +136,19 @@ def tested_elsewhere(tasks: Sequence[Loaded], ask: Elsewhere, folds: int) -> ext
     return external.joined(tasks[0], load(by_name(ask.task)), ask)
 
 
+def pictured(loaded: Loaded, leaks: Sequence[leak.Leak], name: str, say: Callable[[str], None]) -> None:
+    """Draws the pairs of leaks whose pixels are at hand, before anything is refused, and says where."""
+    seen = pairs.picture(loaded.store, leaks, records_dir() / loaded.task.name / name)
+    if seen is not None:
+        say(f"{loaded.task.name}: the pairs of what leaks, or is suspected to, are in {seen}")
+
+
 def leaks_of_split(loaded: Loaded, near: bool) -> list[leak.Leak]:
     """What the parts of a task's split share."""
     found = leak.between_parts(loaded.split, loaded.key, loaded.patient, loaded.sha256, loaded.task.split.patients_by_split)
     if near and loaded.store.has("phash"):
-        found += leak.near_between_parts(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256)
+        phash, ask = loaded.store.column("phash"), partial(same, loaded.store)
+        found += leak.near_between_parts(loaded.split, loaded.key, phash, loaded.sha256, ask)
     return found
 
 
@@ -147,7 +158,8 @@ def leaks_of_encoder(loaded: Loaded, entry: Entry, near: bool) -> list[leak.Leak
     for name, manifest in lineup.manifests(entry.name):
         found += leak.with_manifest(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.dataset)
         if near and loaded.store.has("phash"):
-            found += leak.near_manifest(name, manifest, rows, loaded.key, loaded.store.column("phash"), loaded.sha256)
+            phash, ask = loaded.store.column("phash"), partial(same, loaded.store)
+            found += leak.near_manifest(name, manifest, rows, loaded.key, phash, loaded.sha256, ask)
     return found
 
 

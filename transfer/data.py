@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.copies import pictures
 from encoders.runtime.errors import InputError, unknown
 from transfer import labels
 from transfer.groups import is_age
@@ -22,7 +23,7 @@ MOST_GROUPS = 12  # values of a column; with more it is a measurement or an id
 
 @dataclass
 class Loaded:
-    """y: (N, C) in {0, 1}, NaN = unknown.  key, patient, sha256: (N,)."""
+    """y: (N, C) in {0, 1}, NaN = unknown.  key, patient, sha256, and picture: (N,), the last equal for copies too."""
 
     task: Task
     store: Any
@@ -30,6 +31,7 @@ class Loaded:
     key: np.ndarray
     patient: np.ndarray
     sha256: np.ndarray
+    picture: np.ndarray
     split: Split
     said: list[str] = field(default_factory=list)
 
@@ -157,6 +159,7 @@ def load(task: Task) -> Loaded:
         )
     key, patient, sha256 = (np.asarray(store.column(name)) for name in ("key", "patient", "sha256"))
     y = found.y if found.soft is None else np.where(np.isnan(found.soft), found.y, found.soft)  # (N, C) as train rows see it
-    made = make(task.split, key, patient, sha256, y, split_column(store, task.split))
+    picture = pictures(store, sha256)
+    made = make(task.split, key, patient, picture, y, split_column(store, task.split))
     y = np.where((made.part == "train")[:, None], y, found.y)
-    return Loaded(task, store, y, key, patient, sha256, made, found.said + made.said)
+    return Loaded(task, store, y, key, patient, sha256, picture, made, found.said + made.said)

@@ -52,6 +52,12 @@ class External(Loaded):
     pieces: tuple[Loaded, ...] = ()
     source: Source | None = None
 
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """B's, whose images are tested; empty for A's rows."""
+        n, theirs = len(self.pieces[0].key), self.pieces[1].groups
+        return {name: np.concatenate([np.full(n, np.nan if v.dtype.kind in "fiu" else ""), v]) for name, v in theirs.items()}
+
 
 def mapping(pairs: Sequence[str], a: Task, b: Task) -> dict[str, list[str]]:
     """Class of A -> classes of B, in A's order; no class: B does not have it. The key "-" holds what of B is left out.
@@ -113,13 +119,14 @@ def joined(a: Loaded, b: Loaded, ask: Ask) -> External:
     # Equal ids of one data set are one person between the tasks, whatever holds between B's own parts.
     task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False})})
     patient = np.concatenate([_people(a, b), np.asarray(b.patient, dtype=object)])
-    columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("key", "sha256")}
+    columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("key", "sha256", "picture")}
     said = [f"{a.task.name}: {s}" for s in a.said] + [f"{b.task.name}: {s}" for s in b.said]
     said.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
     source = Source(task=a.task.name, store=a.store.fingerprint, labels=a.labels_hash, split=a.split.hash, label_map=pairs)
     # Looks at B's test part are counted together, whoever was trained where; so the split keeps B's hash.
     split = Split(part.astype(object), tested.hash, [])
-    return External(task, Joined(a.store, b.store), y, columns["key"], patient, columns["sha256"], split, said, (a, b), source)
+    names = columns["key"], patient, columns["sha256"], columns["picture"]
+    return External(task, Joined(a.store, b.store), y, *names, split, said, (a, b), source)
 
 
 def _target(pairs: Mapping[str, list[str]], a: Loaded, b: Loaded, single: bool) -> tuple[list[str], np.ndarray]:

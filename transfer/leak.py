@@ -1,28 +1,35 @@
 """What must not be shared: patients, identical images and near-duplicates between parts, and between pretraining and the test part.
 
-What the hash of near-duplicates cannot see is said in encoders/duplicates.py (a crop of 3 % or more, a flip, a rotation).
+A near-duplicate whose pixels are at hand and agree (encoders/confirm.py) is as sure as an identical image, and refuses: a recompressed
+copy in the test part flatters a score no less. Where the pixels are elsewhere, as mostly those of pretraining, it is suspected. What the
+hash cannot see is said in encoders/duplicates.py: a crop of 3 % or more, a flip, a rotation.
 
 Shapes: N images of a task, P images of an encoder's manifest.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from encoders.duplicates import nearest_few
 from encoders.runtime.errors import InputError
 from transfer.split import Names, Split
 
-RADIUS = 8  # of 256 bits: no two patients among 3,000 radiographs were that close; JPEG quality 50, resizing and gamma stay within
+CONFIRMED = "near-duplicates, confirmed on their pixels,"
+Same = Callable[[int, int], bool]  # whether two rows of the store are one picture
+Asked = Callable[[int, int], bool | None]
+Candidate = tuple[int, int, int]  # row of the other part (-1: not in the store), row of the image, bits
+Told = Callable[[int, int], str]
 
 
 @dataclass(frozen=True)
 class Leak:
     """One kind of overlap. `sure` ones refuse the bench; the others are suspected and only said."""
 
-    what: str  # "patients", "identical images", "near-duplicates"
+    what: str  # "patients", "identical images", "near-duplicates" (confirmed or not)
     between: str
     count: int
     examples: tuple[str, ...]
@@ -55,21 +62,35 @@ def _first_pairs(column: np.ndarray, left: np.ndarray, right: np.ndarray, shared
     return [(int(left[values[left] == s][0]), int(right[values[right] == s][0])) for s in shared[:most]]
 
 
-def near_between_parts(split: Split, key: np.ndarray, phash: np.ndarray, sha256: np.ndarray, radius: int = RADIUS) -> list[Leak]:
-    """Suspected: images of two parts whose perceptual hashes differ in at most `radius` of 256 bits. phash: (N, 32)."""
-    from encoders.duplicates import near_pairs
+def near_between_parts(split: Split, key: np.ndarray, phash: np.ndarray, sha256: np.ndarray, same: Same | None = None) -> list[Leak]:
+    """Images of one part whose perceptual hash nearly is that of an image of another part; identical ones are not counted again.
 
+    phash: (N, 32).  same: asks the pixels of two rows; without it all are suspected."""
     leaks = []
     for a, b in (("train", "test"), ("val", "test"), ("train", "val")):
         left, right = split.rows(a), split.rows(b)
-        pairs, distance = near_pairs(phash[left], phash[right], radius)
-        rows = [
-            (int(left[i]), int(right[j]), int(d)) for (i, j), d in zip(pairs, distance, strict=True) if sha256[left[i]] != sha256[right[j]]
-        ]
-        if rows:
-            rows.sort(key=lambda r: r[2])
-            told = tuple(f"{key[i]} ~ {key[j]} ({d} of 256 bits)" for i, j, d in rows[:3])
-            leaks.append(Leak("near-duplicates", f"{a} and {b}", len(rows), told, False, tuple((i, j) for i, j, _ in rows[:12])))
+        right = right[~np.isin(sha256[right].astype(str), sha256[left].astype(str))]
+        pairs, distance = nearest_few(phash[right], phash[left])
+        found = [(int(left[j]), int(right[i]), int(d)) for (i, j), d in zip(pairs, distance, strict=True)]
+        leaks += _near(found, f"{a} and {b}", lambda i, j: f"{key[i]} ~ {key[j]}", lambda i, j: None if same is None else same(i, j))
+    return leaks
+
+
+def _near(found: Sequence[Candidate], between: str, told: Told, same: Asked) -> list[Leak]:
+    """The confirmed and the suspected ones, each image of the second part once: confirmed if any of its candidates is."""
+    sure: dict[int, Candidate] = {}
+    maybe: dict[int, Candidate] = {}
+    for candidate in found:
+        other, image, _ = candidate
+        if image not in sure:
+            (sure if same(other, image) else maybe).setdefault(image, candidate)
+    leaks = []
+    for rows, confirmed in ((sure, True), ({i: c for i, c in maybe.items() if i not in sure}, False)):
+        nearest = sorted(rows.values(), key=lambda c: c[2])
+        if nearest:
+            examples = tuple(f"{told(i, j)} ({d} of 256 bits)" for i, j, d in nearest[:3])
+            pairs = tuple((i, j) for i, j, _ in nearest[:12] if i >= 0)
+            leaks.append(Leak(CONFIRMED if confirmed else "near-duplicates", between, len(nearest), examples, confirmed, pairs))
     return leaks
 
 
@@ -96,24 +117,29 @@ def near_manifest(
     key: np.ndarray,
     phash: np.ndarray,
     sha256: np.ndarray,
-    radius: int = RADIUS,
+    same: Same | None = None,
 ) -> list[Leak]:
-    """Suspected: test images nearly equal to one that encoder `name` was pretrained on."""
-    from encoders.duplicates import near_pairs
+    """Test images nearly equal to one that encoder `name` was pretrained on.
 
+    Pixels are at hand for those images of the manifest that the task's store holds too, as when both were ingested together."""
     theirs = manifest.get("phash")
     if theirs is None or not len(theirs):
         return []
-    same = _member(sha_bytes(sha256[rows]), manifest.get("sha256"))
-    rows = rows[~same]  # those are counted as identical
-    if not len(rows):
-        return []
-    pairs, distance = near_pairs(phash[rows], theirs, radius)
-    close = np.unique(pairs[:, 0]) if len(pairs) else np.empty(0, int)
-    if not len(close):
-        return []
-    told = tuple(f"{key[rows[i]]} ({int(distance[pairs[:, 0] == i].min())} of 256 bits)" for i in close[:3])
-    return [Leak("near-duplicates", f"the pretraining of {name} and test", len(close), told, False)]
+    rows = rows[~_member(sha_bytes(sha256[rows]), manifest.get("sha256"))]  # those are counted as identical
+    pairs, distance = nearest_few(phash[rows], theirs)
+    here = _places(manifest.get("sha256"), np.unique(pairs[:, 1]), sha256)
+    found = [(here.get(int(j), -1), int(rows[i]), int(d)) for (i, j), d in zip(pairs, distance, strict=True)]
+    asked = lambda i, j: None if same is None or i < 0 else same(i, j)  # noqa: E731
+    return _near(found, f"the pretraining of {name} and test", lambda i, j: str(key[j]), asked)
+
+
+def _places(theirs: Any, wanted: np.ndarray, sha256: np.ndarray) -> dict[int, int]:
+    """For those images `wanted` of a manifest that a store holds, their rows there."""
+    if theirs is None or not len(wanted):
+        return {}
+    where = {bytes.fromhex(str(s)): row for row, s in enumerate(sha256)}
+    found = {int(j): where.get(bytes(theirs[j])) for j in wanted}
+    return {j: row for j, row in found.items() if row is not None}
 
 
 def sha_bytes(sha256: Names) -> np.ndarray:
@@ -141,7 +167,7 @@ def judged(task: str, leaks: Sequence[Leak], allow: bool) -> tuple[list[str], li
         told = "\n  ".join(sure)
         raise InputError(
             f"task {task!r} leaks:\n  {told}\nA score on it would flatter. Mend the split (`--split-column none --replace` keeps "
-            f"patients and identical images together) or what was pretrained on (`transfer tasks keys {task} --part train`), "
+            f"patients, identical images and their copies together) or what was pretrained on (`transfer tasks keys {task} --part train`), "
             "or run with --allow-leakage, which stamps every record and table"
         )
     return sure, suspected

@@ -66,7 +66,7 @@ def counted(loaded: Loaded, split: Split, n: int, wish: Portion) -> Portion:
     part, share = split.part.copy(), 1.0
     for name in ("train", "val"):
         rows = split.rows(name)
-        group = np.asarray(groups(loaded.patient[rows], loaded.sha256[rows]))
+        group = np.asarray(groups(loaded.patient[rows], loaded.picture[rows]))
         order = ranked(group, loaded.y[rows], wish.draw, name)
         if name == "train":
             if not 1 <= n <= len(order):
@@ -98,7 +98,7 @@ def reduced(loaded: Loaded, split: Split, fraction: float, draw: int) -> Split:
     part = split.part.copy()
     for name in ("train", "val"):
         rows = split.rows(name)
-        group = np.asarray(groups(loaded.patient[rows], loaded.sha256[rows]))
+        group = np.asarray(groups(loaded.patient[rows], loaded.picture[rows]))
         kinds: dict[str, list[str]] = defaultdict(list)
         for g, kind in strata(group, loaded.y[rows]).items():
             kinds[kind].append(g)
@@ -120,7 +120,7 @@ def kfold(loaded: Loaded, folds: int) -> list[Split]:
             f"task {loaded.task.name!r} has an official split in {rule.source!r}; folds need an own split: --split-column none"
         )
     rows = np.flatnonzero(loaded.split.part != "")
-    group = groups(loaded.patient[rows], loaded.sha256[rows])
+    group = groups(loaded.patient[rows], loaded.picture[rows])
     if not 2 <= folds <= len(set(group)) // 3:
         raise InputError(f"--folds is {folds}; from 2 to {len(set(group)) // 3} are possible with {len(set(group))} patients")
     tested = allotted(group, loaded.y[rows], {str(f): 1 / folds for f in range(folds)}, rule.seed, "folds")

@@ -1,6 +1,6 @@
 """Who trains, who selects, who is tested: a part for every image, never two for a patient.
 
-Shapes: N images, G groups (patients, united where they share an image to the last pixel), C columns of the target.
+Shapes: N images, G groups (patients, united where they share an image, or a copy of it that its pixels confirm), C columns of the target.
 """
 
 import hashlib
@@ -153,7 +153,7 @@ def make(rule: Rule, key: Names, patient: Names, sha256: Names | None, y: np.nda
     if rule.source is None:
         part[rows] = own(group, y[rows], rule)
         united = len(set(map(str, who))) - len(set(group))
-        said += [f"{united} patients joined to others that share an identical image"] if united else []
+        said += [f"{united} patients joined to others that share an image or a copy of it"] if united else []
     else:
         assert column is not None
         part[rows], said = official(np.asarray(column, dtype=object)[rows], who, pixels, y[rows], rule)

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from encoders.duplicates import RADIUS, exact_groups, near_pairs, phash256, pixel_sha256
+from encoders import duplicates
+from encoders.confirm import SAME, likeness
+from encoders.duplicates import RADIUS, exact_groups, near_pairs, nearest_few, phash256, pixel_sha256
 from encoders.ingest.decode import read_image
 
 
@@ -25,6 +27,21 @@ def test_near_pairs_are_those_that_a_loop_over_all_pairs_finds(radius):
     assert [(d, i, j) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
     across, _ = near_pairs(a[:10], a[10:], radius=radius)
     assert sorted(map(tuple, across.tolist())) == sorted((i, j) for i in range(10) for j in range(30) if bits(a[i], a[10 + j]) <= radius)
+
+
+@pytest.mark.parametrize(("n", "m"), [(30, 90), (90, 30)])
+@pytest.mark.parametrize("most", [1, 3, 100])
+def test_the_nearest_few_are_those_of_a_loop_whichever_side_is_larger_and_however_it_is_cut(n, m, most, monkeypatch):
+    monkeypatch.setattr(duplicates, "CHUNK", 7)
+    rng = np.random.default_rng(1)
+    kinds = rng.integers(0, 256, (6, 32), dtype=np.uint8)  # hashes in clusters, as those of like images, with many ties
+    a, b = (kinds[rng.integers(0, 6, k)] ^ (rng.random((k, 32)) < 0.08).astype(np.uint8) for k in (n, m))
+    want = []
+    for i in range(n):
+        want += sorted((bits(a[i], b[j]), j, i) for j in range(m) if bits(a[i], b[j]) <= RADIUS)[:most]
+    pairs, distance = nearest_few(a, b, most=most)
+    assert [(d, j, i) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
+    assert len(want) > n / 2
 
 
 def test_no_images_have_no_pairs():
@@ -99,3 +116,20 @@ def test_on_real_radiographs_copies_stay_within_the_radius_and_strangers_without
     for name, change in CHANGES.items():
         far = [bits(phash256(change(images[i])), hashes[i]) for i in range(0, len(images), 25)]
         assert max(far) <= RADIUS, name
+    for name, change in CHANGES.items():
+        least = min(likeness(change(images[i]) / 255, images[i] / 255) for i in range(0, len(images), 100))
+        assert least > SAME, name  # what the hash suspects, the pixels confirm
+
+
+@pytest.mark.real
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", ["cxr_hannover", "path_lc25000_lung224"])
+def test_real_images_that_are_not_copies_are_not_confirmed(data_dir, folder):
+    """Not even exposures of one patient, nor LC25000's augmented copies, which are turned and flipped."""
+    paths = sorted((data_dir / folder / "images").iterdir())[:243]
+    images = [read_image(path) / 255 for path in paths]
+    for i, j in zip(range(243), np.random.default_rng(0).permutation(243), strict=True):
+        assert i == j or likeness(images[i], images[j]) < SAME
+    hashes = np.stack([phash256((image * 255).astype(np.uint8)) for image in images])
+    near, _ = near_pairs(hashes, radius=40)
+    assert all(likeness(images[i], images[j]) < SAME for i, j in near[:100])

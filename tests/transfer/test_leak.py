@@ -1,16 +1,32 @@
 """Leaks: patients and identical images refuse, near-duplicates are suspected, and an encoder's own training images count."""
 
+import csv
+import io
+import shutil
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from PIL import Image
 
+from encoders import confirm, zoo
 from encoders.card import Card, Preprocess
-from encoders.duplicates import phash256
+from encoders.duplicates import near_pairs, phash256, pixel_sha256
+from encoders.ingest.decode import read_image
+from encoders.publish import publish
+from encoders.runtime import home
 from encoders.runtime.errors import InputError
 from encoders.store import Store
 from encoders.store_write import save
 from tests.transfer import toys
-from transfer import data, leak, match, task
+from transfer import bench, data, leak, match, task
 from transfer.split import Split
+
+NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
+
+
+def csv_rows(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def parts(*named):
@@ -89,6 +105,122 @@ def test_a_darkened_copy_is_suspected_and_an_identical_one_is_not_counted_twice(
     (near,) = leak.near_manifest("enc", manifest, np.array([3, 4]), key, phash, sha)
     assert near.count == 1
     assert near.examples[0].startswith("d ")
+
+
+def recompressed(image, quality=80):
+    blob = io.BytesIO()
+    Image.fromarray(image[..., 0]).save(blob, "JPEG", quality=quality)
+    return np.asarray(Image.open(blob))[..., None]
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """Forty different pictures of forty patients; 3 is a recompressed copy of 30, and 4 the very picture 31."""
+    images = [smooth(i) for i in range(40)]
+    images[3], images[4] = recompressed(images[30]), images[31]
+    labels = {"sick": np.arange(40) % 2 * 1.0}
+    split = np.where(np.arange(40) < 20, "train", np.where(np.arange(40) < 28, "val", "test"))
+    return save(tmp_path / "s.h5", np.stack(images), patient=[f"p{i}" for i in range(40)], labels=labels, meta={"split": split})
+
+
+def the_task(where, **rule):
+    return task.Task(name="t", store=[str(where)], labels=["sick"], kind="binary", classes=["sick"], split=task.Rule(**rule))
+
+
+def test_a_copy_that_its_pixels_confirm_refuses_and_is_drawn(copied, tmp_path):
+    task.save(the_task(copied, column="split"))
+    with pytest.raises(InputError, match=r"(?s)identical images between train and test.*confirmed on their pixels, between train and test"):
+        bench.plan(bench.Ask([NET], baselines=[]), lambda text: None)
+    assert (home.records_dir() / "t" / "leaks.png").is_file()
+    said = []
+    whole = bench.plan(bench.Ask([NET], baselines=[], allow_leakage=True), said.append)
+    stamp = whole.stamps["t", NET][0]
+    assert [line.partition(" between")[0] for line in stamp] == ["1 identical images", "1 near-duplicates, confirmed on their pixels,"]
+    assert bench.plan(bench.Ask([NET], baselines=[], allow_leakage=True, near=False), said.append).stamps["t", NET][0] == stamp[:1]
+
+
+def test_an_own_split_keeps_copies_together(copied):
+    for seed in range(6):
+        loaded = data.load(the_task(copied, seed=seed))
+        assert loaded.split.part[3] == loaded.split.part[30]
+        assert leak.near_between_parts(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256) == []
+    assert "2 patients joined" in loaded.said[-1]
+
+
+def test_what_the_hash_suspects_and_the_pixels_deny_only_warns(copied):
+    loaded = data.load(the_task(copied, column="split"))
+    phash = loaded.store.column("phash").copy()
+    phash[5] = phash[33]  # two pictures with one hash
+    found = leak.near_between_parts(loaded.split, loaded.key, phash, loaded.sha256, lambda i, j: confirm.same(loaded.store, i, j))
+    assert [(f.count, f.sure) for f in found] == [(1, True), (1, False)]
+    assert found[1].pairs == ((5, 33),)
+
+
+def pretrained_on(copied, rows, change=lambda image: image):
+    """An encoder in the zoo whose manifest lists these images of the store."""
+    store = Store.open(copied)
+    images = [change(store.image(i)) for i in rows]
+    manifest = {
+        "sha256": leak.sha_bytes([pixel_sha256(i) for i in images]),
+        "phash": np.stack([phash256(i) for i in images]),
+        "patient_hash": leak.patient_bytes(["nobody"], "elsewhere"),
+    }
+    encoder = zoo.load(NET)
+    publish("mine", encoder.model, encoder.card.changed(method="moco", source=None, modality="cxr"), manifest)
+    return "mine"
+
+
+def test_an_encoder_pretrained_on_test_images_is_refused_and_on_their_copies_suspected(copied):
+    task.save(the_task(copied))
+    loaded = data.load(the_task(copied))
+    test, train = loaded.split.rows("test"), loaded.split.rows("train")
+    entry = lambda name: SimpleNamespace(name=name)  # noqa: E731
+    assert bench.leaks_of_encoder(loaded, entry(pretrained_on(copied, train)), near=True) == []
+    shutil.rmtree(home.zoo_dir())
+    (found,) = bench.leaks_of_encoder(loaded, entry(pretrained_on(copied, test[:3])), near=True)
+    assert (found.what, found.count, found.sure) == ("identical images", 3, True)
+    shutil.rmtree(home.zoo_dir())
+    name = pretrained_on(copied, test[:3], recompressed)
+    (found,) = bench.leaks_of_encoder(loaded, entry(name), near=True)
+    assert (found.what, found.count, found.sure) == ("near-duplicates", 3, False)  # those pixels are elsewhere
+    whole = bench.plan(bench.Ask([name], baselines=[]), lambda text: None)
+    assert "3 suspected near-duplicates between the pretraining of mine and test" in whole.stamps["t", "mine"][1][0]
+
+
+def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
+    """Trained on row 3, tested on its copy in row 30: both lie in the task's store."""
+    loaded = data.load(the_task(copied, column="split"))
+    store = loaded.store
+    manifest = {"sha256": leak.sha_bytes(loaded.sha256[[3]]), "phash": store.column("phash")[[3]]}
+    args = "mine", manifest, loaded.split.rows("test"), loaded.key, store.column("phash"), loaded.sha256
+    (found,) = leak.near_manifest(*args, lambda i, j: confirm.same(store, i, j))
+    assert (found.sure, found.pairs) == (True, ((3, 30),))
+
+
+@pytest.mark.real
+@pytest.mark.slow
+def test_kermanys_official_split_is_refused_and_lc25000s_turned_copies_are_not_seen(data_dir, tmp_path):
+    """What the gate sees, and what it cannot: an augmented copy is turned and flipped, and only its source tile's name tells."""
+    at = data_dir / "cxr_kermany224"
+    some = csv_rows(at / "labels.csv")[::4]
+    images = np.stack([read_image(at / r["file"])[..., :1] for r in some])
+    where = save(
+        tmp_path / "k.h5",
+        images,
+        patient=[r["patient_id"] for r in some],
+        labels={"sick": [float(r["label"] == "pneumonia") for r in some]},
+        meta={"split": [r["split"] for r in some]},
+    )
+    loaded = data.load(the_task(where, column="split", patients_by_split=True))
+    found = bench.leaks_of_split(loaded, near=True)
+    assert {f.what for f in found} <= {"identical images"}
+    at = data_dir / "path_lc25000_lung224"
+    tiles = csv_rows(at / "labels.csv")[:1200]
+    phash = np.stack([phash256(read_image(at / r["file"])) for r in tiles])
+    source = np.array([r["source_image_id"] for r in tiles])
+    pairs, _ = near_pairs(phash)
+    copies = sum(n * (n - 1) // 2 for n in np.unique(source, return_counts=True)[1])
+    assert len(pairs) < 0.02 * copies
 
 
 def test_identical_images_of_two_patients_cannot_leak_through_an_own_split(tmp_path):

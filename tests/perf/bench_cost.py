@@ -1,0 +1,114 @@
+"""What `transfer bench` costs over the bare embedding of its images, and what a repeat costs: CPU seconds and wall time, imports apart.
+
+    OMP_NUM_THREADS=1 python -m tests.perf.bench_cost kermany.h5 [--encoder imagenet_mobilenetv2_100] [--every 8]
+
+k-NN and linear probe, fractions 1, 10, 50 and 100 %, 5 draws, intervals and table; in an empty working folder, so that nothing is cached.
+The aims: at most 1.3 times the bare embedding, and a repeat in under 15 s, from records and with --again from cached features.
+--every k takes each k-th image. The label is `label`, or name it with --label.
+"""
+
+import argparse
+import io
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+
+def clocked(what: str, work):
+    """The result of `work`, and its CPU and wall seconds."""
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = work()
+    spent = time.process_time() - cpu, time.perf_counter() - wall
+    print(f"{what:34} {spent[0]:7.1f} s CPU {spent[1]:7.1f} s wall", flush=True)
+    return result, spent
+
+
+def bare(encoder, store, rows: np.ndarray, batch: int = 64) -> np.ndarray:
+    """The embedding as one would write it by hand: read, prepare, forward."""
+    import torch
+
+    from encoders.preprocess import prepare
+
+    out = []
+    with torch.inference_mode():
+        for i in range(0, len(rows), batch):
+            x = prepare(store.unit_images(rows[i : i + batch]), encoder.card.preprocess)
+            out.append(encoder.model(x).numpy())  # built without a head: pooled features
+    return np.concatenate(out)
+
+
+def subset(path: Path, every: int, folder: Path, label: str) -> Path:
+    """A store with each `every`-th image."""
+    from encoders.store import Store
+    from encoders.store_write import save
+
+    if every == 1:
+        return path
+    store = Store.open(path)
+    rows = np.arange(0, len(store), every)
+    names = np.asarray(store.classes(label), dtype=object)[store.labels(label)[rows].astype(int)]
+    return save(folder / "some.h5", store.images(rows), patient=store.column("patient")[rows].tolist(), labels={label: names.tolist()})
+
+
+def benched(ask, whole):
+    from rich.console import Console
+
+    from transfer import show
+    from transfer.bench import bench
+    from transfer.table import sections
+
+    outcome = bench(ask, whole, lambda text: None)
+    show.printed(Console(file=io.StringIO()), sections(outcome.records), {}, {})
+    return outcome
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("store", type=Path)
+    parser.add_argument("--encoder", default="random_mobilenetv2_100:size=224")
+    parser.add_argument("--label", default="label")
+    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--bare-every", type=int, default=1, help="the bare embedding of each k-th image only, its time multiplied by k")
+    args = parser.parse_args()
+    path, zoo_home = args.store.resolve(), Path.cwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["ISOGRAFT_HOME"], os.environ["ISOGRAFT_CACHE"] = folder, f"{folder}/cache"
+        if (zoo_home / "zoo").is_dir():
+            os.symlink(zoo_home / "zoo", f"{folder}/zoo")
+        import scipy.sparse  # noqa: F401  as the other imports, not part of what is timed
+        import sklearn.metrics  # noqa: F401
+
+        from encoders import zoo
+        from encoders.store import Store
+        from transfer import task
+        from transfer.bench import Ask, plan
+        from transfer.protocols import PROTOCOLS  # noqa: F401
+
+        where = subset(path, args.every, Path(folder), args.label)
+        store, encoder = Store.open(where), zoo.load(args.encoder, "cpu")
+        print(f"{len(store)} images, {args.encoder}", flush=True)
+        rows = np.arange(0, len(store), args.bare_every)
+        bare(encoder, store, rows[:64])  # the first batch pays for what is set up once
+        _, some = clocked(f"bare embedding of {len(rows)}", lambda: bare(encoder, store, rows))
+        alone = [spent * len(store) / len(rows) for spent in some]
+        classes = store.classes(args.label)
+        made = task.Task(
+            name="t", store=[str(where)], labels=[args.label], kind="binary", classes=[f"{args.label}={classes[-1]}"], positive=classes[-1]
+        )
+        task.save(made)
+        ask = Ask([args.encoder], ["t"], ("knn", "linear"), [], fractions=(0.01, 0.1, 0.5, 1.0), draws=5)
+        whole, plan_cost = clocked("plan", lambda: plan(ask, lambda text: None))
+        outcome, cost = clocked("bench and table", lambda: benched(ask, whole))
+        assert not outcome.failed, outcome.failed[0].meta.error
+        total = [a + b for a, b in zip(plan_cost, cost, strict=True)]
+        print(f"over the bare embedding: {total[0] / alone[0]:.2f} in CPU time, {total[1] / alone[1]:.2f} in wall time", flush=True)
+        clocked("repeat from records", lambda: benched(ask, plan(ask, lambda text: None)))
+        again = Ask(**{**ask.__dict__, "again": True})
+        clocked("repeat from cached features", lambda: benched(again, plan(again, lambda text: None)))
+
+
+if __name__ == "__main__":
+    main()

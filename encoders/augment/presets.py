@@ -57,23 +57,23 @@ PRESETS: dict[str, Augment] = {
     "finetune_cxr": Augment(
         crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, rotate=10, jitter=0.8, brightness=0.15, contrast=0.15, noise=0.2, noise_std=(0.0, 0.02)
     ),
-    # Histology has no upright: all eight flips and turns (as UNI and Virchow do). Stain jitter: Tellez et al. 2019, arXiv:1902.06543,
-    # "HED-light"; colour values halved against MoCo's, because hue carries the stain.
+    # Histology has no upright: all eight flips and turns (as UNI and Virchow do). The stain is jittered where it is mixed, in densities of
+    # haematoxylin and eosin: Tellez et al. 2019, arXiv:1902.06543, "HED-light" (sigma 0.05; "HED-strong": stain_sigma=0.2), so that hue is
+    # left alone. Magnification means something, so crops are milder than MoCo's; fine chromatin is what is looked at, so blur is too.
     "histology": Augment(
-        crop=(0.2, 1.0),
+        crop=(0.4, 1.0),
         flip=0.5,
         flip_vertical=0.5,
         turn=0.75,
-        stain=0.5,
+        stain=0.8,
         stain_sigma=0.05,
         jitter=0.8,
         brightness=0.2,
         contrast=0.2,
         saturation=0.2,
-        hue=0.05,
         grayscale=0.1,
-        blur=0.5,
-        blur_sigma=(0.1, 1.5),
+        blur=0.2,
+        blur_sigma=(0.1, 1.0),
     ),
     "histology_mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5, flip_vertical=0.5, turn=0.75),
     "finetune_histology": Augment(

@@ -74,7 +74,7 @@ class Fit:
     """What is chosen on train and validation rows, frozen before any test rows are handed out."""
 
     def __init__(self, cell: Cell, encoder: Any, features: Any, select: Callable[..., float], log: Any):
-        self.features, self.images = features, cell.protocol.NEEDS == "images"
+        self.features, self.images, self.select = features, cell.protocol.NEEDS == "images", select
         clock = [time.monotonic()]
         self.x = None if self.images else features()
         clock.append(time.monotonic())
@@ -112,7 +112,10 @@ class Fit:
             arrays |= {f"{name}_key": rows.key, f"{name}_patient": rows.patient, f"{name}_y": rows.y, f"{name}_scores": scores}
         arrays |= groups(cell)
         spent = {**self.seconds, "score": round(time.monotonic() - begun, 3)}
-        return arrays, {"selection": plain(self.fitted.selection), "seconds": spent}
+        # A protocol of episodes keeps their spread at every number of shots; it chose nothing by it.
+        spread = getattr(self.fitted, "spread", None) if cell.identity.shift is None else None
+        episodes = plain(spread(test.x, test.y, self.select)) if spread else {}
+        return arrays, {"selection": plain(self.fitted.selection), "episodes": episodes, "seconds": spent}
 
 
 def groups(cell: Cell) -> dict[str, np.ndarray]:

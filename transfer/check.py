@@ -144,7 +144,7 @@ def apart(task: Task, part: np.ndarray, store: Any) -> Iterator[Finding]:
         both = [name for name, parts in where.items() if len(parts) > 1]
         excused = column == "patient" and task.split.patients_by_split
         told = f"{len(both)}" + (" (equal ids are said to be different people)" if both and excused else "")
-        yield Finding(what, "none", told if both else "none", "wrong" if both and not excused else "ok")
+        yield Finding(what, "none", told if both else "none", "ok" if not both else "warning" if excused else "wrong")
 
 
 def loads(task: Task) -> Iterator[Finding]:

@@ -120,7 +120,7 @@ def joined(a: Loaded, b: Loaded, ask: Ask) -> External:
     task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False})})
     patient = np.concatenate([_people(a, b), np.asarray(b.patient, dtype=object)])
     columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("key", "sha256", "picture")}
-    said = [f"{a.task.name}: {s}" for s in a.said] + [f"{b.task.name}: {s}" for s in b.said]
+    said = [f"(of {a.task.name}) {s}" for s in a.said] + list(b.said)
     said.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
     source = Source(task=a.task.name, store=a.store.fingerprint, labels=a.labels_hash, split=a.split.hash, label_map=pairs)
     # Looks at B's test part are counted together, whoever was trained where; so the split keeps B's hash.

@@ -82,6 +82,7 @@ class Meta(Config):
     size: int = Field(0, description="input size of the encoder, pixels")
     counts: dict[str, dict[str, int]] = Field({}, description="images and patients of each part")
     selection: dict[str, Any] = Field({})
+    episodes: dict[str, dict[str, float]] = Field({}, description="few-shot: shots -> mean, sd over episodes of the AUROC on test rows")
     protocol_config: dict[str, Any] = Field({})
     leakage: list[str] = Field([], description="what --allow-leakage let pass: every table of this record says so")
     warnings: list[str] = Field([])

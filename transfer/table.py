@@ -105,6 +105,7 @@ def _row(records: list[Record], resamples: int) -> Row:
     share = float(np.mean([r.identity.fraction for r in records]))
     row = Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, values, records)
     row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
+    row.notes += [episodes(records)] if first.episodes else []
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:
         row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")
@@ -161,6 +162,15 @@ def deciding(record: Record) -> Callable[..., Any]:
         except InputError:  # one class only among the validation patients
             cuts.append(0.5)
     return partial(balanced_accuracy, kind=record.meta.kind, threshold=np.array(cuts))
+
+
+def episodes(records: list[Record]) -> str:
+    """The AUROC of a single episode at every number of shots: what one draw of so few images would have given, and how it varies."""
+    tables = [r.meta.episodes for r in records]
+    shots = sorted(set.intersection(*(set(t) for t in tables)), key=int)
+    mean = {s: float(np.mean([t[s]["mean"] for t in tables])) for s in shots}
+    sd = {s: float(np.sqrt(np.mean([t[s]["sd"] ** 2 for t in tables]))) for s in shots}
+    return "AUROC of single episodes, mean (sd): " + ", ".join(f"{s}-shot {mean[s]:.3f} ({sd[s]:.3f})" for s in shots)
 
 
 def reference(row: Row, rows: Sequence[Row], baseline: str | None) -> Row | None:

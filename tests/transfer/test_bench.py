@@ -16,7 +16,7 @@ from encoders.store import Store
 from encoders.zoo import load as load_encoder
 from tests.transfer import toys
 from transfer import bench as bench_module
-from transfer import firewall, leak, record, show, table, task
+from transfer import data, firewall, leak, record, show, table, task
 from transfer.bench import Ask, bench, plan
 
 NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
@@ -376,3 +376,22 @@ def test_unknown_labels_go_through_every_protocol_and_are_scored_nowhere(tmp_pat
         assert known.any(axis=1).all()
         areas = [roc_auc_score(y[known[:, c], c], s[known[:, c], c]) for c in range(y.shape[1])]
         assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)
+
+
+def test_the_spread_over_episodes_on_test_rows_is_kept_for_every_number_of_shots(cohort):
+    from transfer.protocols import fewshot
+    from transfer.protocols.common import Features, select
+
+    add(cohort)
+    (r,) = run(protocols=["fewshot"], overrides=["fewshot.episodes=30", "fewshot.shots=[1,4]"]).records
+    loaded, encoder = data.load(task.load("sick")), load_encoder(NET)
+    x = encoder.encode(Store.open(cohort).images(np.arange(80))).numpy()
+    part = lambda name: (x[loaded.split.rows(name)], loaded.y[loaded.split.rows(name)])  # noqa: E731
+    train = Features(*part("train"), np.arange(48), np.arange(48), "binary")
+    drawn = fewshot.Config(episodes=30, shots=(1, 4))
+    for shots in (1, 4):
+        values = [select(part("test")[1], s) for s in fewshot.episode_scores(drawn, train, part("test")[0].astype(float), shots)]
+        assert r.meta.episodes[str(shots)]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
+        assert r.meta.episodes[str(shots)]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
+    notes = table.sections([r], resamples=10)[0].rows[0].notes
+    assert any("1-shot" in note and "4-shot" in note for note in notes)

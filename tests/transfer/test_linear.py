@@ -126,3 +126,14 @@ def test_refit_uses_validation_rows_only_after_the_choice():
 def test_two_solves_are_the_same_bits():
     f = made()
     assert np.array_equal(solve(f.x, f.y, GRID, "multiclass").w, solve(f.x, f.y, GRID, "multiclass").w)
+
+
+def test_a_soft_target_counts_as_a_positive_and_a_negative_row_with_its_shares():
+    f = made(k=1, kind="binary")
+    soft = f.y.copy()
+    soft[::3] = np.random.default_rng(0).uniform(0.55, 0.85, (len(soft[::3]), 1))
+    z = standardised(f.x)
+    weight = np.concatenate([soft[:, 0], 1 - soft[:, 0]])
+    want = LogisticRegression(C=0.7, tol=1e-10, max_iter=5000).fit(np.concatenate([z, z]), np.repeat([1, 0], len(z)), weight)
+    got = solve(f.x, soft, [0.7], "binary", tolerance=1e-8)
+    np.testing.assert_allclose(got.logits(f.x)[0, :, 0], want.decision_function(z), atol=1e-3)

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from encoders.augment.config import Augment
 from encoders.augment.masks import Masks, MaskSpec
 from encoders.card import Preprocess
+from encoders.partners import Partners
 from encoders.runtime.errors import InputError
 from encoders.sampling import Order
 from encoders.views import Raw, make_views, one_thread, read
@@ -37,6 +38,11 @@ class Micro(NamedTuple):
     masks: list[Masks] | None  # one a view
     index: Tensor  # type: ignore[assignment]  # (b,) int64 rows of the store; hides tuple.index
     positions: Tensor  # (b,) int64 places in the global order
+    patients: Tensor | None = None  # (b,) int64 whose images these are, for a method that asks
+
+    def named(self) -> dict[str, Tensor]:
+        """What a method is told by name, beside views and masks."""
+        return {} if self.patients is None else {"patients": self.patients}
 
 
 class Batches:
@@ -62,9 +68,12 @@ class Batches:
         mask: MaskSpec | None = None,
         context: Literal["fork", "spawn"] = "fork",
         weights: ArrayLike | None = None,
+        partners: Partners | None = None,
+        patients: ArrayLike | None = None,
     ):
         """batch: images of a step over all ranks.  index: rows to use (all by default).  weights: (N,) how often each of them is
         drawn, in proportion and with replacement; without, each row comes once an epoch.  seconds blocked for data: `waited`.
+        partners: rows of which every other view is made.  patients: (rows of the store,) a number for each person.
 
         Raises InputError when there are fewer rows than a batch holds, or the batch does not divide by world x accumulate."""
         rows = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
@@ -73,7 +82,9 @@ class Batches:
         self.device = torch.device(device)
         self.waited = 0.0
         self.lap: Callable[[str], None] = lambda part: None  # told when reading ("wait") and augmenting ("augment") is done
-        self._work = _Work(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu")
+        self.partners = partners
+        self.patients = None if patients is None else torch.as_tensor(np.asarray(patients, dtype=np.int64)).to(self.device)
+        self._work = _Work(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu", partners)
         self._workers, self._context = workers, context
         self._next = -1  # the micro-batch, counted from the start of the run, that the iterator gives next
         self._iterator: Iterator[Any] | None = None
@@ -88,7 +99,7 @@ class Batches:
             if isinstance(made, Raw):
                 made = self._on_device(made)
                 self.lap("augment")
-            yield made
+            yield made if self.patients is None else made._replace(patients=self.patients[made.index])
 
     def _inline(self, turn: int) -> "Micro | Raw":
         with one_thread():  # as in a worker: some sums depend on the number of threads in their last bit
@@ -151,7 +162,9 @@ class _Work(Dataset):
         mask: MaskSpec | None,
         seed: int,
         finish: bool,
+        partners: Partners | None = None,
     ):
+        self.partners = partners
         self.store, self.specs, self.preprocess = store, specs, preprocess
         self.order, self.mask, self.seed, self.finish = order, mask, seed, finish
 
@@ -162,7 +175,7 @@ class _Work(Dataset):
         """The stored images and all that is drawn for them."""
         rows, positions = self.order.of(turn)
         with self._told(turn, rows):
-            return read(self.store, rows, positions, self.specs, self.mask, self.seed)
+            return read(self.store, rows, positions, self.specs, self.mask, self.seed, self.partners)
 
     def finished(self, raw: Raw, turn: int) -> "Micro | Raw":
         """Augmented where that is done on the CPU; as it is where the device does it."""

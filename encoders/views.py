@@ -17,6 +17,7 @@ from encoders.augment.draw import Params, draw
 from encoders.augment.masks import Masks, MaskSpec, mask
 from encoders.augment.resample import dense
 from encoders.card import Preprocess
+from encoders.partners import Partners
 from encoders.preprocess import normalise
 from encoders.store import unit_map
 
@@ -30,18 +31,29 @@ class Raw(NamedTuple):
     masks: list[Masks] | None
     index: Tensor  # type: ignore[assignment]  # (b,); hides tuple.index, which nobody wants here
     positions: Tensor  # (b,)
+    partners: Tensor | None = None  # (b, H, W, C) other images, of which the second view and every other one after it is made
 
 
-def read(store: Any, rows: np.ndarray, positions: np.ndarray, specs: Sequence[Augment], spec: MaskSpec | None, seed: int) -> Raw:
-    """The images of `rows`, and all that is drawn for them."""
+def read(
+    store: Any,
+    rows: np.ndarray,
+    positions: np.ndarray,
+    specs: Sequence[Augment],
+    spec: MaskSpec | None,
+    seed: int,
+    partners: Partners | None = None,
+) -> Raw:
+    """The images of `rows`, and all that is drawn for them.  partners: who may stand in for them."""
     images, scale = stored(store, rows)
+    others = None if partners is None else torch.from_numpy(stored(store, partners.of(rows, positions, seed))[0])
     size = images.shape[1], images.shape[2]
     params = [draw(cfg, seed, positions, view, size) for view, cfg in enumerate(specs)]
     masks = None
     if spec is not None:
         pairs = [mask(seed, positions, spec.tokens, spec.ratio, view) for view in range(len(specs))]
         masks = [Masks(torch.from_numpy(kept), torch.from_numpy(hidden)) for kept, hidden in pairs]
-    return Raw(torch.from_numpy(images), scale, params, masks, torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(positions)))
+    index, places = torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(positions))
+    return Raw(torch.from_numpy(images), scale, params, masks, index, places, others)
 
 
 def stored(store: Any, rows: np.ndarray) -> tuple[np.ndarray, float]:
@@ -58,12 +70,13 @@ def stored(store: Any, rows: np.ndarray) -> tuple[np.ndarray, float]:
 def make_views(images: Tensor, raw: Raw, specs: Sequence[Augment], preprocess: Preprocess) -> list[Tensor]:
     """V normalised views (b, C, size, size), on the device of `images`; on a CPU a group of images at a time goes through everything."""
     sizes = [cfg.size or preprocess.size for cfg in specs]
+    both = [images] if raw.partners is None else [images, raw.partners.to(images.device, non_blocking=True)]
     views = [torch.empty(len(images), preprocess.channels, size, size, device=images.device) for size in sizes]
     for rows in slices(len(images), len(images) if dense(images.device) else GROUP):
-        batch = planar(images[rows], raw.scale)
-        for view, drawn, size in zip(views, raw.params, sizes, strict=True):
+        sources = [planar(one[rows], raw.scale) for one in both]
+        for i, (view, drawn, size) in enumerate(zip(views, raw.params, sizes, strict=True)):
             part = {name: value[rows] for name, value in drawn.items()}
-            view[rows] = normalise(augment(batch, part, size), preprocess)
+            view[rows] = normalise(augment(sources[i % len(sources)], part, size), preprocess)
     return views
 
 

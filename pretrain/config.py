@@ -21,6 +21,11 @@ class Data(Config):
     weights: list[float] | None = Field(None, description="how often to draw from each store; in proportion to its images when left out")
     keys: str | None = Field(None, description="file with one image key a line: train on these only")
     split: str | None = Field(None, description="train only on rows whose `split` column holds this, e.g. train")
+    positives: Literal["image", "study", "patient", "neighbour"] = Field(
+        "image",
+        description="what the second view is of: the same image, another of its study or patient, or a tile that touches it; an image that "
+        "has no other stands for itself",
+    )
     workers: int = Field(0, ge=0, description="loader processes a rank; 0 loads in the training process, with the same batches")
     context: Literal["fork", "spawn"] = Field("fork", description="how loader processes are started")
 

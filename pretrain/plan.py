@@ -12,7 +12,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.stop import Stop
 from pretrain.config import Recipe
 from pretrain.monitor import clock
-from pretrain.setup import Setup, build, has_bf16
+from pretrain.setup import Setup, build, has_bf16, notes
 from pretrain.train import State, fit
 
 TIMED = 4  # steps; the first one, which allocates and compiles, is not counted
@@ -23,10 +23,10 @@ def plan(recipe: Recipe, device: str) -> tuple[list[tuple[str, str]], list[str]]
     """(what, value) rows and notes. Raises InputError for what `pretrain run` would refuse, and when a step does not fit into memory."""
     made = build(recipe, device)
     rows = sizes(made)
-    notes = list(made.method.notes(made.method.data)) + doubts(made)
+    said = notes(made) + doubts(made)
     rows += timing(made, device)
     made.batches.close()
-    return rows, notes
+    return rows, said
 
 
 def sizes(made: Setup) -> list[tuple[str, str]]:

@@ -56,6 +56,8 @@ def drawn(made: Setup, n: int, step: int | None) -> "Figure":
     for row, line in enumerate(cells):
         picture(line[0], sources[row], f"image {int(raw.index[row])}")
         for view, params in enumerate(raw.params):
+            if raw.partners is not None and view % 2:
+                continue  # this view is of another image
             outline(line[0], {name: value[row] for name, value in params.items()}, f"C{view}")
         for cell, column in zip(line[1:], columns, strict=True):
             picture(cell, column[row])
@@ -72,7 +74,7 @@ def first_views(made: Setup, n: int) -> tuple[Raw, list[Tensor]]:
     rows, positions = made.batches.order.of(0)
     specs, prep = made.method.views(augmentation(made.recipe)), made.card.preprocess
     with one_thread():
-        raw = read(made.corpus.store, rows[:n], positions[:n], specs, made.method.mask_spec(), made.recipe.seed)
+        raw = read(made.corpus.store, rows[:n], positions[:n], specs, made.method.mask_spec(), made.recipe.seed, made.batches.partners)
         return raw, make_views(raw.images, raw, specs, prep)
 
 

@@ -23,7 +23,7 @@ from pretrain.config import Recipe
 from pretrain.export import export
 from pretrain.monitor import monitor
 from pretrain.rundir import RunDir
-from pretrain.setup import Setup, build
+from pretrain.setup import Setup, build, notes
 from pretrain.train import State, fit
 
 Say = Callable[[str], None]
@@ -213,7 +213,7 @@ def train(run: RunDir, made: Setup, state: State, say: Say) -> int:
         run.requeue.unlink(missing_ok=True)
         run.update(status="running", sessions=[*told["sessions"], rundir.session(str(made.device), state.step)])
         made.card = made.card.changed(name=run.name, lineage=made.card.lineage | {"run": run.name, "run_id": told["id"]})
-    for note in made.method.notes(made.method.data):
+    for note in notes(made):
         say(f"note: {note}")
 
     def save(now: State) -> None:

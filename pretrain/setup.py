@@ -16,6 +16,7 @@ from encoders.runtime import dist, optim
 from encoders.runtime.config import validated
 from encoders.runtime.errors import InputError, unknown
 from encoders.store import Store
+from pretrain import kin
 from pretrain.config import Recipe, augmentation, method_config
 from pretrain.methods import METHODS
 from pretrain.methods.common import DataShape
@@ -189,10 +190,11 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     if recipe.compile:
         method.compile()  # in place: names in `state_dict` stay as they are
     pixels = recipe.preprocess
+    views = method.views(augmentation(recipe))
     prep = preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))
     batches = Batches(
         images.store,
-        method.views(augmentation(recipe)),
+        views,
         prep,
         seed=recipe.seed,
         batch=recipe.batch,
@@ -205,6 +207,8 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         mask=method.mask_spec(),
         context=recipe.data.context,
         weights=row_weights(images, recipe.data.weights),
+        partners=kin.found(recipe.data.positives, images.store, images.index, len(views)),
+        patients=kin.codes(images.store) if method.asks_patients() else None,
     )
     optimizer = optim.build(method.param_groups(), recipe.optim, recipe.batch)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=recipe.precision == "fp16")
@@ -222,6 +226,12 @@ def saving_memory(network: torch.nn.Module, arch: str) -> None:
         network.set_grad_checkpointing(True)  # type: ignore[operator]
     except (AttributeError, AssertionError) as wrong:
         raise InputError(f"checkpointing=true: {arch} has no gradient checkpointing in timm; leave it out and raise accumulate") from wrong
+
+
+def notes(made: Setup) -> list[str]:
+    """What is adjusted to the data, in sentences."""
+    excluded = made.method.asks_patients() if hasattr(made.method.cfg, "exclude_same_patient") else None
+    return list(made.method.notes(made.method.data)) + kin.notes(made.recipe.data.positives, made.batches.partners, excluded)
 
 
 def portable(recipe: Recipe) -> dict[str, Any]:

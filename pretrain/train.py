@@ -69,7 +69,7 @@ def fit(
             seed_model(cfg.seed, step, i, dist.rank())
             with accumulating(model, last=i == cfg.accumulate - 1):
                 with autocast(cfg.precision, device):
-                    got = model(laid_out(micro.views, cfg.channels_last), micro.masks, progress=done)
+                    got = model(laid_out(micro.views, cfg.channels_last), micro.masks, progress=done, **micro.named())
                 meter.lap("forward")
                 scaler.scale(got["loss"] / cfg.accumulate).backward()
                 meter.lap("backward")

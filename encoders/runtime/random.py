@@ -41,7 +41,6 @@ class Purpose(IntEnum):
     SHIFT = 21
     ACQUISITION = 22
     SLICES = 23
-    GROUP = 24
     TILES = 25
     UNCERTAIN = 26
 

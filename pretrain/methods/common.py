@@ -13,6 +13,7 @@ A method is an `nn.Module` in a file of its own:
     after_step(progress)                    EMA, queue: once per optimizer step really taken
     encoder() -> nn.Module                  what is exported, in timm's names
     notes(data) -> list[str]                what small-data rules changed, in sentences for a person
+    asks_patients() -> bool                 whether `forward` is to be told whose images these are: patients=(B,) int64
 
 A method knows no rank, logger or file. All it must remember is in `state_dict()`. What it draws itself comes from torch's
 generator, which the loop seeds from (seed, step, micro-batch, rank).
@@ -104,6 +105,9 @@ class Method(nn.Module):
     def notes(self, data: DataShape) -> list[str]:
         return []
 
+    def asks_patients(self) -> bool:
+        return bool(getattr(self.cfg, "exclude_same_patient", False))
+
 
 def groups(*modules: nn.Module, decay: str = "matrices", name: str = "", **more: Any) -> list[Group]:
     """The trainable parameters of `modules` as groups: all in one (`decay="all"`), or without weight decay on vectors (`"matrices"`).
@@ -137,6 +141,16 @@ def is_vector(p: Tensor) -> bool:
 def unit(x: Tensor) -> Tensor:
     """Rows of length 1, in float32 at least; float64 stays, so that gradients can be compared in it."""
     return F.normalize(at_least_float32(x), dim=-1)
+
+
+def spared(similar: Tensor, mine: Tensor | None, theirs: Tensor | None, own: Tensor) -> Tensor:
+    """Similarities (B, K) with -inf where row and column are of one patient, except at each row's own column.
+
+    mine: (B,), theirs: (K,) patients, None to spare nobody.  own: (B,) column of the row's positive."""
+    if mine is None or theirs is None:
+        return similar
+    same = mine[:, None] == theirs[None]
+    return similar.masked_fill(same.scatter(1, own[:, None], False), -torch.inf)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

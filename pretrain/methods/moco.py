@@ -12,6 +12,8 @@ Departures:
 - The queue holds at most half the images and a whole number of batches: otherwise an image meets itself as a negative.
 - The EMA momentum is scaled to the batch, m ** (B / 256), so that the key encoder lags by as many images as published.
 - The queue begins empty of keys: random unit vectors, as in the authors' code.
+- With `exclude_same_patient` the queue remembers whose its keys are, and keys of a query's own patient are no negatives (MedAug's idea,
+  arXiv:2102.10663, turned round).
 
 The key encoder runs in train mode and keeps BatchNorm statistics of its own: the EMA moves parameters, not buffers, as published.
 
@@ -39,6 +41,7 @@ from pretrain.methods.common import (
     groups,
     mlp,
     scaled_momentum,
+    spared,
     unit,
     width,
 )
@@ -56,6 +59,7 @@ class MoCoConfig(Config):
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 256)")
     temperature: float = Field(0.2, gt=0, description="the similarities are divided by it")
     bn_group: int = Field(32, gt=1, description="images that share BatchNorm statistics (32 a GPU published); at least two groups of 8")
+    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
 
 
 @full_precision
@@ -77,6 +81,12 @@ def cosines(q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
 def first_wins(logits: Tensor) -> Tensor:
     """Cross-entropy (nats) of the first column of (B, 1 + K)."""
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def without_kin(similar: Tensor, patients: Tensor, whose: Tensor) -> Tensor:
+    """(B, 1 + K) with -inf for keys in the queue of the query's own patient.  patients: (B,), whose: (K,)."""
+    own = similar.new_zeros(len(similar), dtype=torch.long)  # the first column, of which the -2 below is nobody's
+    return spared(similar, patients, torch.cat([whose.new_full((1,), -2), whose]), own)
 
 
 def in_groups(encode: nn.Module, images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
@@ -107,10 +117,14 @@ class MoCo(Method):
         self.register_buffer("queue", unit(torch.randn(queue_size(cfg, data), cfg.dim)))  # (K, D)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.queue: Tensor
+        if cfg.exclude_same_patient:
+            self.register_buffer("whose", torch.full((len(self.queue),), -1))  # (K,) patients of the keys, -1: nobody's
+        self.whose: Tensor
         self.pointer: Tensor
         self.fresh = Fresh()  # keys of this step's micro-batches
+        self.fresh_patients = Fresh()
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+    def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         n = bn_groups(self.cfg, len(views[0])) if self.has_batchnorm and self.training else 1
         q = unit(in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
@@ -118,21 +132,28 @@ class MoCo(Method):
             k = unit(in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
         self.fresh.add(k)
         similar = cosines(q, k, self.queue)  # (B, 1 + K), as in `info_nce`, kept for the second line
+        if patients is not None:
+            self.fresh_patients.add(patients)
+            similar = without_kin(similar, patients, self.whose)
         return {"loss": first_wins(similar / self.cfg.temperature), "top1": (similar.argmax(dim=1) == 0).float().mean()}
 
     def after_backward(self, progress: float) -> None:
         self.fresh.end()
+        self.fresh_patients.end()
 
     def after_step(self, progress: float) -> None:
         """Once per step really taken: the key encoder follows the query encoder, the keys enter the queue."""
         ema_(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
-        self.enqueue(dist.gather(self.fresh.take()))
+        patients = dist.gather(self.fresh_patients.take()) if self.cfg.exclude_same_patient else None
+        self.enqueue(dist.gather(self.fresh.take()), patients)
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor) -> None:
-        """The oldest keys of the FIFO give way to `keys` (B * ranks, D)."""
+    def enqueue(self, keys: Tensor, patients: Tensor | None = None) -> None:
+        """The oldest keys of the FIFO give way to `keys` (B * ranks, D), and the patients of those to `patients` (B * ranks,)."""
         where = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[where] = keys.to(self.queue.dtype)
+        if patients is not None:
+            self.whose[where] = patients
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
     def param_groups(self) -> list[Group]:

@@ -23,7 +23,19 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, cosine_momentum, ema_, frozen_copy, full_precision, mlp, scaled_momentum, unit, width
+from pretrain.methods.common import (
+    DataShape,
+    Method,
+    cosine_momentum,
+    ema_,
+    frozen_copy,
+    full_precision,
+    mlp,
+    scaled_momentum,
+    spared,
+    unit,
+    width,
+)
 from pretrain.methods.positions import fix_positions
 
 PUBLISHED_BATCH = 4096
@@ -37,13 +49,17 @@ class MoCoV3Config(Config):
     momentum: float = Field(0.99, ge=0, le=1, description="EMA at the start, at batch 4096; 1 at the end (0.996 for 1000 epochs)")
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 4096)")
     temperature: float | None = Field(None, gt=0, description="the similarities are divided by it; null: 0.2 for a ViT, 1.0 for a CNN")
+    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
 
 
 @full_precision
-def contrast(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """2 T times the cross-entropy (nats) of picking `k[i]` for `q[i]` among all keys.  q, k: (B, D) unit rows.  Returns a scalar."""
+def contrast(q: Tensor, k: Tensor, temperature: float, patients: Tensor | None = None) -> Tensor:
+    """2 T times the cross-entropy (nats) of picking `k[i]` for `q[i]` among all keys.
+
+    q, k: (B, D) unit rows.  patients: (B,) whose; keys of one are then no negatives of each other.  Returns a scalar."""
     similar = einsum(q, k, "b d, n d -> b n") / temperature
-    return 2 * temperature * F.cross_entropy(similar, torch.arange(len(q), device=q.device))
+    own = torch.arange(len(q), device=q.device)
+    return 2 * temperature * F.cross_entropy(spared(similar, patients, patients, own), own)
 
 
 class MoCoV3(Method):
@@ -68,12 +84,13 @@ class MoCoV3(Method):
         """BYOL's two unlike views."""
         return byol_views(augment)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+    def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         qa, qb = (dist.gather(unit(self.predictor(self.projector(self.backbone(v))))) for v in views)  # (B, D) each
         with torch.no_grad():
             ka, kb = (dist.gather(unit(self.key(v))) for v in views)  # (B, D) each
-        return {"loss": contrast(qa, kb, self.temperature) + contrast(qb, ka, self.temperature)}
+        who = None if patients is None else dist.gather(patients)
+        return {"loss": contrast(qa, kb, self.temperature, who) + contrast(qb, ka, self.temperature, who)}
 
     def after_step(self, progress: float) -> None:
         """The key encoder follows the query encoder."""

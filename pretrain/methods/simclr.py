@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, full_precision, mlp, unit, width
+from pretrain.methods.common import DataShape, Method, full_precision, mlp, spared, unit, width
 
 
 class SimCLRConfig(Config):
@@ -30,18 +30,21 @@ class SimCLRConfig(Config):
     hidden: int | None = Field(None, gt=0, description="width of the head's hidden layers; null: that of the encoder's features")
     layers: int = Field(3, gt=0, description="layers of the head (2 in the first paper)")
     temperature: float = Field(0.1, gt=0, description="the similarities are divided by it (0.5 suits small images and batches)")
+    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
 
 
 @full_precision
-def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
+def nt_xent(a: Tensor, b: Tensor, temperature: float, patients: Tensor | None = None) -> Tensor:
     """Cross-entropy (nats) of picking each row's partner among all other 2B - 1 rows, mean over all 2B.
 
-    a, b: (B, D) unit rows, a[i] and b[i] two views of one image.  Returns a scalar."""
+    a, b: (B, D) unit rows, a[i] and b[i] two views of one image.  patients: (B,) whose; rows of one are then no negatives of each other.
+    Returns a scalar."""
     z = torch.cat([a, b])  # (2B, D)
     similar = einsum(z, z, "i d, j d -> i j") / temperature
     similar = similar.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)  # not with itself
     partner = torch.arange(len(z), device=z.device).roll(len(a))
-    return F.cross_entropy(similar, partner)
+    who = None if patients is None else patients.repeat(2)  # (2B,)
+    return F.cross_entropy(spared(similar, who, who, partner), partner)
 
 
 class SimCLR(Method):
@@ -55,10 +58,11 @@ class SimCLR(Method):
         hidden = cfg.hidden or width(backbone)
         self.head = mlp([width(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+    def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches; they share BatchNorm statistics, as in the authors' code."""
         a, b = unit(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
-        return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature)}
+        who = None if patients is None else dist.gather(patients)
+        return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature, who)}
 
     def encoder(self) -> nn.Module:
         return self.backbone

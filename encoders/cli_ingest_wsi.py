@@ -7,8 +7,6 @@ import typer
 
 from encoders.cli_ingest import Dataset, Modality
 
-Share = Annotated[float, typer.Option(min=0, max=1)]
-
 WSI = """Whole-slide images become tiles of an exact resolution: one store a slide in OUT_DIR; data.store='OUT_DIR/*.h5' opens them as one.
 
 SLIDES is a folder, searched through and through, or one slide: every format of OpenSlide, DICOM too (a folder of a series, or one of its
@@ -31,7 +29,7 @@ Exit status: 0 every slide went in; 1 some did not, or are damaged (the rest is 
 
 def wsi(
     slides: Annotated[Path, typer.Argument(help="folder of slides, or one slide", metavar="SLIDES")],
-    out_dir: Annotated[Path, typer.Argument(help="folder for the stores, e.g. tiles/")],
+    out_dir: Annotated[Path, typer.Argument(help="folder for the stores, e.g. tiles/", metavar="OUT_DIR")],
     mpp: Annotated[float, typer.Option(help="micrometres a pixel of the tiles: 0.5 is about 20x, 0.25 about 40x")] = 0.5,
     tile: Annotated[int, typer.Option(help="side of a tile in pixels")] = 256,
     overlap: Annotated[int, typer.Option(help="pixels that neighbours share")] = 0,
@@ -100,7 +98,9 @@ def wsi(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
     )
-    items, notes = items_of(slides, slide_mpp, masks, regions, labels, label_column or [], meta_column or [], pattern)
+    items, notes = items_of(
+        slides, slide_mpp, masks, regions, labels, label_column or [], meta_column or [], pattern, [*settings.include, *settings.exclude]
+    )
     for note in notes:
         typer.echo(note)
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)

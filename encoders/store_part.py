@@ -117,6 +117,6 @@ def decoded(blob: bytes, channels: int) -> NDArray[np.uint8]:
     """(H, W, C) pixels of a JPEG; gray is repeated where 3 channels are wanted."""
     from PIL import Image
 
-    with Image.open(io.BytesIO(blob)) as picture:
-        pixels = np.asarray(picture.convert("RGB") if channels == 3 else picture)
+    with Image.open(io.BytesIO(blob), formats=("JPEG",)) as picture:
+        pixels = np.asarray(picture.convert("RGB") if channels == 3 and picture.mode != "RGB" else picture)  # converting copies
     return pixels[..., None] if pixels.ndim == 2 else pixels

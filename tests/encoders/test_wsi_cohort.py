@@ -249,6 +249,8 @@ def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
     assert store.classes("grade") == ["high"]
     run(cohort[0] / "slides" / "p1", tmp_path / "ex", *given, "--exclude", "Tumor")
     assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
+    with pytest.raises(Exception, match="pass --regions"):
+        run(cohort[0] / "slides", tmp_path / "none", "--include", "Tumor", code=2)
     told = run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--include", "Tumor", code=1)
     assert "b.geojson" in told
 

@@ -72,7 +72,7 @@ def test_half_the_resolution_is_the_mean_of_four_pixels(tmp_path, levels):
     slide.close()
 
 
-@pytest.mark.parametrize("mpp", [0.33, 0.5 * 0.998, 0.73])
+@pytest.mark.parametrize("mpp", [0.33, 0.5 * 0.996, 0.73])
 def test_neighbouring_tiles_are_parts_of_one_resized_image(tmp_path, mpp):
     """Against Pillow's antialiased bicubic of the whole slide: no seam, no shift."""
     base = np.asarray(Image.fromarray(tissue_like(1024, 1024)).resize((1024, 1024), Image.Resampling.BILINEAR, box=(0, 0, 512, 512)))
@@ -104,6 +104,14 @@ def test_positions_do_not_drift_and_stay_inside():
     half = cut.positions(0, 100_000, 0, 128)
     assert np.diff(half).mean() == pytest.approx(512, rel=1e-3)
     assert cut.positions(0, 1000, 0, 0) == []
+
+
+def test_what_is_almost_right_is_not_resampled_and_says_what_it_is():
+    cut = Cut.make((1.0,), Resolution(0.499, 0.499, "metadata"), 0.5, (256, 256))
+    assert cut.exact
+    assert cut.stored(0.5) == pytest.approx(0.499)
+    assert Cut.make((1.0,), Resolution(0.495, 0.495, "metadata"), 0.5, (256, 256)).stored(0.5) == 0.5
+    assert Cut.make((1.0,), Resolution(0.25, 0.25, "metadata"), 0.5, (256, 256)).stored(0.5) == 0.5
 
 
 def test_oblong_pixels_give_square_tiles(tmp_path):

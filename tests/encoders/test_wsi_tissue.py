@@ -103,7 +103,11 @@ def test_sharpness_equals_its_definition_and_falls_with_blur():
         for i in range(1, 63)
         for j in range(1, 63)
     ]
-    assert sharpness(np.asarray(small(tile, 0.5).convert("L"))) == pytest.approx(np.var(laplacian), rel=1e-4)
+    gray = quality([small(tile, 0.5)])[1]
+    assert gray.shape == (1, 64, 64)
+    assert sharpness(gray)[0] == pytest.approx(np.var(laplacian), rel=1e-4)
+    both, _ = quality([small(tile.rotate(90), 0.5), small(tile, 0.5)])
+    assert both[1] == judged(small(tile, 0.5))  # alone or among others
     blurred = [judged(small(tile.filter(ImageFilter.GaussianBlur(r)), 0.5)).sharpness for r in (0, 2, 4, 8)]
     assert all(a > 2 * b for a, b in pairwise(blurred))
 
@@ -117,7 +121,7 @@ def test_quality_is_measured_at_one_resolution_whatever_the_tiles_have(mpp):
 
 
 def judged(picture):
-    return quality(picture, np.asarray(picture.convert("L")))
+    return quality([picture])[0][0]
 
 
 def test_each_fault_is_told_by_its_name():

@@ -1,6 +1,7 @@
 """Made-up slides: tiled TIFF pyramids that OpenSlide reads, with levels of any size."""
 
 import io
+import struct
 
 import numpy as np
 import tifffile
@@ -44,25 +45,34 @@ def on_glass(height, width, boxes, seed=0):
     return image
 
 
-def write_jpeg_slide(path, sizes, tile_at, mpp=0.25, side=256):
-    """A pyramid of JPEG tiles that are made one at a time, however large it is.
+def write_jpeg_slide(path, sizes, pictures, which, mpp=0.25, side=256):
+    """A BigTIFF pyramid of JPEG tiles that share their bytes, so a huge slide is a small file.
 
-    sizes: (W, H) of the levels, the largest first.  tile_at(level, row, column): the bytes of a JPEG of `side` pixels."""
-    with tifffile.TiffWriter(path, bigtiff=True) as file:
+    sizes: (W, H) of the levels, the largest first.  pictures: JPEGs, 4:2:0, of `side` pixels.  which(level): (rows, columns) of numbers
+    of pictures.  tifffile writes no JPEG without imagecodecs, hence by hand; see the BigTIFF design of Aware Systems."""
+    with path.open("wb") as file:
+        file.write(struct.pack("<2sHHHQ", b"II", 43, 8, 0, 0))  # the last: where the first directory will be
+        places = []
+        for picture in pictures:
+            places.append((file.tell(), len(picture)))
+            file.write(picture)
+        link = 8
         for level, (width, height) in enumerate(sizes):
-            grid = np.ndindex(-(-height // side), -(-width // side))
-            file.write(
-                (tile_at(level, row, column) for row, column in grid),
-                shape=(height, width, 3),
-                dtype=np.uint8,
-                tile=(side, side),
-                photometric="ycbcr",
-                compression="jpeg",
-                subsampling=(2, 2),
-                subfiletype=int(level > 0),
-                metadata=None,
-                **({"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3} if level == 0 else {}),
-            )
+            at = np.array(places, "<u8")[which(level).ravel()]  # (tiles, 2)
+            offsets, counts = file.tell(), file.tell() + 8 * len(at)
+            file.write(at[:, 0].tobytes() + at[:, 1].tobytes())
+            ratio = struct.unpack("<Q", struct.pack("<II", round(10_000 / mpp * 1000), 1000))[0]
+            tags = [
+                (254, 4, 1, int(level > 0)), (256, 4, 1, width), (257, 4, 1, height), (258, 3, 3, 8 | 8 << 16 | 8 << 32), (259, 3, 1, 7),
+                (262, 3, 1, 6), (277, 3, 1, 3), (282, 5, 1, ratio), (283, 5, 1, ratio), (284, 3, 1, 1), (296, 3, 1, 3), (322, 4, 1, side),
+                (323, 4, 1, side), (324, 16, len(at), offsets), (325, 16, len(at), counts), (530, 3, 2, 2 | 2 << 16),
+            ]  # fmt: skip
+            here = file.tell()
+            file.write(struct.pack("<Q", len(tags)) + b"".join(struct.pack("<HHQQ", *tag) for tag in tags) + bytes(8))
+            file.seek(link)
+            file.write(struct.pack("<Q", here))
+            file.seek(0, 2)
+            link = file.tell() - 8
     return path
 
 

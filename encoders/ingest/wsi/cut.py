@@ -14,7 +14,7 @@ from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.slide import Slide
 
 TOLERANCE = 0.01  # a level this much too coarse still serves: without it 2.0005 for 2 would cost four times the pixels
-EXACT = 0.001  # a size off by less is left as it is: a quarter of a pixel over 256, where resampling would only blur
+EXACT = 0.0025  # a size off by less (0.499 for 0.5 um) is left as it is: scanners are not known better, and resampling blurs and costs
 MARGIN = 3  # pixels of the result read around it, so that the filter does not end at the border
 
 
@@ -48,6 +48,10 @@ class Cut:
     def exact(self) -> bool:
         """Whether averaging alone gives the size, to within EXACT."""
         return all(abs(s / (k * n) - 1) <= EXACT for s, k, n in zip(self.span, self.shrink, self.size, strict=True))
+
+    def stored(self, mpp: float) -> float:
+        """um a pixel of what `read` gives, where `mpp` was asked for: that, or what is within EXACT of it."""
+        return mpp * self.size[0] * self.shrink[0] / self.span[0] if self.exact else mpp
 
     @property
     def field(self) -> tuple[float, float]:

@@ -66,7 +66,7 @@ def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: ND
     x, y, facts = plan.x[kept], plan.y[kept], plan.facts
     same = {"patient": item.name, "slide": item.name, **item.said, "mpp_source": facts["mpp_source"], "quickhash": facts["quickhash"]}
     each = {name: np.full(len(kept), str(value)) for name, value in same.items() if value != ""}
-    numbers = {"mpp": np.full(len(kept), settings.mpp), "level": np.full(len(kept), plan.cut.level, np.float64)}
+    numbers = {"mpp": np.full(len(kept), plan.cut.stored(settings.mpp)), "level": np.full(len(kept), plan.cut.level, np.float64)}
     return {
         "key": [f"{item.name}/{a}_{b}" for a, b in zip(x, y, strict=True)],
         **each,

@@ -21,6 +21,7 @@ def items_of(
     label: Sequence[str],
     meta: Sequence[str],
     pattern: str | None,
+    classes: Sequence[str],
 ) -> tuple[list[Item], list[str]]:
     """The slides in order, and what the reader should know. Raises InputError for what the user got wrong."""
     found, others = slides(where)
@@ -29,6 +30,8 @@ def items_of(
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
         if folder and not folder.exists():
             raise InputError(f"{option} {folder} does not exist")
+    if classes and not regions:
+        raise InputError(f"--include and --exclude choose among drawn regions ({', '.join(classes)}); pass --regions with their folder")
     facts: dict[str, dict[str, Any]] = {name: {"mpp": mpp} for name in found}
     if pattern:
         by_path(facts, found, root, pattern, notes)

@@ -3,13 +3,14 @@
 A slide is cut into pieces of fixed size, whatever the number of workers; a piece is finished when its table stands under its name. So
 work that was killed goes on at the last piece, and the store is the same.
 
-Shapes: N tiles kept.
+Shapes: H, W of a tile.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from encoders.ingest.wsi.slide import Slide
 from encoders.runtime.files import atomic
 
 PIECE = 512  # tiles: seconds of work, and a thousandth of a large slide
+BATCH = 32  # tiles judged together
 DAMAGED = "damaged"
 
 
@@ -43,47 +45,72 @@ def rows(tiles: int, number: int) -> range:
 
 def write_piece(slide: Slide, plan: Plan, number: int, settings: Settings, folder: Path, done: Callable[[int], None]) -> None:
     """Reads the tiles of a piece; the table is written last."""
-    kept: list[int] = []
-    sizes: list[int] = []
-    hashes: list[str] = []
-    near: list[NDArray[np.uint8]] = []
-    found: list[Quality] = []
-    faults: dict[str, list[list[int]]] = {}
     begun = time.monotonic()
+    found = Found()
+    todo = rows(len(plan.x), number)
     with atomic(pixels_path(folder, number)) as part, part.open("wb", buffering=1 << 20) as file:
-        for i in rows(len(plan.x), number):
-            x, y = int(plan.x[i]), int(plan.y[i])
-            done(1)
-            try:
-                tile = plan.cut.read(slide, x, y)
-            except Unreadable:
-                faults.setdefault(DAMAGED, []).append([x, y])
-                continue
-            little = small(tile, settings.mpp)
-            gray = np.asarray(little.convert("L"))  # (h, w)
-            judged = quality(little, gray)
-            if fault := judged.fault(settings):
-                faults.setdefault(fault, []).append([x, y])
-                continue
-            pixels = np.asarray(tile)  # (H, W, 3)
-            blob = encoded(tile) if settings.codec == "jpeg" else pixels.tobytes()
-            file.write(blob)
-            kept.append(i)
-            sizes.append(len(blob))
-            hashes.append(pixel_sha256(pixels))
-            near.append(phash256(gray[..., None]))  # of the small copy: the hash stands resizing, and this is cheaper
-            found.append(judged)
-    table: dict[str, Any] = {
-        "kept": np.array(kept, np.int64),
-        "sizes": np.array(sizes, np.int64),
-        "sha256": np.array(hashes, "U64"),
-        "phash": np.array(near, np.uint8).reshape(-1, 32),
-        "quality": np.array(found, np.float32).reshape(-1, len(Quality._fields)),
-        "seconds": np.array(time.monotonic() - begun),
-        **{f"fault_{reason}": np.array(where, np.int64) for reason, where in faults.items()},
-    }
-    with atomic(table_path(folder, number)) as part, part.open("wb") as file:
-        np.savez(file, **table)
+        for start in range(todo.start, todo.stop, BATCH):
+            batch = range(start, min(start + BATCH, todo.stop))
+            tiles = read_tiles(slide, plan, batch, found)
+            keep_good(tiles, plan, settings, found, file)
+            done(len(batch))
+    found.save(table_path(folder, number), time.monotonic() - begun)
+
+
+def read_tiles(slide: Slide, plan: Plan, batch: range, found: "Found") -> list[tuple[int, Any]]:
+    """Numbers and Pillow images of the tiles that can be read."""
+    tiles = []
+    for i in batch:
+        x, y = int(plan.x[i]), int(plan.y[i])
+        try:
+            tiles.append((i, plan.cut.read(slide, x, y)))
+        except Unreadable:
+            found.faults.setdefault(DAMAGED, []).append([x, y])
+    return tiles
+
+
+def keep_good(tiles: list[tuple[int, Any]], plan: Plan, settings: Settings, found: "Found", file: BinaryIO) -> None:
+    """Judges the tiles, and appends the good ones to the file and the table."""
+    if not tiles:
+        return
+    judged, grays = quality([small(tile, settings.mpp) for _, tile in tiles])
+    for (i, tile), measures, gray in zip(tiles, judged, grays, strict=True):
+        if fault := measures.fault(settings):
+            found.faults.setdefault(fault, []).append([int(plan.x[i]), int(plan.y[i])])
+            continue
+        pixels = np.asarray(tile)  # (H, W, 3)
+        blob = encoded(tile) if settings.codec == "jpeg" else pixels.tobytes()
+        file.write(blob)
+        found.kept.append(i)
+        found.sizes.append(len(blob))
+        found.sha256.append(pixel_sha256(pixels))
+        found.phash.append(phash256(gray[..., None]))  # of the small copy: the hash stands resizing, and this is cheaper
+        found.quality.append(measures)
+
+
+@dataclass
+class Found:
+    """The table of a piece while it grows."""
+
+    kept: list[int] = field(default_factory=list)
+    sizes: list[int] = field(default_factory=list)
+    sha256: list[str] = field(default_factory=list)
+    phash: list[NDArray[np.uint8]] = field(default_factory=list)
+    quality: list[Quality] = field(default_factory=list)
+    faults: dict[str, list[list[int]]] = field(default_factory=dict)  # reason to L0 corners
+
+    def save(self, path: Path, seconds: float) -> None:
+        table: dict[str, Any] = {
+            "kept": np.array(self.kept, np.int64),
+            "sizes": np.array(self.sizes, np.int64),
+            "sha256": np.array(self.sha256, "U64"),
+            "phash": np.array(self.phash, np.uint8).reshape(-1, 32),
+            "quality": np.array(self.quality, np.float32).reshape(-1, len(Quality._fields)),
+            "seconds": np.array(seconds),
+            **{f"fault_{reason}": np.array(where, np.int64) for reason, where in self.faults.items()},
+        }
+        with atomic(path) as part, part.open("wb") as file:
+            np.savez(file, **table)
 
 
 def read_table(folder: Path, number: int) -> dict[str, NDArray[Any]]:

@@ -1,0 +1,49 @@
+"""Reading tiles back for training: random 256-px JPEG tiles through Store.image, in tiles a second of one core.
+
+    python tests/perf/tile_reads.py [--data ../shared/data] [--reads 2000]
+
+The tiles are those of the real slides in the data folder, ingested at 0.5 um. CPU seconds, best and median of seven rounds: other work
+on the machine counts less. The promise is 1,800 a second.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from encoders.ingest.wsi.cohort import Cohort
+from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.work import ingest_slides
+from encoders.runtime.cli import ticker
+from encoders.store import Store
+
+SLIDES = {"cmu-1-small-region.svs": None, "derived/monuseg_tma_pyramid.tiff": None, "tcga-cr-7395-01a-01-ts1.svs": 0.25}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
+    options.add_argument("--reads", type=int, default=2000)
+    given = options.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        items = tuple(Item(Path(name).stem, given.data / "wsi" / name, name, mpp) for name, mpp in SLIDES.items())
+        ingest_slides(Cohort(items, Settings(), Path(folder) / "out", "perf"), 1, False, ticker)
+        store = Store.open(f"{folder}/out/*.h5")
+        order = np.random.default_rng(0).integers(0, len(store), given.reads).tolist()
+        sizes = [np.diff(part.offsets).mean() / 1e3 for part in store.parts]
+        rates = []
+        for _ in range(7):
+            begun = time.process_time()
+            for i in order:
+                store.image(i)
+            rates.append(given.reads / (time.process_time() - begun))
+    print(f"{len(store)} tiles of {', '.join(f'{size:.0f}' for size in sizes)} kB in {len(store.parts)} slides")
+    print(f"{max(rates):.0f} tiles/s at best, {statistics.median(rates):.0f} in the median (promised: 1,800)")
+
+
+if __name__ == "__main__":
+    main()

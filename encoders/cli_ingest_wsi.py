@@ -12,7 +12,7 @@ WSI = """Whole-slide images become tiles of an exact resolution: one store a sli
 SLIDES is a folder, searched through and through, or one slide: every format of OpenSlide, DICOM too (a folder of a series, or one of its
 files). A slide's resolution is what --slide-mpp or the table says, else its metadata, its TIFF tags, or its objective's power; what was
 used is in the index, and a slide that does not say is an error. A level at most 1 % too coarse is read, and averaged and interpolated to
-the exact size. What was never scanned gets the slide's background colour.
+the exact size, unless it is within 0.25 % already. What was never scanned gets the slide's background colour.
 
 Tissue is what is more saturated than Otsu's threshold at 8 um a pixel, closed by 32 um, without specks below 0.02 mm2; or --masks. A tile
 needs --min-tissue of it, must be sharp, and not be pen, glass or black; every rejection is counted. OUT_DIR/overview.html shows all slides.

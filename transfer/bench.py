@@ -202,7 +202,11 @@ def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: 
 def under_shifts(one: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[cell.Cell]:
     """The cell with its test images under every (shift, strength)."""
     for shift, strength in shifts:
-        yield replace(one, identity=one.identity.model_copy(update={"shift": shift, "strength": strength}))
+        from transfer.shifts import SHIFTS, VERSION
+
+        amount = float(SHIFTS[shift].values[strength - 1])
+        about = {"shift": shift, "strength": strength, "amount": amount, "shift_version": VERSION}
+        yield replace(one, identity=one.identity.model_copy(update=about))
 
 
 def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:

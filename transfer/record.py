@@ -62,6 +62,8 @@ class Identity(Config):
     selected_on: Source | None = Field(None, description="external validation: where everything was chosen")
     shift: str | None = Field(None, description="acquisition shift laid over the test images (gamma, noise, ...); None: as they are")
     strength: int = Field(0, description="of the shift, 1 (slight) to 5; 0: the images as they are")
+    amount: float | None = Field(None, description="what that strength is in the shift's own unit, e.g. the exponent of gamma")
+    shift_version: int | None = Field(None, description="of the code that shifts, so that old and new scores are never one curve")
 
     @property
     def id(self) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from encoders.names import short
 from transfer.record import Record
 from transfer.stats import Difference, Interval
-from transfer.table import Row, auroc_of, difference
+from transfer.table import Row, auroc_of, difference, task_name
 
 COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high"
 
@@ -47,32 +47,35 @@ class Curve:
 
 def curves(records: Sequence[Record]) -> list[Curve]:
     """Every curve that the records hold. One without its clean record has no loss."""
-    apart: dict[tuple, dict[tuple[str | None, int], list[Record]]] = defaultdict(lambda: defaultdict(list))
+    apart: dict[tuple, dict[tuple[str, int], dict[int, list[Record]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for record in (r for r in records if r.meta.status == "ok"):
         i = record.identity
-        alike = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, i.fraction, i.encoder, i.encoder_sha256
-        apart[alike][i.shift, i.strength].append(record)
-    found = []
-    for alike in sorted(apart):
-        points = apart[alike]
-        for shift in sorted({s for s, _ in points if s is not None}):
-            found.append(_curve(shift, points))
-    return found
+        share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
+        alike = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, share, i.encoder, i.encoder_sha256
+        apart[alike][i.shift or "", i.shift_version or 0][i.strength].append(record)
+    return [
+        _curve(shifted[shift, version], shifted.get(("", 0), {}).get(0, []))
+        for _, shifted in sorted(apart.items(), key=lambda item: item[0])
+        for shift, version in sorted(shifted)
+        if shift
+    ]
 
 
-def _curve(shift: str, points: dict[tuple[str | None, int], list[Record]]) -> Curve:
+def _curve(by_strength: dict[int, list[Record]], clean: list[Record]) -> Curve:
     from transfer.shifts import SHIFTS
 
-    kind, clean = SHIFTS[shift], _row(points.get((None, 0), []))
-    first = next(records[0] for (name, _), records in points.items() if name == shift)
+    first = next(iter(by_strength.values()))[0]
     i = first.identity
-    curve = Curve(i.task, i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, shift, kind.unit)
-    if clean.records:
-        curve.points.append(Point(0, float("nan"), auroc_of(clean.records)))
-    for strength in sorted(s for name, s in points if name == shift):
-        here = _row(points[shift, strength])
-        loss = difference(here, clean) if clean.records else None
-        curve.points.append(Point(strength, kind.values[strength - 1], auroc_of(here.records), loss))
+    assert i.shift is not None
+    about = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
+    curve = Curve(task_name(i), *about)
+    if clean:
+        curve.points.append(Point(0, float("nan"), auroc_of(_row(clean).records)))
+    for strength in sorted(by_strength):
+        here = _row(by_strength[strength])
+        loss = difference(here, _row(clean)) if clean else None
+        amount = here.records[0].identity.amount
+        curve.points.append(Point(strength, float("nan") if amount is None else amount, auroc_of(here.records), loss))
     return curve
 
 
@@ -83,7 +86,6 @@ def _row(records: list[Record]) -> Row:
 
 def tables(curves: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, rows of text) for each task, protocol and shift: a row an encoder, a column a strength."""
-    from transfer.shifts import SHIFTS
     from transfer.show import gap
 
     apart: dict[tuple, list[Curve]] = defaultdict(list)
@@ -92,13 +94,14 @@ def tables(curves: Sequence[Curve]) -> list[tuple[str, list[str], list[list[str]
     made = []
     for (task, _, protocol, _, fraction, shift), same in apart.items():
         share = "" if fraction == 1 else f", {fraction:.3g} of the labels"
-        strengths = sorted({p.strength for c in same for p in c.points})
-        header = ["encoder", *("clean" if s == 0 else f"{s} ({SHIFTS[shift].values[s - 1]:g})" for s in strengths), "loss at the strongest"]
+        amount = {p.strength: p.parameter for c in same for p in c.points}
+        strengths = sorted(amount)
+        header = ["encoder", *("clean" if s == 0 else f"{s} ({amount[s]:g})" for s in strengths), "loss at the strongest"]
         rows = []
         for c in same:
             at = {p.strength: f"{p.auroc.value:.3f}" for p in c.points}
             rows.append([short(c.encoder), *(at.get(s, "") for s in strengths), gap(c.points[-1].loss)])
-        made.append((f"{task}, {protocol}{share}: AUROC under {shift} ({SHIFTS[shift].unit})", header, rows))
+        made.append((f"{task}, {protocol}{share}: AUROC under {shift} ({same[0].unit})", header, rows))
     return made
 
 

@@ -1,8 +1,8 @@
 """Acquisition shifts of growing strength, laid over images in [0, 1] at the store's own size, before any encoder's preprocessing.
 
 What another scanner, exposure, detector or staining would change while the diagnosis stays. Strengths 1 to 5 are the numbers in SHIFTS;
-lengths are for a side of 224 pixels and scale with the image, so that a store of 512 pixels is not shifted less. What is drawn (the
-direction of a turn, the place in the noise, the stain) depends on the image's row alone and is the same at every strength.
+those of blur and noise are for a side of 224 pixels and scale with the image, so that a store of 512 pixels is not shifted less. What is
+drawn (the direction of a turn, the place in the noise, the stain) depends on the image's row alone and is the same at every strength.
 
 Shapes: B images, C channels, H, W pixels.
 """
@@ -46,8 +46,8 @@ def gamma(images: Tensor, exponent: float, u: Array, modality: str) -> Tensor:
 
 
 def noise(images: Tensor, std: float, u: Array, modality: str) -> Tensor:
-    """Gaussian noise, as of a lower dose."""
-    return intensity.noise(images, np.full(len(images), std), u.reshape(-1, 3, 2))
+    """Gaussian noise, as of a lower dose. std: at a side of 224 pixels; shrinking averages it away in proportion to the side."""
+    return intensity.noise(images, np.full(len(images), std * max(images.shape[2:]) / SIDE), u.reshape(-1, 3, 2))
 
 
 def blur(images: Tensor, sigma: float, u: Array, modality: str) -> Tensor:
@@ -93,7 +93,7 @@ def stain(images: Tensor, sigma: float, u: Array, modality: str) -> Tensor:
 # Append only: what is drawn depends on a shift's place here.
 SHIFTS: dict[str, Shift] = {
     "gamma": Shift("exponent", (1.25, 1.5, 2.0, 2.5, 3.0), gamma),
-    "noise": Shift("standard deviation", (0.02, 0.05, 0.1, 0.15, 0.2), noise),
+    "noise": Shift("standard deviation at 224", (0.02, 0.04, 0.07, 0.1, 0.15), noise),
     "blur": Shift("sigma, px at 224", (0.5, 1.0, 1.5, 2.5, 4.0), blur),
     "jpeg": Shift("quality", (60, 40, 20, 10, 5), jpeg),
     "rotate": Shift("degrees", (3, 6, 10, 15, 20), rotate),

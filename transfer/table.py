@@ -17,7 +17,7 @@ import numpy as np
 
 from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_threshold, macro
-from transfer.record import Record
+from transfer.record import Identity, Record
 from transfer.split import PARTS
 from transfer.stats import Difference, Interval, bootstrap_values, pooled_difference, pooled_interval
 from transfer.stats.areas import few_in, fewest_in
@@ -69,10 +69,14 @@ def sections(records: Sequence[Record], baseline: str | None = None, resamples: 
     return [_section(apart[key], baseline, resamples) for key in sorted(apart)]
 
 
+def task_name(i: Identity) -> str:
+    """The tested task; of an external test also the one that everything was chosen on."""
+    return i.task if i.selected_on is None else f"{i.task} from {i.selected_on.task}"
+
+
 def _section(records: list[Record], baseline: str | None, resamples: int) -> Section:
     i = records[0].identity
-    name = i.task if i.selected_on is None else f"{i.task} from {i.selected_on.task}"  # tested on the first, selected on the second
-    section = Section(name, i.labels, i.partition, i.protocol, i.protocol_hash)
+    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash)
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         if record.meta.status == "failed":

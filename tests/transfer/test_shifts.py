@@ -53,7 +53,7 @@ def test_gamma_is_a_power():
 def test_noise_has_its_standard_deviation_and_differs_between_images():
     x = np.full((3, 200, 200, 1), 0.5, np.float32)
     out = shifted(x, ROWS, "noise", 3, "cxr") - 0.5
-    assert out.std(axis=(1, 2, 3)) == pytest.approx([0.1] * 3, rel=0.05)
+    assert out.std(axis=(1, 2, 3)) == pytest.approx([0.07 * 200 / 224] * 3, rel=0.05)
     assert abs(np.corrcoef(out[0].ravel(), out[1].ravel())[0, 1]) < 0.05
 
 
@@ -126,7 +126,8 @@ def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp
         np.testing.assert_array_equal(r.arrays["val_scores"], first.arrays["val_scores"])
         np.testing.assert_array_equal(r.arrays["test_key"], first.arrays["test_key"])
         assert not np.array_equal(r.arrays["test_scores"], first.arrays["test_scores"])
-        assert r.identity.model_copy(update={"shift": None, "strength": 0}) == first.identity
+        assert r.identity.amount == SHIFTS["noise"].values[r.identity.strength - 1]
+        assert r.identity.model_copy(update={"shift": None, "strength": 0, "amount": None, "shift_version": None}) == first.identity
     assert run(NET, protocols=["linear"], shifts=shifts).made == 0
     assert [len(s.rows[0].records) for s in table.sections(both.records, resamples=10)] == [1]
 
@@ -142,7 +143,8 @@ def test_curves_hold_every_strength_with_the_paired_loss(tmp_path):
             assert p.loss.value == pytest.approx(p.auroc.value - clean.auroc.value, abs=1e-12)
     rows = list(csv.DictReader(io.StringIO(robust.as_csv(found))))
     assert len(rows) == 6
-    assert {r["unit"] for r in rows} == {"exponent", "standard deviation"}
+    assert {r["unit"] for r in rows} == {"exponent", "standard deviation at 224"}
+    assert robust.tables(found)[0][1][2] == "1 (1.25)"
     assert "loss at the strongest" in robust.tables(found)[0][1]
 
 
@@ -163,3 +165,15 @@ def test_what_cannot_be_shifted_is_refused(tmp_path):
     with pytest.raises(InputError, match="stain of gray images"):
         run(NET, shifts=[("stain", 1)])
     assert record.found() == []
+
+
+def test_another_version_of_the_shifts_is_scored_anew_and_is_another_curve(tmp_path, monkeypatch):
+    from transfer import shifts
+
+    add(toys.store(tmp_path / "toy.h5", patients=20))
+    asked = [("gamma", 2)]
+    records = run(NET, protocols=["knn"], shifts=asked).records
+    monkeypatch.setattr(shifts, "VERSION", shifts.VERSION + 1)
+    again = run(NET, protocols=["knn"], shifts=asked)
+    assert (again.made, again.reused) == (1, 1)
+    assert len(robust.curves(records + again.records[1:])) == 2

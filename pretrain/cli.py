@@ -36,8 +36,9 @@ def run(
         pretrain run cxr_moco_tiny data.store=cxr.h5 arch=resnet18 size=128 steps=2000 --name cxr_small
 
     Everything is kept in runs/NAME: config.yaml (every setting), metrics.jsonl, checkpoints/, run.json. Ctrl-C saves; `pretrain resume
-    NAME` goes on as if never stopped. Exit status: 0 done, 2 wrong input, 3 diverged, 75 stopped by SIGTERM or SIGUSR1 (saved, to be
-    resumed), 130 stopped by Ctrl-C (saved).
+    NAME` goes on as if never stopped. A watchdog looks for collapse and divergence (watch.policy=warn, stop or rollback). Exit status: 0
+    done, 2 wrong input, 3 diverged or stopped by the watchdog (saved), 75 stopped by SIGTERM or SIGUSR1 (saved, to be resumed), 130 stopped
+    by Ctrl-C (saved).
     """
     from pretrain import config
     from pretrain import run as runs
@@ -65,12 +66,28 @@ app.command()(preview)
 
 
 @app.command()
-def resume(run: Run, device: Device = None) -> None:
-    """Go on with a run that was stopped or killed, from its newest good checkpoint."""
+def resume(
+    run: Run,
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings that are to be others from here on")] = None,
+    device: Device = None,
+    allow_change: Annotated[bool, typer.Option("--allow-change", help="also such as decide the weights; written down in run.json")] = False,
+) -> None:
+    """Go on with a run that was stopped or killed, from its newest good checkpoint.
+
+    For example
+
+    \b
+        pretrain resume cxr_moco
+        pretrain resume cxr_moco log_every=1 data.workers=4                  # what does not decide the weights may change
+        pretrain resume cxr_moco optim.lr=0.01 steps=20000 --allow-change    # what does is written down: run.json, card
+
+    Without changes the run ends with the weights of the run never stopped, bit for bit on a CPU. A damaged checkpoint, or one of another
+    run, is refused with its reason, and the last good one is used.
+    """
     from pretrain import run as runs
     from pretrain import rundir
 
-    _end(lambda: runs.resume(rundir.existing(run), device))
+    _end(lambda: runs.resume(rundir.existing(run), device, overrides=overrides or [], allow_change=allow_change))
 
 
 @app.command()

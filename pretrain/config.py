@@ -39,6 +39,27 @@ class Pixels(Config):
     std: tuple[float, ...] | None = Field(None, description="per channel; measured on the corpus, or taken from `init`, when left out")
 
 
+class Watch(Config):
+    """The watchdog: a look at a fixed set of images at intervals, and what follows from it. Looking does not change the run."""
+
+    images: int = Field(256, ge=0, description="images of the corpus that each look is taken on; 0: no looks")
+    every: int = Field(100, ge=1, description="steps between looks; at least twenty looks a run")
+    policy: Literal["warn", "stop", "rollback"] = Field(
+        "warn", description="on an alarm: tell; or save and stop; or go back to the last good checkpoint with a lower learning rate"
+    )
+    lr_factor: float = Field(0.5, gt=0, lt=1, description="the learning rate's factor at each rollback")
+    max_rollbacks: int = Field(3, ge=0, description="rollbacks before a run gives up; also after steps without a number; 0: none")
+    labeled: str | None = Field(None, description="a labeled store for an online k-NN probe; of images no test will use")
+    label: str | None = Field(None, description="the label of `watch.labeled` to probe by")
+    k: int = Field(20, ge=1, description="neighbours of the online probe")
+
+    @model_validator(mode="after")
+    def _both(self) -> "Watch":
+        if (self.labeled is None) != (self.label is None):
+            raise ValueError("give watch.labeled and watch.label together")
+        return self
+
+
 class Recipe(Config):
     """One pretraining run, resolved from defaults, a YAML file and `key=value`."""
 
@@ -54,6 +75,7 @@ class Recipe(Config):
     data: Data = Data()
     augment: dict[str, Any] = Field({"preset": "none"}, description="preset: a named augmentation; single settings of it beside it")
     optim: Optim = Optim()
+    watch: Watch = Watch()
     batch: int = Field(256, ge=1, description="images an optimizer step, over all ranks and micro-batches")
     accumulate: int = Field(1, ge=1, description="micro-batches a step: less memory, the same step but for BatchNorm and negatives")
     steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
@@ -69,7 +91,7 @@ class Recipe(Config):
     compile: bool = Field(False, description="torch.compile: a minute at the start, faster steps; needs a C++ compiler on a CPU")
     checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third more time")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")
-    max_skipped: int = Field(10, ge=1, description="stop after this many steps in a row with a loss or gradient that is no number")
+    max_skipped: int = Field(10, ge=1, description="roll back after this many steps in a row with a loss or gradient that is no number")
     log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     save_every: int = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
     keep_every: int = Field(0, ge=0, description="steps between checkpoints kept for good; 0: none")
@@ -171,9 +193,13 @@ def augmentation(recipe: Recipe, where: str = "the recipe") -> "Augment":
 
 
 def identity(recipe: Recipe) -> str:
-    """A digest of what decides the weights: two runs of equal identity on the same store are the same run."""
-    told = recipe.model_dump(mode="json", exclude={"log_every", "save_every", "keep_every", "threads", "licence"})
+    """A digest of what decides the weights: two runs of equal identity on the same store are the same run.
+
+    Precision, torch.compile and the like are in it: they decide the last bits. Looking is not, unless a policy acts on what is seen."""
+    told = recipe.model_dump(mode="json", exclude={"log_every", "save_every", "keep_every", "threads", "licence", "pictures"})
     told["data"] = {k: v for k, v in told["data"].items() if k not in ("workers", "context")}  # these change speed, not what is learnt
+    acting = ("lr_factor", "max_rollbacks") if recipe.watch.policy == "warn" else tuple(told["watch"])
+    told["watch"] = {k: told["watch"][k] for k in acting}
     return digest(told)
 
 

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -17,16 +17,19 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic, writable
 from encoders.runtime.home import zoo_dir
 from encoders.runtime.stop import REQUEUE, REQUEUE_EXIT, Stop, listening
-from encoders.runtime.track import Track
-from pretrain import config, rundir
+from encoders.runtime.track import Track, finite, read
+from pretrain import change, config, rundir
 from pretrain.config import Recipe
 from pretrain.export import export
 from pretrain.monitor import monitor
+from pretrain.rollback import reason, roll_back, span
 from pretrain.rundir import RunDir
 from pretrain.setup import Setup, build, notes
-from pretrain.train import State, fit
+from pretrain.train import Diverged, State, fit
+from pretrain.watch import Ailing, Watch, looks_every
 
 Say = Callable[[str], None]
+WATCHDOG = "watchdog"  # who asked to stop, where signals have their names
 
 
 def say_aloud(text: str) -> None:
@@ -66,21 +69,30 @@ def begin(recipe: Recipe, run: RunDir, device: str | None = None, go_on: bool = 
         return train(run, made, State(), say)
 
 
-def resume(run: RunDir, device: str | None = None, say: Say = say_aloud) -> int:
-    """Goes on where the newest good checkpoint stands; returns the exit status. A finished run is exported again, which changes nothing."""
+def resume(run: RunDir, device: str | None = None, say: Say = say_aloud, overrides: Sequence[str] = (), allow_change: bool = False) -> int:
+    """Goes on where the newest good checkpoint stands; returns the exit status. A finished run is exported again, which changes nothing.
+
+    overrides: settings that are to be others from here on. Raises InputError for those that decide the weights without `allow_change`."""
     if not run.exists():
         raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
     with held(run, say):
         for part in run.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)  # what a kill left of a checkpoint
-        saved, refused = checkpoint.newest(run.checkpoints)
+        saved, refused = checkpoint.newest(run.checkpoints, of=run.read()["id"])
         for reason in refused:
             say(f"warning: {reason}; using the last good checkpoint, of step {saved['step'] if saved else 0}")
         recipe = config.read(run.config)
+        change.untouched(run, recipe)
+        recipe, changes = change.changed(run, recipe, overrides, allow_change)
         device = ready(device, saved["environment"]["threads"] if saved else recipe.threads)
         made = build(recipe, device, card=saved["card"] if saved else None)
         same_images(run, made)
         state = restore(made, saved, say) if saved else State()
+        if changes:
+            if state.step >= made.steps:
+                raise InputError(f"run {run.name!r} stands at step {state.step}; with steps={made.steps} there is nothing left to do")
+            change.written_down(run, made, changes, state.step)
+            say(f"run {run.name}: from step {state.step} on {'; '.join(f'{c.key} is {c.after} (was {c.before})' for c in changes)}")
         say(f"run {run.name}: resuming at step {state.step} of {made.steps}")
         return train(run, made, state, say)
 
@@ -139,6 +151,7 @@ def found(run: RunDir, made: Setup, asked: Recipe) -> None:
         id=os.urandom(4).hex(),
         asked=config.identity(asked),
         status="running",
+        settings=change.digest_of(made.recipe),
         steps=made.steps,
         warmup=made.warmup,
         fingerprint=made.corpus.store.fingerprint,
@@ -173,7 +186,10 @@ def same_images(run: RunDir, made: Setup) -> None:
 def restore(made: Setup, saved: dict[str, Any], say: Say) -> State:
     """Puts a checkpoint's numbers in place; says so when the continuation will not be exact to the bit."""
     made.method.load_state_dict(saved["method"], strict=True)
+    own = [{k: v for k, v in group.items() if k != "params"} for group in made.optimizer.param_groups]
     made.optimizer.load_state_dict(saved["optimizer"])
+    for group, settings in zip(made.optimizer.param_groups, own, strict=True):
+        group.update(settings)  # the recipe's: the checkpoint's were those of the recipe before a change
     made.scaler.load_state_dict(saved["scaler"])
     torch.set_rng_state(saved["rng"])
     now, then = environment(made), saved["environment"]
@@ -182,7 +198,7 @@ def restore(made: Setup, saved: dict[str, Any], say: Say) -> State:
         unlike.append("GPU kernels add in no fixed order")
     if unlike:
         say(f"note: not exact to the bit ({'; '.join(unlike)}); the run goes on, statistically the same")
-    return State(saved["step"], saved["skipped"], saved["skipped_total"])
+    return State(saved["step"], saved["skipped"], saved["skipped_total"], saved["lr_factor"], saved["rollbacks"])
 
 
 def contents(made: Setup, state: State) -> dict[str, Any]:
@@ -190,9 +206,12 @@ def contents(made: Setup, state: State) -> dict[str, Any]:
     return {
         "format": "isograft-checkpoint",
         "version": 1,
+        "run": made.card.lineage.get("run_id"),
         "step": state.step,
         "skipped": state.skipped,
         "skipped_total": state.skipped_total,
+        "lr_factor": state.lr_factor,
+        "rollbacks": state.rollbacks,
         "method": made.method.state_dict(),
         "optimizer": made.optimizer.state_dict(),
         "scaler": made.scaler.state_dict(),
@@ -206,27 +225,68 @@ def contents(made: Setup, state: State) -> dict[str, Any]:
 
 
 def train(run: RunDir, made: Setup, state: State, say: Say) -> int:
-    """Trains to the end or to a signal, and exports at the end; returns the exit status."""
-    cfg = made.recipe
+    """Trains to the end or to a signal, over rollbacks where it must, and exports at the end; returns the exit status."""
+    begin_session(run, made, state)
+    for note in notes(made):
+        say(f"note: {note}")
+    while True:
+        try:
+            return session(run, made, state, say)
+        except (Diverged, Ailing) as why:
+            state = rolled_back(run, made, state, why, say)
+
+
+def begin_session(run: RunDir, made: Setup, state: State) -> None:
+    """Says in run.json and on the card who works on the run now."""
     if dist.is_main():
         told = run.read()
         run.requeue.unlink(missing_ok=True)
-        run.update(status="running", sessions=[*told["sessions"], rundir.session(str(made.device), state.step)])
+        here = rundir.session(str(made.device), state.step)
+        run.update(status="running", sessions=[*told["sessions"], here], rollbacks=state.rollbacks)
         made.card = made.card.changed(name=run.name, lineage=made.card.lineage | {"run": run.name, "run_id": told["id"]})
-    for note in notes(made):
-        say(f"note: {note}")
+
+
+def rolled_back(run: RunDir, made: Setup, state: State, why: Diverged | Ailing, say: Say) -> State:
+    """The state to go on from. Raises Diverged when the run was rolled back often enough."""
+    try:
+        step = roll_back(run, made, state, why, looks_every(made), contents)
+    except Diverged:
+        if dist.is_main():
+            run.update(status="diverged")
+        raise
+    back = restore(made, checkpoint.load(checkpoint.path_of(run.checkpoints, step)), say)
+    say(f"run {run.name}: {reason(why)}; back to step {step}, learning rate x {back.lr_factor:g} from there")
+    return back
+
+
+def session(run: RunDir, made: Setup, state: State, say: Say) -> int:
+    """From `state` to the end, a signal or a stop of the watchdog. Raises Diverged and Ailing for what is to be rolled back."""
+    cfg = made.recipe
 
     def save(now: State) -> None:
         if dist.is_main():
             checkpoint.save(checkpoint.path_of(run.checkpoints, now.step), contents(made, now))
-            checkpoint.prune(run.checkpoints, last=2, every=cfg.keep_every)
+            older = now.step - span(made, looks_every(made))  # one from before a fault that is only noticed later
+            checkpoint.prune(run.checkpoints, last=2, every=cfg.keep_every, older=older)
             run.update(step=now.step)
 
-    with tracking(run, made, state) as track, listening() as stop, monitor(run.name, state.step, made.steps, not dist.is_main()) as show:
+    with (
+        tracking(run, made, state) as track,
+        listening() as stop,
+        monitor(run.name, state.step, made.steps, not dist.is_main()) as show,
+    ):
+        watch = watching(run, made, state, say) if dist.is_main() else None
 
         def log(step: int, **numbers: Any) -> None:
-            track.log(step, **numbers)
-            show(step, **numbers)
+            told = {name: float(value) for name, value in numbers.items()}
+            alarm = None
+            if watch:
+                told |= watch.look(step) if watch.due(step) else {}
+                alarm = watch.heed(step, told)
+            track.log(step, **told)
+            show(step, **told)
+            if dist.any_rank(alarm is not None, made.device):
+                heeded(cfg.watch.policy, alarm or "the first process saw an alarm", stop)
 
         begun = time.monotonic()
         try:
@@ -234,6 +294,23 @@ def train(run: RunDir, made: Setup, state: State, say: Say) -> int:
         finally:
             made.batches.close()
         return finish(run, made, state, stop, track, time.monotonic() - begun, say)
+
+
+def watching(run: RunDir, made: Setup, state: State, say: Say) -> Watch:
+    """The watchdog, with what it saw before; it sees the untrained network at step 0."""
+    watch = Watch(made, read(run.path), run.read().get("untrained", {}), say)
+    if state.step == 0:
+        watch.baseline = watch.look(0)
+        run.update(untrained={name: finite(value) for name, value in watch.baseline.items()})
+    return watch
+
+
+def heeded(policy: str, alarm: str, stop: Stop) -> None:
+    """What the policy makes of an alarm. Raises Ailing for a rollback."""
+    if policy == "rollback":
+        raise Ailing(alarm)
+    if policy == "stop":
+        stop.requested = stop.requested or WATCHDOG
 
 
 def tracking(run: RunDir, made: Setup, state: State) -> Track:
@@ -264,11 +341,12 @@ def finish(run: RunDir, made: Setup, state: State, stop: Stop, track: Track, sec
     run.update(sessions=sessions, seconds=round(spent, 1))
     if state.step < made.steps:
         run.update(status="stopped")
-        say(f"run {run.name}: {stop.requested}, saved at step {state.step} of {made.steps}; go on with: pretrain resume {run.name}")
+        why = "stopped by the watchdog" if stop.requested == WATCHDOG else stop.requested
+        say(f"run {run.name}: {why}, saved at step {state.step} of {made.steps}; go on with: pretrain resume {run.name}")
         if stop.requested in REQUEUE:
             run.requeue.write_text(f"{stop.requested} at step {state.step}\n")
             return REQUEUE_EXIT
-        return 130
+        return 3 if stop.requested == WATCHDOG else 130
     path = export(run)
     pictured(run, made, state, track)
     run.update(status="finished", encoder=str(path))

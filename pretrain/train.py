@@ -6,7 +6,7 @@ Shapes: B images of a micro-batch on this rank, C channels, H height, W width.
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -35,6 +35,7 @@ class State:
     skipped: int = 0  # of the last steps, in a row: loss or gradient was no number
     skipped_total: int = 0
     lr_factor: float = 1.0  # of the schedule: below 1 after a rollback
+    rollbacks: list[dict[str, Any]] = field(default_factory=list)  # each one's steps, factor and reason
 
 
 class Log(Protocol):

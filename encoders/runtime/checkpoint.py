@@ -73,14 +73,14 @@ def load(path: Path) -> dict[str, Any]:
     return state
 
 
-def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+def newest(folder: Path, of: str | None = None) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest good checkpoint of a folder (None if it has none at all) and why newer ones were passed over.
 
-    Raises InputError when there are checkpoints and every one is damaged."""
+    of: the id of the run that it must be of, in its `run`.  Raises InputError when there are checkpoints and every one is damaged."""
     steps, refused = steps_in(folder), list[str]()
     for step in reversed(steps):
         try:
-            return load(path_of(folder, step)), refused
+            return own(load(path_of(folder, step)), path_of(folder, step), of), refused
         except Torn as wrong:
             refused.append(str(wrong))
     if refused:
@@ -88,9 +88,17 @@ def newest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     return None, refused
 
 
-def prune(folder: Path, last: int, every: int) -> None:
-    """Removes checkpoints but the `last` newest and every step that is a multiple of `every` (0: none)."""
+def own(state: dict[str, Any], path: Path, run: str | None) -> dict[str, Any]:
+    """`state`, if it is of the run with that id (None: of any). Raises Torn for another's."""
+    if run is not None and state.get("run") != run:
+        raise Torn(f"{path} is of another run ({state.get('run')}, this one is {run})")
+    return state
+
+
+def prune(folder: Path, last: int, every: int, older: int = -1) -> None:
+    """Removes checkpoints but the `last` newest, every step that is a multiple of `every` (0: none), and the newest up to step `older`."""
     steps = steps_in(folder)
+    spare = max((s for s in steps if s <= older), default=None)
     for step in steps[:-last]:
-        if not (every and step % every == 0):
+        if step != spare and not (every and step % every == 0):
             path_of(folder, step).unlink(missing_ok=True)

@@ -12,6 +12,8 @@ A method is an `nn.Module` in a file of its own:
     after_backward(progress)                once a step, before clipping; also when the step is then rejected
     after_step(progress)                    EMA, queue: once per optimizer step really taken
     encoder() -> nn.Module                  what is exported, in timm's names
+    embed(images) -> (B, D) | None          what the loss compares, for who watches: it can collapse while the encoder does not
+    outcomes(images, progress) -> (B, K) | None     what a teacher says of images (B, C, H, W), rows that sum to 1; None: there is none
     notes(data) -> list[str]                what small-data rules changed, in sentences for a person
     asks_patients() -> bool                 whether `forward` is to be told whose images these are: patients=(B,) int64
 
@@ -101,6 +103,14 @@ class Method(nn.Module):
 
     def encoder(self) -> nn.Module:
         raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor | None:
+        """Encoder and head, by whichever of the two usual names the method has given it."""
+        head = getattr(self, "projector", getattr(self, "head", None))
+        return None if head is None else head(self.backbone(images))  # type: ignore[operator, no-any-return]
+
+    def outcomes(self, images: Tensor, progress: float) -> Tensor | None:
+        return None
 
     def notes(self, data: DataShape) -> list[str]:
         return []

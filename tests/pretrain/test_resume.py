@@ -28,13 +28,13 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def equal_runs(a, b):
+def equal_runs(a, b, but="time"):
     one, two = last(a), last(b)
     assert one["step"] == two["step"]
     assert same(one["method"], two["method"])
     assert same(one["optimizer"], two["optimizer"])
     record = [[json.loads(line) for line in (r.path / "metrics.jsonl").read_text().splitlines()] for r in (a, b)]
-    told = [[{k: v for k, v in line.items() if not k.startswith("time")} for line in lines] for lines in record]
+    told = [[{k: v for k, v in line.items() if not k.startswith(("time", but))} for line in lines] for lines in record]
     assert told[0] == told[1]
     return True
 

@@ -1,0 +1,77 @@
+"""A fixed look at the encoder: the same images of the corpus, through the card's preprocessing, in evaluation mode.
+
+It changes nothing of the run: no random number is drawn, no gradient is kept, BatchNorm's averages stay, modes are put back.
+
+Shapes: N probe images, C channels, S the card's size, D width, K outcomes of a teacher.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.backbone import pooled
+from encoders.card import Preprocess
+from encoders.preprocess import prepare
+from pretrain.watch import spectrum
+
+AT_ONCE = 64  # images in a pass: bounds memory
+
+
+class Probe:
+    """`look(method, progress)` gives the numbers of a moment."""
+
+    def __init__(self, store: Any, rows: np.ndarray, n: int, preprocess: Preprocess, device: torch.device):
+        """n: images, evenly spaced over `rows` of the store, all of them where there are fewer."""
+        self.rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int)]
+        self.images = prepared(store, self.rows, preprocess)
+        self.device = device
+
+    def look(self, method: Any, progress: float) -> dict[str, float]:
+        """Numbers whose names begin with `watch/`."""
+        with looking(method):
+            x = of(self.images, lambda part: pooled(method.encoder(), part), self.device)
+            z = of(self.images, method.embed, self.device)
+            told = of(self.images, lambda part: method.outcomes(part, progress), self.device)
+        assert x is not None
+        seen = measured(x, "")
+        if z is not None:
+            seen |= measured(z, "head_")
+        if told is not None:
+            seen["watch/teacher_entropy"], seen["watch/teacher_marginal"] = spectrum.entropies(told)
+        return seen
+
+
+def measured(x: Tensor, kind: str) -> dict[str, float]:
+    """The numbers of features x: (N, D); all NaN when one of them is no number.  kind: "", or "head_" for what the loss compares."""
+    numbers = {"std": spectrum.spread, "rank": spectrum.rankme, "alpha": spectrum.alpha_req, "cosine": spectrum.mean_cosine}
+    whole = bool(torch.isfinite(x).all())
+    return {f"watch/{kind}{name}": number(x) if whole else float("nan") for name, number in numbers.items()}
+
+
+def prepared(store: Any, rows: np.ndarray, preprocess: Preprocess) -> Tensor:
+    """(N, C, S, S) as the exported encoder will see them; one at a time, because sizes may vary."""
+    return torch.cat([prepare(store.unit_images([row]), preprocess) for row in rows])
+
+
+@contextmanager
+def looking(method: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients inside; every module's own mode as before outside."""
+    modes = {module: module.training for module in method.modules()}
+    method.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def of(images: Tensor, what: Callable[[Tensor], Tensor | None], device: torch.device) -> Tensor | None:
+    """`what` of all images (N, ...), in float32 on the host, whatever autocast the run uses; None where it gives nothing."""
+    with torch.autocast(device.type, enabled=False):
+        parts = [what(part.to(device)) for part in images.split(AT_ONCE)]
+        return None if parts[0] is None else torch.cat([part.float().cpu() for part in parts if part is not None])

@@ -3,6 +3,9 @@
 import json
 import os
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +15,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.home import home
 from pretrain import run as runs
 from pretrain import rundir, train
+from pretrain.methods import METHODS as EVERY_METHOD
 from tests.pretrain.runs import METHODS, killed, recipe, run, store
 
 
@@ -63,6 +67,62 @@ def test_a_run_stopped_by_a_signal_and_resumed_equals_the_run_never_stopped(meth
     assert runs.resume(where, "cpu") == 0
     assert not where.requeue.exists()
     assert equal_runs(whole, where)
+
+
+SMALL = {
+    "moco": ["method.dim=8", "method.hidden=16"],
+    "mae": ["method.decoder_width=16", "method.decoder_depth=1", "method.decoder_heads=2"],
+    "simclr": ["method.dim=8", "method.hidden=16"],
+    "byol": ["method.dim=8", "method.hidden=16"],
+    "simsiam": ["method.dim=16", "method.bottleneck=4"],
+    "barlowtwins": ["method.dim=16"],
+    "vicreg": ["method.dim=16"],
+    "mocov3": ["method.dim=8", "method.hidden=16"],
+    "dino": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
+    "lejepa": ["method.dim=8", "method.hidden=16", "method.slices=16"],
+}
+
+
+def smallest(method):
+    """The words of a run of any method that takes a second: a ViT of one block, images of 16 pixels."""
+    network = ["arch=vit_tiny_patch16_224", "model_args={depth: 1, patch_size: 8, embed_dim: 24, num_heads: 2, dynamic_img_size: true}"]
+    length = ["size=16", "batch=8", "steps=5", "epochs=null", "warmup_steps=1", "log_every=1", "save_every=2", "threads=1", "drop_path=0.1"]
+    return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "pictures=none"]
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_every_method_resumes_as_if_never_stopped(method, images, monkeypatch):
+    whole, where = run(images, smallest(method), "whole"), rundir.place("stopped")
+    real, steps = train.clip, []
+
+    def clip(*given):
+        steps.append(1)
+        if len(steps) == 3:
+            raise KeyboardInterrupt  # the third step is lost, as by a kill
+        return real(*given)
+
+    monkeypatch.setattr(train, "clip", clip)
+    with pytest.raises(KeyboardInterrupt):
+        runs.begin(recipe(images, smallest(method)), where, "cpu")
+    assert runs.resume(where, "cpu") == 0
+    assert equal_runs(whole, where)
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_also_while_saving_ends_with_the_weights_of_the_run_never_killed(images):
+    words = [*smallest("moco"), "steps=160", "save_every=1", "watch.images=0"]
+    whole = run(images, words, "whole", "save_every=500")
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
+    killer = [sys.executable, "-m", "tests.pretrain.kills", "killed", *words, f"data.store={images}"]
+    done = subprocess.run(killer, env=env, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    reached = json.loads(done.stdout)
+    assert len(reached) == 20
+    assert reached == sorted(reached)  # a step that was saved is never lost
+    where = rundir.existing("killed")
+    assert runs.resume(where, "cpu") == 0
+    assert equal_runs(whole, where)
+    assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
 
 
 @pytest.mark.slow

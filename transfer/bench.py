@@ -210,14 +210,15 @@ def under_shifts(one: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[
 
 
 def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:
-    """A record with what this bench knows of leaks, mismatches and groups; they depend on more than its identity (on a manifest, --near).
+    """A record with what this bench knows of leaks, groups and the recipe; they depend on more than its identity (on a manifest, --near).
 
     The scores stay, and the test split is not looked at again. Without --near the suspicions of an earlier look stay."""
     warned = list(one.warnings) if near else list(dict.fromkeys([*one.warnings, *known.meta.warnings]))
     arrays = {**{name: known.arrays[name] for name in record.ARRAYS}, **cell.groups(one)}
-    if (known.meta.leakage, known.meta.warnings) == (list(one.leakage), warned) and record.hashed(arrays) == known.meta.arrays:
+    meta = known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned, "recipe": one.recipe})
+    if meta == known.meta and record.hashed(arrays) == known.meta.arrays:
         return known
-    now = record.Record(known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned}), arrays)
+    now = record.Record(meta, arrays)
     record.write(now)
     return now
 
@@ -242,7 +243,7 @@ def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> 
                 protocol_hash=cell.protocol_hash(name, module.VERSION, cfg),
             )
             about = (entry.role, entry.card.arch, entry.card.preprocess.size, loaded, portion.split, module, cfg)
-            yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device)
+            yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device, lineup.recipe(entry.card))
 
 
 class Features:

@@ -37,6 +37,7 @@ class Cell:
     leakage: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     device: str = "cpu"
+    recipe: str = ""
 
 
 def protocol_hash(name: str, version: int, cfg: Config) -> str:
@@ -151,6 +152,7 @@ def _meta(cell: Cell, begun: float, seconds: dict[str, float] | None = None, **m
         classes=cell.loaded.task.classes,
         role=cell.role,
         arch=cell.arch,
+        recipe=cell.recipe,
         size=cell.size,
         counts=cell.loaded.counts(cell.split),
         protocol_config=plain(cell.cfg.model_dump(mode="json")),

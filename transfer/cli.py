@@ -132,6 +132,9 @@ def compare(
     baseline: Annotated[
         str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
     ] = None,
+    seeds_of: Annotated[
+        str | None, typer.Option(help="encoders a,b,c that one recipe gave with different seeds; cards that say so need no option")
+    ] = None,
     by: Annotated[str | None, typer.Option(help="also by group of test images: columns of /meta, e.g. sex,age,view,site")] = None,
     age_bands: Annotated[str, typer.Option(help="ages in years at which a band begins")] = "18,40,65",
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
@@ -144,6 +147,9 @@ def compare(
     \b
         transfer compare
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
+
+    The verdict is about the checkpoints that were tested. Where several pretraining seeds of one recipe were benched, a row about the
+    recipe comes first, whose intervals hold the spread over seeds too.
 
     With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
     """
@@ -160,7 +166,9 @@ def compare(
         raise InputError("there is no record yet; make some: `transfer bench --encoder NAME`")
     if baseline is not None and baseline not in (names := {r.identity.encoder for r in read}):
         raise unknown("encoder among the records", baseline, names)
-    parts = _shown(read, baseline, {}, csv, markdown)
+    from transfer.seeds import checked
+
+    parts = _shown(read, baseline, {}, csv, markdown, checked(listed(seeds_of), read))
     if by is not None:
         _grouped(parts, listed(by), age_bands)
 
@@ -222,14 +230,21 @@ def _device(name: str) -> str:
     return name
 
 
-def _shown(records: Sequence[Any], baseline: str | None, missing: dict[str, str], csv: Path | None, markdown: Path | None) -> list[Any]:
+def _shown(
+    records: Sequence[Any],
+    baseline: str | None,
+    missing: dict[str, str],
+    csv: Path | None,
+    markdown: Path | None,
+    seeds_of: Sequence[str] = (),
+) -> list[Any]:
     """Prints the table, writes it where asked and to the records' folder, and returns its sections."""
     from encoders.runtime.home import records_dir
     from transfer import robust, show
     from transfer.firewall import lines, looks
     from transfer.table import sections
 
-    parts = sections(records, baseline)
+    parts = sections(records, baseline, seeds_of=seeds_of)
     ledger = lines()
     seen = {h: looks(h, known=ledger) for s in parts for h in s.splits}
     show.printed(console(), parts, seen, missing)

@@ -9,7 +9,10 @@ import numpy as np
 from encoders import zoo
 from encoders.card import Card
 from encoders.names import parse
+from encoders.runtime.config import digest
 from encoders.runtime.errors import InputError
+
+NOT_RECIPE = ("seed", "threads", "compile", "checkpointing", "log_every", "save_every", "keep_every", "pictures", "licence")
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,14 @@ def role(name: str, card: Card) -> str:
     if card.method == "random" or card.source == "random":
         return "random"
     return "imagenet" if not name.startswith("runs/") and parse(name).base.startswith("imagenet_") else "encoder"
+
+
+def recipe(card: Card) -> str:
+    """A digest of how an encoder was pretrained, its seed and what changes no result left out; "" where the card does not say."""
+    if not card.config:
+        return ""
+    told = {key: value for key, value in card.config.items() if key not in NOT_RECIPE}
+    return digest({"config": told, "steps": card.steps, "init": card.lineage.get("init")})
 
 
 def lineup(encoders: Sequence[str], baselines: Sequence[str] | None) -> tuple[list[Entry], dict[str, str]]:

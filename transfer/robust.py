@@ -16,7 +16,7 @@ from transfer.record import Record
 from transfer.stats import Difference, Interval
 from transfer.table import Row, auroc_of, difference, task_name
 
-COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high"
+COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high,leakage"
 
 
 @dataclass
@@ -43,6 +43,7 @@ class Curve:
     shift: str
     unit: str
     points: list[Point] = field(default_factory=list)
+    leakage: tuple[str, ...] = ()  # what --allow-leakage let pass
 
 
 def curves(records: Sequence[Record]) -> list[Curve]:
@@ -69,6 +70,8 @@ def _curve(by_strength: dict[int, list[Record]], clean: list[Record]) -> Curve:
     assert i.shift is not None
     about = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
     curve = Curve(task_name(i), *about)
+    every = [record for records in (*by_strength.values(), clean) for record in records]
+    curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
     if clean:
         curve.points.append(Point(0, float("nan"), auroc_of(_row(clean).records)))
     for strength in sorted(by_strength):
@@ -114,6 +117,8 @@ def printed(out: Any, curves: Sequence[Curve]) -> None:
         for row in rows:
             table.add_row(*row)
         out.print(table)
+    for line in dict.fromkeys(f"LEAKAGE ALLOWED: {c.task}: {leak}" for c in curves for leak in c.leakage):
+        out.print(line, markup=False, style="yellow")
 
 
 def as_csv(curves: Sequence[Curve]) -> str:
@@ -125,5 +130,5 @@ def as_csv(curves: Sequence[Curve]) -> str:
         for p in c.points:
             loss = [p.loss.value, p.loss.low, p.loss.high] if p.loss else ["", "", ""]
             where = [c.task, c.protocol, c.encoder, c.fraction, c.shift, p.strength, p.parameter, c.unit]
-            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss])
+            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage)])
     return text.getvalue()

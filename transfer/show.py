@@ -10,6 +10,7 @@ from typing import Any
 
 from encoders.names import short
 from encoders.runtime.files import atomic
+from transfer import about
 from transfer.firewall import Looks
 from transfer.stats import Difference, Interval
 from transfer.table import METRICS, Row, Section
@@ -53,9 +54,10 @@ def names(sections: Sequence[Section]) -> dict[str, str]:
 
 
 def legend(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
-    """What the numbered names of a block's encoders stand for."""
+    """What the numbered names of a block's encoders stand for, and what its verdicts are about."""
     here = {row.encoder for s in block for row in s.rows} | {r.identity.encoder for s in block for r in s.failed}
-    return [f"{shown[name]} is {name}" for name in sorted(here) if shown[name] != short(name)]
+    said = [f"{shown[name]} is {name}" for name in sorted(here) if shown[name] != short(name)]
+    return said + about.seeds(block, shown) + about.detectable(block, shown)
 
 
 def blocks(sections: Sequence[Section]) -> list[list[Section]]:
@@ -73,10 +75,12 @@ def lines(block: Sequence[Section], shown: Mapping[str, str], missing: Mapping[s
     rows: list[tuple[str, ...]] = []
     for section in block:
         for row in section.rows:
-            asked, few = row.records[0].identity.patients, row.fraction < 0.01
+            asked, few = next((r.identity.patients for r in row.records), None), row.fraction < 0.01
             share = "" if row.fraction == 1 else f" {row.fraction:.1%}" if few else f" {row.fraction:.0%}"
             share = share if asked is None else f" {asked} patients"
-            auroc = told(row.metrics["auroc"]) + (f" (sd {row.spread:.3f})" if not math.isnan(row.spread) else "")
+            auroc = told(row.metrics["auroc"]) + "".join(
+                f" (sd {sd:.3f} {over})" for sd, over in ((row.spread, "draws"), (row.seed_spread, "seeds")) if not math.isnan(sd)
+            )
             last = (gap(row.difference), verdict(row.difference, shown.get(row.versus, "")))
             rows.append(
                 (
@@ -201,11 +205,14 @@ def _numbers(row: Row) -> dict[str, Any]:
     line: dict[str, Any] = {"encoder": row.encoder, "role": row.role, "fraction": row.fraction, "records": len(row.records), "status": "ok"}
     for name, value in row.metrics.items():
         line |= {name: f"{value.value:.6f}", f"{name}_low": f"{value.low:.6f}", f"{name}_high": f"{value.high:.6f}"}
-    line["auroc_sd_over_draws"] = "" if math.isnan(row.spread) else f"{row.spread:.6f}"
+    for over, spread in (("draws", row.spread), ("seeds", row.seed_spread)):
+        line[f"auroc_sd_over_{over}"] = "" if math.isnan(spread) else f"{spread:.6f}"
     if row.difference is not None:
         d = row.difference
         line |= {"versus": row.versus, "difference": f"{d.value:.6f}", "difference_low": f"{d.low:.6f}", "difference_high": f"{d.high:.6f}"}
-        line |= {"p": f"{d.p:.6g}", "verdict": d.verdict}
+        line |= {"p": f"{d.p:.6g}", "verdict": d.verdict, "about": "recipe" if row.seeds else "checkpoint"}
+        least = about.least_difference(row)
+        line["minimal_detectable_difference"] = "" if least is None else f"{least:.6f}"
     line["leakage"] = "; ".join(unique(leak for r in row.records for leak in r.meta.leakage))
     line["notes"] = "; ".join(unique([*row.notes, *(w for r in row.records for w in r.meta.warnings)]))
     return line

@@ -20,7 +20,7 @@ from transfer.metrics import auroc, average_precision, balanced_accuracy, choose
 from transfer.record import Identity, Record
 from transfer.split import PARTS
 from transfer.stats import Difference, Interval, bootstrap_values, pooled_difference, pooled_interval
-from transfer.stats.areas import few_in, fewest_in
+from transfer.stats.areas import Scored, few_in, fewest_in
 from transfer.stats.bootstrap import percentile, summarised
 from transfer.stats.common import with_width
 
@@ -41,6 +41,8 @@ class Row:
     difference: Difference | None = None
     versus: str = ""
     spread: float = float("nan")  # standard deviation of the AUROC over draws of the labeled patients
+    seed_spread: float = float("nan")  # the same over seeds: of pretraining where `seeds` names encoders, else of the protocol
+    seeds: list[str] = field(default_factory=list)  # the encoders that a row about a recipe is the mean of
     notes: list[str] = field(default_factory=list)
 
 
@@ -60,13 +62,17 @@ class Section:
     splits: tuple[str, ...] = ()
 
 
-def sections(records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES) -> list[Section]:
-    """The sections of these records, in order of task and protocol. baseline: the encoder that all differences are to."""
+def sections(
+    records: Sequence[Record], baseline: str | None = None, resamples: int = RESAMPLES, seeds_of: Sequence[str] = ()
+) -> list[Section]:
+    """The sections of these records, in order of task and protocol. baseline: the encoder that all differences are to.
+
+    seeds_of: encoders that one recipe gave with different seeds, where their cards do not say so."""
     apart: dict[tuple, list[Record]] = defaultdict(list)
     for record in (r for r in records if r.identity.shift is None):  # scores on shifted images are curves (robust.py), not rows
         i = record.identity
-        apart[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed].append(record)
-    return [_section(apart[key], baseline, resamples) for key in sorted(apart)]
+        apart[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash].append(record)
+    return [_section(apart[key], baseline, resamples, seeds_of) for key in sorted(apart)]
 
 
 def task_name(i: Identity) -> str:
@@ -74,7 +80,9 @@ def task_name(i: Identity) -> str:
     return i.task if i.selected_on is None else f"{i.task} from {i.selected_on.task}"
 
 
-def _section(records: list[Record], baseline: str | None, resamples: int) -> Section:
+def _section(records: list[Record], baseline: str | None, resamples: int, seeds_of: Sequence[str]) -> Section:
+    from transfer import seeds
+
     i = records[0].identity
     section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash)
     groups: dict[tuple, list[Record]] = defaultdict(list)
@@ -87,11 +95,12 @@ def _section(records: list[Record], baseline: str | None, resamples: int) -> Sec
             share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
             groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, share].append(record)
     for _, same in sorted(groups.items(), key=lambda item: item[0]):
-        section.rows.append(_row(sorted(same, key=lambda r: (r.identity.fold, r.identity.draw)), resamples))
+        section.rows.append(_row(sorted(same, key=lambda r: (r.identity.fold, r.identity.draw, r.identity.seed)), resamples))
     for row in section.rows:
         against = reference(row, section.rows, baseline)
         if against is not None:
             row.versus, row.difference = against.encoder, difference(row, against)
+    section.rows = seeds.add(section.rows, seeds_of, baseline)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
         section.majority, section.counts = majority(good[0]), {p: good[0].meta.counts[p] for p in PARTS}
@@ -113,12 +122,16 @@ def _row(records: list[Record], resamples: int) -> Row:
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:
         row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")
-    draws = defaultdict(list)
-    for record in records:
-        draws[record.identity.draw].append(macro(auroc(*record.part("test")[:2]))[0])
-    if len(draws) > 1:
-        row.spread = float(np.std([np.mean(v) for v in draws.values()], ddof=1))
+    row.spread, row.seed_spread = (_spread(records, of) for of in ("draw", "seed"))
     return row
+
+
+def _spread(records: Sequence[Record], of: str) -> float:
+    """Standard deviation of the AUROC over draws, or over seeds of the protocol, each the mean of the others; NaN where there is one."""
+    each = defaultdict(list)
+    for record in records:
+        each[getattr(record.identity, of)].append(macro(auroc(*record.part("test")[:2]))[0])
+    return float(np.std([np.mean(v) for v in each.values()], ddof=1)) if len(each) > 1 else float("nan")
 
 
 def auroc_of(records: Sequence[Record], column: int | None = None) -> Interval:
@@ -126,9 +139,9 @@ def auroc_of(records: Sequence[Record], column: int | None = None) -> Interval:
     return pooled_interval(by_fold(records, column))
 
 
-def by_fold(records: Sequence[Record], column: int | None = None) -> list[list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+def by_fold(records: Sequence[Record], column: int | None = None) -> list[list[Scored]]:
     """The test parts fold by fold, as `pooled_interval` takes them; column: of one label only."""
-    folds: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
+    folds: dict[int, list[Scored]] = {}
     for record in records:
         y, s, patient = record.part("test")
         kept = slice(None) if column is None else slice(column, column + 1)
@@ -194,18 +207,23 @@ def reference(row: Row, rows: Sequence[Row], baseline: str | None) -> Row | None
 
 def difference(a: Row, b: Row) -> Difference | None:
     """AUROC of `a` minus that of `b` on the same test patients; None if they were not scored on the same folds and draws."""
-    place = lambda r: (r.identity.fold, r.identity.draw)  # noqa: E731
+    both = paired(a, b)
+    return None if both is None else pooled_difference(*both)
+
+
+def paired(a: Row, b: Row) -> tuple[list[list[Scored]], list[list[Scored]]] | None:
+    """The test parts of both rows, fold by fold on the same images in the same order; None unless `b` has all folds and draws of `a`."""
+    place = lambda r: (r.identity.fold, r.identity.draw, r.identity.seed)  # noqa: E731
     theirs = {place(r): r for r in b.records}
-    pairs = [(r, theirs[place(r)]) for r in a.records if place(r) in theirs]
-    if len(pairs) < len(a.records):
+    if any(place(r) not in theirs for r in a.records):
         return None
-    mine: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    other: dict[int, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] = {}
-    for one, twin in pairs:
-        y, s, t, patient = _aligned(one, twin)
+    mine: dict[int, list[Scored]] = {}
+    other: dict[int, list[Scored]] = {}
+    for one in a.records:
+        y, s, t, patient = _aligned(one, theirs[place(one)])
         mine.setdefault(one.identity.fold, []).append((y, s, patient))
         other.setdefault(one.identity.fold, []).append((y, t, patient))
-    return pooled_difference(list(mine.values()), list(other.values()))
+    return list(mine.values()), list(other.values())
 
 
 def _aligned(a: Record, b: Record) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -233,6 +251,8 @@ def summary(parts: Sequence[Section], encoder: str) -> Mapping[str, float]:
         for row in (r for r in section.rows if r.encoder == encoder):
             share = "" if row.fraction == 1 else f"@{row.fraction:g}"
             at = f"bench/{section.task}/{section.protocol}{share}"
+            if any(r.meta.leakage for r in row.records):
+                flat[f"{at}/leakage_allowed"] = 1.0
             for name, value in row.metrics.items():
                 flat |= {f"{at}/{name}": value.value, f"{at}/{name}_low": value.low, f"{at}/{name}_high": value.high}
             if row.difference is not None:

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 
 from transfer.metrics import auroc
-from transfer.stats import auroc_interval, cluster_bootstrap, paired_difference
+from transfer.stats import auroc_interval, cluster_bootstrap, holm, paired_difference, pooled_interval
 
 SHIFT = 1.2
 SHARED = 0.5  # share of a score's variance that a patient's images have in common
@@ -79,3 +79,37 @@ def test_the_bootstrap_covers_with_a_hundred_patients():
 def test_below_twenty_patients_a_class_the_interval_says_too_few():
     y, (s,), patient = simulated(24, 0)
     assert "too few" in auroc_interval(y, s, patient).note
+
+
+@pytest.mark.slow
+def test_the_interval_over_folds_covers_where_most_folds_are_without_a_mistake():
+    """Five folds of sixteen patients and an area near .98: an average of resampled folds would be one point in many of these."""
+    inside, points = [], 0
+    area = norm.cdf(2.9 / np.sqrt(2))
+    for seed in range(500):
+        rng = np.random.default_rng(seed)
+        folds = []
+        for fold in range(5):
+            y = np.arange(16) % 2.0
+            folds.append([(y, rng.normal(size=16) + 2.9 * y, np.array([f"{fold}-{i}" for i in range(16)]))])
+        got = pooled_interval(folds)
+        points += sum(auroc(y, s)[0] == 1 for ((y, s, _),) in folds)
+        assert got.low < got.high
+        inside.append(got.low <= area <= got.high)
+    assert np.mean(inside) >= 0.93
+    assert points > 500  # folds without a mistake
+
+
+@pytest.mark.slow
+def test_one_false_verdict_among_ten_comparisons_is_as_rare_after_holm():
+    """Ten tasks of one pair of equal systems: without the correction four benches in ten would claim something."""
+    raw, corrected = [], []
+    for seed in range(300):
+        p = []
+        for test in range(10):
+            y, (a, b), patient = simulated(60, 1000 * seed + test, systems=2)
+            p.append(paired_difference(auroc, y, a, b, patient).p)
+        raw.append(min(p) < 0.05)
+        corrected.append(holm(np.array(p)).min() < 0.05)
+    assert np.mean(raw) > 0.25
+    assert np.mean(corrected) <= 0.07  # .05, and two standard errors of 300 draws would be .075

@@ -232,3 +232,36 @@ def test_a_label_of_one_class_is_left_out_of_value_and_interval():
     assert (both.value, both.low, both.high) == pytest.approx((alone.value, alone.low, alone.high))
     assert stats.auroc_interval(y, s, patient).low == pytest.approx(stats.auroc_interval(y[:, 0], s[:, 0], patient).low)
     assert np.isnan(stats.auroc_interval(y[:, 1], s[:, 1], patient).value)
+
+
+def test_folds_without_a_mistake_keep_a_width_and_draws_of_one_fold_do_not_narrow_it():
+    y = np.arange(20) % 2.0
+    fold = lambda f, shift: (y, y * shift + np.arange(20) * 0.01, np.char.add(f"{f}-", np.arange(20).astype(str)))  # noqa: E731
+    perfect = stats.pooled_interval([[fold(f, 5)] for f in range(3)])
+    # All 30 patients a class were ranked rightly: the rate at which that has probability 2.5 %.
+    assert (perfect.value, perfect.low, perfect.high) == pytest.approx((1.0, 0.025 ** (1 / 30), 1.0))
+    y, s, patient = made()
+    once, twice = stats.pooled_interval([[(y, s, patient)]]), stats.pooled_interval([[(y, s, patient)] * 2])
+    assert (twice.low, twice.value, twice.high) == pytest.approx((once.low, once.value, once.high))
+    again = stats.cluster_bootstrap(balanced_accuracy, y, y, patient, n=30)
+    assert 0 < again.low < again.value == again.high == 1.0
+
+
+def test_pooled_folds_have_the_mean_area_and_the_variance_of_a_mean_of_independent_parts():
+    parts = [[(*(a[:, 0] if a.ndim == 2 else a for a in made(seed=i)[:2]), np.char.add(made(seed=i)[2], f"f{i}"))] for i in range(2)]
+    alone, both = [stats.pooled_interval([p]) for p in parts], stats.pooled_interval(parts)
+    assert both.value == pytest.approx(np.mean([a.value for a in alone]))
+    from transfer.stats.areas import pooled
+    from transfer.stats.delong import variance
+
+    assert variance(pooled(parts))[0] == pytest.approx(sum(variance(pooled([p]))[0] for p in parts) / 4, rel=0.02)
+
+
+def test_two_systems_without_a_mistake_are_not_distinguishable_within_a_width():
+    y = np.arange(60) % 2.0
+    got = stats.auroc_difference(y, y, 2 * y + 0.1 * np.arange(60) / 60, np.arange(60))
+    assert (got.value, got.p, got.verdict) == (0.0, 1.0, "not distinguishable")
+    assert got.low < 0 < got.high
+    some = made()
+    same = stats.auroc_difference(*some[:2], 3 * some[1], some[2])
+    assert (same.low, same.high) == (0.0, 0.0)  # one order, mistakes and all

@@ -1,0 +1,56 @@
+"""Several pretraining seeds of one recipe: their spread is kept apart from what other patients would change, and both widen the interval.
+
+The two errors are independent, so their half widths add in squares: that of the patients by clustered DeLong on the mean over seeds, that
+of the seeds by Student's t on their spread. Without the second part a verdict is about the checkpoints that were tested.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from transfer.stats.areas import Tests, few_in, pooled
+from transfer.stats.common import Difference, Interval, verdict
+from transfer.stats.delong import variance
+from transfer.stats.mover import crossing
+
+
+def with_seeds(interval: Interval, each: Sequence[float]) -> Interval:
+    """The interval of a mean over seeds, made wider by the spread of the seeds' values `each`."""
+    extra, v = _half(each, interval.level), interval.value
+    low, high = v - np.hypot(v - interval.low, extra), v + np.hypot(interval.high - v, extra)
+    method = f"{interval.method}; and {len(each)} pretraining seeds"
+    return Interval(v, float(max(low, 0.0)), float(min(high, 1.0)), method, interval.level, interval.note)
+
+
+def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) -> Difference:
+    """The mean AUROC over pretraining seeds minus that of `other` on the same folds and rows, about the recipe and not its checkpoints.
+
+    seeds: for every seed its test parts, in the folds of `other`."""
+    from scipy.special import stdtrit
+
+    folds = [[scored for seed in seeds for scored in seed[f]] for f in range(len(other))]
+    mean, base, method = pooled(folds), pooled(other), f"clustered DeLong, paired, t; and {len(seeds)} pretraining seeds"
+    alone = [pooled(seed) for seed in seeds]
+    if mean is None or base is None:
+        return Difference(np.nan, np.nan, np.nan, np.nan, "not distinguishable", method, level, few_in(other))
+    apart = mean - base
+    v, df = variance(apart)
+    each = [p.area - base.area for p in alone if p is not None]
+
+    def ends(at: float) -> tuple[float, float]:
+        half = float(np.hypot(stdtrit(df, (1 + at) / 2) * np.sqrt(v), _half(each, at)))
+        return apart.area - half, apart.area + half
+
+    low, high = ends(level)
+    return Difference(apart.area, low, high, crossing(ends), verdict(low, high), method, level, few_in(other))
+
+
+def spread(each: Sequence[float]) -> float:
+    """Standard deviation over seeds."""
+    return float(np.std(each, ddof=1))
+
+
+def _half(each: Sequence[float], level: float) -> float:
+    from scipy.special import stdtrit
+
+    return float(stdtrit(len(each) - 1, (1 + level) / 2) * spread(each) / np.sqrt(len(each)))

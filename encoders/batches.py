@@ -175,7 +175,7 @@ class _Work(Dataset):
         """The stored images and all that is drawn for them."""
         rows, positions = self.order.of(turn)
         with self._told(turn, rows):
-            return read(self.store, rows, positions, self.specs, self.mask, self.seed, self.partners)
+            return read(self.store, rows, positions, self.specs, self.mask, self.seed, self.partners, self.order.rows)
 
     def finished(self, raw: Raw, turn: int) -> "Micro | Raw":
         """Augmented where that is done on the CPU; as it is where the device does it."""

@@ -16,6 +16,7 @@ from encoders.augment.config import Augment
 from encoders.augment.draw import Params, draw
 from encoders.augment.masks import Masks, MaskSpec, mask
 from encoders.augment.resample import dense
+from encoders.augment.stain_mix import stain_maps
 from encoders.card import Preprocess
 from encoders.partners import Partners
 from encoders.preprocess import normalise
@@ -42,12 +43,20 @@ def read(
     spec: MaskSpec | None,
     seed: int,
     partners: Partners | None = None,
+    corpus: np.ndarray | None = None,
 ) -> Raw:
-    """The images of `rows`, and all that is drawn for them.  partners: who may stand in for them."""
+    """The images of `rows`, and all that is drawn for them.
+
+    partners: who may stand in for them.  corpus: rows that stains may be taken from; all of the store by default."""
     images, scale = stored(store, rows)
     others = None if partners is None else torch.from_numpy(stored(store, partners.of(rows, positions, seed))[0])
     size = images.shape[1], images.shape[2]
     params = [draw(cfg, seed, positions, view, size) for view, cfg in enumerate(specs)]
+    pool = np.arange(len(store)) if corpus is None else corpus
+    for view, cfg in enumerate(specs):
+        if cfg.stain_mix and images.shape[3] == 3:
+            source = images if others is None or view % 2 == 0 else others.numpy()  # what `make_views` makes this view of
+            params[view]["stain_map"] = stain_maps(store, source / scale, pool, cfg.stain_mix, seed, positions, view)
     masks = None
     if spec is not None:
         pairs = [mask(seed, positions, spec.tokens, spec.ratio, view) for view in range(len(specs))]

@@ -19,6 +19,9 @@ class Data(Config):
 
     store: str | list[str] | None = Field(None, description="store(s) of unlabeled images: a file, a list, or a pattern like 'tiles/*.h5'")
     weights: list[float] | None = Field(None, description="how often to draw from each store; in proportion to its images when left out")
+    balance: str | None = Field(
+        None, description="column, e.g. slide or patient, whose values are drawn equally often; of many tiles of one, each is drawn seldom"
+    )
     keys: str | None = Field(None, description="file with one image key a line: train on these only")
     split: str | None = Field(None, description="train only on rows whose `split` column holds this, e.g. train")
     positives: Literal["image", "study", "patient", "neighbour"] = Field(

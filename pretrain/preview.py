@@ -74,7 +74,9 @@ def first_views(made: Setup, n: int) -> tuple[Raw, list[Tensor]]:
     rows, positions = made.batches.order.of(0)
     specs, prep = made.method.views(augmentation(made.recipe)), made.card.preprocess
     with one_thread():
-        raw = read(made.corpus.store, rows[:n], positions[:n], specs, made.method.mask_spec(), made.recipe.seed, made.batches.partners)
+        store, seed = made.corpus.store, made.recipe.seed
+        mask, partners = made.method.mask_spec(), made.batches.partners
+        raw = read(store, rows[:n], positions[:n], specs, mask, seed, partners, made.corpus.index)
         return raw, make_views(raw.images, raw, specs, prep)
 
 
@@ -157,6 +159,7 @@ def told(one: dict[str, Any]) -> str:
     for name, on in (
         ("elastic", np.any(one.get("elastic", 0))),
         ("stain", np.any(one.get("stain_factor", 1) != 1)),
+        ("stain mixed", np.any(one.get("stain_map", np.eye(3)) != np.eye(3))),
         ("window", "window" in one and tuple(one["window"]) != (0.0, 1.0)),
         ("grayscale", one.get("grayscale", False)),
         ("solarised", one.get("solarise", 2) <= 1),

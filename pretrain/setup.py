@@ -1,5 +1,6 @@
 """From a recipe to everything the loop needs: images, backbone, method, optimizer, and the card that the weights will carry."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,7 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         device=device,
         mask=method.mask_spec(),
         context=recipe.data.context,
-        weights=row_weights(images, recipe.data.weights),
+        weights=row_weights(images, recipe.data.weights, recipe.data.balance),
         partners=kin.found(recipe.data.positives, images.store, images.index, len(views)),
         patients=kin.codes(images.store) if method.asks_patients() else None,
     )
@@ -242,18 +243,30 @@ def portable(recipe: Recipe) -> dict[str, Any]:
     return told
 
 
-def row_weights(images: Corpus, weights: list[float] | None) -> NDArray[np.float64] | None:
+def row_weights(images: Corpus, weights: list[float] | None, balance: str | None = None) -> NDArray[np.float64] | None:
     """How often each row is drawn, from one weight a store: a store of weight 2 gives twice the images of one of weight 1.
 
-    Raises InputError when there is not one positive weight for each store."""
-    if weights is None:
+    balance: column whose values share what their store is given equally; without weights, all of them are equal over all stores.
+    Raises InputError when there is not one positive weight for each store, or no such column."""
+    if weights is None and balance is None:
         return None
     parts = images.store.parts
+    of = np.searchsorted(images.store.starts, images.index, side="right") - 1  # (N,) the store of each row
+    within = np.ones(len(of)) if balance is None else balanced(images, balance, of if weights is not None else None)
+    if weights is None:
+        return within
     if len(weights) != len(parts) or min(weights) <= 0:
         raise InputError(f"data.weights has {len(weights)} numbers for {len(parts)} stores; give one above 0 for each")
-    of = np.searchsorted(images.store.starts, images.index, side="right") - 1  # (N,) the store of each row
-    used = np.bincount(of, minlength=len(parts))
-    return (np.asarray(weights) / np.maximum(used, 1))[of]
+    used = np.bincount(of, within, minlength=len(parts))
+    return np.asarray(weights)[of] * within / used[of]
+
+
+def balanced(images: Corpus, column: str, of: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """(N,) one over the rows that share a value of `column` in one data set; with `of`, (N,), in one store."""
+    names = [str(value) for value in images.store.column(column)[images.index]]
+    whole = list(zip(images.datasets() if of is None else of.tolist(), names, strict=True))
+    count = Counter(whole)
+    return np.array([1 / count[each] for each in whole])
 
 
 def transplant(network: torch.nn.Module, start: Any) -> None:

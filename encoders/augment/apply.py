@@ -82,6 +82,8 @@ def _straight(images: Tensor, params: Params, size: int, out: Tensor | None = No
 
 def changed(views: Tensor, params: Params) -> Tensor:
     """The values of the views, in place, in the order that `config` states; an operation is computed only for the rows it was drawn for."""
+    if "stain_map" in params:
+        _only((params["stain_map"] != np.eye(3)).any((1, 2)), do.restain, views, params["stain_map"])
     if "stain_factor" in params:
         drawn = (params["stain_factor"] != 1).any(1) | (params["stain_shift"] != 0).any(1)
         _only(drawn, do.stain, views, params["stain_factor"], params["stain_shift"])

@@ -35,6 +35,9 @@ class Augment(Config):
     # stain of H&E slides (three channels only)
     stain: float = Field(0.0, ge=0, le=1, description="probability of a jitter of haematoxylin, eosin and DAB densities")
     stain_sigma: float = Field(0.05, ge=0, description="the densities are multiplied by 1 +- this and shifted by +- this, uniform")
+    stain_mix: float = Field(
+        0.0, ge=0, le=1, description="probability that an image is stained as one between itself and another of the corpus; RGB only"
+    )
 
     # colour; the factors are uniform in 1 +- value, hue in +- value turns
     jitter: float = Field(0.0, ge=0, le=1, description="probability of brightness, contrast, saturation and hue together")

@@ -101,8 +101,14 @@ def stain(images: Tensor, factor: Array, shift: Array) -> Tensor:
     if images.shape[1] == 1:
         return images
     there, back = np.linalg.inv(HED), HED
-    mix = np.einsum("ij,bj,jk->bik", there, factor, back).astype(np.float32)  # row vectors: density_rgb @ there = density_hed
-    move = (shift @ back).astype(np.float32)  # (B, 3)
+    mix = np.einsum("ij,bj,jk->bik", there, factor, back)  # row vectors: density_rgb @ there = density_hed
+    return restain(images, mix, shift @ back)
+
+
+def restain(images: Tensor, mix: Array, move: Array | None = None) -> Tensor:
+    """Optical densities of three channels through an affine map: times `mix` (B, 3, 3) plus `move` (B, 3)."""
+    mix = mix.astype(np.float32)
+    move = np.zeros((len(mix), 3), np.float32) if move is None else move.astype(np.float32)
     density = images.clamp_min_(1e-6).log_().neg_()  # 1e-6: far below one of 65,535 steps
     out = torch.empty_like(density)
     for b in range(len(images)):

@@ -43,6 +43,7 @@ class Purpose(IntEnum):
     SLICES = 23
     TILES = 25
     UNCERTAIN = 26
+    STAIN_MIX = 27
 
 
 _MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

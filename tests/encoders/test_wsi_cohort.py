@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,7 +22,6 @@ from encoders.cli import app
 from encoders.duplicates import near_pairs, phash256, pixel_sha256
 from encoders.ingest.pool import Died, each
 from encoders.ingest.wsi.discover import slides
-from encoders.ingest.wsi.page import page
 from encoders.store import Store
 from tests.encoders.wsi_files import halved, on_glass, tissue_like, write_slide
 
@@ -164,7 +164,7 @@ def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
 
 
 def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
-    """One JPEG tile of the file is overwritten: OpenSlide's handle is spoilt by it, and a new one goes on."""
+    """One compressed tile of the file is overwritten: OpenSlide's handle is spoilt by it, and a new one goes on."""
     path = tmp_path / "in" / "a.tiff"
     base = on_glass(1024, 1024, [(0, 0, 1024, 1024)])
     write_slide(path, [base, halved(halved(halved(halved(halved(base)))))], compression="zlib")
@@ -205,15 +205,15 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
     assert subprocess.run(command("whole", 1), env=environment, capture_output=True).returncode == 1
     whole_s = time.monotonic() - begun
     killed = 0
-    for number in range(10):
-        process = subprocess.Popen(command("out", 1 + number % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while killed < 10:
+        process = subprocess.Popen(command("out", 1 + killed % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=whole_s * rng.uniform(0.3, 0.9))
+            shutil.rmtree(tmp_path / "out")  # it came to its end: from the beginning again
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             killed += 1
-    assert killed >= 3
     assert subprocess.run(command("out", 1), env=environment, capture_output=True).returncode == 1
     names = sorted(p.name for p in (tmp_path / "whole").glob("*.h5"))
     assert names == ["a.h5", "b.h5"]
@@ -265,7 +265,6 @@ def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
     assert "<i>set" not in html
     assert html.count("data:image/jpeg;base64,") == 1
     assert str(tmp_path) not in html
-    assert page.__doc__
 
 
 def test_slides_are_found_once_and_named_apart(tmp_path):

@@ -115,18 +115,18 @@ def listing() -> None:
 
 
 @tasks_app.command()
-def recipes() -> None:
-    """Known data sets: labels, licence, and how to get them."""
+def recipes(name: Annotated[str | None, typer.Argument(help="only this one  [default: all]")] = None) -> None:
+    """Known data sets: labels, licence, how to get them, and the commands to type."""
     from transfer.recipes import found, load
 
     out = console()
-    for name in found():
-        r = load(name)
-        out.print(f"{name}: {r.title}", markup=False, style="bold")
+    for each in [name] if name else found():
+        r = load(each)
+        out.print(f"{each}: {r.title}", markup=False, style="bold")
         told = {"labels": ", ".join(r.labels), "licence": r.licence, "citation": r.citation, "note": r.note, "get": r.get}
         lines = [(what, text) for what, text in told.items() if text] + [("ingest", command) for command in r.ingest]
-        for what, text in [*lines, ("task", r.add or f"transfer tasks add {name} STORE --recipe {name}")]:
-            out.print(f"  {what}: {text}", markup=False)
+        for what, text in [*lines, ("task", r.add or f"transfer tasks add {each} STORE --recipe {each}")]:
+            out.print(f"  {what}: {text}", markup=False, soft_wrap=True)  # a command that was wrapped cannot be pasted
 
 
 @tasks_app.command()

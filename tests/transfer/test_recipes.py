@@ -341,3 +341,12 @@ def test_a_store_without_labels_says_so_and_offers_no_index_column(here):
         call(app, "tasks", "add", "t", "a.h5", "--label", "sick")
     assert "phash" not in str(told.value)
     assert "--labels FILE.csv" in str(told.value)
+
+
+def test_a_recipe_is_shown_with_commands_that_can_be_pasted():
+    shown = call(app, "tasks", "recipes", "pcam").output
+    assert "kermany" not in shown
+    for command in recipes.load("pcam").ingest:
+        assert f"ingest: {command}\n" in shown
+    with pytest.raises(InputError, match="did you mean pcam"):
+        call(app, "tasks", "recipes", "pcm")

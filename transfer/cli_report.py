@@ -20,8 +20,18 @@ def report(
     ] = None,
     task: Annotated[str | None, typer.Option(help="only these tasks, a,b")] = None,
     latex: Annotated[Path | None, typer.Option(help="write the tables as LaTeX (booktabs)")] = None,
+    csv: Annotated[Path | None, typer.Option(help="write the tables as CSV, whole hashes")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="write the tables as Markdown")] = None,
 ) -> None:
-    """One HTML page from records, verdict first: opens from disk, names no patient. Exit 1 if a record was refused."""
+    """One HTML page from records, verdict first: opens from disk, names no patient. Exit 1 if a record was refused.
+
+    For example
+
+    \b
+        transfer report                                        # all records of this working folder -> report.html
+        transfer report records/pneumonia --latex table.tex
+        transfer report --task pneumonia --store cxr.h5        # with pictures: not to be passed on
+    """
     import time
 
     from encoders.runtime.errors import InputError
@@ -38,11 +48,9 @@ def report(
     parts = sections(read, baseline)
     kept = images.opened(store or [], read)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    show.written(out, page.page(read, parts, trust.ledgers(paths), refused, kept, when))
-    if latex is not None:
-        from transfer.report.latex import latex as as_latex
-
-        show.written(latex, as_latex(parts))
+    ledger = trust.ledgers(paths)
+    show.written(out, page.page(read, parts, ledger, refused, kept, when))
+    _tables(parts, ledger, latex, csv, markdown)
     err = console(stderr=True)
     for name, why in refused.items():
         err.print(f"refused: {name}: {why}", markup=False, style="red")
@@ -50,6 +58,21 @@ def report(
     err.print(f"{out} ({size:.1f} MB): {len(read)} records, {'with' if kept is not None else 'without'} pictures of patients", markup=False)
     if refused:
         raise typer.Exit(1)
+
+
+def _tables(parts: Sequence[Any], ledger: list[dict[str, Any]], latex: Path | None, csv: Path | None, markdown: Path | None) -> None:
+    """The same tables in the forms that were asked for."""
+    from transfer import show
+    from transfer.firewall import looks
+    from transfer.report.latex import latex as as_latex
+
+    seen = {h: looks(h, known=ledger) for s in parts for h in s.splits}
+    if latex is not None:
+        show.written(latex, as_latex(parts))
+    if csv is not None:
+        show.written(csv, show.as_csv(parts, seen, {}))
+    if markdown is not None:
+        show.written(markdown, show.markdown(parts, seen, {}))
 
 
 def readable(paths: Sequence[Path]) -> tuple[list[Any], dict[str, str]]:

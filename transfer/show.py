@@ -124,6 +124,19 @@ def captions(block: Sequence[Section], looks: Mapping[str, Looks], missing: Mapp
     return said
 
 
+def mixed(sections: Sequence[Section]) -> list[str]:
+    """A warning for every protocol that a task has with several hashes: their rows are never in one table."""
+    found = defaultdict(list)
+    for s in sections:
+        found[s.task, s.labels, s.partition, s.protocol].append(s.protocol_hash)
+    end = "these were measured in different ways; their tables stand apart and nothing compares them"
+    said = []
+    for (task, _, _, kind), hashes in found.items():
+        if len(set(hashes)) > 1:
+            said.append(f"warning: {task}: {kind} has {len(set(hashes))} hashes ({', '.join(h[:8] for h in dict.fromkeys(hashes))}): {end}")
+    return said
+
+
 def unique(texts: Any) -> list[str]:
     return list(dict.fromkeys(texts))
 
@@ -163,6 +176,8 @@ def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks
             console.print(Text(f"  differences and verdicts are to {shown[min(against)]}, on the same test patients"))
         for caption in captions(block, looks, missing) + legend(block, shown):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
+    for warning in mixed(sections):
+        console.print(Text(warning), style="yellow")
 
 
 def markdown(sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> str:
@@ -173,6 +188,7 @@ def markdown(sections: Sequence[Section], looks: Mapping[str, Looks], missing: M
         out += [f"### {block[0].task}", "", f"| {' | '.join(HEADER)} |", "|" + " --- |" * len(HEADER)]
         out += [f"| {' | '.join(map(clean, row))} |" for row in lines(block, shown, missing)]
         out += ["", *(f"- {clean(caption)}" for caption in captions(block, looks, missing) + legend(block, shown)), ""]
+    out += [f"- {clean(warning)}" for warning in mixed(sections)]
     return "\n".join(out)
 
 

@@ -103,7 +103,8 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
     section.rows = seeds.add(section.rows, seeds_of, baseline)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
-        section.majority, section.counts = majority(good[0]), {p: good[0].meta.counts[p] for p in PARTS}
+        most = max(good, key=lambda r: r.identity.fraction)  # of several fractions the counts are those of the largest
+        section.majority, section.counts = majority(good[0]), {p: most.meta.counts[p] for p in PARTS}
         section.splits = tuple(dict.fromkeys(r.identity.split for r in good))
     return section
 

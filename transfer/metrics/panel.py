@@ -84,7 +84,7 @@ def calibration(y: Array, s: Array, by: Chosen) -> dict[str, float]:
     found = _errors(y, p, by.kind) | {"temperature": by.temperature}
     if np.isfinite(by.temperature):
         found |= {f"{name}_tempered": value for name, value in _errors(y, temper(p, by.temperature, by.kind), by.kind).items()}
-    right, sure = confidence(y, p) if by.kind == "multiclass" else _sides(y, p, by.threshold)
+    right, sure = confidence(y, p) if by.kind == "multiclass" else sides(y, p, by.threshold)
     return found | {"risk_coverage_area": risk_coverage(1 - right[~np.isnan(right)], sure[~np.isnan(right)])["area"]}
 
 
@@ -98,7 +98,7 @@ def _errors(y: Array, p: Array, kind: str) -> dict[str, float]:
     return {name: macro(value)[0] for name, value in found.items()}
 
 
-def _sides(y: Array, p: Array, threshold: Array) -> tuple[Array, Array]:
+def sides(y: Array, p: Array, threshold: Array) -> tuple[Array, Array]:
     """Of every answer: was the decision right (1, 0, NaN), and how far the probability lies from its threshold, over all answers alike."""
     right = np.where(np.isnan(y), np.nan, (p >= threshold) == (y > 0.5))
     return right.ravel(), np.abs(p - threshold).ravel()

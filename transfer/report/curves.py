@@ -11,8 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.metrics import macro, reliability
+from transfer.metrics import chosen, macro, reliability, risk_coverage
 from transfer.metrics.calibration import confidence
+from transfer.metrics.panel import probable, sides
 from transfer.record import Record
 from transfer.stats import resamples
 from transfer.stats.bootstrap import percentile
@@ -97,3 +98,19 @@ def probabilities(records: Sequence[Record], part: str = "test") -> tuple[Array,
 def bins(truth: Array, sure: Array) -> dict[str, Array]:
     """Ten bins with equally many answers each; empty ones left out."""
     return reliability(truth, sure, 10, "equal_mass")
+
+
+def refusal(records: Sequence[Record]) -> dict[str, Array] | None:
+    """Coverage and risk (N,) of all answers of these records, the surest first; None where the scores are no probabilities.
+
+    Sure is a multi-class answer by its largest probability, any other by its distance from the threshold that validation chose."""
+    wrong, sure = [], []
+    for record in records:
+        y, s, _ = record.part("test")
+        if not probable(s):
+            return None
+        by = chosen(*record.part("val")[:2], record.meta.kind)
+        right, how = confidence(y, s) if record.meta.kind == "multiclass" else sides(y, s, by.threshold)
+        wrong.append(1 - right[~np.isnan(right)])
+        sure.append(how[~np.isnan(right)])
+    return risk_coverage(np.concatenate(wrong), np.concatenate(sure))

@@ -26,7 +26,7 @@ def join(parts: Iterable[Any]) -> Html:
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]], class_: str | None = None) -> Html:
     """A table whose cells carry their column's name, so that a phone can show a row as a card."""
-    names = [str(name) for name in header]
+    names = [str(name).replace(" %", "\N{NO-BREAK SPACE}%") for name in header]
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
     return tag("div", tag("table", head, tag("tbody", *(_row(names, row) for row in rows)), class_=class_), class_="wide")
 
@@ -40,6 +40,11 @@ def _row(names: list[str], row: Iterable[Any]) -> Html:
             kind = "th" if not cells else "td"
             cells.append(tag(kind, value, data_label=name, class_=None if str(value) else "none", scope="row" if kind == "th" else None))
     return tag("tr", *cells)
+
+
+def short_hash(value: str) -> Html:
+    """The first twelve digits, on one line however narrow the column."""
+    return tag("code", value[:12], class_="hash")
 
 
 def folded(title: str, *inside: Any) -> Html:

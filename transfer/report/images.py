@@ -57,7 +57,7 @@ def section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str
     own = answers(lead)
     together = np.mean([answers(row).right for row in rows], axis=0) if all(_alike(row, lead) for row in rows) else own.right
     sure = np.flatnonzero(own.wrong)
-    hardest = (f"Hardest for all {len(rows)} encoders" if len(rows) > 1 else "Hardest"), np.argsort(together, kind="stable"), together
+    hardest = (f"Hardest for the {len(rows)} encoders" if len(rows) > 1 else "Hardest"), np.argsort(together, kind="stable"), together
     wrong = f"Most confidently wrong, {shown[lead.encoder]}", sure[np.argsort(own.right[sure], kind="stable")], own.right
     strips = [_strip(title, order, value, own, lead, store, where) for title, order, value in (hardest, wrong)]
     about = "The number below an image is its row in the store; p is the probability that was given to its true label. One image a patient."

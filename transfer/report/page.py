@@ -5,10 +5,11 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import Any
 
+from encoders.names import short
 from transfer import show
 from transfer.firewall import Looks, looks
 from transfer.record import Record
-from transfer.report import images, plots, tables, trust
+from transfer.report import contents, embedding, groups, images, plots, robustness, saved, tables, trust
 from transfer.report.curves import RESAMPLES
 from transfer.report.discreet import Discreet
 from transfer.report.html import Html, folded, join, tag
@@ -33,17 +34,19 @@ def page(
 ) -> str:
     """The whole page. parts: the sections of these records.  lines: of the ledger.  refused: files that are no intact record, and why.
     store: where pictures come from, or None for a page without any."""
-    shown, pens, discreet = show.names(parts), plots.pens(parts), Discreet(records)
+    shown = {r.identity.encoder: short(r.identity.encoder) for r in records} | show.names(parts)
+    pens, discreet = plots.pens(parts), Discreet(records)
     known = {h: looks(h, known=list(lines)) for s in parts for h in s.splits}
     blocks = show.blocks(parts)
-    tasks = [task(block, known, shown, pens, discreet, store) for block in blocks]
+    tasks = [task(block, records, known, shown, pens, discreet, store) for block in blocks]
     behind = [
         trust.leak_section(records, discreet),
         trust.ledger_section(records, lines),
-        trust.protocol_section(records, shown, discreet),
+        trust.protocol_section(records, parts, shown, discreet),
         trust.environment_section(records, shown),
     ]
-    body = [top(records, parts, shown, refused or {}, discreet, store, when), *tasks, *(tag("section", part) for part in behind)]
+    body, links = contents.linked([*tasks, *(tag("section", part) for part in behind)])
+    body = [top(records, parts, shown, refused or {}, discreet, store, when, links), *body]
     return "<!doctype html>\n" + tag("html", head(blocks), tag("body", tag("main", *body)), lang="en")
 
 
@@ -68,6 +71,7 @@ def top(
     discreet: Discreet,
     store: Any | None,
     when: str,
+    links: Html,
 ) -> Html:
     """Refusals and leaks, then the verdict."""
     alarms = []
@@ -91,11 +95,18 @@ def top(
         says = [tag("p", why, class_="headline")]
     pictures = "With pictures of patients: not to be passed on." if store is not None else "No picture of a patient is on this page."
     made = f"{len(records)} records{f', made {when}' if when else ''}. {pictures} No patient is named."
-    return tag("header", tag("p", "isograft report", class_="kicker"), *alarms, tag("h1", "Verdict"), *says, tag("p", made, class_="note"))
+    first = tag("p", "isograft report", class_="kicker")
+    return tag("header", first, *alarms, tag("h1", "Verdict"), *says, tag("p", made, class_="note"), links)
 
 
 def task(
-    block: Sequence[Section], known: Mapping[str, Looks], shown: Mapping[str, str], pens: plots.Pens, discreet: Discreet, store: Any | None
+    block: Sequence[Section],
+    records: Sequence[Record],
+    known: Mapping[str, Looks],
+    shown: Mapping[str, str],
+    pens: plots.Pens,
+    discreet: Discreet,
+    store: Any | None,
 ) -> Html:
     """One task: table, curves, classes, decisions, calibration, pictures."""
     clean = [replace(s, failed=[]) for s in block]  # why a cell failed may name a patient: it stays in the record
@@ -107,12 +118,18 @@ def task(
     ]
     stamp = [line for line in said if line.startswith("LEAKAGE")]
     notes = tag("ul", *(tag("li", line, class_="bad" if line.startswith(("LEAK", "warn")) else None) for line in said), class_="captions")
-    body: list[Any] = [tag("h2", f"Task {block[0].task}"), tables.results(block, shown), notes]
+    body: list[Any] = [tag("h2", f"Task {block[0].task}"), tables.results(block, shown)]
     drawn = [s for s in block if s.rows]
     if drawn:
+        body += [tag("p", tables.intervals_note(drawn, shown), class_="note"), notes]
         body += figures(drawn, shown, pens, stamp)
+        body.append(robustness.section(drawn, records, shown, pens))
         body += details(drawn, shown)
+        body.append(groups.section(drawn, shown))
         body.append(images.section(drawn, store, shown))
+        body.append(embedding.section(drawn, store, shown))
+    else:
+        body.append(notes)
     return tag("section", *body)
 
 
@@ -124,7 +141,12 @@ def figures(block: Sequence[Section], shown: Mapping[str, str], pens: plots.Pens
     if growth:
         found += [tag("h3", "With fewer labels"), *mark, plots.legend(block, shown, pens), tag("div", *growth, class_="grid")]
         found.append(tag("p", "Whiskers: 95 % interval over test patients. The spread over draws is in the table (sd).", class_="note"))
-    rows = [tag("div", *plots.ranking(s, pens), plots.calibrations(s, pens), class_="grid") for s in block]
+        found.append(saved.section(block, shown))
+    drawings = [
+        [*plots.ranking(s, pens), plots.calibrations(s, pens), plots.calibrations(s, pens, cooled=True), plots.risks(s, pens)]
+        for s in block
+    ]
+    rows = [tag("div", *charts, class_="grid") for charts in drawings]
     found += [tag("h3", "Ranking and calibration"), *mark, plots.legend(block, shown, pens), *rows, *curve_notes(block)]
     return [*found, folded("Calibration in numbers", plots.calibration_table(block, shown))]
 
@@ -139,7 +161,9 @@ def curve_notes(block: Sequence[Section]) -> list[Html]:
     of = " of the class that was chosen" if meta.kind == "multiclass" else ""
     said = [
         f"{mean}{cut}{bands}: pointwise 95 %, from {RESAMPLES} resamples of the test patients.",
-        f"Reliability: probability{of}, ten bins of equally many answers; below the dotted line is too sure.",
+        f"Reliability: probability{of}, ten bins of equally many answers; below the dotted line is too sure. The temperature is fitted on "
+        "validation patients.",
+        "Risk and coverage: the error among the answers that are given when the least sure ones are left to a person.",
     ]
     return [tag("p", line, class_="note") for line in said]
 
@@ -158,8 +182,9 @@ def details(block: Sequence[Section], shown: Mapping[str, str]) -> list[Any]:
         if kind == "multiclass"
         else "Decided at the threshold that Youden's index takes on validation patients."
     )
+    every = [folded(f"Every metric, {tables.protocol(s)}", tables.everything(s, shown)) for s in block]
     found += [tag("h3", "Decisions"), tag("p", how + " Test images; predictive values at the prevalence of the test part.", class_="note")]
     for i, (s, points, matrix) in enumerate(decided):
         inside = [part for part in (points, matrix) if part is not None]
         found.append(join([tag("h4", tables.protocol(s)), *inside]) if i == 0 else folded(tables.protocol(s), *inside))
-    return found
+    return [*found, *every]

@@ -7,8 +7,9 @@ import numpy as np
 
 from transfer.metrics import brier, ece, fit_temperature, temper
 from transfer.record import Record
-from transfer.report.curves import GRID, bins, curve, probabilities
+from transfer.report.curves import GRID, bins, curve, probabilities, refusal
 from transfer.report.html import Html, table, tag
+from transfer.report.saved import patients
 from transfer.report.svg import Frame, Pen, band, chart, diagonal, dots, line, pen, whiskers
 from transfer.report.tables import protocol
 from transfer.report.verdict import full
@@ -56,10 +57,8 @@ def efficiency(section: Section, with_: Pens) -> Html | None:
         lines.setdefault(row.encoder, []).append(row)
     labeled = sorted({patients(row) for row in section.rows})
     known = [v for row in section.rows for v in (row.metrics["auroc"].low, row.metrics["auroc"].high, row.metrics["auroc"].value)]
-    ends = [v for v in known if not math.isnan(v)] or [0.5, 1.0]
     spare = (labeled[-1] / labeled[0]) ** 0.06 if labeled[-1] > labeled[0] else 1.5
-    bottom, top = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
-    frame = Frame((labeled[0] / spare, labeled[-1] * spare), (bottom, max(top, bottom + 0.05)), log=True)
+    frame = Frame((labeled[0] / spare, labeled[-1] * spare), spanned(known), log=True)
     marks: list[Html] = []
     for i, (name, rows) in enumerate(list(lines.items())[:MOST]):
         rows.sort(key=lambda row: row.fraction)
@@ -71,23 +70,44 @@ def efficiency(section: Section, with_: Pens) -> Html | None:
     return tag("figure", chart(frame, marks, f"label efficiency, {protocol(section)}", "labeled train patients (log)", "AUROC", shown))
 
 
-def patients(row: Row) -> int:
-    """Labeled train patients of a row, the mean over its draws."""
-    return round(float(np.mean([r.meta.counts.get("train", {}).get("patients", 1) for r in row.records]))) or 1
+def spanned(values: Sequence[float]) -> tuple[float, float]:
+    """An axis around the values, from one multiple of 0.05 to another; NaN are left out."""
+    ends = [v for v in values if not math.isnan(v)] or [0.5, 1.0]
+    bottom, top = math.floor(min(ends) * 20) / 20, math.ceil(max(ends) * 20) / 20
+    return bottom, max(top, bottom + 0.05)
 
 
-def calibrations(section: Section, with_: Pens) -> Html | None:
-    """The reliability diagram; None where no score is a probability."""
+def calibrations(section: Section, with_: Pens, cooled: bool = False) -> Html | None:
+    """The reliability diagram, as it is or with validation's temperature; None where no score is a probability."""
     frame, marks = Frame(), [diagonal(Frame())]
     for row in full(section)[:MOST]:
         found = probabilities(row.records)
+        if found is not None and cooled:
+            found = probabilities([tempered(record)[1] for record in row.records])
         if found is not None:
             b = bins(*found)
             marks += [line(frame, b["confidence"], b["frequency"], with_[row.encoder])]
             marks += dots(frame, b["confidence"], b["frequency"], with_[row.encoder])
     if len(marks) == 1:
         return None
-    return tag("figure", chart(frame, marks, f"reliability, {protocol(section)}", "mean probability", "share that is so"))
+    title = f"reliability{' after temperature' if cooled else ''}, {protocol(section)}"
+    return tag("figure", chart(frame, marks, title, "mean probability", "share that is so"))
+
+
+def risks(section: Section, with_: Pens) -> Html | None:
+    """Error over coverage, when the least confident images are left to a person; None where no score is a probability."""
+    drawn = [(with_[row.encoder], curve_) for row in full(section)[:MOST] if (curve_ := refusal(row.records)) is not None]
+    if not drawn:
+        return None
+    top = max(float(c["risk"].max()) for _, c in drawn)
+    frame = Frame((0.0, 1.0), (0.0, max(math.ceil(top * 20) / 20, 0.05)))
+    marks = [line(frame, _thin(c["coverage"]), _thin(c["risk"]), p) for p, c in drawn]
+    return tag("figure", chart(frame, marks, f"risk and coverage, {protocol(section)}", "share of answers given", "error among them"))
+
+
+def _thin(values: np.ndarray) -> np.ndarray:
+    """At most 200 of the values, the last among them: more cannot be seen and would only make the page heavy."""
+    return values[np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int))]
 
 
 def calibration_table(block: Sequence[Section], shown: Mapping[str, str]) -> Html:

@@ -52,7 +52,7 @@ class Frame:
 
 
 def chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> Html:
-    """The frame with its marks; the title is also what a screen reader says."""
+    """The frame with its marks; title and axes are also what a screen reader says."""
     across, down = frame.width - RIGHT, frame.height - BOTTOM
     grid: list[Html] = []
     for value in ticks(*frame.y):
@@ -66,8 +66,9 @@ def chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label:
         _text((LEFT + across) / 2, frame.height - 7, x_label, "middle"),
         _text(0, 0, y_label, "middle", transform=f"translate(12 {(TOP + down) / 2:.0f}) rotate(-90)"),
     ]
-    whole = {"viewBox": f"0 0 {frame.width} {frame.height}", "role": "img", "aria-label": title}
-    return tag("svg", *grid, *marks, *names, **whole)
+    axes = f"{y_label} from {frame.y[0]:.3g} to {frame.y[1]:.3g} over {x_label} from {frame.x[0]:.3g} to {frame.x[1]:.3g}"
+    told = tag("title", title), tag("desc", axes)
+    return tag("svg", *told, *grid, *marks, *names, viewBox=f"0 0 {frame.width} {frame.height}", role="img")
 
 
 def line(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen) -> Html:
@@ -89,10 +90,10 @@ def band(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: Pen
     return tag("polygon", points=_points(*both), fill=with_.colour, fill_opacity=0.13, stroke="none")
 
 
-def dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen, radius: ArrayLike = 3.0, hollow: bool = False) -> list[Html]:
+def dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen, radius: ArrayLike = 3.0) -> list[Html]:
     """A dot at every point."""
     px, py = frame.at(x, y)
-    look: dict[str, Any] = {"fill": "#ffffff" if hollow else with_.colour, "stroke": with_.colour, "stroke_width": 1.3}
+    look: dict[str, Any] = {"fill": with_.colour, "stroke": with_.colour, "stroke_width": 1.3}
     sizes = np.broadcast_to(radius, px.shape)
     return [tag("circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=f"{r:.1f}", **look) for a, b, r in zip(px, py, sizes, strict=True)]
 
@@ -115,8 +116,10 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(step * k, 10) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str = "#e3e6ea", width: float = 1) -> Html:
-    return tag("line", x1=f"{x1:.1f}", y1=f"{y1:.1f}", x2=f"{x2:.1f}", y2=f"{y2:.1f}", stroke=colour, stroke_width=width)
+def _rule(x1: float, y1: float, x2: float, y2: float, colour: str | None = None, width: float = 1) -> Html:
+    """A line; without a colour it is one of the grid, which the style sheet colours."""
+    ends = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
+    return tag("line", **ends, stroke=colour, stroke_width=width, class_=None if colour else "rule")
 
 
 def _text(x: float, y: float, text: str, anchor: str, **more: Any) -> Html:

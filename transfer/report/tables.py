@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from transfer import show
-from transfer.metrics import confusion, decisions
+from transfer.metrics import chosen, confusion, decisions, panel
 from transfer.report.html import Html, table, tag
-from transfer.report.verdict import PROTOCOLS, full
+from transfer.report.verdict import PROTOCOLS, full, people
 from transfer.stats import Interval
 from transfer.table import Row, Section, auroc_of, deciding
 
@@ -19,9 +19,18 @@ from transfer.table import Row, Section, auroc_of, deciding
 def results(block: Sequence[Section], shown: Mapping[str, str]) -> Html:
     """Encoders x protocols with intervals: the very rows of `transfer compare`, without columns that are empty."""
     lines = show.lines(block, shown, {})
+    against = sole(block)
+    if against:
+        lines = [(*line[:-1], line[-1].removesuffix(f" than {shown[against]}").removesuffix(f" from {shown[against]}")) for line in lines]
     kept = [i for i, column in enumerate(zip(*lines, strict=True)) if any(column)]
     rows = [[_cell(show.HEADER[i], line[i]) if i else line[0] for i in kept] for line in lines]
     return table([show.HEADER[i] for i in kept], rows, "results")
+
+
+def sole(block: Sequence[Section]) -> str | None:
+    """The encoder that all differences of a table are to, if it is one: said once below, not in every row."""
+    found = {row.versus for s in block for row in s.rows if row.difference is not None}
+    return min(found) if len(found) == 1 else None
 
 
 def _cell(name: str, text: str) -> Html:
@@ -33,9 +42,12 @@ def _cell(name: str, text: str) -> Html:
 
 def _value(name: str, text: str, style: str | None = None) -> Html:
     """`0.931 [0.902, 0.953]` with its interval set back."""
-    value, bracket, rest = text.partition(" [")
+    value, _, rest = text.partition(" [")
+    ends, _, after = rest.partition("]")
     # In one span: a phone shows the cell as two columns, its name and this.
-    inside = tag("span", tag("b", value), tag("span", f" [{rest}", class_="interval")) if bracket else text
+    inside = (
+        tag("span", tag("b", value), " ", tag("span", f"[{ends}]", class_="interval"), tag("span", after, class_="note")) if ends else text
+    )
     return tag("td", inside, data_label=name, class_=None if text else "none", style=style)
 
 
@@ -48,7 +60,7 @@ def per_class(section: Section, shown: Mapping[str, str]) -> Html | None:
     values = [class_intervals(row) for row in rows]
     lines = []
     for c, name in enumerate(classes):
-        cells = [_shaded(shown[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
+        cells = [shaded(shown[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
         lines.append([name, positives(rows[0], c), *cells])
     return table(["class", "positive test images", *(shown[row.encoder] for row in rows)], lines, "heat")
 
@@ -65,7 +77,8 @@ def positives(row: Row, c: int) -> str:
     return f"{int(sum(v > 0.5 for v in known))} of {len(known)}"
 
 
-def _shaded(name: str, value: Interval) -> Html:
+def shaded(name: str, value: Interval) -> Html:
+    """A cell with an AUROC, darker for higher."""
     depth = 0.0 if math.isnan(value.value) else max(0.0, value.value - 0.5) * 0.7
     return _value(name, show.told(value), f"background: rgba(0, 114, 178, {depth:.2f})")
 
@@ -115,6 +128,35 @@ def operating(section: Section, shown: Mapping[str, str]) -> Html | None:
             rates = [(tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn), (tp + fn, tn + fp + fn + tp)]
             lines.append([shown[row.encoder], name, *(f"{a / b:.3f}" if b else "not defined" for a, b in rates)])
     return table(["encoder", "label", "sensitivity", "specificity", "PPV", "NPV", "prevalence"], lines)
+
+
+def everything(section: Section, shown: Mapping[str, str]) -> Html:
+    """Every metric of every encoder, the mean over folds and draws; without intervals."""
+    rows = full(section)
+    values = []
+    for row in rows:
+        each = [panel(*r.part("test")[:2], chosen(*r.part("val")[:2], r.meta.kind)) for r in row.records]
+        values.append({name: float(np.mean([one.get(name, math.nan) for one in each])) for name in each[0]})
+    names = list(dict.fromkeys(name for one in values for name in one))
+    number = lambda v: "" if math.isnan(v) else f"{v:.3f}"  # noqa: E731
+    lines = [[name.replace("_", " "), *(number(one.get(name, math.nan)) for one in values)] for name in names]
+    return table(["metric", *(shown[row.encoder] for row in rows)], lines, "small")
+
+
+def intervals_note(block: Sequence[Section], shown: Mapping[str, str]) -> str:
+    """On whom the numbers of a table are, and what its brackets and spreads mean."""
+    rows = [row for s in block for row in s.rows]
+    patients, images = people(rows)
+    kinds = {"auroc": "AUROC", "ap": "AP", "balanced_accuracy": "balanced accuracy"}
+    how: dict[str, list[str]] = {}
+    for name, title in kinds.items():
+        for method in dict.fromkeys(row.metrics[name].method for row in rows):
+            how.setdefault(method, []).append(title)
+    told = "; ".join(f"{' and '.join(titles)}: {method}" for method, titles in how.items())
+    spread = " sd: standard deviation over draws of the labeled patients." if any(not math.isnan(row.spread) for row in rows) else ""
+    against = sole(block)
+    pairs = f" Differences and verdicts are to {shown[against]}, on the same test patients." if against else ""
+    return f"n = {patients} test patients, {images} images.{pairs} Brackets: 95 % intervals over patients ({told}).{spread}"
 
 
 def protocol(section: Section) -> str:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from encoders.runtime.home import records_dir
-from transfer import firewall
+from transfer import firewall, show
 from transfer.record import Record
 from transfer.report.discreet import Discreet
-from transfer.report.html import Html, folded, join, table, tag
+from transfer.report.html import Html, folded, join, short_hash, table, tag
+from transfer.table import Section
 
 
 def leakage(records: Sequence[Record], discreet: Discreet) -> list[str]:
@@ -56,17 +57,25 @@ def ledger_section(records: Sequence[Record], lines: Sequence[dict[str, Any]]) -
     return join([tag("h2", "How often each test split was scored"), tag("p", said), table(header, rows)])
 
 
-def _ledger_row(split: str, records: Sequence[Record], mine: Sequence[dict[str, Any]]) -> list[str]:
+def _ledger_row(split: str, records: Sequence[Record], mine: Sequence[dict[str, Any]]) -> list[Any]:
     first = records[0].identity
     name = first.task + (f", fold {first.fold + 1} of {first.folds}" if first.folds > 1 else "")
     if not mine:
-        return [name, split[:8], "no ledger at hand", "", "", "", "", "unknown: ask for the ledger of who made the records"]
+        return [name, short_hash(split), "no ledger at hand", "", "", "", "", "unknown: ask for the ledger of who made the records"]
     shown = {r.identity.encoder_sha256 for r in records}
     others = {str(line.get("encoder")) for line in mine if line.get("encoder_sha256") not in shown}
     kinds = {(line.get("protocol"), line.get("protocol_hash")) for line in mine}
     when = [day(float(pick(line["time"] for line in mine if "time" in line))) for pick in (_least, _most)]
     hidden = f"{len(others)} encoder{'s' if len(others) != 1 else ''}: {', '.join(sorted(others))}" if others else "none"
-    return [name, split[:8], f"{len(mine)} times", str(len({line.get("encoder_sha256") for line in mine})), str(len(kinds)), *when, hidden]
+    return [
+        name,
+        short_hash(split),
+        f"{len(mine)} times",
+        str(len({line.get("encoder_sha256") for line in mine})),
+        str(len(kinds)),
+        *when,
+        hidden,
+    ]
 
 
 def _least(values: Any) -> float:
@@ -81,23 +90,26 @@ def day(seconds: float) -> str:
     return time.strftime("%Y-%m-%d", time.gmtime(seconds)) if seconds else ""
 
 
-def protocol_section(records: Sequence[Record], shown: Mapping[str, str], discreet: Discreet) -> Html:
+def protocol_section(records: Sequence[Record], parts: Sequence[Section], shown: Mapping[str, str], discreet: Discreet) -> Html:
     """The hash and the settings of every protocol, and what was chosen on validation patients."""
     hashes: dict[tuple[str, str], list[Record]] = defaultdict(list)
     for r in records:
         hashes[r.identity.protocol, r.identity.protocol_hash].append(r)
-    rows = [[name, h, str(len(of)), _json(of[0].meta.protocol_config)] for (name, h), of in sorted(hashes.items())]
-    names = [name for name, _ in hashes]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    warn = (
-        [tag("p", f"{', '.join(twice)} stands here with several hashes: those results are in tables apart.", class_="note")]
-        if twice
-        else []
-    )
+    rows = [
+        [name, short_hash(h), str(len(of)), tag("td", _json(of[0].meta.protocol_config), class_="long", data_label="settings")]
+        for (name, h), of in sorted(hashes.items())
+    ]
+    warn = [tag("p", warning, class_="bad") for warning in show.mixed(parts)]
     chosen = [
-        [r.identity.task, shown[r.identity.encoder], r.identity.protocol, place(r), discreet(_json(brief(r.meta.selection)))]
+        [
+            r.identity.task,
+            shown[r.identity.encoder],
+            r.identity.protocol,
+            place(r),
+            tag("td", discreet(_json(brief(r.meta.selection))), class_="long", data_label="chosen"),
+        ]
         for r in records
-        if r.meta.status == "ok"
+        if r.meta.status == "ok" and r.identity.shift is None  # on shifted images nothing is chosen
     ]
     inside = table(["task", "encoder", "protocol", "part", "chosen"], chosen, "small")
     return join(
@@ -114,10 +126,11 @@ def protocol_section(records: Sequence[Record], shown: Mapping[str, str], discre
 
 
 def place(r: Record) -> str:
-    """Fold, fraction and draw of a record, where they say anything."""
+    """Fold, fraction, draw and shift of a record, where they say anything."""
     i = r.identity
     told = [f"fold {i.fold + 1} of {i.folds}"] if i.folds > 1 else []
     told += [f"{i.fraction:.3g} of the labels, draw {i.draw}"] if i.fraction < 1 else []
+    told += [f"{i.shift}, strength {i.strength}"] if i.shift else []
     return ", ".join(told) or "all labels"
 
 
@@ -135,7 +148,7 @@ def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> 
     """Encoders, versions, devices and time; and every record, so that it can be found and checked."""
     encoders = {(r.identity.encoder, r.identity.encoder_sha256): r for r in records}
     nets = [
-        [shown[name], name, r.meta.role, r.meta.arch, f"{r.meta.size} px", sha[:12], r.identity.card[:12]]
+        [shown[name], name, r.meta.role, r.meta.arch, f"{r.meta.size} px", short_hash(sha), short_hash(r.identity.card)]
         for (name, sha), r in encoders.items()
     ]
     seen: dict[str, set[str]] = defaultdict(set)
@@ -147,7 +160,15 @@ def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> 
     spent = sum(r.meta.seconds.get("total", 0.0) for r in records)
     software += [["time of all records", f"{spent:.0f} s"], ["this page", f"isograft {version('isograft')}"]]
     each = [
-        [r.identity.id, r.identity.task, shown[r.identity.encoder], r.identity.protocol, place(r), str(r.identity.seed), r.meta.status]
+        [
+            short_hash(r.identity.id),
+            r.identity.task,
+            shown[r.identity.encoder],
+            r.identity.protocol,
+            place(r),
+            str(r.identity.seed),
+            r.meta.status,
+        ]
         for r in records
     ]
     return join(

@@ -60,7 +60,7 @@ def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
         names = tag("b", shown[encoder]), tag("b", shown[versus])
         if len(mine) == 1 or len(count) == 1:
             word = mine[0].difference.verdict
-            every = f" in all {len(mine)} comparisons" if len(mine) > 1 else ""
+            every = " in both comparisons" if len(mine) == 2 else f" in all {len(mine)} comparisons" if len(mine) > 2 else ""
             link = "not distinguishable from" if word == "not distinguishable" else f"{word} than"
             said.append(tag("p", names[0], " is ", tag("b", link, class_=CLASSES[word]), " ", names[1], every, ".", class_="headline"))
         else:
@@ -124,12 +124,12 @@ def strip(d: Difference, reach: float, kind: str) -> Html:
     at = lambda v: width / 2 + v / reach * (width / 2 - 6)  # noqa: E731
     colour = {"better": COLOURS[2], "worse": COLOURS[1], "same": GROUND}[kind]
     middle = height / 2 - 3
-    marks = [tag("line", x1=width / 2, x2=width / 2, y1=2, y2=height - 12, stroke="#b4bac2")]
+    marks = [tag("line", x1=width / 2, x2=width / 2, y1=2, y2=height - 12, class_="zero")]
     if not math.isnan(d.low):
         ends = {"x1": f"{at(d.low):.1f}", "x2": f"{at(d.high):.1f}", "y1": middle, "y2": middle}
         marks.append(tag("line", **ends, stroke=colour, stroke_width=4, stroke_linecap="round"))
-    marks.append(tag("circle", cx=f"{at(d.value):.1f}", cy=middle, r=5, fill="#ffffff", stroke=colour, stroke_width=2.5))
+    marks.append(tag("circle", cx=f"{at(d.value):.1f}", cy=middle, r=5, class_="hollow", stroke=colour, stroke_width=2.5))
     for x, text, anchor in ((0, f"−{reach:.2f}", "start"), (width / 2, "0", "middle"), (width, f"+{reach:.2f}", "end")):
         marks.append(tag("text", text, x=x, y=height - 1, text_anchor=anchor))
     told = f"difference {d.value:+.3f}, interval {d.low:+.3f} to {d.high:+.3f}"
-    return tag("svg", *marks, viewBox=f"0 0 {width} {height}", class_="strip", role="img", aria_label=told)
+    return tag("svg", tag("title", told), *marks, viewBox=f"0 0 {width} {height}", class_="strip", role="img")

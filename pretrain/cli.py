@@ -118,6 +118,45 @@ def status(runs: Annotated[list[str] | None, typer.Argument(help="runs; all when
     console().print(table if table.row_count else "no run yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
 
 
+@app.command()
+def watch(run: Run, once: Annotated[bool, typer.Option("--once", help="print it once and return")] = False) -> None:
+    """Show the dashboard of a run, running or finished, from its record: curves, speed, where the time goes, what ails it.
+
+    For example
+
+    \b
+        pretrain watch cxr_moco            # follows it from another terminal, until it ends; Ctrl-C only stops watching
+        pretrain watch cxr_moco --once
+    """
+    from pretrain import rundir
+    from pretrain.monitor import follow
+
+    follow(rundir.existing(run), once)
+
+
+@app.command()
+def report(
+    run: Run, out: Annotated[str | None, typer.Option(help="the HTML file; report.html in the run's folder when left out")] = None
+) -> None:
+    """Write one self-contained HTML page on a run: curves, diagnoses, views, settings, environment, lineage, sessions, rollbacks.
+
+    For example
+
+    \b
+        pretrain report cxr_moco
+        pretrain report cxr_moco --out page.html
+
+    The views show images of patients; remove views.png from the run's folder first for a page that is to be passed on.
+    """
+    from pathlib import Path
+
+    from pretrain import rundir
+    from pretrain.report import write
+
+    where = rundir.existing(run)
+    print(write(where, Path(out) if out else where.path / "report.html"))
+
+
 app.command()(submit)
 
 

@@ -4,6 +4,7 @@ On a CPU the marks are the clock's. On a GPU, which works on while the host goes
 is the GPU's time, and its waiting for images is part of it.
 """
 
+import resource
 import time
 from typing import Any, Protocol
 
@@ -59,8 +60,15 @@ class Meter:
         return {
             "time/images_per_s": steps * self.batch / max(elapsed, 1e-9),
             "time/s_per_step": elapsed / max(steps, 1),
+            "time/memory_gib": self._memory(),
             "time/data_wait": min(waited / max(elapsed, 1e-9), 1.0),
         } | self._shares()
+
+    def _memory(self) -> float:
+        """The most that this process held so far: of the GPU's memory where there is one."""
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device) / 2**30
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
 
     def _shares(self) -> dict[str, float]:
         spent = dict.fromkeys(PARTS, 0.0)

@@ -1,23 +1,28 @@
-"""What a person sees while a run trains: a bar with step, loss, speed, data-wait share and time left; plain lines in a log file."""
+"""What a person sees while a run trains: the dashboard on a terminal, plain lines in a log file and under SLURM."""
 
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from encoders.runtime.cli import console
+from encoders.runtime.track import read
+from pretrain.dashboard import clock, panel
+from pretrain.rundir import RunDir, alive
 
 Show = Callable[..., None]
 
 
 @contextmanager
-def monitor(title: str, first: int, steps: int, quiet: bool = False) -> Iterator[Show]:
+def monitor(run: RunDir, first: int, steps: int, quiet: bool = False) -> Iterator[Show]:
     """A function `show(step, **numbers)` to call at every line of the record."""
+    title = run.name
     if quiet:
         yield lambda step, **numbers: None
-    elif sys.stderr.isatty():
-        with _bar(title, first, steps) as show:
+    elif sys.stderr.isatty() and "SLURM_JOB_ID" not in os.environ:
+        with _dashboard(title, steps, read(run.path), run.read().get("untrained", {})) as show:
             yield show
     else:
         yield _lines(title, first, steps)
@@ -30,13 +35,34 @@ def told(numbers: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _bar(title: str, first: int, steps: int) -> Iterator[Show]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def _dashboard(title: str, steps: int, lines: list[dict[str, Any]], baseline: Mapping[str, float]) -> Iterator[Show]:
+    from rich.live import Live
 
-    columns = ("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
-    with Progress(*columns, console=console(stderr=True)) as bar:
-        task = bar.add_task(title, total=steps, completed=first, told="")
-        yield lambda step, **numbers: bar.update(task, completed=step, told=told(numbers))
+    with Live(panel(title, lines, steps, baseline), console=console(stderr=True), auto_refresh=False) as live:
+
+        def show(step: int, **numbers: Any) -> None:
+            lines.append({"step": step, **numbers})
+            live.update(panel(title, lines, steps, baseline), refresh=True)
+
+        yield show
+
+
+def follow(run: RunDir, once: bool) -> None:
+    """The dashboard of a run that another process works on, until it ends; or as it is now."""
+    from rich.live import Live
+
+    def now() -> Any:
+        told = run.read()
+        return panel(f"{run.name}, {told['status']}", read(run.path), int(told["steps"]), told.get("untrained", {}))
+
+    if once:
+        console().print(now())
+        return
+    with Live(now(), console=console(), auto_refresh=False) as live:
+        while alive(run):
+            time.sleep(1.0)
+            live.update(now(), refresh=True)
+        live.update(now(), refresh=True)
 
 
 def _lines(title: str, first: int, steps: int) -> Show:
@@ -54,10 +80,3 @@ def _lines(title: str, first: int, steps: int) -> Show:
         print(f"{title}: step {step}/{steps}  {told(numbers)}  {clock(left)} left", file=sys.stderr, flush=True)
 
     return show
-
-
-def clock(seconds: float) -> str:
-    """Seconds as 1:02:03 or 2:03."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"

@@ -11,7 +11,7 @@ from encoders.runtime import optim
 from encoders.runtime.errors import InputError
 from encoders.runtime.stop import Stop
 from pretrain.config import Recipe
-from pretrain.monitor import clock
+from pretrain.dashboard import clock
 from pretrain.setup import Setup, build, has_bf16, notes
 from pretrain.train import State, fit
 

@@ -273,7 +273,7 @@ def session(run: RunDir, made: Setup, state: State, say: Say) -> int:
     with (
         tracking(run, made, state) as track,
         listening() as stop,
-        monitor(run.name, state.step, made.steps, not dist.is_main()) as show,
+        monitor(run, state.step, made.steps, not dist.is_main()) as show,
     ):
         watch = watching(run, made, state, say) if dist.is_main() else None
 

@@ -6,7 +6,7 @@ from typing import Any
 from encoders.runtime import slurm
 from encoders.runtime.track import read
 from pretrain import rundir
-from pretrain.monitor import clock
+from pretrain.dashboard import clock
 from pretrain.rundir import RunDir
 
 HEADER = ("run", "state", "step", "loss", "images/s", "left", "last line", "SLURM job")

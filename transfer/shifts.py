@@ -26,7 +26,7 @@ from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.random import Purpose, uniform
 from encoders.store import Store
 
-VERSION = 1  # raise it when the same shift and strength would give other pixels
+VERSION = 2  # raise it when the same shift and strength would give other pixels
 SIDE = 224  # pixels: the side that lengths are given for
 Array = NDArray[np.float64]
 

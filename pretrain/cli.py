@@ -170,20 +170,38 @@ def recipes() -> None:
 
 
 @app.command()
-def methods() -> None:
-    """List the methods, with their settings and published values."""
+def methods(
+    names: Annotated[list[str] | None, typer.Argument(help="methods whose settings are shown, too; none when left out")] = None,
+) -> None:
+    """List the methods: what each takes, needs and costs, and when to choose it; with a name, its settings and published values.
+
+    For example
+
+    \b
+        pretrain methods
+        pretrain methods moco lejepa
+
+    Cost is how often an image passes the encoder in a step. Passes with a backward keep their activations, which are what fills a GPU.
+    """
+    from encoders.runtime.errors import unknown
     from pretrain import config
     from pretrain.methods import METHODS
 
-    for name, method in METHODS.items():
-        module = __import__(method.__module__, fromlist=["__doc__"])
+    for wrong in sorted(set(names or []) - set(METHODS)):
+        raise unknown("method", wrong, METHODS)
+    for name in names or METHODS:
+        method, module = METHODS[name], __import__(METHODS[name].__module__, fromlist=["__doc__"])
         print(f"{name}: {(module.__doc__ or '').strip().partition(chr(10))[0]}")
-        _rows(config.described(method.Config, "method."))
+        traits = method.traits
+        for word in ("takes", "cost", "needs", "choose"):
+            print(f"  {word:7} {getattr(traits, word)}")
+        if names:
+            _rows(config.described(method.Config, "method."))
 
 
 @app.command()
 def settings() -> None:
-    """List every setting of a recipe, for use as key=value; a method's own are under `pretrain methods`."""
+    """List every setting of a recipe, for use as key=value; a method's own are under `pretrain methods NAME`."""
     from encoders.augment.config import Augment
     from pretrain import config
 

@@ -17,7 +17,7 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Group, Method, full_precision, groups, mlp, width
+from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups, mlp, width
 
 EPS = 1e-5  # BatchNorm's, with which the authors standardise
 
@@ -49,6 +49,13 @@ class BarlowTwins(Method):
     """Encoder (exported) and a wide projector."""
 
     Config = BarlowTwinsConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=0,
+        needs="128 and more images a micro-batch (a correlation over them); a projector of 8192 x 3 has 150 M weights: lower `dim`",
+        choose="no negatives, no second encoder, no temperature; batches of 256",
+    )
 
     def __init__(self, cfg: BarlowTwinsConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

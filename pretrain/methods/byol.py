@@ -19,7 +19,19 @@ from torch import Tensor, nn
 from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, cosine_momentum, ema_, frozen_copy, full_precision, mlp, scaled_momentum, unit, width
+from pretrain.methods.common import (
+    DataShape,
+    Method,
+    Traits,
+    cosine_momentum,
+    ema_,
+    frozen_copy,
+    full_precision,
+    mlp,
+    scaled_momentum,
+    unit,
+    width,
+)
 
 PUBLISHED_BATCH = 4096
 
@@ -43,6 +55,13 @@ class BYOL(Method):
     """Online encoder (exported), target network."""
 
     Config = BYOLConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=2,
+        needs="BatchNorm in its heads, so 32 and more images a micro-batch; a second encoder in memory",
+        choose="images that resemble each other (one patient, one organ): nothing is pushed away as a negative",
+    )
 
     def __init__(self, cfg: BYOLConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

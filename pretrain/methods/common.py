@@ -2,6 +2,7 @@
 
 A method is an `nn.Module` in a file of its own:
 
+    traits                                  what it takes, costs and needs, and when to choose it
     Config                                  beside it: frozen, one description a field; recipes hold it under `method:`
     __init__(cfg, backbone, data)           backbone: a timm module with num_classes=0; data: DataShape
     views(augment) -> list[Augment]         one augmentation for each view it wants
@@ -59,6 +60,21 @@ class DataShape:
     accumulate: int = 1  # micro-batches that a batch comes in
 
 
+@dataclass(frozen=True)
+class Traits:
+    """What a person weighs when choosing a method: `pretrain methods` shows it."""
+
+    takes: str  # networks
+    trained: int  # passes of an image through the encoder with gradients, a step
+    untrained: int  # passes without: teacher, key encoder
+    needs: str  # batch, normalisation, memory
+    choose: str  # when
+
+    @property
+    def cost(self) -> str:
+        return f"{self.trained} forward and backward" + (f", {self.untrained} forward" if self.untrained else "")
+
+
 class _Group(TypedDict):
     name: str
     params: list[nn.Parameter]
@@ -76,6 +92,7 @@ class Method(nn.Module):
     """The parts of the contract that most methods share."""
 
     Config: ClassVar[type[BaseModel]]
+    traits: ClassVar[Traits]
 
     def __init__(self, cfg: BaseModel, backbone: nn.Module, data: DataShape):
         super().__init__()

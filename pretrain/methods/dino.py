@@ -29,6 +29,7 @@ from pretrain.methods.common import (
     DataShape,
     Fresh,
     Method,
+    Traits,
     cosine_momentum,
     ema_,
     frozen_copy,
@@ -105,6 +106,13 @@ class DINO(Method):
     """Student encoder with head; teacher encoder (exported) with head; centre."""
 
     Config = DINOConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=2,
+        needs="AdamW and clipping; each local crop adds a small trained pass (8 of them: about 1.5 more); a second encoder in memory",
+        choose="a ViT with 100,000 and more images, k-NN and attention maps without fine-tuning; small data: fewer prototypes",
+    )
 
     def __init__(self, cfg: DINOConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

@@ -26,7 +26,7 @@ from encoders.augment.presets import local
 from encoders.runtime import dist
 from encoders.runtime.config import Config
 from encoders.runtime.random import Purpose, generator
-from pretrain.methods.common import DataShape, Method, full_precision, local_side, mlp, sees_two_sizes, width
+from pretrain.methods.common import DataShape, Method, Traits, full_precision, local_side, mlp, sees_two_sizes, width
 
 
 class LeJEPAConfig(Config):
@@ -67,6 +67,13 @@ class LeJEPA(Method):
     """Encoder (exported) and projector."""
 
     Config = LeJEPAConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=0,
+        needs="128 and more images a micro-batch (SIGReg compares distributions); local crops add small trained passes",
+        choose="one weight to tune, no second encoder; a collapse shows in the loss itself",
+    )
 
     def __init__(self, cfg: LeJEPAConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

@@ -28,7 +28,7 @@ from encoders.augment.config import Augment
 from encoders.augment.masks import MaskSpec
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from pretrain.methods.common import DataShape, Group, Method, full_precision, groups
+from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups
 from pretrain.methods.positions import fix_positions, sincos_2d
 
 EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
@@ -77,6 +77,13 @@ class MAE(Method):
     """A timm ViT (exported) and a decoder that is thrown away."""
 
     Config = MAEConfig
+    traits = Traits(
+        takes="ViT",
+        trained=1,
+        untrained=0,
+        needs="a ViT and long runs (hundreds of epochs); three quarters of the patches are skipped; any batch",
+        choose="a ViT that will be fine-tuned; cheapest a step, no augmentation to get wrong; weak by k-NN",
+    )
 
     def __init__(self, cfg: MAEConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

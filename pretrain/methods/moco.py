@@ -35,6 +35,7 @@ from pretrain.methods.common import (
     Fresh,
     Group,
     Method,
+    Traits,
     ema_,
     frozen_copy,
     full_precision,
@@ -106,6 +107,13 @@ class MoCo(Method):
     """Query encoder (exported), key encoder, queue."""
 
     Config = MoCoConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=1,
+        untrained=1,
+        needs="any batch from 16: negatives come from a queue; BatchNorm is split in groups; a second encoder and the queue in memory",
+        choose="the first choice for a CNN on one GPU or a laptop: cheapest of the contrastive ones, and small batches do",
+    )
 
     def __init__(self, cfg: MoCoConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

@@ -26,6 +26,7 @@ from encoders.runtime.config import Config
 from pretrain.methods.common import (
     DataShape,
     Method,
+    Traits,
     cosine_momentum,
     ema_,
     frozen_copy,
@@ -66,6 +67,13 @@ class MoCoV3(Method):
     """Query encoder (exported) with projector and predictor; key encoder with projector."""
 
     Config = MoCoV3Config
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=2,
+        needs="a batch of 256 and more, in one piece: its keys are the negatives; a second encoder in memory",
+        choose="a ViT, when all of a large batch fits into the GPUs",
+    )
 
     def __init__(self, cfg: MoCoV3Config, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

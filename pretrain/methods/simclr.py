@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, full_precision, mlp, spared, unit, width
+from pretrain.methods.common import DataShape, Method, Traits, full_precision, mlp, spared, unit, width
 
 
 class SimCLRConfig(Config):
@@ -51,6 +51,13 @@ class SimCLR(Method):
     """Encoder (exported) and a head that is thrown away."""
 
     Config = SimCLRConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=0,
+        needs="a batch of 256 and more, in one piece: its other images are the negatives",
+        choose="no second encoder and nothing to tune but the temperature; many GPUs",
+    )
 
     def __init__(self, cfg: SimCLRConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

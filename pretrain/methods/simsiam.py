@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Group, Method, full_precision, groups, mlp, unit, width
+from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups, mlp, unit, width
 
 
 class SimSiamConfig(Config):
@@ -34,6 +34,13 @@ class SimSiam(Method):
     """Encoder (exported), projector, predictor."""
 
     Config = SimSiamConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=0,
+        needs="BatchNorm in its heads, so 32 and more images a micro-batch; watch `spread`",
+        choose="least memory without negatives; short runs on a CNN",
+    )
 
     def __init__(self, cfg: SimSiamConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

@@ -18,7 +18,7 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, full_precision, mlp, width
+from pretrain.methods.common import DataShape, Method, Traits, full_precision, mlp, width
 
 EPS = 1e-4  # in the standard deviation, published: its gradient stays finite for a constant feature
 
@@ -51,6 +51,13 @@ class VICReg(Method):
     """Encoder (exported) and a wide expander."""
 
     Config = VICRegConfig
+    traits = Traits(
+        takes="CNN, ViT",
+        trained=2,
+        untrained=0,
+        needs="128 and more images a micro-batch (a covariance over them); an expander of 8192 x 3 has 150 M weights: lower `dim`",
+        choose="as Barlow Twins; its three terms in the log say what collapses",
+    )
 
     def __init__(self, cfg: VICRegConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)

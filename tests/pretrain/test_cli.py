@@ -47,7 +47,12 @@ def test_recipes_methods_and_settings_are_listed():
     assert "cxr_moco_tiny" in told("recipes").output
     methods = told("methods").output
     assert "moco: MoCo v2" in methods
-    assert "method.mask_ratio" in methods
+    assert "cost    1 forward and backward, 1 forward" in methods
+    assert "method.mask_ratio" not in methods
+    one = told("methods", "mae").output
+    assert "method.mask_ratio" in one
+    assert "moco:" not in one
+    assert "did you mean moco" in str(told("methods", "mooc").exception)
     assert "optim.lr" in told("settings").output
 
 

@@ -82,6 +82,26 @@ def test_under_autocast_the_loss_is_float32_finite_and_near_the_exact_one(name, 
 
 
 @ALL
+def test_an_image_takes_the_passes_that_are_told(name):
+    m, seen = made(name), {True: 0, False: 0}
+
+    def count(layer, given, out):
+        seen[torch.is_grad_enabled()] += len(given[0])
+
+    for network in (
+        getattr(m, "backbone", None) or m.encoder(),
+        getattr(m, "key", None),
+        getattr(m, "target", None),
+        getattr(m, "teacher", None),
+    ):
+        if network is not None:
+            next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)).register_forward_hook(count)
+    views, masks = batch(name, 0)
+    m(views, masks, 0.5)
+    assert (seen[True] / 16, seen[False] / 16) == (m.traits.trained, m.traits.untrained)
+
+
+@ALL
 def test_the_encoder_is_exported_in_timms_names(name):
     fresh = vit() if name == "mae" else cnn()
     assert set(made(name).encoder().state_dict()) == set(fresh.state_dict())

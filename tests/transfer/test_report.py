@@ -124,6 +124,8 @@ def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
     found = verdict.findings(parts)
     assert found[0].adjusted == pytest.approx(0.12)
     assert "over the 6 comparisons of this page (Holm) p = 0.120: no longer distinguishable" in verdict.fine(found[0], len(found))
+    said = " ".join(verdict.headline(found, show.names(parts)))
+    assert "Corrected for the 6 comparisons of this page (Holm), 6 of these are no longer distinguishable." in said
 
 
 def test_the_table_shows_the_rows_of_compare():

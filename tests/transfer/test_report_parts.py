@@ -158,6 +158,13 @@ def test_shifted_records_alone_still_make_a_page():
     assert "Protocols" in Tags(drawn([shifted(made(), 3, 0.5)])).text
 
 
+def test_several_seeds_of_a_recipe_make_a_verdict_about_the_recipe():
+    seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16) for i in range(3)]
+    baseline = made("imagenet_net", "imagenet", 0.1)
+    assert "that is about the recipe" in Tags(drawn([*seeds, baseline])).text
+    assert "that is about the recipe" not in Tags(drawn(pair())).text
+
+
 def test_one_reference_is_said_once_and_several_in_every_row():
     text = " ".join(Tags(drawn(pair())).text.split())
     assert "Differences and verdicts are to imagenet_net, on the same test patients." in text

@@ -26,9 +26,14 @@ def join(parts: Iterable[Any]) -> Html:
 
 def table(header: Iterable[Any], rows: Iterable[Iterable[Any]], class_: str | None = None) -> Html:
     """A table whose cells carry their column's name, so that a phone can show a row as a card."""
-    names = [str(name).replace(" %", "\N{NO-BREAK SPACE}%") for name in header]
+    names = [label(name) for name in header]
     head = tag("thead", tag("tr", *(tag("th", name, scope="col") for name in names)))
     return tag("div", tag("table", head, tag("tbody", *(_row(names, row) for row in rows)), class_=class_), class_="wide")
+
+
+def label(name: Any) -> str:
+    """A column's name, its number and % kept on one line."""
+    return str(name).replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _row(names: list[str], row: Iterable[Any]) -> Html:

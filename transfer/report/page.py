@@ -22,6 +22,10 @@ CHECKPOINT = (
     "This is about these very checkpoints on these test patients. The intervals say what other patients would change; they do not say what "
     "another pretraining seed would change."
 )
+RECIPE = (
+    "Where several pretraining seeds of one recipe were benched, their mean is compared, and the interval holds their spread too: that is "
+    "about the recipe. Everything else is about these very checkpoints on these test patients."
+)
 
 
 def page(
@@ -85,7 +89,8 @@ def top(
         alarms.append(tag("div", tag("b", "LEAKAGE ALLOWED. "), "The numbers of these tasks flatter:", listed, class_="alarm"))
     found = findings(parts)
     if found:
-        says = [*headline(found, shown), tag("p", CHECKPOINT, class_="note"), cards(found, shown)]
+        about = RECIPE if any(f.row.seeds for f in found) else CHECKPOINT
+        says = [*headline(found, shown), tag("p", about, class_="note"), cards(found, shown)]
         method = "; ".join(dict.fromkeys(f.difference.method for f in found))
         says.append(
             tag("p", f"Differences of AUROC on the same test patients ({method}). In the strips, right of 0 is better.", class_="note")

@@ -10,7 +10,7 @@ import numpy as np
 
 from transfer import show
 from transfer.metrics import chosen, confusion, decisions, panel
-from transfer.report.html import Html, table, tag
+from transfer.report.html import Html, label, table, tag
 from transfer.report.verdict import PROTOCOLS, full, people
 from transfer.stats import Interval
 from transfer.table import Row, Section, auroc_of, deciding
@@ -37,7 +37,7 @@ def _cell(name: str, text: str) -> Html:
     if name != "verdict":
         return _value(name, text)
     kind = next((word for word in ("better", "worse") if text.startswith(word)), None)
-    return tag("td", text, data_label=name, class_=kind or (None if text else "none"))
+    return tag("td", text, data_label=label(name), class_=kind or (None if text else "none"))
 
 
 def _value(name: str, text: str, style: str | None = None) -> Html:
@@ -48,7 +48,7 @@ def _value(name: str, text: str, style: str | None = None) -> Html:
     inside = (
         tag("span", tag("b", value), " ", tag("span", f"[{ends}]", class_="interval"), tag("span", after, class_="note")) if ends else text
     )
-    return tag("td", inside, data_label=name, class_=None if text else "none", style=style)
+    return tag("td", inside, data_label=label(name), class_=None if text else "none", style=style)
 
 
 def per_class(section: Section, shown: Mapping[str, str]) -> Html | None:

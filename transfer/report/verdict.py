@@ -66,6 +66,10 @@ def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
         else:
             told = ", ".join(f"{word} in {count[word]}" for word in CLASSES if count[word])
             said.append(tag("p", names[0], " against ", names[1], f": {told} of {len(mine)} comparisons.", class_="headline"))
+        lost = sum(map(falls, mine))
+        if lost:
+            told = f"Corrected for the {len(found)} comparisons of this page (Holm), {lost} of these is no longer distinguishable."
+            said.append(tag("p", told if lost == 1 else told.replace("is no", "are no"), class_="bad"))
     return said
 
 
@@ -97,13 +101,18 @@ def sentence(f: Finding, shown: Mapping[str, str]) -> str:
     return f"{a} is {d.verdict} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
 
 
+def falls(f: Finding) -> bool:
+    """Whether a difference that stands alone is no longer one by Holm over the page."""
+    return f.difference.verdict != "not distinguishable" and f.adjusted > 1 - f.difference.level
+
+
 def fine(f: Finding, n: int) -> str:
     """On whom, how sure, and what that does not mean."""
     d = f.difference
     patients, images = people([f.row])
     said = [f"{patients} test patients, {images} images."]
     if not math.isnan(d.p):
-        lost = d.verdict != "not distinguishable" and f.adjusted > 1 - d.level
+        lost = falls(f)
         corrected = f"; over the {n} comparisons of this page (Holm) p {_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
         said.append(f"p {_p(d.p)}{corrected if n > 1 else ''}.")
     if d.verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:

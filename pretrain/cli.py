@@ -6,7 +6,7 @@ import typer
 
 from encoders.runtime.cli import run as boundary
 from pretrain.cli_preview import preview
-from pretrain.cli_submit import submit
+from pretrain.cli_submit import stage, submit
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
@@ -158,6 +158,7 @@ def report(
 
 
 app.command()(submit)
+app.command()(stage)
 
 
 @app.command()

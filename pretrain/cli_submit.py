@@ -13,14 +13,17 @@ def submit(
     account: Annotated[str | None, typer.Option(help="account that is charged")] = None,
     qos: Annotated[str | None, typer.Option(help="quality of service")] = None,
     constraint: Annotated[str | None, typer.Option(help="features the node must have")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs; 0 asks for none  [template: 1]")] = None,
-    cpus: Annotated[int | None, typer.Option(help="CPU cores  [template: 8]")] = None,
-    memory: Annotated[str | None, typer.Option(help="memory, e.g. 64G  [template: 32G]")] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="nodes that train together")] = 1,
+    procs: Annotated[int | None, typer.Option(min=1, help="processes a node; one for each GPU when left out, one on CPU")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs a node; 0 asks for none  [template: 1]")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores a process  [template: 8]")] = None,
+    memory: Annotated[str | None, typer.Option(help="memory a node, e.g. 64G  [template: 32G]")] = None,
     time: Annotated[str | None, typer.Option(help="time limit of one start; the job requeues itself  [template: 24:00:00]")] = None,
     signal_s: Annotated[int | None, typer.Option(help="seconds before the limit at which the run saves  [template: 180]")] = None,
     mail: Annotated[str | None, typer.Option(help="address told when the job ends, fails or is requeued")] = None,
     setup: Annotated[list[str] | None, typer.Option(help="shell line run first, e.g. 'module load cuda'; repeatable")] = None,
     max_restarts: Annotated[int | None, typer.Option(help="how often the job may requeue itself  [template: 20]")] = None,
+    stage: Annotated[str | None, typer.Option(help="copy the stores to this folder on each node's own disk first")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print the job script and submit nothing")] = False,
 ) -> None:
     """Submit a recipe as a SLURM job that saves and requeues itself before its time limit, and goes on in the same run.
@@ -31,29 +34,53 @@ def submit(
         partition: gpu
         setup: [module load cuda, source ~/isograft/.venv/bin/activate]
 
+    With `--nodes 2 --gpus 4` eight processes train together; batch is over all of them. What `pretrain plan` would refuse, a batch that
+    cannot be dealt out, files that the nodes cannot see, and a time limit shorter than a checkpoint interval are refused here.
+
     The script is kept as runs/NAME/job.sbatch; `pretrain status` follows the run.
     """
     from pathlib import Path
 
     from encoders.runtime import slurm
     from encoders.runtime.config import validated
-    from encoders.store import Store
     from pretrain import config
     from pretrain import submit as job
+    from pretrain.feasible import checked
 
     given = {
         "partition": partition, "account": account, "qos": qos, "constraint": constraint, "gpus": gpus, "cpus": cpus, "memory": memory,
         "time": time, "signal_s": signal_s, "mail": mail, "setup": setup or None, "max_restarts": max_restarts,
+        "stage": stage,
     }  # fmt: skip
     site = slurm.site().model_dump()
     wants = validated(slurm.Site, site | {key: value for key, value in given.items() if value is not None}, "the command line")
     resolved = config.load(recipe, overrides or [])  # a typo is found here, not after a night in the queue
     if resolved.data.store is None:
         raise config.InputError("data.store is not set: add data.store=FILE.h5")
-    Store.open(resolved.data.store).close()
-    run = name or Path(recipe).stem
+    run, shape = name or Path(recipe).stem, job.Shape(nodes, procs)
+    script = job.job_script(run, recipe, overrides or [], wants, shape)
     if dry_run:
-        print(job.job_script(run, recipe, overrides or [], wants), end="")
+        print(script, end="")
         return
-    number, script = job.submit(run, recipe, overrides or [], wants)
-    print(f"submitted job {number} ({script}); follow it with `pretrain status {run}`")
+    ranks = nodes * shape.a_node(script)
+    for line in checked(resolved, script, ranks, slurm.option(script, "gpus-per-node") is not None, wants):
+        print(line)
+    number, path = job.submit(run, script)
+    print(f"submitted job {number} ({path}), {ranks} process(es); follow it with `pretrain status {run}`")
+
+
+def stage(
+    recipe: Annotated[str, typer.Argument(help="recipe: a name (see `pretrain recipes`) or the path of a YAML file")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings, e.g. data.store=cxr.h5")] = None,
+) -> None:
+    """Copy a recipe's stores to this node's own disk, the folder ISOGRAFT_STAGE; jobs submitted with --stage do it on every node."""
+    import socket
+
+    from encoders import stage as stages
+    from pretrain import config
+
+    where, wanted = stages.folder(), config.load(recipe, overrides or []).data.store
+    if where is None or wanted is None:
+        raise config.InputError("set ISOGRAFT_STAGE to a folder on this node's own disk, and data.store to what is to be copied")
+    for path in stages.stage(wanted, where):
+        print(f"{socket.gethostname()}: {path} ({path.stat().st_size:,} bytes)")

@@ -81,14 +81,20 @@ def doubts(made: Setup) -> list[str]:
     return said
 
 
-def timing(made: Setup, device: str) -> list[tuple[str, str]]:
-    """Memory and time, from a few steps really taken on real images (and thrown away)."""
+def speed(made: Setup, device: str) -> tuple[float, float, int]:
+    """Seconds an image, the share of the time spent waiting for data, and at how many images a step both were timed."""
     cfg = made.recipe
     small = cfg.batch // cfg.accumulate
     if made.device.type == "cpu":
         small = min(small, CPU_PROBE)
     trial = made if small == cfg.batch else build(cfg.model_copy(update={"batch": small, "accumulate": 1}), device)
-    per_image, waited = timed(trial)
+    return *timed(trial), small
+
+
+def timing(made: Setup, device: str) -> list[tuple[str, str]]:
+    """Memory and time, from a few steps really taken on real images (and thrown away)."""
+    cfg = made.recipe
+    per_image, waited, small = speed(made, device)
     seconds = per_image * cfg.batch
     how = "" if small == cfg.batch else f"; timed at {small} images a step"
     if made.device.type == "cuda":

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from encoders import backbone as networks
+from encoders import stage
 from encoders.batches import Batches
 from encoders.card import Card, Preprocess
 from encoders.preprocess import prepare
@@ -77,7 +78,7 @@ def corpus(recipe: Recipe) -> Corpus:
     data = recipe.data
     if data.store is None:
         raise InputError("no images to train on: give data.store=FILE.h5, made with `encoders ingest`")
-    store = Store.open(data.store)
+    store = Store.open(stage.local(data.store))
     use = np.ones(len(store), dtype=bool)
     if data.split is not None:
         splits = store.column("split")

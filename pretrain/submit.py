@@ -4,6 +4,7 @@ The script is what a person would have written: it can be read, edited and submi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from encoders.runtime import home, slurm
@@ -13,17 +14,47 @@ from encoders.runtime.files import atomic
 TEMPLATE = "pretrain.sbatch"
 
 
-def job_script(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site) -> str:
-    """The text of the job: the template with this run's arguments, the site's options and its set-up lines."""
-    options = slurm.directives(wants) | {"job-name": run, "chdir": str(Path.cwd())}
+@dataclass(frozen=True)
+class Shape:
+    """How many processes train together."""
+
+    nodes: int = 1
+    procs: int | None = None  # a node; None: one for each GPU, one on CPU
+
+    def a_node(self, script: str) -> int:
+        """Processes on each node of a job whose GPUs stand in `script`."""
+        return self.procs or int(slurm.option(script, "gpus-per-node") or 1)
+
+
+def job_script(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site, shape: Shape = Shape()) -> str:
+    """The text of the job: the template with this run's arguments, the site's options and its set-up lines.
+
+    Raises InputError when there are more processes on a node than GPUs."""
+    options = slurm.directives(wants) | {"job-name": run, "chdir": str(Path.cwd()), "nodes": str(shape.nodes)}
     options["output"] = str(home.runs_dir() / run / "slurm-%j.out")
     lines = [f"export ISOGRAFT_HOME={slurm.quoted(home.home())}", *wants.setup]
     if wants.max_restarts is not None:
         lines.append(f"MAX_RESTARTS={wants.max_restarts}")
-    return slurm.filled(slurm.template(TEMPLATE), options, [run, recipe, *overrides], lines)
+    if wants.stage:
+        lines.append(f'export ISOGRAFT_STAGE="{staged(wants.stage)}"')
+    template = slurm.template(TEMPLATE)
+    asked = slurm.filled(template, options, [], [])
+    procs, gpus = shape.a_node(asked), slurm.option(asked, "gpus-per-node")
+    if gpus and procs > int(gpus):
+        raise InputError(
+            f"--procs {procs} with {gpus} GPU(s) a node: each process needs a GPU of its own; raise --gpus, or --gpus 0 for CPU"
+        )
+    return slurm.filled(template, options | {"ntasks-per-node": str(procs)}, [run, recipe, *overrides], lines)
 
 
-def submit(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site) -> tuple[str, Path]:
+def staged(folder: str) -> str:
+    """The folder as it may stand in the script between double quotes: variables such as $SLURM_TMPDIR are for the node to fill in."""
+    if any(c in folder for c in '"`\\\n') or "$(" in folder or not folder.startswith(("/", "$")):
+        raise InputError(f"--stage {folder!r}: give an absolute folder on the nodes' own disks, or a variable such as $SLURM_TMPDIR")
+    return folder
+
+
+def submit(run: str, script_text: str) -> tuple[str, Path]:
     """Writes `runs/<run>/job.sbatch`, submits it, and notes the job in `runs/<run>/jobs.txt`; returns the job's id and the script.
 
     Raises InputError when this run already has a job in the queue, or SLURM refuses."""
@@ -34,7 +65,7 @@ def submit(run: str, recipe: str, overrides: Sequence[str], wants: slurm.Site) -
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "job.sbatch"
     with atomic(script) as part:
-        part.write_text(job_script(run, recipe, overrides, wants))
+        part.write_text(script_text)
     job = slurm.sbatch(script)
     slurm.noted(folder, job)
     return job, script

@@ -61,6 +61,8 @@ def fit(
     A resumed run equals the run that was never stopped. Raises Diverged after `cfg.max_skipped` bad steps in a row."""
     model = dist.wrap(method.train(), device)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
+    if dist.world() > 1 and state.step < steps:
+        settle(model, method, batches, cfg, state.step, device)
     meter = Meter(batches, cfg.batch, state.step, device)
     for step in range(state.step, steps):
         done = step / steps
@@ -92,7 +94,25 @@ def fit(
             save(state)
         meter.lap("logging")
         if stopping:
-            return
+            break
+    dist.barrier()  # nobody leaves, and is missed, before the main rank has saved
+
+
+def settle(model: nn.Module, method: Any, batches: Any, cfg: Recipe, step: int, device: torch.device) -> None:
+    """Two throw-away backward passes, after which all but DDP is as before.
+
+    DDP lays its gradient buckets out anew after the first one, and with them the order of its sums: a run that starts in the middle
+    must have done so too, or it differs in the last bit from one that was never stopped."""
+    kept = {name: buffer.clone() for name, buffer in method.named_buffers()}
+    micro = next(batches.of(step))
+    for _ in range(2):
+        with autocast(cfg.precision, device):
+            out = model(laid_out(micro.views, cfg.channels_last), micro.masks, progress=0.0, **micro.named())
+        out["loss"].backward()
+        method.zero_grad(set_to_none=True)
+    method.after_backward(0.0)  # the step is over: what it left for `after_step` is forgotten with the next one's first micro-batch
+    for name, buffer in method.named_buffers():
+        buffer.copy_(kept[name])
 
 
 def seed_model(seed: int, step: int, micro: int, rank: int) -> None:

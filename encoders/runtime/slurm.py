@@ -34,6 +34,8 @@ class Site(Config):
     mail: str | None = Field(None, description="address that is told when the job ends or fails")
     setup: list[str] = Field([], description="shell lines run before the command: modules, container, environment")
     max_restarts: int | None = Field(None, ge=0, description="how often a job may put itself back into the queue")
+    stage: str | None = Field(None, description="folder on each node's own disk to which a pretraining job copies its stores first")
+    shared: list[str] = Field([], description="folders that every node sees though they look local, e.g. /tmp/project")
 
 
 def site() -> Site:
@@ -68,6 +70,27 @@ def directives(wants: Site) -> dict[str, str | None]:
     if wants.gpus is not None:
         asked["gpus-per-node"] = str(wants.gpus) if wants.gpus else None
     return asked
+
+
+def option(text: str, name: str) -> str | None:
+    """What a script's `#SBATCH --name=` says, or None."""
+    found = re.search(rf"^#SBATCH --{re.escape(name)}=(\S+)", text, re.M)
+    return found.group(1) if found else None
+
+
+def seconds(limit: str) -> int:
+    """A time limit as SLURM reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
+
+    Raises InputError for anything else."""
+    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
+    if not found:
+        raise InputError(f"{limit!r} is no time limit of SLURM's; write e.g. 24:00:00, 90 (minutes) or 2-12 (days-hours)")
+    days, first, *rest = found.groups()
+    parts = [int(first), *(int(x) for x in rest if x is not None)]
+    if days is None and len(parts) < 3:
+        parts = [0, *parts]  # it begins with minutes
+    hours, minutes, left = [*parts, 0, 0][:3]
+    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + left
 
 
 def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:

@@ -36,7 +36,6 @@ def cluster():
 def site(cluster, tmp_path_factory) -> dict[str, str]:
     """A working folder with the cluster's defaults in `slurm.yaml`, and the environment to run commands in."""
     home = tmp_path_factory.mktemp("work")
-    (home / "slurm.yaml").write_text(
-        f"gpus: 0\ncpus: 1\nmemory: 3G\ntime: '10'\nsetup: ['export PATH={BIN}:$PATH', 'export WANDB_MODE=offline OMP_NUM_THREADS=1']\n"
-    )
+    lines = [f"export PATH={BIN}:$PATH", "export WANDB_MODE=offline OMP_NUM_THREADS=1"]
+    (home / "slurm.yaml").write_text(f"shared: [{home}]\ngpus: 0\ncpus: 1\nmemory: 3G\ntime: '10'\nsetup: {lines}\n")
     return cluster | {"ISOGRAFT_HOME": str(home), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1"}

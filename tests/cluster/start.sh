@@ -42,6 +42,8 @@ MinJobAge=3600
 JobRequeue=1
 ReturnToService=2
 KillWait=5
+# after so many seconds without a word a node is taken to be lost, and its job is put back: 300 by default
+SlurmdTimeout=15
 OverTimeLimit=0
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
@@ -61,10 +63,7 @@ munged --socket="$ROOT/run/munge.socket" --key-file="$ROOT/etc/munge.key" --pid-
   --log-file="$ROOT/log/munged.log" --seed-file="$ROOT/run/munge.seed"
 slurmctld -f "$SLURM_CONF" </dev/null >"$ROOT/log/slurmctld.out" 2>&1
 for i in $(seq $NODES); do
-  # The namespaces give the node its own host name, and names for its peers that hold on the nodes only.
-  unshare --uts --mount --propagation private bash -c \
-    'hostname "n$1"; mount --bind "$2/etc/hosts" /etc/hosts; exec slurmd -N "n$1" -f "$SLURM_CONF"' _ "$i" "$ROOT" \
-    </dev/null >"$ROOT/log/slurmd.n$i.out" 2>&1
+  bash "$(dirname "$0")/node.sh" "$ROOT" "$i"
 done
 
 for _ in $(seq 60); do

@@ -4,6 +4,7 @@ import typer
 
 from encoders import cli_ingest_more, cli_ingest_wsi, cli_zoo
 from encoders.cli_doctor import doctor
+from encoders.cli_heatmap import heatmap
 from encoders.cli_ingest import ingest_app
 from encoders.runtime.cli import run
 
@@ -19,6 +20,7 @@ cli_ingest_more.register(ingest_app)
 ingest_app.command("wsi", help=cli_ingest_wsi.WSI)(cli_ingest_wsi.wsi)
 app.add_typer(ingest_app, name="ingest")
 app.command()(doctor)
+app.command()(heatmap)
 
 
 def main() -> None:

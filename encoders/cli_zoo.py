@@ -156,20 +156,38 @@ def export(
 def embed(
     name: Name,
     store: Annotated[str, typer.Argument(help="store made by `encoders ingest`, or a pattern such as 'tiles/*.h5'")],
-    out: Annotated[Path, typer.Argument(help="HDF5 file to write: /features, /key, /patient, row by row")],
+    out: Annotated[Path, typer.Argument(help="HDF5 file to write: /features, /key, /patient, row by row; with --by-slide a folder")],
+    slides: Annotated[bool, typer.Option("--by-slide", help="a file a slide, as CLAM and TRIDENT: features (N, D), coords (N, 2)")] = False,
     kind: Annotated[str, typer.Option(help="pooled: one vector an image; tokens: one a patch or cell")] = "pooled",
     batch: Annotated[int, typer.Option(min=1, help="images at a time")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="reading processes; 0: in this one")] = 0,
     device: Device = None,
 ) -> None:
-    """Features of every image of a store, for use elsewhere. What was computed before comes from the cache."""
+    """Features of every image of a store, for use elsewhere. What was computed before comes from the cache.
+
+    \b
+        encoders embed cxr_moco cxr.h5 features.h5
+        encoders embed path_moco 'tiles/*.h5' features/ --by-slide
+
+    --by-slide goes on where it was: slides whose file is there are not embedded again. `coords` are level-0 pixels, x before y.
+    """
     from encoders import embed as embedding
     from encoders import zoo
     from encoders.runtime.cli import ticker
+    from encoders.runtime.errors import InputError
     from encoders.store import Store
 
     images = Store.open(store)
     encoder = zoo.load(name, device or embedding.default_device())
+    if slides:
+        from encoders.embed_slides import write_slides
+
+        if kind != "pooled":
+            raise InputError("--by-slide writes one vector a tile: leave --kind out")
+        with ticker(f"embed {name}", len(images)) as tick:
+            made, there = write_slides(encoder, images, out, batch, workers, tick)
+        print(f"{out}: features of {made} slides by {encoder.card.name}" + (f", {there} were there already" if there else ""))
+        return
     wanted = cast(Literal["pooled", "tokens"], kind)  # another word is refused by the encoder, with the known ones
     with ticker(f"embed {name}", len(images)) as tick:
         features = embedding.features(encoder, images, wanted, batch=batch, workers=workers, progress=tick)

@@ -350,7 +350,7 @@ def finish(run: RunDir, made: Setup, state: State, stop: Stop, track: Track, sec
     path = export(run)
     pictured(run, made, state, track)
     run.update(status="finished", encoder=str(path))
-    track.artifact(run.name, path, {"steps": state.step})
+    track.artifact(run.name, path, {"steps": state.step, "sha256": Card.read(path / "card.yaml").sha256})
     say(f"run {run.name}: {state.step} steps in {spent:.0f} s; encoder {run.name!r} is in {path}")
     return 0
 

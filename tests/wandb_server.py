@@ -15,6 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "0123456789" * 4
 ENTITY, PROJECT = "team", "isograft"
+WHEN = "2026-01-01T00:00:00"
 
 
 class Server(ThreadingHTTPServer):
@@ -33,6 +34,8 @@ class Server(ThreadingHTTPServer):
         self.finished: dict[str, int] = {}
         self.artifacts: dict[str, dict] = {}
         self.files: dict[str, bytes] = {}
+        self.used: list[tuple[str | None, str]] = []
+        self.views: list[dict] = []
         self.unknown: list[str] = []
 
     def env(self):
@@ -98,12 +101,77 @@ class Server(ThreadingHTTPServer):
         return {"createRunFiles": {"runID": "r", "uploadHeaders": [], "files": files}}
 
     def on_ArtifactType(self, v):
-        return {"project": {"artifact": None}}
+        known = self.artifact(v["name"])
+        return {"project": {"artifact": known and {"artifactType": known["artifactType"]}}}
+
+    def on_ArtifactMembershipByName(self, v):
+        known = self.artifact(v["name"])
+        if known is None:
+            return {"project": {"artifactCollectionMembership": None}}
+        sequence = known["artifactSequence"]
+        member = {"__typename": "ArtifactCollectionMembership", "id": "m", "versionIndex": 0, "createdAt": WHEN, "aliases": []}
+        return {"project": {"artifactCollectionMembership": member | {"artifactCollection": sequence, "artifact": known}}}
+
+    def on_ArtifactByID(self, v):
+        return {"artifact": self.artifact(v["id"])}
+
+    def on_UseArtifact(self, v):
+        self.used.append((v.get("runName"), v["artifactID"]))
+        known = self.artifact(v["artifactID"])
+        return {"useArtifact": {"artifact": known}}
+
+    def artifact(self, name):
+        """The artifact of an id, or the newest of a name such as `team/isograft/mine:latest`; None when there is none."""
+        plain = name.rpartition("/")[2].partition(":")[0]
+        ids = [i for i, a in self.artifacts.items() if plain in (i, a["name"])]
+        if not ids:
+            return None
+        made = self.artifacts[ids[-1]]
+        entity = {"__typename": "Entity", "name": ENTITY}
+        project = {"__typename": "Project", "id": "p", "internalId": "p", "name": PROJECT, "entity": entity}
+        sequence = {"__typename": "ArtifactSequence", "id": "s" + ids[-1], "name": made["name"], "project": project}
+        kind = {"__typename": "ArtifactType", "name": made["type"]}
+        facts = {"id": ids[-1], "state": made["state"], "metadata": made["metadata"] or "{}", "digest": "d", "commitHash": "c", "size": 1}
+        facts |= {"versionIndex": 0, "ttlDurationSeconds": -2, "ttlIsInherited": True, "fileCount": 1, "createdAt": WHEN, "updatedAt": None}
+        facts |= {"description": None, "historyStep": None, "tags": [], "aliases": []}
+        return {"__typename": "Artifact", "artifactSequence": sequence, "artifactType": kind} | facts
+
+    def on_GetProjects(self, v):
+        node = {
+            "__typename": "Project",
+            "id": "p",
+            "name": PROJECT,
+            "entityName": ENTITY,
+            "createdAt": WHEN,
+            "isBenchmark": False,
+            "user": None,
+        }
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        return {"models": {"pageInfo": page, "edges": [{"node": node}]}}
+
+    def on_ProjectInternalId(self, v):
+        return {"project": {"id": "p", "internalId": "cDox"}}
+
+    def on_upsertView(self, v):
+        self.views.append(v)
+        project = {"id": "p", "name": PROJECT, "entityName": ENTITY}
+        view = {"id": "VmlldzoxCg==", "name": v.get("name") or "v", "type": v.get("type"), "displayName": v.get("displayName")}
+        view |= {"description": v.get("description"), "spec": v.get("spec"), "updatedAt": WHEN, "createdAt": WHEN, "project": project}
+        return {"upsertView": {"view": view | {"user": {"id": "u", "username": ENTITY}}, "inserted": True}}
+
+    on_UpsertView2 = on_upsertView
 
     def on_CreateArtifact(self, v):
         given = v.get("input", v)
         name = f"artifact{len(self.artifacts)}"
-        self.artifacts[name] = {"state": "PENDING", "type": given.get("artifactTypeName"), "metadata": given.get("metadata"), "files": {}}
+        called = (given.get("artifactCollectionNames") or [given.get("artifactCollectionName")])[0]
+        self.artifacts[name] = {
+            "name": called,
+            "state": "PENDING",
+            "type": given.get("artifactTypeName"),
+            "metadata": given.get("metadata"),
+            "files": {},
+        }
         made = {"id": name, "state": "PENDING", "artifactSequence": {"id": "s" + name, "latestArtifact": None}}
         return {"createArtifact": {"artifact": made}}
 

@@ -1,6 +1,5 @@
 """`transfer`: tasks, the bench, and comparisons from records."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -120,7 +119,9 @@ def bench(
         say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")
     parts = _shown(outcome.records, wanted[0] if wanted else None, outcome.missing, csv, markdown)
     if outcome.made:
-        _mirrored(parts, whole.entries)
+        from transfer import publish
+
+        publish.encoders(parts, {entry.name: entry.card for entry in whole.entries})
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -139,6 +140,7 @@ def compare(
     age_bands: Annotated[str, typer.Option(help="ages in years at which a band begins")] = "18,40,65",
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
+    wandb: Annotated[bool, typer.Option(help="publish numbers and leaderboard in W&B; online also a workspace and a report")] = False,
 ) -> None:
     """The same table from records alone; a record that was edited is refused.
 
@@ -171,6 +173,50 @@ def compare(
     parts = _shown(read, baseline, {}, csv, markdown, checked(listed(seeds_of), read))
     if by is not None:
         _grouped(parts, listed(by), age_bands)
+    if wandb:
+        _published(parts)
+
+
+def _published(parts: Sequence[Any]) -> None:
+    """Numbers of each encoder that is still here, and the leaderboard of all, in W&B."""
+    from encoders import zoo
+    from encoders.runtime.errors import InputError
+    from transfer import publish
+
+    cards = {}
+    for name in dict.fromkeys(row.encoder for s in parts for row in s.rows):
+        try:
+            cards[name] = zoo.find(name).card
+        except InputError:
+            console(stderr=True).print(f"{name} is no longer here: it is in the leaderboard, without a run of its own", markup=False)
+    publish.encoders(parts, cards)
+    address = publish.leaderboard(parts)
+    if address:
+        print(f"W&B: {address}")
+
+
+@app.command()
+def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would be sent, and send nothing")] = False) -> None:
+    """Send the offline W&B runs of this working folder, in the order they were made. Exit status 1 when one could not be sent.
+
+    A run that was requeued has several parts; sent in order, they become one run. What was sent is not sent again.
+    """
+    import subprocess
+    import sys
+
+    from encoders.runtime.home import home
+    from transfer.publish import offline_runs
+
+    found, failed = offline_runs(home()), 0
+    for i, path in enumerate(found, 1):
+        print(f"{i} of {len(found)}: {path.relative_to(home())}", flush=True)
+        if not dry_run:
+            failed += subprocess.run([sys.executable, "-m", "wandb", "sync", str(path)], cwd=path.parent.parent).returncode != 0
+    if not found:
+        print("nothing to send")
+    if failed:
+        console(stderr=True).print(f"{failed} of {len(found)} could not be sent; `wandb login`, or run this again later", markup=False)
+        raise typer.Exit(1)
 
 
 def _grouped(parts: Sequence[Any], by: Sequence[str], age_bands: str) -> None:
@@ -257,27 +303,3 @@ def _shown(
     for path in filter(None, (csv, records_dir() / "table.csv")):
         show.written(path, show.as_csv(parts, seen, missing))
     return parts
-
-
-def _mirrored(parts: Sequence[Any], entries: Sequence[Any]) -> None:
-    """The numbers of each encoder as the summary of a W&B run of its own, its config saying which weights they are of."""
-    from encoders.names import short
-    from encoders.runtime.home import records_dir
-    from encoders.runtime.track import Track
-    from transfer.record import SAFE
-    from transfer.show import written
-    from transfer.table import summary
-
-    for name, card in ((entry.name, entry.card) for entry in entries):
-        flat = summary(parts, name)
-        if flat:
-            folder = records_dir() / ".track" / re.sub(SAFE, "_", name)
-            weights = {r.identity.encoder_sha256 for s in parts for row in s.rows for r in row.records if r.identity.encoder == name}
-            facts = {"arch": card.arch, "method": card.method, "steps": card.steps, "run_id": card.lineage.get("run_id")}
-            who = {"name": short(name), "sha256": "+".join(sorted(weights))} | facts
-            about = {"encoder": who, "bench": {"tasks": sorted({s.task for s in parts})}}
-            known = folder / "wandb.id"  # one W&B run an encoder, however often it is benched
-            resume = known.read_text().strip() if known.is_file() else None
-            with Track(folder, group=short(name), job_type="bench", name=f"{short(name)}-bench", config=about, resume=resume) as track:
-                track.summary(**flat)
-                written(known, track.id)

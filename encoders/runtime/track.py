@@ -7,7 +7,7 @@ wall-clock quantities: all else in a resumed run equals the run that was never s
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +92,23 @@ class Track:
         """The files of an exported encoder as a W&B artifact of type `model`; nothing without W&B."""
         if self.mirror:
             self.mirror.artifact(name, Path(folder), dict(metadata or {}))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """A table of numbers and short texts; also `name.json` in the run's folder."""
+        if not self.active:
+            return
+        write_json(self.run_dir / f"{name}.json", {"columns": list(columns), "rows": [[plain(value) for value in row] for row in rows]})
+        if self.mirror:
+            self.mirror.table(name, columns, rows)
+
+    def uses(self, artifact: str, sha256: Sequence[str]) -> None:
+        """That this run's numbers are of an encoder that W&B has; nothing offline, or where its artifact is of other weights."""
+        if self.mirror:
+            self.mirror.uses(artifact, sha256)
+
+    def side_by_side(self, metrics: Sequence[str]) -> str | None:
+        """A saved view of the project that compares runs by these metrics; its address, or None offline or without wandb-workspaces."""
+        return self.mirror.side_by_side(metrics) if self.mirror else None
 
     def close(self, failed: bool = False) -> None:
         """Ends the record; W&B is told whether the run failed. Calling it twice is the same as once."""

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -133,6 +133,34 @@ class Mirror:
             if self.run is not None and not self.run.offline:
                 self.scratch = self.scratch or Path(neutral_folder())
                 self.run.log_artifact(model(name, folder, metadata, self.scratch))
+
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        with self.boundary("table"):
+            if self.run is not None:
+                import wandb
+
+                self.run.log({name: wandb.Table(columns=list(columns), data=[[discreet(v) for v in row] for row in rows])})
+
+    def uses(self, artifact: str, sha256: Sequence[str]) -> None:
+        """Lineage: the artifact of these very weights becomes an input of the run. Only online: W&B cannot say it offline."""
+        with self.boundary("lineage"):
+            if self.run is not None and not self.run.offline:
+                import wandb
+
+                try:
+                    known = self.run.use_artifact(f"{artifact}:latest", type="model")
+                except wandb.errors.CommError:
+                    return  # pretrained offline, or under another account: the config says which weights they are
+                if known.metadata.get("sha256") not in sha256:
+                    say(f"the artifact {artifact}:latest is of other weights than those benched (bench again, or look at sha256)")
+
+    def side_by_side(self, metrics: Sequence[str]) -> str | None:
+        with self.boundary("workspace"):
+            if self.run is not None and not self.run.offline:
+                from encoders.runtime.wandb_views import saved
+
+                return saved(self.run, metrics)
+        return None
 
     def close(self, failed: bool) -> None:
         with self.boundary("finish"):

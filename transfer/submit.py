@@ -122,7 +122,7 @@ def scripts(where: Folder, tasks: Sequence[str], wants: slurm.Site, compare: Seq
     options = slurm.directives(wants) | common | {"job-name": where.path.name, "output": str(where.path / "slurm-%A_%a.out")}
     setup = [f"export ISOGRAFT_HOME={slurm.quoted(home.home())}", *wants.setup]
     array = slurm.filled(slurm.template("bench.sbatch"), options, [str(where.cells), str(where.status)], setup)
-    light = wants.model_copy(update={"gpus": None, "cpus": None, "memory": None, "time": None})
+    light = wants.model_copy(update={"gpus": None, "cpus": None, "time": None})  # comparing needs no GPU and takes minutes
     options = slurm.directives(light) | common | {"job-name": f"{where.path.name}-compare", "output": str(where.path / "compare-%j.out")}
     last = slurm.filled(slurm.template("compare.sbatch"), options, [where.path.name, ",".join(tasks), *compare], setup)
     return array, last

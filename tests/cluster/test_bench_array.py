@@ -1,0 +1,56 @@
+"""A benchmark as a job array under a real SLURM: one element fails, is submitted again alone, and the last job compares."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.test_pretrain_job import command, job_state, wait
+
+pytestmark = pytest.mark.cluster
+ONE, TWO = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,channels=1,seed=1"
+ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
+
+
+def submitted(said: str) -> tuple[str, str]:
+    """The array and the job that compares, as `transfer submit` tells them."""
+    return said.split("submitted array ")[1].split()[0], said.split(" and job ")[1].split(",")[0]
+
+
+@pytest.fixture(scope="module")
+def tasks(site) -> Path:
+    """Two tasks on phantoms; returns the working folder."""
+    for seed, name in enumerate(("first", "second")):
+        command(site, "encoders", "ingest", "phantom", f"{name}.h5", "--patients", "40", "--size", "32", "--seed", str(seed))
+        command(site, "transfer", "tasks", "add", name, f"{name}.h5", "--label", "opacity")
+    return Path(site["ISOGRAFT_HOME"])
+
+
+def test_an_element_that_failed_is_submitted_again_alone_and_the_last_job_compares(site, tasks):
+    words = ["--encoder", ONE, "--encoder", TWO, "--task", "first,second", "--protocol", "knn,linear", "--baseline", "none", "--name", "b"]
+    blocked = tasks / "records" / "second"
+    blocked.parent.mkdir(exist_ok=True)
+    blocked.write_text("")  # a file where the records of the second task belong: its elements cannot write
+    _, last = submitted(command(site, "transfer", "submit", *words))
+    wait(lambda: job_state(site, last) in ENDED, 400, "the last job")
+    folder = tasks / "benches" / "b"
+    logs = "\n".join(p.read_text() for p in [*folder.glob("*.out")])
+    codes = [int((folder / "status" / str(i)).read_text()) for i in range(8)]
+    assert [c == 0 for c in codes] == [True, True, False, False] * 2, logs
+    assert job_state(site, last) == "FAILED", logs
+    assert "first" in (folder / "table.md").read_text()
+    assert "second" not in (folder / "table.md").read_text()
+    told = command(site, "transfer", "jobs", "b", check=False)
+    assert told.count("failed (") == 4
+    blocked.unlink()
+    again, last = submitted(command(site, "transfer", "submit", "--rerun", "--name", "b"))
+    wait(lambda: job_state(site, last) in ENDED, 400, "the last job, again")
+    assert job_state(site, last) == "COMPLETED", "\n".join(p.read_text() for p in folder.glob("compare-*.out"))
+    ran = {p.stem.rpartition("_")[2] for p in folder.glob(f"slurm-{again}_*.out")}
+    assert ran == {"2", "3", "6", "7"}  # only what had failed
+    made = [json.loads(p.read_text())["identity"] for p in (tasks / "records").glob("*/*.json")]
+    assert {(m["encoder"], m["task"], m["protocol"]) for m in made} == {
+        (e, t, p) for e in (ONE, TWO) for t in ("first", "second") for p in ("knn", "linear")
+    }
+    assert "second" in (folder / "table.md").read_text()
+    assert (folder / "report.html").stat().st_size > 10_000

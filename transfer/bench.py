@@ -20,6 +20,7 @@ from transfer.data import Loaded, load
 from transfer.external import Ask as Elsewhere
 from transfer.lineup import Entry
 from transfer.portions import Portion, portions
+from transfer.slides import slides
 from transfer.task import chosen
 from transfer.task import load as by_name
 
@@ -106,6 +107,8 @@ def plan(ask: Ask, say: Callable[[str], None]) -> Plan:
         tasks = [tested_elsewhere(tasks, ask.external, ask.folds)]
     stamps = {}
     for loaded in tasks:
+        if any(module.NEEDS == "bags" for module, _ in settings.values()):
+            slides(loaded, np.flatnonzero(loaded.split.part != ""))  # refuses here what it would refuse later
         if ask.shifts:
             from transfer.shifts import refuse
 

@@ -2,6 +2,8 @@
 
 Cells that differ only in what lies over the test images (an acquisition shift) share one fit; each has a seal and a record of its own.
 
+A protocol on bags scores slides: then a row of the record is a slide.
+
 Shapes: N images of the store, D width, C columns of the target.
 """
 
@@ -19,6 +21,7 @@ from encoders.runtime.errors import InputError
 from transfer.data import Loaded
 from transfer.firewall import Seal, SealedError
 from transfer.record import GROUP, Identity, Meta, Record, plain, versions
+from transfer.slides import alike, slides
 from transfer.split import Split
 
 
@@ -75,12 +78,12 @@ class Fit:
     """What is chosen on train and validation rows, frozen before any test rows are handed out."""
 
     def __init__(self, cell: Cell, encoder: Any, features: Any, select: Callable[..., float], log: Any):
-        self.features, self.images, self.select = features, cell.protocol.NEEDS == "images", select
+        self.features, self.needs, self.select = features, cell.protocol.NEEDS, select
         clock = [time.monotonic()]
-        self.x = None if self.images else features()
+        self.x = None if self.needs == "images" else features()
         clock.append(time.monotonic())
         train, self.val = (self.rows(cell, part) for part in ("train", "val"))
-        if self.images:
+        if self.needs == "images":
             self.fitted = cell.protocol.fit(cell.cfg, encoder, train, self.val, select, log)
         else:
             self.fitted = cell.protocol.fit(cell.cfg, train, self.val, select)
@@ -92,11 +95,13 @@ class Fit:
     def rows(self, cell: Cell, part: str) -> Any:
         """The rows of a part as the protocol wants them; of the test part as the cell's shift makes them."""
         shift = cell.identity.shift if part == "test" else None
-        return _image_set(cell, part, shift) if self.images else _features(cell, self.x, part, shift, self.features)
+        if self.needs == "images":
+            return _image_set(cell, part, shift)
+        return (_bags if self.needs == "bags" else _features)(cell, self.x, part, shift, self.features)
 
     def checked(self, cell: Cell, name: str, rows: Any) -> np.ndarray:
         """(M, C) finite scores. Raises RuntimeError when a protocol gave others."""
-        scores = np.asarray(self.fitted.scores(rows if self.images else rows.x), dtype=np.float64)
+        scores = np.asarray(self.fitted.scores(rows.x if self.needs == "pooled" else rows), dtype=np.float64)
         if scores.shape != rows.y.shape or not np.isfinite(scores).all():
             raise RuntimeError(f"{cell.identity.protocol} gave {name} scores of shape {scores.shape}, expected finite {rows.y.shape}")
         return scores
@@ -120,18 +125,32 @@ class Fit:
 
 
 def groups(cell: Cell) -> dict[str, np.ndarray]:
-    """Who the test images are of, as a record keeps it."""
+    """Who the test images, or slides, are of, as a record keeps it."""
     rows = cell.split.rows("test")
-    return {GROUP + name: values[rows] for name, values in cell.loaded.groups.items()}
+    if cell.protocol.NEEDS != "bags":
+        return {GROUP + name: values[rows] for name, values in cell.loaded.groups.items()}
+    of = slides(cell.loaded, rows)
+    found = {GROUP + name: alike(values[of.rows], of.ends) for name, values in cell.loaded.groups.items()}
+    return {name: values for name, values in found.items() if values is not None}
 
 
 def _features(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:
     from transfer.protocols.common import Features
 
     rows, data = cell.split.rows(part), cell.loaded
+    return Features(_pooled(cell, x, rows, shift, features), data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+
+
+def _bags(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:
+    from transfer.protocols.common import Bags
+
+    of = slides(cell.loaded, cell.split.rows(part))
+    return Bags(_pooled(cell, x, of.rows, shift, features), of.ends, of.y, of.key, of.patient, cell.loaded.task.kind)
+
+
+def _pooled(cell: Cell, x: np.ndarray | None, rows: np.ndarray, shift: str | None, features: Any) -> np.ndarray:
     assert x is not None
-    mine = x[rows] if shift is None else features.under(shift, cell.identity.strength, rows)
-    return Features(mine, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    return np.asarray(x[rows] if shift is None else features.under(shift, cell.identity.strength, rows))
 
 
 def _image_set(cell: Cell, part: str, shift: str | None) -> Any:

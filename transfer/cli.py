@@ -40,7 +40,7 @@ def bench(
         list[str] | None, typer.Option(help="zoo name, card path, runs/X, runs/X@step, imagenet_<arch>; repeat for several")
     ] = None,
     task: Annotated[str | None, typer.Option(help="tasks, a,b; default: all registered ones of the encoder's modality")] = None,
-    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune")] = "knn,linear",
+    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune, mil (slides)")] = "knn,linear",
     baseline: Annotated[
         list[str] | None,
         typer.Option(help="compare with this encoder, or `none`; default: ImageNet and random weights of the same network"),

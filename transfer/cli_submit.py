@@ -14,7 +14,7 @@ def submit(
     ] = None,
     encoder: Annotated[list[str] | None, typer.Option(help="as for `transfer bench`; one that a job still pretrains is waited for")] = None,
     task: Annotated[str | None, typer.Option(help="tasks, a,b; default: all registered ones of the encoders' modality")] = None,
-    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune")] = "knn,linear",
+    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune, mil (slides)")] = "knn,linear",
     baseline: Annotated[list[str] | None, typer.Option(help="as for `transfer bench`; `none` for none")] = None,
     name: Annotated[str, typer.Option(help="of the bench: its folder is benches/NAME")] = "bench",
     after: Annotated[list[str] | None, typer.Option(help="SLURM job that must end well first; repeatable")] = None,

@@ -1,8 +1,8 @@
 """What goes into a protocol and what comes out of it.
 
-A protocol is a module with `Config`, `VERSION`, `NEEDS` (which features it wants, or "images") and `fit`. It chooses its hyper-parameters
-with the function `select` it is handed, on validation rows only; it computes no reported metric and writes no file. VERSION goes into the
-protocol's hash: raise it when the same settings would give other scores, so that old and new numbers never share a table.
+A protocol is a module with `Config`, `VERSION`, `NEEDS` ("pooled" features, "bags" of them, or "images") and `fit`. It chooses its
+hyper-parameters with the function `select` it is handed, on validation rows only; it computes no reported metric and writes no file.
+VERSION goes into the protocol's hash: raise it when the same settings would give other scores, so that no table mixes old and new.
 
 Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class task has one column a class, one-hot.
 """
@@ -62,11 +62,30 @@ class ImageSet:
         return replace(self, index=self.index[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows])
 
 
+@dataclass(frozen=True)
+class Bags:
+    """Slides of a split, each a bag of its tiles' features. x: (T, D) float32, bag i is x[ends[i]:ends[i + 1]]; the rest a row a slide."""
+
+    x: Array
+    ends: Array
+    y: Array
+    key: Array
+    patient: Array
+    kind: Kind = "multilabel"
+
+    def __len__(self) -> int:
+        return len(self.key)
+
+    def bag(self, i: int) -> Array:
+        """(tiles, D) of slide i."""
+        return self.x[self.ends[i] : self.ends[i + 1]]
+
+
 class Fitted(Protocol):
     """What `fit` returns: everything is chosen, nothing has seen the test split.
 
     `selection` says what was chosen and the validation score of every candidate; it holds builtins only, so it can go into a record.
-    `scores` takes features (M, D), or an ImageSet for a protocol on images, and gives probabilities (M, C) in float64."""
+    `scores` takes features (M, D), or the ImageSet or Bags that the protocol needs, and gives probabilities (M, C) in float64."""
 
     selection: dict[str, Any]
 

@@ -17,7 +17,7 @@ from encoders.runtime.errors import InputError
 from transfer.groups import named
 from transfer.record import Record
 from transfer.report.html import Html, join, tag
-from transfer.report.images import SIDE, thumbnail
+from transfer.report.images import SIDE, of_slides, thumbnail
 from transfer.report.svg import COLOURS, GROUND, LEFT, Frame, Pen, dots
 from transfer.table import Row, Section
 
@@ -28,7 +28,7 @@ ASKED, NEAR = 6, 4  # images whose neighbours are shown, and how many
 
 def section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str]) -> Html | None:
     """Maps and neighbours of the first encoder of a task and of what it was compared with; None where the store is not the task's own."""
-    rows = [row for s in block for row in s.rows if len(row.records) >= 1]
+    rows = [row for s in block if not of_slides(s) for row in s.rows if len(row.records) >= 1]
     if store is None or not rows or rows[0].records[0].identity.store != store.fingerprint:
         return None
     lead = next((row for row in rows if row.role == "encoder"), rows[0])

@@ -47,7 +47,9 @@ def opened(paths: Sequence[Any], records: Sequence[Any]) -> Any | None:
 
 def section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str]) -> Html | None:
     """Hardest and most confidently wrong test images of a task; None where the store is not its own."""
-    with_rows = sorted((s for s in block if s.rows), key=lambda s: PREFERRED.index(s.protocol) if s.protocol in PREFERRED else 9)
+    with_rows = sorted(
+        (s for s in block if s.rows and not of_slides(s)), key=lambda s: PREFERRED.index(s.protocol) if s.protocol in PREFERRED else 9
+    )
     if store is None or not with_rows or with_rows[0].rows[0].records[0].identity.store != store.fingerprint:
         return None
     chosen = with_rows[0]
@@ -62,6 +64,13 @@ def section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str
     strips = [_strip(title, order, value, own, lead, store, where) for title, order, value in (hardest, wrong)]
     about = "The number below an image is its row in the store; p is the probability that was given to its true label. One image a patient."
     return join([tag("h3", f"Images, {protocol(chosen)}"), tag("p", about, class_="note"), *strips])
+
+
+def of_slides(section: Section) -> bool:
+    """Whether its rows are scored slides, which have no picture of their own in the store."""
+    from transfer.protocols import PROTOCOLS
+
+    return section.protocol in PROTOCOLS and PROTOCOLS[section.protocol].NEEDS == "bags"
 
 
 def answers(row: Row) -> Answers:

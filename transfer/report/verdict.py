@@ -15,7 +15,7 @@ from transfer.report.svg import COLOURS, GROUND
 from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.table import Row, Section
 
-PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning"}
+PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
 CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same"}
 STRIP = (220, 34)  # pixels of the interval beside a sentence
 

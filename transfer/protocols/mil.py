@@ -1,0 +1,159 @@
+"""Slides from their tiles: multiple-instance learning on bags of pooled features, by mean, maximum or gated attention.
+
+mean, max   of a slide's features, entry by entry, then the L2 logistic regression of `linear`.
+attention   z = sum_k a_k h_k with a = softmax_k(w . (tanh(V h_k) * sigmoid(U h_k))), then a linear map onto the labels.
+            Source: Ilse, Tomczak, Welling 2018 (arXiv:1802.04712), eq. 7 and 9; Adam, one bag a step.
+            Departures: h are the features of the frozen encoder, standardised by the train tiles, with no layer before them; learning rate,
+            weight decay and epoch are chosen on validation slides; all labels of a task share one attention.
+
+Shapes: K tiles of a bag, N slides, M slides to score, D width, H hidden units, C labels or classes.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor, nn
+
+from encoders.runtime.config import Config as Base
+from encoders.runtime.errors import InputError
+from encoders.runtime.random import Purpose, generator, permutation
+from transfer.protocols import linear
+from transfer.protocols.common import Array, Bags, Features, Select, best, known_rows, select
+from transfer.protocols.logistic import probabilities, standard
+from transfer.protocols.supervised import supervised
+
+VERSION = 1
+NEEDS = "bags"
+
+
+class Config(Base):
+    """How tiles become a slide; the lists are grids that validation slides choose from."""
+
+    pooling: Literal["mean", "max", "attention"] = Field("attention", description="gated attention, or the mean or maximum of the features")
+    hidden: int = Field(128, ge=1, description="attention: units of V and U; 128 as in Ilse et al.")
+    lr: tuple[float, ...] = Field((1e-4, 1e-3), description="attention: Adam's learning rates to choose from")
+    weight_decay: tuple[float, ...] = Field((1e-2, 1e-4), description="attention: L2 penalties to choose from")
+    epochs: int = Field(50, ge=1, description="attention: passes over the train slides; the best of them is kept")
+    seed: int = Field(0, description="attention: of the start and the order of slides; mean and max draw nothing")
+
+
+class Attention(nn.Module):
+    """A bag (K, D) -> logits (C,) and the weight (K,) of every tile."""
+
+    def __init__(self, width: int, hidden: int, outputs: int, seed: int):
+        super().__init__()
+        draw = generator(seed, Purpose.MODEL)
+        self.v, self.u, self.w = (
+            nn.Parameter(torch.from_numpy(draw.uniform(-1, 1, shape) / np.sqrt(shape[-1])).float())
+            for shape in ((hidden, width), (hidden, width), (hidden,))
+        )
+        self.head, self.bias = nn.Parameter(torch.zeros(outputs, width)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        gate = torch.tanh(h @ self.v.T) * torch.sigmoid(h @ self.u.T)  # (K, H)
+        a = torch.softmax(gate @ self.w, dim=0)  # (K,)
+        return self.head @ (a @ h) + self.bias, a
+
+
+@dataclass
+class Pooled:
+    """Logistic regression on the mean or the maximum of a slide's tiles."""
+
+    pooling: str
+    model: Any
+    selection: dict[str, Any]
+
+    def scores(self, bags: Bags) -> NDArray[np.float64]:
+        """Probabilities (M, C)."""
+        return np.asarray(self.model.scores(pooled(bags, self.pooling).x))
+
+
+@dataclass
+class Attended:
+    """The attention at its best epoch. mean, scale: (D,) of train tiles."""
+
+    network: Attention
+    mean: Array
+    scale: Array
+    kind: str
+    selection: dict[str, Any]
+
+    def scores(self, bags: Bags) -> NDArray[np.float64]:
+        """Probabilities (M, C)."""
+        return scored(self.network, standardised(bags, self.mean, self.scale), self.kind)
+
+
+def fit(cfg: Config, train: Bags, val: Bags, select: Select = select) -> Pooled | Attended:
+    """Fits on train slides, chooses on validation slides. Raises InputError for fewer than two labeled train slides."""
+    labeled = np.flatnonzero(known_rows(train.y, train.kind))
+    if len(labeled) < 2:
+        raise InputError(f"mil needs labeled train slides, the split has {len(labeled)}; check the task's label column")
+    if cfg.pooling == "attention":
+        return attended(cfg, train, labeled, val, select)
+    model = linear.fit(linear.Config(), pooled(train, cfg.pooling), pooled(val, cfg.pooling), select)
+    return Pooled(cfg.pooling, model, {"pooling": cfg.pooling, **model.selection})
+
+
+def pooled(bags: Bags, pooling: str) -> Features:
+    """The slides as rows: the mean (in float64) or the maximum of their tiles."""
+    start = bags.ends[:-1]
+    if pooling == "max":
+        x = np.maximum.reduceat(bags.x, start, axis=0)
+    else:
+        x = np.add.reduceat(bags.x, start, axis=0, dtype=np.float64) / np.diff(bags.ends)[:, None]
+    return Features(x.astype(np.float32), bags.y, bags.key, bags.patient, bags.kind)
+
+
+def standardised(bags: Bags, mean: Array, scale: Array) -> list[Tensor]:
+    """A tensor (K, D) a slide, in float32."""
+    return [torch.from_numpy(((bags.bag(i) - mean) * scale).astype(np.float32)) for i in range(len(bags))]
+
+
+def scored(network: Attention, bags: list[Tensor], kind: str) -> NDArray[np.float64]:
+    """Probabilities (M, C)."""
+    with torch.no_grad():
+        logits = torch.stack([network(h)[0] for h in bags])
+    return probabilities(logits.double().numpy(), kind)
+
+
+def attended(cfg: Config, train: Bags, labeled: Array, val: Bags, select: Select) -> Attended:
+    """The attention whose learning rate, weight decay and epoch are best on `val`; of equals the first of the grid."""
+    mean, scale = standard(train.x)
+    bags, held_out = standardised(train, mean, scale), standardised(val, mean, scale)
+    y = torch.from_numpy(np.asarray(train.y, dtype=np.float32))
+    table: list[dict[str, Any]] = []
+    kept, top = None, -np.inf
+    for lr in cfg.lr:
+        for decay in cfg.weight_decay:
+            network = Attention(train.x.shape[1], cfg.hidden, train.y.shape[1], cfg.seed)
+            for epoch, loss in enumerate(epochs(cfg, network, bags, y, labeled, train.kind, lr, decay), 1):
+                score = float(select(val.y, scored(network, held_out, val.kind)))
+                table.append({"lr": lr, "weight_decay": decay, "epoch": epoch, "score": score, "loss": loss})
+                if score > top:
+                    kept, top = {name: value.clone() for name, value in network.state_dict().items()}, score
+    chosen = best(table)
+    assert kept is not None  # `best` refuses a table without a score
+    network.load_state_dict(kept)
+    return Attended(network, mean, scale, train.kind, {"pooling": "attention", **chosen, "table": table})
+
+
+def epochs(
+    cfg: Config, network: Attention, bags: list[Tensor], y: Tensor, labeled: Array, kind: str, lr: float, decay: float
+) -> Iterator[float]:
+    """Trains, and gives the mean loss (nats) after every pass; one slide a step, as published."""
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=decay)
+    even = torch.ones(y.shape[1])
+    for epoch in range(cfg.epochs):
+        losses = []
+        for i in labeled[permutation(cfg.seed, Purpose.SHUFFLE, epoch, len(labeled))]:
+            loss = supervised(network(bags[i])[0][None], y[i][None], even, kind)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        yield float(np.mean(losses))

@@ -1,5 +1,6 @@
 """`encoders list | show | verify | import | export | embed`."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -170,15 +171,23 @@ def embed(
         encoders embed path_moco 'tiles/*.h5' features/ --by-slide
 
     --by-slide goes on where it was: slides whose file is there are not embedded again. `coords` are level-0 pixels, x before y.
+
+    Many processes share the work, each on its own GPU; the file is the one that a single process writes:
+
+    \b
+        torchrun --nproc-per-node 4 $(which encoders) embed cxr_moco cxr.h5 features.h5
     """
     from encoders import embed as embedding
     from encoders import zoo
+    from encoders.runtime import dist
     from encoders.runtime.cli import ticker
     from encoders.runtime.errors import InputError
     from encoders.store import Store
 
     images = Store.open(store)
-    encoder = zoo.load(name, device or embedding.default_device())
+    device = device or embedding.default_device()
+    dist.start(device)
+    encoder = zoo.load(name, device)
     if slides:
         from encoders.embed_slides import write_slides
 
@@ -186,10 +195,14 @@ def embed(
             raise InputError("--by-slide writes one vector a tile: leave --kind out")
         with ticker(f"embed {name}", len(images)) as tick:
             made, there = write_slides(encoder, images, out, batch, workers, tick)
-        print(f"{out}: features of {made} slides by {encoder.card.name}" + (f", {there} were there already" if there else ""))
+        who = f" (process {dist.rank() + 1} of {dist.world()})" if dist.world() > 1 else ""
+        print(f"{out}{who}: features of {made} slides by {encoder.card.name}" + (f", {there} were there already" if there else ""))
+        dist.stop()
         return
     wanted = cast(Literal["pooled", "tokens"], kind)  # another word is refused by the encoder, with the known ones
-    with ticker(f"embed {name}", len(images)) as tick:
-        features = embedding.features(encoder, images, wanted, batch=batch, workers=workers, progress=tick)
-    embedding.write(out, features, encoder, images, wanted)
-    print(f"{out}: {' x '.join(map(str, features.shape))} features of {encoder.card.name}, row by row with /key and /patient")
+    with ticker(f"embed {name}", len(images)) if dist.is_main() else nullcontext() as tick:
+        features = embedding.features(encoder, images, wanted, batch=batch, workers=workers, progress=tick, ranks=True)
+    if dist.is_main():
+        embedding.write(out, features, encoder, images, wanted)
+        print(f"{out}: {' x '.join(map(str, features.shape))} features of {encoder.card.name}, row by row with /key and /patient")
+    dist.stop()

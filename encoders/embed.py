@@ -16,7 +16,9 @@ from torch.utils.data import DataLoader, Dataset
 from encoders.card import Preprocess
 from encoders.encoder import Encoder, Kind
 from encoders.preprocess import prepare
+from encoders.runtime import dist
 from encoders.runtime.config import digest
+from encoders.runtime.deal import collected, dealt
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic
 from encoders.runtime.home import cache_dir
@@ -34,31 +36,40 @@ def features(
     workers: int = 0,
     cache: bool = True,
     progress: Callable[[int], None] | None = None,
+    ranks: bool = False,
 ) -> NDArray[np.float32]:
     """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order.
 
     progress: called with the number of images done.  Tokens come as a read-only view of the cached file, as they may exceed memory.
     With the features of the whole store in the cache, those of any rows are taken from there. What `batch` and `workers` are changes
-    no number beyond the last bits."""
+    no number beyond the last bits.  ranks: all ranks of the process group call this and share the work; the main rank alone gets the
+    features and writes them, the same bytes as one process, and the others get an empty array."""
     rows = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
     if not len(rows):
         raise InputError(f"there is no image to embed in {store.paths[0]}")
-    whole, part = place(encoder, store, kind), place(encoder, store, kind, rows)
-    for path, wanted in ((whole, rows), (part, None)) if cache else ():
-        found = _cached(path, kind, len(store) if wanted is not None else len(rows))
-        if found is not None:
-            if progress:
-                progress(len(rows))
-            return found if index is None or wanted is None else found[wanted]
-    batches = _batches(encoder, kind, _Prepared(store, encoder.card.preprocess, rows, batch), workers, progress)
+    path = place(encoder, store, kind, None if index is None else rows)
+    writes = not ranks or dist.is_main()
+    found = _known(encoder, store, kind, rows, path) if cache and writes else None
+    if found is not None and progress:
+        progress(len(rows))
+    if dist.any_rank(found is not None, encoder.device) if ranks else found is not None:
+        return _none() if found is None else found
+    batches = _batches(encoder, kind, store, rows, batch, workers, progress, ranks)
+    if not writes:
+        for _ in batches:
+            pass  # its rows are with the main rank
+        return _none()
     if not cache:
         return _in_memory(batches, len(rows))
-    path = whole if index is None else part
     with atomic(path) as temporary:
         _to_file(temporary, batches, len(rows))
     made = _cached(path, kind, len(rows))
     assert made is not None, "what was just written can be read"
     return made
+
+
+def _none() -> NDArray[np.float32]:
+    return np.empty((0,), np.float32)
 
 
 def place(encoder: Encoder, store: Store, kind: Kind, rows: NDArray[np.int64] | None = None) -> Path:
@@ -67,6 +78,15 @@ def place(encoder: Encoder, store: Store, kind: Kind, rows: NDArray[np.int64] | 
     if rows is not None:
         parts.append(hashlib.sha256(rows.tobytes()).hexdigest())
     return cache_dir() / "features" / f"{digest(parts, 32)}.npy"
+
+
+def _known(encoder: Encoder, store: Store, kind: Kind, rows: NDArray[np.int64], path: Path) -> NDArray[np.float32] | None:
+    """The features of `rows` in the cached file of the whole store, or in `path`."""
+    whole = place(encoder, store, kind)
+    found = _cached(whole, kind, len(store))
+    if found is None:
+        return _cached(path, kind, len(rows))
+    return found if path == whole else found[rows]
 
 
 def _cached(path: Path, kind: Kind, rows: int) -> NDArray[np.float32] | None:
@@ -81,16 +101,21 @@ def _cached(path: Path, kind: Kind, rows: int) -> NDArray[np.float32] | None:
 def _batches(
     encoder: Encoder,
     kind: Kind,
-    images: Dataset[Tensor],
+    store: Store,
+    rows: NDArray[np.int64],
+    batch: int,
     workers: int,
     progress: Callable[[int], None] | None,
+    ranks: bool,
 ) -> Iterator[NDArray[np.float32]]:
-    """The features of each batch of prepared images."""
-    for x in DataLoader(images, batch_size=None, num_workers=workers):
-        out = encoder.forward(x.to(encoder.device), kind).cpu().numpy()
+    """The features batch by batch, or a round of the ranks' batches at a time."""
+    parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    images = _Prepared(store, encoder.card.preprocess, dealt(parts) if ranks else parts)
+    made = (encoder.forward(x.to(encoder.device), kind) for x in DataLoader(images, batch_size=None, num_workers=workers))
+    for out in collected(made, batch, len(rows)) if ranks else made:
         if progress:
             progress(len(out))
-        yield out
+        yield out.cpu().numpy()
 
 
 def _in_memory(batches: Iterator[NDArray[np.float32]], rows: int) -> NDArray[np.float32]:
@@ -116,9 +141,9 @@ def _fill(batches: Iterator[NDArray[np.float32]], make: Callable[[tuple[int, ...
 class _Prepared(Dataset[Tensor]):
     """Batches of a store as model input; images of unlike sizes are prepared one by one."""
 
-    def __init__(self, store: Store, preprocess: Preprocess, rows: NDArray[np.int64], batch: int):
-        self.store, self.preprocess = store, preprocess
-        self.rows = [rows[i : i + batch] for i in range(0, len(rows), batch)]
+    def __init__(self, store: Store, preprocess: Preprocess, rows: list[NDArray[np.int64]]):
+        """rows: of each batch."""
+        self.store, self.preprocess, self.rows = store, preprocess, rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -144,5 +169,5 @@ def write(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Sto
 
 
 def default_device() -> str:
-    """A GPU where there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """This process's GPU where there is one."""
+    return dist.own_gpu() if torch.cuda.is_available() else "cpu"

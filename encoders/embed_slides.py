@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from encoders.embed import features
 from encoders.encoder import Encoder
+from encoders.runtime import dist
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic
 from encoders.store import Store
@@ -58,9 +59,11 @@ def write_slides(
     workers: int = 0,
     progress: Callable[[int], None] = lambda n: None,
 ) -> tuple[int, int]:
-    """Writes FOLDER/SLIDE.h5 for every slide; returns how many were made and how many were there already."""
+    """Writes FOLDER/SLIDE.h5 for every slide; returns how many were made and how many were there already.
+
+    Several ranks share the slides, and each counts its own."""
     made = there = 0
-    for name, rows in by_slide(store).items():
+    for name, rows in list(by_slide(store).items())[dist.rank() :: dist.world()]:
         out = folder / f"{name}.h5"
         told = about(encoder, store, name, rows)
         if finished(out, told):

@@ -3,20 +3,27 @@
 Shapes: N rows searched, M rows asked about, D width, K neighbours, C classes or labels.
 """
 
+from typing import Any
+
 import faiss
 import numpy as np
+import torch
 from einops import einsum, rearrange
 from numpy.typing import NDArray
 
+from encoders.runtime.deal import collected, dealt
 from encoders.runtime.errors import InputError
 
 CHUNK = 4096  # rows asked about at a time: bounds memory at CHUNK x K, and costs no speed
 
 
-def nearest(train: NDArray[np.floating], test: NDArray[np.floating], k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def nearest(
+    train: NDArray[np.floating], test: NDArray[np.floating], k: int, ranks: bool = False
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Cosine similarity (M, K), largest first, and row in `train` (M, K) of the K rows closest to each row of `test`.
 
-    train: (N, D).  test: (M, D).  Rows of zeros are similar to nothing (0).  Raises InputError if k > N, or for widths that differ."""
+    train: (N, D).  test: (M, D).  Rows of zeros are similar to nothing (0).  ranks: all ranks of a gloo process group call this with
+    the same arrays, share the search, and get the same bits as one process.  Raises InputError if k > N, or for widths that differ."""
     if not 1 <= k <= len(train):
         raise InputError(f"{k} neighbours were asked for among {len(train)} rows; choose k from 1 to {len(train)}")
     if train.shape[1:] != test.shape[1:]:
@@ -25,10 +32,20 @@ def nearest(train: NDArray[np.floating], test: NDArray[np.floating], k: int) -> 
         )
     index = faiss.IndexFlatIP(train.shape[1])
     index.add(unit(train))
+    starts = range(0, len(test), CHUNK)
+    found = [index.search(unit(test[i : i + CHUNK]), k) for i in (dealt(starts) if ranks else starts)]
     similarity, near = np.empty((len(test), k), np.float32), np.empty((len(test), k), np.int64)
-    for i in range(0, len(test), CHUNK):
-        similarity[i : i + CHUNK], near[i : i + CHUNK] = index.search(unit(test[i : i + CHUNK]), k)
+    for out, parts in ((similarity, [s for s, _ in found]), (near, [n for _, n in found])):
+        _fill(out, parts, ranks)
     return similarity, near
+
+
+def _fill(out: NDArray[Any], parts: list[NDArray[Any]], ranks: bool) -> None:
+    """The chunks, of all ranks where they share the search, one after the other in `out`."""
+    at = 0
+    for x in (x.numpy() for x in collected(map(torch.from_numpy, parts), CHUNK, len(out))) if ranks else parts:
+        out[at : at + len(x)] = x
+        at += len(x)
 
 
 def unit(x: NDArray[np.floating]) -> NDArray[np.float32]:

@@ -46,8 +46,7 @@ def pick_device(wanted: str | None) -> str:
         raise InputError(f"--device {wanted!r} is no device; write cpu, cuda, or cuda:1 for the second GPU") from wrong
     if wanted and wanted.startswith("cuda") and not torch.cuda.is_available():
         raise InputError(f"--device {wanted}: this machine has no CUDA device that torch can use; try --device cpu")
-    local = int(os.environ.get("LOCAL_RANK", 0))
-    return wanted or (f"cuda:{local}" if torch.cuda.is_available() else "cpu")
+    return wanted or (dist.own_gpu() if torch.cuda.is_available() else "cpu")
 
 
 def begin(recipe: Recipe, run: RunDir, device: str | None = None, go_on: bool = False, say: Say = say_aloud) -> int:

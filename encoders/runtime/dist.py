@@ -18,7 +18,7 @@ def start(device: str) -> None:
         return
     os.environ.setdefault("WORLD_SIZE", str(size))
     os.environ.setdefault("RANK", _srun("SLURM_PROCID") or "0")
-    os.environ.setdefault("LOCAL_RANK", _srun("SLURM_LOCALID") or "0")
+    os.environ.setdefault("LOCAL_RANK", str(local_rank()))
     td.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=10))
 
 
@@ -31,6 +31,16 @@ def stop() -> None:
 def _srun(name: str) -> str | None:
     """SLURM's variable, only inside a step that `srun` started: an sbatch script itself sees SLURM_NTASKS too and is one process."""
     return os.environ.get(name) if "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" in os.environ else None
+
+
+def local_rank() -> int:
+    """The number of this process on its node, as the launcher says it; known before `start`."""
+    return int(os.environ.get("LOCAL_RANK") or _srun("SLURM_LOCALID") or 0)
+
+
+def own_gpu() -> str:
+    """The GPU of this process among those that it sees: all of the node's, or, where the site binds them, one."""
+    return f"cuda:{local_rank() % torch.cuda.device_count()}"
 
 
 def running() -> bool:

@@ -71,6 +71,10 @@ def folder(
     ] = "auto",
     bits: Annotated[int | None, typer.Option(min=9, max=16, help="bits really used by 16-bit files  [default: 16]")] = None,
     codec: Annotated[str, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
+    normalise: Annotated[
+        str | None,
+        typer.Option(help="H&E stain to a reference: macenko or reinhard, measured on every file by itself; recorded in the store"),
+    ] = None,
     modality: Modality = "cxr",
     dataset: Dataset = None,
     workers: Workers = 0,
@@ -102,6 +106,7 @@ def folder(
         codec=codec,
         pattern=pattern,
         mpp=mpp,
+        normalise=normalise,
     )
     carry_out(source, out, workers, overwrite, source.notes)
 

@@ -57,6 +57,9 @@ def wsi(
     max_pen: Annotated[float, typer.Option(help="share of a tile that may have the hue of green or blue ink")] = 0.1,
     max_white: Annotated[float, typer.Option(help="share that may be brighter than 220 of 255 and colourless")] = 0.9,
     max_black: Annotated[float, typer.Option(help="share that may be darker than 40 of 255")] = 0.1,
+    normalise: Annotated[
+        str | None, typer.Option(help="stain to a reference: macenko or reinhard, measured once a slide; recorded in the stores")
+    ] = None,
     icc: Annotated[bool, typer.Option("--icc", help="bring colours to sRGB by the slide's own profile")] = False,
     codec: Annotated[str, typer.Option(help="jpeg (quality 90, 4:4:4), or raw (five times the size, nothing lost)")] = "jpeg",
     labels: Annotated[
@@ -93,6 +96,7 @@ def wsi(
         max_black=max_black,
         max_tiles=max_tiles,
         seed=seed,
+        normalise=normalise,
         icc=icc,
         codec=codec,  # type: ignore[arg-type]
         include=tuple(include or ()),

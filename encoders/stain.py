@@ -4,8 +4,9 @@ Sources: Macenko et al., "A method for normalizing histology slides for quantita
 largest concentrations of the authors' code (mitkovetta/staining-normalization; schaugf/HEnorm_python). Reinhard et al., "Color transfer
 between images", IEEE CG&A 2001, in the l-alpha-beta space of Ruderman et al. 1998, with HistomicsTK's reference statistics.
 
-Departures: white is 1 (the authors' code takes 240 of 255 and adds 1), so that white stays white; Reinhard leaves background alone and
-measures tissue only, as HistomicsTK does with a mask.
+Departures: white is 1 (the authors' code takes 240 of 255 and adds 1), so that white stays white; tissue is where the mean density of the
+channels is 0.15, not that of every channel, because some stains and scanners leave blue nearly clear (nine tenths of an LC25000 tile were
+lost, the palest first); Reinhard measures tissue only, as HistomicsTK does with a mask, and fades out towards glass: no edge appears.
 
 Shapes: P pixels of one or more tiles of one slide, (..., 3) values in [0, 1].
 """
@@ -20,7 +21,7 @@ Array = NDArray[np.float64]
 # Columns: optical densities (natural logarithm) of haematoxylin and eosin in red, green, blue; and their largest concentrations.
 HE_REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
 C_REFERENCE = np.array([1.9705, 1.0308])
-CLEAR = 0.15  # density below which a pixel is glass (beta)
+CLEAR = 0.15  # mean density of the channels below which a pixel is glass (beta)
 TAIL = 1.0  # per cent of the angles taken as outliers at each end (alpha)
 FEWEST = 50  # tissue pixels: fewer give no covariance worth the name
 FLAT = 1e-6  # variance of densities along the second axis, below which there is but one stain
@@ -51,15 +52,15 @@ def density(values: NDArray[np.floating]) -> Array:
 def estimate(values: NDArray[np.floating]) -> Stains | None:
     """The stains of the pixels (..., 3); None where there are too few of tissue, or but one colour."""
     every = density(values).reshape(-1, 3)  # (P, 3)
-    tissue = every[(every >= CLEAR).all(axis=1)]
-    if len(tissue) < FEWEST:
+    absorbing = every[every.mean(axis=1) >= CLEAR]
+    if len(absorbing) < FEWEST:
         return None
-    spread, axes = np.linalg.eigh(np.cov(tissue.T))
+    spread, axes = np.linalg.eigh(np.cov(absorbing.T))
     if spread[1] < FLAT:
         return None
     plane = axes[:, [2, 1]]
     plane = plane * np.where(plane.sum(axis=0) < 0, -1.0, 1.0)  # the sign of an eigenvector is arbitrary
-    across, up = (tissue @ plane).T
+    across, up = (absorbing @ plane).T
     ends = np.percentile(np.arctan2(up, across), [TAIL, 100 - TAIL])
     pair = plane @ np.stack([np.cos(ends), np.sin(ends)])  # (3, 2)
     vectors = pair[:, np.argsort(-pair[0])]  # haematoxylin absorbs more red
@@ -101,20 +102,21 @@ def rgb(values: Array) -> Array:
     return np.asarray(np.exp(values @ np.linalg.inv(OPPONENT).T) @ np.linalg.inv(LMS).T / 255)
 
 
-def is_tissue(values: NDArray[np.floating]) -> NDArray[np.bool_]:
-    """(...,) where every channel absorbs."""
-    return np.asarray((density(values) >= CLEAR).all(axis=-1))
+def tissue(values: NDArray[np.floating]) -> Array:
+    """(...,) how much of a pixel is tissue: 0 for glass, 1 from the density CLEAR on, between them in proportion."""
+    return np.asarray((density(values).mean(axis=-1) / CLEAR).clip(0, 1))
 
 
 def statistics(values: NDArray[np.floating]) -> tuple[Array, Array] | None:
     """Mean and standard deviation (3,) each of l, alpha, beta over tissue; None where there is too little of it, or but one colour."""
-    seen = lab(np.asarray(values)[is_tissue(values)])  # (P, 3)
+    seen = lab(np.asarray(values)[tissue(values) == 1])  # (P, 3)
     if len(seen) < FEWEST or (seen.std(axis=0) < FLAT).any():
         return None
     return seen.mean(axis=0), seen.std(axis=0)
 
 
 def reinhard(values: NDArray[np.floating], source: tuple[Array, Array], target: tuple[Array, Array] = (LAB_MEAN, LAB_STD)) -> Array:
-    """The pixels (..., 3), tissue with the target's mean and spread in l, alpha, beta; background as it was."""
-    moved = (lab(values) - source[0]) / source[1] * target[1] + target[0]
-    return np.where(is_tissue(values)[..., None], rgb(moved).clip(0, 1), np.asarray(values, np.float64))
+    """The pixels (..., 3), tissue with the target's mean and spread in l, alpha, beta; glass as it was, and what is between is mixed."""
+    moved = rgb((lab(values) - source[0]) / source[1] * target[1] + target[0]).clip(0, 1)
+    share = tissue(values)[..., None]
+    return share * moved + (1 - share) * np.asarray(values, np.float64)

@@ -31,8 +31,13 @@ class Store:
     def open(cls, where: str | Path | Sequence[str | Path]) -> Self:
         """The store at a path, a pattern such as `tiles/*.h5`, or a list of these, in that order.
 
-        Raises InputError when a file is missing, torn, foreign, or of another version."""
-        return cls([Part(path) for path in expanded(where)])
+        Raises InputError when a file is missing, torn, foreign, or of another version, and when files differ in stain normalisation."""
+        parts = [Part(path) for path in expanded(where)]
+        stained = {str((part.attrs.get("geometry") or {}).get("normalise", "none")): part.path for part in parts}
+        if len(stained) > 1:
+            told = ", ".join(f"{path}: {how}" for how, path in sorted(stained.items()))
+            raise InputError(f"these stores differ in stain normalisation ({told}); ingest them alike, or open them apart")
+        return cls(parts)
 
     def __len__(self) -> int:
         return int(self.starts[-1])

@@ -15,6 +15,9 @@ def warnings(card: Card, modality: str | None, attrs: Mapping[str, Any]) -> list
     if corpus.get("unit") is not None and not same_unit(corpus["unit"], attrs.get("unit")):
         said.append(f"{card.name} saw intensities as {told(corpus['unit'])}, the task's store has {told(attrs.get('unit'))}")
     theirs, ours = _mapping(corpus.get("geometry")), _mapping(attrs.get("geometry"))
+    stained = [g.get("normalise", "as it is") for g in (theirs, ours)]
+    if theirs and ours and stained[0] != stained[1]:
+        said.append(f"{card.name} was pretrained with stain {stained[0]}, the task's store has stain {stained[1]}")
     for key in ("resize", "mpp"):
         a, b = theirs.get(key), ours.get(key)
         if a is not None and b is not None and not alike(a, b):

@@ -19,6 +19,7 @@ from encoders.ingest.geometry import Rule, geometry, resized
 from encoders.ingest.pattern import compiled, matching, parts
 from encoders.ingest.source import Row, Unreadable, file_stamp, gray
 from encoders.ingest.table import Roles, only, read_table, roles
+from encoders.normalise import checked, measured, normalised
 from encoders.runtime.errors import InputError
 from encoders.store_write import full_range
 
@@ -56,9 +57,10 @@ class FolderSource:
         codec: str = "raw",
         pattern: str | None = None,
         mpp: float | None = None,
+        normalise: str | None = None,
     ):
         """columns: part (file, patient, split, study, slide) to column name.  pattern: what the path of a file says (`pattern.py`).
-        mpp: um a pixel of the files.
+        mpp: um a pixel of the files.  normalise: H&E stain, macenko or reinhard.
 
         Raises InputError for what the user got wrong."""
         self.folder = Path(folder)
@@ -67,7 +69,7 @@ class FolderSource:
         self.size, self.resize, self.channels, self.bits, self.codec = size, resize, channels, bits, codec
         self.modality, self.dataset = modality, dataset or self.folder.resolve().name
         self.unit = full_range(np.uint16, bits) if bits else None
-        self.mpp = mpp
+        self.mpp, self.normalise = mpp, checked(normalise)
         self.filters = list(only)
         self.notes: list[str] = []
         self.roles: Roles | None = None
@@ -75,7 +77,11 @@ class FolderSource:
         self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()
         if self.pattern is not None:
             self._items = self._matching(self.pattern)
-        self.geometry = geometry(size, resize) | ({"mpp": self._stored_mpp()} if mpp else {})
+        self.geometry = geometry(size, resize) | ({"mpp": self._stored_mpp()} if mpp else {}) | self._stained
+
+    @property
+    def _stained(self) -> dict[str, str]:
+        return {"normalise": self.normalise} if self.normalise else {}
 
     def _stored_mpp(self) -> float:
         """um a pixel of the first image as it is stored; every image has its own in the index."""
@@ -171,6 +177,8 @@ class FolderSource:
             raise Unreadable(f"has the value {image.max()}, above what --bits {self.bits} allows")
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image: every value is {image.flat[0]}")  # before padding makes it look like one with content
+        if self.normalise:
+            image = restained(self.normalise, image)
         cells, roles = item.row, self.roles
         said = parts(self.pattern, item.name) if self.pattern else {}
         label = {"label": said.pop("label")} if "label" in said else {}
@@ -203,10 +211,21 @@ class FolderSource:
             | ({"only": self.filters} if self.filters else {})
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})
+            | self._stained
         )
 
     def attributes(self) -> dict[str, Any]:
         return {}
+
+
+def restained(how: str, image: NDArray[Any]) -> NDArray[np.uint8]:
+    """The image (H, W, 3) normalised by its own stains. Raises Unreadable where it has none."""
+    if image.dtype != np.uint8 or image.shape[2] != 3:
+        raise Unreadable(f"is not colour of 8 bits, which --normalise {how} needs")
+    look = measured(how, image)
+    if look is None:
+        raise Unreadable(f"shows too little tissue, or no two stains, for --normalise {how}")
+    return normalised(image, look)
 
 
 def listed(folder: Path) -> tuple[list[str], Counter[str]]:

@@ -264,6 +264,8 @@ def test_magnifications_within_a_tenth_are_alike():
     card = CARD.changed(corpus={"geometry": {"mpp": 0.25}})
     assert match.warnings(card, "cxr", {"geometry": {"mpp": 0.2529}}) == []
     assert match.warnings(card, "cxr", {"geometry": {"mpp": 0.5}}) != []
+    stained = match.warnings(card, "cxr", {"geometry": {"mpp": 0.25, "normalise": "macenko"}})
+    assert stained == [f"{card.name} was pretrained with stain as it is, the task's store has stain macenko"]
 
 
 def test_the_toy_store_is_what_these_tests_believe(tmp_path):

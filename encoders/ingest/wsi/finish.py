@@ -58,7 +58,15 @@ def write_slide(item: Item, plan: Plan, settings: Settings, attrs: Mapping[str, 
 def geometry(settings: Settings) -> dict[str, Any]:
     """As other stores say it: every reader may compare it with what an encoder was trained on."""
     size = [settings.tile, settings.tile]
-    return {"resize": "mpp", "mpp": settings.mpp, "size": size, "interpolation": "area, then bicubic", "antialias": True, "fill": None}
+    stained = {"normalise": settings.normalise} if settings.normalise else {}
+    return stained | {
+        "resize": "mpp",
+        "mpp": settings.mpp,
+        "size": size,
+        "interpolation": "area, then bicubic",
+        "antialias": True,
+        "fill": None,
+    }
 
 
 def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: NDArray[np.int64]) -> dict[str, Any]:

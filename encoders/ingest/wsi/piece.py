@@ -22,6 +22,7 @@ from encoders.ingest.wsi.plan import Plan
 from encoders.ingest.wsi.quality import Quality, quality, small
 from encoders.ingest.wsi.settings import Settings
 from encoders.ingest.wsi.slide import Slide
+from encoders.normalise import normalised
 from encoders.runtime.files import atomic
 
 PIECE = 512  # tiles: seconds of work, and a thousandth of a large slide
@@ -73,11 +74,15 @@ def keep_good(tiles: list[tuple[int, Any]], plan: Plan, settings: Settings, foun
     """Judges the tiles, and appends the good ones to the file and the table."""
     if not tiles:
         return
+    from PIL import Image
+
     judged, grays = quality([small(tile, settings.mpp) for _, tile in tiles])
     for (i, tile), measures, gray in zip(tiles, judged, grays, strict=True):
         if fault := measures.fault(settings):
             found.faults.setdefault(fault, []).append([int(plan.x[i]), int(plan.y[i])])
             continue
+        if look := plan.facts.get("stain"):
+            tile = Image.fromarray(normalised(np.asarray(tile), look))
         pixels = np.asarray(tile)  # (H, W, 3)
         blob = encoded(tile) if settings.codec == "jpeg" else pixels.tobytes()
         file.write(blob)

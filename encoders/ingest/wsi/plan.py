@@ -7,6 +7,7 @@ import io
 import json
 import zlib
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,9 +23,11 @@ from encoders.ingest.wsi.regions import allowed, read_regions
 from encoders.ingest.wsi.settings import Settings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.tissue import Overview, Share, overview, read_mask, tissue
+from encoders.normalise import Look, measured
 from encoders.runtime.files import atomic
 from encoders.runtime.random import Purpose, generator
 
+LOOKED_AT = 16  # tiles that the stains of a slide are measured on
 LITTLE, OUTSIDE, NOT_DRAWN = "little tissue", "outside the regions", "not drawn"
 
 
@@ -84,6 +87,8 @@ def planned(item: Item, settings: Settings) -> Plan:
         reasons = {LITTLE: ~enough, OUTSIDE: enough & ~inside, NOT_DRAWN: enough & inside & ~drawn}
         keep = enough & inside & drawn
         facts = described(slide, item, found, cut)
+        if settings.normalise:
+            facts["stain"] = stains(slide, cut, settings.normalise, where[keep])
         rejected = {reason: where[rows].tolist() for reason, rows in reasons.items() if rows.any()}
         return Plan(cut, facts, x[keep], y[keep], shares[keep].astype(np.float32), rejected, *pictures(view, mask))
     finally:
@@ -100,6 +105,18 @@ def grid(slide: Slide, cut: Cut, settings: Settings, found: Resolution) -> tuple
         raise Unreadable(f"is smaller than one tile: {sides}; choose a smaller --tile")
     y, x = np.meshgrid(np.array(ys, np.int64), np.array(xs, np.int64), indexing="ij")
     return x.ravel(), y.ravel()
+
+
+def stains(slide: Slide, cut: Cut, how: str, where: NDArray[np.int64]) -> Look:
+    """The look of the slide, from tiles evenly spaced among those to read. Raises Unreadable when it has no two stains."""
+    seen = []
+    for x, y in where[np.linspace(0, len(where) - 1, min(LOOKED_AT, len(where))).astype(int)].tolist():
+        with suppress(Unreadable):  # a damaged tile is counted when it is its turn
+            seen.append(np.asarray(cut.read(slide, x, y))[::2, ::2].reshape(-1, 3))
+    look = measured(how, np.concatenate(seen)) if seen else None
+    if look is None:
+        raise Unreadable(f"shows no two stains in {len(seen)} of its tiles, which --normalise {how} needs")
+    return look
 
 
 def described(slide: Slide, item: Item, found: Resolution, cut: Cut) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from encoders.normalise import checked
 from encoders.runtime.errors import InputError, unknown
 
 
@@ -21,6 +22,7 @@ class Settings:
     max_black: float = 0.1  # share darker than 40 of 255
     max_tiles: int = 0  # a slide; 0: all
     seed: int = 0  # of the choice of max_tiles
+    normalise: str | None = None  # stain: macenko or reinhard
     icc: bool = False  # colours to sRGB by the slide's profile
     codec: Literal["jpeg", "raw"] = "jpeg"
     include: tuple[str, ...] = ()  # classes of regions that tiles are taken from
@@ -39,8 +41,10 @@ class Settings:
         for name in ("min_tissue", "max_pen", "max_white", "max_black"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; a share from 0 to 1 is expected")
+        checked(self.normalise)
         if self.codec not in ("jpeg", "raw"):
             raise unknown("codec", self.codec, ["jpeg", "raw"])
 
     def recipe(self) -> dict[str, Any]:
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        return {name: value for name, value in plain.items() if value is not None}

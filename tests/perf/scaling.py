@@ -1,0 +1,112 @@
+"""Prints steps a second of pretraining with 1 and with 2 processes, against the ideal, and the share of a step that communication takes.
+
+    python tests/perf/scaling.py [--steps 30] [--rounds 3] [key=value ...]
+
+`torchrun` starts the processes; they join over gloo, one thread each, with noise for images. The batch is over all processes, so R of them
+are ideally R times as fast. One and two take turns; of each start the median step counts, its first third left out; printed is the median
+over rounds, with the lowest and highest. Communication is the time that summing as many bytes as the gradients have takes when every
+process is ready for it: DDP hides a part of it behind the backward pass, and waiting for a slower process comes on top.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+WORLDS = (1, 2)
+RECIPE = ["arch=resnet10t", "size=64", "batch=64", "precision=fp32", "threads=1", "epochs=null", "warmup_steps=1", "log_every=1"]
+
+
+def main() -> None:
+    ask = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ask.add_argument("--steps", type=int, default=30)
+    ask.add_argument("--rounds", type=int, default=3)
+    ask.add_argument("--process", metavar="FOLDER", help=argparse.SUPPRESS)  # one of the processes that are measured
+    ask.add_argument("settings", nargs="*", help="settings of the recipe cxr_simclr_tiny, e.g. arch=resnet18 batch=128")
+    args = ask.parse_args()
+    if args.process:
+        measured(Path(args.process), [*RECIPE, f"steps={args.steps}", *args.settings])
+        return
+    with tempfile.TemporaryDirectory() as home:
+        pixels = np.random.default_rng(0).integers(0, 256, (512, 96, 96, 1)).astype(np.uint8)
+        from encoders.store_write import save
+
+        save(Path(home) / "noise.h5", pixels)
+        found: dict[int, list[dict[str, float]]] = {world: [] for world in WORLDS}
+        for _ in range(args.rounds):
+            for world in WORLDS:
+                found[world].append(started(world, Path(home)))
+    table(found)
+
+
+def started(world: int, home: Path) -> dict[str, float]:
+    """Seconds of a step and of its communication, measured by `world` processes."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
+    env = os.environ | {"ISOGRAFT_HOME": str(home), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    subprocess.run([*launch, __file__, "--process", home, *sys.argv[1:]], check=True, env=env, stdout=subprocess.DEVNULL)
+    told: dict[str, float] = json.loads((home / "told.json").read_text())
+    return told
+
+
+def measured(home: Path, settings: list[str]) -> None:
+    """Trains as one of the processes; the main one leaves what it measured in FOLDER/told.json."""
+    from encoders.runtime import dist
+    from encoders.runtime.stop import Stop
+    from pretrain import config
+    from pretrain.run import ready
+    from pretrain.setup import build
+    from pretrain.train import State, fit
+
+    device = ready("cpu", 1)
+    made = build(config.load("cxr_simclr_tiny", [f"data.store={home / 'noise.h5'}", *settings]), device)
+    ends: list[float] = []
+    fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, State(),
+        lambda step, **numbers: ends.append(time.perf_counter()), lambda state: None, Stop(), made.device)  # fmt: skip
+    made.batches.close()
+    steps = np.diff(ends)[len(ends) // 3 :]
+    wanted = sum(p.numel() for p in made.method.parameters() if p.requires_grad)
+    told = {"step": float(np.median(steps)), "communication": summing(wanted), "megabytes": wanted * 4 / 1e6}
+    if dist.is_main():
+        (home / "told.json").write_text(json.dumps(told))
+    dist.stop()
+
+
+def summing(numbers: int, repeats: int = 20) -> float:
+    """Median seconds in which the processes sum as many float32; 0 for a process alone."""
+    import torch
+    import torch.distributed as td
+
+    from encoders.runtime import dist
+
+    if dist.world() == 1:
+        return 0.0
+    x, spent = torch.zeros(numbers), []
+    for _ in range(repeats):
+        dist.barrier()
+        begun = time.perf_counter()
+        td.all_reduce(x)
+        spent.append(time.perf_counter() - begun)
+    return statistics.median(spent)
+
+
+def table(found: dict[int, list[dict[str, float]]]) -> None:
+    """Processes, steps a second, of the ideal, communication."""
+    alone = statistics.median(1 / told["step"] for told in found[1])
+    print(f"{len(os.sched_getaffinity(0))} cores; {found[1][0]['megabytes']:.1f} MB of gradients; {len(found[1])} round(s)")
+    print("processes  steps/s (low-high)      of the ideal  communication")
+    for world, rounds in found.items():
+        rates = [1 / told["step"] for told in rounds]
+        rate, share = statistics.median(rates), statistics.median(told["communication"] / told["step"] for told in rounds)
+        low, high = min(rates), max(rates)
+        print(f"{world:9}  {rate:5.2f} ({low:.2f}-{high:.2f})  {100 * rate / alone / world:15.0f} %  {100 * share:11.1f} %")
+
+
+if __name__ == "__main__":
+    main()

@@ -103,8 +103,8 @@ def rgb(values: Array) -> Array:
 
 
 def tissue(values: NDArray[np.floating]) -> Array:
-    """(...,) how much of a pixel is tissue: 0 for glass, 1 from the density CLEAR on, between them in proportion."""
-    return np.asarray((density(values).mean(axis=-1) / CLEAR).clip(0, 1))
+    """(...,) how much of a pixel is tissue: 0 up to half of the density CLEAR, 1 from CLEAR on, between them in proportion."""
+    return np.asarray((density(values).mean(axis=-1) / CLEAR * 2 - 1).clip(0, 1))
 
 
 def statistics(values: NDArray[np.floating]) -> tuple[Array, Array] | None:

@@ -10,7 +10,7 @@ Shapes: B images of a global batch, b of a micro-batch of a rank, V views, N row
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from typing import Any, Literal, NamedTuple, Self
 
@@ -20,13 +20,15 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from encoders.ahead import Copies
 from encoders.augment.config import Augment
 from encoders.augment.masks import Masks, MaskSpec
 from encoders.card import Preprocess
 from encoders.partners import Partners
 from encoders.runtime.errors import InputError
+from encoders.runtime.team import Team, one_thread
 from encoders.sampling import Order
-from encoders.views import Raw, make_views, one_thread, read
+from encoders.views import Raw, make_views, read
 
 __all__ = ["Batches", "MaskSpec", "Masks", "Micro"]
 
@@ -48,8 +50,9 @@ class Micro(NamedTuple):
 class Batches:
     """The batches of a run: `of(step)` gives the micro-batches of one step of this rank.
 
-    workers = 0 makes them where they are asked for; more workers make them ahead, in processes, and give the same bits. On a CPU the
-    workers augment; for a CUDA device they ship the stored values, pinned, and the drawn parameters, and the device augments."""
+    workers = 0 makes them where they are asked for, on as many threads as torch has; more workers make them ahead, in processes, and
+    give the same bits. On a CPU the workers augment; a CUDA device gets the stored values and the drawn parameters, and augments: the
+    values are copied while it computes the micro-batch before."""
 
     def __init__(
         self,
@@ -86,26 +89,41 @@ class Batches:
         self.patients = None if patients is None else torch.as_tensor(np.asarray(patients, dtype=np.int64)).to(self.device)
         self._work = _Work(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu", partners)
         self._workers, self._context = workers, context
+        self._team, self._copies = Team(), Copies(self.device)
+        self._early = self.device.type == "cuda"  # the next micro-batch is sent on its way while the device works on this one
+        self._sent: tuple[int, Any] | None = None  # which, and on its way
         self._next = -1  # the micro-batch, counted from the start of the run, that the iterator gives next
         self._iterator: Iterator[Any] | None = None
 
     def of(self, step: int) -> Iterator[Micro]:
         """The micro-batches of `step`. Steps in sequence are made ahead; a jump starts the workers anew."""
         for turn in range(step * self.order.accumulate, (step + 1) * self.order.accumulate):
-            begun = time.perf_counter()
-            made = self._made(turn) if self._workers else self._inline(turn)
-            self.waited += time.perf_counter() - begun
-            self.lap("augment" if isinstance(made, Micro) and not self._workers else "wait")
+            sent = self._sent[1] if self._sent and self._sent[0] == turn else self._send(turn)
+            self._sent = None
+            made = self._copies.arrived(sent)
             if isinstance(made, Raw):
                 made = self._on_device(made)
                 self.lap("augment")
             yield made if self.patients is None else made._replace(patients=self.patients[made.index])
+            if self._early:  # here the device has been given the work of this micro-batch, and nobody has waited for it yet
+                with suppress(
+                    Exception
+                ):  # a run may end before it needs the next one: what is wrong with that is said when it is asked for
+                    self._sent = turn + 1, self._send(turn + 1)
+
+    def _send(self, turn: int) -> "Micro | Raw":
+        """Micro-batch `turn`, on its way to the device."""
+        begun = time.perf_counter()
+        made = self._made(turn) if self._workers else self._inline(turn)
+        self.waited += time.perf_counter() - begun
+        self.lap("augment" if isinstance(made, Micro) and not self._workers else "wait")
+        return self._copies.started(made)
 
     def _inline(self, turn: int) -> "Micro | Raw":
-        with one_thread():  # as in a worker: some sums depend on the number of threads in their last bit
+        with one_thread() as threads:  # as in a worker: some sums depend on the number of threads in their last bit
             raw = self._work.raw(turn)
             self.lap("wait")
-            return self._work.finished(raw, turn)
+            return self._work.finished(raw, turn, self._team, threads)
 
     def _made(self, turn: int) -> "Micro | Raw":
         if self._iterator is None or self._next != turn:
@@ -132,13 +150,12 @@ class Batches:
         )
 
     def _on_device(self, raw: Raw) -> Micro:
-        images = raw.images.to(self.device, non_blocking=True)
-        views = make_views(images, raw, self._work.specs, self._work.preprocess)
-        masks = raw.masks and [Masks(*(part.to(self.device, non_blocking=True) for part in one)) for one in raw.masks]
-        return Micro(views, masks, raw.index.to(self.device), raw.positions.to(self.device))
+        return Micro(make_views(raw.images, raw, self._work.specs, self._work.preprocess), raw.masks, raw.index, raw.positions)
 
     def close(self) -> None:
-        """Ends the worker processes; a later `of` starts new ones."""
+        """Ends the worker processes and threads; a later `of` starts new ones."""
+        self._sent = None
+        self._team.close()
         iterator, self._iterator, self._next = self._iterator, None, -1
         if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()  # what its destructor calls, whenever that would be
@@ -177,12 +194,12 @@ class _Work(Dataset):
         with self._told(turn, rows):
             return read(self.store, rows, positions, self.specs, self.mask, self.seed, self.partners, self.order.rows)
 
-    def finished(self, raw: Raw, turn: int) -> "Micro | Raw":
+    def finished(self, raw: Raw, turn: int, team: Team | None = None, threads: int = 1) -> "Micro | Raw":
         """Augmented where that is done on the CPU; as it is where the device does it."""
         if not self.finish:
             return raw
         with self._told(turn, raw.index.numpy()):
-            return Micro(make_views(raw.images, raw, self.specs, self.preprocess), raw.masks, raw.index, raw.positions)
+            return Micro(make_views(raw.images, raw, self.specs, self.preprocess, team, threads), raw.masks, raw.index, raw.positions)
 
     @contextmanager
     def _told(self, turn: int, rows: np.ndarray) -> Iterator[None]:

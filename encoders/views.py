@@ -3,8 +3,7 @@
 Shapes: b images, V views, C channels, H, W pixels.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +19,7 @@ from encoders.augment.stain_mix import stain_maps
 from encoders.card import Preprocess
 from encoders.partners import Partners
 from encoders.preprocess import normalise
+from encoders.runtime.team import Team
 from encoders.store import unit_map
 
 
@@ -76,28 +76,22 @@ def stored(store: Any, rows: np.ndarray) -> tuple[np.ndarray, float]:
     return store.unit_images(rows), 1.0
 
 
-def make_views(images: Tensor, raw: Raw, specs: Sequence[Augment], preprocess: Preprocess) -> list[Tensor]:
-    """V normalised views (b, C, size, size), on the device of `images`; on a CPU a group of images at a time goes through everything."""
+def make_views(
+    images: Tensor, raw: Raw, specs: Sequence[Augment], preprocess: Preprocess, team: Team | None = None, threads: int = 1
+) -> list[Tensor]:
+    """V normalised views (b, C, size, size), on the device of `images`; on a CPU a group of images at a time goes through everything.
+
+    team: who shares the groups, on so many threads. The groups, and with them the bits, are the same for any number of threads."""
     sizes = [cfg.size or preprocess.size for cfg in specs]
     both = [images] if raw.partners is None else [images, raw.partners.to(images.device, non_blocking=True)]
     views = [torch.empty(len(images), preprocess.channels, size, size, device=images.device) for size in sizes]
-    for rows in slices(len(images), len(images) if dense(images.device) else GROUP):
+
+    def make(rows: slice) -> None:
         sources = [planar(one[rows], raw.scale) for one in both]
         for i, (view, drawn, size) in enumerate(zip(views, raw.params, sizes, strict=True)):
             part = {name: value[rows] for name, value in drawn.items()}
             view[rows] = normalise(augment(sources[i % len(sources)], part, size), preprocess)
+
+    groups = list(slices(len(images), len(images) if dense(images.device) else GROUP))
+    (team or Team()).each(make, groups, threads)
     return views
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """torch on one thread inside, as before outside."""
-    before = torch.get_num_threads()
-    if before == 1:
-        yield
-        return
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

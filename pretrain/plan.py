@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from encoders.runtime import optim
 from encoders.runtime.errors import InputError
@@ -76,6 +77,8 @@ def doubts(made: Setup) -> list[str]:
         said.append(f"{dropped} of {len(made.corpus.index)} images do not fill a batch and are left out of each epoch (others each time)")
     if cfg.precision == "bf16" and not has_bf16(made.device):
         said.append(f"this {made.device.type} only emulates bf16, which is many times slower: leave precision=auto, or precision=fp32")
+    if cfg.checkpointing and any(isinstance(layer, BatchNorm) for layer in made.method.modules()):
+        said.append("checkpointing=true with BatchNorm: its running averages move twice a step, as the forward pass is run again")
     if made.device.type == "cpu" and made.steps * cfg.batch > 5_000_000:
         said.append("this is a run for GPUs: `pretrain submit`, or start from a *_tiny recipe here")
     return said

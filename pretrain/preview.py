@@ -17,7 +17,8 @@ from encoders.augment.masks import Masks
 from encoders.card import Preprocess
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic
-from encoders.views import Raw, make_views, one_thread, read
+from encoders.runtime.team import one_thread
+from encoders.views import Raw, make_views, read
 from pretrain.config import Recipe, augmentation
 from pretrain.setup import Setup, build
 

@@ -2,16 +2,19 @@
 
 import multiprocessing
 import os
+import threading
 import time
 
 import numpy as np
 import pytest
 import torch
 
+from encoders.ahead import Copies, tensors
 from encoders.augment import Augment, preset
 from encoders.batches import Batches, MaskSpec
 from encoders.card import Preprocess
 from encoders.runtime.errors import InputError
+from encoders.runtime.team import one_thread
 
 CXR = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
 
@@ -73,6 +76,95 @@ def test_the_number_of_threads_changes_no_bit(threads):
         assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads; as before afterwards."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def helpers():
+    return [thread for thread in threading.enumerate() if thread.name.startswith("team")]
+
+
+def test_threads_share_a_batch_and_change_no_bit(threads):
+    made = {}
+    for n in (1, 2, 4):
+        threads(n)
+        with batches(InMemory(100), batch=100) as source:  # three groups and a bit
+            made[n] = joined([micro for step in (0, 1) for micro in source.of(step)])
+            assert len(helpers()) == (0 if n == 1 else n)
+            assert torch.get_num_threads() == n
+        assert not helpers()
+    assert same(made[1], made[2])
+    assert same(made[1], made[4])
+
+
+def test_a_forked_process_starts_threads_of_its_own(threads):
+    threads(2)
+    with batches(InMemory(64), batch=64) as source:
+        (want,) = source.of(1)
+
+        def there():  # compared in NumPy: OpenMP itself hangs where a process with threads was forked
+            (got,) = source.of(1)
+            os._exit(0 if np.array_equal(got.views[1].numpy(), want.views[1].numpy()) else 1)
+
+        child = multiprocessing.get_context("fork").Process(target=there)
+        child.start()
+        child.join(30)
+        alive = child.is_alive()
+        child.kill()
+        child.join()
+        assert not alive
+        assert child.exitcode == 0
+
+
+def test_what_fails_in_a_thread_is_told_with_its_step(threads):
+    threads(2)
+    with batches(InMemory(64), [Augment(crop=(0.5, 1.0))], batch=64) as source:
+        raw = source._work.raw(3)
+        broken = raw._replace(params=[{name: value[:40] for name, value in raw.params[0].items()}])
+        with pytest.raises(RuntimeError, match="at step 3, rows"), one_thread() as n:
+            source._work.finished(broken, 3, source._team, n)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_micro_batch_sent_early_is_the_one_asked_for(workers):
+    """What a CUDA device does; here the copies do nothing."""
+    steps = [0, 1, 2, 7, 7, 3]
+    want = joined([micro for step in steps for micro in batches(accumulate=2).of(step)])
+    early = batches(accumulate=2, workers=workers)
+    early._early = True
+    assert same(joined(taken(early, steps)), want)
+
+
+def test_an_early_micro_batch_that_fails_is_told_only_when_it_is_asked_for():
+    plain = batches()
+    broken = next(plain.of(1)).index[0].item()
+    early = batches(InMemory(broken=broken))
+    early._early = True
+    assert same(joined(list(early.of(0))), joined(list(plain.of(0))))
+    with pytest.raises(RuntimeError, match="OSError at step 1, rows"):
+        list(early.of(1))
+
+
+def test_copies_on_a_cpu_are_the_same_tensors():
+    raw = batches(InMemory(side=32), mask=MaskSpec(tokens=16, ratio=0.75))._work.raw(0)
+    copies = Copies(torch.device("cpu"))
+    sent = copies.arrived(copies.started(raw))
+    assert all(one is other for one, other in zip(tensors(sent), tensors(raw), strict=True))
+    assert len(tensors(raw)) == 3 + 4  # masks of two views
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_cuda_device_gets_what_the_cpu_makes(workers):
+    want, got = (taken(batches(workers=workers, accumulate=2, device=device), [0, 1, 5]) for device in ("cpu", "cuda"))
+    for one, other in zip(joined(got), joined(want), strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=4e-3, rtol=0)  # 1e-3 of white, in units of the standard deviation
 
 
 @pytest.mark.parametrize("side", [40, 37])

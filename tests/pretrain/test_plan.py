@@ -22,7 +22,7 @@ def notes(images, words, *more):
     return list(made.method.notes(made.method.data)) + doubts(made)
 
 
-@pytest.mark.parametrize("words", [MAE, [*MOCO, "method.queue=32"]])
+@pytest.mark.parametrize("words", [MAE, [*MAE, "checkpointing=true"], [*MOCO, "method.queue=32"]])
 def test_a_sound_recipe_raises_no_doubt(images, words):
     assert notes(images, words) == []
 
@@ -40,6 +40,7 @@ def test_a_sound_recipe_raises_no_doubt(images, words):
         (MOCO, ["method.queue=32", "batch=8"], "batch 8 is too small to split"),
         (MOCO, ["method.queue=32", "batch=48"], "the queue of one batch (48) is more than half the images"),
         (SIMCLR, ["method.temperature=0.1"], "batch 16 gives 30 negatives; with fewer than 510, method.temperature=0.5 or"),
+        (MOCO, ["method.queue=32", "checkpointing=true"], "its running averages move twice a step"),
         (SIMCLR, ["accumulate=2"], "batch 16 in 2 micro-batches gives 14 negatives; with fewer than 510, MoCo's queue may"),
     ],
 )

@@ -1,6 +1,5 @@
 """A trained network becomes an entry of the zoo: whole or not at all, and never over another one."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,7 +12,7 @@ from encoders import backbone, canary, weights
 from encoders.card import Card
 from encoders.names import FAMILIES
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic, sync_folder
+from encoders.runtime.files import atomic, me, sync_folder
 from encoders.runtime.home import zoo_dir
 
 MANIFEST = ("store_fingerprint", "sha256", "phash", "patient_hash")
@@ -29,7 +28,7 @@ def publish(name: str, model: nn.Module, card: Card, manifest: Mapping[str, np.n
     card, state = completed(name, model, card)
     if folder.exists():
         return _same(folder, card)
-    part = folder.with_name(f".{name}.{os.getpid()}.part")
+    part = folder.with_name(f".{name}.{me()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
         weights.write(part / "model.safetensors", state)

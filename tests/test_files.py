@@ -56,3 +56,15 @@ def test_json_round_trip_and_refusals(tmp_path):
 def test_sha256_of_a_file(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 1000)
     assert sha256_file(tmp_path / "a") == hashlib.sha256(b"abc" * 1000).hexdigest()
+
+
+def test_two_hosts_with_one_process_id_share_no_temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("socket.gethostname", lambda: "one")
+    with atomic(tmp_path / "a.txt") as first:
+        first.write_text("first")
+        monkeypatch.setattr("socket.gethostname", lambda: "two")
+        with atomic(tmp_path / "a.txt") as second:
+            second.write_text("second")
+        assert first != second
+        assert (tmp_path / "a.txt").read_text() == "second"
+    assert (tmp_path / "a.txt").read_text() == "first"

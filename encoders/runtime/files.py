@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,10 @@ from encoders.runtime.errors import InputError
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; it is flushed to disk and takes its place when the block ends well, and is removed otherwise.
 
-    The name carries the process id, so that two processes that write the same file do not share a temporary.
+    The name carries host and process id, so that two processes that write the same file, on one machine or two, share no temporary.
     Raises InputError when the folder cannot be written."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part = path.with_name(f".{path.name}.{me()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -34,10 +35,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+def me() -> str:
+    """This process, unlike any other that may write to the same folder: two hosts of a shared disk can have equal process ids."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
 def writable(folder: str | Path) -> Path:
     """`folder`, made where it is missing. Raises InputError when nothing can be written there."""
     folder = Path(folder)
-    probe = folder / f".probe.{os.getpid()}.part"
+    probe = folder / f".probe.{me()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()

@@ -42,7 +42,6 @@ def submit(
     from pathlib import Path
 
     from encoders.runtime import slurm
-    from encoders.runtime.config import validated
     from pretrain import config
     from pretrain import submit as job
     from pretrain.feasible import checked
@@ -52,8 +51,7 @@ def submit(
         "time": time, "signal_s": signal_s, "mail": mail, "setup": setup or None, "max_restarts": max_restarts,
         "stage": stage,
     }  # fmt: skip
-    site = slurm.site().model_dump()
-    wants = validated(slurm.Site, site | {key: value for key, value in given.items() if value is not None}, "the command line")
+    wants = slurm.wanted(given)
     resolved = config.load(recipe, overrides or [])  # a typo is found here, not after a night in the queue
     if resolved.data.store is None:
         raise config.InputError("data.store is not set: add data.store=FILE.h5")

@@ -59,9 +59,9 @@ def submit(run: str, script_text: str) -> tuple[str, Path]:
 
     Raises InputError when this run already has a job in the queue, or SLURM refuses."""
     folder = home.runs_dir() / run
-    busy = [job for job in slurm.jobs(folder) if slurm.state(job) in slurm.ALIVE]
-    if busy:
-        raise InputError(f"run {run!r} already has job {busy[-1]} in the queue; `scancel {busy[-1]}` first, or choose another --name")
+    busy = slurm.alive(folder)
+    if busy is not None:
+        raise InputError(f"run {run!r} already has job {busy} in the queue; `scancel {busy}` first, or choose another --name")
     folder.mkdir(parents=True, exist_ok=True)
     script = folder / "job.sbatch"
     with atomic(script) as part:

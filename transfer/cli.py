@@ -85,10 +85,11 @@ def bench(
     """
     from transfer.bench import Ask, plan
     from transfer.bench import bench as compute
+    from transfer.lineup import named_baselines
     from transfer.shifts import wanted as shifts_wanted
 
     numbers, patients = _fractions(fractions)
-    wanted = None if not baseline else [] if baseline == ["none"] else baseline
+    wanted = named_baselines(baseline)
     names, which = listed(task), listed(protocol)
     ask = Ask(
         encoders=encoder or [],

@@ -47,21 +47,21 @@ def submit(
     failed. Defaults of your cluster come from `slurm.yaml`, as for `pretrain submit`.
     """
     from encoders.runtime import slurm
-    from encoders.runtime.config import validated
     from transfer import submit as job
     from transfer.cli import listed
+    from transfer.lineup import named_baselines
 
     if rerun:
         again(name, after or [])
         return
-    wanted = None if not baseline else [] if baseline == ["none"] else baseline
+    wanted = named_baselines(baseline)
     elements, jobs, missing = job.cells(encoder or [], listed(task), listed(protocol), wanted, more or [])
     understood(elements)
     given = {
         "partition": partition, "account": account, "qos": qos, "constraint": constraint, "gpus": gpus, "cpus": cpus, "memory": memory,
         "time": time, "setup": setup or None,
     }  # fmt: skip
-    wants = validated(slurm.Site, slurm.site().model_dump() | {k: v for k, v in given.items() if v is not None}, "the command line")
+    wants = slurm.wanted(given)
     where, publish = job.place(name), ["--wandb"] if wandb else []
     err = console(stderr=True)
     for other, why in missing.items():
@@ -81,7 +81,8 @@ def jobs(name: Annotated[str, typer.Argument(help="the bench, as named at `trans
 
     from transfer import submit as job
 
-    rows = job.table(job.existing(name))
+    where = job.existing(name)
+    rows = job.table(where)
     table = Table("element", "transfer bench", "state", "log")
     for row in rows:
         table.add_row(*row)
@@ -89,7 +90,7 @@ def jobs(name: Annotated[str, typer.Argument(help="the bench, as named at `trans
     failed = [row[0] for row in rows if row[2].startswith("failed")]
     if failed:
         console(stderr=True).print(
-            f"{len(failed)} of {len(rows)} elements failed; logs are in {job.existing(name).path}; "
+            f"{len(failed)} of {len(rows)} elements failed; logs are in {where.path}; "
             f"submit them again with: transfer submit --rerun --name {name}",
             markup=False,
         )
@@ -102,8 +103,7 @@ def again(name: str, after: Sequence[str]) -> None:
     from transfer import submit as job
 
     where = job.existing(name)
-    if job.busy(where):
-        raise InputError(f"bench {name!r} is still in the queue (job {job.busy(where)[-1]}); `transfer jobs {name}` shows it")
+    job.refuse_busy(where)
     elements = job.unfinished(where)
     if not elements:
         raise InputError(f"every element of bench {name!r} is done; `transfer compare` shows the table")
@@ -122,10 +122,11 @@ def understood(elements: Sequence[Any]) -> None:
     from transfer.bench import protocols
     from transfer.cli import app
 
+    bench = get_command(app).commands["bench"]  # type: ignore[attr-defined]
     usage_error: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in newer versions
     for cell in elements:
         try:
-            context = get_command(app).commands["bench"].make_context("transfer bench", list(cell.words))  # type: ignore[attr-defined]
+            context = bench.make_context("transfer bench", list(cell.words))
         except usage_error as wrong:
             raise InputError(f"`transfer bench {' '.join(cell.words)}`: {wrong.format_message()}") from wrong
         protocols([cell.protocol], 0, context.params["overrides"] or [])

@@ -43,6 +43,11 @@ def recipe(card: Card) -> str:
     return digest({"config": told, "steps": card.steps, "init": card.lineage.get("init")})
 
 
+def named_baselines(given: Sequence[str] | None) -> list[str] | None:
+    """What `--baseline` asks for: None for the defaults, [] for `none`."""
+    return None if not given else [] if list(given) == ["none"] else list(given)
+
+
 def lineup(encoders: Sequence[str], baselines: Sequence[str] | None) -> tuple[list[Entry], dict[str, str]]:
     """The encoders in order, each once, and the default baselines that cannot exist with the reason.
 

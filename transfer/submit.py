@@ -80,9 +80,7 @@ def existing(name: str) -> Folder:
 
 def pending(encoder: str) -> str | None:
     """The SLURM job that still pretrains this encoder; None when no job of a run of that name is in the queue."""
-    run = home.runs_dir() / Path(encoder.partition("@")[0]).name
-    alive = [job for job in slurm.jobs(run) if slurm.state(job) in slurm.ALIVE]
-    return alive[-1] if alive else None
+    return slurm.alive(home.runs_dir() / Path(encoder.partition("@")[0]).name)
 
 
 def cells(
@@ -133,8 +131,7 @@ def prepare(where: Folder, made: Sequence[Cell], wants: slurm.Site, compare: Seq
     lines = "".join(f"{shlex.join(cell.words)}\n" for cell in made)
     if where.cells.is_file() and where.cells.read_text() != lines:
         raise InputError(f"bench {where.path.name!r} exists with other elements ({where.cells}); choose another --name")
-    if busy(where):
-        raise InputError(f"bench {where.path.name!r} is still in the queue (job {busy(where)[-1]}); `transfer jobs {where.path.name}`")
+    refuse_busy(where)
     tasks = list(dict.fromkeys(cell.task for cell in made))
     array, last = scripts(where, tasks, wants, compare)
     for name, text in (("cells.txt", lines), ("bench.sbatch", array), ("compare.sbatch", last)):
@@ -143,9 +140,11 @@ def prepare(where: Folder, made: Sequence[Cell], wants: slurm.Site, compare: Seq
     write_json(where.info, {"tasks": tasks, "elements": len(made)})
 
 
-def busy(where: Folder) -> list[str]:
-    """The jobs of a bench that SLURM has not ended."""
-    return [job for job in slurm.jobs(where.path) if slurm.state(job) in slurm.ALIVE]
+def refuse_busy(where: Folder) -> None:
+    """Raises InputError when a job of the bench is still in the queue."""
+    job = slurm.alive(where.path)
+    if job is not None:
+        raise InputError(f"bench {where.path.name!r} is still in the queue (job {job}); `transfer jobs {where.path.name}` shows it")
 
 
 def send(where: Folder, elements: Sequence[int], after: Sequence[str]) -> tuple[str, str]:

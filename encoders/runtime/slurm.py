@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field
 
@@ -44,6 +45,11 @@ def site() -> Site:
         if path.is_file():
             return validated(Site, read_yaml(path), str(path))
     return Site()
+
+
+def wanted(given: Mapping[str, Any]) -> Site:
+    """The cluster's defaults with the command line's options over them; one that is None was not given."""
+    return validated(Site, site().model_dump() | {key: value for key, value in given.items() if value is not None}, "the command line")
 
 
 def template(name: str) -> str:
@@ -145,3 +151,8 @@ def jobs(folder: Path) -> list[str]:
     """The ids of the jobs noted in a folder, oldest first."""
     path = folder / "jobs.txt"
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
+
+
+def alive(folder: Path) -> str | None:
+    """The newest of the jobs noted in a folder that SLURM has not ended."""
+    return next((job for job in reversed(jobs(folder)) if state(job) in ALIVE), None)

@@ -1,6 +1,7 @@
 """Runs small enough for tests: a store of noise, two recipes that take a second, and a process that can be killed at a chosen place."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.store_write import save
-from pretrain import config, rundir
+from pretrain import config, rundir, train
 from pretrain import run as runs
 
 SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1"]
@@ -33,6 +34,20 @@ def run(images, words, name, *more):
     where = rundir.place(name)
     assert runs.begin(recipe(images, words, *more), where, "cpu") == 0
     return where
+
+
+def signalled(monkeypatch, step):
+    """This process gets SIGTERM in the middle of the given step of the next run."""
+    real = train.clip
+
+    def clip(*given):
+        clip.steps += 1
+        if clip.steps == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*given)
+
+    clip.steps = 0
+    monkeypatch.setattr(train, "clip", clip)
 
 
 KILLER = """

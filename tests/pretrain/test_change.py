@@ -1,34 +1,23 @@
 """Settings that change in the middle of a run: refused, or written down."""
 
-import os
-import signal
-
 import pytest
 from typer.testing import CliRunner
 
 from encoders import zoo
 from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
-from pretrain import config, rundir, train
+from pretrain import config, rundir
 from pretrain import run as runs
 from pretrain.cli import app
-from tests.pretrain.runs import METHODS, recipe, run, store
+from tests.pretrain.runs import METHODS, recipe, run, signalled, store
 from tests.pretrain.test_resume import last, same
 
 
 @pytest.fixture
 def where(tmp_path, monkeypatch):
     """A run that was stopped at step 4 of 6."""
-    real, place = train.clip, rundir.place("mine")
-
-    def clip(*given):
-        clip.steps += 1
-        if clip.steps == 4:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*given)
-
-    clip.steps = 0
-    monkeypatch.setattr(train, "clip", clip)
+    place = rundir.place("mine")
+    signalled(monkeypatch, 4)
     assert runs.begin(recipe(store(tmp_path), METHODS["mae"], "steps=6"), place, "cpu") == 75
     return place
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +15,7 @@ from encoders.runtime.home import home
 from pretrain import run as runs
 from pretrain import rundir, train
 from pretrain.methods import METHODS as EVERY_METHOD
-from tests.pretrain.runs import METHODS, killed, recipe, run, store
+from tests.pretrain.runs import METHODS, killed, recipe, run, signalled, store
 
 
 def last(where):
@@ -51,16 +50,8 @@ def images(tmp_path):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_stopped_by_a_signal_and_resumed_equals_the_run_never_stopped(method, images, monkeypatch):
     whole = run(images, METHODS[method], "whole")
-    where, real = rundir.place("stopped"), train.clip
-
-    def clip(*given):
-        clip.steps += 1
-        if clip.steps == 5:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*given)
-
-    clip.steps = 0
-    monkeypatch.setattr(train, "clip", clip)
+    where = rundir.place("stopped")
+    signalled(monkeypatch, 5)
     assert runs.begin(recipe(images, METHODS[method]), where, "cpu") == 75
     assert where.requeue.exists()
     assert last(where)["step"] == 5  # the step was finished, not thrown away

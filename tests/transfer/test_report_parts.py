@@ -8,13 +8,13 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
+from encoders.runtime.html import VOID
 from encoders.store import Store
 from encoders.store_write import save
 from tests.transfer.test_report import EVIL, PATIENTS, Tags, call, drawn, made, pair
 from transfer import record, robust, show
 from transfer.record import GROUP, Record
 from transfer.report import curves, embedding, saved
-from transfer.report.html import VOID
 from transfer.table import sections
 
 WHO = np.repeat(np.arange(PATIENTS), 2)

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from transfer.report.html import Html, folded, tag
+from encoders.runtime.html import Html, folded, tag
 
 HEADING = re.compile(r"<(h[23])>(.*?)</\1>")  # as `tag` writes them: what stands inside is escaped already
 

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.html import Html, join, tag
 from transfer.groups import named
 from transfer.record import Record
-from transfer.report.html import Html, join, tag
 from transfer.report.images import SIDE, of_slides, thumbnail
 from transfer.report.svg import COLOURS, GROUND, LEFT, Frame, Pen, dots
 from transfer.table import Row, Section

@@ -3,8 +3,8 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from encoders.runtime.html import Html, folded, join, table, tag
 from transfer import show
-from transfer.report.html import Html, folded, join, table, tag
 from transfer.report.plots import MOST
 from transfer.report.tables import protocol, shaded
 from transfer.report.verdict import full

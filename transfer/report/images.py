@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from encoders.runtime.errors import InputError
-from transfer.report.html import Html, join, tag
+from encoders.runtime.html import Html, join, tag
 from transfer.report.tables import protocol
 from transfer.report.verdict import full
 from transfer.table import Row, Section, deciding

@@ -6,13 +6,13 @@ from importlib.resources import files
 from typing import Any
 
 from encoders.names import short
+from encoders.runtime.html import Html, folded, join, tag
 from transfer import show
 from transfer.firewall import Looks, looks
 from transfer.record import Record
 from transfer.report import contents, embedding, groups, images, plots, robustness, saved, tables, trust
 from transfer.report.curves import RESAMPLES
 from transfer.report.discreet import Discreet
-from transfer.report.html import Html, folded, join, tag
 from transfer.report.verdict import cards, findings, full, headline
 from transfer.table import Section
 

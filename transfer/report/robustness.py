@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from encoders.runtime.html import Html, folded, join, table, tag
 from transfer import robust
 from transfer.record import Record
-from transfer.report.html import Html, folded, join, table, tag
 from transfer.report.plots import MOST, Pens, legend, spanned
 from transfer.report.svg import Frame, chart, dots, line, whiskers
 from transfer.report.verdict import PROTOCOLS

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.html import Html, join, table, tag
 from transfer import show
 from transfer.metrics import auroc, macro
-from transfer.report.html import Html, join, table, tag
 from transfer.report.tables import protocol
 from transfer.stats.bootstrap import bootstrap_values, percentile, summarised
 from transfer.table import Row, Section

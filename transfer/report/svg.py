@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from transfer.report.html import Html, tag
+from encoders.runtime.html import Html, tag
 
 LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 40  # pixels around the frame for tick labels and titles
 # Okabe and Ito (2008): told apart by colour-blind readers; with dashes also on a black-and-white print.

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from encoders.runtime.html import Html, label, table, tag
 from transfer import show
 from transfer.metrics import chosen, confusion, decisions, panel
-from transfer.report.html import Html, label, table, tag
 from transfer.report.verdict import PROTOCOLS, full, people
 from transfer.stats import Interval
 from transfer.table import Row, Section, auroc_of, deciding

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from encoders.runtime.home import records_dir
+from encoders.runtime.html import Html, folded, join, short_hash, table, tag
 from transfer import firewall, show
 from transfer.record import Record
 from transfer.report.discreet import Discreet
-from transfer.report.html import Html, folded, join, short_hash, table, tag
 from transfer.table import Section
 
 

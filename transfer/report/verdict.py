@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from transfer.report.html import Html, tag
+from encoders.runtime.html import Html, tag
 from transfer.report.svg import COLOURS, GROUND
 from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.table import Row, Section

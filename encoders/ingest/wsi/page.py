@@ -2,10 +2,10 @@
 
 import base64
 from collections.abc import Sequence
-from html import escape
 
 from encoders.ingest.wsi.cohort import Cohort, Record, trouble
 from encoders.ingest.wsi.picture import COLOURS, KEPT
+from encoders.runtime.html import Html, join, table, tag
 
 MOST = 200  # slides with their picture in the page: about 100 kB each; those in trouble first, then those that lost most
 
@@ -21,9 +21,10 @@ p { margin: 4px 0 10px; max-width: 80em }
 .big b { display: block; font-size: 26px; color: #1c1c22 }
 table { border-collapse: collapse; font-size: 14px }
 td, th { padding: 4px 12px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6e6ec; overflow-wrap: anywhere }
-th { white-space: nowrap }
-td:first-child { min-width: 13em }
-td.n, th.n { text-align: right; font-variant-numeric: tabular-nums }
+thead th { white-space: nowrap }
+tbody th { font-weight: 400; min-width: 13em }
+.numbers thead th:not(:first-child) { text-align: right }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
 .grid { display: grid; align-items: start; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 26px }
 .slide { border: 1px solid #e2e2ea; border-radius: 8px; padding: 12px 14px }
 .slide img { width: 100%; height: auto; background: #fafafc }
@@ -41,34 +42,39 @@ def page(cohort: Cohort, records: Sequence[Record]) -> str:
     bad = [record for record in records if trouble(record)]
     order = sorted(records, key=lambda record: (not trouble(record), share_kept(record), record["name"]))
     shown = [record for record in order if cohort.picture(record["name"]).exists()][:MOST]
-    parts = [
-        f"<h1>{escape(cohort.dataset)}: tiles</h1>",
-        f'<p class="sub">{settings_line(cohort)}</p>',
+    title = f"{cohort.dataset}: tiles"
+    failed = [tag("h2", "Slides that failed or are damaged"), failures(bad)] if bad else []
+    body = [
+        tag("h1", title),
+        tag("p", settings_line(cohort), class_="sub"),
         headline(records),
-        f"<h2>What became of the tiles</h2>{tally(records)}",
-        f"<h2>Slides that failed or are damaged</h2>{failures(bad)}" if bad else "",
-        f'<h2>Slides</h2><p class="sub">{order_line(shown, records)}</p>',
-        f"<p>{legend(records)}</p>",
-        '<div class="grid">' + "".join(card(cohort, record) for record in shown) + "</div>",
+        tag("h2", "What became of the tiles"),
+        tally(records),
+        *failed,
+        tag("h2", "Slides"),
+        tag("p", order_line(shown, records), class_="sub"),
+        tag("p", *(tag("span", swatch(name), name, class_="chip") for name in totals(records))),
+        tag("div", *(card(cohort, record) for record in shown), class_="grid"),
     ]
-    head = f'<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{escape(cohort.dataset)}: tiles</title>'
-    return f'<!doctype html><html lang="en"><head>{head}<style>{STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
+    view = tag("meta", name="viewport", content="width=device-width")
+    head = tag("head", tag("meta", charset="utf-8"), view, tag("title", title), tag("style", Html(STYLE)))
+    return f"<!doctype html>{tag('html', head, tag('body', *body), lang='en')}\n"
 
 
 def settings_line(cohort: Cohort) -> str:
     s = cohort.settings
     told = [
-        f"{s.tile} &times; {s.tile} px at {s.mpp:g} &micro;m a pixel ({s.tile * s.mpp:g} &micro;m wide), overlap {s.overlap} px",
-        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} &micro;m a pixel",
-        f"sharpness at least {s.min_sharpness:g} gray levels&sup2; at 2 &micro;m a pixel",
+        f"{s.tile} × {s.tile} px at {s.mpp:g} µm a pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
+        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} µm a pixel",
+        f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm a pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
         f"colour profile {'applied' if s.icc else 'not applied'}",
-        f"{escape(s.codec)}",
+        s.codec,
     ]
     return "; ".join([*told, *([f"at most {s.max_tiles} tiles a slide, seed {s.seed}"] if s.max_tiles else [])])
 
 
-def headline(records: Sequence[Record]) -> str:
+def headline(records: Sequence[Record]) -> Html:
     good = [record for record in records if "tiles" in record]
     seconds, read = sum(r["seconds"] for r in good), sum(r["read"] for r in good)
     numbers = {
@@ -77,7 +83,7 @@ def headline(records: Sequence[Record]) -> str:
         "tiles a second and process": f"{read / seconds:.0f}" if seconds else "-",
         "failed or damaged": str(sum(bool(trouble(r)) for r in records)),
     }
-    return '<div class="big">' + "".join(f"<div><b>{value}</b>{name}</div>" for name, value in numbers.items()) + "</div>"
+    return tag("div", *(tag("div", tag("b", value), name) for name, value in numbers.items()), class_="big")
 
 
 def totals(records: Sequence[Record]) -> dict[str, int]:
@@ -93,33 +99,30 @@ def colour(name: str) -> str:
     return "rgb({},{},{})".format(*COLOURS[name])
 
 
-def tally(records: Sequence[Record]) -> str:
+def tally(records: Sequence[Record]) -> Html:
     found = totals(records)
     every = sum(found.values())
     if not every:
-        return "<p>No tile was looked at.</p>"
-    lines = [(f"{swatch(name)}{escape(name)}", n, f"{n / every:.1%}") for name, n in found.items()]
+        return tag("p", "No tile was looked at.")
+    lines: list[tuple[str, int, str]] = [(join([swatch(name), name]), n, f"{n / every:.1%}") for name, n in found.items()]
     lines.append(("all of the grid", every, ""))
-    rows = "".join(f'<tr><td>{name}</td><td class="n">{n:,}</td><td class="n">{part}</td></tr>' for name, n, part in lines)
-    return f'{bar(found)}<table><tr><th>tile</th><th class="n">number</th><th class="n">share</th></tr>{rows}</table>'
+    number = lambda text: tag("td", text, class_="n")  # noqa: E731
+    return join(
+        [bar(found), table(["tile", "number", "share"], [[name, number(f"{n:,}"), number(part)] for name, n, part in lines], "numbers")]
+    )
 
 
-def swatch(name: str) -> str:
-    return f'<span class="key" style="background:{colour(name)}"></span>'
+def swatch(name: str) -> Html:
+    return tag("span", class_="key", style=f"background:{colour(name)}")
 
 
-def bar(found: dict[str, int]) -> str:
-    pieces = "".join(f'<span style="flex:{n};background:{colour(name)}" title="{escape(name)}: {n}"></span>' for name, n in found.items())
-    return f'<div class="bar">{pieces}</div>'
+def bar(found: dict[str, int]) -> Html:
+    pieces = (tag("span", style=f"flex:{n};background:{colour(name)}", title=f"{name}: {n}") for name, n in found.items())
+    return tag("div", *pieces, class_="bar")
 
 
-def failures(bad: Sequence[Record]) -> str:
-    rows = "".join(f'<tr><td>{escape(r["source"])}</td><td class="bad">{escape(trouble(r))}</td></tr>' for r in bad)
-    return f"<table><tr><th>slide</th><th>reason</th></tr>{rows}</table>"
-
-
-def legend(records: Sequence[Record]) -> str:
-    return "".join(f'<span class="chip">{swatch(name)}{escape(name)}</span>' for name in totals(records))
+def failures(bad: Sequence[Record]) -> Html:
+    return table(["slide", "reason"], [[r["source"], tag("td", trouble(r), class_="bad")] for r in bad])
 
 
 def order_line(shown: Sequence[Record], records: Sequence[Record]) -> str:
@@ -137,22 +140,27 @@ def share_kept(record: Record) -> float:
     return record.get("tiles", 0) / every if every else 0.0
 
 
-def card(cohort: Cohort, record: Record) -> str:
+def card(cohort: Cohort, record: Record) -> Html:
     """One slide: what it is, how many of its tiles were kept, and its picture."""
     picture = base64.b64encode(cohort.picture(record["name"]).read_bytes()).decode()
-    name = f"<h3{' class=bad' if trouble(record) else ''}>{escape(record['name'])}</h3>"
-    told = about(record) if "facts" in record else [escape(record["reason"])]
-    strip = bar(totals([record])) if "facts" in record else ""
-    facts = f'<div class="facts">{" &middot; ".join(told)}</div>'
-    return f'<div class="slide">{name}{facts}{strip}<img alt="" src="data:image/jpeg;base64,{picture}"></div>'
+    tiled = "facts" in record
+    told = " · ".join(about(record) if tiled else [record["reason"]])
+    return tag(
+        "div",
+        tag("h3", record["name"], class_="bad" if trouble(record) else None),
+        tag("div", told, class_="facts"),
+        bar(totals([record])) if tiled else None,
+        tag("img", alt="", src=f"data:image/jpeg;base64,{picture}"),
+        class_="slide",
+    )
 
 
 def about(record: Record) -> list[str]:
     facts = record["facts"]
     width, height = facts["dimensions"]
     return [
-        f"{width:,} &times; {height:,} px, {facts['mpp'][0]:.4g} &micro;m a pixel ({escape(facts['mpp_source'])})",
+        f"{width:,} × {height:,} px, {facts['mpp'][0]:.4g} µm a pixel ({facts['mpp_source']})",
         f"read from level {facts['level']} (downsample {facts['downsample']:.5g})",
         f"{record['tiles']:,} kept",
-        *(f"{n:,} {escape(why)}" for why, n in sorted(record["rejected"].items(), key=lambda of: -of[1])),
+        *(f"{n:,} {why}" for why, n in sorted(record["rejected"].items(), key=lambda of: -of[1])),
     ]

@@ -96,19 +96,25 @@ def skipping(lines: Sequence[Line], progress: float) -> bool:
     return steps > 0 and far[-1].get("skipped", 0) - far[0].get("skipped", 0) > max(steps / 20, 1)
 
 
+def of_head(look: Line, name: str, form: str) -> str:
+    """`, head 2.4`; nothing for a method without a head."""
+    value = look.get(f"watch/head_{name}")
+    return "" if value is None else f", head {value:{form}}"
+
+
 def _collapse(look: Line) -> str:
     where = "features" if look["watch/cosine"] > SAME else "the head's outputs"
     return (
-        f"{where} of different images are one point (mean cosine {look['watch/cosine']:.4f}, head "
-        f"{look.get('watch/head_cosine', math.nan):.4f}); lower optim.lr, lengthen the warm-up, raise the batch; for a method with a slow "
+        f"{where} of different images are one point (mean cosine {look['watch/cosine']:.4f}"
+        f"{of_head(look, 'cosine', '.4f')}); lower optim.lr, lengthen the warm-up, raise the batch; for a method with a slow "
         f"copy raise its momentum, for dino lower method.teacher_temperature; start again from before it"
     )
 
 
 def _dimensions(look: Line) -> str:
     return (
-        f"the effective rank fell below a third of its best (now {look['watch/rank']:.1f}, head "
-        f"{look.get('watch/head_rank', math.nan):.1f}); weaken the augmentation that makes views alike, lower optim.lr, widen the head, or "
+        f"the effective rank fell below a third of its best (now {look['watch/rank']:.1f}"
+        f"{of_head(look, 'rank', '.1f')}); weaken the augmentation that makes views alike, lower optim.lr, widen the head, or "
         f"use a method with a variance term (vicreg)"
     )
 

@@ -122,6 +122,13 @@ def test_one_bad_look_is_no_alarm_and_neither_is_an_untrained_network_or_a_satur
     assert names(record(100, **(WELL | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
 
 
+def test_a_method_without_a_head_is_told_nothing_of_one():
+    lines = record(100, **(WELL | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
+    (told,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]
+    assert "head" not in told.partition(";")[0]
+    assert "nan" not in told
+
+
 @pytest.fixture
 def images(tmp_path):
     return store(tmp_path)

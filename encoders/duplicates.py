@@ -11,6 +11,7 @@ Shapes: N, M images; P pairs; H, W, C of one image.
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,32 @@ def phash256(image: NDArray[Any]) -> NDArray[np.uint8]:
     wide = np.asarray(picture.resize((9, 16), antialiased))  # (16, 9)
     high = np.asarray(picture.resize((16, 9), antialiased))  # (9, 16)
     return np.packbits([*(wide[:, 1:] > wide[:, :-1]).ravel(), *(high[1:] > high[:-1]).ravel()])
+
+
+def phash256_tiles(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(B, 32): `phash256` of each of (B, H, W) gray images, together: for small ones the calls cost more than the pixels."""
+    _, height, width = gray.shape
+    images = gray.astype(np.float64)
+    wide = shrunk(shrunk(images, bilinear(width, 9), 2), bilinear(height, 16), 1)  # (B, 16, 9)
+    high = shrunk(shrunk(images, bilinear(width, 16), 2), bilinear(height, 9), 1)  # (B, 9, 16)
+    bits = wide[:, :, 1:] > wide[:, :, :-1], high[:, 1:] > high[:, :-1]
+    return np.packbits(np.concatenate([each.reshape(len(gray), -1) for each in bits], axis=1), axis=1)
+
+
+@cache
+def bilinear(side: int, cells: int) -> NDArray[np.float64]:
+    """(cells, side) weights of Pillow's antialiased bilinear resize along an axis: a triangle twice as wide as a cell, its sum 1."""
+    scale = side / cells
+    reach = max(scale, 1.0)
+    centres = (np.arange(cells)[:, None] + 0.5) * scale  # (cells, 1)
+    weights = np.maximum(0, 1 - np.abs((np.arange(side) + 0.5 - centres) / reach))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def shrunk(images: NDArray[np.float64], weights: NDArray[np.float64], axis: int) -> NDArray[np.float64]:
+    """(B, H, W) resized along an axis, rounded to float32 as Pillow keeps it between the axes: so flat areas have no bits."""
+    small = images @ weights.T if axis == 2 else weights @ images
+    return small.astype(np.float32).astype(np.float64)
 
 
 def near_pairs(

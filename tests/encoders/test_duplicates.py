@@ -9,7 +9,7 @@ from PIL import Image
 
 from encoders import duplicates
 from encoders.confirm import SAME, likeness
-from encoders.duplicates import RADIUS, exact_groups, near_pairs, nearest_few, phash256, pixel_sha256
+from encoders.duplicates import RADIUS, exact_groups, near_pairs, nearest_few, phash256, phash256_tiles, pixel_sha256
 from encoders.ingest.decode import read_image
 
 
@@ -67,6 +67,17 @@ def test_the_perceptual_hash_forgets_bit_depth_and_repeated_channels():
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 1), dtype=np.uint8)
     assert bits(phash256(image), phash256(image.astype(np.uint16) * 257)) <= 1
     assert bits(phash256(image), phash256(image.repeat(3, axis=2))) <= 1
+
+
+@pytest.mark.parametrize("size", [(64, 64), (37, 50), (128, 96), (9, 16), (5, 7)])
+def test_hashes_of_many_are_those_of_each_alone_and_flat_areas_have_no_bits(size):
+    rng = np.random.default_rng(2)
+    gray = rng.integers(0, 256, (60, *size), dtype=np.uint8)
+    gray[:20] = np.clip(rng.normal(240, 1, (20, *size)), 0, 255)  # near white, where rounding decides
+    gray[20], gray[21, :, : size[1] // 2] = 255, 3
+    found = phash256_tiles(gray)
+    np.testing.assert_array_equal(found, [phash256(image[..., None]) for image in gray])
+    assert not found[20].any()
 
 
 def jpeg50(image):

@@ -1,5 +1,6 @@
 """The store gives back what was put in, under every way of starting workers, and says clearly what is wrong with a file."""
 
+import io
 import pickle
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from encoders.runtime.errors import InputError
 from encoders.store import Store
+from encoders.store_part import decoded
 from encoders.store_write import coded, save, typed, write_jpeg_store
 
 
@@ -117,6 +119,20 @@ def test_a_jpeg_store_gives_pictures_of_any_size(tmp_path):
     np.testing.assert_allclose(store.unit_images([0]), 50 / 255, atol=0.005)
     with pytest.raises(InputError, match="differ in size"):
         store.unit_images([0, 1])
+
+
+@pytest.mark.parametrize("subsampling", [0, 2])  # 4:4:4 is what we write
+@pytest.mark.parametrize("channels", [1, 3])
+def test_decoded_pixels_are_those_of_pillow(channels, subsampling):
+    from PIL import Image
+
+    image = Image.fromarray(pictures(1, channels=channels, size=48)[0].squeeze()).resize((250, 131))
+    blob = io.BytesIO()
+    image.save(blob, "JPEG", quality=90, subsampling=subsampling)
+    want = Image.open(blob)
+    np.testing.assert_array_equal(decoded(blob.getvalue(), 3), np.asarray(want.convert("RGB")))
+    if channels == 1:
+        np.testing.assert_array_equal(decoded(blob.getvalue(), 1), np.asarray(want)[..., None])
 
 
 class Rows(Dataset):

@@ -124,6 +124,13 @@ def judged(picture):
     return quality([picture])[0][0]
 
 
+def test_what_is_nearly_a_whole_number_of_pixels_is_averaged_without_resampling():
+    tile = Image.fromarray(tissue_like(256, 256))
+    assert small(tile, 0.499) == tile.reduce(4)  # 1.996 um: within what scanners are known to
+    assert small(tile, 0.49).size == (63, 63)
+    assert small(tile, 1.3).size == (166, 166)  # never so much as one pixel for one
+
+
 def test_each_fault_is_told_by_its_name():
     limits = Settings()
     faults = {(250, 249, 250): "white", (8, 8, 8): "black", (20, 80, 200): "pen", (30, 150, 60): "pen", (200, 120, 170): "blurred"}

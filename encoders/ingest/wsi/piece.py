@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.duplicates import phash256, pixel_sha256
+from encoders.duplicates import phash256_tiles, pixel_sha256
 from encoders.ingest.shard import encoded, pixels_path
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.plan import Plan
@@ -77,7 +77,8 @@ def keep_good(tiles: list[tuple[int, Any]], plan: Plan, settings: Settings, foun
     from PIL import Image
 
     judged, grays = quality([small(tile, settings.mpp) for _, tile in tiles])
-    for (i, tile), measures, gray in zip(tiles, judged, grays, strict=True):
+    hashes = phash256_tiles(grays)  # of the small copies: the hash stands resizing, and this is cheaper
+    for (i, tile), measures, phash in zip(tiles, judged, hashes, strict=True):
         if fault := measures.fault(settings):
             found.faults.setdefault(fault, []).append([int(plan.x[i]), int(plan.y[i])])
             continue
@@ -89,7 +90,7 @@ def keep_good(tiles: list[tuple[int, Any]], plan: Plan, settings: Settings, foun
         found.kept.append(i)
         found.sizes.append(len(blob))
         found.sha256.append(pixel_sha256(pixels))
-        found.phash.append(phash256(gray[..., None]))  # of the small copy: the hash stands resizing, and this is cheaper
+        found.phash.append(phash)
         found.quality.append(measures)
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.ingest.wsi.cut import EXACT
 from encoders.ingest.wsi.settings import Settings
 
 QUALITY_MPP = 2.0  # um a pixel of the small copy: blur of 2 um and more shows, and a nucleus has four pixels
@@ -43,8 +44,8 @@ def small(image: Any, mpp: float) -> Any:
     factor = QUALITY_MPP / mpp
     if factor <= 1:
         return image
-    if factor == int(factor):
-        return image.reduce(int(factor))
+    if abs(factor / round(factor) - 1) <= EXACT:  # averaging whole pixels costs a third
+        return image.reduce(round(factor))
     size = max(3, round(image.width / factor)), max(3, round(image.height / factor))
     return image.resize(size, Image.Resampling.BOX)
 
@@ -65,7 +66,7 @@ def quality(images: Sequence[Any]) -> tuple[list[Quality], NDArray[np.uint8]]:
     dark = value < DARK
     ink = (colour > INK) & ~dark & (within(hue, GREEN) | within(hue, BLUE))
     white = (value > BRIGHT) & (colour < PALE)
-    shares = [where.mean(axis=1).tolist() for where in (ink, white, dark)]
+    shares = [[np.count_nonzero(each) / each.size for each in where] for where in (ink, white, dark)]  # faster than mean(axis=1)
     return [Quality(*each) for each in zip(sharpness(gray).tolist(), *shares, strict=True)], gray
 
 

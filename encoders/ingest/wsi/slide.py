@@ -71,12 +71,11 @@ class Slide:
         if not 0 <= level < len(self.downsamples):
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would answer with a transparent region
         region = self._region(x, y, level, width, height)
-        alpha = region.getchannel("A")
-        if alpha.getextrema()[0] == 255:  # all of it was scanned, as nearly always
+        if region.tobytes("raw", "A") == b"\xff" * (width * height):  # all of it was scanned, as nearly always
             image = region.convert("RGB")
         else:
             image = Image.new("RGB", region.size, self.background)
-            image.paste(region, mask=alpha)
+            image.paste(region, mask=region.getchannel("A"))
         image.info.pop("icc_profile", None)  # kilobytes that would go into every JPEG
         if self._transform:
             from PIL import ImageCms

@@ -98,17 +98,3 @@ def test_what_cannot_be_submitted_is_said_before_the_queue(site):
     )
     assert done.returncode == 2
     assert "none.h5" in done.stderr
-
-
-@pytest.mark.slow
-def test_a_job_that_meets_its_time_limit_saves_requeues_itself_and_goes_on(site, store):
-    """The real time limit: SLURM counts in minutes and may signal up to a minute early, so this takes about three minutes."""
-    home = Path(site["ISOGRAFT_HOME"])
-    long = [word if not word.startswith("steps") else "steps=20000" for word in RECIPE]
-    said = command(site, "pretrain", "submit", *long, "--name", "limit", "--time", "2", "--signal-s", "50")
-    job = said.split("submitted job ")[1].split()[0]
-    wait(lambda: restarts(site, job) >= 1, 150, "the time limit's signal and the requeue")
-    reached = step_of(home / "runs" / "limit")
-    assert 0 < reached < 20000
-    wait(lambda: step_of(home / "runs" / "limit") > reached + 5, 180, "the run to go on")
-    command(site, "scancel", job)

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -34,8 +35,8 @@ def uninterrupted(site, home) -> str:
     return sha256_file(home / "zoo" / "ranks_whole" / "model.safetensors")
 
 
-def submitted(site, name: str) -> str:
-    said = command(site, "pretrain", "submit", *RECIPE, "--name", name, "--nodes", "2", "--procs", "2")
+def submitted(site, name: str, *more: str) -> str:
+    said = command(site, "pretrain", "submit", *RECIPE, "--name", name, "--nodes", "2", "--procs", "2", *more)
     assert "4 process(es)" in said
     return said.split("submitted job ")[1].split()[0]
 
@@ -53,6 +54,19 @@ def processes(name: str, program: str) -> list[int]:
     return sorted(found)
 
 
+def on_node(root: Path, number: int) -> list[int]:
+    """All processes of a node: its slurmd, those that watch over the job's steps, and the ranks. They share the host name's namespace."""
+    slurmd = int((root / "run" / f"slurmd.n{number}.pid").read_text())
+    own, found = os.readlink(f"/proc/{slurmd}/ns/uts"), []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.readlink(folder / "ns" / "uts") == own:
+                found.append(int(folder.name))
+        except OSError:
+            continue  # it ended meanwhile
+    return found
+
+
 def steps_on_record(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
 
@@ -63,22 +77,49 @@ def restarted(site, home, name: str, job: str, times: int) -> None:
     wait(lambda: step_of(home / "runs" / name) > saved + 5 or job_state(site, job) == "COMPLETED", 240, "the run to go on")
 
 
-def test_a_run_of_two_nodes_survives_a_signal_and_the_death_of_a_rank_and_of_its_launcher(site, home, uninterrupted):
-    job = submitted(site, "ranks")
-    run = home / "runs" / "ranks"
-    wait(lambda: step_of(run) >= 7, 240, "the seventh step")
-    command(site, "scancel", "--signal=USR1", job)
-    restarted(site, home, "ranks", job, 1)
-    os.kill(processes("ranks", "python")[-1], signal.SIGKILL)
-    restarted(site, home, "ranks", job, 2)
-    os.kill(processes("ranks", "srun")[0], signal.SIGKILL)
-    wait(lambda: restarts(site, job) == 3, 120, "the third restart")
-    wait(lambda: job_state(site, job) in {"COMPLETED", "FAILED", "CANCELLED"}, 300, "the end of the job")
+def ended_well(site, home, name: str, job: str, weights: str) -> str:
+    """Waits for the end of the job: the weights of the run never disturbed, every step on record once, one W&B run. Returns its log."""
+    wait(lambda: job_state(site, job) in {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}, 300, "the end of the job")
+    run = home / "runs" / name
     log = next(run.glob("slurm-*.out")).read_text()
     assert job_state(site, job) == "COMPLETED", log
-    assert log.count("a process was killed") == 2
-    assert sha256_file(home / "zoo" / "ranks" / "model.safetensors") == uninterrupted
+    assert sha256_file(home / "zoo" / name / "model.safetensors") == weights
     assert steps_on_record(run) == list(range(1, STEPS + 1))  # what a kill lost is written once, when it is done again
-    facts = json.loads((run / "run.json").read_text())
     parts = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
-    assert parts == {facts["wandb"]}  # one W&B run
+    assert parts == {json.loads((run / "run.json").read_text())["wandb"]}
+    return log
+
+
+def test_a_run_of_two_nodes_survives_the_death_of_a_rank_and_of_its_launcher(site, home, uninterrupted):
+    job = submitted(site, "ranks")
+    wait(lambda: step_of(home / "runs" / "ranks") >= 7, 240, "the seventh step")
+    os.kill(processes("ranks", "python")[-1], signal.SIGKILL)
+    restarted(site, home, "ranks", job, 1)
+    os.kill(processes("ranks", "srun")[0], signal.SIGKILL)
+    wait(lambda: restarts(site, job) == 2, 120, "the second restart")
+    assert ended_well(site, home, "ranks", job, uninterrupted).count("a process was killed") == 2
+
+
+def test_a_run_of_two_nodes_that_meets_its_time_limit_saves_and_goes_on(site, home, uninterrupted):
+    """SLURM counts in minutes and may signal up to a minute early: the run is held until the notice wakes it, so that steps are left."""
+    job = submitted(site, "limit", "--time", "2", "--signal-s", "30")
+    wait(lambda: step_of(home / "runs" / "limit") >= 7, 240, "the seventh step")
+    ranks = processes("limit", "python")
+    assert len(ranks) == 4
+    for pid in ranks:
+        os.kill(pid, signal.SIGSTOP)
+    wait(lambda: restarts(site, job) >= 1, 150, "SLURM's notice of the limit, the checkpoint and the requeue")
+    assert "SIGUSR1, saved at step" in ended_well(site, home, "limit", job, uninterrupted)
+
+
+def test_a_run_that_loses_a_node_goes_on_when_the_node_is_back(site, home, uninterrupted, tmp_path):
+    """SLURM puts the job back. What `srun` sent the lost node to end the first start may reach it a minute later, in the next start."""
+    job = submitted(site, "lost", "--stage", str(tmp_path / "disk"))
+    root = Path(site["SLURM_CONF"]).parent.parent
+    wait(lambda: step_of(home / "runs" / "lost") >= 7, 240, "the seventh step")
+    assert [path.read_bytes() for path in (tmp_path / "disk").iterdir()] == [(home / "ranks.h5").read_bytes()]
+    for pid in on_node(root, 2):  # the machine is gone with all that ran on it
+        os.kill(pid, signal.SIGKILL)
+    wait(lambda: restarts(site, job) >= 1, 120, "the restart")
+    subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
+    ended_well(site, home, "lost", job, uninterrupted)

@@ -45,11 +45,12 @@ def list_(
 
 def show(name: Name) -> None:
     """The card of an encoder: network, preprocessing, lineage; and where its weights are."""
-    from encoders import zoo
+    from encoders import lineage, zoo
 
     found = zoo.find(name)
     manifest = zoo.manifest_path(name)
     print(found.card.text().rstrip())
+    print(f"# lineage: {lineage.told(name)}")
     print(f"# weights: {zoo.whereabouts(found)}")
     print(f"# manifest: {manifest or 'none: what it was trained on cannot be checked against a test split'}")
 

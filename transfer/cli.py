@@ -139,6 +139,11 @@ def compare(
     ] = None,
     by: Annotated[str | None, typer.Option(help="also by group of test images: columns of /meta, e.g. sex,age,view,site")] = None,
     age_bands: Annotated[str, typer.Option(help="ages in years at which a band begins")] = "18,40,65",
+    operating: Annotated[
+        str | None,
+        typer.Option(help="rule of the thresholds, on validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
+    ] = None,
+    prevalence: Annotated[float | None, typer.Option(help="prevalence that PPV and NPV are for; default: that of the test part")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
     wandb: Annotated[bool, typer.Option(help="publish numbers and leaderboard in W&B; online also a workspace and a report")] = False,
@@ -150,9 +155,13 @@ def compare(
     \b
         transfer compare
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
+        transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
 
     The verdict is about the checkpoints that were tested. Where several pretraining seeds of one recipe were benched, a row about the
     recipe comes first, whose intervals hold the spread over seeds too.
+
+    With --operating or --prevalence, a table of decisions follows: sensitivity and specificity with intervals, PPV and NPV at the
+    prevalence that is stated (records/operating.csv). Balanced accuracy above stays at Youden's threshold.
 
     With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
     """
@@ -172,6 +181,8 @@ def compare(
     from transfer.seeds import checked
 
     parts = _shown(read, baseline, {}, csv, markdown, checked(listed(seeds_of), read))
+    if operating is not None or prevalence is not None:
+        _decided(parts, operating or "youden", prevalence)
     if by is not None:
         _grouped(parts, listed(by), age_bands)
     if wandb:
@@ -218,6 +229,17 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what woul
     if failed:
         console(stderr=True).print(f"{failed} of {len(found)} could not be sent; `wandb login`, or run this again later", markup=False)
         raise typer.Exit(1)
+
+
+def _decided(parts: Sequence[Any], operating: str, prevalence: float | None) -> None:
+    """Prints the decisions, and writes them."""
+    from encoders.runtime.home import records_dir
+    from transfer import decide, show
+
+    asked = decide.parsed(operating, prevalence)
+    found = decide.decided(parts, asked)
+    decide.printed(console(), found, asked)
+    show.written(records_dir() / "operating.csv", decide.as_csv(found, asked))
 
 
 def _grouped(parts: Sequence[Any], by: Sequence[str], age_bands: str) -> None:

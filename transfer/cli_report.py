@@ -19,6 +19,14 @@ def report(
         str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
     ] = None,
     task: Annotated[str | None, typer.Option(help="only these tasks, a,b")] = None,
+    operating: Annotated[
+        str,
+        typer.Option(help="rule of the thresholds, on validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
+    ] = "youden",
+    prevalence: Annotated[float | None, typer.Option(help="prevalence that PPV and NPV are for; default: that of the test part")] = None,
+    seeds_of: Annotated[
+        str | None, typer.Option(help="encoders a,b,c that one recipe gave with different seeds; cards that say so need no option")
+    ] = None,
     latex: Annotated[Path | None, typer.Option(help="write the tables as LaTeX (booktabs)")] = None,
     csv: Annotated[Path | None, typer.Option(help="write the tables as CSV, whole hashes")] = None,
     markdown: Annotated[Path | None, typer.Option(help="write the tables as Markdown")] = None,
@@ -30,13 +38,16 @@ def report(
     \b
         transfer report                                        # all records of this working folder -> report.html
         transfer report records/pneumonia --latex table.tex
+        transfer report --operating sensitivity=0.95 --prevalence 0.02
         transfer report --task pneumonia --store cxr.h5        # with pictures: not to be passed on
     """
     import time
 
     from encoders.runtime.errors import InputError
     from transfer import record, show
+    from transfer.decide import parsed
     from transfer.report import images, page, trust
+    from transfer.seeds import checked
     from transfer.table import sections
 
     paths = record.found(records or ())
@@ -45,11 +56,12 @@ def report(
     if not read:
         told = f"; {len(refused)} files were refused, the first: {next(iter(refused.values()))}" if refused else ""
         raise InputError(f"there is no record to report on{told}; make some: `transfer bench --encoder NAME`")
-    parts = sections(read, baseline)
+    asked = parsed(operating, prevalence)
+    parts = sections(read, baseline, seeds_of=checked([s.strip() for s in (seeds_of or "").split(",") if s.strip()], read))
     kept = images.opened(store or [], read)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     ledger = trust.ledgers(paths)
-    show.written(out, page.page(read, parts, ledger, refused, kept, when))
+    show.written(out, page.page(read, parts, ledger, refused, kept, when, asked))
     _tables(parts, ledger, latex, csv, markdown)
     err = console(stderr=True)
     for name, why in refused.items():

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from encoders import zoo
+from encoders import lineage, zoo
 from encoders.card import Card
 from encoders.names import parse
 from encoders.runtime.config import digest
@@ -97,20 +97,11 @@ def loaded(entry: Entry, device: str, missing: dict[str, str]) -> Any | None:
 
 def manifests(name: str) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """What an encoder was trained on, and what those that it started from were trained on."""
-    seen: set[str] = set()
-    while name not in seen:
-        seen.add(name)
-        found = zoo.find(name)
+    for one, found in lineage.chain(name):
+        if found is None:  # the encoder that it started from is no longer here
+            return
         # A run keeps its manifest beside the folder of its export and of its checkpoints.
-        folders = [found.folder, found.folder.parent] if found.folder and name.startswith("runs/") else [found.folder]
+        folders = [found.folder, found.folder.parent] if found.folder and one.startswith("runs/") else [found.folder]
         for path in [f / "manifest.npz" for f in folders if f is not None and (f / "manifest.npz").is_file()][:1]:
             with np.load(path, allow_pickle=False) as file:
-                yield name, {key: file[key] for key in file.files}
-        before = found.card.lineage.get("init")
-        if not isinstance(before, str):
-            return
-        try:
-            zoo.find(before)
-        except InputError:  # the encoder that it started from is no longer here
-            return
-        name = before
+                yield one, {key: file[key] for key in file.files}

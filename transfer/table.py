@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from encoders.runtime.errors import InputError
-from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_threshold, macro
+from transfer.metrics import auroc, average_precision, balanced_accuracy, macro, thresholds
 from transfer.record import Identity, Record
 from transfer.split import PARTS
 from transfer.stats import Difference, Interval, bootstrap_values, pooled_difference, pooled_interval
@@ -172,14 +172,7 @@ def _resampled(record: Record, metric: Callable[..., Any], resamples: int) -> tu
 
 def deciding(record: Record) -> Callable[..., Any]:
     """Balanced accuracy at the thresholds that the record's validation part gives (Youden); a multi-class task decides by argmax."""
-    y, s, _ = record.part("val")
-    cuts = []
-    for c in range(y.shape[1]):
-        try:
-            cuts.append(choose_threshold(y[:, c], s[:, c]))
-        except InputError:  # one class only among the validation patients
-            cuts.append(0.5)
-    return partial(balanced_accuracy, kind=record.meta.kind, threshold=np.array(cuts))
+    return partial(balanced_accuracy, kind=record.meta.kind, threshold=thresholds(*record.part("val")[:2]))
 
 
 def episodes(records: list[Record]) -> str:

@@ -43,6 +43,8 @@ from pretrain.methods.common import (
 
 PUBLISHED_BATCH = 512
 
+PATIENT = 0.04  # teacher temperature of the published 100-epoch runs; those of 300 and more rise to 0.07
+
 
 class DINOConfig(Config):
     """DINO, published values."""
@@ -187,6 +189,11 @@ class DINO(Method):
         if self.cfg.prototypes > data.n_images:
             said.append(
                 f"{self.cfg.prototypes} prototypes for {data.n_images} images: fewer, e.g. {max(data.n_images // 8, 64)}, train faster"
+            )
+        if self.cfg.teacher_temperature > PATIENT:
+            said.append(
+                f"the teacher's temperature rises to {self.cfg.teacher_temperature:g}; DINO's own runs of 100 epochs keep it at {PATIENT}, "
+                f"and so should short ones: method.teacher_temperature={PATIENT}"
             )
         return said
 

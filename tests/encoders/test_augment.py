@@ -7,7 +7,7 @@ import torch
 from encoders.augment import PRESETS, Augment, preset, resample, resolved
 from encoders.augment.apply import augment
 from encoders.augment.draw import draw
-from encoders.augment.presets import byol_views
+from encoders.augment.presets import PRESETS, byol_views
 from encoders.runtime.errors import InputError
 from tests.encoders.augment_reference import augmented
 
@@ -268,3 +268,8 @@ def test_the_blocks_of_a_matrix_make_the_whole_matrix():
     np.testing.assert_allclose(whole[:, :224].sum(2), 1, atol=1e-5)
     assert not whole[0, :, :3].any()
     assert not whole[0, :, 103:].any()
+
+
+def test_the_preset_for_tasks_with_sides_never_flips_and_is_else_that_of_radiographs():
+    assert PRESETS["cxr_laterality"].flip == 0
+    assert PRESETS["cxr_laterality"].model_copy(update={"flip": PRESETS["cxr"].flip}) == PRESETS["cxr"]

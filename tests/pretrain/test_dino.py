@@ -122,3 +122,10 @@ def test_the_teachers_entropy_is_reported_in_nats():
         m.teacher[1].prototypes.copy_(m.teacher[1].prototypes[:1].expand(24, -1))  # all outputs alike
     entropy = m(views(n_local=0), None, 0.0)["teacher_entropy"].item()
     assert entropy == pytest.approx(np.log(24), rel=1e-5)
+
+
+def test_a_teacher_that_warms_up_is_told_of_and_the_published_one_is_not():
+    said = method("dino", n_local=0, teacher_temperature=0.07, **SMALL)
+    assert any("method.teacher_temperature=0.04" in note for note in said.notes(said.data))
+    quiet = method("dino", n_local=0, **SMALL)
+    assert not any("temperature" in note for note in quiet.notes(quiet.data))

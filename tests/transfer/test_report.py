@@ -174,7 +174,7 @@ def test_several_fractions_make_a_label_efficiency_chart_and_one_makes_none():
 def test_several_classes_have_a_table_of_their_own(kind, classes):
     text = Tags(drawn(pair(kind=kind, classes=classes))).text
     assert "AUROC of each class" in text
-    assert ("sensitivity specificity" in " ".join(text.split())) == (kind == "multilabel")
+    assert ("threshold sensitivity [95 %] specificity [95 %]" in " ".join(text.split())) == (kind == "multilabel")
 
 
 def test_a_table_never_mixes_protocol_hashes_and_the_page_says_that_there_are_two():

@@ -26,14 +26,17 @@ from transfer.metrics.decisions import (
     mcc,
     precision,
     quadratic_kappa,
+    sensitivity,
+    specificity,
 )
-from transfer.metrics.operating import OperatingPoint, at_threshold, choose_threshold
+from transfer.metrics.operating import OperatingPoint, Rule, at_threshold, choose_threshold, predictive, thresholds
 from transfer.metrics.panel import Chosen, chosen, panel
 from transfer.metrics.ranking import auroc, average_precision, macro, micro, precision_recall_curve, roc_curve
 
 __all__ = [
     "Chosen",
     "OperatingPoint",
+    "Rule",
     "accuracy",
     "at_threshold",
     "auroc",
@@ -57,9 +60,13 @@ __all__ = [
     "panel",
     "precision",
     "precision_recall_curve",
+    "predictive",
     "quadratic_kappa",
     "reliability",
     "risk_coverage",
     "roc_curve",
+    "sensitivity",
+    "specificity",
     "temper",
+    "thresholds",
 ]

@@ -77,14 +77,28 @@ def quadratic_kappa(y: Array, s: Array, kind: str = "multiclass", threshold: flo
     return _metric(lambda m: kappa_of(m, power=2), y, s, kind, threshold, weight)
 
 
+def sensitivity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """The share of positives that are called so, a label at a time; not for multi-class tasks. NaN without a positive."""
+    return _metric(lambda m: recall_of(m)[..., 1], y, s, kind, threshold, weight)
+
+
+def specificity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
+    """The share of negatives that are called so, a label at a time; not for multi-class tasks. NaN without a negative."""
+    return _metric(lambda m: recall_of(m)[..., 0], y, s, kind, threshold, weight)
+
+
+def recall_of(m: Matrix) -> Array:
+    """(..., K) of every class."""
+    return _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1))
+
+
 def accuracy_of(m: Matrix) -> Array:
     return _ratio(np.trace(m, axis1=-2, axis2=-1), m.sum(axis=(-2, -1)))
 
 
 def balanced_accuracy_of(m: Matrix) -> Array:
-    recall = _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1))
     single = (m.sum(axis=-1) > 0).sum(axis=-1) < 2
-    return np.where(single, np.nan, _mean_known(recall))
+    return np.where(single, np.nan, _mean_known(recall_of(m)))
 
 
 def macro_f1_of(m: Matrix) -> Array:

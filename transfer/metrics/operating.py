@@ -1,5 +1,6 @@
 """Operating points: a threshold chosen on validation, then what it means for patients at the observed and at a stated prevalence."""
 
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -45,6 +46,15 @@ def choose_threshold(y: NDArray[Any], s: NDArray[Any], rule: Rule = "youden", ta
     return float(threshold[np.argmax(hit - false)])
 
 
+def thresholds(y: NDArray[Any], s: NDArray[Any], rule: Rule = "youden", target: float = 0.9) -> NDArray[np.float64]:
+    """(C,) `choose_threshold` of every label, from validation rows (N, C). A label of one known class keeps 0.5."""
+    cuts = np.full(y.shape[1], 0.5)
+    for c in range(y.shape[1]):
+        with suppress(InputError):  # one class only among the validation patients
+            cuts[c] = choose_threshold(y[:, c], s[:, c], rule, target)
+    return cuts
+
+
 def at_threshold(y: NDArray[Any], s: NDArray[Any], threshold: float, prevalence: float | None = None) -> OperatingPoint:
     """Rates of one label at `threshold`; predictive values at the observed prevalence, or at a stated one by Bayes' rule. y, s: (N,)."""
     known = ~np.isnan(y)
@@ -52,9 +62,13 @@ def at_threshold(y: NDArray[Any], s: NDArray[Any], threshold: float, prevalence:
     share = float(positive.mean()) if prevalence is None and len(positive) else (prevalence if prevalence is not None else float("nan"))
     sensitivity = float(called[positive].mean()) if positive.any() else float("nan")
     specificity = float((~called[~positive]).mean()) if (~positive).any() else float("nan")
-    ppv = _bayes(sensitivity * share, (1 - specificity) * (1 - share))
-    npv = _bayes(specificity * (1 - share), (1 - sensitivity) * share)
-    return OperatingPoint(float(threshold), sensitivity, specificity, ppv, npv, share)
+    return OperatingPoint(float(threshold), sensitivity, specificity, *predictive(sensitivity, specificity, share), share)
+
+
+def predictive(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
+    """PPV and NPV at a prevalence, by Bayes' rule; NaN where nobody is called positive, or nobody negative."""
+    ppv = _bayes(sensitivity * prevalence, (1 - specificity) * (1 - prevalence))
+    return ppv, _bayes(specificity * (1 - prevalence), (1 - sensitivity) * prevalence)
 
 
 def _bayes(right: float, wrong: float) -> float:

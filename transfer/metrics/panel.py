@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.runtime.errors import InputError
 from transfer.metrics.calibration import (
     brier,
     brier_parts,
@@ -22,7 +21,7 @@ from transfer.metrics.calibration import (
     temper,
 )
 from transfer.metrics.decisions import accuracy, balanced_accuracy, kappa, macro_f1, mcc, precision, quadratic_kappa
-from transfer.metrics.operating import Rule, at_threshold, choose_threshold
+from transfer.metrics.operating import Rule, at_threshold, thresholds
 from transfer.metrics.ranking import auroc, average_precision, macro, micro
 
 Array = NDArray[Any]
@@ -47,14 +46,8 @@ class Chosen:
 
 def chosen(y: Array, s: Array, kind: str, rule: Rule = "youden", target: float = 0.9) -> Chosen:
     """From validation rows. A label of one known class keeps the threshold 0.5."""
-    cuts = []
-    for c in range(y.shape[1]):
-        try:
-            cuts.append(choose_threshold(y[:, c], s[:, c], rule, target))
-        except InputError:  # one class only among the validation patients
-            cuts.append(0.5)
     known = np.isfinite(y).any() and probable(s)
-    return Chosen(kind, np.array(cuts), fit_temperature(y, s, kind) if known else float("nan"))
+    return Chosen(kind, thresholds(y, s, rule, target), fit_temperature(y, s, kind) if known else float("nan"))
 
 
 def probable(s: Array) -> bool:

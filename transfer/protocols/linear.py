@@ -20,7 +20,7 @@ from transfer.protocols import presets, probe
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 from transfer.protocols.logistic import Model, probabilities, solve
 
-VERSION = 1
+VERSION = 2
 NEEDS = "pooled"
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from encoders.names import short
 from encoders.runtime.html import Html, folded, join, tag
 from transfer import show
+from transfer.decide import Asked
 from transfer.firewall import Looks, looks
 from transfer.record import Record
 from transfer.report import contents, embedding, groups, images, plots, robustness, saved, tables, trust
@@ -35,14 +36,15 @@ def page(
     refused: Mapping[str, str] | None = None,
     store: Any | None = None,
     when: str = "",
+    asked: Asked = Asked(),
 ) -> str:
     """The whole page. parts: the sections of these records.  lines: of the ledger.  refused: files that are no intact record, and why.
-    store: where pictures come from, or None for a page without any."""
+    store: where pictures come from, or None for a page without any.  asked: the operating rule of decisions."""
     shown = {r.identity.encoder: short(r.identity.encoder) for r in records} | show.names(parts)
     pens, discreet = plots.pens(parts), Discreet(records)
     known = {h: looks(h, known=list(lines)) for s in parts for h in s.splits}
     blocks = show.blocks(parts)
-    tasks = [task(block, records, known, shown, pens, discreet, store) for block in blocks]
+    tasks = [task(block, records, known, shown, pens, discreet, store, asked) for block in blocks]
     behind = [
         trust.leak_section(records, discreet),
         trust.ledger_section(records, lines),
@@ -112,6 +114,7 @@ def task(
     pens: plots.Pens,
     discreet: Discreet,
     store: Any | None,
+    asked: Asked,
 ) -> Html:
     """One task: table, curves, classes, decisions, calibration, pictures."""
     clean = [replace(s, failed=[]) for s in block]  # why a cell failed may name a patient: it stays in the record
@@ -129,7 +132,7 @@ def task(
         body += [tag("p", tables.intervals_note(drawn, shown), class_="note"), notes]
         body += figures(drawn, shown, pens, stamp)
         body.append(robustness.section(drawn, records, shown, pens))
-        body += details(drawn, shown)
+        body += details(drawn, shown, asked)
         body.append(groups.section(drawn, shown))
         body.append(images.section(drawn, store, shown))
         body.append(embedding.section(drawn, store, shown))
@@ -173,22 +176,18 @@ def curve_notes(block: Sequence[Section]) -> list[Html]:
     return [tag("p", line, class_="note") for line in said]
 
 
-def details(block: Sequence[Section], shown: Mapping[str, str]) -> list[Any]:
+def details(block: Sequence[Section], shown: Mapping[str, str], asked: Asked) -> list[Any]:
     """Per class, operating points and confusion matrices, a protocol at a time."""
     found: list[Any] = []
     classes = [(s, t) for s in block if (t := tables.per_class(s, shown)) is not None]
     if classes:
         found.append(tag("h3", "AUROC of each class"))
         found += [join([tag("h4", tables.protocol(s)), t]) for s, t in classes]
-    decided = [(s, tables.operating(s, shown), tables.confusions(s, shown)) for s in block]
+    decided = [(s, tables.operating(s, shown, asked), tables.confusions(s, shown, asked)) for s in block]
     kind = block[0].rows[0].records[0].meta.kind
-    how = (
-        "Decided by the largest score."
-        if kind == "multiclass"
-        else "Decided at the threshold that Youden's index takes on validation patients."
-    )
-    every = [folded(f"Every metric, {tables.protocol(s)}", tables.everything(s, shown)) for s in block]
-    found += [tag("h3", "Decisions"), tag("p", how + " Test images; predictive values at the prevalence of the test part.", class_="note")]
+    how = "Decided by the largest score. Test images." if kind == "multiclass" else f"{asked.told()}. Test images."
+    every = [folded(f"Every metric, {tables.protocol(s)}", tables.everything(s, shown, asked)) for s in block]
+    found += [tag("h3", "Decisions"), tag("p", how, class_="note")]
     for i, (s, points, matrix) in enumerate(decided):
         inside = [part for part in (points, matrix) if part is not None]
         found.append(join([tag("h4", tables.protocol(s)), *inside]) if i == 0 else folded(tables.protocol(s), *inside))

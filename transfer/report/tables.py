@@ -10,10 +10,11 @@ import numpy as np
 
 from encoders.runtime.html import Html, label, table, tag
 from transfer import show
+from transfer.decide import HEADER, Asked, points, thresholds_of
 from transfer.metrics import chosen, confusion, decisions, panel
 from transfer.report.verdict import PROTOCOLS, full, people
 from transfer.stats import Interval
-from transfer.table import Row, Section, auroc_of, deciding
+from transfer.table import Row, Section, auroc_of
 
 
 def results(block: Sequence[Section], shown: Mapping[str, str]) -> Html:
@@ -83,24 +84,24 @@ def shaded(name: str, value: Interval) -> Html:
     return _value(name, show.told(value), f"background: rgba(0, 114, 178, {depth:.2f})")
 
 
-def matrices(row: Row) -> list[np.ndarray]:
+def matrices(row: Row, asked: Asked = Asked()) -> list[np.ndarray]:
     """Confusion matrices (K, K), summed over folds and draws: one of a multi-class task, else one a label at its validation threshold."""
     total: list[np.ndarray] = []
     for record in row.records:
         y, s, _ = record.part("test")
-        tables = [confusion(*d) for d in decisions(y, s, record.meta.kind, deciding(record).keywords["threshold"])]  # type: ignore[attr-defined]
+        tables = [confusion(*d) for d in decisions(y, s, record.meta.kind, thresholds_of(record, asked))]
         total = [a + b for a, b in zip(total, tables, strict=True)] if total else tables
     return total
 
 
-def confusions(section: Section, shown: Mapping[str, str]) -> Html | None:
+def confusions(section: Section, shown: Mapping[str, str], asked: Asked) -> Html | None:
     """A matrix an encoder, for tasks with one decision an image."""
     rows = full(section)
     if not rows or rows[0].records[0].meta.kind == "multilabel":
         return None
     meta = rows[0].records[0].meta
     names = meta.classes if meta.kind == "multiclass" else [f"not {meta.classes[0]}", meta.classes[0]]
-    return tag("div", *(_matrix(shown[row.encoder], names, matrices(row)[0]) for row in rows), class_="grid")
+    return tag("div", *(_matrix(shown[row.encoder], names, matrices(row, asked)[0]) for row in rows), class_="grid")
 
 
 def _matrix(encoder: str, names: Sequence[str], m: np.ndarray) -> Html:
@@ -117,25 +118,22 @@ def _matrix(encoder: str, names: Sequence[str], m: np.ndarray) -> Html:
     return tag("figure", caption, tag("div", tag("table", *lines, class_="matrix"), class_="wide"))
 
 
-def operating(section: Section, shown: Mapping[str, str]) -> Html | None:
+def operating(section: Section, shown: Mapping[str, str], asked: Asked) -> Html | None:
     """Sensitivity, specificity and predictive values at the validation thresholds, for binary and multi-label tasks."""
-    rows = full(section)
-    if not rows or rows[0].records[0].meta.kind == "multiclass":
-        return None
-    classes, lines = rows[0].records[0].meta.classes, []
-    for row in rows:
-        for name, ((tn, fp), (fn, tp)) in zip(classes, matrices(row), strict=True):
-            rates = [(tp, tp + fn), (tn, tn + fp), (tp, tp + fp), (tn, tn + fn), (tp + fn, tn + fp + fn + tp)]
-            lines.append([shown[row.encoder], name, *(f"{a / b:.3f}" if b else "not defined" for a, b in rates)])
-    return table(["encoder", "label", "sensitivity", "specificity", "PPV", "NPV", "prevalence"], lines)
+    found = [(row, points(row, asked)) for row in full(section)]
+    lines = [[shown[row.encoder], *point.told()] for row, mine in found for point in mine]
+    return table(["encoder", *HEADER], lines) if lines else None
 
 
-def everything(section: Section, shown: Mapping[str, str]) -> Html:
+def everything(section: Section, shown: Mapping[str, str], asked: Asked) -> Html:
     """Every metric of every encoder, the mean over folds and draws; without intervals."""
     rows = full(section)
     values = []
     for row in rows:
-        each = [panel(*r.part("test")[:2], chosen(*r.part("val")[:2], r.meta.kind)) for r in row.records]
+        each = [
+            panel(*r.part("test")[:2], chosen(*r.part("val")[:2], r.meta.kind, asked.rule, asked.target), asked.prevalence)
+            for r in row.records
+        ]
         values.append({name: float(np.mean([one.get(name, math.nan) for one in each])) for name in each[0]})
     names = list(dict.fromkeys(name for one in values for name in one))
     number = lambda v: "" if math.isnan(v) else f"{v:.3f}"  # noqa: E731

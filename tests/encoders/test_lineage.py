@@ -1,0 +1,46 @@
+"""Where an encoder comes from, over several stages of training."""
+
+import pytest
+import torch
+
+from encoders import lineage, zoo
+from encoders.card import Card, Preprocess
+from encoders.runtime.errors import InputError
+from encoders.runtime.home import zoo_dir
+
+
+def kept(name: str, init: str | None, steps: int = 10) -> None:
+    """An entry of the zoo; only its card matters here."""
+    folder = zoo_dir() / name
+    folder.mkdir(parents=True)
+    card = Card(name=name, arch="resnet10t", dim=512, preprocess=Preprocess(size=32, channels=1, mean=[0.5], std=[0.25]), method="moco",
+                steps=steps, lineage={"init": init})  # fmt: skip
+    (folder / "card.yaml").write_text(card.text())
+
+
+def test_every_stage_is_told_down_to_the_random_weights():
+    kept("first", "random:3", steps=40)
+    kept("second", "first")
+    kept("third", "second")
+    assert [name for name, _ in lineage.chain("third")] == ["third", "second", "first"]
+    assert lineage.told("third") == "third (moco, 10 steps) <- second (moco, 10 steps) <- first (moco, 40 steps) <- random weights, seed 3"
+
+
+def test_a_start_that_is_gone_is_named_and_ends_the_chain():
+    kept("orphan", "gone")
+    assert lineage.told("orphan") == "orphan (moco, 10 steps) <- gone (no longer here)"
+    assert list(lineage.chain("orphan"))[1] == ("gone", None)
+
+
+def test_a_circle_ends_and_a_wrong_name_is_an_error():
+    kept("a", "b")
+    kept("b", "a")
+    assert [name for name, _ in lineage.chain("a")] == ["a", "b"]
+    with pytest.raises(InputError):
+        list(lineage.chain("nobody"))
+
+
+def test_built_in_weights_have_no_start():
+    torch.manual_seed(0)
+    assert lineage.told("random_resnet10t") == "random_resnet10t"
+    assert zoo.find("random_resnet10t").card.lineage["init"] is None

@@ -7,7 +7,7 @@ import torch
 from encoders.augment import PRESETS, Augment, preset, resample, resolved
 from encoders.augment.apply import augment
 from encoders.augment.draw import draw
-from encoders.augment.presets import PRESETS, byol_views
+from encoders.augment.presets import byol_views
 from encoders.runtime.errors import InputError
 from tests.encoders.augment_reference import augmented
 

@@ -95,7 +95,7 @@ def test_compare_prints_and_writes_the_decisions(tmp_path, monkeypatch):
     assert "Decisions" not in call("compare").stdout
     said = call("compare", "--operating", "specificity=0.8", "--prevalence", "0.1").stdout
     assert "specificity reaches 0.8" in said
-    [line] = csv.DictReader((records_dir() / "operating.csv").open())
+    [line] = csv.DictReader((records_dir() / "operating.csv").read_text().splitlines())
     assert (line["rule"], line["target"], line["label"]) == ("specificity", "0.8", "sick")
     assert float(line["specificity_low"]) <= float(line["specificity"]) <= float(line["specificity_high"])
     assert float(line["prevalence"]) == 0.1

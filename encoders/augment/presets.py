@@ -13,18 +13,6 @@ from encoders.runtime.config import merged, validated
 from encoders.runtime.errors import unknown
 
 # SimCLR, appendix A (Chen et al. 2020, arXiv:2002.05709; google-research/simclr data_util.py): colour strength 1.0.
-_CXR = Augment(
-    crop=(0.4, 1.0),
-    flip=0.5,
-    rotate=10,
-    jitter=0.8,
-    brightness=0.2,
-    contrast=0.2,
-    gamma=0.3,
-    gamma_range=(0.8, 1.25),
-    blur=0.2,
-    blur_sigma=(0.1, 1.0),
-)
 _SIMCLR = Augment(crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5)
 # BYOL, appendix B (Grill et al. 2020, arXiv:2006.07733; deepmind-research byol/utils/augmentations.py), first view; see `byol_views`.
 _BYOL = Augment(
@@ -40,6 +28,20 @@ _BYOL = Augment(
     blur=1.0,
 )
 
+# Radiographs. MoCo-CXR (Sowrirajan et al. 2021, arXiv:2010.05352): flip and +-10 degrees, no colour, no blur. We add a mild crop
+# and mild display changes (brightness, contrast, gamma: what exposure and windowing do), and neither hue nor solarise.
+_CXR = Augment(
+    crop=(0.4, 1.0),
+    flip=0.5,
+    rotate=10,
+    jitter=0.8,
+    brightness=0.2,
+    contrast=0.2,
+    gamma=0.3,
+    gamma_range=(0.8, 1.25),
+    blur=0.2,
+    blur_sigma=(0.1, 1.0),
+)
 PRESETS: dict[str, Augment] = {
     "none": Augment(),
     # MoCo v2 (Chen et al. 2020, arXiv:2003.04297; facebookresearch/moco main_moco.py, --aug-plus).
@@ -50,8 +52,6 @@ PRESETS: dict[str, Augment] = {
     "mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5),
     # LeJEPA (Balestriero and LeCun 2025, arXiv:2511.08544): two global views; the colour part is DINO's.
     "lejepa": _BYOL.model_copy(update={"crop": (0.3, 1.0), "blur": 0.5, "solarise": 0.2}),
-    # Radiographs. MoCo-CXR (Sowrirajan et al. 2021, arXiv:2010.05352): flip and +-10 degrees, no colour, no blur. We add a mild crop
-    # and mild display changes (brightness, contrast, gamma: what exposure and windowing do), and neither hue nor solarise.
     "cxr": _CXR,
     # For tasks that ask on which side something is (effusion left or right, dextrocardia): a view that is flipped says the opposite.
     "cxr_laterality": _CXR.model_copy(update={"flip": 0.0}),

@@ -1,7 +1,6 @@
 """Where an encoder comes from, over several stages of training."""
 
 import pytest
-import torch
 
 from encoders import lineage, zoo
 from encoders.card import Card, Preprocess
@@ -41,6 +40,5 @@ def test_a_circle_ends_and_a_wrong_name_is_an_error():
 
 
 def test_built_in_weights_have_no_start():
-    torch.manual_seed(0)
     assert lineage.told("random_resnet10t") == "random_resnet10t"
     assert zoo.find("random_resnet10t").card.lineage["init"] is None

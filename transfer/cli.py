@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from encoders.runtime.cli import console, run, ticker
+from encoders.runtime.cli import console, listed, run, ticker
 from transfer.cli_report import report
 from transfer.cli_submit import jobs, submit
 from transfer.cli_tasks import tasks_app
@@ -26,11 +26,6 @@ app.command()(jobs)
 def main() -> None:
     """The console command."""
     run(app)
-
-
-def listed(text: str | None) -> list[str]:
-    """`a,b` as ["a", "b"]."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 @app.command()
@@ -166,8 +161,9 @@ def compare(
     With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
     """
     from encoders.runtime.errors import InputError, unknown
-    from transfer import record
+    from transfer import decide, record
 
+    asked = decide.parsed(operating or "youden", prevalence)
     read = [record.read(path) for path in record.found(records or ())]
     known = {r.identity.task for r in read}
     for name in listed(task):
@@ -182,7 +178,7 @@ def compare(
 
     parts = _shown(read, baseline, {}, csv, markdown, checked(listed(seeds_of), read))
     if operating is not None or prevalence is not None:
-        _decided(parts, operating or "youden", prevalence)
+        _decided(parts, asked)
     if by is not None:
         _grouped(parts, listed(by), age_bands)
     if wandb:
@@ -231,12 +227,11 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what woul
         raise typer.Exit(1)
 
 
-def _decided(parts: Sequence[Any], operating: str, prevalence: float | None) -> None:
+def _decided(parts: Sequence[Any], asked: Any) -> None:
     """Prints the decisions, and writes them."""
     from encoders.runtime.home import records_dir
     from transfer import decide, show
 
-    asked = decide.parsed(operating, prevalence)
     found = decide.decided(parts, asked)
     decide.printed(console(), found, asked)
     show.written(records_dir() / "operating.csv", decide.as_csv(found, asked))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from encoders.runtime.cli import console
+from encoders.runtime.cli import console, listed
 
 
 def report(
@@ -50,14 +50,14 @@ def report(
     from transfer.seeds import checked
     from transfer.table import sections
 
+    asked = parsed(operating, prevalence)
     paths = record.found(records or ())
     read, refused = readable(paths)
     read = narrowed(read, task, baseline)
     if not read:
         told = f"; {len(refused)} files were refused, the first: {next(iter(refused.values()))}" if refused else ""
         raise InputError(f"there is no record to report on{told}; make some: `transfer bench --encoder NAME`")
-    asked = parsed(operating, prevalence)
-    parts = sections(read, baseline, seeds_of=checked([s.strip() for s in (seeds_of or "").split(",") if s.strip()], read))
+    parts = sections(read, baseline, seeds_of=checked(listed(seeds_of), read))
     kept = images.opened(store or [], read)
     when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     ledger = trust.ledgers(paths)
@@ -105,7 +105,7 @@ def narrowed(read: list[Any], task: str | None, baseline: str | None) -> list[An
     """The records of these tasks. Raises InputError for a task or a baseline that no record has."""
     from encoders.runtime.errors import unknown
 
-    wanted = [name.strip() for name in (task or "").split(",") if name.strip()]
+    wanted = listed(task)
     tasks, encoders = {r.identity.task for r in read}, {r.identity.encoder for r in read}
     for name in wanted:
         if name not in tasks:

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from encoders.runtime.cli import console
+from encoders.runtime.cli import console, listed
 
 
 def submit(
@@ -48,7 +48,6 @@ def submit(
     """
     from encoders.runtime import slurm
     from transfer import submit as job
-    from transfer.cli import listed
     from transfer.lineup import named_baselines
 
     if rerun:

@@ -28,6 +28,11 @@ def run(app: Callable[[], Any]) -> None:
         raise SystemExit(141) from None
 
 
+def listed(text: str | None) -> list[str]:
+    """`a,b` of an option as ["a", "b"]."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
+
+
 def console(stderr: bool = False) -> "Console":
     """A rich console; 120 columns where there is no terminal, so that tables in logs keep their shape."""
     from rich.console import Console

@@ -1,10 +1,8 @@
 """Decisions at an operating rule of one's own: the threshold from validation patients, its rates on test patients, and what they mean for
 patients at a prevalence of one's own."""
 
-import csv
-import io
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -16,7 +14,7 @@ from transfer import show
 from transfer.metrics import Rule, predictive, sensitivity, specificity, thresholds
 from transfer.record import Record
 from transfer.stats import Interval
-from transfer.table import RESAMPLES, Row, Section, interval
+from transfer.table import RESAMPLES, Row, Section, intervals
 
 RULES = {"youden": "Youden's index is largest", "sensitivity": "sensitivity reaches {:g}", "specificity": "specificity reaches {:g}"}
 HEADER = ("label", "threshold", "sensitivity [95 %]", "specificity [95 %]", "PPV", "NPV", "prevalence")
@@ -81,24 +79,19 @@ def points(row: Row, asked: Asked) -> list[Point]:
     """One a label; none for a multi-class task, which decides by its largest score."""
     if row.records[0].meta.kind == "multiclass":
         return []
-    cuts = np.array([thresholds_of(r, asked) for r in row.records])  # (records, C)
-    return [_point(row, c, name, cuts[:, c], asked) for c, name in enumerate(row.records[0].meta.classes)]
+    classes, tests = row.records[0].meta.classes, [r.part("test")[0] for r in row.records]
+    cuts = np.mean([thresholds_of(r, asked) for r in row.records], axis=0).tolist()
+    both = intervals(row.records, lambda r: partial(rates, threshold=thresholds_of(r, asked)), RESAMPLES)
+    found = []
+    for c, (name, cut, hit, spared) in enumerate(zip(classes, cuts, both[: len(classes)], both[len(classes) :], strict=True)):
+        share = asked.prevalence if asked.prevalence is not None else float(np.mean([_share(y[:, c]) for y in tests]))
+        found.append(Point(name, cut, hit, spared, *predictive(hit.value, spared.value, share), share))
+    return found
 
 
-def _point(row: Row, c: int, name: str, cuts: np.ndarray, asked: Asked) -> Point:
-    cut = {id(record): value for record, value in zip(row.records, cuts.tolist(), strict=True)}
-
-    def at(metric: Callable[..., Any]) -> Interval:
-        return interval(row.records, lambda r: partial(_of_label, metric, c, cut[id(r)]), RESAMPLES)
-
-    hit, spared = at(sensitivity), at(specificity)
-    labels = [r.part("test")[0][:, c] for r in row.records]
-    share = asked.prevalence if asked.prevalence is not None else float(np.mean([_share(y) for y in labels]))
-    return Point(name, float(np.mean(cuts)), hit, spared, *predictive(hit.value, spared.value, share), share)
-
-
-def _of_label(metric: Callable[..., Any], c: int, cut: float, y: np.ndarray, s: np.ndarray, weight: np.ndarray | None = None) -> Any:
-    return metric(y[:, c : c + 1], s[:, c : c + 1], threshold=cut, weight=weight)
+def rates(y: np.ndarray, s: np.ndarray, threshold: np.ndarray, weight: np.ndarray | None = None) -> np.ndarray:
+    """(2C,) or (B, 2C): sensitivities of all labels, then specificities, so that both are of the same resamples."""
+    return np.concatenate([of(y, s, threshold=threshold, weight=weight) for of in (sensitivity, specificity)], axis=-1)
 
 
 def _share(y: np.ndarray) -> float:
@@ -131,33 +124,21 @@ def printed(console: Any, found: Sequence[tuple[Section, Row, list[Point]]], ask
             table.add_row(*where, *point.told())
     console.print(table)
     console.print(f"  {asked.told()}", style="dim", markup=False)
+    for leak in show.unique(leak for _, row, _ in found for leak in show.leaks(row)):
+        console.print(f"  LEAKAGE ALLOWED: {leak}", style="yellow", markup=False)
 
 
 def as_csv(found: Sequence[tuple[Section, Row, list[Point]]], asked: Asked) -> str:
     """A line a label, with six digits."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    rates = [f"{name}{end}" for name in ("sensitivity", "specificity") for end in ("", "_low", "_high")]
-    head = [
-        "task",
-        "protocol",
-        "protocol_hash",
-        "encoder",
-        "fraction",
-        "rule",
-        "target",
-        "label",
-        "threshold",
-        *rates,
-        "ppv",
-        "npv",
-        "prevalence",
-    ]
-    writer.writerow(head)
+    return show.csv_of([_line(section, row, point, asked) for section, row, mine in found for point in mine])
+
+
+def _line(section: Section, row: Row, point: Point, asked: Asked) -> dict[str, Any]:
+    where = {"task": section.task, "protocol": section.protocol, "protocol_hash": section.protocol_hash, "encoder": row.encoder}
     target = "" if asked.rule == "youden" else f"{asked.target:g}"
-    for s, row, mine in found:
-        where = [s.task, s.protocol, s.protocol_hash, row.encoder, f"{row.fraction:g}", asked.rule, target]
-        for p in mine:
-            ends = [v for i in (p.sensitivity, p.specificity) for v in (i.value, i.low, i.high)]
-            writer.writerow([*where, p.label, *(f"{v:.6f}" for v in (p.threshold, *ends, p.ppv, p.npv, p.prevalence))])
-    return out.getvalue()
+    line = {**where, "fraction": f"{row.fraction:g}", "rule": asked.rule, "target": target, "label": point.label}
+    numbers = {"threshold": point.threshold}
+    for name, rate in (("sensitivity", point.sensitivity), ("specificity", point.specificity)):
+        numbers |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+    numbers |= {"ppv": point.ppv, "npv": point.npv, "prevalence": point.prevalence}
+    return {**line, **{name: f"{value:.6f}" for name, value in numbers.items()}, "leakage": "; ".join(show.leaks(row))}

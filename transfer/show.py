@@ -141,6 +141,11 @@ def unique(texts: Any) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
+def leaks(row: Row) -> list[str]:
+    """The leaks that were allowed when these records were made: they are stamped on whatever shows a number of them."""
+    return unique(leak for r in row.records for leak in r.meta.leakage)
+
+
 def printed(console: Any, sections: Sequence[Section], looks: Mapping[str, Looks], missing: Mapping[str, str]) -> None:
     """The table on a rich console: a group of rows for each protocol and label fraction, narrow enough for the 120 columns of a log."""
     from rich.box import SIMPLE_HEAD
@@ -196,11 +201,16 @@ def as_csv(sections: Sequence[Section], looks: Mapping[str, Looks], missing: Map
     """The table as CSV, one row a row, numbers with six digits, whole hashes."""
     table = [line for s in sections for line in _csv_rows(s, looks)]
     table += [{"encoder": name, "status": f"not available: {why}"} for name, why in missing.items()]
-    fields = list(dict.fromkeys(key for line in table for key in line))
+    return csv_of(table)
+
+
+def csv_of(lines: Sequence[Mapping[str, Any]]) -> str:
+    """Lines under the names of all their columns, in the order in which these first come; empty where a line has none."""
+    fields = list(dict.fromkeys(key for line in lines for key in line))
     out = io.StringIO()
     writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
     writer.writeheader()
-    writer.writerows(table)
+    writer.writerows(lines)
     return out.getvalue()
 
 

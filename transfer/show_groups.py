@@ -1,7 +1,5 @@
 """Subgroup tables as people read them: on a terminal, and every metric as CSV."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -50,7 +48,7 @@ def captions(row: Row, mine: Sequence[Subgroup]) -> list[str]:
             assert g.gap is not None
             said.append(f"{g.axis}: {g.name} is served {g.gap.verdict} than all others (Holm p {g.adjusted:.3g} over {len(gaps)} gaps)")
     said += [f"warning: {g.axis}: {g.name}: {note}" for g in gaps for note in g.notes]
-    return said + show.unique(f"LEAKAGE ALLOWED: {leak}" for r in row.records for leak in r.meta.leakage)
+    return said + [f"LEAKAGE ALLOWED: {leak}" for leak in show.leaks(row)]
 
 
 def number(value: float) -> str:
@@ -59,13 +57,7 @@ def number(value: float) -> str:
 
 def as_csv(groups: Sequence[tuple[Section, Row, list[Subgroup]]]) -> str:
     """A line a group, every metric with six digits."""
-    lines = [_line(section, row, g) for section, row, mine in groups for g in mine]
-    fields = list(dict.fromkeys(key for line in lines for key in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
+    return show.csv_of([_line(section, row, g) for section, row, mine in groups for g in mine])
 
 
 def _line(section: Section, row: Row, g: Subgroup) -> dict[str, Any]:
@@ -77,5 +69,4 @@ def _line(section: Section, row: Row, g: Subgroup) -> dict[str, Any]:
     if g.gap is not None:
         line |= {"gap": f"{g.gap.value:.6f}", "gap_low": f"{g.gap.low:.6f}", "gap_high": f"{g.gap.high:.6f}"}
         line |= {"gap_p": f"{g.gap.p:.6g}", "gap_p_holm": f"{g.adjusted:.6g}"}
-    leaks = "; ".join(show.unique(leak for r in row.records for leak in r.meta.leakage))
-    return {**line, "leakage": leaks, "notes": "; ".join(g.notes)}
+    return {**line, "leakage": "; ".join(show.leaks(row)), "notes": "; ".join(g.notes)}

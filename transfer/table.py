@@ -152,22 +152,33 @@ def by_fold(records: Sequence[Record], column: int | None = None) -> list[list[S
 
 def interval(records: list[Record], metric: Callable[[Record], Callable[..., Any]], resamples: int) -> Interval:
     """The mean over records of a metric, with its interval over test patients; `metric` may depend on the record (its threshold)."""
-    total, full = np.zeros(resamples), []
-    for record in records:
-        value, draws = _resampled(record, metric(record), resamples)
-        total += draws / len(records)
-        full.append(value)
-    tests, value = by_fold(records), float(np.mean(full))
-    low, high = with_width(value, *percentile(total, 0.95), fewest_in(tests), 0.95)
-    return Interval(value, low, high, f"patient bootstrap, {resamples} resamples", 0.95, few_in(tests))
+    each = [_resampled(record, metric(record), resamples) for record in records]
+    means = [(np.array([macro(full)[0]]), summarised(values, full)[:, None]) for full, values in each]
+    return _mean_intervals(records, means, resamples)[0]
 
 
-def _resampled(record: Record, metric: Callable[..., Any], resamples: int) -> tuple[float, np.ndarray]:
-    """The metric on a record's test part, and in (B,) resamples of its patients; draws of one fold share their resamples."""
+def intervals(records: list[Record], metric: Callable[[Record], Callable[..., Any]], resamples: int) -> list[Interval]:
+    """As `interval`, for each column of the metric by itself."""
+    return _mean_intervals(records, [_resampled(record, metric(record), resamples) for record in records], resamples)
+
+
+def _mean_intervals(records: list[Record], each: list[tuple[np.ndarray, np.ndarray]], resamples: int) -> list[Interval]:
+    """Of the means over records. each: values (C,) and draws (B, C) of every record."""
+    tests = by_fold(records)
+    full = np.mean([value for value, _ in each], axis=0)
+    total = sum(draws / len(records) for _, draws in each)
+    how, few, fewest = f"patient bootstrap, {resamples} resamples", few_in(tests), fewest_in(tests)
+    ends = [
+        with_width(value, *percentile(draws, 0.95), fewest, 0.95) for value, draws in zip(full.tolist(), np.transpose(total), strict=True)
+    ]
+    return [Interval(value, *pair, how, 0.95, few) for value, pair in zip(full.tolist(), ends, strict=True)]
+
+
+def _resampled(record: Record, metric: Callable[..., Any], resamples: int) -> tuple[np.ndarray, np.ndarray]:
+    """The metric (C,) on a record's test part, and (B, C) in resamples of its patients; draws of one fold share their resamples."""
     y, s, patient = record.part("test")
-    full = np.asarray(metric(y, s)).reshape(-1)
-    values = bootstrap_values(metric, y, s, patient, resamples, seed=record.identity.fold)
-    return float(macro(full)[0]), summarised(values, full)
+    full = np.asarray(metric(y, s), dtype=np.float64).reshape(-1)
+    return full, bootstrap_values(metric, y, s, patient, resamples, seed=record.identity.fold)
 
 
 def deciding(record: Record) -> Callable[..., Any]:

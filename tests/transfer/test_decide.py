@@ -1,9 +1,12 @@
 """Decisions at a rule and a prevalence of one's own, against scikit-learn and Bayes' rule."""
 
 import csv
+import io
+from functools import partial
 
 import numpy as np
 import pytest
+from rich.console import Console
 from sklearn.metrics import confusion_matrix, recall_score
 
 from encoders.runtime.errors import InputError
@@ -11,8 +14,9 @@ from encoders.runtime.home import records_dir
 from tests.transfer import toys
 from tests.transfer.test_cli import NET, call
 from tests.transfer.test_report import Tags, drawn, made, pair
-from transfer.decide import Asked, parsed, points
+from transfer.decide import Asked, as_csv, decided, parsed, points, printed
 from transfer.metrics import sensitivity, specificity
+from transfer.stats import cluster_bootstrap
 from transfer.table import sections
 
 
@@ -99,3 +103,22 @@ def test_compare_prints_and_writes_the_decisions(tmp_path, monkeypatch):
     assert (line["rule"], line["target"], line["label"]) == ("specificity", "0.8", "sick")
     assert float(line["specificity_low"]) <= float(line["specificity"]) <= float(line["specificity_high"])
     assert float(line["prevalence"]) == 0.1
+
+
+def test_an_allowed_leak_is_stamped_on_the_decisions_too():
+    parts, asked, out = sections([made(leakage=["3 patients are in train and test"])], resamples=50), Asked(), io.StringIO()
+    found = decided(parts, asked)
+    printed(Console(file=out, width=160), found, asked)
+    assert "LEAKAGE ALLOWED: 3 patients are in train and test" in out.getvalue()
+    [line] = csv.DictReader(as_csv(found, asked).splitlines())
+    assert line["leakage"] == "3 patients are in train and test"
+
+
+def test_a_rate_has_the_interval_of_the_patient_bootstrap_of_its_label_alone():
+    mine = row(kind="multilabel", classes=("a", "b"))
+    record = mine.records[0]
+    y, s, patient = record.part("test")
+    for c, point in enumerate(points(mine, Asked("sensitivity", 0.9))):
+        alone = partial(sensitivity, threshold=point.threshold)
+        want = cluster_bootstrap(alone, y[:, c], s[:, c], patient, n=1000)
+        assert (point.sensitivity.low, point.sensitivity.high) == pytest.approx((want.low, want.high))

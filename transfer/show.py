@@ -239,7 +239,7 @@ def _numbers(row: Row) -> dict[str, Any]:
         line |= {"p": f"{d.p:.6g}", "verdict": d.verdict, "about": "recipe" if row.seeds else "checkpoint"}
         least = about.least_difference(row)
         line["minimal_detectable_difference"] = "" if least is None else f"{least:.6f}"
-    line["leakage"] = "; ".join(unique(leak for r in row.records for leak in r.meta.leakage))
+    line["leakage"] = "; ".join(leaks(row))
     line["notes"] = "; ".join(unique([*row.notes, *(w for r in row.records for w in r.meta.warnings)]))
     return line
 

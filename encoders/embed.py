@@ -24,7 +24,7 @@ from encoders.runtime.files import atomic
 from encoders.runtime.home import cache_dir
 from encoders.store import Store
 
-VERSION = 1  # of what stands in a cached file: raise it when `features` would give other numbers
+VERSION = 2  # of what stands in a cached file: raise it when `features` would give other numbers
 
 
 def features(

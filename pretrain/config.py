@@ -91,6 +91,9 @@ class Recipe(Config):
         "auto", description="autocast of the backbone, losses stay in float32; auto: bf16 where the processor has it, else fp32"
     )
     channels_last: bool = Field(True, description="memory layout that is faster for convolutions")
+    sync_batchnorm: bool | None = Field(
+        None, description="BatchNorm over the images of all processes; null: as the method is meant, which is yes but for moco"
+    )
     compile: bool = Field(False, description="torch.compile: a minute at the start, faster steps; needs a C++ compiler on a CPU")
     checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third more time")
     threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")

@@ -19,6 +19,7 @@ from encoders.runtime.config import validated
 from encoders.runtime.errors import InputError, unknown
 from encoders.store import Store
 from pretrain import kin
+from pretrain.batchnorm import synchronised
 from pretrain.config import Recipe, augmentation, method_config
 from pretrain.methods import METHODS
 from pretrain.methods.common import DataShape
@@ -187,6 +188,8 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         saving_memory(network, str(recipe.arch))
     torch.manual_seed(recipe.seed)  # heads, decoder and queue are drawn next
     method = METHODS[recipe.method["name"]](method_config(recipe), network, shape).to(device)
+    if dist.world() > 1 and (method.sync_batchnorm if recipe.sync_batchnorm is None else recipe.sync_batchnorm):
+        synchronised(method)
     if recipe.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if recipe.compile:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.memory import keep_freed
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +18,7 @@ LINE_EVERY_S = 10.0  # in a log file: often enough to see life, seldom enough to
 
 def run(app: Callable[[], Any]) -> None:
     """Runs a command line; a mistake of the user's is printed alone, with exit status 2, and anything else keeps its traceback."""
+    keep_freed()
     try:
         app()
     except InputError as wrong:

@@ -4,6 +4,7 @@ Shapes: R ranks, B rows a rank, D width.
 """
 
 import os
+import warnings
 from datetime import timedelta
 
 import torch
@@ -106,4 +107,6 @@ def wrap(model: nn.Module, device: torch.device) -> nn.Module:
     if world() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
-    return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # torch 2.14 has another name for it, older ones do not know that
+        return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

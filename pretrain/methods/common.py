@@ -93,6 +93,7 @@ class Method(nn.Module):
 
     Config: ClassVar[type[BaseModel]]
     traits: ClassVar[Traits]
+    sync_batchnorm: ClassVar[bool] = True  # with several ranks its BatchNorms are meant to see all of them
 
     def __init__(self, cfg: BaseModel, backbone: nn.Module, data: DataShape):
         super().__init__()

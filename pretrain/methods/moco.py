@@ -115,6 +115,8 @@ class MoCo(Method):
         choose="the first choice for a CNN on one GPU or a laptop: cheapest of the contrastive ones, and small batches do",
     )
 
+    sync_batchnorm = False  # groups of a micro-batch, shuffled, are its answer
+
     def __init__(self, cfg: MoCoConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone

@@ -4,8 +4,7 @@ Source: Chen et al. 2020 (arXiv:2002.05709), algorithm 1 (NT-Xent); Chen et al. 
 
 The negatives are the other images of the micro-batch (of all ranks): a small batch, or accumulation, means few of them; MoCo has a queue.
 
-Departures: the last BatchNorm of the head has no scale (it would only rescale a direction before the norm is divided out). With several
-ranks BatchNorm statistics stay a rank's own (published: one over all).
+Departures: the last BatchNorm of the head has no scale (it would only rescale a direction before the norm is divided out).
 
 Shapes: B images, D width of the embedding.
 """

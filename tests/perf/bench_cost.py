@@ -35,7 +35,7 @@ def bare(encoder, store, rows: np.ndarray, batch: int = 64) -> np.ndarray:
     out = []
     with torch.inference_mode():
         for i in range(0, len(rows), batch):
-            x = prepare(store.unit_images(rows[i : i + batch]), encoder.card.preprocess)
+            x = prepare(store.unit_images(rows[i : i + batch]), encoder.card.preprocess).contiguous(memory_format=torch.channels_last)
             out.append(encoder.model(x).numpy())  # built without a head: pooled features
     return np.concatenate(out)
 

@@ -4,8 +4,9 @@
 
 `torchrun` starts the processes; they join over gloo, one thread each, with noise for images. The batch is over all processes, so R of them
 are ideally R times as fast. One and two take turns; of each start the median step counts, its first third left out; printed is the median
-over rounds, with the lowest and highest. Communication is the time that summing as many bytes as the gradients have takes when every
-process is ready for it: DDP hides a part of it behind the backward pass, and waiting for a slower process comes on top.
+over rounds, with the lowest and highest. The gradients' share is the time that summing as many bytes takes when every process is ready for
+it: DDP hides a part of it behind the backward pass. What BatchNorm over all processes and the losses exchange is timed in the step itself,
+with the waiting for a slower process in it. `sync_batchnorm=false` shows what BatchNorm's part costs.
 """
 
 import argparse
@@ -16,7 +17,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -58,24 +61,47 @@ def started(world: int, home: Path) -> dict[str, float]:
 def measured(home: Path, settings: list[str]) -> None:
     """Trains as one of the processes; the main one leaves what it measured in FOLDER/told.json."""
     from encoders.runtime import dist
+    from encoders.runtime.memory import keep_freed
     from encoders.runtime.stop import Stop
     from pretrain import config
     from pretrain.run import ready
     from pretrain.setup import build
     from pretrain.train import State, fit
 
+    keep_freed()  # as every command does
     device = ready("cpu", 1)
+    spent = collectives()
     made = build(config.load("cxr_simclr_tiny", [f"data.store={home / 'noise.h5'}", *settings]), device)
-    ends: list[float] = []
+    ends: list[tuple[float, float]] = []
     fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, State(),
-        lambda step, **numbers: ends.append(time.perf_counter()), lambda state: None, Stop(), made.device)  # fmt: skip
+        lambda step, **numbers: ends.append((time.perf_counter(), sum(spent))), lambda state: None, Stop(), made.device)  # fmt: skip
     made.batches.close()
-    steps = np.diff(ends)[len(ends) // 3 :]
+    steps, shared = np.diff(ends, axis=0)[len(ends) // 3 :].T
     wanted = sum(p.numel() for p in made.method.parameters() if p.requires_grad)
-    told = {"step": float(np.median(steps)), "communication": summing(wanted), "megabytes": wanted * 4 / 1e6}
+    told = {"step": float(np.median(steps)), "gradients": summing(wanted), "rows": float(np.median(shared)), "megabytes": wanted * 4 / 1e6}
     if dist.is_main():
         (home / "told.json").write_text(json.dumps(told))
     dist.stop()
+
+
+def collectives() -> list[float]:
+    """Seconds of each collective that is called from now on, but for DDP's own: rows gathered for a loss, BatchNorm over all processes."""
+    import torch.distributed as td
+
+    spent: list[float] = []
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def inner(*args: Any, **more: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return call(*args, **more)
+            finally:
+                spent.append(time.perf_counter() - begun)
+
+        return inner
+
+    td.all_gather, td.all_reduce = timed(td.all_gather), timed(td.all_reduce)
+    return spent
 
 
 def summing(numbers: int, repeats: int = 20) -> float:
@@ -97,15 +123,18 @@ def summing(numbers: int, repeats: int = 20) -> float:
 
 
 def table(found: dict[int, list[dict[str, float]]]) -> None:
-    """Processes, steps a second, of the ideal, communication."""
+    """Processes, steps a second, of the ideal, shares of a step: summing the gradients; gathering rows and statistics, with waiting."""
     alone = statistics.median(1 / told["step"] for told in found[1])
     print(f"{len(os.sched_getaffinity(0))} cores; {found[1][0]['megabytes']:.1f} MB of gradients; {len(found[1])} round(s)")
-    print("processes  steps/s (low-high)      of the ideal  communication")
+    print("processes  steps/s (low-high)      of the ideal  gradients  rows, BatchNorm and waiting")
     for world, rounds in found.items():
         rates = [1 / told["step"] for told in rounds]
-        rate, share = statistics.median(rates), statistics.median(told["communication"] / told["step"] for told in rounds)
+        rate = statistics.median(rates)
+        share, rows = (statistics.median(told[name] / told["step"] for told in rounds) for name in ("gradients", "rows"))
         low, high = min(rates), max(rates)
-        print(f"{world:9}  {rate:5.2f} ({low:.2f}-{high:.2f})  {100 * rate / alone / world:15.0f} %  {100 * share:11.1f} %")
+        print(
+            f"{world:9}  {rate:5.2f} ({low:.2f}-{high:.2f})  {100 * rate / alone / world:15.0f} %  {100 * share:7.1f} %  {100 * rows:24.1f} %"
+        )
 
 
 if __name__ == "__main__":

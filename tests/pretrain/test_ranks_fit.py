@@ -1,6 +1,6 @@
 """Two ranks and one process take the same steps: gradients and parameters after three steps of the real loop, in float64, for each method.
 
-Norms over the batch are replaced by norms over each row: BatchNorm is each rank's own, by design.
+Once with norms over each row, where ranks cannot differ, and once with BatchNorm over the images of all ranks, in network and head.
 """
 
 import socket
@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as td
 import torch.multiprocessing as mp
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from encoders.batches import Batches
@@ -16,6 +17,7 @@ from encoders.preprocess import Preprocess
 from encoders.runtime import dist, optim
 from encoders.runtime.stop import Stop
 from encoders.store import Store
+from pretrain.batchnorm import SyncBatchNorm, synchronised
 from pretrain.config import augmentation, load
 from pretrain.methods import METHODS, DataShape
 from pretrain.train import State, fit
@@ -35,6 +37,7 @@ SMALL = {
     "lejepa": {"dim": 8, "hidden": 16, "slices": 8},
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
 }
+CASES = [(name, "rows") for name in SMALL] + [(name, "batch") for name in SMALL if name != "mae" and METHODS[name].sync_batchnorm]
 
 
 class Rowwise(nn.GroupNorm):
@@ -55,11 +58,12 @@ def rowwise(module):
     return module
 
 
-def net(name):
-    if name in ("mae", "mocov3"):
+def net(name, norm):
+    if name == "mae" or (name == "mocov3" and norm == "rows"):
         return tiny.vit()
     torch.manual_seed(0)
-    plain = nn.Sequential(nn.Conv2d(1, 8, 5, 4), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12))
+    normed = [nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 8, 1), BatchNormAct2d(8)] if norm == "batch" else [nn.GELU()]
+    plain = nn.Sequential(nn.Conv2d(1, 8, 5, 4), *normed, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12))
     plain.num_features = 12
     return plain
 
@@ -68,11 +72,16 @@ def trained(optimizer):
     return [p for group in optimizer.param_groups for p in group["params"]]
 
 
-def taken(name, path, rank=0, world=1):
+def taken(name, norm, path, rank=0, world=1):
     """Gradients of each step and the state after the last one, as the real loop takes them."""
     torch.manual_seed(5)
     kind = METHODS[name]
-    method = rowwise(kind(kind.Config(**SMALL[name]), net(name), DataShape(80, SIZE, 1, BATCH, False))).double()
+    method = kind(kind.Config(**SMALL[name]), net(name, norm), DataShape(80, SIZE, 1, BATCH, False))
+    if norm == "rows":
+        method = rowwise(method)
+    elif world > 1:
+        synchronised(method)
+    method = method.double()
     cfg = load(
         "cxr_moco_tiny", ["data.store=x", "precision=fp32", f"batch={BATCH}", "optim.kind=sgd", "optim.lr_rule=none", "optim.lr=0.1"]
     )
@@ -94,7 +103,7 @@ def taken(name, path, rank=0, world=1):
 def one_rank(rank, port, path, out):
     torch.set_num_threads(1)
     td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-    found = {name: taken(name, path, rank, 2) for name in SMALL}
+    found = {f"{name} {norm}": taken(name, norm, path, rank, 2) for name, norm in CASES}
     torch.save(found, out / f"{rank}.pt")
     td.destroy_process_group()
 
@@ -117,10 +126,11 @@ def test_every_method_is_tried():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SMALL)
-def test_two_ranks_take_the_steps_of_one_process(both, name):
+@pytest.mark.parametrize(("name", "norm"), CASES)
+def test_two_ranks_take_the_steps_of_one_process(both, name, norm):
     path, ranks = both
-    alone = taken(name, path)
+    alone = taken(name, norm, path)
+    name = f"{name} {norm}"
     for rank in ranks:
         assert len(rank[name]["grads"]) == STEPS
         for step, (mine, want) in enumerate(zip(rank[name]["grads"], alone["grads"], strict=True)):
@@ -130,3 +140,61 @@ def test_two_ranks_take_the_steps_of_one_process(both, name):
                     torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10, msg=lambda m, s=step, i=i: f"step {s}, parameter {i}: {m}")
         for key, want in alone["state"].items():
             torch.testing.assert_close(rank[name]["state"][key], want, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
+
+
+def uneven(rank, port, folder):
+    """What BatchNorm makes of 3 images on one rank and 5 on the other, and the gradients of their sum of cubes."""
+    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+    x, norm = images_and_norm()
+    part = x[:3] if rank == 0 else x[3:]
+    norm = nn.Sequential(norm)
+    synchronised(norm)
+    part = part.clone().requires_grad_()
+    y = norm(part)
+    y.pow(3).sum().backward()
+    weights = torch.stack([norm[0].weight.grad, norm[0].bias.grad])
+    td.all_reduce(weights)
+    torch.save({"y": y.detach(), "x": part.grad, "weights": weights, "state": norm[0].state_dict()}, folder / f"{rank}.pt")
+    td.destroy_process_group()
+
+
+def images_and_norm():
+    torch.manual_seed(3)
+    x = torch.randn(8, 4, 5, 5, dtype=torch.float64) * 3 + 100
+    norm = BatchNormAct2d(4).double()
+    with torch.no_grad():
+        norm.weight.uniform_(0.5, 2)
+        norm.bias.normal_()
+    return x, norm
+
+
+@pytest.mark.slow
+def test_batchnorm_over_ranks_of_unlike_size_is_batchnorm_over_their_images(tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    mp.spawn(uneven, args=(port, tmp_path), nprocs=2)
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    x, norm = images_and_norm()
+    x.requires_grad_()
+    y = norm(x)
+    y.pow(3).sum().backward()
+    close = {"rtol": 1e-10, "atol": 1e-10}
+    torch.testing.assert_close(torch.cat([p["y"] for p in parts]), y.detach(), **close)
+    torch.testing.assert_close(torch.cat([p["x"] for p in parts]), x.grad, **close)
+    for part in parts:
+        torch.testing.assert_close(part["weights"], torch.stack([norm.weight.grad, norm.bias.grad]), **close)
+        assert list(part["state"]) == list(norm.state_dict())
+        for key, want in norm.state_dict().items():
+            torch.testing.assert_close(part["state"][key], want, **close)
+
+
+def test_alone_and_in_evaluation_a_synchronised_network_is_the_network():
+    x, plain = tiny.images(4), tiny.cnn()
+    changed = tiny.cnn()
+    synchronised(changed)
+    kinds = {type(m) for m in changed.modules()}
+    assert SyncBatchNorm in kinds and not kinds & {nn.BatchNorm2d, BatchNormAct2d}
+    assert list(changed.state_dict()) == list(plain.state_dict())
+    assert torch.equal(changed(x), plain(x))  # alone, in training
+    assert torch.equal(changed.eval()(x), plain.eval()(x))

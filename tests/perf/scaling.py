@@ -132,9 +132,8 @@ def table(found: dict[int, list[dict[str, float]]]) -> None:
         rate = statistics.median(rates)
         share, rows = (statistics.median(told[name] / told["step"] for told in rounds) for name in ("gradients", "rows"))
         low, high = min(rates), max(rates)
-        print(
-            f"{world:9}  {rate:5.2f} ({low:.2f}-{high:.2f})  {100 * rate / alone / world:15.0f} %  {100 * share:7.1f} %  {100 * rows:24.1f} %"
-        )
+        ideal = 100 * rate / alone / world
+        print(f"{world:9}  {rate:5.2f} ({low:.2f}-{high:.2f})  {ideal:15.0f} %  {100 * share:7.1f} %  {100 * rows:24.1f} %")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from encoders.ingest.phantom_fields import Field, band, ellipse, gaussianised, grid, inside, phases_shuffled, smooth
 
 LABEL = "opacity"
+FINEST = 128  # side of the smallest picture that shows the lung pattern in proportion: below, its lines would be thinner than a pixel
 CHANNELS = 1
 
 
@@ -69,8 +70,9 @@ def picture(who: Person, rng: np.random.Generator, size: int) -> tuple[NDArray[n
 
 def pattern(who: Person, rng: np.random.Generator, size: int, lungs: Field) -> Field:
     """(S, S) the pattern of the lungs with mean 0 and deviation 1 inside them."""
-    lines = -np.abs(smooth(rng, size, who.coarse * size * 1.6))  # bright where a smooth field changes sign: a network
-    nodules = np.maximum(smooth(rng, size, who.coarse * size) - 1.4, 0)
+    coarse = who.coarse * max(size, FINEST)  # pixels
+    lines = -np.abs(smooth(rng, size, coarse * 1.6))  # bright where a smooth field changes sign: a network
+    nodules = np.maximum(smooth(rng, size, coarse) - 1.4, 0)
     field = gaussianised(lines + 1.2 * nodules)
     if not who.label:
         field = gaussianised(phases_shuffled(rng, field))

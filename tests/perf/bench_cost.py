@@ -82,11 +82,13 @@ def main() -> None:
         import sklearn.metrics  # noqa: F401
 
         from encoders import zoo
+        from encoders.runtime.memory import keep_freed
         from encoders.store import Store
         from transfer import task
         from transfer.bench import Ask, plan
         from transfer.protocols import PROTOCOLS  # noqa: F401
 
+        keep_freed()  # as every command does
         where = subset(path, args.every, Path(folder), args.label)
         store, encoder = Store.open(where), zoo.load(args.encoder, "cpu")
         print(f"{len(store)} images, {args.encoder}", flush=True)

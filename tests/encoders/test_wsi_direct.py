@@ -1,0 +1,115 @@
+"""Tiles decoded straight from the file: OpenSlide's pixels, and OpenSlide wherever that cannot be."""
+
+import os
+
+import numpy as np
+import openslide
+import pytest
+
+from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi import slide as slides
+from encoders.ingest.wsi.jpeg_tiles import JpegTiles
+from encoders.ingest.wsi.slide import Slide
+from tests.conftest import DATA
+from tests.encoders.wsi_files import jpeg_tile, tissue_like, write_jpeg_slide
+
+
+def its(path, x, y, level, width, height):
+    with openslide.OpenSlide(path) as slide:
+        return np.asarray(slide.read_region((x, y), level, (width, height)).convert("RGB"))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """1,000 x 900 pixels in 4 x 4 tiles of five pictures, and a second level."""
+    pictures = [jpeg_tile(tissue_like(256, 256, seed)) for seed in range(5)]
+    grids = {0: np.arange(16).reshape(4, 4) % 5, 1: np.arange(4).reshape(2, 2)}
+    return write_jpeg_slide(tmp_path / "made.tiff", [(1000, 900), (500, 450)], pictures, grids.get)
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(
+    ("name", "levels"), [("cmu-1-small-region.svs", [0]), ("derived/monuseg_tma_pyramid.tiff", [0, 1, 2]), ("derived/cmu1_region_pyramid.tiff", [0])]
+)  # fmt: skip
+def test_on_real_slides_the_pixels_are_those_of_openslide(name, levels):
+    path = DATA / "wsi" / name
+    slide, rng = Slide(path), np.random.default_rng(0)
+    for level in levels:
+        width, height = slide.levels[level]
+        for _ in range(25):
+            x, y = int(rng.integers(0, width - 300)), int(rng.integers(0, height - 300))
+            at = (round(x * slide.downsamples[level]), round(y * slide.downsamples[level]), level, 300, 256)
+            assert np.array_equal(np.asarray(slide.read(*at)), its(path, *at))
+        assert isinstance(slide._direct[level], JpegTiles)
+        assert slide._direct[level].kept, "nothing was read without OpenSlide"
+    slide.close()
+
+
+@pytest.mark.parametrize("at", [(100, 130, 0, 256, 256), (0, 0, 0, 600, 300), (200, 100, 1, 256, 256)])
+def test_a_region_over_several_tiles_is_put_together(made, at):
+    slide = Slide(made)
+    for _ in range(slides.ALIKE + 1):  # the last without comparison
+        got = np.asarray(slide.read(*at))
+    assert np.array_equal(got, its(made, *at))
+    assert slide._direct[at[2]].kept
+    slide.close()
+
+
+def test_beyond_the_border_lies_the_background(made):
+    slide = Slide(made)
+    assert slide._directly(900, 800, 0, 256, 256) is None
+    assert (np.asarray(slide.read(900, 800, 0, 256, 256))[150:, 150:] == 255).all()
+    slide.close()
+
+
+def test_a_position_between_pixels_is_left_to_openslide(made):
+    slide = Slide(made)
+    assert slide._directly(201, 100, 1, 64, 64) is None  # the level's pixel 100.5
+    slide.close()
+
+
+def test_tiles_that_are_not_what_they_seem_are_read_by_openslide_from_then_on(made, monkeypatch):
+    region = JpegTiles.region
+    monkeypatch.setattr(JpegTiles, "region", lambda self, *at: 255 - region(self, *at))
+    slide = Slide(made)
+    for _ in range(2):
+        assert np.array_equal(np.asarray(slide.read(10, 20, 0, 128, 128)), its(made, 10, 20, 0, 128, 128))
+    assert slide._direct[0] is None
+    slide.close()
+
+
+def test_a_damaged_tile_is_told_of_and_its_neighbours_are_read(made):
+    slide = Slide(made)
+    tiles = slide._direct.setdefault(0, slides.opened(made, "generic-tiff", (1000, 900), 1 << 20))
+    slide.close()
+    with made.open("r+b") as file:
+        file.seek(int(tiles.offsets[0]))
+        file.write(bytes(int(tiles.counts[0])))
+    slide = Slide(made)
+    with pytest.raises(Unreadable, match="damaged at"):
+        slide.read(0, 0, 0, 64, 64)
+    assert np.array_equal(np.asarray(slide.read(300, 0, 0, 64, 64)), its(made, 300, 0, 0, 64, 64))
+    slide.close()
+
+
+def test_closing_a_slide_closes_its_files(made):
+    slide = Slide(made)
+    slide.read(0, 0, 0, 64, 64)
+    file = slide._direct[0].file
+    slide.close()
+    with pytest.raises(OSError, match="Bad file"):
+        os.fstat(file)
+
+
+def test_the_memory_of_decoded_tiles_is_bounded(made):
+    tiles = slides.opened(made, "generic-tiff", (1000, 900), 3 * 256 * 256 * 4)
+    for number in range(16):
+        tiles.decoded(number)
+    assert list(tiles.kept) == [12, 13, 14, 15]
+    tiles.close()
+
+
+def test_other_vendors_and_files_that_are_no_tiff_are_not_tried(made, tmp_path):
+    assert slides.opened(made, "trestle", (1000, 900), 1 << 20) is None  # its tiles overlap
+    (tmp_path / "no.tiff").write_bytes(b"II*\0no TIFF")
+    assert slides.opened(tmp_path / "no.tiff", "generic-tiff", (1000, 900), 1 << 20) is None

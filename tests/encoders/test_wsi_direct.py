@@ -27,10 +27,11 @@ def made(tmp_path):
     return write_jpeg_slide(tmp_path / "made.tiff", [(1000, 900), (500, 450)], pictures, grids.get)
 
 
+ON_DISK = {"cmu-1-small-region.svs": [0], "derived/monuseg_tma_pyramid.tiff": [0, 1, 2], "derived/cmu1_region_pyramid.tiff": [0]}
+
+
 @pytest.mark.real
-@pytest.mark.parametrize(
-    ("name", "levels"), [("cmu-1-small-region.svs", [0]), ("derived/monuseg_tma_pyramid.tiff", [0, 1, 2]), ("derived/cmu1_region_pyramid.tiff", [0])]
-)  # fmt: skip
+@pytest.mark.parametrize(("name", "levels"), ON_DISK.items())
 def test_on_real_slides_the_pixels_are_those_of_openslide(name, levels):
     path = DATA / "wsi" / name
     slide, rng = Slide(path), np.random.default_rng(0)

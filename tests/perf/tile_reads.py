@@ -23,6 +23,7 @@ from encoders.ingest.wsi.item import Item
 from encoders.ingest.wsi.settings import Settings
 from encoders.ingest.wsi.work import ingest_slides
 from encoders.runtime.cli import ticker
+from encoders.runtime.memory import keep_freed
 from encoders.store import Store
 
 SLIDES = {"cmu-1-small-region.svs": None, "derived/monuseg_tma_pyramid.tiff": None, "tcga-cr-7395-01a-01-ts1.svs": 0.25}
@@ -41,6 +42,7 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     options.add_argument("--reads", type=int, default=2000)
     given = options.parse_args()
+    keep_freed()  # as every command does
     with tempfile.TemporaryDirectory() as folder:
         items = tuple(Item(Path(name).stem, given.data / "wsi" / name, name, mpp) for name, mpp in SLIDES.items())
         ingest_slides(Cohort(items, Settings(), Path(folder) / "out", "perf"), 1, False, ticker)

@@ -25,6 +25,7 @@ from encoders.ingest.wsi.settings import Settings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.work import ingest_slides
 from encoders.runtime.cli import ticker
+from encoders.runtime.memory import keep_freed
 
 
 def bare(path: Path, plan: Plan, passes: int) -> float:
@@ -87,6 +88,7 @@ def main() -> None:
     options.add_argument("--tiles", type=int, default=600, help="tiles a round")
     options.add_argument("--cores", action="store_true", help="two processes against one, too")
     given = options.parse_args()
+    keep_freed()  # as every command does; for both
     slides = given.data / "wsi"
     for name, resolution, mpp in (
         ("cmu-1-small-region.svs", None, 0.499),

@@ -69,7 +69,7 @@ class JpegTiles:
         if not data.startswith(b"\xff\xd8"):
             return None
         try:
-            tile = simplejpeg.decode_jpeg(data[:2] + self.colours + self.tables + data[2:])
+            tile = simplejpeg.decode_jpeg(data[:2] + self.colours + self.tables + data[2:], fastdct=False, fastupsample=False)
         except ValueError:
             return None
         if tile.shape != (self.tile[1], self.tile[0], 3):

@@ -11,6 +11,7 @@ import os
 import platform
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,9 @@ from typing import Any
 
 from encoders.runtime import home
 from encoders.runtime.errors import InputError, unknown
-from encoders.runtime.files import read_json, writable, write_json
+from encoders.runtime.files import me, read_json, writable, write_json
+
+FILLED_S = 5.0  # a lock that is empty for longer was left so by a process that died
 
 
 @dataclass(frozen=True)
@@ -124,14 +127,9 @@ def locked(run: RunDir, say: Any = print) -> Iterator[None]:
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "born": _born(os.getpid()), "job": os.environ.get("SLURM_JOB_ID")}
     writable(run.path)
     for _ in range(3):  # a lock may go between our look and our try
-        try:
-            handle = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        except FileExistsError:
-            _take_over(lock, run, mine, say)
-            continue
-        with os.fdopen(handle, "w") as file:
-            json.dump(mine, file)
-        break
+        if _taken(lock, json.dumps(mine)):
+            break
+        _take_over(lock, run, mine, say)
     else:
         raise InputError(f"run {run.name!r} is being started by another process; try again")
     try:
@@ -149,13 +147,36 @@ def alive(run: RunDir) -> bool:
     return held.get("host") != socket.gethostname() or _alive(held)
 
 
+def _taken(lock: Path, text: str) -> bool:
+    """Whether the lock was free and now says `text`. It never exists without saying who holds it: a link is one step, also on NFS."""
+    part = lock.with_name(f".lock.{me()}.part")
+    part.write_text(text)
+    try:
+        os.link(part, lock)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        try:
+            handle = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
 def _take_over(lock: Path, run: RunDir, mine: dict[str, Any], say: Any) -> None:
     """Removes a stale lock; raises InputError for one that may be alive."""
     try:
-        held = json.loads(lock.read_text())
+        found = lock.read_text()
+        held = json.loads(found)
     except FileNotFoundError:
         return
-    except ValueError:  # its writer died between creating and filling it
+    except ValueError:  # a file system without links: its writer died between creating and filling it, or is about to fill it
+        if _age(lock) < FILLED_S:
+            return
         held = {}
     who = f"process {held.get('pid')} on {held.get('host')}" + (f", SLURM job {held['job']}" if held.get("job") else "")
     same_host = held.get("host") == mine["host"]
@@ -169,7 +190,33 @@ def _take_over(lock: Path, run: RunDir, mine: dict[str, Any], say: Any) -> None:
             f"run {run.name!r} is locked by {who}, and {reason}. Wait for it or stop it; if you know that it is dead, remove {lock} "
             f"and try again"
         )
-    lock.unlink(missing_ok=True)
+    _removed(lock, found)
+
+
+def _age(lock: Path) -> float:
+    """Seconds since the lock was written; 0 when it has gone."""
+    try:
+        return time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _removed(lock: Path, stale: str) -> None:
+    """Removes the lock if it still says `stale`: another process may have found it stale too, and hold it by now. One at a time removes."""
+    removing = lock.with_name(".lock.removing")
+    try:
+        os.close(os.open(removing, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        if _age(removing) > FILLED_S:  # who held it died within these lines
+            removing.unlink(missing_ok=True)
+        return
+    try:
+        if lock.read_text() == stale and (stale or _age(lock) > FILLED_S):
+            lock.unlink()
+    except FileNotFoundError:
+        pass
+    finally:
+        removing.unlink(missing_ok=True)
 
 
 def _alive(held: dict[str, Any]) -> bool:

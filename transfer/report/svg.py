@@ -18,6 +18,7 @@ LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 40  # pixels around the frame for tick la
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
 DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
 GROUND = "#777777"
+FITS = 38  # letters of a title in the frame's width; a longer one is written smaller
 
 
 class Pen(NamedTuple):
@@ -61,8 +62,9 @@ def chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label:
     for value in ticks(*frame.x) if x_ticks is None else x_ticks:
         (px,), _ = frame.at([value], [frame.y[0]])
         grid += [_rule(px, TOP, px, down), _text(px, down + 15, f"{value:g}", "middle")]
+    small = f"font-size:{11 * FITS / len(title):.1f}px" if len(title) > FITS else None
     names = [
-        _text(LEFT, 15, title, "start", font_weight="600"),
+        _text(LEFT, 15, title, "start", font_weight="600", style=small),
         _text((LEFT + across) / 2, frame.height - 7, x_label, "middle"),
         _text(0, 0, y_label, "middle", transform=f"translate(12 {(TOP + down) / 2:.0f}) rotate(-90)"),
     ]

@@ -33,7 +33,7 @@ def leak_section(records: Sequence[Record], discreet: Discreet) -> Html:
             tag("p", "No leak of patients or identical images was found between the parts, nor with what the encoders' manifests list.")
         )
     if suspected:
-        body.append(tag("p", "Warnings of the bench:"))
+        body.append(tag("p", "What the bench noted:"))
         body.append(tag("ul", *(tag("li", line) for line in suspected)))
     return join([tag("h2", "Leakage"), *body])
 

@@ -112,6 +112,19 @@ def test_a_run_of_two_nodes_that_meets_its_time_limit_saves_and_goes_on(site, ho
     assert "SIGUSR1, saved at step" in ended_well(site, home, "limit", job, uninterrupted)
 
 
+def test_a_run_goes_on_while_the_slurmd_of_a_node_is_dead(site, home, uninterrupted):
+    """The daemon alone: those that watch over the job's steps live on, and a new one finds them."""
+    job = submitted(site, "daemon")
+    root = Path(site["SLURM_CONF"]).parent.parent
+    wait(lambda: step_of(home / "runs" / "daemon") >= 7, 240, "the seventh step")
+    os.kill(int((root / "run" / "slurmd.n2.pid").read_text()), signal.SIGKILL)
+    saved = step_of(home / "runs" / "daemon")
+    wait(lambda: step_of(home / "runs" / "daemon") > saved, 120, "a step without the daemon")
+    subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
+    ended_well(site, home, "daemon", job, uninterrupted)
+    assert restarts(site, job) == 0
+
+
 def test_a_run_that_loses_a_node_goes_on_when_the_node_is_back(site, home, uninterrupted, tmp_path):
     """SLURM puts the job back. What `srun` sent the lost node to end the first start may reach it a minute later, in the next start."""
     job = submitted(site, "lost", "--stage", str(tmp_path / "disk"))

@@ -8,8 +8,9 @@ cd "$folder"
 run() { printf '\n$ %s\n' "$*"; "$@"; }
 
 run encoders ingest phantom unlabeled.h5 --patients 500 --size 64 --seed 1
-run encoders ingest phantom labeled.h5 --patients 240 --size 64 --seed 2
-[ -f tasks/phantom.yaml ] || run transfer tasks add phantom labeled.h5 --label opacity
+run encoders ingest phantom labeled.h5 --patients 400 --size 64 --seed 2
+[ -f tasks/view.yaml ] || run transfer tasks add view labeled.h5 --label view --positive AP
+[ -f tasks/opacity.yaml ] || run transfer tasks add opacity labeled.h5 --label opacity
 run pretrain run cxr_moco_tiny data.store=unlabeled.h5 --continue
 run pretrain run cxr_mae_tiny data.store=unlabeled.h5 --continue
-run transfer bench --encoder cxr_moco_tiny --encoder cxr_mae_tiny --task phantom --protocol knn,linear
+run transfer bench --encoder cxr_moco_tiny --encoder cxr_mae_tiny --task view,opacity --protocol knn,linear

@@ -47,7 +47,8 @@ class PhantomSource:
         image, meta = kind.picture(who, generator(self.seed, Purpose.PHANTOM, stream, number, k + 1), self.size)
         known = uniform(self.seed, Purpose.LABELS, number, view=stream)[0, 0] < self.labeled
         index = {"key": self.name(item), "patient": self.patient(number)}
-        return Row(image, index, meta, {kind.LABEL: who.label if known else None})
+        told = {kind.LABEL: who.label} | {name: meta[name] for name in kind.FACTS}
+        return Row(image, index, meta, told if known else dict.fromkeys(told))
 
     def recipe(self) -> dict[str, Any]:
         return {"command": "ingest phantom", "patients": self.patients, "size": self.size, "seed": self.seed, "labeled": self.labeled}

@@ -1,7 +1,8 @@
 """A picture like a frontal chest radiograph: body, lungs, ribs, clavicles, spine, heart, diaphragm, vessels. Made up, no patient.
 
 The label `opacity` is a pattern in the lungs: a network of lines with nodules (1), or cloudy noise with the same power spectrum and the
-same histogram (0). So neither mean intensity nor any other statistic of single pixels tells them apart, and nor does the spectrum.
+same histogram (0). So neither mean intensity nor any other statistic of single pixels tells them apart, and nor does the spectrum. It is hard:
+no recipe has learnt it in minutes. The label `view`, AP or PA, is of the kind that they do learn: a wider heart, lower lungs, no stomach bubble.
 
 Shapes: S side of the picture.
 """
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from encoders.ingest.phantom_fields import Field, band, ellipse, gaussianised, grid, inside, phases_shuffled, smooth
 
 LABEL = "opacity"
+FACTS = ("view",)  # of the meta data that are labels, too
 FINEST = 128  # side of the smallest picture that shows the lung pattern in proportion: below, its lines would be thinner than a pixel
 CHANNELS = 1
 

@@ -16,6 +16,7 @@ from scipy.ndimage import gaussian_filter
 from encoders.ingest.phantom_fields import Field, grid, inside, smooth
 
 LABEL = "malignant"
+FACTS: tuple[str, ...] = ()
 CHANNELS = 3
 # Optical density a unit of stain in red, green, blue.  Source: Ruifrok and Johnston 2001, Anal Quant Cytol Histol 23:291, table 2.
 HAEMATOXYLIN, EOSIN = np.array([0.650, 0.704, 0.286]), np.array([0.072, 0.990, 0.105])

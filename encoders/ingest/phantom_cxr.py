@@ -1,8 +1,9 @@
 """A picture like a frontal chest radiograph: body, lungs, ribs, clavicles, spine, heart, diaphragm, vessels. Made up, no patient.
 
 The label `opacity` is a pattern in the lungs: a network of lines with nodules (1), or cloudy noise with the same power spectrum and the
-same histogram (0). So neither mean intensity nor any other statistic of single pixels tells them apart, and nor does the spectrum. It is hard:
-no recipe has learnt it in minutes. The label `view`, AP or PA, is of the kind that they do learn: a wider heart, lower lungs, no stomach bubble.
+same histogram (0). So neither mean intensity nor any other statistic of single pixels tells them apart, and nor does the spectrum. It
+is hard: no recipe has learnt it in minutes. The label `view`, AP or PA, is of the kind that they do learn: AP has a wider heart, lower
+lungs and no stomach bubble.
 
 Shapes: S side of the picture.
 """

@@ -1,10 +1,12 @@
 """Tiles decoded straight from the file: OpenSlide's pixels, and OpenSlide wherever that cannot be."""
 
+import io
 import os
 
 import numpy as np
 import openslide
 import pytest
+from PIL import Image
 
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi import slide as slides
@@ -67,6 +69,23 @@ def test_a_position_between_pixels_is_left_to_openslide(made):
     slide = Slide(made)
     assert slide._directly(201, 100, 1, 64, 64) is None  # the level's pixel 100.5
     slide.close()
+
+
+def test_a_level_that_is_no_whole_number_smaller_gives_its_own_pixels(tmp_path):
+    """Pixel 101 of a level 2.004 times smaller is L0's 202.4, of which a slide can be asked only 202."""
+    pictures = [jpeg_tile(tissue_like(256, 256, seed)) for seed in range(4)]
+    path = write_jpeg_slide(
+        tmp_path / "odd.tiff", [(1000, 900), (499, 449)], pictures, {0: np.zeros((4, 4), int), 1: np.arange(4).reshape(2, 2)}.get
+    )
+    stored = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
+    want = np.vstack([np.hstack(stored[:2]), np.hstack(stored[2:])])[70:270, 101:301]
+    slide = Slide(path)
+    x, y = round(101 * slide.downsamples[1]), round(70 * slide.downsamples[1])
+    got = np.asarray(slide.read(x, y, 1, 200, 200, nearest=True)).astype(float)
+    blurred = np.asarray(slide.read(x, y, 1, 200, 200)).astype(float)
+    slide.close()
+    assert np.array_equal(got, want)
+    assert np.abs(np.diff(blurred, axis=1)).mean() < 0.97 * np.abs(np.diff(want.astype(float), axis=1)).mean()
 
 
 def test_tiles_that_are_not_what_they_seem_are_read_by_openslide_from_then_on(made, monkeypatch):

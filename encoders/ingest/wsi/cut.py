@@ -64,7 +64,7 @@ class Cut:
 
         (kx, ky), (w, h) = self.shrink, self.size
         if self.exact:
-            image = slide.read(x, y, self.level, kx * w, ky * h)
+            image = slide.read(x, y, self.level, kx * w, ky * h, nearest=True)  # `positions` are of whole pixels of the level
             return image if self.shrink == (1, 1) else image.reduce(self.shrink)
         left, top = round(MARGIN * kx * self.downsample), round(MARGIN * ky * self.downsample)  # L0
         wide, high = kx * (math.ceil(self.span[0] / kx) + 2 * MARGIN), ky * (math.ceil(self.span[1] / ky) + 2 * MARGIN)

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.jpeg_tiles import ALIKE, JpegTiles, opened
 
@@ -70,38 +72,47 @@ class Slide:
         profile = self._slide.color_profile
         return ImageCms.buildTransform(profile, ImageCms.createProfile("sRGB"), "RGB", "RGB") if profile else None
 
-    def read(self, x: int, y: int, level: int, width: int, height: int) -> Any:
+    def read(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> Any:
         """Pillow RGB image (H, W) of `level`, its corner at the L0 pixel (x, y); nothing scanned is the slide's background colour.
 
+        nearest: the corner stands for the pixel of the level next to it. L0 counts whole pixels, so a level that is 4.0003 times smaller is
+        never met exactly, and OpenSlide then interpolates: a tenth of the sharpness is lost, of each tile another part.
         Raises Unreadable when the file is damaged there."""
         from PIL import Image
 
         if not 0 <= level < len(self.downsamples):
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would answer with a transparent region
-        pixels = self._directly(x, y, level, width, height)
+        pixels = self._directly(x, y, level, width, height, nearest)
         image = self._composited(x, y, level, width, height) if pixels is None else Image.fromarray(pixels)
         if pixels is not None and self._alike.get(level, 0) < ALIKE:
-            image = self._compared(image, self._composited(x, y, level, width, height), level)
+            whole = all((at / self.downsamples[level]).is_integer() for at in (x, y))
+            image = self._compared(image, self._composited(x, y, level, width, height), level, whole)
         if self._transform:
             from PIL import ImageCms
 
             ImageCms.applyTransform(image, self._transform, inPlace=True)
         return image
 
-    def _directly(self, x: int, y: int, level: int, width: int, height: int) -> Any:
+    def _directly(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> Any:
         """(H, W, 3) without OpenSlide; None where that cannot be."""
         if level not in self._direct:
             vendor = self.properties.get("openslide.vendor", "")
             self._direct[level] = opened(self.path, vendor, self.levels[level], CACHE)
-        tiles, (left, top) = self._direct[level], (x / self.downsamples[level], y / self.downsamples[level])
-        whole = left.is_integer() and top.is_integer()  # OpenSlide interpolates between pixels
-        return tiles.region(int(left), int(top), width, height) if tiles and whole else None
+        tiles, downsample = self._direct[level], self.downsamples[level]
+        left, top = round(x / downsample), round(y / downsample)
+        off = max(abs(x / downsample - left), abs(y / downsample - top))
+        near = off == 0 or (nearest and off <= 0.5 / downsample + 1e-6)  # what rounding to whole pixels of L0 moves at most
+        return tiles.region(left, top, width, height) if tiles and near else None
 
-    def _compared(self, mine: Any, its: Any, level: int) -> Any:
-        """What OpenSlide says of the same region; a level whose tiles are not what they seemed is read by it alone from here on."""
-        if mine.tobytes() == its.tobytes():
+    def _compared(self, mine: Any, its: Any, level: int, whole: bool) -> Any:
+        """`mine`, if OpenSlide says the same of the region: to the bit on a whole pixel, and between two within half of what a shift by a
+        pixel would change. A level whose tiles are not what they seemed is read by OpenSlide alone from here on."""
+        a, b = np.asarray(mine, np.int16), np.asarray(its, np.int16)
+        apart, shifted = (float(np.abs(a - other).mean()) for other in (b, np.roll(a, 1, axis=1)))
+        if apart == 0 or (not whole and apart <= 0.5 * shifted):
             self._alike[level] = self._alike.get(level, 0) + 1
-        elif tiles := self._direct[level]:
+            return mine
+        if tiles := self._direct[level]:
             tiles.close()
             self._direct[level] = None
         return its

@@ -119,6 +119,7 @@ def captions(block: Sequence[Section], looks: Mapping[str, Looks], missing: Mapp
     said += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
     said += unique(f"warning: {w}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
     said += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
+    said += unique(f"{row.encoder}: {row.remark}" for s in block for row in s.rows if row.remark)
     said += [f"{name}: not available: {why}" for name, why in missing.items()]
     said += [f"{r.identity.encoder}, {r.identity.protocol} failed: {r.meta.error}" for s in block for r in s.failed]
     return said
@@ -240,7 +241,7 @@ def _numbers(row: Row) -> dict[str, Any]:
         least = about.least_difference(row)
         line["minimal_detectable_difference"] = "" if least is None else f"{least:.6f}"
     line["leakage"] = "; ".join(leaks(row))
-    line["notes"] = "; ".join(unique([*row.notes, *(w for r in row.records for w in r.meta.warnings)]))
+    line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.remark]), *(w for r in row.records for w in r.meta.warnings)]))
     return line
 
 

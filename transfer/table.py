@@ -44,6 +44,7 @@ class Row:
     seed_spread: float = float("nan")  # the same over seeds: of pretraining where `seeds` names encoders, else of the protocol
     seeds: list[str] = field(default_factory=list)  # the encoders that a row about a recipe is the mean of
     notes: list[str] = field(default_factory=list)
+    remark: str = ""  # told beside the table, with the encoder's name; nothing is wrong
 
 
 @dataclass
@@ -119,7 +120,7 @@ def _row(records: list[Record], resamples: int) -> Row:
     share = float(np.mean([r.identity.fraction for r in records]))
     row = Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, values, records)
     row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
-    row.notes += [episodes(records)] if first.episodes else []
+    row.remark = episodes(records) if first.episodes else ""
     left_out = macro(auroc(*records[0].part("test")[:2]))[1]
     if left_out:
         row.notes.append(f"{left_out} of {len(first.classes)} labels have one class only in the test part and are left out")

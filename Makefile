@@ -16,7 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## phantoms -> pretrain -> benchmark -> comparison table, some five minutes on two cores
+demo: $(READY)  ## phantoms -> pretrain -> benchmark -> comparison table, five to nine minutes on two cores
 	PATH="$(abspath $(BIN)):$$PATH" bash configs/demo.sh $(DEMO)
 
 test: $(READY)  ## the whole test suite; tests that need real images find them by ISOGRAFT_DATA

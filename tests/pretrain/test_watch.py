@@ -122,6 +122,13 @@ def test_one_bad_look_is_no_alarm_and_neither_is_an_untrained_network_or_a_satur
     assert names(record(100, **(WELL | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
 
 
+def test_what_mae_drops_of_an_untrained_network_is_no_alarm_and_what_a_head_drops_is():
+    """MAE on phantoms: an effective rank of 10 before the first step, 2.4 at the first looks, 10 again at the end."""
+    rises = WELL | {"watch/rank": lambda i: 2.4 + i / 50}
+    assert names(record(100, **rises), baseline={"watch/rank": 10.2}) == []
+    assert names(record(100, **(rises | {"watch/head_rank": 20.0})), baseline={"watch/rank": 60.0}) == ["dimensional collapse"]
+
+
 def test_a_method_without_a_head_is_told_nothing_of_one():
     lines = record(100, **(WELL | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
     (told,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]

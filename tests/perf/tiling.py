@@ -68,7 +68,7 @@ def one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: in
 
 def cores(path: Path, rounds: int) -> None:
     """Wall time of the whole command in one process and in two, on copies of a slide."""
-    settings, items = Settings(mpp=0.25, tile=64), tuple(Item(f"s{k}", path, path.name) for k in range(8))
+    settings, items = Settings(mpp=0.25), tuple(Item(f"s{k}", path, path.name) for k in range(16))
     gains = []
     for _ in range(rounds):
         seconds = []

@@ -68,7 +68,7 @@ def one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: in
 
 def cores(path: Path, rounds: int) -> None:
     """Wall time of the whole command in one process and in two, on copies of a slide."""
-    settings, items = Settings(mpp=0.25), tuple(Item(f"s{k}", path, path.name) for k in range(16))
+    settings, items = Settings(mpp=0.25), tuple(Item(f"s{k}", path, path.name) for k in range(96))
     gains = []
     for _ in range(rounds):
         seconds = []
@@ -99,7 +99,7 @@ def main() -> None:
     ):
         one_core(slides / name, resolution, mpp, given.rounds, given.tiles)
     if given.cores:
-        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", 3)
+        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", 2)
 
 
 if __name__ == "__main__":

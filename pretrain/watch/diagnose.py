@@ -55,7 +55,7 @@ def one_point(look: Line, before: Sequence[Line]) -> bool:
 def fewer_dimensions(look: Line, before: Sequence[Line]) -> bool:
     """Encoder or head spans far fewer directions than it did; an effective rank of 1 is the other collapse.
 
-    A method without a head (MAE) is not measured by the untrained network: it first drops what that spanned by chance, and then builds up."""
+    A method without a head (MAE) is not measured by the untrained network: it first drops what that spanned by chance."""
     before = before if "watch/head_rank" in look else before[1:]
     return any(
         look[name] < FEW * max(b.get(name, 0.0) for b in before) for name in ("watch/rank", "watch/head_rank") if name in look

@@ -2,7 +2,7 @@
 
 OpenSlide decodes a tile to ARGB, paints it by cairo, and Python turns it into RGBA and then RGB; that is most of reading. The two commonest
 kinds of slide are plain tiled TIFFs, whose tiles any JPEG decoder reads: the same pixels in a third of the time. Whatever is not so plain
-(a border, a missing or damaged tile, a position between two pixels) is left to OpenSlide.
+(a border, a missing or damaged tile) is left to OpenSlide.
 
 Shapes: W, H of a region, w, h of a tile, in pixels of the level.
 """
@@ -22,7 +22,6 @@ WIDTH, HEIGHT, COMPRESSION, COLOURS, SAMPLES = 256, 257, 259, 262, 277  # tags o
 TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS, TABLES = 322, 323, 324, 325, 347
 JPEG, RGB, YCBCR = 7, 2, 6
 ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # then a byte: 0 for RGB, 1 for YCbCr. A tile does not say it, its directory does
-ALIKE = 3  # reads that are compared with OpenSlide's before a level is trusted
 
 
 class JpegTiles:

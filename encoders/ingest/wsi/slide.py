@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from encoders.ingest.source import Unreadable
-from encoders.ingest.wsi.jpeg_tiles import ALIKE, JpegTiles, opened
+from encoders.ingest.wsi.jpeg_tiles import JpegTiles, opened
 
 CACHE = 16 << 20  # bytes of decoded tiles a process keeps; row by row, more gains nothing
+SAMPLES, SIDE = (0.25, 0.5, 0.75), 256  # where, as shares of a level, and how large the regions are that are compared before it is trusted
 
 
 class Slide:
@@ -32,7 +33,6 @@ class Slide:
         self.background = "#" + self.properties.get("openslide.background-color", "ffffff")
         self.levels: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)  # (W, H) of each
         self._direct: dict[int, JpegTiles | None] = {}  # by level, where its tiles are read without OpenSlide
-        self._alike: dict[int, int] = {}  # by level: reads in which both gave the same
         self._transform = self._profile() if icc else None
         self.icc = "to sRGB" if self._transform else "no profile" if icc else "not applied"  # what was done about colour
 
@@ -84,9 +84,6 @@ class Slide:
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would answer with a transparent region
         pixels = self._directly(x, y, level, width, height, nearest)
         image = self._composited(x, y, level, width, height) if pixels is None else Image.fromarray(pixels)
-        if pixels is not None and self._alike.get(level, 0) < ALIKE:
-            whole = all((at / self.downsamples[level]).is_integer() for at in (x, y))
-            image = self._compared(image, self._composited(x, y, level, width, height), level, whole)
         if self._transform:
             from PIL import ImageCms
 
@@ -96,26 +93,42 @@ class Slide:
     def _directly(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> Any:
         """(H, W, 3) without OpenSlide; None where that cannot be."""
         if level not in self._direct:
-            vendor = self.properties.get("openslide.vendor", "")
-            self._direct[level] = opened(self.path, vendor, self.levels[level], CACHE)
+            self._direct[level] = self._trusted(level)
         tiles, downsample = self._direct[level], self.downsamples[level]
         left, top = round(x / downsample), round(y / downsample)
         off = max(abs(x / downsample - left), abs(y / downsample - top))
         near = off == 0 or (nearest and off <= 0.5 / downsample + 1e-6)  # what rounding to whole pixels of L0 moves at most
         return tiles.region(left, top, width, height) if tiles and near else None
 
-    def _compared(self, mine: Any, its: Any, level: int, whole: bool) -> Any:
-        """`mine`, if OpenSlide says the same of the region: to the bit on a whole pixel, and between two within half of what a shift by a
-        pixel would change. A level whose tiles are not what they seemed is read by OpenSlide alone from here on."""
-        a, b = np.asarray(mine, np.int16), np.asarray(its, np.int16)
-        apart, shifted = (float(np.abs(a - other).mean()) for other in (b, np.roll(a, 1, axis=1)))
-        if apart == 0 or (not whole and apart <= 0.5 * shifted):
-            self._alike[level] = self._alike.get(level, 0) + 1
-            return mine
-        if tiles := self._direct[level]:
-            tiles.close()
-            self._direct[level] = None
-        return its
+    def _trusted(self, level: int) -> JpegTiles | None:
+        """The level's tiles, where OpenSlide says the same of SAMPLES of it; None where they are not what they seem, or none can be read.
+
+        The samples are the file's own, not what happens to be read first: a slide that is gone on with must be read as it was begun."""
+        tiles = opened(self.path, self.properties.get("openslide.vendor", ""), self.levels[level], CACHE)
+        if tiles is None:
+            return None
+        told = [same for share in SAMPLES if (same := self._same(tiles, level, share)) is not None]
+        if told and all(told):
+            return tiles
+        tiles.close()
+        return None
+
+    def _same(self, tiles: JpegTiles, level: int, share: float) -> bool | None:
+        """Whether the region at that share of the level is what OpenSlide says: to the bit on a whole pixel, and between two within half
+        of what a shift by a pixel would change. None where one of the two cannot read it."""
+        width, height = (min(SIDE, side) for side in self.levels[level])
+        left, top = (int((side - part) * share) for side, part in zip(self.levels[level], (width, height), strict=True))
+        x, y = (round(at * self.downsamples[level]) for at in (left, top))
+        mine = tiles.region(left, top, width, height)
+        if mine is None:
+            return None
+        try:
+            its = np.asarray(self._composited(x, y, level, width, height), np.int16)
+        except Unreadable:
+            return None
+        apart, *shifted = (float(np.abs(its - other).mean()) for other in (mine, np.roll(its, 1, axis=0), np.roll(its, 1, axis=1)))
+        whole = (x / self.downsamples[level], y / self.downsamples[level]) == (left, top)
+        return apart == 0 or (not whole and apart <= 0.5 * max(shifted))
 
     def _composited(self, x: int, y: int, level: int, width: int, height: int) -> Any:
         """Pillow RGB image of a region as OpenSlide reads it, on the background."""

@@ -1,13 +1,10 @@
 """Ranks that share an embedding or a search: the bytes are those of one process, whatever the last batch holds."""
 
 import os
-import socket
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as td
-import torch.multiprocessing as mp
 
 import encoders
 from encoders import neighbours
@@ -16,6 +13,7 @@ from encoders.runtime import dist
 from encoders.runtime.deal import dealt
 from encoders.store import Store
 from encoders.store_write import save
+from tests.ranks import two_ranks
 
 NAME = "random_resnet10t:size=32,channels=1"
 BATCH, SEARCHED = 4, 8  # images of a batch, rows of a chunk of the search
@@ -46,25 +44,19 @@ def made(out, paths):
     np.savez(out / f"rank{dist.rank()}.npz", few=few, similarity=near[0], near=near[1], seen=sum(done), own=sum(own))
 
 
-def one_rank(rank, port, home, paths):
-    torch.set_num_threads(1)
+def one_rank(rank, home, paths):
     os.environ["ISOGRAFT_CACHE"] = str(home / f"cache{rank}")  # a node's own: the ranks must not rely on sharing it
-    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     made(home, paths)
     assert (home / "cache1").exists() is False
-    td.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks_write_the_bytes_of_one_process(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     paths = [save(tmp_path / f"{n}.h5", rng.integers(0, 256, (n, 40, 32, 1), dtype=np.uint8)) for n in (18, 23)]  # 5 batches, 6
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     two, one = tmp_path / "two", tmp_path / "one"
     two.mkdir(), one.mkdir()
-    mp.spawn(one_rank, args=(port, two, paths), nprocs=2)
+    two_ranks(one_rank, two, paths)
     monkeypatch.setenv("ISOGRAFT_CACHE", str(one / "cache"))
     monkeypatch.setattr(neighbours, "CHUNK", SEARCHED)
     made(one, paths)

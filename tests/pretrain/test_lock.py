@@ -50,7 +50,7 @@ def test_of_many_processes_one_at_a_time_holds_a_run(tmp_path, monkeypatch, link
         worker.join()
     assert sum(company for _, company in told) == 0
     assert sum(held for held, _ in told) >= ROUNDS // 4
-    assert not [name for name in os.listdir(tmp_path) if name.endswith((".part", ".stale"))]
+    assert not [name for name in os.listdir(tmp_path) if name.endswith((".part", ".removing"))]
 
 
 def no_links(*paths):

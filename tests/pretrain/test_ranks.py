@@ -1,11 +1,8 @@
 """Two ranks and one process get the same gradient: losses that look at the whole batch see the rows of all ranks."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as td
-import torch.multiprocessing as mp
 
 from encoders.runtime import dist
 from pretrain.methods.barlowtwins import barlow
@@ -13,6 +10,7 @@ from pretrain.methods.common import unit
 from pretrain.methods.mocov3 import contrast
 from pretrain.methods.simclr import nt_xent
 from pretrain.methods.vicreg import vicreg
+from tests.ranks import two_ranks
 
 LOSSES = {
     "simclr": lambda a, b: nt_xent(dist.gather(unit(a)), dist.gather(unit(b)), 0.1),
@@ -34,23 +32,18 @@ def gradients(part):
     return found
 
 
-def one_rank(rank, port, folder):
-    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def one_rank(rank, folder):
     found = gradients(slice(4 * rank, 4 * rank + 4))
     for grad in found.values():
         td.all_reduce(grad)
         grad /= 2  # DDP's mean over ranks
     if rank == 0:
         torch.save(found, folder / "grads.pt")
-    td.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_ranks_and_one_process_get_the_same_gradient(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(one_rank, args=(port, tmp_path), nprocs=2)
+    two_ranks(one_rank, tmp_path)
     two = torch.load(tmp_path / "grads.pt", weights_only=True)
     for name, want in gradients(slice(0, 8)).items():
         torch.testing.assert_close(two[name], want, rtol=1e-10, atol=1e-12, msg=lambda text, name=name: f"{name}: {text}")

@@ -3,12 +3,9 @@
 Once with norms over each row, where ranks cannot differ, and once with BatchNorm over the images of all ranks, in network and head.
 """
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as td
-import torch.multiprocessing as mp
 from timm.layers import BatchNormAct2d
 from torch import nn
 
@@ -23,6 +20,7 @@ from pretrain.methods import METHODS, DataShape
 from pretrain.train import State, fit
 from tests.pretrain import tiny
 from tests.pretrain.runs import store
+from tests.ranks import two_ranks
 
 BATCH, SIZE, STEPS = 8, 32, 3
 SMALL = {
@@ -100,12 +98,9 @@ def taken(name, norm, path, rank=0, world=1):
     return {"grads": seen, "state": {k: v.clone() for k, v in method.state_dict().items()}}
 
 
-def one_rank(rank, port, path, out):
-    torch.set_num_threads(1)
-    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def one_rank(rank, path, out):
     found = {f"{name} {norm}": taken(name, norm, path, rank, 2) for name, norm in CASES}
     torch.save(found, out / f"{rank}.pt")
-    td.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +108,7 @@ def both(tmp_path_factory):
     """What each of two ranks got, and the store."""
     out = tmp_path_factory.mktemp("ranks")
     path = store(out)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(one_rank, args=(port, path, out), nprocs=2)
+    two_ranks(one_rank, path, out)
     return path, [torch.load(out / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
@@ -142,9 +134,8 @@ def test_two_ranks_take_the_steps_of_one_process(both, name, norm):
             torch.testing.assert_close(rank[name]["state"][key], want, rtol=1e-10, atol=1e-10, msg=lambda m, k=key: f"{k}: {m}")
 
 
-def uneven(rank, port, folder):
+def uneven(rank, folder):
     """What BatchNorm makes of 3 images on one rank and 5 on the other, and the gradients of their sum of cubes."""
-    td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     x, norm = images_and_norm()
     part = x[:3] if rank == 0 else x[3:]
     norm = nn.Sequential(norm)
@@ -155,7 +146,6 @@ def uneven(rank, port, folder):
     weights = torch.stack([norm[0].weight.grad, norm[0].bias.grad])
     td.all_reduce(weights)
     torch.save({"y": y.detach(), "x": part.grad, "weights": weights, "state": norm[0].state_dict()}, folder / f"{rank}.pt")
-    td.destroy_process_group()
 
 
 def images_and_norm():
@@ -170,10 +160,7 @@ def images_and_norm():
 
 @pytest.mark.slow
 def test_batchnorm_over_ranks_of_unlike_size_is_batchnorm_over_their_images(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(uneven, args=(port, tmp_path), nprocs=2)
+    two_ranks(uneven, tmp_path)
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     x, norm = images_and_norm()
     x.requires_grad_()

@@ -6,8 +6,11 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
+from encoders.runtime.memory import keep_freed
+
+S = TypeVar("S")
 J = TypeVar("J")
 R = TypeVar("R")
 Tick = Callable[[int], None]
@@ -22,36 +25,70 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def each(work: Callable[[J, Tick], R], jobs: Sequence[J], workers: int, tick: Tick) -> Iterator[tuple[J, R | Died]]:
-    """Every job with what `work(job, tick)` returned, as they end.  `work`: picklable, handed to each process once.
+class Workers(Generic[S]):
+    """Processes for several rounds of jobs: to start one costs half a second of imports, so they stay from round to round.
 
-    When a process dies, the jobs that were going on are done again, each in a process of its own, so that only the one that kills it is
-    Died. What a job raises is raised here."""
-    if workers <= 1 or len(jobs) <= 1:
-        yield from ((job, work(job, tick)) for job in jobs)
-        return
-    left = list(range(len(jobs)))
-    while left:
-        for k, answer in pooled(work, jobs, tuple(left), workers, tick):
-            left.remove(k)
-            yield jobs[k], answer
-        suspects, left = left[:workers], left[workers:]  # jobs start in order, so those that were going on are the first ones left
-        for k in suspects:
-            alone = dict(pooled(work, jobs, [k], 1, tick))
-            yield jobs[k], alone.get(k, Died("the process that worked on it died (out of memory?)"))
+    shared: what all jobs need; picklable, handed to each process once."""
+
+    def __init__(self, shared: S, number: int):
+        self.shared, self.number = shared, number
+        self._crew: _Crew | None = None
+
+    def __enter__(self) -> "Workers[S]":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._dismiss()
+
+    def each(self, do: Callable[[S, J, Tick], R], jobs: Sequence[J], tick: Tick) -> Iterator[tuple[J, R | Died]]:
+        """Every job with what `do(shared, job, tick)` returned, as they end.  `do`: a function of a module, or of a class.
+
+        When a process dies, the jobs that were going on are done again, each in a process of its own, so that only the one that kills it
+        is Died. What a job raises is raised here."""
+        if self.number <= 1 or len(jobs) <= 1:
+            yield from ((job, do(self.shared, job, tick)) for job in jobs)
+            return
+        left = list(range(len(jobs)))
+        while left:
+            self._crew = self._crew or _Crew(self.shared, self.number)
+            for k, answer in self._crew.done(do, jobs, tuple(left), tick):
+                left.remove(k)
+                yield jobs[k], answer
+            if not left:
+                return
+            self._dismiss()  # one of them died
+            suspects, left = left[: self.number], left[self.number :]  # jobs start in order: those that were going on are the first left
+            for k in suspects:
+                alone = _Crew(self.shared, 1)
+                try:
+                    yield jobs[k], dict(alone.done(do, jobs, [k], tick)).get(k, Died("the process that worked on it died (out of memory?)"))
+                finally:
+                    alone.dismiss()
+
+    def _dismiss(self) -> None:
+        if self._crew:
+            self._crew.dismiss()
+        self._crew = None
 
 
-def pooled(work: Callable[[J, Tick], R], jobs: Sequence[J], numbers: Sequence[int], workers: int, tick: Tick) -> Iterator[tuple[int, R]]:
-    """Numbers of jobs and their answers from spawned processes (a bare fork after OpenMP has run can hang); ends when one dies."""
-    context = multiprocessing.get_context("spawn")
-    counter = context.Value("q", 0)
-    with ProcessPoolExecutor(min(workers, len(numbers)), context, _begin, (work, counter)) as pool:
-        told = 0
+class _Crew:
+    """Spawned processes (a bare fork after OpenMP has run can hang), until one dies."""
+
+    def __init__(self, shared: Any, number: int):
+        context = multiprocessing.get_context("spawn")
+        self.counter = context.Value("q", 0)
+        self.pool = ProcessPoolExecutor(number, context, _begin, (shared, self.counter))
+
+    def done(self, do: Callable[[Any, J, Tick], R], jobs: Sequence[J], numbers: Sequence[int], tick: Tick) -> Iterator[tuple[int, R]]:
+        """Numbers of jobs and their answers; ends early when a process dies."""
+        told = self.counter.value
+        pending: dict[Future[R], int] = {}
         try:
-            pending: dict[Future[R], int] = {pool.submit(_work, jobs[k]): k for k in numbers}
+            for k in numbers:
+                pending[self.pool.submit(_work, do, jobs[k])] = k
             while pending:
                 done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
-                now = counter.value
+                now = self.counter.value
                 if now > told:
                     tick(now - told)
                 told = now
@@ -60,14 +97,19 @@ def pooled(work: Callable[[J, Tick], R], jobs: Sequence[J], numbers: Sequence[in
         except BrokenProcessPool:
             return
         finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+            for future in pending:
+                future.cancel()
+
+    def dismiss(self) -> None:
+        self.pool.shutdown(wait=True, cancel_futures=True)
 
 
 _worker: dict[str, Any] = {}  # of a worker process: what all of its jobs share
 
 
-def _begin(work: Any, counter: Any) -> None:
-    _worker.update(work=work, counter=counter)
+def _begin(shared: Any, counter: Any) -> None:
+    keep_freed()  # a third of a tile's memory would be mapped anew for the next tile, which stalls the other processes too
+    _worker.update(shared=shared, counter=counter)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -79,9 +121,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _work(job: Any) -> Any:
+def _work(do: Any, job: Any) -> Any:
     def done(n: int) -> None:
         with _worker["counter"].get_lock():
             _worker["counter"].value += n
 
-    return _worker["work"](job, done)
+    return do(_worker["shared"], job, done)

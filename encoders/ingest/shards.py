@@ -16,7 +16,7 @@ from typing import Any
 
 from encoders import __version__
 from encoders.ingest.join import Summary, join
-from encoders.ingest.pool import Died, Tick, available_cpus, each
+from encoders.ingest.pool import Died, Tick, Workers, available_cpus
 from encoders.ingest.shard import table_path, write_shard
 from encoders.ingest.source import Row, Source, Unreadable, file_stamp, gray
 from encoders.runtime.errors import InputError
@@ -120,12 +120,13 @@ class Sharding:
     source: Source
     folder: Path
 
-    def __call__(self, job: tuple[int, Sequence[Any]], tick: Tick) -> None:
+    def shard(self, job: tuple[int, Sequence[Any]], tick: Tick) -> None:
         write_shard(self.source, *job, self.folder, tick)
 
 
 def run(source: Source, todo: dict[int, Sequence[Any]], folder: Path, workers: int, tick: Tick) -> None:
     """Writes the shards in `todo`."""
-    for _, answer in each(Sharding(source, folder), list(todo.items()), workers, tick):
-        if isinstance(answer, Died):
-            raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from answer
+    with Workers(Sharding(source, folder), workers) as pool:
+        for _, answer in pool.each(Sharding.shard, list(todo.items()), tick):
+            if isinstance(answer, Died):
+                raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from answer

@@ -20,7 +20,7 @@ from PIL import Image
 
 from encoders.cli import app
 from encoders.duplicates import near_pairs, phash256, pixel_sha256
-from encoders.ingest.pool import Died, each
+from encoders.ingest.pool import Died, Workers
 from encoders.ingest.wsi.discover import slides
 from encoders.store import Store
 from tests.encoders.wsi_files import halved, on_glass, tissue_like, write_slide
@@ -276,14 +276,38 @@ def test_slides_are_found_once_and_named_apart(tmp_path):
     assert others == {".txt": 1}
 
 
-def boom(job, tick):
+def boom(shared, job, tick):
     if job == 3:
         os.kill(os.getpid(), signal.SIGKILL)
     tick(1)
-    return job * 10
+    return shared * job
 
 
 def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
-    answers = dict(each(boom, list(range(6)), 2, lambda n: None))
+    with Workers(10, 2) as pool:
+        answers = dict(pool.each(boom, list(range(6)), lambda n: None))
+        again = dict(pool.each(boom, [4, 5], lambda n: None))
     assert isinstance(answers.pop(3), Died)
     assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}
+    assert again == {4: 40, 5: 50}, "the pool goes on after a death"
+
+
+def process(shared, job, tick):
+    tick(job)
+    return os.getpid()
+
+
+def test_workers_stay_from_round_to_round_and_progress_counts_each_round_anew():
+    counted = [0, 0]
+
+    def count(turn):
+        def tick(n):
+            counted[turn] += n
+
+        return tick
+
+    with Workers(None, 2) as pool:
+        rounds = [{pid for _, pid in pool.each(process, [1, 2, 3, 4], count(turn))} for turn in (0, 1)]
+    assert len(rounds[0] | rounds[1]) <= 2
+    assert os.getpid() not in rounds[0] | rounds[1]
+    assert counted == [10, 10]

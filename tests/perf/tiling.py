@@ -99,7 +99,7 @@ def main() -> None:
     ):
         one_core(slides / name, resolution, mpp, given.rounds, given.tiles)
     if given.cores:
-        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", 2)
+        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", max(3, given.rounds // 2))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.item import Item
-from encoders.ingest.wsi.piece import blobs, count, read_table
+from encoders.ingest.wsi.piece import blobs, count, read_table, stretches
 from encoders.ingest.wsi.plan import Plan, counted
 from encoders.ingest.wsi.quality import Quality
 from encoders.ingest.wsi.settings import Settings
@@ -47,7 +47,7 @@ def write_slide(item: Item, plan: Plan, settings: Settings, attrs: Mapping[str, 
     pictures = {"overview": plan.overview, "mask": plan.mask}
     if settings.codec == "jpeg":
         sizes = np.concatenate([table["sizes"] for table in tables])
-        write_jpeg_store(out, blobs(folder, tables), sizes, whole, index, meta, labels, pictures)
+        write_jpeg_store(out, stretches(folder, tables), sizes, whole, index, meta, labels, pictures)
     else:
         shape = settings.tile, settings.tile, 3
         images = (np.frombuffer(blob, np.uint8).reshape(shape) for blob in blobs(folder, tables))

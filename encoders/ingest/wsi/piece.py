@@ -27,6 +27,7 @@ from encoders.runtime.files import atomic
 
 PIECE = 512  # tiles: seconds of work, and a thousandth of a large slide
 BATCH = 32  # tiles judged together
+STRETCH = 4 << 20  # bytes of a part: HDF5 takes as long for a call as for copying a hundred tiles
 DAMAGED = "damaged"
 
 
@@ -130,3 +131,11 @@ def blobs(folder: Path, tables: Sequence[Mapping[str, NDArray[Any]]]) -> Iterato
         with pixels_path(folder, number).open("rb") as file:
             for size in table["sizes"]:
                 yield file.read(int(size))
+
+
+def stretches(folder: Path, tables: Sequence[Mapping[str, NDArray[Any]]]) -> Iterator[bytes]:
+    """The encoded tiles of a slide end to end, in parts of some megabytes."""
+    for number in range(len(tables)):
+        with pixels_path(folder, number).open("rb") as file:
+            while part := file.read(STRETCH):
+                yield part

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from encoders.ingest.join import write_quarantine
-from encoders.ingest.pool import Died, Tick, each
+from encoders.ingest.pool import Died, Tick, Workers
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.cohort import Cohort, Record, trouble, workplace
 from encoders.ingest.wsi.finish import write_slide
@@ -43,13 +43,13 @@ def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker)
     """Tiles every slide that is not finished yet; returns the records of all, in order.  ticker(title, total): shows progress.
 
     Raises InputError when OUT_DIR was begun with another recipe and `overwrite` is not given."""
-    with workplace(cohort, overwrite):
+    with workplace(cohort, overwrite), Workers(cohort, workers) as pool:
         known: dict[str, Record] = {item.name: record for item in cohort.items if (record := cohort.record(item))}
         todo = [item for item in cohort.items if item.name not in known]
         failed: dict[str, Record] = {}
         tiles: dict[str, int] = {}
         with ticker("slides: tissue", len(todo)) as tick:
-            for item, found in each(Planning(cohort), todo, workers, tick):
+            for item, found in pool.each(plan_slide, todo, tick):
                 if isinstance(found, int):
                     tiles[item.name] = found
                 else:
@@ -57,18 +57,20 @@ def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker)
         ready = sorted((item for item in todo if item.name in tiles), key=lambda item: -tiles[item.name])  # largest first: a short tail
         jobs = [job for item in ready for job in shared_out(cohort, item, tiles[item.name], len(ready) < FEW * workers)]
         with ticker("tiles", sum(job.tiles for job in jobs)) as tick:
-            carry_out(cohort, jobs, workers, tick, known, failed)
+            carry_out(cohort, pool, jobs, tick, known, failed)
             unfinished = [Job(item, (), 0, finish=True) for item in ready if item.name not in {*known, *failed}]
-            carry_out(cohort, unfinished, workers, tick, known, failed)
+            carry_out(cohort, pool, unfinished, tick, known, failed)
         known |= {item.name: cohort.note(item, failed[item.name]) for item in todo if item.name in failed}
         records = [known[item.name] for item in cohort.items]
         write_quarantine(cohort.out / "slides", [[r["source"], why, r.get("traceback", "")] for r in records if (why := trouble(r))])
     return records
 
 
-def carry_out(cohort: Cohort, jobs: Sequence[Job], workers: int, tick: Tick, known: dict[str, Record], failed: dict[str, Record]) -> None:
+def carry_out(
+    cohort: Cohort, pool: Workers[Cohort], jobs: Sequence[Job], tick: Tick, known: dict[str, Record], failed: dict[str, Record]
+) -> None:
     """Does the jobs, and sorts the slides whose end they were."""
-    for job, told in each(Tiling(cohort), jobs, workers, tick):
+    for job, told in pool.each(tile_slide, jobs, tick):
         if isinstance(told, Died) or (told and "reason" in told):
             failed.setdefault(job.item.name, failure(told))
         elif told:
@@ -88,47 +90,38 @@ def shared_out(cohort: Cohort, item: Item, tiles: int, few: bool) -> list[Job]:
     return [Job(item, tuple(left), sum(len(rows(tiles, k)) for k in left), finish=True)]
 
 
-@dataclass(frozen=True)
-class Planning:
+def plan_slide(cohort: Cohort, item: Item, tick: Tick) -> int | Record:
     """The plan of a slide into its file; the answer is the number of tiles to read, or the record of a failure."""
 
-    cohort: Cohort
+    def work() -> int:
+        where = cohort.plan(item)
+        if not where.exists():
+            planned(item, cohort.settings).save(where)
+        return len(Plan.load(where).x)
 
-    def __call__(self, item: Item, tick: Tick) -> int | Record:
-        def work() -> int:
-            where = self.cohort.plan(item)
-            if not where.exists():
-                planned(item, self.cohort.settings).save(where)
-            return len(Plan.load(where).x)
-
-        answer = guarded(self.cohort.out, work)
-        tick(1)
-        return answer
+    answer = guarded(cohort.out, work)
+    tick(1)
+    return answer
 
 
-@dataclass(frozen=True)
-class Tiling:
+def tile_slide(cohort: Cohort, job: Job, tick: Tick) -> Record | None:
     """Pieces into their files, and at last the store; the answer is the record of the slide when that is known."""
 
-    cohort: Cohort
+    def work() -> Record | None:
+        folder, plan = cohort.work(job.item), Plan.load(cohort.plan(job.item))
+        if job.pieces:
+            slide = Slide(job.item.path, cohort.settings.icc)
+            try:
+                for number in job.pieces:
+                    write_piece(slide, plan, number, cohort.settings, folder, tick)
+            finally:
+                slide.close()
+        if not job.finish:
+            return None
+        save_picture(plan, folder, cohort.picture(job.item.name))
+        return write_slide(job.item, plan, cohort.settings, cohort.attrs, folder, cohort.store(job.item))
 
-    def __call__(self, job: Job, tick: Tick) -> Record | None:
-        def work() -> Record | None:
-            cohort, folder = self.cohort, self.cohort.work(job.item)
-            plan = Plan.load(cohort.plan(job.item))
-            if job.pieces:
-                slide = Slide(job.item.path, cohort.settings.icc)
-                try:
-                    for number in job.pieces:
-                        write_piece(slide, plan, number, cohort.settings, folder, tick)
-                finally:
-                    slide.close()
-            if not job.finish:
-                return None
-            save_picture(plan, folder, cohort.picture(job.item.name))
-            return write_slide(job.item, plan, cohort.settings, cohort.attrs, folder, cohort.store(job.item))
-
-        return guarded(self.cohort.out, work)
+    return guarded(cohort.out, work)
 
 
 def guarded(out: Path, work: Callable[[], T]) -> T | Record:

@@ -24,6 +24,7 @@ from pretrain.config import Recipe, augmentation, method_config
 from pretrain.methods import METHODS
 from pretrain.methods.common import DataShape
 
+LOOKED_AT = 32  # images whose size is compared before a run begins
 MEASURED = 1024  # images that mean and std are measured on: their standard error is then below 1 % of the spread between images
 
 
@@ -88,7 +89,21 @@ def corpus(recipe: Recipe) -> Corpus:
         use &= splits == data.split
     if data.keys is not None:
         use &= np.isin(store.column("key"), wanted_keys(data.keys, store))
-    return Corpus(store, np.flatnonzero(use))
+    rows = np.flatnonzero(use)
+    one_size(store, rows)
+    return Corpus(store, rows)
+
+
+def one_size(store: Store, rows: NDArray[np.int64]) -> None:
+    """Raises InputError when images of unlike size would meet in a batch: found in the first used of each file, and in some others."""
+    if not len(rows):
+        return
+    first = rows[np.unique(np.searchsorted(store.starts, rows, side="right"), return_index=True)[1]]
+    some = rows[np.linspace(0, len(rows) - 1, min(LOOKED_AT, len(rows))).astype(int)]
+    seen = {store.image(int(i)).shape[:2]: store.place(int(i))[0].path for i in [*some, *first]}
+    if len(seen) > 1:
+        told = ", ".join(f"{height} x {width} in {path.name}" for (height, width), path in sorted(seen.items()))
+        raise InputError(f"the images differ in size ({told}); ingest them with one --size")
 
 
 def wanted_keys(path: str, store: Store) -> NDArray[Any]:

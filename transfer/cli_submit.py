@@ -86,9 +86,13 @@ def jobs(name: Annotated[str, typer.Argument(help="the bench, as named at `trans
     for row in rows:
         table.add_row(*row)
     console().print(table)
-    failed = [row[0] for row in rows if row[2].startswith("failed")]
+    failed = [row for row in rows if row[2].startswith("failed")]
     if failed:
-        console(stderr=True).print(
+        err = console(stderr=True)
+        for element, _, _, log in failed:
+            if why := job.last_words(where.path / log) if log else "":
+                err.print(f"element {element}: {why}", markup=False, soft_wrap=True)
+        err.print(
             f"{len(failed)} of {len(rows)} elements failed; logs are in {where.path}; "
             f"submit them again with: transfer submit --rerun --name {name}",
             markup=False,

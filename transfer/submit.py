@@ -17,6 +17,8 @@ from encoders.runtime.files import atomic, read_json, write_json
 from transfer.lineup import lineup
 from transfer.task import chosen
 
+TAIL = 16 << 10  # bytes of a log that are looked through for the reason of a failure
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -174,6 +176,15 @@ def spans(numbers: Sequence[int]) -> str:
 def unfinished(where: Folder) -> list[int]:
     """The elements that did not end with status 0."""
     return [i for i in range(len(where.commands())) if where.exit_of(i) != 0]
+
+
+def last_words(log: Path) -> str:
+    """Why a command ended badly, from the end of its log: the last `error:` line, or else the last line of all; "" for an empty one."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL))
+        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or [""])[-1]
 
 
 def table(where: Folder) -> list[tuple[str, str, str, str]]:

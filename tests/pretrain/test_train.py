@@ -10,6 +10,7 @@ import torch
 import encoders
 from encoders.runtime import dist, optim
 from encoders.runtime.errors import InputError
+from encoders.store_write import save
 from pretrain import config, rundir, train
 from pretrain import run as runs
 from pretrain.setup import build
@@ -226,6 +227,14 @@ def test_mean_and_std_are_those_of_the_images(images):
     made = build(recipe(images, METHODS["mae"], "size=40"), "cpu")
     assert made.card.preprocess.mean[0] == pytest.approx(pixels.mean(), abs=1e-4)
     assert made.card.preprocess.std[0] == pytest.approx(pixels.std(), abs=1e-4)
+
+
+def test_stores_of_unlike_image_sizes_are_refused_before_a_run_is_made(images, tmp_path):
+    other = save(tmp_path / "small.h5", np.zeros((30, 24, 24, 1), np.uint8))
+    where = rundir.place("unlike")
+    with pytest.raises(InputError, match=r"differ in size \(24 x 24 in small.h5, \d+ x \d+ in .*\); ingest them with one --size"):
+        runs.begin(recipe(images, METHODS["moco"], f"data.store=[{images},{other}]"), where, "cpu")
+    assert not where.path.exists()
 
 
 def test_only_the_named_images_are_used(images, tmp_path):

@@ -3,13 +3,14 @@
 import subprocess
 
 import pytest
+import typer
 
 from encoders.runtime import home, slurm
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import write_json
 from tests.transfer import toys
 from transfer import submit
-from transfer.cli_submit import again, understood
+from transfer.cli_submit import again, jobs, understood
 from transfer.submit import Cell, cells, existing, place, prepare, spans, table, unfinished
 from transfer.task import Task, save
 
@@ -114,6 +115,22 @@ def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
     monkeypatch.setattr(slurm, "state", lambda job: "RUNNING")
     with pytest.raises(InputError, match="still in the queue"):
         again("mine", [])
+
+
+def test_a_failed_element_says_why(capsys):
+    where = place("mine")
+    prepare(where, [Cell("e", t, "knn") for t in "abc"], slurm.Site(), [])
+    write_json(where.info, {"array": "7"})
+    where.status.mkdir()
+    logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
+    for i, text in logs.items():
+        (where.path / f"slurm-7_{i}.out").write_text(text)
+        (where.status / str(i)).write_text("2\n")
+    with pytest.raises(typer.Exit):
+        jobs("mine")
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["element 0: error: the encoder has seen 3 test images", "element 1: ValueError: no"]
+    assert told[2].startswith("3 of 3 elements failed"), "an empty log says nothing"
 
 
 def test_a_bench_is_not_mixed_with_another_of_its_name():

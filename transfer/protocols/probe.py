@@ -46,6 +46,33 @@ VIEW = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
 Inputs = Mapping[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Trial:
+    """What heads are trained and chosen on."""
+
+    stream: Iterator[tuple[Inputs, Tensor]]  # features (B, D) of each input and targets (B, K), step after step
+    checked: Inputs  # features of the validation rows
+    val: ImageSet
+    outputs: int  # K
+    batch: int
+    length: int  # epochs or steps, as PUBLISHED counts
+    an_epoch: int  # steps
+    select: Select
+    log: Callable[..., None] | None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return {name: x.shape[1] for name, x in self.checked.items()}
+
+    @property
+    def exclusive(self) -> bool:
+        return self.val.kind != "multilabel"
+
+    @property
+    def device(self) -> torch.device:
+        return next(iter(self.checked.values())).device
+
+
 @dataclass
 class Fitted:
     """The network and its chosen head."""
@@ -74,7 +101,6 @@ def fit(
     y = torch.from_numpy(outputs(train.y[rows], train.kind)).to(encoder.device)
     of = pooled if cfg.preset == "mae" else deep
     checked = plain(encoder, held_out, of)
-    widths = {name: x.shape[1] for name, x in checked.items()}
     place = np.zeros(len(train.store), dtype=np.int64)
     place[train.index[rows]] = np.arange(len(rows))
     with (
@@ -92,8 +118,8 @@ def fit(
     ):
         torch.manual_seed(cfg.seed)
         stream = seen(encoder, batches, y, torch.from_numpy(place).to(encoder.device), of)
-        run = mae if cfg.preset == "mae" else dinov2
-        head, selection = run(stream, checked, held_out, widths, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
+        trial = Trial(stream, checked, held_out, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
+        head, selection = mae(trial) if cfg.preset == "mae" else dinov2(trial)
     return Fitted(encoder, of, head, train.kind, selection | {"batch": batch, "length": length})
 
 
@@ -117,61 +143,40 @@ def seen(
         step += 1
 
 
-def mae(
-    stream: Iterator[tuple[Inputs, Tensor]],
-    checked: Inputs,
-    val: ImageSet,
-    widths: Mapping[str, int],
-    k: int,
-    batch: int,
-    epochs: int,
-    an_epoch: int,
-    select: Select,
-    log: Any,
-) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+def mae(trial: Trial) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
     """MAE's head at its best epoch."""
-    (name,) = widths
-    exclusive = val.kind != "multilabel"
-    with checked[name].device:
-        head = Mae(widths[name], k, exclusive, batch, epochs * an_epoch, round(WARMUP * epochs * an_epoch))
+    (name,), epochs, an_epoch, val = trial.widths, trial.length, trial.an_epoch, trial.val
+    with trial.device:
+        warmup = round(WARMUP * epochs * an_epoch)
+        head = Mae(trial.widths[name], trial.outputs, trial.exclusive, trial.batch, epochs * an_epoch, warmup)
     table: list[dict[str, Any]] = []
     kept, top = copy.deepcopy(head), -np.inf
     for epoch in range(1, epochs + 1):
-        loss = [head.step(x[name], y) for x, y in (next(stream) for _ in range(an_epoch))][-1]
-        score = float(select(val.y, told(head.logits(checked[name]), val.kind)))
+        loss = [head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(an_epoch))][-1]
+        score = float(trial.select(val.y, told(head.logits(trial.checked[name]), val.kind)))
         table.append({"epoch": epoch, "score": score, "loss": loss})
-        if log:
-            log(epoch, loss=loss, val=score)
+        if trial.log:
+            trial.log(epoch, loss=loss, val=score)
         if score > top:
             kept, top = copy.deepcopy(head), score
     chosen = best(table)
     return lambda x: kept.logits(x[name]), {"epoch": chosen["epoch"], "score": chosen["score"], "table": table}
 
 
-def dinov2(
-    stream: Iterator[tuple[Inputs, Tensor]],
-    checked: Inputs,
-    val: ImageSet,
-    widths: Mapping[str, int],
-    k: int,
-    batch: int,
-    steps: int,
-    an_epoch: int,
-    select: Select,
-    log: Any,
-) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+def dinov2(trial: Trial) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
     """The best of DINOv2's heads."""
-    with next(iter(checked.values())).device:
-        heads = DinoV2(widths, k, val.kind != "multilabel", batch, steps)
-    for step in range(steps):
-        loss = heads.step(*next(stream))
-        if log and step % an_epoch == 0:
-            log(step, loss=loss)
+    val = trial.val
+    with trial.device:
+        heads = DinoV2(trial.widths, trial.outputs, trial.exclusive, trial.batch, trial.length)
+    for step in range(trial.length):
+        loss = heads.step(*next(trial.stream))
+        if trial.log and step % trial.an_epoch == 0:
+            trial.log(step, loss=loss)
     table: list[dict[str, Any]] = []
-    for name, logits in heads.logits(checked).items():
+    for name, logits in heads.logits(trial.checked).items():
         for h, rate in enumerate(RATES):
             p = told(logits[:, h], val.kind)
-            score = float(select(val.y, p)) if val.kind == "multilabel" else float(accuracy(val.y, p, val.kind).mean())
+            score = float(accuracy(val.y, p, val.kind).mean()) if trial.exclusive else float(trial.select(val.y, p))
             table.append({"input": name, "lr": rate, "score": score})
     chosen = best(table)
     won, h = str(chosen["input"]), RATES.index(chosen["lr"])

@@ -15,18 +15,19 @@ from encoders.card import Card
 from encoders.runtime.config import read_yaml
 from encoders.runtime.files import atomic
 from encoders.runtime.html import Html, join, table, tag
+from encoders.runtime.svg import Frame, chart, line, pen
 from encoders.runtime.track import read
 from pretrain.dashboard import CURVES, clock
 from pretrain.meter import PARTS
 from pretrain.rundir import RunDir
 from pretrain.watch.diagnose import diagnose
 
-WIDE, HIGH, LEFT, BOTTOM = 340, 150, 56, 20  # pixels of a chart, and of its margins for numbers
+WIDE, HIGH = 340, 200  # pixels of a chart
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; margin: 0 auto; max-width: 1080px; padding: 24px; overflow-wrap: anywhere; }
 h2 { border-top: 1px solid #dfe3e8; padding-top: 12px; } table { border-collapse: collapse; } tbody th { font-weight: 400; }
 td, th { text-align: left; padding: 3px 14px 3px 0; vertical-align: top; } figure { display: inline-block; margin: 0 10px 10px 0; }
-svg { font: 11px system-ui, sans-serif; } img { max-width: 100%; }
+svg text { font-size: 11px; fill: #5a626b; } .rule { stroke: #e3e6ea; } img { max-width: 100%; }
 .alarm { color: #b34700; font-weight: 600; } pre { white-space: pre-wrap; background: #f6f7f9; padding: 12px; }
 """
 
@@ -51,7 +52,7 @@ def page(run: RunDir) -> str:
         tag("h2", "Diagnoses"),
         findings(lines, told),
         tag("h2", "Curves"),
-        *(chart(name, lines, key) for name, key in CURVES.items() if any(key in line for line in lines)),
+        *(curve(name, lines, key) for name, key in CURVES.items() if any(key in line for line in lines)),
         tag("h2", "Where the time goes"),
         rows_of(["part", "share, median over the record"], shares(lines)),
         pictures(run),
@@ -75,25 +76,18 @@ def findings(lines: Sequence[Mapping[str, Any]], told: Mapping[str, Any]) -> Htm
     return tag("ul", *said) if said else tag("p", "Nothing was found amiss at the last line of the record.")
 
 
-def chart(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Html:
-    """A curve over the steps as inline SVG; what is no number is left out."""
+def curve(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Html:
+    """A value over the steps; what is no number is left out."""
     points = [(int(line["step"]), float(line[key])) for line in lines if key in line and math.isfinite(float(line[key]))]
     if not points:
         return tag("figure", f"{name}: no number")
-    low, high = min(y for _, y in points), max(y for _, y in points)
-    first, last = points[0][0], max(points[-1][0], points[0][0] + 1)
-    across, down = (WIDE - LEFT - 8) / (last - first), (HIGH - BOTTOM - 28) / (high - low or 1.0)
-    path = " ".join(f"{LEFT + (x - first) * across:.1f},{HIGH - BOTTOM - (y - low) * down:.1f}" for x, y in points)
-    marks = [
-        tag("text", name, x=LEFT, y=14, font_weight=600),
-        tag("text", f"{high:.4g}", x=LEFT - 4, y=32, text_anchor="end"),
-        tag("text", f"{low:.4g}", x=LEFT - 4, y=HIGH - BOTTOM, text_anchor="end"),
-        tag("text", first, x=LEFT, y=HIGH - 4),
-        tag("text", f"step {last}", x=WIDE - 8, y=HIGH - 4, text_anchor="end"),
-        tag("path", d=f"M{LEFT} 24V{HIGH - BOTTOM}H{WIDE - 8}", fill="none", stroke="#c8ced6"),
-        tag("polyline", points=path, fill="none", stroke="#0072b2", stroke_width=1.6),
-    ]
-    return tag("figure", tag("svg", *marks, viewBox=f"0 0 {WIDE} {HIGH}", width=WIDE, height=HIGH, role="img", aria_label=name))
+    steps, values = zip(*points, strict=True)
+    low, high = min(values), max(values)
+    room = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
+    frame = Frame((steps[0], max(steps[-1], steps[0] + 1)), (low - room, high + room), width=WIDE, height=HIGH)
+    return tag(
+        "figure", chart(frame, [line(frame, steps, values, pen(0))], f"{name}, last {values[-1]:.4g}", "step", ""), style=f"width:{WIDE}px"
+    )
 
 
 def rows_of(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> Html:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.html import Html, join, tag
+from encoders.runtime.svg import COLOURS, GROUND, LEFT, Frame, Pen, dots
 from transfer.groups import named
 from transfer.record import Record
 from transfer.report.images import SIDE, of_slides, thumbnail
-from transfer.report.svg import COLOURS, GROUND, LEFT, Frame, Pen, dots
 from transfer.table import Row, Section
 
 POINTS = 800  # images on a map: more make a grey cloud and a heavy page

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from encoders.runtime.html import Html, table, tag
+from encoders.runtime.svg import Frame, Pen, band, chart, diagonal, dots, line, pen, whiskers
 from transfer.metrics import brier, ece, fit_temperature, temper
 from transfer.record import Record
 from transfer.report.curves import GRID, bins, curve, probabilities, refusal
 from transfer.report.saved import patients
-from transfer.report.svg import Frame, Pen, band, chart, diagonal, dots, line, pen, whiskers
 from transfer.report.tables import protocol
 from transfer.report.verdict import full
 from transfer.table import Row, Section

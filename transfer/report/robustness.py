@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from encoders.runtime.html import Html, folded, join, table, tag
+from encoders.runtime.svg import Frame, chart, dots, line, whiskers
 from transfer import robust
 from transfer.record import Record
 from transfer.report.plots import MOST, Pens, legend, spanned
-from transfer.report.svg import Frame, chart, dots, line, whiskers
 from transfer.report.verdict import PROTOCOLS
 from transfer.robust import Curve
 from transfer.table import Section

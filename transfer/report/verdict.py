@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from encoders.runtime.html import Html, tag
-from transfer.report.svg import COLOURS, GROUND
+from encoders.runtime.svg import COLOURS, GROUND
 from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.table import Row, Section
 

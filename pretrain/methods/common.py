@@ -122,12 +122,17 @@ class Method(nn.Module):
     def encoder(self) -> nn.Module:
         raise NotImplementedError
 
-    def embed(self, images: Tensor) -> Tensor | None:
-        """Encoder and head, by whichever of the two usual names the method has given it."""
-        head = getattr(self, "projector", getattr(self, "head", None))
-        return None if head is None else head(self.backbone(images))  # type: ignore[operator, no-any-return]
+    def embed(self, images: Tensor, features: Tensor) -> Tensor | None:
+        """(B, K) what the loss compares, by whichever of the two usual names the method has given its head; None without one.
 
-    def outcomes(self, images: Tensor, progress: float) -> Tensor | None:
+        features: (B, D) what `encoder()` makes of the images, which is not computed twice."""
+        head = getattr(self, "projector", getattr(self, "head", None))
+        if head is None:
+            return None
+        return head(features if self.encoder() is self.backbone else self.backbone(images))  # type: ignore[operator, no-any-return]
+
+    def outcomes(self, features: Tensor, progress: float) -> Tensor | None:
+        """(B, K) a teacher's distribution over outcomes, from what `encoder()` gave; None without a teacher that has some."""
         return None
 
     def notes(self, data: DataShape) -> list[str]:

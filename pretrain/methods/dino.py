@@ -151,9 +151,10 @@ class DINO(Method):
             entropy = -(p * (p + 1e-12).log()).sum(dim=-1).mean()  # 1e-12: 0 log 0 is 0
         return {"loss": loss, "teacher_entropy": entropy}
 
-    def outcomes(self, images: Tensor, progress: float) -> Tensor:
+    def outcomes(self, features: Tensor, progress: float) -> Tensor:
         """The teacher's distribution over prototypes, (B, K)."""
-        return F.softmax((self.teacher(images) - self.centre) / teacher_temperature(self.cfg, progress), dim=-1)
+        head = self.teacher[1]  # type: ignore[index]
+        return F.softmax((head(features) - self.centre) / teacher_temperature(self.cfg, progress), dim=-1)
 
     def student(self, views: list[Tensor]) -> list[Tensor]:
         """Views of one size through the student in one pass."""

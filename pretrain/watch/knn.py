@@ -44,7 +44,7 @@ class OnlineKnn:
 
     def look(self, method: Any) -> dict[str, float]:
         with looking(method):
-            found = of(self.images, lambda part: pooled(method.encoder(), part), self.device)
+            found = of(lambda part: pooled(method.encoder(), part), self.device, self.images)
         assert found is not None
         x = found.numpy()
         if not np.isfinite(x).all():

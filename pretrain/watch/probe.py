@@ -33,10 +33,10 @@ class Probe:
     def look(self, method: Any, progress: float) -> dict[str, float]:
         """Numbers whose names begin with `watch/`."""
         with looking(method):
-            x = of(self.images, lambda part: pooled(method.encoder(), part), self.device)
-            z = of(self.images, method.embed, self.device)
-            told = of(self.images, lambda part: method.outcomes(part, progress), self.device)
-        assert x is not None
+            x = of(lambda part: pooled(method.encoder(), part), self.device, self.images)
+            assert x is not None
+            z = of(method.embed, self.device, self.images, x)
+            told = of(lambda part: method.outcomes(part, progress), self.device, x)
         seen = measured(x, "")
         if z is not None:
             seen |= measured(z, "head_")
@@ -70,8 +70,9 @@ def looking(method: nn.Module) -> Iterator[None]:
             module.training = training
 
 
-def of(images: Tensor, what: Callable[[Tensor], Tensor | None], device: torch.device) -> Tensor | None:
-    """`what` of all images (N, ...), in float32 on the host, whatever autocast the run uses; None where it gives nothing."""
+def of(what: Callable[..., Tensor | None], device: torch.device, *of_all: Tensor) -> Tensor | None:
+    """`what` of parts of tensors (N, ...), in float32 on the host, whatever autocast the run uses; None where it gives nothing."""
     with torch.autocast(device.type, enabled=False):
-        parts = [what(part.to(device)) for part in images.split(AT_ONCE)]
+        split = zip(*(each.split(AT_ONCE) for each in of_all), strict=True)
+        parts = [what(*(part.to(device) for part in together)) for together in split]
         return None if parts[0] is None else torch.cat([part.float().cpu() for part in parts if part is not None])

@@ -5,8 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
+from encoders.backbone import pooled
+from encoders.card import Preprocess
 from encoders.runtime.errors import InputError
+from encoders.store import Store
 from encoders.store_write import save
 from pretrain import config, rundir
 from pretrain import run as runs
@@ -16,8 +20,12 @@ from pretrain.methods.common import frozen_copy, mlp, unit, width
 from pretrain.watch import spectrum
 from pretrain.watch.diagnose import diagnose
 from pretrain.watch.knn import recall
+from pretrain.watch.probe import Probe
+from tests.pretrain import tiny
 from tests.pretrain.runs import METHODS, run, store
 from tests.pretrain.test_resume import equal_runs
+
+PIXELS = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,), resize="crop", interpolation="bilinear")
 
 
 def x(n=40, d=12, seed=0):
@@ -139,6 +147,25 @@ def test_a_method_without_a_head_is_told_nothing_of_one():
 @pytest.fixture
 def images(tmp_path):
     return store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco", "byol", "dino"])
+def test_a_look_asks_the_encoder_once_and_sees_what_head_and_teacher_make_of_the_images(name, images):
+    m = tiny.method(name, n_images=80)
+    seen, passes = Probe(Store.open(images), np.arange(80), 80, PIXELS, torch.device("cpu")), []
+    handle = m.encoder().register_forward_hook(lambda *_: passes.append(1))
+    numbers = seen.look(m, 0.5)
+    handle.remove()
+    assert len(passes) == 2, "80 images in passes of 64"
+    m.eval()
+    with torch.no_grad():
+        x = pooled(m.encoder(), seen.images)
+        z = getattr(m, "projector", getattr(m, "head", None))(m.backbone(seen.images))
+        told = F.softmax((m.teacher(seen.images) - m.centre) / dino.teacher_temperature(m.cfg, 0.5), dim=-1) if name == "dino" else None
+    expected = {"watch/rank": spectrum.rankme(x), "watch/head_rank": spectrum.rankme(z)}
+    if told is not None:
+        expected["watch/teacher_entropy"], expected["watch/teacher_marginal"] = spectrum.entropies(told)
+    assert {key: numbers[key] for key in expected} == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -73,7 +73,10 @@ def wsi(
     ] = None,
     dataset: Dataset = None,
     modality: Modality = "histology",
-    workers: Annotated[int, typer.Option(min=0, help="processes; 0: as many as the scheduler gave")] = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="processes; 0: as many as the scheduler gave; 1: this one, which a slide that crashes it ends")
+    ] = 0,
+    prune: Annotated[bool, typer.Option("--prune", help="remove stores in OUT_DIR of slides that are not among these")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="make everything in OUT_DIR anew")] = False,
 ) -> None:
     from encoders.ingest.pool import available_cpus
@@ -108,6 +111,6 @@ def wsi(
     for note in notes:
         typer.echo(note)
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)
-    records = ingest_slides(cohort, workers or available_cpus(), overwrite, ticker)
+    records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
     write_summary(cohort, records)
     raise typer.Exit(say(cohort, records))

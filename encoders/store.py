@@ -171,7 +171,9 @@ class Store:
         """The class names that the codes 0, 1, ... of a text label stand for; None for a numeric label."""
         if name not in self.label_names():
             raise unknown("label", name, self.label_names(), f"({self.paths[0]})")
-        named = [name in part.classes for part in self.parts if name in part.groups.get("labels", ())]
+        holders = [part for part in self.parts if name in part.groups.get("labels", ())]
+        named = [True for part in holders if name in part.classes]
+        named += [False for part in holders if name not in part.classes and not np.isnan(part.column("labels", name)).all()]
         if any(named) and not all(named):
             raise InputError(f"the label {name!r} is text in some of these stores and a number in others; ingest them alike")
         return sorted({c for part in self.parts for c in part.classes.get(name, ())}) if any(named) else None

@@ -26,6 +26,12 @@ from encoders.store_part import FORMAT, JSON_ATTRIBUTES, VERSION
 Values = Sequence[Any] | NDArray[Any]
 UNKNOWN = {"", "nan", "na", "n/a", "null"}  # in a text column, in any case: the value is not known
 NUMERIC_INDEX = {"x", "y", "mpp", "level", "tissue"}
+
+
+class Words(list[str]):
+    """Values of a column that are text whatever they look like, because other files of the same store hold words there."""
+
+
 NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")  # "007" is a name, not the number 7
 
 
@@ -165,9 +171,13 @@ def number(value: Any) -> bool:
 
 
 def typed(values: Values, text: bool = False) -> NDArray[Any]:
-    """(N,) float64 with NaN for unknown if all known values are numbers, otherwise strings with "" for unknown."""
+    """(N,) float64 with NaN for unknown if all known values are numbers, otherwise strings with "" for unknown.
+
+    An array of floats stays one, also where nothing is known, and Words stay strings."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not text:
+        return values.astype(np.float64)
     plain = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if not text and any(map(known, plain)) and all(number(v) for v in plain if known(v)):
+    if not text and not isinstance(values, Words) and any(map(known, plain)) and all(number(v) for v in plain if known(v)):
         return np.array([float(v) if known(v) else np.nan for v in plain])
     return np.array([str(v).strip() if known(v) or (text and isinstance(v, str)) else "" for v in plain], dtype=str)
 

@@ -18,6 +18,7 @@ from encoders.ingest.folder import Item
 from encoders.ingest.geometry import Rule, geometry, resized
 from encoders.ingest.source import Row, Unreadable, Value, file_stamp
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import files_below
 
 Key = Literal["auto", "file", "hash"]
 NOT_DICOM = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".yml", ".html", ".pdf", ".log", ".xlsx", ".docx", ".py", ".sh"}
@@ -139,9 +140,7 @@ def listed(folder: Path) -> tuple[Path, list[str], Counter[str]]:
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the DICOM files")
     names, others = [], Counter[str]()
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue
+    for path in files_below(folder):
         if path.name == "DICOMDIR" or path.suffix.lower() in NOT_DICOM:
             others[path.suffix.lower() or path.name] += 1
         else:

@@ -21,6 +21,7 @@ from encoders.ingest.source import Row, Unreadable, file_stamp, gray
 from encoders.ingest.table import Roles, only, read_table, roles
 from encoders.normalise import checked, measured, normalised
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import files_below
 from encoders.store_write import full_range
 
 LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R BT.601, as Pillow's convert("L")
@@ -231,9 +232,7 @@ def restained(how: str, image: NDArray[Any]) -> NDArray[np.uint8]:
 def listed(folder: Path) -> tuple[list[str], Counter[str]]:
     """The images below a folder, sorted, as relative names; and how many other files there are of each kind."""
     files, others = [], Counter[str]()
-    for path in folder.rglob("*"):
-        if path.name.startswith(".") or not path.is_file():
-            continue  # hidden files: what a Mac or an editor leaves
+    for path in files_below(folder):
         if path.suffix.lower() in SUFFIXES:
             files.append(path.relative_to(folder).as_posix())
         else:

@@ -28,7 +28,7 @@ def available_cpus() -> int:
 class Workers(Generic[S]):
     """Processes for several rounds of jobs: to start one costs half a second of imports, so they stay from round to round.
 
-    shared: what all jobs need; picklable, handed to each process once."""
+    shared: what all jobs need; picklable, handed to each process once.  number: of processes; 0: jobs are done in this one."""
 
     def __init__(self, shared: S, number: int):
         self.shared, self.number = shared, number
@@ -45,7 +45,7 @@ class Workers(Generic[S]):
 
         When a process dies, the jobs that were going on are done again, each in a process of its own, so that only the one that kills it
         is Died. What a job raises is raised here."""
-        if self.number <= 1 or len(jobs) <= 1:
+        if not self.number:
             yield from ((job, do(self.shared, job, tick)) for job in jobs)
             return
         left = list(range(len(jobs)))

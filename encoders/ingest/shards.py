@@ -126,7 +126,7 @@ class Sharding:
 
 def run(source: Source, todo: dict[int, Sequence[Any]], folder: Path, workers: int, tick: Tick) -> None:
     """Writes the shards in `todo`."""
-    with Workers(Sharding(source, folder), workers) as pool:
+    with Workers(Sharding(source, folder), workers if min(workers, len(todo)) > 1 else 0) as pool:
         for _, answer in pool.each(Sharding.shard, list(todo.items()), tick):
             if isinstance(answer, Died):
                 raise RuntimeError("a worker process died (out of memory?); run the same command again, with fewer --workers") from answer

@@ -12,6 +12,17 @@ from typing import Any
 from encoders.runtime.errors import InputError
 
 
+def files_below(folder: Path) -> Iterator[Path]:
+    """Every file below a folder, through links to folders too (each folder once); nothing hidden, and in no hidden folder."""
+    seen: set[str] = set()
+    for where, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(where)
+        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []  # os.walk goes on with these
+        if real not in seen:
+            yield from (path for name in sorted(names) if not name.startswith(".") and (path := Path(where, name)).is_file())
+        seen.add(real)
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; it is flushed to disk and takes its place when the block ends well, and is removed otherwise.

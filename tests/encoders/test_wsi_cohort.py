@@ -251,8 +251,90 @@ def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
     assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
     with pytest.raises(Exception, match="pass --regions"):
         run(cohort[0] / "slides", tmp_path / "none", "--include", "Tumor", code=2)
-    told = run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--include", "Tumor", code=1)
-    assert "b.geojson" in told
+    with pytest.raises(Exception, match="of none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
+        run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--exclude", "Tumor", code=2)
+    (tmp_path / "regions" / "p1").mkdir()
+    (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the slide's path, as well
+    told = run(cohort[0] / "slides", tmp_path / "both", "--regions", tmp_path / "regions", "--include", "Tumor", "--workers", 1, code=1)
+    assert "regions: of 1 of 2 slides" in told
+    assert "has no p2__b.geojson" in " ".join(told.replace("│", " ").split())
+
+
+def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
+    box = [[0, 0], [1024, 0], [1024, 512], [0, 512], [0, 0]]
+    drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
+    (tmp_path / "a.geojson").write_text(json.dumps(drawn))
+    given = ["--regions", tmp_path / "a.geojson", "--min-tissue", 0, "--min-sharpness", 0, "--max-white", 1, "--workers", 1]
+    for option, kept in (("--include", 2), ("--exclude", 18)):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / option, *given, option, "Tumor")
+        store = Store.open(tmp_path / option / "a.h5")
+        assert len(store) == kept
+        assert ((store.column("y") < 512) & (store.column("x") < 1024)).sum() == (2 if option == "--include" else 0)
+
+
+def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, tmp_path):
+    for name in "abc":
+        pyramid(tmp_path / "in" / f"{name}.tiff", [(0, 0, 1024, 1024)])
+    rows = ["slide,patient,split,her2,size,age", "a,p1,train,0,3.5,45", "b,p2,,1+,,unknown", "c,p3,test,,7,"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    columns = ["--label-column", "her2", "--label-column", "size", "--meta-column", "age"]
+    run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    first = [int(np.flatnonzero(store.column("slide") == name)[0]) for name in "abc"]
+    assert store.classes("her2") == ["0", "1+"]
+    np.testing.assert_array_equal(store.labels("her2")[first], [0, 1, np.nan])
+    np.testing.assert_array_equal(store.labels("size")[first], [3.5, np.nan, 7])
+    assert store.column("split")[first].tolist() == ["train", "", "test"]
+    assert store.column("age")[first].tolist() == ["45", "unknown", ""], "as it is written, not 45.0"
+    (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "b,p2,,1,,50", rows[3]]))  # her2 and age are numbers now, in all slides
+    run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    assert store.classes("her2") is None
+    np.testing.assert_array_equal(store.column("age")[first], [45, 50, np.nan])
+    for wrong in ("nan%", "-0.25", "1e9"):
+        (tmp_path / "t.csv").write_text(f"slide,mpp\na,{wrong}\n")
+        with pytest.raises(Exception, match="micrometres a pixel are expected"):
+            run(tmp_path / "in", tmp_path / "x", "--labels", tmp_path / "t.csv", code=2)
+
+
+def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_path):
+    root, out = cohort[0] / "slides", tmp_path / "out"
+    run(root, out, "--workers", 1)
+    given = [root, out, "--pattern", "(?P<patient>p1)", "--workers", 1]
+    with pytest.raises(Exception, match=r"1 stores of slides that are not among these 1 \(first: p2__b\).*--prune"):
+        run(*given, code=2)
+    assert (out / "p2__b.h5").exists()
+    run(*given, "--prune")
+    assert [path.name for path in out.glob("*.h5")] == ["p1__a.h5"]
+    assert not list((out / "slides").glob("p2__b.*"))
+
+
+def test_overwriting_what_a_kill_left_between_store_and_record(cohort, tmp_path):
+    root, out = cohort[0] / "slides", tmp_path / "out"
+    run(root, out, "--workers", 1)
+    (out / "slides" / "p2__b.json").unlink()
+    (out / ".work" / "p2__b").mkdir(parents=True)
+    run(root, out, "--tile", 128, "--overwrite", "--workers", 1)
+    assert {path.name for path in out.glob("*.h5")} == {"p1__a.h5", "p2__b.h5"}
+    assert Store.open(out / "p2__b.h5").attrs["geometry"]["size"] == [128, 128]
+
+
+def test_what_is_damaged_in_the_overview_is_read_from_another_level_or_costs_its_tiles(tmp_path):
+    import tifffile
+
+    base = on_glass(1024, 1024, [(0, 0, 1024, 1024)])
+    path = write_slide(tmp_path / "in" / "a.tiff", [base, halved(base)], compression="zlib")
+    for page, kept in ((1, 16), (0, 15)):  # the smaller level, from which the overview is made; then the same place of the larger one
+        content = bytearray(path.read_bytes())
+        with tifffile.TiffFile(path) as file:
+            level = file.pages[page]
+            start, length = level.dataoffsets[0], level.databytecounts[0]
+        content[start + 10 : start + length] = bytes(length - 10)
+        path.write_bytes(content)
+        run(tmp_path / "in", tmp_path / f"out{page}", "--mpp", 0.25, "--workers", 1, code=int(kept < 16))
+        store = Store.open(tmp_path / f"out{page}" / "a.h5")
+        assert len(store) == kept
+        assert store.attrs["slide"]["rejected"] == ({} if kept == 16 else {"damaged": 1})
 
 
 def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
@@ -276,6 +358,25 @@ def test_slides_are_found_once_and_named_apart(tmp_path):
     assert others == {".txt": 1}
 
 
+def test_folders_behind_links_are_searched_once(tmp_path):
+    for name in ("real/a.svs", "in/b.svs"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "case").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "case2").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "in")
+    assert list(slides(tmp_path / "in")[0]) == ["b", "case__a"]
+
+
+@pytest.mark.parametrize("names", [("a/b.tiff", "a__b.tiff"), ("x.tif", "x.tiff", "x.tif.tiff")])
+def test_slides_that_would_share_a_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(Exception, match="would both be called"):
+        slides(tmp_path)
+
+
 def boom(shared, job, tick):
     if job == 3:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -290,6 +391,14 @@ def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
     assert isinstance(answers.pop(3), Died)
     assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}
     assert again == {4: 40, 5: 50}, "the pool goes on after a death"
+
+
+def test_one_job_that_kills_its_process_does_not_kill_this_one():
+    for number in (1, 2):
+        with Workers(10, number) as pool:
+            ((job, answer),) = pool.each(boom, [3], lambda n: None)
+        assert job == 3
+        assert isinstance(answer, Died)
 
 
 def process(shared, job, tick):

@@ -11,7 +11,7 @@ from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.cut import Cut
 from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.quality import QUALITY_MPP, Quality, quality, sharpness, small
-from encoders.ingest.wsi.regions import allowed, read_regions
+from encoders.ingest.wsi.regions import Region, allowed, painted, read_regions
 from encoders.ingest.wsi.settings import Settings
 from encoders.ingest.wsi.slide import Slide, bounds
 from encoders.ingest.wsi.tissue import Overview, Share, otsu, overview, read_mask, saturation, tissue
@@ -46,7 +46,7 @@ def test_saturation_is_that_of_hsv():
 
 
 def view_of(image, mpp=8.0):
-    return Overview(image, (0, 0), (mpp / 0.25, mpp / 0.25), mpp)
+    return Overview(image, (0, 0), (mpp / 0.25, mpp / 0.25), mpp, np.zeros(image.shape[:2], bool))
 
 
 def test_tissue_is_found_specks_are_not_and_small_gaps_close():
@@ -79,14 +79,14 @@ def test_the_overview_is_the_mean_of_its_pixels_across_blocks(tmp_path):
 def test_share_is_the_area_of_the_mask_in_a_rectangle():
     mask = np.random.default_rng(0).random((30, 40)) < 0.4
     fine = np.kron(mask, np.ones((32, 32)))  # the mask at L0
-    share = Share(mask, Overview(np.zeros((30, 40, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0))
+    share = Share(mask, blank(30, 40))
     x, y = np.array([0, 17, 333, 900]), np.array([0, 250, 77, 600])
     want = [fine[b : b + 200, a : a + 300].mean() for a, b in zip(x, y, strict=True)]
     assert share(x, y, (300.0, 200.0)) == pytest.approx(want, abs=1e-9)
 
 
 def test_a_mask_of_any_size_but_not_of_any_shape(tmp_path):
-    view = Overview(np.zeros((50, 100, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0)
+    view = blank(50, 100)
     Image.fromarray(np.repeat([[0, 255]], 20, 0).repeat(20, 1).astype(np.uint8)).save(tmp_path / "m.png")  # right half
     mask = read_mask(tmp_path / "m.png", view, (3200, 1600))
     assert not mask[:, :50].any()
@@ -118,6 +118,11 @@ def test_quality_is_measured_at_one_resolution_whatever_the_tiles_have(mpp):
     tile = Image.fromarray(tissue_like(1024, 1024)).resize((4 * width, 4 * width), Image.Resampling.BOX)
     assert small(tile, mpp).size == pytest.approx((128, 128), abs=1)  # 256 um
     assert QUALITY_MPP == 2.0
+
+
+def blank(height, width):
+    """An overview of nothing, 32 L0 pixels a pixel."""
+    return Overview(np.zeros((height, width, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0, np.zeros((height, width), bool))
 
 
 def judged(picture):
@@ -153,7 +158,7 @@ def test_regions_as_qupath_writes_them_with_holes_parts_and_classes(tmp_path):
     hole = feature("Tumor", [square(320, 320, 1600), square(960, 960, 320)])
     parts = feature("Artefact", [[square(320, 320, 160)], [square(1600, 1600, 320)]], "MultiPolygon")
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 2]}, "properties": {}}
-    view = Overview(np.zeros((80, 80, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0)
+    view = blank(80, 80)
     for content in ({"type": "FeatureCollection", "features": [hole, parts, point]}, [hole, parts, point]):
         path = tmp_path / "r.geojson"
         path.write_text(json.dumps(content))
@@ -169,6 +174,33 @@ def test_regions_as_qupath_writes_them_with_holes_parts_and_classes(tmp_path):
     path.write_text("{]")
     with pytest.raises(Unreadable, match="not GeoJSON"):
         read_regions(path)
+
+
+def inside(x, y, ring):
+    """Whether a point lies in a polygon: edges crossed by a ray to the right, one at a time."""
+    crossed = 0
+    for (x0, y0), (x1, y1) in zip(ring, [*ring[1:], ring[0]], strict=True):
+        crossed += (y0 <= y) != (y1 <= y) and x < x0 + (y - y0) / (y1 - y0) * (x1 - x0)
+    return crossed % 2 == 1
+
+
+def test_a_pixel_belongs_to_a_region_by_its_centre():
+    view, rng = blank(24, 30), np.random.default_rng(0)
+    exact = painted([Region("", [[square(64, 64, 512)]])], view)
+    assert exact.sum() == 256, "16 x 16 pixels, and no outline"
+    hole = painted([Region("", [[square(0, 0, 640), square(64, 64, 320)]])], view)
+    assert hole.sum() == 400 - 100
+    for _ in range(20):
+        rings = [rng.uniform(-200, 1100, (n, 2)) for n in rng.integers(3, 9, rng.integers(1, 4))]  # they cross themselves and the border
+        got = painted([Region("", [[ring.tolist() for ring in rings]])], view)
+        want = [[sum(inside(32 * (c + 0.5), 32 * (r + 0.5), ring.tolist()) for ring in rings) % 2 for c in range(30)] for r in range(24)]
+        assert np.array_equal(got, np.array(want, bool))
+    assert painted([Region("", [[square(0, 0, 64)], [square(32, 32, 64)]])], view).sum() == 7, "two polygons that overlap are a union"
+
+
+def test_a_feature_without_a_place_is_left_out(tmp_path):
+    (tmp_path / "r.geojson").write_text(json.dumps([feature("Tumor", [square(0, 0, 64)]), {"type": "Feature", "geometry": None}]))
+    assert [region.name for region in read_regions(tmp_path / "r.geojson")] == ["Tumor"]
 
 
 def test_what_is_transparent_gets_the_background_of_the_slide(tmp_path):

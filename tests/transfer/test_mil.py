@@ -194,3 +194,11 @@ def test_what_makes_no_slides_is_refused_before_anything_is_embedded(tmp_path, m
     monkeypatch.setattr("encoders.embed.features", None)
     with pytest.raises(InputError, match=message):
         run(protocols=["mil"])
+
+
+def test_slides_of_one_name_in_two_stores_are_refused(tmp_path):
+    for name, seed in (("a", 0), ("b", 1)):
+        slides(toys.store(tmp_path / f"{name}.h5", patients=40, seed=seed), [f"s{i // 2}" for i in range(80)])
+    add(f"{tmp_path}/*.h5", labels=("sick",))
+    with pytest.raises(InputError, match=r"the slide 's0' of task .* is in .*a\.h5 and in .*b\.h5"):
+        run(protocols=["mil"])

@@ -83,10 +83,11 @@ def trouble(record: Record) -> str:
 
 
 @contextmanager
-def workplace(cohort: Cohort, overwrite: bool) -> Iterator[None]:
+def workplace(cohort: Cohort, overwrite: bool, prune: bool = False) -> Iterator[None]:
     """OUT_DIR, locked against a second ingest, with the recipe of this one.
 
-    Raises InputError when it was begun with another recipe, unless `overwrite`, which removes what it holds."""
+    Raises InputError when it was begun with another recipe, unless `overwrite`, which removes what it holds; and when it holds stores of
+    slides that are not of this cohort, unless `prune`, which removes those."""
     out, where = cohort.out, cohort.out / "recipe.json"
     if out.is_file():
         raise InputError(f"{out} is a file; name the folder for the stores, one a slide")
@@ -99,6 +100,7 @@ def workplace(cohort: Cohort, overwrite: bool) -> Iterator[None]:
                 raise InputError(f"{out} was made differently: {why}. Write to another folder, or pass --overwrite to make all of it anew")
         elif any(out.glob("*.h5")):
             raise InputError(f"{out} holds stores that are not of `encoders ingest wsi`; write to another folder")
+        strangers(cohort, prune)
         write_json(where, cohort.recipe)
         for left in (*out.glob(".*.part"), *out.glob("slides/.*.part"), *out.glob(".work/*/.*.part")):
             left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
@@ -110,12 +112,28 @@ def workplace(cohort: Cohort, overwrite: bool) -> Iterator[None]:
 
 def clear(out: Path) -> None:
     """Removes the stores that records speak of, the records and the work begun; recipe.json last, so that it can be done again."""
+    for work in out.glob(".work/*/"):
+        (out / f"{work.name}.h5").unlink(missing_ok=True)  # killed between a store and its record
+        shutil.rmtree(work)
     for record in out.glob("slides/*.json"):
         (out / f"{record.stem}.h5").unlink(missing_ok=True)
         record.unlink()
-    for work in out.glob(".work/*/"):
-        shutil.rmtree(work)
     (out / "recipe.json").unlink()
+
+
+def strangers(cohort: Cohort, prune: bool) -> None:
+    """Refuses, or removes, stores of slides that are no longer among those of the cohort: a pattern OUT_DIR/*.h5 would train on them."""
+    names = {item.name for item in cohort.items}
+    gone = sorted(name for path in cohort.out.glob("*.h5") if (name := path.name.removesuffix(".h5")) not in names)
+    if gone and not prune:
+        raise InputError(
+            f"{cohort.out} holds {len(gone)} stores of slides that are not among these {len(names)} (first: {gone[0]}), and "
+            f"'{cohort.out}/*.h5' would take them in: pass --prune to remove them, or write to another folder"
+        )
+    for name in gone:
+        (cohort.out / f"{name}.h5").unlink()
+        (cohort.out / "slides" / f"{name}.json").unlink(missing_ok=True)
+        cohort.picture(name).unlink(missing_ok=True)
 
 
 def stale(cohort: Cohort, item: Item) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import files_below
 
 SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
 COMPANIONS = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # of MIRAX, Hamamatsu and QuPath; a JPEG beside a .vms is one, too
@@ -18,7 +19,7 @@ def slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
     if not where.exists():
         raise InputError(f"{where} does not exist; give a folder of slides, or one slide")
     root = where if where.is_dir() else where.parent
-    files = sorted(p for p in where.rglob("*") if p.is_file() and not hidden(p, where)) if where.is_dir() else [where]
+    files = sorted(files_below(where)) if where.is_dir() else [where]
     dicoms = [p for p in files if is_dicom(p)]
     plain = [p for p in files if p.suffix.lower() in SUFFIXES and p not in set(dicoms)]
     series = whole_series(dicoms)
@@ -27,10 +28,6 @@ def slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
         raise InputError(f"{where} holds no slide: suffixes {' '.join(sorted(SUFFIXES))}, or DICOM; {len(files)} other files")
     used = {*plain, *dicoms}
     return found, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANIONS)
-
-
-def hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
 def is_dicom(path: Path) -> bool:
@@ -62,10 +59,18 @@ def alone(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path
 
 
 def named(paths: Iterable[Path], root: Path, folders: dict[Path, Path]) -> dict[str, Path]:
-    """Names that can be file names: the relative path without suffix, with it where two would be the same."""
+    """Names that can be file names: the relative path without suffix, with it where two would be the same.
+
+    Raises InputError where two would be the same even so."""
     short = {path: flat(folders[path], root) if path in folders else flat(path.with_suffix(""), root) for path in paths}
     twice = Counter(short.values())
-    return dict(sorted((name if twice[name] == 1 else flat(path, root), path) for path, name in short.items()))
+    names: dict[str, Path] = {}
+    for path, name in short.items():
+        name = name if twice[name] == 1 else flat(path, root)
+        if name in names:
+            raise InputError(f"{names[name]} and {path} would both be called {name}; rename one")
+        names[name] = path
+    return dict(sorted(names.items()))
 
 
 def flat(path: Path, root: Path) -> str:

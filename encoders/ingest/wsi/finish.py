@@ -39,8 +39,9 @@ def write_slide(item: Item, plan: Plan, settings: Settings, attrs: Mapping[str, 
         raise Unreadable(f"no tile is left of {rejected.total()}: {', '.join(f'{n} {why}' for why, n in rejected.most_common())}")
     index = columns(item, plan, settings, tables, kept)
     measures = np.concatenate([table["quality"] for table in tables])
-    meta = {name: measures[:, i] for i, name in enumerate(Quality._fields)} | {n: [v] * len(kept) for n, v in item.meta.items()}
-    labels = {name: [value] * len(kept) for name, value in item.labels.items()}
+    meta = {name: measures[:, i] for i, name in enumerate(Quality._fields)}
+    meta |= {name: item.column(name, value, len(kept)) for name, value in item.meta.items()}
+    labels = {name: item.column(name, value, len(kept)) for name, value in item.labels.items()}
     whole = {**attrs, "codec": settings.codec, "channels": 3, "unit": full_range(np.uint8), "geometry": geometry(settings)}
     whole |= {"fingerprint": fingerprint(index["sha256"].tolist()), "recipe_sha256": recipe_sha256(attrs["recipe"])}
     whole["slide"] = {**plan.facts, "tiles": len(kept), "rejected": dict(sorted(rejected.items()))}
@@ -73,7 +74,7 @@ def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: ND
     """The index: a row a tile. x, y: L0 pixels of the corner.  mpp: um a pixel of the tile.  level: what it was read from."""
     x, y, facts = plan.x[kept], plan.y[kept], plan.facts
     same = {"patient": item.name, "slide": item.name, **item.said, "mpp_source": facts["mpp_source"], "quickhash": facts["quickhash"]}
-    each = {name: np.full(len(kept), str(value)) for name, value in same.items() if value != ""}
+    each = {name: np.full(len(kept), str(value)) for name, value in same.items()}  # "" too: a column that one slide lacks, a cohort lacks
     numbers = {"mpp": np.full(len(kept), plan.cut.stored(settings.mpp)), "level": np.full(len(kept), plan.cut.level, np.float64)}
     return {
         "key": [f"{item.name}/{a}_{b}" for a, b in zip(x, y, strict=True)],

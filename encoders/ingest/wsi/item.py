@@ -3,8 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from encoders.ingest.source import file_stamp
+from encoders.store_write import Words, known
 
 
 @dataclass(frozen=True)
@@ -20,8 +24,16 @@ class Item:
     said: Mapping[str, str] = field(default_factory=dict)  # patient, split, study, slide
     meta: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    numbers: frozenset[str] = frozenset()  # columns of meta and labels that hold numbers in every slide; the others hold words
 
     def stamp(self) -> str:
         """Changes when anything that decides about this slide's tiles does."""
         files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
-        return "|".join([*files, f"mpp={self.mpp}", *(f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items())])
+        told = [f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items()]
+        return "|".join([*files, f"mpp={self.mpp}", *told, *(f"{name} is a number" for name in sorted(self.numbers))])
+
+    def column(self, name: str, value: str, rows: int) -> Any:
+        """A value of meta or labels for all tiles of the slide, typed as in the other slides of the cohort."""
+        if name in self.numbers:
+            return np.full(rows, float(value) if known(value) else np.nan)
+        return Words([value] * rows)

@@ -10,6 +10,8 @@ from encoders.ingest.table import read_table, roles
 from encoders.ingest.wsi.discover import slides
 from encoders.ingest.wsi.item import Item
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import files_below
+from encoders.store_write import known, number
 
 
 def items_of(
@@ -39,21 +41,51 @@ def items_of(
         facts = by_table(facts, found, root, table, label, meta, notes)
     if not any("patient" in of.get("said", ()) for of in facts.values()):
         notes.append("warning: nothing names the patients (--labels or --pattern): every slide counts as a patient of its own")
-    files = {"mask": masks, "regions": regions}
-    return [
-        Item(name, found[name], found[name].relative_to(root).as_posix(), **beside(files, name, len(facts)), **facts[name])
-        for name in facts
-    ], notes
+    sources = {name: found[name].relative_to(root).as_posix() for name in facts}
+    drawn = drawings(regions, sources, notes) if regions else {}
+    mask = {name: masks / f"{name}.png" for name in facts} if masks else {}
+    made = [Item(n, found[n], sources[n], mask=mask.get(n), regions=drawn.get(n), **of) for n, of in alike(facts).items()]
+    return made, notes
 
 
-def beside(folders: dict[str, Path | None], name: str, slides: int) -> dict[str, Any]:
-    """The mask and the regions of a slide: a mask must be there, regions only where some were drawn."""
-    mask, regions = folders["mask"], folders["regions"]
-    if regions and regions.is_dir():
-        regions = regions / f"{name}.geojson"
-    elif regions and slides > 1:
-        raise InputError(f"--regions {regions} is one file for {slides} slides; give a folder with NAME.geojson for each")
-    return {"mask": mask / f"{name}.png" if mask else None, "regions": regions if regions and regions.exists() else None}
+def drawings(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:
+    """The GeoJSON of every slide that has one: by its name in OUT_DIR, its path, or its path without suffix.
+
+    Raises InputError when no slide has one: they are misnamed, and what was to be left out would be in."""
+    if not regions.is_dir():
+        if len(sources) > 1:
+            raise InputError(f"--regions {regions} is one file for {len(sources)} slides; give a folder with NAME.geojson for each")
+        return dict.fromkeys(sources, regions)
+    files = {path.relative_to(regions).as_posix(): path for path in files_below(regions) if path.suffix.lower() in (".geojson", ".json")}
+    out: dict[str, Path] = {}
+    for name, source in sources.items():
+        usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in (".geojson", ".json"))
+        if (file := next((files[text] for text in usual if text in files), None)) is not None:
+            out[name] = file
+    loose = sorted(text for text, path in files.items() if path not in out.values())
+    if not out:
+        told = f"it holds {len(files)} GeoJSON files, e.g. {loose[0]}" if files else "it holds no GeoJSON file"
+        raise InputError(
+            f"--regions {regions} has regions of none of the {len(sources)} slides: {told}; expected e.g. {next(iter(sources))}.geojson"
+        )
+    notes.append(
+        f"regions: of {len(out)} of {len(sources)} slides" + (f"; {len(loose)} files are of none of them, e.g. {loose[0]}" if loose else "")
+    )
+    return out
+
+
+def alike(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The facts with the same columns in every slide, "" where nothing is known, and with the names of those that are numbers in all:
+    every slide becomes a store of its own, and they are to open as one."""
+    columns: dict[str, dict[str, list[str]]] = {}
+    for kind in ("said", "meta", "labels"):
+        names = sorted({name for of in facts.values() for name in of.get(kind, ())} - ({"patient", "slide"} if kind == "said" else set()))
+        columns[kind] = {name: [of.get(kind, {}).get(name, "") for of in facts.values()] for name in names}
+    every = columns["meta"] | columns["labels"]
+    numbers = frozenset(n for n, values in every.items() if any(map(known, values)) and all(number(v) for v in values if known(v)))
+    return {
+        name: of | {k: dict.fromkeys(columns[k], "") | of.get(k, {}) for k in columns} | {"numbers": numbers} for name, of in facts.items()
+    }
 
 
 def by_path(facts: dict[str, dict[str, Any]], found: dict[str, Path], root: Path, text: str, notes: list[str]) -> None:
@@ -94,7 +126,7 @@ def by_table(
             continue
         if name in out:
             raise InputError(f"{path} names the slide {name} in two rows; keep one")
-        said = {part: row[c] for part in ("patient", "split", "study") if (c := getattr(role, part)) and row[c]}
+        said = {part: row[c] for part in ("patient", "split", "study") if (c := getattr(role, part)) and row[c]}  # "": see `alike`
         of = facts[name]
         out[name] = of | {"mpp": of["mpp"] or micrometres(row, path), "said": of.get("said", {}) | said}
         out[name] |= {"meta": {c: row[c] for c in role.meta}, "labels": of.get("labels", {}) | {c: row[c] for c in role.label}}
@@ -107,7 +139,12 @@ def by_table(
 def micrometres(row: dict[str, str], path: Path) -> float | None:
     """The column mpp of a row, where there is one that is filled."""
     text = row.get("mpp", "")
+    if not known(text):
+        return None
     try:
-        return float(text) if text else None
+        value = float(text)
     except ValueError:
-        raise InputError(f"{path}: mpp is {text!r}; micrometres a pixel are expected, e.g. 0.25") from None
+        value = -1.0
+    if not 0.01 <= value <= 50:
+        raise InputError(f"{path}: mpp is {text!r}; micrometres a pixel are expected, e.g. 0.25")
+    return value

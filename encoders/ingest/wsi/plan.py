@@ -28,6 +28,7 @@ from encoders.runtime.files import atomic
 from encoders.runtime.random import Purpose, generator
 
 LOOKED_AT = 16  # tiles that the stains of a slide are measured on
+MOST_OF_IT = 0.5  # share of a tile that must lie in the regions where no tissue is asked for
 LITTLE, OUTSIDE, NOT_DRAWN = "little tissue", "outside the regions", "not drawn"
 
 
@@ -75,9 +76,11 @@ def planned(item: Item, settings: Settings) -> Plan:
         shares = Share(mask, view)(x, y, cut.field)
         enough, inside, drawn = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
         if item.regions:
-            mask = mask & allowed(read_regions(item.regions), settings.include, settings.exclude, view)
+            drawing = allowed(read_regions(item.regions), settings.include, settings.exclude, view)
+            mask = mask & drawing
             shares = Share(mask, view)(x, y, cut.field)
-            inside = shares >= settings.min_tissue
+            drawn_in = Share(drawing, view)(x, y, cut.field)
+            inside = (shares >= settings.min_tissue) & (drawn_in >= (settings.min_tissue or MOST_OF_IT))
         left = np.flatnonzero(enough & inside)
         if settings.max_tiles and len(left) > settings.max_tiles:
             rng = generator(settings.seed, Purpose.TILES, zlib.crc32(item.name.encode()))
@@ -87,7 +90,7 @@ def planned(item: Item, settings: Settings) -> Plan:
         reasons = {LITTLE: ~enough, OUTSIDE: enough & ~inside, NOT_DRAWN: enough & inside & ~drawn}
         keep = enough & inside & drawn
         facts = described(slide, item, found, cut)
-        if settings.normalise:
+        if settings.normalise and keep.any():
             facts["stain"] = stains(slide, cut, settings.normalise, where[keep])
         rejected = {reason: where[rows].tolist() for reason, rows in reasons.items() if rows.any()}
         return Plan(cut, facts, x[keep], y[keep], shares[keep].astype(np.float32), rejected, *pictures(view, mask))

@@ -54,6 +54,8 @@ def class_of(feature: Any) -> str:
 
 
 def areas(geometry: Any) -> Iterator[Sequence[Ring]]:
+    if geometry is None:  # as GeoJSON writes a feature without a place
+        return
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for each in geometry["geometries"]:
@@ -73,14 +75,28 @@ def allowed(regions: Sequence[Region], include: Sequence[str], exclude: Sequence
 
 def painted(regions: Sequence[Region], view: Overview) -> NDArray[np.bool_]:
     """(H, W): the union of the regions; a pixel belongs to it by its centre."""
-    from PIL import Image, ImageDraw
-
-    height, width = view.image.shape[:2]
-    union = np.zeros((height, width), bool)
+    union = np.zeros(view.image.shape[:2], bool)
     for polygon in (p for region in regions for p in region.polygons):
-        canvas = Image.new("1", (width, height))
-        draw = ImageDraw.Draw(canvas)
-        for number, ring in enumerate(polygon):
-            draw.polygon([(x / view.scale[0] - 0.5, y / view.scale[1] - 0.5) for x, y in ring], fill=int(number == 0))
-        union |= np.asarray(canvas)
+        paint([np.asarray(ring, np.float64) / view.scale for ring in polygon if len(ring)], union)
     return union
+
+
+def paint(rings: Sequence[NDArray[np.float64]], onto: NDArray[np.bool_]) -> None:
+    """Sets the pixels of `onto` (H, W) whose centres lie inside an odd number of the rings, each (n, 2) of x and y in pixels.
+
+    Exact, where Pillow paints the outline as well: half a pixel (4 um) more on every side, and less in a hole."""
+    if not rings:
+        return
+    height, width = onto.shape
+    low, high = (np.clip(np.ceil(f([f(r, axis=0) for r in rings], axis=0) - 0.5), 0, (width, height)).astype(int) for f in (np.min, np.max))
+    (left, top), (rows, columns) = low, (high - low)[::-1]  # pixels whose centres the rings' rectangle holds
+    crossed = np.zeros((rows, columns + 1), np.int32)  # edges that cross the row of a pixel's centre between the last centre and this one
+    for ring in rings:
+        (x0, y0), (x1, y1) = ring.T, np.roll(ring, -1, axis=0).T
+        first, last = (np.clip(np.ceil(f(y0, y1) - 0.5), top, top + rows).astype(int) for f in (np.minimum, np.maximum))
+        each = last - first  # rows whose centres an edge crosses
+        edge = np.repeat(np.arange(len(ring)), each)
+        row = np.arange(each.sum()) - np.repeat(np.cumsum(each) - each, each) + first[edge]
+        x = x0[edge] + (row + 0.5 - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
+        np.add.at(crossed, (row - top, np.clip(np.ceil(x - 0.5) - left, 0, columns).astype(int)), 1)
+    onto[top : top + rows, left : left + columns] |= np.cumsum(crossed, axis=1)[:, :columns] % 2 == 1

@@ -4,6 +4,7 @@ Shapes: H, W of overview and mask.
 """
 
 import math
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.slide import Slide
 
 BLOCK = 64  # pixels of the overview made at a time: a slide with one level only must not come into memory whole
+SMALLEST, MOST_DAMAGED = 8, 64  # pixels of the least square that a damaged block is cut into; blocks: a slide with more of them is broken
 FLOOR, CEILING = 8, 45  # saturation (0-255): Otsu's threshold is held here, where glass ends and pale stain begins
 CLOSE_UM = 32.0  # radius: gaps between cells and fibres belong to the tissue
 SMALLEST_UM2 = 20_000.0  # a square of 140 um: less is dust
@@ -30,25 +32,56 @@ class Overview:
     origin: tuple[int, int]  # L0 (x, y) of its corner
     scale: tuple[float, float]  # L0 pixels a pixel, along x and y
     mpp: float  # um a pixel
+    unknown: NDArray[np.bool_]  # (H, W): damaged
 
 
 def overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
-    """The scanned part at `mpp` um a pixel, or at L0 where that is coarser; made in blocks."""
+    """The scanned part at `mpp` um a pixel, or at L0 where that is coarser; made in blocks.
+
+    What is damaged is read from a finer level, or else left unknown. Raises Unreadable for all of it, or more than MOST_DAMAGED blocks."""
     mpp = max(mpp, resolution.x, resolution.y)
     scale = mpp / resolution.x, mpp / resolution.y
     x0, y0, width, height = slide.bounds
     cut = Cut.make(slide.downsamples, resolution, mpp, (BLOCK, BLOCK))
-    image = np.empty((math.ceil(height / scale[1]), math.ceil(width / scale[0]), 3), np.uint8)
+    image = np.full((math.ceil(height / scale[1]), math.ceil(width / scale[0]), 3), 255, np.uint8)
+    unknown = np.zeros(image.shape[:2], bool)
+    faults: list[Unreadable] = []
+
+    def read(top: int, left: int, by: Cut) -> None:
+        block = np.asarray(by.read(slide, x0 + round(left * scale[0]), y0 + round(top * scale[1])))
+        rows, columns = image[top : top + len(block), left : left + len(block)].shape[:2]
+        image[top : top + rows, left : left + columns] = block[:rows, :columns]
+
+    def piecemeal(top: int, left: int, side: int) -> None:
+        """A damaged block in ever smaller squares, each from the coarsest level that can be read there."""
+        for level in range(cut.level, -1, -1):
+            with suppress(Unreadable):
+                read(top, left, Cut.make(slide.downsamples[: level + 1], resolution, mpp, (side, side)))
+                return
+        if side == SMALLEST:
+            unknown[top : top + side, left : left + side] = True
+            return
+        for down in (0, side // 2):
+            for across in (0, side // 2):
+                if top + down < image.shape[0] and left + across < image.shape[1]:
+                    piecemeal(top + down, left + across, side // 2)
+
     for top in range(0, image.shape[0], BLOCK):
         for left in range(0, image.shape[1], BLOCK):
-            block = np.asarray(cut.read(slide, x0 + round(left * scale[0]), y0 + round(top * scale[1])))
-            rows, columns = image[top : top + BLOCK, left : left + BLOCK].shape[:2]
-            image[top : top + BLOCK, left : left + BLOCK] = block[:rows, :columns]
-    return Overview(image, (x0, y0), scale, mpp)
+            try:
+                read(top, left, cut)
+            except Unreadable as wrong:
+                faults.append(wrong)
+                if len(faults) > MOST_DAMAGED:
+                    raise
+                piecemeal(top, left, BLOCK)
+    if unknown.all():
+        raise faults[0]
+    return Overview(image, (x0, y0), scale, mpp, unknown)
 
 
 def tissue(view: Overview) -> NDArray[np.bool_]:
-    """(H, W): more saturated than Otsu's threshold, closed, and without small objects."""
+    """(H, W): more saturated than Otsu's threshold, closed, and without small objects; and what is unknown, so that it is looked at."""
     from scipy import ndimage
 
     values = saturation(view.image)
@@ -61,7 +94,7 @@ def tissue(view: Overview) -> NDArray[np.bool_]:
     labels, count = ndimage.label(found)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * view.mpp**2  # um2
     areas[0] = 0
-    return (areas >= SMALLEST_UM2)[labels]
+    return (areas >= SMALLEST_UM2)[labels] | view.unknown
 
 
 def saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

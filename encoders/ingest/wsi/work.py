@@ -39,11 +39,13 @@ class Job:
     finish: bool
 
 
-def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker) -> list[Record]:
+def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False) -> list[Record]:
     """Tiles every slide that is not finished yet; returns the records of all, in order.  ticker(title, total): shows progress.
+    workers: processes; 0: all is done in this one, which a slide that crashes it then ends.
 
-    Raises InputError when OUT_DIR was begun with another recipe and `overwrite` is not given."""
-    with workplace(cohort, overwrite), Workers(cohort, workers) as pool:
+    Raises InputError when OUT_DIR was begun with another recipe and `overwrite` is not given, or holds stores of other slides and `prune`
+    is not given."""
+    with workplace(cohort, overwrite, prune), Workers(cohort, workers) as pool:
         known: dict[str, Record] = {item.name: record for item in cohort.items if (record := cohort.record(item))}
         todo = [item for item in cohort.items if item.name not in known]
         failed: dict[str, Record] = {}

@@ -23,6 +23,16 @@ def seeds(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
     return said
 
 
+def unasked(block: Sequence[Section], missing: Mapping[str, str]) -> list[str]:
+    """The networks whose encoders stand beside no ImageNet weights, which is the first question asked of them.
+
+    missing: baselines that are told of as not available already."""
+    rows = [row for s in block for row in s.rows]
+    arch = {role: {row.records[0].meta.arch for row in rows if row.role == role} for role in ("encoder", "imagenet")}
+    alone = sorted(a for a in arch["encoder"] - arch["imagenet"] if f"imagenet_{a}" not in {short(name) for name in missing})
+    return [f"no ImageNet weights of {a} were benched: whether pretraining beats them is not answered here" for a in alone]
+
+
 def detectable(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
     """The least true difference that a comparison which found none would have found in four of five cases."""
     said = []

@@ -17,6 +17,7 @@ from transfer.table import METRICS, Row, Section
 
 HEADER = ("encoder", "protocol", "AUROC [95 %]", "AP [95 %]", "balanced accuracy", "AUROC difference [95 %]", "verdict")
 MAJORITY = "(majority class)"
+LINKS = {"not distinguishable": "from", "too few patients": "to compare with"}
 
 
 def told(value: Interval) -> str:
@@ -37,9 +38,7 @@ def gap(value: Difference | None) -> str:
 
 def verdict(value: Difference | None, versus: str) -> str:
     """`better than imagenet_resnet18`."""
-    if value is None:
-        return ""
-    return f"{value.verdict} {'from' if value.verdict == 'not distinguishable' else 'than'} {versus}"
+    return "" if value is None else f"{value.verdict} {LINKS.get(value.verdict, 'than')} {versus}"
 
 
 def names(sections: Sequence[Section]) -> dict[str, str]:
@@ -121,6 +120,7 @@ def captions(block: Sequence[Section], looks: Mapping[str, Looks], missing: Mapp
     said += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
     said += unique(f"{row.encoder}: {row.remark}" for s in block for row in s.rows if row.remark)
     said += [f"{name}: not available: {why}" for name, why in missing.items()]
+    said += about.unasked(block, missing)
     said += [f"{r.identity.encoder}, {r.identity.protocol} failed: {r.meta.error}" for s in block for r in s.failed]
     return said
 

@@ -17,6 +17,7 @@ from transfer.record import Identity, Meta, Record
 from transfer.report import curves, images, latex, tables, verdict
 from transfer.report.page import page
 from transfer.stats import Difference
+from transfer.stats.common import verdict as stats_verdict
 from transfer.table import Row, Section, sections
 
 EVIL = "<script>alert(1)</script>"
@@ -107,13 +108,29 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
     [
         (-0.07, -0.01, "worse", "a is worse than b by 0.040 AUROC (95 % interval 0.010 to 0.070)."),
         (-0.09, 0.01, "not distinguishable", "a and b are not distinguishable: difference -0.040 AUROC (95 % interval -0.090 to +0.010)."),
-        (float("nan"), float("nan"), "not distinguishable", "a and b differ by -0.040 AUROC; too few patients"),
+        (float("nan"), float("nan"), "too few patients", "a and b differ by -0.040 AUROC; too few patients"),
     ],
 )
 def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
     row = Row("a", "encoder", "linear", 1.0, {}, [], versus="b")
     found = verdict.Finding(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
     assert verdict.sentence(found, {"a": "a", "b": "b"}).startswith(told)
+
+
+def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told():
+    records = pair()
+    parts = sections(records, resamples=20)
+    parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
+    found = verdict.findings(parts)
+    shown = show.names(parts)
+    assert 'mine</b> is <b class="none">not to be compared with</b> <b>imagenet_net</b>: too few patients.' in str(
+        verdict.headline(found, shown)[0]
+    )
+    assert "may be too narrow" not in verdict.fine(found[0], 1)
+    assert show.lines(parts, shown, {})[0][-1] == "too few patients to compare with imagenet_net"
+    told = "no ImageNet weights of net were benched"
+    assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
+    assert told not in Tags(drawn(records)).text
 
 
 def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():

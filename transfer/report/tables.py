@@ -22,7 +22,8 @@ def results(block: Sequence[Section], shown: Mapping[str, str]) -> Html:
     lines = show.lines(block, shown, {})
     against = sole(block)
     if against:
-        lines = [(*line[:-1], line[-1].removesuffix(f" than {shown[against]}").removesuffix(f" from {shown[against]}")) for line in lines]
+        ends = [f" {link} {shown[against]}" for link in ("than", *show.LINKS.values())]
+        lines = [(*line[:-1], line[-1].removesuffix(next((end for end in ends if line[-1].endswith(end)), ""))) for line in lines]
     kept = [i for i, column in enumerate(zip(*lines, strict=True)) if any(column)]
     rows = [[_cell(show.HEADER[i], line[i]) if i else line[0] for i in kept] for line in lines]
     return table([show.HEADER[i] for i in kept], rows, "results")

@@ -16,7 +16,8 @@ from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.table import Row, Section
 
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
-CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same"}
+CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "too few patients": "none"}
+HEADLINES = {"not distinguishable": "not distinguishable from", "too few patients": "not to be compared with"}
 STRIP = (220, 34)  # pixels of the interval beside a sentence
 
 
@@ -61,8 +62,9 @@ def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
         if len(mine) == 1 or len(count) == 1:
             word = mine[0].difference.verdict
             every = " in both comparisons" if len(mine) == 2 else f" in all {len(mine)} comparisons" if len(mine) > 2 else ""
-            link = "not distinguishable from" if word == "not distinguishable" else f"{word} than"
-            said.append(tag("p", names[0], " is ", tag("b", link, class_=CLASSES[word]), " ", names[1], every, ".", class_="headline"))
+            link = HEADLINES.get(word, f"{word} than")
+            why = ": too few patients" if word == "too few patients" else ""
+            said.append(tag("p", names[0], " is ", tag("b", link, class_=CLASSES[word]), " ", names[1], every, why, ".", class_="headline"))
         else:
             told = ", ".join(f"{word} in {count[word]}" for word in CLASSES if count[word])
             said.append(tag("p", names[0], " against ", names[1], f": {told} of {len(mine)} comparisons.", class_="headline"))
@@ -103,14 +105,14 @@ def sentence(f: Finding, shown: Mapping[str, str]) -> str:
 
 def falls(f: Finding) -> bool:
     """Whether a difference that stands alone is no longer one by Holm over the page."""
-    return f.difference.verdict != "not distinguishable" and f.adjusted > 1 - f.difference.level
+    return f.difference.verdict in ("better", "worse") and f.adjusted > 1 - f.difference.level
 
 
 def fine(f: Finding, n: int) -> str:
     """On whom, how sure, and what that does not mean."""
     d = f.difference
     patients, images = people([f.row])
-    said = [f"{patients} test patients, {images} images."]
+    said = [f"{patients} test patients, {images} {'slides' if f.section.protocol == 'mil' else 'images'}."]
     if not math.isnan(d.p):
         lost = falls(f)
         corrected = f"; over the {n} comparisons of this page (Holm) p {_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
@@ -118,7 +120,7 @@ def fine(f: Finding, n: int) -> str:
     if d.verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
         least = minimal_detectable_difference(d)
         said.append(f"That does not make them equal: this test set would find a true difference of {least:.3f} in 4 of 5 cases.")
-    if d.note:
+    if d.note and not math.isnan(d.low):
         said.append(f"Warning, {d.note}: the interval may be too narrow, conclude nothing.")
     return " ".join(said)
 
@@ -131,7 +133,7 @@ def strip(d: Difference, reach: float, kind: str) -> Html:
     """The interval of a difference beside zero; to the right is better."""
     width, height = STRIP
     at = lambda v: width / 2 + v / reach * (width / 2 - 6)  # noqa: E731
-    colour = {"better": COLOURS[2], "worse": COLOURS[1], "same": GROUND}[kind]
+    colour = {"better": COLOURS[2], "worse": COLOURS[1], "same": GROUND, "none": GROUND}[kind]
     middle = height / 2 - 3
     marks = [tag("line", x1=width / 2, x2=width / 2, y1=2, y2=height - 12, class_="zero")]
     if not math.isnan(d.low):

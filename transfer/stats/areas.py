@@ -99,7 +99,7 @@ def pooled_difference(a: Tests, b: Tests, level: float = 0.95) -> Difference:
     method = named(a, "paired, t")
     note, one, other = few_in(a), pooled(a), pooled(b)
     if one is None or other is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "not distinguishable", method, level, note)
+        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, note)
     whole = one - other
     v, df = variance(whole)
     if v == 0:
@@ -116,7 +116,7 @@ def pooled_gap(a: Tests, b: Tests, level: float = 0.95) -> Difference:
     note = few_in(a) or few_in(b)
     method = named(a, "of two groups, MOVER")
     if one is None or other is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "not distinguishable", method, level, note)
+        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, note)
     shared = correlation(a, b)
     ends = mover(one, other, shared)
     low, high = ends(level)

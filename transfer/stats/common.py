@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-Verdict = Literal["better", "worse", "not distinguishable"]
+Verdict = Literal["better", "worse", "not distinguishable", "too few patients"]
 FEW = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/test_coverage.py)
 
 
@@ -44,7 +44,10 @@ class Difference:
 
 
 def verdict(low: float, high: float) -> Verdict:
-    """What an interval of a difference (higher is better) allows to say; an interval that touches zero, or is unknown, allows nothing."""
+    """What an interval of a difference (higher is better) allows to say. One that touches zero allows nothing; where none could be made
+    there were too few patients, which is no finding either way."""
+    if np.isnan(low) or np.isnan(high):
+        return "too few patients"
     if low > 0:
         return "better"
     return "worse" if high < 0 else "not distinguishable"

@@ -32,7 +32,7 @@ def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) 
     mean, base, method = pooled(folds), pooled(other), f"clustered DeLong, paired, t; and {len(seeds)} pretraining seeds"
     alone = [pooled(seed) for seed in seeds]
     if mean is None or base is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "not distinguishable", method, level, few_in(other))
+        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, few_in(other))
     apart = mean - base
     v, df = variance(apart)
     each = [p.area - base.area for p in alone if p is not None]

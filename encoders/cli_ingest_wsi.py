@@ -111,6 +111,8 @@ def wsi(
     for note in notes:
         typer.echo(note)
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)
+    if again := [item.name for item in items if not overwrite and cohort.finished(item) and not cohort.record(item)]:
+        typer.echo(f"{len(again)} finished slides are tiled again: file, mask, regions or resolution is another now (first: {again[0]})")
     records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
     write_summary(cohort, records)
     raise typer.Exit(say(cohort, records))

@@ -297,6 +297,29 @@ def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, t
             run(tmp_path / "in", tmp_path / "x", "--labels", tmp_path / "t.csv", code=2)
 
 
+@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(cohort, tmp_path, monkeypatch, codec):
+    root, given = cohort[0] / "slides", ["--codec", codec, "--workers", 1, "--labels", tmp_path / "t.csv", "--dataset", "d"]
+    first, later = "slide,patient\na,p1\nb,p2\n", "slide,patient,split,label,age\na,p1,train,ill,45\nb,p9,test,well,\n"
+    (tmp_path / "t.csv").write_text(first)
+    run(root, tmp_path / "out", *given)
+    (tmp_path / "t.csv").write_text(later)
+    run(root, tmp_path / "anew", *given)
+    monkeypatch.setattr("encoders.ingest.wsi.work.write_piece", None)
+    told = run(root, tmp_path / "out", *given)
+    assert "tiled again" not in told
+    for name in ("p1__a.h5", "p2__b.h5"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    assert store.classes("label") == ["ill", "well"]
+    assert set(store.column("patient")) == {"p1", "p9"}
+    assert all(store.image(i).shape == (256, 256, 3) for i in range(len(store)))
+    monkeypatch.undo()
+    assert "2 finished slides are tiled again: file, mask, regions or resolution is another now" in run(
+        root, tmp_path / "out", *given, "--slide-mpp", 0.26
+    )
+
+
 def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_path):
     root, out = cohort[0] / "slides", tmp_path / "out"
     run(root, out, "--workers", 1)

@@ -19,7 +19,7 @@ from encoders.ingest.wsi.settings import Settings
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, writable, write_json
 
-Record = dict[str, Any]  # of a slide: name, source, stamp, and either tiles, rejected, seconds, facts, or a reason (and a traceback)
+Record = dict[str, Any]  # of a slide: name, source, stamp, told, and either tiles, rejected, seconds, facts, or a reason (and a traceback)
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,20 @@ class Cohort:
     def picture(self, name: str) -> Path:
         return self.out / "slides" / f"{name}.jpg"
 
-    def record(self, item: Item) -> Record | None:
-        """What is known about a slide that was finished as it is now; None when it has to be worked on."""
+    def finished(self, item: Item) -> Record | None:
+        """What is known about a slide that was tiled, be it as it is now or not; None for one that was not, or failed."""
         path = self.out / "slides" / f"{item.name}.json"
         known: Record | None = read_json(path) if path.exists() else None
-        return known if known and known["stamp"] == item.stamp() and "tiles" in known and self.store(item).exists() else None
+        return known if known and "tiles" in known and self.store(item).exists() else None
+
+    def record(self, item: Item) -> Record | None:
+        """What is known about a slide that was tiled as it is now; None when it has to be worked on."""
+        known = self.finished(item)
+        return known if known and known["stamp"] == item.stamp() else None
 
     def note(self, item: Item, record: Record) -> Record:
         """Keeps the record of a slide, which finishes it. A slide that failed has no store, and is tried again next time."""
-        record = {"name": item.name, "source": item.source, "stamp": item.stamp(), **record}
+        record = {**record, "name": item.name, "source": item.source, "stamp": item.stamp(), "told": item.told()}
         if "tiles" not in record:
             self.store(item).unlink(missing_ok=True)  # of an earlier version of the slide
         write_json(self.out / "slides" / f"{item.name}.json", record)

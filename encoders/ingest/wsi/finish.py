@@ -39,9 +39,7 @@ def write_slide(item: Item, plan: Plan, settings: Settings, attrs: Mapping[str, 
         raise Unreadable(f"no tile is left of {rejected.total()}: {', '.join(f'{n} {why}' for why, n in rejected.most_common())}")
     index = columns(item, plan, settings, tables, kept)
     measures = np.concatenate([table["quality"] for table in tables])
-    meta = {name: measures[:, i] for i, name in enumerate(Quality._fields)}
-    meta |= {name: item.column(name, value, len(kept)) for name, value in item.meta.items()}
-    labels = {name: item.column(name, value, len(kept)) for name, value in item.labels.items()}
+    meta, labels = told(item, {name: measures[:, i] for i, name in enumerate(Quality._fields)}, len(kept))
     whole = {**attrs, "codec": settings.codec, "channels": 3, "unit": full_range(np.uint8), "geometry": geometry(settings)}
     whole |= {"fingerprint": fingerprint(index["sha256"].tolist()), "recipe_sha256": recipe_sha256(attrs["recipe"])}
     whole["slide"] = {**plan.facts, "tiles": len(kept), "rejected": dict(sorted(rejected.items()))}
@@ -72,13 +70,11 @@ def geometry(settings: Settings) -> dict[str, Any]:
 
 def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: NDArray[np.int64]) -> dict[str, Any]:
     """The index: a row a tile. x, y: L0 pixels of the corner.  mpp: um a pixel of the tile.  level: what it was read from."""
-    x, y, facts = plan.x[kept], plan.y[kept], plan.facts
-    same = {"patient": item.name, "slide": item.name, **item.said, "mpp_source": facts["mpp_source"], "quickhash": facts["quickhash"]}
-    each = {name: np.full(len(kept), str(value)) for name, value in same.items()}  # "" too: a column that one slide lacks, a cohort lacks
+    x, y = plan.x[kept], plan.y[kept]
     numbers = {"mpp": np.full(len(kept), plan.cut.stored(settings.mpp)), "level": np.full(len(kept), plan.cut.level, np.float64)}
     return {
         "key": [f"{item.name}/{a}_{b}" for a, b in zip(x, y, strict=True)],
-        **each,
+        **named(item, plan.facts, len(kept)),
         **numbers,
         "x": x.astype(np.float64),
         "y": y.astype(np.float64),
@@ -86,6 +82,18 @@ def columns(item: Item, plan: Plan, settings: Settings, tables: Tables, kept: ND
         "sha256": np.concatenate([table["sha256"] for table in tables]),
         "phash": np.concatenate([table["phash"] for table in tables]),
     }
+
+
+def named(item: Item, facts: Mapping[str, Any], rows: int) -> dict[str, NDArray[Any]]:
+    """Columns of the index that are the same for all tiles, "" where nothing is known: a cohort lacks a column that one slide lacks."""
+    same = {"patient": item.name, "slide": item.name, **item.said, "mpp_source": facts["mpp_source"], "quickhash": facts["quickhash"]}
+    return {name: np.full(rows, str(value)) for name, value in same.items()}
+
+
+def told(item: Item, measures: Mapping[str, NDArray[Any]], rows: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The columns of meta and of labels; measures: the quality of each tile."""
+    meta = {name: item.column(name, value, rows) for name, value in item.meta.items()}
+    return {**measures, **meta}, {name: item.column(name, value, rows) for name, value in item.labels.items()}
 
 
 def faults(tables: Tables) -> dict[str, list[list[int]]]:

@@ -29,8 +29,12 @@ class Item:
     def stamp(self) -> str:
         """Changes when anything that decides about this slide's tiles does."""
         files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
-        told = [f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items()]
-        return "|".join([*files, f"mpp={self.mpp}", *told, *(f"{name} is a number" for name in sorted(self.numbers))])
+        return "|".join([*files, f"mpp={self.mpp}"])
+
+    def told(self) -> str:
+        """Changes when anything else that its store says of the slide does."""
+        said = [f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items()]
+        return "|".join([*said, *(f"{name} is a number" for name in sorted(self.numbers))])
 
     def column(self, name: str, value: str, rows: int) -> Any:
         """A value of meta or labels for all tiles of the slide, typed as in the other slides of the cohort."""

@@ -20,6 +20,7 @@ from encoders.ingest.wsi.item import Item
 from encoders.ingest.wsi.picture import save_picture
 from encoders.ingest.wsi.piece import count, rows, table_path, write_piece
 from encoders.ingest.wsi.plan import Plan, planned
+from encoders.ingest.wsi.relabel import relabel
 from encoders.ingest.wsi.slide import Slide
 from encoders.runtime.errors import InputError
 
@@ -47,6 +48,11 @@ def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker,
     is not given."""
     with workplace(cohort, overwrite, prune), Workers(cohort, workers) as pool:
         known: dict[str, Record] = {item.name: record for item in cohort.items if (record := cohort.record(item))}
+        if said := [item for item in cohort.items if item.name in known and known[item.name].get("told") != item.told()]:
+            with ticker("slides: columns", len(said)) as tick:
+                for item, done in pool.each(relabel_slide, said, tick):
+                    record = known.pop(item.name)
+                    known |= {item.name: cohort.note(item, record)} if done is True else {}
         todo = [item for item in cohort.items if item.name not in known]
         failed: dict[str, Record] = {}
         tiles: dict[str, int] = {}
@@ -90,6 +96,18 @@ def shared_out(cohort: Cohort, item: Item, tiles: int, few: bool) -> list[Job]:
     if few:
         return [Job(item, (k,), len(rows(tiles, k)), finish=False) for k in left]
     return [Job(item, tuple(left), sum(len(rows(tiles, k)) for k in left), finish=True)]
+
+
+def relabel_slide(cohort: Cohort, item: Item, tick: Tick) -> bool | Record:
+    """Other columns into the slide's store; the answer is True, or what went wrong: then it is tiled again."""
+
+    def work() -> bool:
+        relabel(cohort, item)
+        return True
+
+    answer = guarded(cohort.out, work)
+    tick(1)
+    return answer
 
 
 def plan_slide(cohort: Cohort, item: Item, tick: Tick) -> int | Record:

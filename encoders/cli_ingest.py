@@ -13,6 +13,7 @@ ingest_app = typer.Typer(
 )
 
 Out = Annotated[Path, typer.Argument(help="the store to write, e.g. cxr.h5")]
+GO_ON = "the same command goes on where it was"
 Workers = Annotated[int, typer.Option(min=0, help="processes; 0: as many as the scheduler gave")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="replace OUT, and drop an interrupted ingest with other settings")]
 Modality = Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")]
@@ -139,11 +140,11 @@ def phantom(
 def carry_out(source: "Source", out: Path, workers: int, overwrite: bool, notes: list[str]) -> None:
     """Ingests with progress and prints the summary. Raises typer.Exit(1) when something was quarantined."""
     from encoders.ingest.shards import available_cpus, ingest
-    from encoders.runtime.cli import ticker
+    from encoders.runtime.cli import interruptible, ticker
 
     for note in notes:
         typer.echo(note)
-    with ticker(f"ingest {out.name}", len(source.items())) as tick:
+    with interruptible(GO_ON), ticker(f"ingest {out.name}", len(source.items())) as tick:
         summary = ingest(source, out, workers or available_cpus(), overwrite, tick)
     for note in summary.notes:
         typer.echo(note)

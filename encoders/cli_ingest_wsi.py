@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from encoders.cli_ingest import Dataset, Modality
+from encoders.cli_ingest import GO_ON, Dataset, Modality
 
 WSI = """Whole-slide images become tiles of an exact resolution: one store a slide in OUT_DIR; data.store='OUT_DIR/*.h5' opens them as one.
 
@@ -15,7 +15,8 @@ used is in the index, and a slide that does not say is an error. A level at most
 the exact size, unless it is within 0.25 % already. What was never scanned gets the slide's background colour.
 
 Tissue is what is more saturated than Otsu's threshold at 8 um a pixel, closed by 32 um, without specks below 0.02 mm2; or --masks. A tile
-needs --min-tissue of it, must be sharp, and not be pen, glass or black; every rejection is counted. OUT_DIR/overview.html shows all slides.
+needs --min-tissue of it, must be sharp, and not be pen, glass or black; every rejection is counted. What does not fill a tile at the right
+and lower edge of a slide is left out. OUT_DIR/overview.html shows all slides.
 
 \b
     encoders ingest wsi slides/ tiles/ --mpp 0.5 --tile 256
@@ -85,7 +86,7 @@ def wsi(
     from encoders.ingest.wsi.settings import Settings
     from encoders.ingest.wsi.summary import say, write_summary
     from encoders.ingest.wsi.work import ingest_slides
-    from encoders.runtime.cli import ticker
+    from encoders.runtime.cli import interruptible, ticker
 
     settings = Settings(
         mpp=mpp,
@@ -113,6 +114,7 @@ def wsi(
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)
     if again := [item.name for item in items if not overwrite and cohort.finished(item) and not cohort.record(item)]:
         typer.echo(f"{len(again)} finished slides are tiled again: file, mask, regions or resolution is another now (first: {again[0]})")
-    records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
+    with interruptible(GO_ON):
+        records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
     write_summary(cohort, records)
     raise typer.Exit(say(cohort, records))

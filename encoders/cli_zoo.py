@@ -181,10 +181,14 @@ def embed(
     from encoders import embed as embedding
     from encoders import zoo
     from encoders.runtime import dist
-    from encoders.runtime.cli import ticker
+    from encoders.runtime.cli import interruptible, ticker
     from encoders.runtime.errors import InputError
     from encoders.store import Store
 
+    if out.is_dir() and not slides:
+        raise InputError(f"{out} is a folder; name the file to write, or pass --by-slide for a file a slide in it")
+    if out.is_file() and slides:
+        raise InputError(f"{out} is a file; --by-slide writes a file a slide: name a folder")
     images = Store.open(store)
     device = device or embedding.default_device()
     dist.start(device)
@@ -194,7 +198,7 @@ def embed(
 
         if kind != "pooled":
             raise InputError("--by-slide writes one vector a tile: leave --kind out")
-        with ticker(f"embed {name}", len(images)) as tick:
+        with interruptible("the same command goes on with the next slide"), ticker(f"embed {name}", len(images)) as tick:
             made, there = write_slides(encoder, images, out, batch, workers, tick)
         who = f" (process {dist.rank() + 1} of {dist.world()})" if dist.world() > 1 else ""
         print(f"{out}{who}: features of {made} slides by {encoder.card.name}" + (f", {there} were there already" if there else ""))

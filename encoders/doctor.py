@@ -48,9 +48,17 @@ def examined(store: Store, radius: int = RADIUS, near: bool | None = None, sampl
 def stated(store: Store) -> dict[str, Any]:
     """What the store says about itself."""
     attrs = store.attrs
-    size = {"shape": list(store.shape) if store.shape else None, "dtype": store.dtype.name, "channels": store.channels}
+    shape = store.shape or looked_up(store)
+    size = {"shape": list(shape) if shape else None, "dtype": store.dtype.name, "channels": store.channels}
     of = {"images": len(store), "files": len(store.paths), "modality": store.modality, "dataset": store.dataset, **size}
     return of | {"unit": attrs["unit"], "geometry": attrs["geometry"], "fingerprint": store.fingerprint, "columns": store.columns()}
+
+
+def looked_up(store: Store) -> tuple[int, ...] | None:
+    """The shape of images whose store does not say it, from some of them; None when they differ."""
+    some = np.linspace(0, len(store) - 1, min(64, len(store))).astype(int)
+    seen = {store.image(int(i)).shape for i in some}
+    return seen.pop() if len(seen) == 1 else None
 
 
 def layout(store: Store, seconds: float) -> dict[str, Any]:

@@ -61,9 +61,16 @@ def write_slides(
 ) -> tuple[int, int]:
     """Writes FOLDER/SLIDE.h5 for every slide; returns how many were made and how many were there already.
 
-    Several ranks share the slides, and each counts its own."""
+    Several ranks share the slides, and each counts its own. Raises InputError when the folder holds features of another encoder."""
     made = there = 0
-    for name, rows in list(by_slide(store).items())[dist.rank() :: dist.world()]:
+    slides = by_slide(store)
+    for name in slides:
+        other = made_by(folder / f"{name}.h5")
+        if other not in (None, encoder.sha256):
+            raise InputError(
+                f"{folder / f'{name}.h5'} holds features of another encoder; write those of {encoder.card.name} to another folder"
+            )
+    for name, rows in list(slides.items())[dist.rank() :: dist.world()]:
         out = folder / f"{name}.h5"
         told = about(encoder, store, name, rows)
         if finished(out, told):
@@ -84,6 +91,15 @@ def about(encoder: Encoder, store: Store, name: str, rows: NDArray[np.int64]) ->
     tiles = hashlib.sha256("".join(store.column("sha256")[rows].tolist()).encode()).hexdigest()
     told = {"name": name, "encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "tiles_sha256": tiles, "patch_size": size}
     return told | {"patch_size_level0": level0 or size, "mpp": mpp}
+
+
+def made_by(out: Path) -> str | None:
+    """The SHA-256 of the encoder whose features a file holds; None where there is no such file."""
+    try:
+        with h5py.File(out, "r") as file:
+            return str(file.attrs.get("encoder_sha256"))
+    except OSError:
+        return None
 
 
 def finished(out: Path, told: dict[str, Any]) -> bool:

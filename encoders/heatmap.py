@@ -52,6 +52,8 @@ def table(path: Path, column: str) -> dict[str, float]:
             return {line["key"]: float(line[column]) for line in lines if line[column].strip()}
     except OSError as wrong:
         raise InputError(f"cannot read {path}: {wrong.strerror}") from wrong
+    except InputError:
+        raise
     except ValueError as wrong:
         raise InputError(f"{path}: the column {column!r} holds something that is no number ({wrong})") from wrong
 

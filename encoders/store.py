@@ -196,6 +196,8 @@ def expanded(where: str | Path | Sequence[str | Path]) -> list[Path]:
     paths = [Path(found) for name in names for found in matches(str(name))]
     if not paths:
         raise InputError("no store was given; name one, e.g. data.store=cxr.h5")
+    if folder := next((path for path in paths if path.is_dir()), None):
+        raise InputError(f"{folder} is a folder, and a store is a file: did you mean '{folder}/*.h5'?")
     twice = {str(path) for path in paths if paths.count(path) > 1}
     if twice:
         raise InputError(f"{', '.join(sorted(twice))} is named twice; every image would count double")

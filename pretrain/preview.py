@@ -20,7 +20,7 @@ from encoders.runtime.files import atomic
 from encoders.runtime.team import one_thread
 from encoders.views import Raw, make_views, read
 from pretrain.config import Recipe, augmentation
-from pretrain.setup import Setup, build
+from pretrain.setup import Setup, build, corpus, inherited
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -36,13 +36,22 @@ def preview(recipe: Recipe, out: str | Path, n: int = 6, checkpoint: dict[str, A
     out = Path(out)
     if out.suffix.lower() != ".png":
         raise InputError(f"a preview is a PNG picture; choose a name like {out.stem or 'preview'}.png instead of {str(out)!r}")
-    made = build(recipe, "cpu", checkpoint and checkpoint["card"])
+    made = build(recipe if checkpoint else pictured(recipe), "cpu", checkpoint and checkpoint["card"])
     if checkpoint is not None:
         made.method.load_state_dict(checkpoint["method"], strict=True)
     picture = drawn(made, n, None if checkpoint is None else int(checkpoint["step"]))
     with atomic(out) as part:
         picture.savefig(part, format="png", dpi=100, metadata={"Software": None})  # no version: the same picture, the same bytes
     return out
+
+
+def pictured(recipe: Recipe) -> Recipe:
+    """The recipe with all that its views depend on, and without what they do not: weights to start from, and a batch of so many images."""
+    if recipe.init is not None:
+        from encoders import zoo
+
+        recipe = inherited(recipe, zoo.find(recipe.init).card).model_copy(update={"init": None})
+    return recipe.model_copy(update={"batch": min(recipe.batch, len(corpus(recipe).index)), "accumulate": 1})
 
 
 def drawn(made: Setup, n: int, step: int | None) -> "Figure":
@@ -65,8 +74,9 @@ def drawn(made: Setup, n: int, step: int | None) -> "Figure":
         if len(columns) == len(raw.params):  # plain views: say what was done
             for cell, params in zip(line[1:], raw.params, strict=True):
                 cell.set_title(told({name: value[row] for name, value in params.items()}), fontsize=6, wrap=True)
-    for cell, title in zip(cells[0], ["stored image", *titles], strict=True):
-        cell.set_title(f"{title}\n{cell.get_title()}", fontsize=7)
+    for place, (cell, title) in enumerate(zip(cells[0], ["stored image", *titles], strict=True)):
+        framed = place and len(columns) == len(raw.params) and not (raw.partners is not None and place % 2 == 0)
+        cell.set_title(f"{title}\n{cell.get_title()}", fontsize=7, color=f"C{place - 1}" if framed else "black")  # as its frame
     return figure
 
 

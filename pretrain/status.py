@@ -16,7 +16,7 @@ def row(run: RunDir) -> tuple[str, ...]:
     """One line of the table, in the order of HEADER."""
     told, lines = run.read(), read(run.path)
     last: dict[str, Any] = lines[-1] if lines else {}
-    step, steps = int(last.get("step", 0)), int(told["steps"])
+    step, steps = max(int(last.get("step", 0)), int(told.get("step", 0))), int(told["steps"])  # saved between two lines, or told after
     state = told["status"]
     if state == "running" and not rundir.alive(run):
         state = "died"  # `pretrain resume` goes on

@@ -82,6 +82,7 @@ def bench(
     from transfer.bench import bench as compute
     from transfer.lineup import named_baselines
     from transfer.shifts import wanted as shifts_wanted
+    from transfer.table import sections
 
     numbers, patients = _fractions(fractions)
     wanted = named_baselines(baseline)
@@ -113,7 +114,8 @@ def bench(
         outcome = compute(ask, whole, say, tick)
     if outcome.reused:
         say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")
-    parts = _shown(outcome.records, wanted[0] if wanted else None, outcome.missing, csv, markdown)
+    parts = sections(outcome.records, wanted[0] if wanted else None)
+    _shown(outcome.records, parts, outcome.missing, csv, markdown)
     if outcome.made:
         from transfer import publish
 
@@ -161,7 +163,11 @@ def compare(
     With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
     """
     from encoders.runtime.errors import InputError, unknown
-    from transfer import decide, record
+    from encoders.runtime.home import records_dir
+    from transfer import decide, record, show, show_groups
+    from transfer.seeds import checked
+    from transfer.subgroups import parsed_bands
+    from transfer.table import sections
 
     asked = decide.parsed(operating or "youden", prevalence)
     read = [record.read(path) for path in record.found(records or ())]
@@ -174,13 +180,17 @@ def compare(
         raise InputError("there is no record yet; make some: `transfer bench --encoder NAME`")
     if baseline is not None and baseline not in (names := {r.identity.encoder for r in read}):
         raise unknown("encoder among the records", baseline, names)
-    from transfer.seeds import checked
-
-    parts = _shown(read, baseline, {}, csv, markdown, checked(listed(seeds_of), read))
-    if operating is not None or prevalence is not None:
-        _decided(parts, asked)
-    if by is not None:
-        _grouped(parts, listed(by), age_bands)
+    parts = sections(read, baseline, seeds_of=checked(listed(seeds_of), read))
+    # What is wrong with the options is told before the table, not below it.
+    decisions = decide.decided(parts, asked) if operating is not None or prevalence is not None else None
+    groups = show_groups.found(parts, listed(by), parsed_bands(age_bands)) if by is not None else None
+    _shown(read, parts, {}, csv, markdown)
+    if decisions is not None:
+        decide.printed(console(), decisions, asked)
+        show.written(records_dir() / "operating.csv", decide.as_csv(decisions, asked))
+    if groups is not None:
+        show_groups.printed(console(), groups, show.names(parts))
+        show.written(records_dir() / "subgroups.csv", show_groups.as_csv(groups))
     if wandb:
         _published(parts)
 
@@ -225,27 +235,6 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what woul
     if failed:
         console(stderr=True).print(f"{failed} of {len(found)} could not be sent; `wandb login`, or run this again later", markup=False)
         raise typer.Exit(1)
-
-
-def _decided(parts: Sequence[Any], asked: Any) -> None:
-    """Prints the decisions, and writes them."""
-    from encoders.runtime.home import records_dir
-    from transfer import decide, show
-
-    found = decide.decided(parts, asked)
-    decide.printed(console(), found, asked)
-    show.written(records_dir() / "operating.csv", decide.as_csv(found, asked))
-
-
-def _grouped(parts: Sequence[Any], by: Sequence[str], age_bands: str) -> None:
-    """Prints the tables by group, and writes every metric of every group."""
-    from encoders.runtime.home import records_dir
-    from transfer import show, show_groups
-    from transfer.subgroups import parsed_bands
-
-    groups = show_groups.found(parts, by, parsed_bands(age_bands))
-    show_groups.printed(console(), groups, show.names(parts))
-    show.written(records_dir() / "subgroups.csv", show_groups.as_csv(groups))
 
 
 def _fractions(text: str) -> tuple[list[float], list[int]]:
@@ -294,21 +283,12 @@ def _device(name: str) -> str:
     return name
 
 
-def _shown(
-    records: Sequence[Any],
-    baseline: str | None,
-    missing: dict[str, str],
-    csv: Path | None,
-    markdown: Path | None,
-    seeds_of: Sequence[str] = (),
-) -> list[Any]:
-    """Prints the table, writes it where asked and to the records' folder, and returns its sections."""
+def _shown(records: Sequence[Any], parts: Sequence[Any], missing: dict[str, str], csv: Path | None, markdown: Path | None) -> None:
+    """Prints the table of the records' sections, and writes it where asked and to the records' folder."""
     from encoders.runtime.home import records_dir
     from transfer import robust, show
     from transfer.firewall import lines, looks
-    from transfer.table import sections
 
-    parts = sections(records, baseline, seeds_of=seeds_of)
     ledger = lines()
     seen = {h: looks(h, known=ledger) for s in parts for h in s.splits}
     show.printed(console(), parts, seen, missing)
@@ -320,4 +300,3 @@ def _shown(
         show.written(path, show.markdown(parts, seen, missing))
     for path in filter(None, (csv, records_dir() / "table.csv")):
         show.written(path, show.as_csv(parts, seen, missing))
-    return parts

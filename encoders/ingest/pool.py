@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -37,7 +38,10 @@ class Workers(Generic[S]):
     def __enter__(self) -> "Workers[S]":
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None and issubclass(kind, KeyboardInterrupt):
+            for child in multiprocessing.active_children():  # not to be waited for: a slide may take minutes
+                child.terminate()
         self._dismiss()
 
     def each(self, do: Callable[[S, J, Tick], R], jobs: Sequence[J], tick: Tick) -> Iterator[tuple[J, R | Died]]:
@@ -108,6 +112,7 @@ _worker: dict[str, Any] = {}  # of a worker process: what all of its jobs share
 
 
 def _begin(shared: Any, counter: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a Ctrl-C reaches every process of the terminal; the parent is the one that answers
     keep_freed()  # a third of a tile's memory would be mapped anew for the next tile, which stalls the other processes too
     _worker.update(shared=shared, counter=counter)
     threading.Thread(target=_end_with_parent, daemon=True).start()

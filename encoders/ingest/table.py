@@ -1,6 +1,7 @@
 """A CSV of labels: which column is what, and the rows that are wanted."""
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +30,17 @@ class Roles:
     label: tuple[str, ...]
     meta: tuple[str, ...]
 
-    def said(self, columns: list[str]) -> list[str]:
-        """What was taken for what, and what was left out, in words."""
+    def said(self, columns: list[str], elsewhere: Sequence[str] = ()) -> list[str]:
+        """What was taken for what, and what was left out, in words. elsewhere: columns that the caller uses by themselves."""
         told = [
             f"{role} = column {getattr(self, role)!r}" for role in ("file", "patient", "split", "study", "slide") if getattr(self, role)
         ]
         told += [f"{role} = column {name!r}" for role in ("label", "meta") for name in getattr(self, role)]
         used = {self.file, self.patient, self.split, self.study, self.slide, *self.label, *self.meta}
-        left = [name for name in columns if name not in used]
-        return [f"columns: {', '.join(told)}" + (f"; not used: {', '.join(left)}" if left else "")]
+        told += [f"{name} = column {name!r}" for name in elsewhere if name in columns and name not in used]
+        left = [name for name in columns if name not in {*used, *elsewhere}]
+        none = "" if self.label or not left else "; no label is stored, --label-column names one"
+        return [f"columns: {', '.join(told)}" + (f"; not used: {', '.join(left)}" if left else "") + none]
 
 
 def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
@@ -63,13 +66,13 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return columns, [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:] if line]
 
 
-def roles(columns: list[str], given: dict[str, str | None], label: list[str], meta: list[str]) -> Roles:
+def roles(columns: list[str], given: dict[str, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column") -> Roles:
     """The columns named, and where none is named the first that is usual for the part; "" as a name means none.
 
     Raises InputError for a name that is not a column, and when there is no column of file names."""
     chosen = {role: column(columns, given.get(role), role) for role in ("file", "patient", "split", "study", "slide")}
     if chosen["file"] is None:
-        raise InputError(f"which column holds the file names? Pass --file-column; columns: {', '.join(columns)}")
+        raise InputError(f"which column holds the file names? None has a usual name: {advice}; columns: {', '.join(columns)}")
     for name in (*label, *meta):
         if name and name not in columns:
             raise unknown("column", name, columns)

@@ -30,6 +30,16 @@ def run(app: Callable[[], Any]) -> None:
         raise SystemExit(141) from None
 
 
+@contextmanager
+def interruptible(advice: str) -> Iterator[None]:
+    """What Ctrl-C ends inside says so, with what to do next, and leaves the shell's own exit status for it."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"interrupted; {advice}", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def listed(text: str | None) -> list[str]:
     """`a,b` of an option as ["a", "b"]."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]

@@ -17,4 +17,5 @@ def unknown(kind: str, name: str, known: Collection[str], hint: str = "") -> Inp
         advice = f"did you mean {' or '.join(near)}?"
     else:
         advice = f"known: {', '.join(sorted(known))}" if known else "none is known yet"
-    return InputError(f"no {kind} called {name!r}; {advice}" + (f" {hint}" if hint else ""))
+    end = "" if near or not hint[:1].isupper() else "."
+    return InputError(f"no {kind} called {name!r}; {advice}{end}" + (f" {hint}" if hint else ""))

@@ -49,14 +49,28 @@ def test_a_file_a_slide_holds_features_and_level_0_corners(tiles, encoder, tmp_p
             assert inside.all(axis=1).sum() >= 8  # the tissue is 2 x 4 tiles
 
 
-def test_finished_slides_are_left_alone_and_torn_or_foreign_ones_are_made_again(tiles, encoder, tmp_path):
+def test_finished_slides_are_left_alone_torn_ones_are_made_again_and_foreign_ones_refused(tiles, encoder, tmp_path):
     store = Store.open(str(tiles / "*.h5"))
     write_slides(encoder, store, tmp_path)
     before = (tmp_path / "s0.h5").stat().st_mtime_ns
     (tmp_path / "s1.h5").write_bytes((tmp_path / "s1.h5").read_bytes()[:1000])
     assert write_slides(encoder, store, tmp_path) == (1, 1)
     assert (tmp_path / "s0.h5").stat().st_mtime_ns == before
-    assert write_slides(encoders.load("random_resnet10t:size=32,seed=1"), store, tmp_path) == (2, 0)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(InputError, match=r"s0\.h5 holds features of another encoder"):
+        write_slides(encoders.load("random_resnet10t:size=32,seed=1"), store, tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "no folder of two encoders"
+
+
+def test_file_and_folder_are_told_apart_before_anything_is_embedded(tiles, tmp_path, monkeypatch):
+    monkeypatch.setattr("encoders.embed.features", None)
+    (tmp_path / "f.h5").touch()
+    for words in ([str(tmp_path)], [str(tmp_path / "f.h5"), "--by-slide"]):
+        done = CliRunner().invoke(app, ["embed", "random_resnet10t:size=32", str(tiles / "*.h5"), *words])
+        assert isinstance(done.exception, InputError)
+        assert "name a f" in str(done.exception) or "pass --by-slide" in str(done.exception)
+    with pytest.raises(InputError, match=r"is a folder, and a store is a file: did you mean '.*/\*\.h5'"):
+        Store.open(tiles)
 
 
 def test_a_heat_map_colours_the_scored_tiles_where_they_are(tiles, tmp_path):
@@ -69,6 +83,9 @@ def test_a_heat_map_colours_the_scored_tiles_where_they_are(tiles, tmp_path):
     (tmp_path / "none.csv").write_text("key,score\nelsewhere,1\n")
     with pytest.raises(InputError, match="scores none of"):
         heatmap(store, None, tmp_path / "none.csv", tmp_path / "b.png")
+    (tmp_path / "nokey.csv").write_text("tile,score\nelsewhere,1\n")
+    with pytest.raises(InputError, match="^no column called 'key'"):
+        heatmap(store, None, tmp_path / "nokey.csv", tmp_path / "b.png")
 
 
 def test_a_heat_map_of_features_and_of_an_unknown_slide(tiles, encoder, tmp_path):

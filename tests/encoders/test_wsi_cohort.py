@@ -265,6 +265,9 @@ def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
     drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
     (tmp_path / "a.geojson").write_text(json.dumps(drawn))
     given = ["--regions", tmp_path / "a.geojson", "--min-tissue", 0, "--min-sharpness", 0, "--max-white", 1, "--workers", 1]
+    with pytest.raises(Exception, match="no class of regions called 'Tumour'; did you mean Tumor"):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--exclude", "Tumour", code=2)
+    assert not (tmp_path / "x").exists()
     for option, kept in (("--include", 2), ("--exclude", 18)):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / option, *given, option, "Tumor")
         store = Store.open(tmp_path / option / "a.h5")
@@ -318,6 +321,54 @@ def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(coh
     assert "2 finished slides are tiled again: file, mask, regions or resolution is another now" in run(
         root, tmp_path / "out", *given, "--slide-mpp", 0.26
     )
+
+
+def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "in" / f"{name}.tiff")
+    told = run(tmp_path / "in", tmp_path / "out", "--slide-mpp", 0.23, "--workers", 1)
+    assert "warning: a and b are the same slide: its tiles count twice, and as those of 2 slides" in told
+    assert "warning: 2 slides themselves say another resolution than the one given (first: a, 0.25 um a pixel)" in told
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
+    told = run(tmp_path / "in", tmp_path / "masked", "--masks", tmp_path / "masks", "--workers", 1, code=1)
+    assert "its mask b.png in the folder of --masks: there is no such file" in " ".join(told.replace("│", " ").split())
+    with pytest.raises(Exception, match="give the folder with NAME.png"):
+        run(tmp_path / "in", tmp_path / "x", "--masks", tmp_path / "masks" / "a.png", code=2)
+
+
+def test_what_a_table_says_is_told_with_what_it_does_not_say(cohort, tmp_path):
+    (tmp_path / "t.csv").write_text("slide,patient,grade,mpp\na,p1,high,0.25\nz,p9,low,\n")
+    told = run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", "--workers", 1)
+    assert "mpp = column 'mpp'; not used: grade; no label is stored, --label-column names one" in told
+    assert "2 rows, 1 of them without a slide (first: z); 1 slides without a row (first: p2__b)" in told
+    (tmp_path / "t.csv").write_text("name;patient\na;p1\n")
+    with pytest.raises(Exception, match="call it file or slide; columns: name, patient"):
+        run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", code=2)
+
+
+def test_tiles_too_small_to_be_judged_are_refused_or_not_judged(cohort, tmp_path):
+    given = [cohort[0] / "slides" / "p1", tmp_path / "out", "--mpp", 0.25, "--tile", 16, "--workers", 1, "--max-tiles", 40]
+    with pytest.raises(Exception, match="a tile of 4 um is too small to be called sharp or not"):
+        run(*given, code=2)
+    run(*given, "--min-sharpness", 0)
+    assert np.isfinite(Store.open(tmp_path / "out" / "a.h5").column("sharpness")).all()
+
+
+def test_ctrl_c_ends_workers_and_says_how_to_go_on(tmp_path):
+    pyramid(tmp_path / "in" / "a.tiff")
+    code = 'import sys; from encoders.cli import main; sys.argv[1:] = ["ingest", "wsi", *sys.argv[1:]]; main()'
+    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--mpp", "0.25", "--tile", "64", "--workers", "2"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    while process.poll() is None and not list((tmp_path / "out").glob(".work/a/plan.npz")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.strip().endswith("interrupted; the same command goes on where it was")
+    assert "Traceback" not in told
+    run(tmp_path / "in", tmp_path / "out", "--mpp", "0.25", "--tile", "64", "--dataset", "in", "--workers", 1)
 
 
 def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_path):

@@ -69,6 +69,13 @@ def test_one_picture_is_written_and_again_the_same(store, tmp_path, name):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1.png", "2.png"]
 
 
+def test_views_need_no_weights_and_no_whole_batch(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("encoders.zoo.load", None)
+    words = ["arch=null", "init=imagenet_resnet18:size=64", f"data.store={store}", "size=64", "batch=512"]
+    with Image.open(preview(config.load("cxr_moco_tiny", words), tmp_path / "p.png", 2)) as picture:
+        assert picture.width > 500
+
+
 def test_what_was_done_is_told_and_nothing_else():
     assert told({name: value[0] for name, value in draw(preset("none"), 0, [0], 0, (64, 64)).items()}) == "crop only"
     words = told({"flip": (True, False), "angle": -4.2, "turn": 1, "blur": 0.0, "brightness": 1.1, "grayscale": True})

@@ -1,15 +1,18 @@
 """Which slides there are, and what the table, the paths and the folders of masks and regions say about each."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from encoders.ingest.folder import Finder
 from encoders.ingest.pattern import compiled, matching, parts
+from encoders.ingest.source import Unreadable
 from encoders.ingest.table import read_table, roles
 from encoders.ingest.wsi.discover import slides
 from encoders.ingest.wsi.item import Item
-from encoders.runtime.errors import InputError
+from encoders.ingest.wsi.regions import read_regions
+from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.files import files_below
 from encoders.store_write import known, number
 
@@ -32,6 +35,8 @@ def items_of(
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
         if folder and not folder.exists():
             raise InputError(f"{option} {folder} does not exist")
+    if masks and not masks.is_dir():
+        raise InputError(f"--masks {masks} is a file; give the folder with NAME.png for every slide NAME")
     if classes and not regions:
         raise InputError(f"--include and --exclude choose among drawn regions ({', '.join(classes)}); pass --regions with their folder")
     facts: dict[str, dict[str, Any]] = {name: {"mpp": mpp} for name in found}
@@ -43,6 +48,7 @@ def items_of(
         notes.append("warning: nothing names the patients (--labels or --pattern): every slide counts as a patient of its own")
     sources = {name: found[name].relative_to(root).as_posix() for name in facts}
     drawn = drawings(regions, sources, notes) if regions else {}
+    drawn_classes(drawn.values(), classes)
     mask = {name: masks / f"{name}.png" for name in facts} if masks else {}
     made = [Item(n, found[n], sources[n], mask=mask.get(n), regions=drawn.get(n), **of) for n, of in alike(facts).items()]
     return made, notes
@@ -72,6 +78,17 @@ def drawings(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[s
         f"regions: of {len(out)} of {len(sources)} slides" + (f"; {len(loose)} files are of none of them, e.g. {loose[0]}" if loose else "")
     )
     return out
+
+
+def drawn_classes(files: Iterable[Path], wanted: Sequence[str]) -> None:
+    """Raises InputError for a class of --include or --exclude that no file has: misspelt, it would choose nothing without a word."""
+    seen: set[str] = set()
+    for path in set(files) if wanted else ():
+        with suppress(Unreadable):  # its slide will be named
+            seen |= {region.name for region in read_regions(path)}
+    for name in wanted:
+        if seen and name not in seen:
+            raise unknown("class of regions", name, seen)
 
 
 def alike(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -115,14 +132,16 @@ def by_table(
     """The slides that the table names, with what it says. A file may be named by path, file name, or name without suffix."""
     columns, rows = read_table(path)
     given = {"file": next((c for c in columns if c.lower() in ("slide", "slide_id")), None)} if "file" not in columns else {}
-    role = roles(columns, {**given, "slide": ""}, list(label), list(meta))
-    notes.extend(role.said(columns))
+    role = roles(columns, {**given, "slide": ""}, list(label), list(meta), "call it file or slide")
+    notes.extend(role.said(columns, ["mpp"]))
     find = Finder([found[name].relative_to(root).as_posix() for name in found])
     names = {found[name].relative_to(root).as_posix(): name for name in found} | {name: name for name in found}
     out: dict[str, dict[str, Any]] = {}
+    strangers: list[str] = []
     for row in rows:
         name = names.get(find(row[role.file]))
         if name is None or name not in facts:
+            strangers.append(row[role.file])
             continue
         if name in out:
             raise InputError(f"{path} names the slide {name} in two rows; keep one")
@@ -132,8 +151,15 @@ def by_table(
         out[name] |= {"meta": {c: row[c] for c in role.meta}, "labels": of.get("labels", {}) | {c: row[c] for c in role.label}}
     if not out:
         raise InputError(f"not one of the {len(rows)} slides in column {role.file!r} of {path} is among the {len(found)} found")
-    notes.append(f"{len(rows)} rows, {len(rows) - len(out)} of them without a slide; {len(facts) - len(out)} slides without a row left out")
+    left = [name for name in facts if name not in out]
+    notes.append(
+        f"{len(rows)} rows, {len(strangers)} of them without a slide{first(strangers)}; {len(left)} slides without a row{first(left)}"
+    )
     return dict(sorted(out.items()))
+
+
+def first(names: Sequence[str]) -> str:
+    return f" (first: {names[0]})" if names else ""
 
 
 def micrometres(row: dict[str, str], path: Path) -> float | None:

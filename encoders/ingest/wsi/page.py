@@ -69,6 +69,9 @@ def settings_line(cohort: Cohort) -> str:
         f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm a pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
         f"colour profile {'applied' if s.icc else 'not applied'}",
+        *([f"stains to the {s.normalise} reference (pictures show them as they were)"] if s.normalise else []),
+        *([f"regions of {regions} slides"] if (regions := sum(item.regions is not None for item in cohort.items)) else []),
+        *(f"{word} {', '.join(names)}" for word, names in (("only in", s.include), ("none in", s.exclude)) if names),
         s.codec,
     ]
     return "; ".join([*told, *([f"at most {s.max_tiles} tiles a slide, seed {s.seed}"] if s.max_tiles else [])])

@@ -27,6 +27,7 @@ from encoders.normalise import Look, measured
 from encoders.runtime.files import atomic
 from encoders.runtime.random import Purpose, generator
 
+SAME = 0.05  # a resolution given by hand and the slide's own may differ by so much without a word
 LOOKED_AT = 16  # tiles that the stains of a slide are measured on
 MOST_OF_IT = 0.5  # share of a tile that must lie in the regions where no tissue is asked for
 LITTLE, OUTSIDE, NOT_DRAWN = "little tissue", "outside the regions", "not drawn"
@@ -134,11 +135,23 @@ def described(slide: Slide, item: Item, found: Resolution, cut: Cut) -> dict[str
         "mpp": [found.x, found.y],
         "mpp_source": found.source,
         "oblong": found.oblong,
+        **otherwise(slide, found),
         "level": cut.level,
         "downsample": cut.downsample,
         "field": list(cut.field),
         "icc": slide.icc,
     }
+
+
+def otherwise(slide: Slide, found: Resolution) -> dict[str, float]:
+    """`mpp_said`: what the slide says of its resolution itself, where the user said something else."""
+    if found.source != "given":
+        return {}
+    try:
+        own = resolution(slide.properties)
+    except Unreadable:
+        return {}
+    return {"mpp_said": own.x} if abs(own.x / found.x - 1) > SAME and "estimated" not in own.source else {}
 
 
 def pictures(view: Overview, mask: NDArray[np.bool_]) -> tuple[bytes, bytes]:

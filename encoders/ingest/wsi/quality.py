@@ -44,7 +44,7 @@ def small(image: Any, mpp: float) -> Any:
     factor = QUALITY_MPP / mpp
     if factor <= 1:
         return image
-    if abs(factor / round(factor) - 1) <= EXACT:  # averaging whole pixels costs a third
+    if abs(factor / round(factor) - 1) <= EXACT and min(image.size) >= 3 * factor:  # averaging whole pixels costs a third
         return image.reduce(round(factor))
     size = max(3, round(image.width / factor)), max(3, round(image.height / factor))
     return image.resize(size, Image.Resampling.BOX)

@@ -6,6 +6,8 @@ from typing import Any, Literal
 from encoders.normalise import checked
 from encoders.runtime.errors import InputError, unknown
 
+JUDGED_UM = 12.0  # side of the least tile whose sharpness is judged: six pixels of the small copy that it is judged on
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -38,6 +40,9 @@ class Settings:
             raise InputError(f"--overlap is {self.overlap} pixels of a tile of {self.tile}; it must be smaller than the tile")
         if self.tissue_mpp < self.mpp:
             raise InputError(f"--tissue-mpp {self.tissue_mpp} is finer than the tiles ({self.mpp}); 8 is usual")
+        if self.min_sharpness and self.tile * self.mpp < JUDGED_UM:
+            wide = f"a tile of {self.tile * self.mpp:g} um is too small to be called sharp or not ({JUDGED_UM:g} um)"
+            raise InputError(f"{wide}; pass --min-sharpness 0, or a larger --tile")
         for name in ("min_tissue", "max_pen", "max_white", "max_black"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; a share from 0 to 1 is expected")

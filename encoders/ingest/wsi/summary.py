@@ -36,6 +36,14 @@ def rate(record: Record) -> float:
     return float(record["read"] / record["seconds"]) if record.get("seconds") else 0.0
 
 
+def twins(good: Sequence[Record]) -> list[list[str]]:
+    """Names of slides whose files are the same by OpenSlide's hash."""
+    by_hash: dict[str, list[str]] = {}
+    for record in good:
+        by_hash.setdefault(record["facts"]["quickhash"] or record["name"], []).append(record["name"])
+    return [names for names in by_hash.values() if len(names) > 1]
+
+
 def say(cohort: Cohort, records: Sequence[Record]) -> int:
     """Prints the summary; returns the exit status: 1 when a slide failed or is damaged."""
     import typer
@@ -55,6 +63,12 @@ def say(cohort: Cohort, records: Sequence[Record]) -> int:
     oblong = [r["name"] for r in good if r["facts"]["oblong"]]
     if oblong:
         typer.echo(f"warning: {len(oblong)} slides have pixels that are not square (first: {oblong[0]}); tiles are")
+    for same in twins(good):
+        typer.echo(f"warning: {' and '.join(same)} are the same slide: its tiles count twice, and as those of {len(same)} slides")
+    apart = [(r["name"], r["facts"]["mpp_said"]) for r in good if "mpp_said" in r["facts"]]
+    if apart:
+        name, mpp = apart[0]
+        typer.echo(f"warning: {len(apart)} slides themselves say another resolution than the one given (first: {name}, {mpp:g} um a pixel)")
     bad = [(record["source"], why) for record in records if (why := trouble(record))]
     if bad:
         show(bad, quarantine_path(cohort.out / "slides"))

@@ -122,7 +122,10 @@ def read_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> NDArra
 
     from encoders.ingest.decode import read_image
 
-    mask = read_image(path).any(axis=2)
+    try:
+        mask = read_image(path).any(axis=2)
+    except Unreadable as wrong:
+        raise Unreadable(f"its mask {path.name} in the folder of --masks: {wrong}") from wrong
     if abs(math.log(mask.shape[1] / mask.shape[0] * dimensions[1] / dimensions[0])) > 0.05:
         raise Unreadable(f"is {dimensions[0]} x {dimensions[1]}, its mask {mask.shape[1]} x {mask.shape[0]}: another shape")
     per = mask.shape[1] / dimensions[0], mask.shape[0] / dimensions[1]  # mask pixels an L0 pixel

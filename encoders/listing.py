@@ -1,5 +1,7 @@
 """What there is: names of encoders, and a row about each, from cards alone (no network is built, no library loaded)."""
 
+import json
+import math
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -58,9 +60,20 @@ def _own(folder: Path, name: str, where: str) -> Row:
     except InputError as wrong:
         return Row(name, "?", "?", "?", "?", "?", f"unreadable card: {wrong}")
     there = where if (folder / "model.safetensors").is_file() else "no: model.safetensors is missing"
-    params = f"{usual()[card.arch]['params']:.1f}" if card.arch in usual() and not set(card.model_args) - set(HARMLESS) else "?"
+    if card.arch in usual() and not set(card.model_args) - set(HARMLESS):
+        params = f"{usual()[card.arch]['params']:.1f}"
+    else:
+        params = f"{counted(folder / 'model.safetensors') / 1e6:.1f}" if there == where else "?"
     p = card.preprocess
     return Row(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", there)
+
+
+def counted(path: Path) -> int:
+    """The parameters in a file of weights, from its header alone; averages that BatchNorm keeps are none."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    kept = {name: of for name, of in header.items() if name != "__metadata__" and ".running_" not in name and ".num_batches_" not in name}
+    return sum(math.prod(of["shape"]) for of in kept.values())
 
 
 def _imagenet(arch: str) -> Row:

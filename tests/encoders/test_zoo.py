@@ -326,6 +326,13 @@ def test_runs_are_read_at_a_step_at_their_end_and_at_their_export():
     assert torch.equal(zoo.load("runs/cxr").model.conv1[0].weight, tiny(seed=30).conv1[0].weight)
 
 
+def test_a_network_of_ones_own_shape_is_counted_from_its_file():
+    model = timm.create_model("resnet10t", num_classes=0, in_chans=1)
+    path = zoo_dir() / "mine" / "model.safetensors"
+    weights.write(path, model.state_dict())
+    assert listing.counted(path) == sum(p.numel() for p in model.parameters())
+
+
 # --- weights of the hub
 
 

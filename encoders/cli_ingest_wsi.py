@@ -107,13 +107,23 @@ def wsi(
         exclude=tuple(exclude or ()),
     )
     items, notes = items_of(
-        slides, slide_mpp, masks, regions, labels, label_column or [], meta_column or [], pattern, [*settings.include, *settings.exclude]
+        slides,
+        slide_mpp,
+        masks,
+        regions,
+        labels,
+        label_column or [],
+        meta_column or [],
+        pattern,
+        settings.include,
+        settings.exclude,
     )
     for note in notes:
         typer.echo(note)
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)
     if again := [item.name for item in items if not overwrite and cohort.finished(item) and not cohort.record(item)]:
-        typer.echo(f"{len(again)} finished slides are tiled again: file, mask, regions or resolution is another now (first: {again[0]})")
+        why = "their file, mask, regions or resolution is another now, or the program is"
+        typer.echo(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
     with interruptible(GO_ON):
         records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
     write_summary(cohort, records)

@@ -64,12 +64,9 @@ def write_slides(
     Several ranks share the slides, and each counts its own. Raises InputError when the folder holds features of another encoder."""
     made = there = 0
     slides = by_slide(store)
-    for name in slides:
-        other = made_by(folder / f"{name}.h5")
-        if other not in (None, encoder.sha256):
-            raise InputError(
-                f"{folder / f'{name}.h5'} holds features of another encoder; write those of {encoder.card.name} to another folder"
-            )
+    for there_already in sorted(folder.glob("*.h5")):
+        if made_by(there_already) not in (None, encoder.sha256):
+            raise InputError(f"{there_already} holds features of another encoder; write those of {encoder.card.name} to another folder")
     for name, rows in list(slides.items())[dist.rank() :: dist.world()]:
         out = folder / f"{name}.h5"
         told = about(encoder, store, name, rows)
@@ -94,10 +91,10 @@ def about(encoder: Encoder, store: Store, name: str, rows: NDArray[np.int64]) ->
 
 
 def made_by(out: Path) -> str | None:
-    """The SHA-256 of the encoder whose features a file holds; None where there is no such file."""
+    """The SHA-256 of the encoder whose features a file holds; None where it is torn, or holds none."""
     try:
         with h5py.File(out, "r") as file:
-            return str(file.attrs.get("encoder_sha256"))
+            return file.attrs.get("encoder_sha256")  # type: ignore[no-any-return]
     except OSError:
         return None
 

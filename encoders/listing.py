@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
@@ -63,17 +64,22 @@ def _own(folder: Path, name: str, where: str) -> Row:
     if card.arch in usual() and not set(card.model_args) - set(HARMLESS):
         params = f"{usual()[card.arch]['params']:.1f}"
     else:
-        params = f"{counted(folder / 'model.safetensors') / 1e6:.1f}" if there == where else "?"
+        n = counted(folder / "model.safetensors") if there == where else None
+        params = "?" if n is None else f"{n / 1e6:.1f}"
     p = card.preprocess
     return Row(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", there)
 
 
-def counted(path: Path) -> int:
-    """The parameters in a file of weights, from its header alone; averages that BatchNorm keeps are none."""
-    with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    kept = {name: of for name, of in header.items() if name != "__metadata__" and ".running_" not in name and ".num_batches_" not in name}
-    return sum(math.prod(of["shape"]) for of in kept.values())
+def counted(path: Path) -> int | None:
+    """The parameters in a file of weights, from its header alone, without the averages that BatchNorm keeps; None for a damaged file."""
+    try:
+        with path.open("rb") as file:
+            size = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
+        kept = [of for name, of in header.items() if name != "__metadata__" and not re.search(r"\.(running|num_batches)_", name)]
+        return sum(math.prod(of["shape"]) for of in kept) or None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _imagenet(arch: str) -> Row:

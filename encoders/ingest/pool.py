@@ -63,11 +63,10 @@ class Workers(Generic[S]):
             self._dismiss()  # one of them died
             suspects, left = left[: self.number], left[self.number :]  # jobs start in order: those that were going on are the first left
             for k in suspects:
-                alone = _Crew(self.shared, 1)
-                try:
-                    yield jobs[k], dict(alone.done(do, jobs, [k], tick)).get(k, Died("the process that worked on it died (out of memory?)"))
-                finally:
-                    alone.dismiss()
+                self._crew = _Crew(self.shared, 1)
+                alone = dict(self._crew.done(do, jobs, [k], tick))
+                self._dismiss()
+                yield jobs[k], alone.get(k, Died("the process that worked on it died (out of memory?)"))
 
     def _dismiss(self) -> None:
         if self._crew:

@@ -13,14 +13,24 @@ from encoders.runtime.errors import InputError
 
 
 def files_below(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, through links to folders too (each folder once); nothing hidden, and in no hidden folder."""
+    """Every file below a folder, nothing hidden and in no hidden folder.
+
+    Links to folders are followed where they lead to what is not below the folder already, so each file comes once and under its own name
+    rather than that of a link (a link `latest` to one of its neighbours)."""
     seen: set[str] = set()
-    for where, folders, names in os.walk(folder, followlinks=True):
-        real = os.path.realpath(where)
-        folders[:] = sorted(name for name in folders if not name.startswith(".")) if real not in seen else []  # os.walk goes on with these
-        if real not in seen:
-            yield from (path for name in sorted(names) if not name.startswith(".") and (path := Path(where, name)).is_file())
-        seen.add(real)
+    roots = [str(folder)]
+    while roots:
+        links: list[str] = []
+        for root in roots:
+            for where, folders, names in os.walk(root):
+                if (real := os.path.realpath(where)) in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = sorted(name for name in folders if not name.startswith("."))
+                links += [link for name in folders if os.path.islink(link := os.path.join(where, name))]  # os.walk does not enter these
+                yield from (path for name in sorted(names) if not name.startswith(".") and (path := Path(where, name)).is_file())
+        roots = links
 
 
 @contextmanager

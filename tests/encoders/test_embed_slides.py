@@ -59,6 +59,10 @@ def test_finished_slides_are_left_alone_torn_ones_are_made_again_and_foreign_one
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=r"s0\.h5 holds features of another encoder"):
         write_slides(encoders.load("random_resnet10t:size=32,seed=1"), store, tmp_path)
+    with pytest.raises(InputError, match="holds features of another encoder"):  # also where the other's are of other slides
+        (tmp_path / "s1.h5").unlink()
+        write_slides(encoders.load("random_resnet10t:size=32,seed=1"), Store.open(str(tiles / "s1.h5")), tmp_path)
+    before.pop("s1.h5")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "no folder of two encoders"
 
 

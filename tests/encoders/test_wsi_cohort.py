@@ -267,7 +267,11 @@ def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
     given = ["--regions", tmp_path / "a.geojson", "--min-tissue", 0, "--min-sharpness", 0, "--max-white", 1, "--workers", 1]
     with pytest.raises(Exception, match="no class of regions called 'Tumour'; did you mean Tumor"):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--exclude", "Tumour", code=2)
+    with pytest.raises(Exception, match="no class of regions called 'Stroma'; known: Tumor"):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--include", "Stroma", code=2)
     assert not (tmp_path / "x").exists()
+    lists = ["--exclude", "Tumor", "--exclude", "Tumour", "--exclude", "Fold"]  # both spellings, and one that no slide has
+    assert "no region is called 'Fold'; there are: 'Tumor'" in run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "ok", *given, *lists)
     for option, kept in (("--include", 2), ("--exclude", 18)):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / option, *given, option, "Tumor")
         store = Store.open(tmp_path / option / "a.h5")
@@ -317,10 +321,19 @@ def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(coh
     assert store.classes("label") == ["ill", "well"]
     assert set(store.column("patient")) == {"p1", "p9"}
     assert all(store.image(i).shape == (256, 256, 3) for i in range(len(store)))
+    run(root, tmp_path / "out", *given, "--label-column", "label", "--label-column", "age")  # from meta to labels
+    assert "age" in Store.open(f"{tmp_path}/out/*.h5").label_names()
     monkeypatch.undo()
-    assert "2 finished slides are tiled again: file, mask, regions or resolution is another now" in run(
-        root, tmp_path / "out", *given, "--slide-mpp", 0.26
-    )
+    broken = tmp_path / "out" / "p1__a.h5"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    run(root, tmp_path / "out", *given)  # a store that cannot be read to be relabelled is tiled again
+    assert broken.read_bytes() == (tmp_path / "anew" / "p1__a.h5").read_bytes()
+    with pytest.raises(Exception, match="the column 'pen' .* would hide what is measured"):
+        (tmp_path / "t.csv").write_text("slide,patient,pen\na,p1,yes\n")
+        run(root, tmp_path / "x", *given, "--meta-column", "pen", code=2)
+    (tmp_path / "t.csv").write_text(later)
+    told = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
+    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution is another now" in told
 
 
 def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
@@ -378,6 +391,14 @@ def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_pa
     with pytest.raises(Exception, match=r"1 stores of slides that are not among these 1 \(first: p2__b\).*--prune"):
         run(*given, code=2)
     assert (out / "p2__b.h5").exists()
+    with pytest.raises(Exception, match="--prune would remove all 1 stores .*is this the right folder"):
+        (out / "p1__a.h5").rename(tmp_path / "kept.h5")
+        run(*given, "--prune", code=2)
+    (tmp_path / "kept.h5").rename(out / "p1__a.h5")
+    (out / "features.h5").touch()
+    with pytest.raises(Exception, match=r"features\.h5 is no store of this command"):
+        run(*given, "--prune", code=2)
+    (out / "features.h5").unlink()
     run(*given, "--prune")
     assert [path.name for path in out.glob("*.h5")] == ["p1__a.h5"]
     assert not list((out / "slides").glob("p2__b.*"))
@@ -391,6 +412,29 @@ def test_overwriting_what_a_kill_left_between_store_and_record(cohort, tmp_path)
     run(root, out, "--tile", 128, "--overwrite", "--workers", 1)
     assert {path.name for path in out.glob("*.h5")} == {"p1__a.h5", "p2__b.h5"}
     assert Store.open(out / "p2__b.h5").attrs["geometry"]["size"] == [128, 128]
+
+
+def test_overwriting_that_was_interrupted_goes_on_with_what_it_made(cohort, tmp_path, monkeypatch):
+    from encoders.ingest.wsi import work
+
+    root, out, real = cohort[0] / "slides", tmp_path / "out", work.write_slide
+    run(root, out, "--workers", 1)
+    made = []
+
+    def interrupted(item, *rest):
+        if made:
+            raise KeyboardInterrupt
+        made.append(item.name)
+        return real(item, *rest)
+
+    monkeypatch.setattr(work, "write_slide", interrupted)
+    run(root, out, "--workers", 1, "--overwrite", code=130)
+    monkeypatch.undo()
+    before = (out / f"{made[0]}.h5").stat().st_mtime_ns
+    run(root, out, "--workers", 1, "--overwrite")
+    assert (out / f"{made[0]}.h5").stat().st_mtime_ns == before
+    run(root, out, "--workers", 1, "--overwrite")
+    assert (out / f"{made[0]}.h5").stat().st_mtime_ns > before, "a whole one is made anew"
 
 
 def test_what_is_damaged_in_the_overview_is_read_from_another_level_or_costs_its_tiles(tmp_path):
@@ -432,14 +476,15 @@ def test_slides_are_found_once_and_named_apart(tmp_path):
     assert others == {".txt": 1}
 
 
-def test_folders_behind_links_are_searched_once(tmp_path):
-    for name in ("real/a.svs", "in/b.svs"):
+def test_folders_behind_links_are_searched_once_and_no_link_hides_a_folders_own_name(tmp_path):
+    for name in ("real/a.svs", "in/b.svs", "in/p2/c.svs"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "in" / "case").symlink_to(tmp_path / "real")
     (tmp_path / "in" / "case2").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "latest").symlink_to(tmp_path / "in" / "p2")
     (tmp_path / "real" / "loop").symlink_to(tmp_path / "in")
-    assert list(slides(tmp_path / "in")[0]) == ["b", "case__a"]
+    assert list(slides(tmp_path / "in")[0]) == ["b", "case__a", "p2__c"]
 
 
 @pytest.mark.parametrize("names", [("a/b.tiff", "a__b.tiff"), ("x.tif", "x.tiff", "x.tif.tiff")])

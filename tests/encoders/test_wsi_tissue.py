@@ -201,6 +201,10 @@ def test_a_pixel_belongs_to_a_region_by_its_centre():
 def test_a_feature_without_a_place_is_left_out(tmp_path):
     (tmp_path / "r.geojson").write_text(json.dumps([feature("Tumor", [square(0, 0, 64)]), {"type": "Feature", "geometry": None}]))
     assert [region.name for region in read_regions(tmp_path / "r.geojson")] == ["Tumor"]
+    for odd in (float("nan"), float("inf")):
+        (tmp_path / "r.geojson").write_text(json.dumps(feature("Artefact", [[[0, 0], [64, odd], [64, 64]]])))
+        with pytest.raises(Unreadable, match="a coordinate is no number"):
+            read_regions(tmp_path / "r.geojson")
 
 
 def test_what_is_transparent_gets_the_background_of_the_slide(tmp_path):

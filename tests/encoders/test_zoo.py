@@ -331,6 +331,9 @@ def test_a_network_of_ones_own_shape_is_counted_from_its_file():
     path = zoo_dir() / "mine" / "model.safetensors"
     weights.write(path, model.state_dict())
     assert listing.counted(path) == sum(p.numel() for p in model.parameters())
+    for damaged in (b"", b"version https://git-lfs.github.com/spec/v1\n", path.read_bytes()[:40]):
+        path.write_bytes(damaged)
+        assert listing.counted(path) is None
 
 
 # --- weights of the hub

@@ -93,13 +93,15 @@ def workplace(cohort: Cohort, overwrite: bool, prune: bool = False) -> Iterator[
 
     Raises InputError when it was begun with another recipe, unless `overwrite`, which removes what it holds; and when it holds stores of
     slides that are not of this cohort, unless `prune`, which removes those."""
-    out, where = cohort.out, cohort.out / "recipe.json"
+    out, where, anew = cohort.out, cohort.out / "recipe.json", cohort.out / ".work" / "anew"
     if out.is_file():
         raise InputError(f"{out} is a file; name the folder for the stores, one a slide")
     writable(out / ".work")
     with exclusive(out / ".work" / "lock", out):
-        if overwrite and where.exists():
-            clear(out)
+        if overwrite and not (anew.exists() and where.exists() and read_json(where) == cohort.recipe):
+            if where.exists():
+                clear(out)
+            anew.touch()  # interrupted, the same command goes on with what it made
         if where.exists():
             if why := difference({"recipe": read_json(where), "items": []}, {"recipe": cohort.recipe, "items": []}):
                 raise InputError(f"{out} was made differently: {why}. Write to another folder, or pass --overwrite to make all of it anew")
@@ -128,13 +130,19 @@ def clear(out: Path) -> None:
 
 def strangers(cohort: Cohort, prune: bool) -> None:
     """Refuses, or removes, stores of slides that are no longer among those of the cohort: a pattern OUT_DIR/*.h5 would train on them."""
-    names = {item.name for item in cohort.items}
-    gone = sorted(name for path in cohort.out.glob("*.h5") if (name := path.name.removesuffix(".h5")) not in names)
+    out, names = cohort.out, {item.name for item in cohort.items}
+    made = {path.name.removesuffix(".json") for path in out.glob("slides/*.json")} | {path.name for path in out.glob(".work/*/")}
+    found = {path.name.removesuffix(".h5") for path in out.glob("*.h5")}
+    if foreign := sorted(found - names - made):
+        raise InputError(f"{out}/{foreign[0]}.h5 is no store of this command, and '{out}/*.h5' would take it in; move it elsewhere")
+    gone = sorted(found - names)
     if gone and not prune:
         raise InputError(
-            f"{cohort.out} holds {len(gone)} stores of slides that are not among these {len(names)} (first: {gone[0]}), and "
-            f"'{cohort.out}/*.h5' would take them in: pass --prune to remove them, or write to another folder"
+            f"{out} holds {len(gone)} stores of slides that are not among these {len(names)} (first: {gone[0]}), and "
+            f"'{out}/*.h5' would take them in: pass --prune to remove them, or write to another folder"
         )
+    if gone and not found & names:
+        raise InputError(f"--prune would remove all {len(gone)} stores of {out} (first: {gone[0]}): is this the right folder of slides?")
     for name in gone:
         (cohort.out / f"{name}.h5").unlink()
         (cohort.out / "slides" / f"{name}.json").unlink(missing_ok=True)

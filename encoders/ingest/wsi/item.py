@@ -1,5 +1,6 @@
 """One slide of a cohort: where its files are, and what a table says about it."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 
 from encoders.ingest.source import file_stamp
 from encoders.store_write import Words, known
+
+PAINTING = 2  # version of `regions.painted`: raise it when regions would hold other tiles
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,11 @@ class Item:
     def stamp(self) -> str:
         """Changes when anything that decides about this slide's tiles does."""
         files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
-        return "|".join([*files, f"mpp={self.mpp}"])
+        return "|".join([*files, f"mpp={self.mpp}", *([f"regions painted by {PAINTING}"] if self.regions else [])])
 
     def told(self) -> str:
         """Changes when anything else that its store says of the slide does."""
-        said = [f"{k}={v}" for of in (self.said, self.meta, self.labels) for k, v in of.items()]
-        return "|".join([*said, *(f"{name} is a number" for name in sorted(self.numbers))])
+        return json.dumps([dict(self.said), dict(self.meta), dict(self.labels), sorted(self.numbers)])
 
     def column(self, name: str, value: str, rows: int) -> Any:
         """A value of meta or labels for all tiles of the slide, typed as in the other slides of the cohort."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from encoders.ingest.source import Unreadable
 from encoders.ingest.table import read_table, roles
 from encoders.ingest.wsi.discover import slides
 from encoders.ingest.wsi.item import Item
+from encoders.ingest.wsi.quality import Quality
 from encoders.ingest.wsi.regions import read_regions
 from encoders.runtime.errors import InputError, unknown
 from encoders.runtime.files import files_below
@@ -26,7 +28,8 @@ def items_of(
     label: Sequence[str],
     meta: Sequence[str],
     pattern: str | None,
-    classes: Sequence[str],
+    include: Sequence[str],
+    exclude: Sequence[str],
 ) -> tuple[list[Item], list[str]]:
     """The slides in order, and what the reader should know. Raises InputError for what the user got wrong."""
     found, others = slides(where)
@@ -37,7 +40,7 @@ def items_of(
             raise InputError(f"{option} {folder} does not exist")
     if masks and not masks.is_dir():
         raise InputError(f"--masks {masks} is a file; give the folder with NAME.png for every slide NAME")
-    if classes and not regions:
+    if (classes := [*include, *exclude]) and not regions:
         raise InputError(f"--include and --exclude choose among drawn regions ({', '.join(classes)}); pass --regions with their folder")
     facts: dict[str, dict[str, Any]] = {name: {"mpp": mpp} for name in found}
     if pattern:
@@ -48,7 +51,7 @@ def items_of(
         notes.append("warning: nothing names the patients (--labels or --pattern): every slide counts as a patient of its own")
     sources = {name: found[name].relative_to(root).as_posix() for name in facts}
     drawn = drawings(regions, sources, notes) if regions else {}
-    drawn_classes(drawn.values(), classes)
+    drawn_classes(drawn.values(), include, exclude, notes)
     mask = {name: masks / f"{name}.png" for name in facts} if masks else {}
     made = [Item(n, found[n], sources[n], mask=mask.get(n), regions=drawn.get(n), **of) for n, of in alike(facts).items()]
     return made, notes
@@ -80,15 +83,17 @@ def drawings(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[s
     return out
 
 
-def drawn_classes(files: Iterable[Path], wanted: Sequence[str]) -> None:
-    """Raises InputError for a class of --include or --exclude that no file has: misspelt, it would choose nothing without a word."""
+def drawn_classes(files: Iterable[Path], include: Sequence[str], exclude: Sequence[str], notes: list[str]) -> None:
+    """Raises InputError for a class of --include that no file has, and for one of --exclude that looks misspelt, as nothing would tell."""
     seen: set[str] = set()
-    for path in set(files) if wanted else ():
+    for path in set(files) if include or exclude else ():
         with suppress(Unreadable):  # its slide will be named
             seen |= {region.name for region in read_regions(path)}
-    for name in wanted:
-        if seen and name not in seen:
+    for name in [n for n in (*include, *exclude) if seen and n not in seen]:
+        near = get_close_matches(name, list(seen), n=3)
+        if name in include or (near and not {*near} & {*exclude}):
             raise unknown("class of regions", name, seen)
+        notes.append(f"no region is called {name!r}; there are: {', '.join(sorted(map(repr, seen)))}")
 
 
 def alike(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -133,6 +138,8 @@ def by_table(
     columns, rows = read_table(path)
     given = {"file": next((c for c in columns if c.lower() in ("slide", "slide_id")), None)} if "file" not in columns else {}
     role = roles(columns, {**given, "slide": ""}, list(label), list(meta), "call it file or slide")
+    if taken := [name for name in role.meta if name in Quality._fields]:
+        raise InputError(f"the column {taken[0]!r} of {path} would hide what is measured of every tile; rename it")
     notes.extend(role.said(columns, ["mpp"]))
     find = Finder([found[name].relative_to(root).as_posix() for name in found])
     names = {found[name].relative_to(root).as_posix(): name for name in found} | {name: name for name in found}

@@ -6,6 +6,7 @@ Shapes: H, W of the mask.
 """
 
 import json
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,7 +63,10 @@ def areas(geometry: Any) -> Iterator[Sequence[Ring]]:
             yield from areas(each)
     elif kind in ("Polygon", "MultiPolygon"):
         for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
-            yield [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]
+            rings = [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]
+            if not all(math.isfinite(side) for ring in rings for point in ring for side in point):
+                raise ValueError("a coordinate is no number")
+            yield rings
 
 
 def allowed(regions: Sequence[Region], include: Sequence[str], exclude: Sequence[str], view: Overview) -> NDArray[np.bool_]:

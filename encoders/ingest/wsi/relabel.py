@@ -5,11 +5,13 @@ from collections.abc import Iterator
 import h5py
 import numpy as np
 
+from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.cohort import Cohort
 from encoders.ingest.wsi.finish import named, told
 from encoders.ingest.wsi.item import Item
 from encoders.ingest.wsi.piece import STRETCH
 from encoders.ingest.wsi.quality import Quality
+from encoders.runtime.errors import InputError
 from encoders.store_part import Part
 from encoders.store_write import write_jpeg_store, write_store
 
@@ -17,9 +19,12 @@ OF_TILES = ("key", "mpp", "level", "x", "y", "tissue", "sha256", "phash")  # col
 
 
 def relabel(cohort: Cohort, item: Item) -> None:
-    """Writes the store as tiling the slide again would write it, to the byte."""
+    """Writes the store as tiling the slide again would write it, to the byte. Raises Unreadable when the store is damaged."""
     path = cohort.store(item)
-    part = Part(path)
+    try:
+        part = Part(path)
+    except InputError as wrong:
+        raise Unreadable(f"its store is damaged: {wrong}") from wrong
     attrs = {**part.attrs, **cohort.attrs}
     index = {name: part.column("index", name) for name in OF_TILES} | named(item, attrs["slide"], len(part))
     meta, labels = told(item, {name: part.column("meta", name) for name in Quality._fields}, len(part))

@@ -22,14 +22,14 @@ def folder() -> Path | None:
 
 def copy_of(path: Path, where: Path) -> Path:
     """The copy's path: named by the fingerprint of the pixels, so that another version of a store is another file."""
-    return where / f"{str(Part(path).attrs['fingerprint'])[:16]}-{path.name}"
+    return where / f"{Part(path).fingerprint[:16]}-{path.name}"
 
 
 def whole(copy: Path, path: Path) -> bool:
     """Whether `copy` has the size and fingerprint of `path`."""
     if not copy.exists() or copy.stat().st_size != path.stat().st_size:
         return False
-    return str(Part(copy).attrs["fingerprint"]) == str(Part(path).attrs["fingerprint"])
+    return Part(copy).fingerprint == Part(path).fingerprint
 
 
 def stage(stores: str | Path | Sequence[str | Path], where: Path) -> list[Path]:

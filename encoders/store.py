@@ -63,6 +63,11 @@ class Store:
         return "+".join(dict.fromkeys(str(part.attrs["dataset"]) for part in self.parts))
 
     @property
+    def datasets(self) -> NDArray[Any]:
+        """(N,) the data set's name of each image: with the patient it says who a person is."""
+        return np.repeat([str(part.attrs["dataset"]) for part in self.parts], [len(part) for part in self.parts])
+
+    @property
     def channels(self) -> int:
         return int(max(part.attrs["channels"] for part in self.parts))
 
@@ -80,7 +85,7 @@ class Store:
     @property
     def fingerprint(self) -> str:
         """64 hex digits that stand for the pixels and their order: the file's own, or for several files the hash of theirs."""
-        each = [str(part.attrs["fingerprint"]) for part in self.parts]
+        each = [part.fingerprint for part in self.parts]
         return each[0] if len(each) == 1 else hashlib.sha256("".join(each).encode()).hexdigest()
 
     def place(self, i: int) -> tuple[Part, int]:

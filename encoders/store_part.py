@@ -6,6 +6,7 @@ part may be pickled, forked and spawned; every process maps the file for itself.
 Shapes: N images, H, W, C of one.
 """
 
+import hashlib
 import json
 import mmap
 from pathlib import Path
@@ -64,6 +65,12 @@ class Part:
 
     def __len__(self) -> int:
         return self.length
+
+    @property
+    def fingerprint(self) -> str:
+        """64 hex digits that stand for the pixels as they are read. The file's own are those of the pixels before JPEG."""
+        told = str(self.attrs["fingerprint"])
+        return told if self.codec == "raw" else hashlib.sha256(f"{told} {self.codec}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None}

@@ -74,6 +74,7 @@ def resume(run: RunDir, device: str | None = None, say: Say = say_aloud, overrid
     overrides: settings that are to be others from here on. Raises InputError for those that decide the weights without `allow_change`."""
     if not run.exists():
         raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
+    dist.start(pick_device(device))  # who is the main rank, and takes the lock, is known from here on
     with held(run, say):
         for part in run.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)  # what a kill left of a checkpoint

@@ -18,6 +18,7 @@ from encoders.runtime import dist, optim
 from encoders.runtime.config import validated
 from encoders.runtime.errors import InputError, unknown
 from encoders.store import Store
+from encoders.store_write import fingerprint
 from pretrain import kin
 from pretrain.batchnorm import synchronised
 from pretrain.config import Recipe, augmentation, method_config
@@ -43,11 +44,9 @@ class Corpus:
             return np.array([list(sha256(t.encode()).digest()) for t in texts], dtype=np.uint8).reshape(-1, 32)
 
         pixels = [list(bytes.fromhex(str(h))) for h in self.store.column("sha256")[self.index]]
-        patients = [
-            f"{dataset}:{patient}" for dataset, patient in zip(self.datasets(), self.store.column("patient")[self.index], strict=True)
-        ]
+        patients = [f"{d}:{p}" for d, p in zip(self.datasets(), self.store.column("patient")[self.index], strict=True)]
         return {
-            "store_fingerprint": np.array([str(part.attrs["fingerprint"]) for part in self.store.parts]),
+            "store_fingerprint": np.array([part.fingerprint for part in self.store.parts]),
             "sha256": np.array(pixels, dtype=np.uint8).reshape(-1, 32),
             "phash": np.asarray(self.store.column("phash")[self.index], dtype=np.uint8),
             "patient_hash": digests(patients),
@@ -55,8 +54,7 @@ class Corpus:
 
     def datasets(self) -> list[str]:
         """The data set's name of each row."""
-        names = np.concatenate([[str(part.attrs["dataset"])] * len(part) for part in self.store.parts])
-        return [str(n) for n in names[self.index]]
+        return [str(name) for name in self.store.datasets[self.index]]
 
 
 @dataclass
@@ -328,6 +326,7 @@ def first_card(recipe: Recipe, prep: Preprocess, images: Corpus, start: Any, dim
             "dataset": images.store.dataset,
             "fingerprint": images.store.fingerprint,
             "images": len(images.index),
+            "used": fingerprint(images.store.column("sha256")[images.index].tolist()),
         },
         licence=recipe.licence,
     )

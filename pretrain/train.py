@@ -80,11 +80,13 @@ def fit(
         method.after_backward(done)
         scaler.unscale_(optimizer)
         grad_norm = clip(trained, cfg.clip)
-        if accepted(grad_norm, out["loss"], state, cfg.max_skipped, device):  # waits for the device: the one sync of a step
-            scaler.step(optimizer)
-            method.after_step(done)
-        scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        try:
+            if accepted(grad_norm, out["loss"], state, cfg.max_skipped, device):  # waits for the device: the one sync of a step
+                scaler.step(optimizer)
+                method.after_step(done)
+        finally:  # a run that is rolled back goes on with these objects: nothing of a bad step may reach the next
+            scaler.update()
+            optimizer.zero_grad(set_to_none=True)
         meter.lap("optimizer")
         state.step = step + 1
         if state.step % cfg.log_every == 0 or state.step == steps:

@@ -159,7 +159,7 @@ def leaks_of_encoder(loaded: Loaded, entry: Entry, near: bool) -> list[leak.Leak
     """What an encoder's pretraining shares with the test part."""
     rows, found = loaded.split.rows("test"), []
     for name, manifest in lineup.manifests(entry.name):
-        found += leak.with_manifest(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.dataset)
+        found += leak.with_manifest(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.datasets)
         if near and loaded.store.has("phash"):
             phash, ask = loaded.store.column("phash"), partial(same, loaded.store)
             found += leak.near_manifest(name, manifest, rows, loaded.key, phash, loaded.sha256, ask)
@@ -189,7 +189,7 @@ def _one(one: cell.Cell, encoder: Any, features: "Features", ask: Ask, outcome: 
     todo = []
     for each in [one, *under_shifts(one, ask.shifts)]:
         known = None if ask.again else record.known(each.identity)
-        if known is None:
+        if known is None or not cell.same_people(each, known):
             todo.append(each)
             continue
         outcome.records.append(stamped(known, each, ask.near))
@@ -218,7 +218,8 @@ def stamped(known: record.Record, one: cell.Cell, near: bool) -> record.Record:
     The scores stay, and the test split is not looked at again. Without --near the suspicions of an earlier look stay."""
     warned = list(one.warnings) if near else list(dict.fromkeys([*one.warnings, *known.meta.warnings]))
     arrays = {**{name: known.arrays[name] for name in record.ARRAYS}, **cell.groups(one)}
-    meta = known.meta.model_copy(update={"leakage": list(one.leakage), "warnings": warned, "recipe": one.recipe})
+    about = {"leakage": list(one.leakage), "warnings": warned, "recipe": one.recipe, "pretraining_seed": one.pretraining_seed}
+    meta = known.meta.model_copy(update=about)
     if meta == known.meta and record.hashed(arrays) == known.meta.arrays:
         return known
     now = record.Record(meta, arrays)
@@ -246,7 +247,8 @@ def cells(ask: Ask, whole: Plan, entry: Entry, encoder: Any, loaded: Loaded) -> 
                 protocol_hash=cell.protocol_hash(name, module.VERSION, cfg),
             )
             about = (entry.role, entry.card.arch, entry.card.preprocess.size, loaded, portion.split, module, cfg)
-            yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device, lineup.recipe(entry.card))
+            of = lineup.recipe(entry.card), lineup.seed_of(entry.card)
+            yield cell.Cell(identity, *about, tuple(leakage), tuple(warned), ask.device, *of)
 
 
 class Features:

@@ -41,6 +41,7 @@ class Cell:
     warnings: tuple[str, ...] = ()
     device: str = "cpu"
     recipe: str = ""
+    pretraining_seed: int | None = None
 
 
 def protocol_hash(name: str, version: int, cfg: Config) -> str:
@@ -90,7 +91,8 @@ class Fit:
         self.chosen = digest(plain(self.fitted.selection))
         clock.append(time.monotonic())
         self.seconds = {name: round(b - a, 3) for name, a, b in zip(("embed", "fit"), clock, clock[1:], strict=False)}
-        self.val_scores = self.checked(cell, "val", self.val)
+        # Thresholds and temperature are chosen on these: a model that was refitted on the validation rows must not score them.
+        self.val_scores = self.checked(cell, "val", self.val, getattr(self.fitted, "held_out", None))
 
     def rows(self, cell: Cell, part: str) -> Any:
         """The rows of a part as the protocol wants them; of the test part as the cell's shift makes them."""
@@ -99,9 +101,10 @@ class Fit:
             return _image_set(cell, part, shift)
         return (_bags if self.needs == "bags" else _features)(cell, self.x, part, shift, self.features)
 
-    def checked(self, cell: Cell, name: str, rows: Any) -> np.ndarray:
-        """(M, C) finite scores. Raises RuntimeError when a protocol gave others."""
-        scores = np.asarray(self.fitted.scores(rows.x if self.needs == "pooled" else rows), dtype=np.float64)
+    def checked(self, cell: Cell, name: str, rows: Any, given: np.ndarray | None = None) -> np.ndarray:
+        """(M, C) finite scores, the given ones or the fitted model's. Raises RuntimeError when a protocol gave others."""
+        made = self.fitted.scores(rows.x if self.needs == "pooled" else rows) if given is None else given
+        scores = np.asarray(made, dtype=np.float64)
         if scores.shape != rows.y.shape or not np.isfinite(scores).all():
             raise RuntimeError(f"{cell.identity.protocol} gave {name} scores of shape {scores.shape}, expected finite {rows.y.shape}")
         return scores
@@ -122,6 +125,24 @@ class Fit:
         spread = getattr(self.fitted, "spread", None) if cell.identity.shift is None else None
         episodes = plain(spread(test.x, test.y, self.select)) if spread else {}
         return arrays, {"selection": plain(self.fitted.selection), "episodes": episodes, "seconds": spent}
+
+
+def same_people(cell: Cell, known: Record) -> bool:
+    """Whether a record's validation and test images, or slides, are still of the patients that the store names now.
+
+    Pixels, labels and split can stay when patients are named anew (an official split, ingested again with the column of patients), and
+    every interval is by patient."""
+    for part in ("val", "test") if known.meta.status == "ok" else ():
+        if cell.protocol.NEEDS == "bags":
+            of = slides(cell.loaded, cell.split.rows(part))
+            now = dict(zip(of.key.astype(str).tolist(), of.patient.astype(str).tolist(), strict=True))
+        else:
+            rows = cell.split.rows(part)
+            now = dict(zip(cell.loaded.key[rows].astype(str).tolist(), cell.loaded.patient[rows].astype(str).tolist(), strict=True))
+        key, patient = (known.arrays[f"{part}_{name}"].astype(str).tolist() for name in ("key", "patient"))
+        if any(now.get(k, p) != p for k, p in zip(key, patient, strict=True)):
+            return False
+    return True
 
 
 def groups(cell: Cell) -> dict[str, np.ndarray]:
@@ -172,6 +193,7 @@ def _meta(cell: Cell, begun: float, seconds: dict[str, float] | None = None, **m
         role=cell.role,
         arch=cell.arch,
         recipe=cell.recipe,
+        pretraining_seed=cell.pretraining_seed,
         size=cell.size,
         counts=cell.loaded.counts(cell.split),
         protocol_config=plain(cell.cfg.model_dump(mode="json")),

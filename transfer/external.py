@@ -118,7 +118,7 @@ def joined(a: Loaded, b: Loaded, ask: Ask) -> External:
         task = task.model_copy(update={"kind": "multilabel"})
     # Equal ids of one data set are one person between the tasks, whatever holds between B's own parts.
     task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False})})
-    patient = np.concatenate([_people(a, b), np.asarray(b.patient, dtype=object)])
+    patient = np.concatenate(_people(a, b))
     columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("key", "sha256", "picture")}
     said = [f"(of {a.task.name}) {s}" for s in a.said] + list(b.said)
     said.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
@@ -147,11 +147,12 @@ def either(y: np.ndarray) -> np.ndarray:
     return np.where(any_one, 1.0, np.where(np.isnan(y).any(axis=1), np.nan, 0.0))
 
 
-def _people(a: Loaded, b: Loaded) -> np.ndarray:
-    """A's patients; those of another data set are other people, even if their numbers are alike."""
-    if a.store.dataset == b.store.dataset:
-        return np.asarray(a.patient, dtype=object)
-    return np.array([f"{a.store.dataset}:{p}" for p in a.patient], dtype=object)
+def _people(a: Loaded, b: Loaded) -> list[np.ndarray]:
+    """A's patients and B's; those of another data set are other people, even if their numbers are alike."""
+    theirs = set(b.store.datasets.tolist())
+    plain = theirs if len(theirs) == 1 else set()  # the data set whose patients keep their names
+    told = lambda of: [str(p) if d in plain else f"{d}:{p}" for d, p in zip(of.store.datasets.tolist(), of.patient, strict=True)]  # noqa: E731
+    return [np.array(told(of), dtype=object) for of in (a, b)]
 
 
 def whole(b: Loaded) -> Split:

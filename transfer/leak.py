@@ -95,18 +95,26 @@ def _near(found: Sequence[Candidate], between: str, told: Told, same: Asked) -> 
 
 
 def with_manifest(
-    name: str, manifest: Mapping[str, np.ndarray], rows: np.ndarray, key: np.ndarray, patient: np.ndarray, sha256: np.ndarray, dataset: str
+    name: str,
+    manifest: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    key: np.ndarray,
+    patient: np.ndarray,
+    sha256: np.ndarray,
+    datasets: np.ndarray,
 ) -> list[Leak]:
-    """Test images, and patients of the test part, that encoder `name` was pretrained on. rows: the test part's."""
+    """Test images, and patients of the test part, that encoder `name` was pretrained on. rows: the test part's.  datasets: (N,) of each."""
     leaks = []
     seen = _member(sha_bytes(sha256[rows]), manifest.get("sha256"))
     if seen.any():
         told = tuple(str(key[i]) for i in rows[seen][:3])
         leaks.append(Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), told))
-    people = np.unique(patient[rows].astype(str))
-    met = _member(patient_bytes(people, dataset), manifest.get("patient_hash"))
-    if met.any():
-        leaks.append(Leak("patients", f"the pretraining of {name} and test", int(met.sum()), tuple(map(str, people[met][:3]))))
+    met: list[str] = []
+    for dataset in np.unique(datasets[rows].astype(str)):
+        people = np.unique(patient[rows][datasets[rows].astype(str) == dataset].astype(str))
+        met += people[_member(patient_bytes(people, dataset), manifest.get("patient_hash"))].tolist()
+    if met:
+        leaks.append(Leak("patients", f"the pretraining of {name} and test", len(met), tuple(met[:3])))
     return leaks
 
 

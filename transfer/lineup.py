@@ -40,7 +40,16 @@ def recipe(card: Card) -> str:
     if not card.config:
         return ""
     told = {key: value for key, value in card.config.items() if key not in NOT_RECIPE}
-    return digest({"config": told, "steps": card.steps, "init": card.lineage.get("init")})
+    init = str(card.lineage.get("init", "")).partition("random:")[0] or "random"  # weights drawn by the seed that is left out
+    of = card.corpus or {}
+    images = [of.get(name) for name in ("fingerprint", "images", "used")]  # the config names files, which may hold anything
+    return digest({"config": told, "steps": card.steps, "init": [init, card.lineage.get("init_sha256")], "images": images})
+
+
+def seed_of(card: Card) -> int | None:
+    """The seed of an encoder's pretraining; None where its card does not say."""
+    seed = (card.config or {}).get("seed")
+    return seed if isinstance(seed, int) else None
 
 
 def named_baselines(given: Sequence[str] | None) -> list[str] | None:

@@ -82,6 +82,7 @@ class Meta(Config):
     role: str = Field("encoder", description="encoder, imagenet or random")
     arch: str = ""
     recipe: str = Field("", description="digest of the encoder's pretraining without its seed: equal ones differ in the seed only")
+    pretraining_seed: int | None = Field(None, description="seed of the encoder's pretraining, where its card says it")
     size: int = Field(0, description="input size of the encoder, pixels")
     counts: dict[str, dict[str, int]] = Field({}, description="images and patients of each part")
     selection: dict[str, Any] = Field({})

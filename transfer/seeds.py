@@ -41,11 +41,18 @@ def _groups(rows: Sequence[Row], seeds_of: Sequence[str]) -> list[list[Row]]:
     apart: dict[tuple, list[Row]] = {}
     for row in rows:
         first = row.records[0]
-        recipe = "named" if row.encoder in seeds_of else first.meta.recipe
+        recipe = "named" if first.identity.encoder in seeds_of else first.meta.recipe
         place = tuple((r.identity.fold, r.identity.draw, r.identity.seed) for r in row.records)
         if recipe and row.role == "encoder":
             apart.setdefault((recipe, row.fraction, place), []).append(row)
-    return [same for same in apart.values() if len({r.records[0].identity.encoder_sha256 for r in same}) == len(same) > 1]
+    return [same for (recipe, *_), same in apart.items() if _independent(same, named=recipe == "named")]
+
+
+def _independent(same: Sequence[Row], named: bool) -> bool:
+    """Whether these are several trainings: unlike weights, from unlike seeds (the same seed on another machine is no new draw)."""
+    weights = {row.records[0].identity.encoder_sha256 for row in same}
+    seeds = {row.records[0].meta.pretraining_seed for row in same}
+    return len(weights) == len(same) > 1 and (named or len(seeds) == len(same))
 
 
 def _joined(same: Sequence[Row]) -> Row:

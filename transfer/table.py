@@ -94,9 +94,11 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
             i = record.identity
             # Numbers of patients are other shares in every fold, and one row all the same.
             share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
-            groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, share].append(record)
+            weights = i.encoder_sha256, i.card
+            groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, weights, share].append(record)
     for _, same in sorted(groups.items(), key=lambda item: item[0]):
         section.rows.append(_row(sorted(same, key=lambda r: (r.identity.fold, r.identity.draw, r.identity.seed)), resamples))
+    _tell_apart(section.rows)
     for row in section.rows:
         against = reference(row, section.rows, baseline)
         if against is not None:
@@ -108,6 +110,19 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
         section.majority, section.counts = majority(good[0]), {p: most.meta.counts[p] for p in PARTS}
         section.splits = tuple(dict.fromkeys(r.identity.split for r in good))
     return section
+
+
+def _tell_apart(rows: Sequence[Row]) -> None:
+    """Gives rows of one name and different weights (a run that went on, an encoder trained anew) names of their own, and says so."""
+    versions: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for row in rows:
+        versions[row.encoder].add((row.records[0].identity.encoder_sha256, row.records[0].identity.card))
+    for row in rows:
+        several = versions[name := row.encoder]
+        if len(several) > 1:
+            i = row.records[0].identity
+            row.encoder = f"{name} ({(i.encoder_sha256 if len({sha for sha, _ in several}) > 1 else i.card)[:8]})"
+            row.notes.append(f"{name} was benched as {len(several)} different encoders of that name; each has a row of its own")
 
 
 def _row(records: list[Record], resamples: int) -> Row:
@@ -200,7 +215,7 @@ def reference(row: Row, rows: Sequence[Row], baseline: str | None) -> Row | None
     """What `row` is compared to: the named baseline; else ImageNet weights of the same network, else its random weights."""
     others = [r for r in rows if r.fraction == row.fraction and r is not row]
     if baseline is not None:
-        return next((r for r in others if r.encoder == baseline), None)
+        return next((r for r in others if baseline in (r.encoder, r.records[0].identity.encoder)), None)
     ranks = {"encoder": ("imagenet", "random"), "imagenet": (), "random": ("imagenet",)}[row.role]
     arch = row.records[0].meta.arch
     for role in ranks:

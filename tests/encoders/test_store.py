@@ -20,6 +20,26 @@ def pictures(n=40, dtype=np.uint8, channels=1, seed=0, size=16):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, (n, size, size + 2, channels), dtype=dtype)
 
 
+def test_pixels_before_jpeg_and_after_it_have_two_fingerprints(tmp_path):
+    """Features, records and runs know a store by its fingerprint: those of JPEGs are not those of the pixels that were encoded."""
+    raw = Store.open(save(tmp_path / "r.h5", pictures(4)))
+    with h5py.File(tmp_path / "r.h5") as file:
+        index = {name: file["index"][name].asstr()[:] for name in ("key", "patient", "sha256")}
+        attrs = raw.attrs | {"codec": "jpeg"}
+    from PIL import Image
+
+    blobs = []
+    for image in pictures(4):
+        out = io.BytesIO()
+        Image.fromarray(image[..., 0]).save(out, "JPEG")
+        blobs.append(out.getvalue())
+    write_jpeg_store(tmp_path / "j.h5", blobs, [len(b) for b in blobs], attrs, index)
+    jpeg = Store.open(tmp_path / "j.h5")
+    assert jpeg.attrs["fingerprint"] == raw.attrs["fingerprint"] == raw.fingerprint
+    assert jpeg.fingerprint != raw.fingerprint
+    assert jpeg.datasets.tolist() == raw.datasets.tolist() == ["arrays"] * 4
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_pixels_come_back_as_they_went_in_and_as_hdf5_itself_reads_them(tmp_path, dtype, channels):

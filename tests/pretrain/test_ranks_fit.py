@@ -12,14 +12,17 @@ from torch import nn
 from encoders.batches import Batches
 from encoders.preprocess import Preprocess
 from encoders.runtime import dist, optim
-from encoders.runtime.stop import Stop
+from encoders.runtime.stop import REQUEUE_EXIT, Stop
 from encoders.store import Store
+from pretrain import run as runs
+from pretrain import rundir
 from pretrain.batchnorm import SyncBatchNorm, synchronised
 from pretrain.config import augmentation, load
 from pretrain.methods import METHODS, DataShape
 from pretrain.train import State, fit
 from tests.pretrain import tiny
-from tests.pretrain.runs import store
+from tests.pretrain.runs import METHODS as METHODS_OF_RUNS
+from tests.pretrain.runs import recipe, signalled, store
 from tests.ranks import two_ranks
 
 BATCH, SIZE, STEPS = 8, 32, 3
@@ -186,3 +189,20 @@ def test_alone_and_in_evaluation_a_synchronised_network_is_the_network():
     assert list(changed.state_dict()) == list(plain.state_dict())
     assert torch.equal(changed(x), plain(x))  # alone, in training
     assert torch.equal(changed.eval()(x), plain.eval()(x))
+
+
+def resumed(rank, name):
+    assert runs.resume(rundir.place(name), "cpu") == 0
+
+
+def test_a_run_is_resumed_by_several_processes_at_once(tmp_path, monkeypatch):
+    """One of them takes the run's lock; the others must not find it taken."""
+    where = rundir.place("shared")
+    with monkeypatch.context() as patch:
+        signalled(patch, 4)
+        assert runs.begin(recipe(store(tmp_path), METHODS_OF_RUNS["moco"]), where, "cpu") == REQUEUE_EXIT
+    two_ranks(resumed, "shared")
+    told = where.read()
+    assert told["status"] == "finished"
+    assert [s["from_step"] for s in told["sessions"]] == [0, 4]
+    assert not (where.path / "lock").exists()

@@ -57,6 +57,28 @@ def test_it_goes_back_twice_and_then_comes_to_its_end(images, touchy, capsys):
     assert lines[5]["lr"] > 0.25 * peak > lines[6]["lr"]
 
 
+@pytest.mark.parametrize(("precision", "steps"), [("fp32", 1), ("fp16", 6)])
+def test_nothing_of_the_bad_steps_reaches_the_step_after_them(images, monkeypatch, precision, steps):
+    """The first step after going back is a good one, in half precision with its scaler too (which skips steps of its own at first)."""
+    real, bad = SimCLR.forward, []
+
+    def forward(self, views, masks, progress):
+        out = real(self, views, masks, progress)
+        if progress >= 9 / 16 and len(bad) < steps and self.training:
+            bad.append(progress)
+            out = out | {"loss": out["loss"] * float("nan")}
+        return out
+
+    monkeypatch.setattr(SimCLR, "forward", forward)
+    code, where = begun(images, "once", f"max_skipped={steps}", f"precision={precision}")
+    assert code == 0
+    (told,) = where.read()["rollbacks"]
+    assert told["at_step"] == 8 + steps
+    lines = runs.read(where.path)
+    assert [line["step"] for line in lines] == list(range(1, 17))
+    assert len({line["skipped"] for line in lines[told["to_step"] :]}) == 1
+
+
 def test_killed_while_rolling_back_it_ends_as_if_never_killed(images, touchy, monkeypatch):
     _, whole = begun(images, "whole")
     left, written = [True], checkpoint.save

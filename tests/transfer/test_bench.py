@@ -13,6 +13,7 @@ from encoders import zoo
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from encoders.store import Store
+from encoders.store_write import save
 from encoders.zoo import load as load_encoder
 from tests.transfer import toys
 from transfer import bench as bench_module
@@ -65,6 +66,37 @@ def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_spli
     assert len(firewall.lines()) == 4
     for a, b in zip(first.records, second.records, strict=True):
         np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
+
+
+def test_an_encoder_that_changed_under_its_name_has_a_row_of_its_own(cohort):
+    add(cohort)
+    first = run(protocols=["linear"]).records[0]
+    other = first.identity.model_copy(update={"encoder_sha256": "f" * 64})
+    scores = {**first.arrays, "test_scores": 1 - first.arrays["test_scores"]}
+    (section,) = table.sections([first, record.Record(first.meta.model_copy(update={"identity": other}), scores)], resamples=20)
+    names = {row.encoder: row.metrics["auroc"].value for row in section.rows}
+    alone = table.sections([first], resamples=20)[0].rows[0]
+    assert names == {
+        f"{NET} ({first.identity.encoder_sha256[:8]})": alone.metrics["auroc"].value,
+        f"{NET} (ffffffff)": pytest.approx(1 - alone.metrics["auroc"].value),
+    }
+    assert all("was benched as 2 different encoders" in row.notes[-1] for row in section.rows)
+
+
+def test_patients_named_anew_make_a_new_record(tmp_path):
+    """An official split, ingested again with the column of patients: pixels, labels and parts stay."""
+    who = np.arange(120) % 2
+    images = toys.pictures(who.astype(float), np.zeros(120), seed=0)
+    split = {"split": np.repeat(["train", "val", "test"], 40)}
+    labels = {"sick": who.astype(float)}
+    save(tmp_path / "c.h5", images, labels=labels, meta=split)
+    add(tmp_path / "c.h5", split=task.Rule(column="split"))
+    before = run(protocols=["knn"])
+    assert run(protocols=["knn"]).reused == 1
+    save(tmp_path / "c.h5", images, patient=[f"p{i // 4}" for i in range(120)], labels=labels, meta=split)
+    after = run(protocols=["knn"])
+    assert (before.made, after.made, after.reused) == (1, 1, 0)
+    assert len(set(after.records[0].arrays["test_patient"].tolist())) == 10
 
 
 def test_other_settings_of_a_protocol_are_another_record_and_never_share_a_section(cohort):

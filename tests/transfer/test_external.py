@@ -92,6 +92,20 @@ def test_equal_numbers_of_two_data_sets_are_two_people(two):
     assert any(p.startswith("toy:p") for p in train)
 
 
+def test_people_of_one_data_set_are_found_in_stores_of_several(two):
+    """A's store holds two data sets, and B is one of them: its patients are the same people there."""
+    add(f"{two}/*.h5", name="both")
+    both, b = data.load(task.load("both")), data.load(task.load("b"))
+    whole = external.joined(both, b, External("b", PAIRS))
+    n = len(both.key)
+    of_b = both.store.datasets == "elsewhere"
+    assert set(whole.patient[:n][of_b]) == set(whole.patient[n:]) == set(b.patient)
+    assert not set(whole.patient[:n][~of_b]) & set(whole.patient[n:])
+    back = external.joined(b, both, External("both", ("ill:sick",)))
+    assert set(back.patient[: len(b.key)]) == {f"elsewhere:{p}" for p in b.patient}
+    assert set(back.patient[len(b.key) :][~of_b]) == {f"toy:{p}" for p in both.patient[~of_b]}
+
+
 def test_labels_are_mapped_by_name_with_unknown_values_kept(tmp_path):
     a = Labels(["x", "y", "z"], [[1, 0, 1], [0, np.nan, 0]])
     b = Labels(["p", "q", "r", "s"], [[1, 0, 1, 0], [0, 0, np.nan, 1], [0, np.nan, 0, 1]])

@@ -80,6 +80,14 @@ def test_k_beyond_the_train_rows_is_dropped_and_an_empty_grid_is_an_error():
         knn.fit(knn.Config(k=(500,)), made(), made(40, seed=1))
 
 
+def test_refitted_neighbours_do_not_score_the_validation_rows_they_hold():
+    train, val = made(60), made(40, seed=1)
+    plain_, refitted = (knn.fit(knn.Config(refit=refit), train, val) for refit in (False, True))
+    np.testing.assert_array_equal(refitted.held_out, plain_.scores(val.x))
+    assert len(refitted.bank) == 100
+    assert plain_.held_out is None
+
+
 def test_the_length_of_a_feature_does_not_matter():
     train, val = made(), made(40, seed=1)
     long = Features(train.x * np.linspace(0.1, 9, len(train.x), dtype=np.float32)[:, None], train.y, train.key, train.patient, train.kind)

@@ -64,15 +64,18 @@ def test_identical_images_in_two_parts_are_found_whoever_the_patient_is(named, b
 
 def test_an_encoders_own_training_images_and_patients_are_found_in_the_test_part():
     sha, patient = hexes(1, 2, 3), names("p", "q", "r")
+    of = np.array(["toy"] * 3)
     manifest = {"sha256": leak.sha_bytes(hexes(9, 3)), "patient_hash": leak.patient_bytes(["q", "nobody"], "toy")}
-    found = leak.with_manifest("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, "toy")
+    found = leak.with_manifest("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, of)
     assert [(f.what, f.count, f.examples) for f in found] == [("identical images", 1, ("c",)), ("patients", 1, ("q",))]
-    assert leak.with_manifest("enc", manifest, np.array([0]), names("a", "b", "c"), patient, sha, "toy") == []
-    assert len(leak.with_manifest("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, "elsewhere")) == 1
+    assert leak.with_manifest("enc", manifest, np.array([0]), names("a", "b", "c"), patient, sha, of) == []
+    for others, n in ((["elsewhere"] * 3, 1), (["toy", "elsewhere", "toy"], 1), (["elsewhere", "toy", "elsewhere"], 2)):
+        found = leak.with_manifest("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, np.array(others))
+        assert len(found) == n, "q is the patient of the toy data set, in a store of several too"
 
 
 def test_an_encoder_without_a_manifest_gives_nothing_to_find():
-    assert leak.with_manifest("enc", {}, np.array([0]), names("a"), names("p"), hexes(1), "toy") == []
+    assert leak.with_manifest("enc", {}, np.array([0]), names("a"), names("p"), hexes(1), np.array(["toy"])) == []
 
 
 def test_a_leak_refuses_unless_it_is_allowed_and_a_suspicion_only_warns():

@@ -5,7 +5,7 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from transfer.metrics import auroc
-from transfer.protocols import linear
+from transfer.protocols import linear, presets
 from transfer.protocols.common import Features
 from transfer.protocols.logistic import solve
 
@@ -121,6 +121,22 @@ def test_refit_uses_validation_rows_only_after_the_choice():
     c = again.selection["C"]
     both = solve(np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y]), np.array([c]), "multiclass", tolerance=1e-8)
     assert again.scores(val.x) == pytest.approx(linear.probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("refitted", "before"),
+    [
+        (linear.Config(refit=True), lambda train, val: linear.fit(linear.Config(), train, val)),
+        (linear.Config(preset="dinov2_log"), lambda train, val: linear.fit(linear.Config(standardise=False), train, val)),
+        (linear.Config(preset="uni"), lambda train, val: presets.uni(train)),
+    ],
+)
+def test_a_refitted_probe_keeps_what_the_model_before_gave_the_validation_rows(refitted, before):
+    """Thresholds and temperature are chosen on these: its own scores would be those of rows it was trained on."""
+    train, val = made(80, k=1, kind="binary"), made(60, k=1, kind="binary", seed=1)
+    fitted = linear.fit(refitted, train, val)
+    np.testing.assert_allclose(fitted.held_out, before(train, val).scores(val.x), atol=1e-9)
+    assert np.abs(fitted.scores(val.x) - fitted.held_out).max() > 1e-3
 
 
 def test_two_solves_are_the_same_bits():

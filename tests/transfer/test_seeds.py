@@ -24,7 +24,7 @@ def scored(rng, patients=80, shift=1.0, each=2):
     return y, effect, noise, np.repeat(np.arange(patients), each).astype(str)
 
 
-def record(encoder, quality, role="encoder", recipe="", seed=0, of=0, **fields):
+def record(encoder, quality, role="encoder", recipe="", seed=0, of=0, pretraining_seed=None, **fields):
     """The same test patients for every encoder; a better encoder sees the label more clearly."""
     rng = np.random.default_rng(of)
     y, effect, _, patient = scored(rng)
@@ -36,11 +36,25 @@ def record(encoder, quality, role="encoder", recipe="", seed=0, of=0, **fields):
         arrays |= {f"{part}_scores": sp.norm.cdf(quality * y + effect + own - 1)[:, None]}
     counts = {part: {"images": 160, "patients": 80} for part in ("train", "val", "test")}
     who = identity(encoder=encoder, encoder_sha256=encoder, seed=seed, **fields)
-    return Record(Meta(identity=who, kind="binary", classes=["sick"], role=role, arch="r", recipe=recipe, counts=counts), arrays)
+    return Record(
+        Meta(
+            identity=who,
+            kind="binary",
+            classes=["sick"],
+            role=role,
+            arch="r",
+            recipe=recipe,
+            counts=counts,
+            pretraining_seed=pretraining_seed,
+        ),
+        arrays,
+    )
 
 
 def three(**fields):
-    made = [record(name, quality, **fields) for name, quality in (("s0", 1.0), ("s1", 1.6), ("s2", 1.3))]
+    made = [
+        record(name, quality, pretraining_seed=k, **fields) for k, (name, quality) in enumerate((("s0", 1.0), ("s1", 1.6), ("s2", 1.3)))
+    ]
     return [*made, record("imagenet_r", 0.9, role="imagenet")]
 
 
@@ -50,6 +64,15 @@ def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
     assert recipe(CARD.changed(config={"seed": 0, "batch": 16, "threads": 1})) != recipe(CARD)
     assert recipe(CARD.changed(steps=20)) != recipe(CARD)
     assert recipe(CARD.changed(config=None)) == ""
+    random = [CARD.changed(lineage={"init": f"random:{seed}"}) for seed in (0, 1)]
+    assert recipe(random[0]) == recipe(random[1]), "weights that the seed drew"
+    assert recipe(random[0]) != recipe(CARD.changed(lineage={"init": "imagenet_r", "init_sha256": "a"}))
+    assert recipe(CARD.changed(lineage={"init": "m", "init_sha256": "a"})) != recipe(
+        CARD.changed(lineage={"init": "m", "init_sha256": "b"})
+    )
+    of = {"fingerprint": "f", "images": 40, "used": "u"}
+    others = [of | {"fingerprint": "g"}, of | {"images": 80}, of | {"used": "v"}]
+    assert len({recipe(CARD.changed(corpus=c)) for c in [of, *others]}) == 4, "other images under the same file names"
 
 
 def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_spread():
@@ -83,6 +106,12 @@ def test_other_recipes_and_one_seed_give_no_such_row_and_the_option_names_them()
         seeds.checked(["s0", "s9"], records)
     with pytest.raises(InputError, match="names s0 only"):
         seeds.checked(["s0"], records)
+
+
+def test_the_same_seed_twice_is_no_second_training():
+    twice = [record(name, 1.0, recipe="x", pretraining_seed=0) for name in ("s0", "s1")]
+    assert [row.encoder for row in sections(twice, resamples=20)[0].rows] == ["s0", "s1"]
+    assert len(sections(twice, resamples=20, seeds_of=["s0", "s1"])[0].rows) == 3, "named by hand they are"
 
 
 def test_seeds_of_the_protocol_make_one_row_and_their_spread_stands_apart():

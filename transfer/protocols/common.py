@@ -3,6 +3,8 @@
 A protocol is a module with `Config`, `VERSION`, `NEEDS` ("pooled" features, "bags" of them, or "images") and `fit`. It chooses its
 hyper-parameters with the function `select` it is handed, on validation rows only; it computes no reported metric and writes no file.
 VERSION goes into the protocol's hash: raise it when the same settings would give other scores, so that no table mixes old and new.
+One that is refitted on train and validation rows keeps in `held_out` (V, C) what the model before that gave the validation rows: thresholds
+and temperature are chosen on those.
 
 Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class task has one column a class, one-hot.
 """

@@ -7,7 +7,7 @@ cannot be compared between rows, which an AUROC needs); k and the temperature ar
 Shapes: N train rows, M rows to score, D width, C labels, K neighbours.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 
-VERSION = 1
+VERSION = 2
 NEEDS = "pooled"
 
 
@@ -43,6 +43,7 @@ class Fitted:
     temperature: float
     vote: str
     selection: dict[str, Any]
+    held_out: Array | None = None  # see `common.py`
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Class shares (M, C) for rows x (M, D)."""
@@ -64,7 +65,8 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = select) ->
         table += [{"k": k, "temperature": temperature, "score": float(select(val.y, s))} for k, s in zip(ks, shares, strict=True)]
     chosen = best(table)
     selection = {"k": chosen["k"], "temperature": chosen["temperature"], "vote": cfg.vote, "score": chosen["score"], "table": table}
-    return Fitted(joined(bank, val) if cfg.refit else bank, chosen["k"], chosen["temperature"], cfg.vote, selection)
+    fitted = Fitted(bank, chosen["k"], chosen["temperature"], cfg.vote, selection)
+    return replace(fitted, bank=joined(bank, val), held_out=fitted.scores(val.x)) if cfg.refit else fitted
 
 
 def weights(similarity: Array, temperature: float, how: str) -> Array:

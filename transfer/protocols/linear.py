@@ -20,7 +20,7 @@ from transfer.protocols import presets, probe
 from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
 from transfer.protocols.logistic import Model, probabilities, solve
 
-VERSION = 2
+VERSION = 3
 NEEDS = "pooled"
 
 
@@ -58,6 +58,7 @@ class Fitted:
     model: Model
     kind: str
     selection: dict[str, Any]
+    held_out: Array | None = None  # see `common.py`
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Probabilities (M, C) for rows x (M, D)."""
@@ -87,5 +88,5 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = select) ->
     if cfg.refit:
         both = joined(train, val.at(known_rows(val.y, val.kind)))
         refitted = solve(both.x, both.y, cfg.grid[keep : keep + 1], both.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
-        return Fitted(refitted, train.kind, selection)
+        return Fitted(refitted, train.kind, selection, held_out[keep])
     return Fitted(model.at(keep), train.kind, selection)

@@ -15,7 +15,7 @@ A binary task has two classes here, with one output each.
 Shapes: N rows, D width, K classes, H heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Fitted:
     bias: Array  # (K,)
     kind: str
     selection: dict[str, Any]
+    held_out: Array | None = None  # see `common.py`
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Softmax probabilities (M, C); of the second class for a binary task."""
@@ -66,9 +67,10 @@ def codes(rows: Features) -> tuple[NDArray[np.int64], int]:
 
 def fit(preset: str, train: Features, val: Features, seed: int = 0) -> Fitted:
     """The probe called `preset`, trained as its authors describe."""
+    everyone = val
     train, val = train.at(known_rows(train.y, train.kind)), val.at(known_rows(val.y, val.kind))
     if preset == "uni":
-        return uni(train, val)
+        return replace(uni(joined(train, val)), held_out=uni(train).scores(everyone.x))
     if preset == "thunder":
         return heads(train, val, THUNDER, batch=64, steps=200 * -(-len(train) // 64), decoupled=False, score=macro_f1, seed=seed)
     return heads(train, val, [(3e-4, 0.0)], batch=256, steps=12_500, decoupled=True, score=balanced_accuracy, seed=seed)
@@ -124,11 +126,10 @@ def _validated(score: Any, val: Features, logits: Array) -> float:
     return float(np.nan_to_num(score(val.y, columns(logits, val.kind), val.kind)[0], nan=-np.inf))
 
 
-def uni(train: Features, val: Features) -> Fitted:
-    """UNI's probe on train and validation rows together."""
-    both = joined(train, val)
-    truth, k = codes(both)
-    x, y = torch.from_numpy(np.asarray(both.x, dtype=np.float64)), torch.from_numpy(truth)
+def uni(rows: Features) -> Fitted:
+    """UNI's probe, which its authors train on train and validation rows together."""
+    truth, k = codes(rows)
+    x, y = torch.from_numpy(np.asarray(rows.x, dtype=np.float64)), torch.from_numpy(truth)
     cost = x.shape[1] * k / 100
     weight = torch.zeros(k, x.shape[1], dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
@@ -142,4 +143,4 @@ def uni(train: Features, val: Features) -> Fitted:
 
     optimizer.step(closure)  # type: ignore[arg-type]
     selection = {"cost": cost, "trained_on_validation": True}
-    return Fitted(weight.detach().numpy(), bias.detach().numpy(), both.kind, selection)
+    return Fitted(weight.detach().numpy(), bias.detach().numpy(), rows.kind, selection)

@@ -111,7 +111,10 @@ def import_(
         if mean is None or std is None:
             raise InputError("say how the images of these weights were normalised: --mean and --std, on [0, 1], e.g. --mean 0.5 --std 0.5")
         pixels = {"size": size, "resize": resize, "interpolation": interpolation, "channels": channels}
-        pixels |= {"mean": _numbers(mean, channels, "--mean"), "std": _numbers(std, channels, "--std")}
+        middle, spread = _numbers(mean, channels, "--mean"), _numbers(std, channels, "--std")
+        pixels |= {"mean": middle, "std": spread}
+        if not all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(middle, spread, strict=True)):
+            raise InputError(f"--mean {mean} --std {std} are not on [0, 1]; divide what is meant for pixels from 0 to 255 by 255")
         told = _described(file, arch or "", pixels, model_arg or []).changed(modality=modality, licence=licence)
     done = adopt(file, told, name, prefix)
     report = done.report
@@ -190,6 +193,8 @@ def embed(
     if out.is_file() and slides:
         raise InputError(f"{out} is a file; --by-slide writes a file a slide: name a folder")
     images = Store.open(store)
+    if out.is_file():
+        embedding.replaceable(out)
     device = device or embedding.default_device()
     dist.start(device)
     encoder = zoo.load(name, device)

@@ -156,6 +156,19 @@ class _Prepared(Dataset[Tensor]):
         return torch.cat([prepare(self.store.unit_images(group), self.preprocess) for group in groups])  # (B, K, S, S)
 
 
+def replaceable(out: Path) -> None:
+    """Raises InputError when a file is not one of features: a mistyped name must not cost a store."""
+    import h5py
+
+    try:
+        with h5py.File(out, "r") as file:
+            if "encoder_sha256" in file.attrs:
+                return
+    except OSError:
+        pass
+    raise InputError(f"{out} exists and holds no features of an encoder; write to another name")
+
+
 def write(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Store, kind: Kind) -> None:
     """An HDF5 file with /features, /key and /patient, row by row, and in its attributes what they were made from."""
     import h5py

@@ -24,7 +24,7 @@ def publish(name: str, model: nn.Module, card: Card, manifest: Mapping[str, np.n
 
     The canary is the answer of a network built anew from the card, so what was written is proved to load. The same encoder again is a
     no-op. Raises InputError when the name is taken by another encoder."""
-    folder = zoo_dir() / checked(name)
+    folder = zoo_dir() / checked(name, card)
     card, state = completed(name, model, card)
     if folder.exists():
         return _same(folder, card)
@@ -66,13 +66,18 @@ def write_manifest(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
 
 
-def checked(name: str) -> str:
-    """`name`, if it can be an entry of the zoo."""
+def checked(name: str, card: Card) -> str:
+    """`name`, if it can be an entry of the zoo for what the card describes. Raises InputError otherwise.
+
+    imagenet_* are the first baseline of every network of that name: pretraining of one's own must not pass for it."""
     plain = name.replace("_", "").replace("-", "").replace(".", "")
     if not plain.isascii() or not plain.isalnum() or name.startswith("."):
         raise InputError(f"{name!r} cannot name an encoder; use letters, digits, '_', '-' and '.'")
     if name.startswith("random_"):
         raise InputError(f"{name!r} cannot name an entry of the zoo: {FAMILIES[1]}* are drawn, not stored; choose another --name")
+    if name.startswith(FAMILIES[0]) and (card.config or name != f"{FAMILIES[0]}{card.arch}"):
+        what = "pretrained here" if card.config else f"a {card.arch}"
+        raise InputError(f"{name!r} is the name of that network's ImageNet weights, and this is {what}; choose another --name")
     return name
 
 

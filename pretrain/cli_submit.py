@@ -1,5 +1,6 @@
 """`pretrain submit`: a recipe as a SLURM job."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -57,12 +58,12 @@ def submit(
         raise config.InputError("data.store is not set: add data.store=FILE.h5")
     run, shape = name or Path(recipe).stem, job.Shape(nodes, procs)
     script = job.job_script(run, recipe, overrides or [], wants, shape)
+    ranks = nodes * shape.a_node(script)
+    for line in checked(resolved, script, ranks, slurm.option(script, "gpus-per-node") is not None, wants):
+        print(line, file=sys.stderr if dry_run else sys.stdout)
     if dry_run:
         print(script, end="")
         return
-    ranks = nodes * shape.a_node(script)
-    for line in checked(resolved, script, ranks, slurm.option(script, "gpus-per-node") is not None, wants):
-        print(line)
     number, path = job.submit(run, script)
     print(f"submitted job {number} ({path}), {ranks} process(es); follow it with `pretrain status {run}`")
 

@@ -114,7 +114,7 @@ def _known(recipe: Recipe, run: RunDir, device: str | None, go_on: bool, say: Sa
 
 def name_is_free(name: str, made: Setup) -> None:
     """Raises InputError when the encoder could not be published under `name` at the end: better now than after a week."""
-    card = writable(zoo_dir()) / publish.checked(name) / "card.yaml"
+    card = writable(zoo_dir()) / publish.checked(name, made.card) / "card.yaml"
     if card.exists() and Card.read(card).config != made.card.config:
         raise InputError(f"the zoo has another encoder called {name!r} ({card}); choose another name with --name, or move it away")
 

@@ -47,6 +47,6 @@ def detectable(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
 def least_difference(row: Row) -> float | None:
     """The minimal detectable difference of a row that could not be told from its reference."""
     d = row.difference
-    if d is None or d.verdict != "not distinguishable" or not d.high > d.low:
+    if d is None or d.told != "not distinguishable" or not d.high > d.low:
         return None
     return minimal_detectable_difference(d)

@@ -37,7 +37,7 @@ def submit(
 
     For example
 
-    \\b
+    \b
         transfer submit --encoder cxr_moco --encoder cxr_mae --task pneumonia,view --protocol knn,linear
         transfer submit --encoder cxr_moco --name curves -- --fractions 1%,10%,100% --draws 5
         transfer jobs curves                         # what became of each element

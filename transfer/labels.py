@@ -114,7 +114,9 @@ def from_csv(path: str | Path, store: Any, names: Sequence[str], on: str | None 
 def _table(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
+            head = file.readline()
+            file.seek(0)
+            reader = csv.DictReader(file, delimiter=max(",;\t", key=head.count))  # as `encoders ingest` reads them
             rows = list(reader)
     except (OSError, UnicodeDecodeError) as wrong:
         raise InputError(f"cannot read the labels {path}: {getattr(wrong, 'strerror', None) or wrong}") from wrong

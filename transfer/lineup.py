@@ -32,7 +32,7 @@ def role(name: str, card: Card) -> str:
     """imagenet, random, or encoder: what it is, not how it came into the comparison."""
     if card.method == "random" or card.source == "random":
         return "random"
-    return "imagenet" if not name.startswith("runs/") and parse(name).base.startswith("imagenet_") else "encoder"
+    return "imagenet" if not name.startswith("runs/") and parse(name).base.startswith("imagenet_") and not card.config else "encoder"
 
 
 def recipe(card: Card) -> str:
@@ -77,13 +77,18 @@ def lineup(encoders: Sequence[str], baselines: Sequence[str] | None) -> tuple[li
 
 
 def _without_twins(entries: dict[str, Entry]) -> list[Entry]:
-    """A default baseline that differs from an encoder asked for in its name only (`random_resnet18` and `random_resnet18:seed=0`) goes."""
+    """Without default baselines and encoders that differ from another in their name only (`random_x` and `random_x:seed=0`)."""
     kept: list[Entry] = []
     for entry in sorted(entries.values(), key=lambda e: not e.asked):
-        same = [k for k in kept if _drawn_alike(k.card, entry.card)]
-        if entry.asked or not same:
+        drawn = any(_drawn_alike(k.card, entry.card) for k in kept)
+        stored = any(_stored_alike(k.card, entry.card) for k in kept)  # `m`, `zoo/m` and `runs/m` are one encoder, not three comparisons
+        if not stored and (entry.asked or not drawn):
             kept.append(entry)
     return kept
+
+
+def _stored_alike(a: Card, b: Card) -> bool:
+    return a.sha256 is not None and (a.sha256, a.preprocess, a.model_args) == (b.sha256, b.preprocess, b.model_args)
 
 
 def _drawn_alike(a: Card, b: Card) -> bool:

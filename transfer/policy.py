@@ -51,6 +51,12 @@ def settled(column: "Column", policy: Policy) -> "Column":
     from transfer.labels import Column
 
     if policy == Policy():
+        seen = set(np.unique(column.codes[~np.isnan(column.codes)]).tolist())
+        if column.classes is None and policy.mark in seen and seen <= {0.0, 1.0, policy.mark}:
+            raise InputError(
+                f"label column {column.name!r} holds 0, 1 and {policy.mark:g}, which usually stands for uncertain: say with --uncertain "
+                f"what it counts as ({', '.join(UNCERTAIN)})"
+            )
         return column
     if column.classes is not None:
         raise InputError(

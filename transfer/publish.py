@@ -68,7 +68,7 @@ def _line(s: Section, row: Row) -> list[Any]:
     return [
         short(row.encoder), row.role, s.task, s.protocol, s.protocol_hash, row.fraction, auroc.value, auroc.low, auroc.high,
         row.metrics["ap"].value, row.metrics["balanced_accuracy"].value, short(row.versus) if d else "",
-        *((d.value, d.low, d.high, d.verdict) if d else (None, None, None, "")),
+        *((d.value, d.low, d.high, d.told) if d else (None, None, None, "")),
         patients, leaky, records[0].identity.encoder_sha256[:16],
     ]  # fmt: skip
 

@@ -38,7 +38,7 @@ def gap(value: Difference | None) -> str:
 
 def verdict(value: Difference | None, versus: str) -> str:
     """`better than imagenet_resnet18`."""
-    return "" if value is None else f"{value.verdict} {LINKS.get(value.verdict, 'than')} {versus}"
+    return "" if value is None else f"{value.told} {LINKS.get(value.told, 'than')} {versus}"
 
 
 def names(sections: Sequence[Section]) -> dict[str, str]:
@@ -63,7 +63,7 @@ def blocks(sections: Sequence[Section]) -> list[list[Section]]:
     """Sections grouped by task, target and division of patients; a protocol with two hashes never shares a block with itself."""
     found: list[list[Section]] = []
     for s in sections:
-        fit = [b for b in found if (b[0].task, b[0].labels, b[0].partition) == (s.task, s.labels, s.partition)]
+        fit = [b for b in found if (b[0].task, b[0].labels, b[0].store, b[0].partition) == (s.task, s.labels, s.store, s.partition)]
         fit = [b for b in fit if s.protocol not in {other.protocol for other in b}]
         fit[0].append(s) if fit else found.append([s])
     return found
@@ -77,6 +77,9 @@ def lines(block: Sequence[Section], shown: Mapping[str, str], missing: Mapping[s
             asked, few = next((r.identity.patients for r in row.records), None), row.fraction < 0.01
             share = "" if row.fraction == 1 else f" {row.fraction:.1%}" if few else f" {row.fraction:.0%}"
             share = share if asked is None else f" {asked} patients"
+            labeled = {r.meta.counts["train"]["patients"] for r in row.records if "train" in r.meta.counts}
+            if row.fraction < 1 and asked is None and labeled:  # a share of patients is at least one of each class, whatever was asked for
+                share += f" ({'-'.join(map(str, sorted({min(labeled), max(labeled)})))} patients)"
             auroc = told(row.metrics["auroc"]) + "".join(
                 f" (sd {sd:.3f} {over})" for sd, over in ((row.spread, "draws"), (row.seed_spread, "seeds")) if not math.isnan(sd)
             )
@@ -106,7 +109,7 @@ def captions(block: Sequence[Section], looks: Mapping[str, Looks], missing: Mapp
     if counts:
         said.append("; ".join(f"{part} {c['patients']} patients, {c['images']} images" for part, c in counts.items()))
     hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
-    said.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, protocols {hashes}")
+    said.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, images {first.store[:8]}, protocols {hashes}")
     said += [
         f"this test split was {looks[h]}"
         for h in dict.fromkeys(h for s in block for h in s.splits)
@@ -237,7 +240,7 @@ def _numbers(row: Row) -> dict[str, Any]:
     if row.difference is not None:
         d = row.difference
         line |= {"versus": row.versus, "difference": f"{d.value:.6f}", "difference_low": f"{d.low:.6f}", "difference_high": f"{d.high:.6f}"}
-        line |= {"p": f"{d.p:.6g}", "verdict": d.verdict, "about": "recipe" if row.seeds else "checkpoint"}
+        line |= {"p": f"{d.p:.6g}", "verdict": d.told, "about": "recipe" if row.seeds else "checkpoint"}
         least = about.least_difference(row)
         line["minimal_detectable_difference"] = "" if least is None else f"{least:.6f}"
     line["leakage"] = "; ".join(leaks(row))

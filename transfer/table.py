@@ -25,6 +25,7 @@ from transfer.stats.bootstrap import percentile, summarised
 from transfer.stats.common import with_width
 
 RESAMPLES = 1000
+WHO = {"images": "key", "patients": "patient"}
 METRICS = ("auroc", "ap", "balanced_accuracy")
 
 
@@ -61,6 +62,7 @@ class Section:
     majority: dict[str, float] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
+    store: str = ""
 
 
 def sections(
@@ -85,7 +87,7 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
     from transfer import seeds
 
     i = records[0].identity
-    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash)
+    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store)
     groups: dict[tuple, list[Record]] = defaultdict(list)
     for record in records:
         if record.meta.status == "failed":
@@ -103,13 +105,24 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
         against = reference(row, section.rows, baseline)
         if against is not None:
             row.versus, row.difference = against.encoder, difference(row, against)
+            sizes = [r.records[0].meta.size for r in (row, against)]
+            if row.role == "encoder" and sizes[0] != sizes[1] and all(sizes):
+                row.notes.append(f"{row.encoder} sees {sizes[0]} px, {against.encoder} {sizes[1]} px: the difference is of both")
     section.rows = seeds.add(section.rows, seeds_of, baseline)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
-        most = max(good, key=lambda r: r.identity.fraction)  # of several fractions the counts are those of the largest
-        section.majority, section.counts = majority(good[0]), {p: most.meta.counts[p] for p in PARTS}
+        most = max(r.identity.fraction for r in good)  # of several fractions the counts are those of the largest
+        of = [r for r in good if (r.identity.encoder, r.identity.fraction) == (good[0].identity.encoder, most)] or good[:1]
+        floors = [majority(r) for r in {r.identity.fold: r for r in of}.values()]
+        section.majority = {name: float(np.mean([floor[name] for floor in floors])) for name in floors[0]}
+        section.counts = {p: of[0].meta.counts[p] for p in PARTS} if len(floors) == 1 else {"test": tested(of)}
         section.splits = tuple(dict.fromkeys(r.identity.split for r in good))
     return section
+
+
+def tested(records: Sequence[Record]) -> dict[str, int]:
+    """Images and patients of the test parts of all folds, each counted once."""
+    return {of: len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for of, c in WHO.items()}
 
 
 def _tell_apart(rows: Sequence[Row]) -> None:

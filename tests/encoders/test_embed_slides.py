@@ -73,6 +73,11 @@ def test_file_and_folder_are_told_apart_before_anything_is_embedded(tiles, tmp_p
         done = CliRunner().invoke(app, ["embed", "random_resnet10t:size=32", str(tiles / "*.h5"), *words])
         assert isinstance(done.exception, InputError)
         assert "name a f" in str(done.exception) or "pass --by-slide" in str(done.exception)
+    store = tiles / "s0.h5"
+    before = store.read_bytes()
+    done = CliRunner().invoke(app, ["embed", "random_resnet10t:size=32", str(store), str(store)])
+    assert "holds no features of an encoder; write to another name" in str(done.exception)
+    assert store.read_bytes() == before
     with pytest.raises(InputError, match=r"is a folder, and a store is a file: did you mean '.*/\*\.h5'"):
         Store.open(tiles)
 

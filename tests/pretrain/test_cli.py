@@ -10,6 +10,7 @@ import time
 import pytest
 from typer.testing import CliRunner
 
+from encoders.runtime.errors import InputError
 from encoders.runtime.home import home, runs_dir
 from pretrain.cli import app
 from tests.pretrain.runs import MAE, MOCO, run, store
@@ -100,6 +101,15 @@ def test_a_signal_saves_and_says_how_to_go_on(images, number, status):
     assert (runs_dir() / "long" / "checkpoints" / f"step-{step:08d}.pt").exists()
     assert (runs_dir() / "long" / ".requeue").exists() == (number == signal.SIGUSR1)
     assert "stopped" in told("status", "long").output or "to be resumed" in told("status", "long").output
+
+
+def test_a_dry_run_of_a_job_refuses_what_a_job_would_be_refused_for(images, monkeypatch):
+    monkeypatch.setattr("pretrain.feasible.LOCAL", ())  # the test's own folder lies there
+    words = ["submit", "cxr_moco_tiny", f"data.store={images}", "--dry-run", "--gpus", "0"]
+    done = CliRunner().invoke(app, [*words, "batch=33", "--nodes", "2", "--procs", "2"])
+    assert "cannot be dealt out to 4 processes" in str(done.exception)
+    done = CliRunner().invoke(app, [*words[:2], "data.store=nowhere.h5", *words[3:]])
+    assert isinstance(done.exception, InputError)
 
 
 def test_an_unknown_run_is_told_with_the_nearest_one(images):

@@ -1,5 +1,7 @@
 """A run that diverges goes back to its last good checkpoint with a lower learning rate; that is bounded, written down, and exact."""
 
+import math
+
 import pytest
 import torch
 
@@ -76,7 +78,9 @@ def test_nothing_of_the_bad_steps_reaches_the_step_after_them(images, monkeypatc
     assert told["at_step"] == 8 + steps
     lines = runs.read(where.path)
     assert [line["step"] for line in lines] == list(range(1, 17))
-    assert len({line["skipped"] for line in lines[told["to_step"] :]}) == 1
+    assert all(math.isfinite(line["loss"]) for line in lines)
+    if precision == "fp32":
+        assert lines[-1]["skipped"] == 0
 
 
 def test_killed_while_rolling_back_it_ends_as_if_never_killed(images, touchy, monkeypatch):

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from encoders import zoo
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
+from encoders.runtime.home import zoo_dir
 from encoders.store import Store
 from encoders.store_write import save
 from encoders.zoo import load as load_encoder
@@ -19,6 +20,7 @@ from tests.transfer import toys
 from transfer import bench as bench_module
 from transfer import data, firewall, leak, record, show, table, task
 from transfer.bench import Ask, bench, plan
+from transfer.lineup import role
 
 NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
 OTHER = "random_resnet10t:seed=1,size=32,channels=1,mean=0.5,std=0.25"
@@ -66,6 +68,31 @@ def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_spli
     assert len(firewall.lines()) == 4
     for a, b in zip(first.records, second.records, strict=True):
         np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
+
+
+def test_names_of_imagenet_weights_are_not_for_ones_own_pretraining(cohort):
+    store, rows = Store.open(cohort), np.arange(10)
+    with pytest.raises(InputError, match="name of that network's ImageNet weights, and this is a resnet10t"):
+        published("imagenet_resnet34", store, rows)
+    mine = load_encoder(NET).card.changed(config={"seed": 0}, method="moco", source=None)
+    with pytest.raises(InputError, match="and this is pretrained here"):
+        zoo.publish("imagenet_resnet10t", load_encoder(NET).model, mine)
+    assert role("imagenet_resnet10t", mine) == "encoder"
+
+
+def test_one_encoder_under_several_names_is_compared_once(cohort):
+    add(cohort)
+    published("m", Store.open(cohort), np.arange(0), seed=1)
+    assert [e.name for e in plan(Ask(encoders=["m", str(zoo_dir() / "m")], baselines=[]), print).entries] == ["m"]
+
+
+def test_another_input_size_than_that_of_the_baseline_is_told(cohort):
+    add(cohort)
+    published("m", Store.open(cohort), np.arange(0), seed=1)
+    records = run("m", "random_resnet10t:size=48,channels=1", protocols=["knn"]).records
+    (section,) = table.sections(records, resamples=20)
+    told = next(row.notes for row in section.rows if row.encoder == "m")
+    assert "m sees 32 px, random_resnet10t:size=48,channels=1 48 px: the difference is of both" in told
 
 
 def test_an_encoder_that_changed_under_its_name_has_a_row_of_its_own(cohort):
@@ -248,6 +275,8 @@ def test_folds_have_a_seal_each_and_make_one_row(cohort):
     each = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in outcome.records]
     assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(each))
     assert all(firewall.looks(r.identity.split).times == 1 for r in outcome.records)
+    assert section.counts == {"test": {"images": 80, "patients": 40}}, "all of them, not those of one fold"
+    assert section.majority["ap"] == pytest.approx(np.mean([r.arrays["test_y"].mean() for r in outcome.records]))
 
 
 def test_numbers_of_patients_are_rows_of_their_own_over_folds_too(cohort):

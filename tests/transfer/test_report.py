@@ -128,6 +128,10 @@ def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told()
     )
     assert "may be too narrow" not in verdict.fine(found[0], 1)
     assert show.lines(parts, shown, {})[0][-1] == "too few patients to compare with imagenet_net"
+    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="too few: 7 patients in a class, at least 20 are needed")
+    assert show.verdict(few, "imagenet_net") == "too few patients to compare with imagenet_net", "though there is an interval"
+    parts[0].rows[0].difference = few
+    assert "too few patients to conclude anything" in verdict.sentence(verdict.findings(parts)[0], shown)
     told = "no ImageNet weights of net were benched"
     assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
     assert told not in Tags(drawn(records)).text

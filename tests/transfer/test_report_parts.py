@@ -159,7 +159,7 @@ def test_shifted_records_alone_still_make_a_page():
 
 
 def test_several_seeds_of_a_recipe_make_a_verdict_about_the_recipe():
-    seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16) for i in range(3)]
+    seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16, pretraining_seed=i) for i in range(3)]
     baseline = made("imagenet_net", "imagenet", 0.1)
     assert "that is about the recipe" in Tags(drawn([*seeds, baseline])).text
     assert "that is about the recipe" not in Tags(drawn(pair())).text

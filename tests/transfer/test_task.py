@@ -5,9 +5,11 @@ import pytest
 
 from encoders.runtime.errors import InputError
 from encoders.store import Store
+from encoders.store_write import save
 from tests.transfer import toys
 from transfer import data, labels, task
 from transfer.labels import Column, coded, targets
+from transfer.policy import Policy
 
 
 @pytest.fixture
@@ -109,6 +111,25 @@ def test_a_csv_that_cannot_be_joined_is_refused(cohort, tmp_path, text, message)
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(InputError, match=message):
         labels.from_csv(tmp_path / "l.csv", cohort, ["finding"])
+
+
+def test_uncertain_labels_are_no_class_of_their_own_unless_that_is_asked_for(tmp_path):
+    images = np.zeros((40, 8, 8, 1), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
+    finding = [["1", "0", "", "-1"][i % 4] for i in range(40)]
+    store = Store.open(save(tmp_path / "s.h5", images, labels={"finding": finding}))
+    with pytest.raises(InputError, match="'finding' holds 0, 1 and -1, .* --uncertain what it counts as"):
+        data.read_targets(store, task.Target(labels=["finding"]))
+    found = data.read_targets(store, task.Target(labels=["finding"], policy=Policy(uncertain="ones")))
+    assert found.kind == "binary"
+    assert found.y[3] == 1
+
+
+def test_a_table_with_semicolons_is_read(cohort, tmp_path):
+    store = cohort
+    lines = ["key;grade", *(f"{key};{'ab'[i % 2]}" for i, key in enumerate(store.column("key").tolist()))]
+    (tmp_path / "t.csv").write_text("\n".join(lines))
+    (column,), _ = labels.from_csv(tmp_path / "t.csv", store, ["grade"])
+    assert column.classes == ["a", "b"]
 
 
 def test_a_wrong_label_column_names_the_nearest(cohort):

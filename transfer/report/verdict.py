@@ -57,10 +57,10 @@ def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
         pairs[f.row.encoder, f.row.versus].append(f)
     said = []
     for (encoder, versus), mine in pairs.items():
-        count = Counter(str(f.difference.verdict) for f in mine)
+        count = Counter(str(f.difference.told) for f in mine)
         names = tag("b", shown[encoder]), tag("b", shown[versus])
         if len(mine) == 1 or len(count) == 1:
-            word = mine[0].difference.verdict
+            word = mine[0].difference.told
             every = " in both comparisons" if len(mine) == 2 else f" in all {len(mine)} comparisons" if len(mine) > 2 else ""
             link = HEADLINES.get(word, f"{word} than")
             why = ": too few patients" if word == "too few patients" else ""
@@ -83,29 +83,32 @@ def cards(found: Sequence[Finding], shown: Mapping[str, str]) -> Html:
 
 
 def _card(f: Finding, shown: Mapping[str, str], reach: float, n: int) -> Html:
-    kind = CLASSES[f.difference.verdict]
+    kind = CLASSES[f.difference.told]
     share = "" if f.row.fraction == 1 else f", {f.row.fraction:.0%} of the labels"
     where = f"{f.section.task}, {PROTOCOLS.get(f.section.protocol, f.section.protocol)}{share}"
     words = tag("div", tag("div", where, class_="where"), tag("div", sentence(f, shown)), tag("div", fine(f, n), class_="fine"))
     picture = strip(f.difference, reach, kind)
-    return tag("li", tag("span", f.difference.verdict, class_=f"badge {kind}"), words, picture, class_=kind)
+    return tag("li", tag("span", f.difference.told, class_=f"badge {kind}"), words, picture, class_=kind)
 
 
 def sentence(f: Finding, shown: Mapping[str, str]) -> str:
     """`a is better than b by 0.041 AUROC (95 % interval 0.012 to 0.070).`"""
     d, a, b = f.difference, shown[f.row.encoder], shown[f.row.versus]
     level = f"{d.level:.0%}".replace("%", " %")
+    if d.told == "too few patients" and not math.isnan(d.low):
+        ends = f"{level} interval {d.low:+.3f} to {d.high:+.3f}"
+        return f"{a} and {b} differ by {d.value:+.3f} AUROC ({ends}); too few patients to conclude anything."
     if math.isnan(d.low):
         return f"{a} and {b} differ by {d.value:+.3f} AUROC; too few patients for an interval, so nothing can be said."
-    if d.verdict == "not distinguishable":
+    if d.told == "not distinguishable":
         return f"{a} and {b} are not distinguishable: difference {d.value:+.3f} AUROC ({level} interval {d.low:+.3f} to {d.high:+.3f})."
     low, high = sorted((abs(d.low), abs(d.high)))
-    return f"{a} is {d.verdict} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
+    return f"{a} is {d.told} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
 
 
 def falls(f: Finding) -> bool:
     """Whether a difference that stands alone is no longer one by Holm over the page."""
-    return f.difference.verdict in ("better", "worse") and f.adjusted > 1 - f.difference.level
+    return f.difference.told in ("better", "worse") and f.adjusted > 1 - f.difference.level
 
 
 def fine(f: Finding, n: int) -> str:
@@ -117,11 +120,11 @@ def fine(f: Finding, n: int) -> str:
         lost = falls(f)
         corrected = f"; over the {n} comparisons of this page (Holm) p {_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
         said.append(f"p {_p(d.p)}{corrected if n > 1 else ''}.")
-    if d.verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
+    if d.told == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
         least = minimal_detectable_difference(d)
         said.append(f"That does not make them equal: this test set would find a true difference of {least:.3f} in 4 of 5 cases.")
     if d.note and not math.isnan(d.low):
-        said.append(f"Warning, {d.note}: the interval may be too narrow, conclude nothing.")
+        said.append(f"The interval may be too narrow ({d.note}).")
     return " ".join(said)
 
 

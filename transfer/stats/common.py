@@ -39,6 +39,11 @@ class Difference:
     level: float = 0.95
     note: str = ""
 
+    @property
+    def told(self) -> Verdict:
+        """The verdict that may be told: none on fewer patients than intervals are known to hold for, though there is an interval."""
+        return "too few patients" if self.note else self.verdict
+
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -89,6 +89,7 @@ def _same(folder: Path, card: Card) -> Path:
     unlike = [key for key in IDENTITY if getattr(there, key) != getattr(card, key)]
     if unlike:
         raise InputError(
-            f"the zoo has another encoder called {card.name} (its {', '.join(unlike)} differ); choose another name with --name"
+            f"the zoo has another encoder called {card.name} (its {', '.join(unlike)} differ); choose another name with --name, or remove "
+            f"{folder} if that one is not wanted"
         )
     return folder

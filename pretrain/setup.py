@@ -25,6 +25,7 @@ from pretrain.config import Recipe, augmentation, method_config
 from pretrain.methods import METHODS
 from pretrain.methods.common import DataShape
 
+VITS = ("vit", "deit", "flexivit")  # how timm's names of plain ViTs begin
 LOOKED_AT = 32  # images whose size is compared before a run begins
 MEASURED = 1024  # images that mean and std are measured on: their standard error is then below 1 % of the spread between images
 
@@ -194,6 +195,8 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     if recipe.precision == "auto":
         recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(torch.device(device)) else "fp32"})
     shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, recipe.init is not None, recipe.accumulate)
+    if METHODS[recipe.method["name"]].traits.takes == "ViT" and not str(recipe.arch).startswith(VITS):
+        raise InputError(f"{recipe.method['name']} hides patches, so it takes ViTs; arch={recipe.arch} is none: try vit_tiny_patch16_224")
     network = networks.build(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
     if start is not None:
         transplant(network, start)

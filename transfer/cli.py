@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from encoders.runtime.cli import console, listed, run, ticker
+from encoders.runtime.cli import console, interruptible, listed, run, ticker
 from transfer.cli_report import report
 from transfer.cli_submit import jobs, submit
 from transfer.cli_tasks import tasks_app
@@ -110,7 +110,7 @@ def bench(
     out = console(stderr=True)
     say = lambda text: out.print(text, markup=False, style="dim")  # noqa: E731
     whole = plan(ask, say)
-    with ticker("bench", len(whole)) as tick:
+    with interruptible("what was scored is kept: the same command goes on"), ticker("bench", len(whole)) as tick:
         outcome = compute(ask, whole, say, tick)
     if outcome.reused:
         say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")

@@ -117,6 +117,9 @@ def printed(out: Any, curves: Sequence[Curve]) -> None:
         for row in rows:
             table.add_row(*row)
         out.print(table)
+    few = dict.fromkeys(f"warning: {c.task}, {c.protocol}: {p.loss.note}" for c in curves for p in c.points if p.loss and p.loss.note)
+    for line in few:
+        out.print(line, markup=False, style="yellow")
     for line in dict.fromkeys(f"LEAKAGE ALLOWED: {c.task}: {leak}" for c in curves for leak in c.leakage):
         out.print(line, markup=False, style="yellow")
 

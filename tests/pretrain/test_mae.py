@@ -8,7 +8,9 @@ from encoders.augment.masks import mask
 from encoders.runtime.errors import InputError
 from pretrain.methods.mae import masked_mse, patchify, pick, unpatchify
 from pretrain.methods.positions import sincos_2d
+from pretrain.setup import build
 from tests import reference
+from tests.pretrain.runs import SHORT, recipe, store
 from tests.pretrain.tiny import cnn, images, method, same, snapshot, step, vit
 
 SMALL = {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2}
@@ -202,3 +204,8 @@ def test_a_step_touches_encoder_and_decoder_but_no_position_table():
 def test_a_network_without_patches_is_refused():
     with pytest.raises(InputError, match="VisionTransformer"):
         method("mae", cnn(), **SMALL)
+
+
+def test_a_network_without_patches_is_refused_in_words(tmp_path):
+    with pytest.raises(InputError, match="mae hides patches, so it takes ViTs; arch=resnet18 is none"):
+        build(recipe(store(tmp_path), ["cxr_mae_tiny", "arch=resnet18", "model_args={}", *SHORT]), "cpu")

@@ -265,3 +265,13 @@ def test_two_systems_without_a_mistake_are_not_distinguishable_within_a_width():
     some = made()
     same = stats.auroc_difference(*some[:2], 3 * some[1], some[2])
     assert (same.low, same.high) == (0.0, 0.0)  # one order, mistakes and all
+
+
+def test_a_difference_of_areas_is_never_said_to_exceed_one():
+    """Five patients a class, all wrong under a shift and all right before: the normal approximation goes beyond -1."""
+    y = np.repeat([0.0, 1.0], 5)
+    good, bad = y + np.linspace(0, 0.5, 10), np.r_[0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.3, 0.75, 0.05, 0.15]
+    d = stats.auroc_difference(y, bad, good, np.arange(10).astype(str))
+    assert -1 <= d.low <= d.value <= d.high <= 1
+    assert stats.common.possible(-1.2, float("nan"))[0] == -1
+    assert np.isnan(stats.common.possible(-1.2, float("nan"))[1])

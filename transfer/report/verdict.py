@@ -88,7 +88,8 @@ def _card(f: Finding, shown: Mapping[str, str], reach: float, n: int) -> Html:
     where = f"{f.section.task}, {PROTOCOLS.get(f.section.protocol, f.section.protocol)}{share}"
     words = tag("div", tag("div", where, class_="where"), tag("div", sentence(f, shown)), tag("div", fine(f, n), class_="fine"))
     picture = strip(f.difference, reach, kind)
-    return tag("li", tag("span", f.difference.told, class_=f"badge {kind}"), words, picture, class_=kind)
+    badge = f"{f.difference.told}, not by Holm" if falls(f) else f.difference.told
+    return tag("li", tag("span", badge, class_=f"badge {'same' if falls(f) else kind}"), words, picture, class_=kind)
 
 
 def sentence(f: Finding, shown: Mapping[str, str]) -> str:

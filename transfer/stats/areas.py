@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.metrics import macro
-from transfer.stats.common import Difference, Interval, codes, columns, fewest, too_few, verdict
+from transfer.stats.common import Difference, Interval, codes, columns, fewest, possible, too_few, verdict
 from transfer.stats.delong import Parts, components_of, logit_interval, mean_of, variance
 from transfer.stats.mover import crossing, mover
 
@@ -106,7 +106,7 @@ def pooled_difference(a: Tests, b: Tests, level: float = 0.95) -> Difference:
         return _without_variance(one, other, method, level, note)
     half = float(t.ppf((1 + level) / 2, df) * np.sqrt(v))
     p = float(2 * t.sf(abs(whole.area) / np.sqrt(v), df))
-    low, high = whole.area - half, whole.area + half
+    low, high = possible(whole.area - half, whole.area + half)
     return Difference(whole.area, low, high, p, verdict(low, high), method, level, note)
 
 
@@ -119,7 +119,7 @@ def pooled_gap(a: Tests, b: Tests, level: float = 0.95) -> Difference:
         return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, note)
     shared = correlation(a, b)
     ends = mover(one, other, shared)
-    low, high = ends(level)
+    low, high = possible(*ends(level))
     p = crossing(ends)
     return Difference(one.area - other.area, low, high, p, verdict(low, high), method, level, note)
 
@@ -143,7 +143,7 @@ def _without_variance(one: Parts, other: Parts, method: str, level: float, note:
     if one.area == other.area and one.area not in (0.0, 1.0):
         return Difference(0.0, 0.0, 0.0, 1.0, "not distinguishable", method, level, note)
     ends = mover(one, other, 0.0)
-    low, high = ends(level)
+    low, high = possible(*ends(level))
     p = crossing(ends)
     return Difference(apart, low, high, p, verdict(low, high), f"{method}; without a mistake: both areas' own bounds", level, note)
 

@@ -58,6 +58,11 @@ def verdict(low: float, high: float) -> Verdict:
     return "worse" if high < 0 else "not distinguishable"
 
 
+def possible(low: float, high: float) -> tuple[float, float]:
+    """The ends of a difference of two areas, which lies between -1 and 1 whatever a normal approximation says; NaN stays."""
+    return float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
+
+
 def with_width(value: float, low: float, high: float, fewest: int, level: float) -> tuple[float, float]:
     """The ends of a resampled interval; without a mistake (a value of 1) the lower one is that of `faultless`."""
     return (faultless(fewest, level), 1.0) if value == 1.0 and low == high == 1.0 else (low, high)

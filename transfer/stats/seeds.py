@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transfer.stats.areas import Tests, few_in, pooled
-from transfer.stats.common import Difference, Interval, verdict
+from transfer.stats.common import Difference, Interval, possible, verdict
 from transfer.stats.delong import variance
 from transfer.stats.mover import crossing
 
@@ -41,7 +41,7 @@ def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) 
         half = float(np.hypot(stdtrit(df, (1 + at) / 2) * np.sqrt(v), _half(each, at)))
         return apart.area - half, apart.area + half
 
-    low, high = ends(level)
+    low, high = possible(*ends(level))
     return Difference(apart.area, low, high, crossing(ends), verdict(low, high), method, level, few_in(other))
 
 

@@ -113,7 +113,7 @@ def import_(
         pixels = {"size": size, "resize": resize, "interpolation": interpolation, "channels": channels}
         middle, spread = _numbers(mean, channels, "--mean"), _numbers(std, channels, "--std")
         pixels |= {"mean": middle, "std": spread}
-        if not all(0 <= m <= 1 and 0 < s <= 1 for m, s in zip(middle, spread, strict=True)):
+        if not all(0 <= m <= 1 for m in middle) or not all(0 < s <= 1 for s in spread):
             raise InputError(f"--mean {mean} --std {std} are not on [0, 1]; divide what is meant for pixels from 0 to 255 by 255")
         told = _described(file, arch or "", pixels, model_arg or []).changed(modality=modality, licence=licence)
     done = adopt(file, told, name, prefix)

@@ -152,6 +152,7 @@ def test_a_file_is_imported_listed_shown_verified_and_exported(tmp_path, monkeyp
         (("--arch", "resnet10t"), "--mean and --std"),
         (("--arch", "resnet10t", "--mean", "a", "--std", "1"), "--mean is 'a'"),
         (("--arch", "resnet10t", "--mean", "0.5,0.5", "--std", "1"), "mean has 2"),
+        (("--arch", "resnet10t", "--mean", "127", "--std", "50"), "are not on .0, 1.; divide what is meant for pixels"),
         (("--arch", "resnet10t", "--mean", "0.5", "--std", "1", "--model-arg", "x"), "write key=value"),
         (("--arch", "resnet10t", "--mean", "0.5", "--std", "1"), "there is no weight file"),
     ],

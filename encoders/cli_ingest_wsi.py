@@ -121,10 +121,7 @@ def wsi(
     for note in notes:
         typer.echo(note)
     cohort = Cohort(tuple(items), settings, out_dir, dataset or slides.resolve().stem, modality)
-    if again := [item.name for item in items if not overwrite and cohort.finished(item) and not cohort.record(item)]:
-        why = "their file, mask, regions or resolution is another now, or the program is"
-        typer.echo(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
     with interruptible(GO_ON):
-        records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune)
+        records = ingest_slides(cohort, 0 if workers == 1 else workers or available_cpus(), overwrite, ticker, prune, typer.echo)
     write_summary(cohort, records)
     raise typer.Exit(say(cohort, records))

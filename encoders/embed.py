@@ -156,17 +156,21 @@ class _Prepared(Dataset[Tensor]):
         return torch.cat([prepare(self.store.unit_images(group), self.preprocess) for group in groups])  # (B, K, S, S)
 
 
-def replaceable(out: Path) -> None:
-    """Raises InputError when a file is not one of features: a mistyped name must not cost a store."""
+def made_by(out: Path) -> str | None:
+    """The SHA-256 of the encoder whose features a file holds; None where it is torn, or holds none."""
     import h5py
 
     try:
         with h5py.File(out, "r") as file:
-            if "encoder_sha256" in file.attrs:
-                return
+            return file.attrs.get("encoder_sha256")  # type: ignore[no-any-return]
     except OSError:
-        pass
-    raise InputError(f"{out} exists and holds no features of an encoder; write to another name")
+        return None
+
+
+def replaceable(out: Path) -> None:
+    """Raises InputError when a file is not one of features: a mistyped name must not cost a store."""
+    if made_by(out) is None:
+        raise InputError(f"{out} exists and holds no features of an encoder; write to another name")
 
 
 def write(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Store, kind: Kind) -> None:

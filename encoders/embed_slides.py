@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.embed import features
+from encoders.embed import features, made_by
 from encoders.encoder import Encoder
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
@@ -33,13 +33,12 @@ def by_slide(store: Store) -> dict[str, NDArray[np.int64]]:
             "`encoders ingest wsi` keeps it, and `encoders ingest folder --pattern` reads it from a file's name"
         )
     names = store.column("slide").astype(str)
+    if two := store.divided(names, np.arange(len(store))):
+        raise InputError(f"the slide {two[0]!r} is in {two[1]} and in {two[2]}: embed them into two folders")
     rows = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
     for name, mine in rows.items():
-        held = np.unique(np.searchsorted(store.starts, mine, side="right") - 1)
-        if len(held) > 1:
-            raise InputError(f"the slide {name!r} is in {store.paths[held[0]]} and in {store.paths[held[1]]}: embed them into two folders")
         if not name or "/" in name or name.startswith("."):
-            raise InputError(f"the slide {name!r} of {store.paths[held[0]]} cannot name a file")
+            raise InputError(f"the slide {name!r} of {store.place(int(mine[0]))[0].path} cannot name a file")
     return rows
 
 
@@ -88,15 +87,6 @@ def about(encoder: Encoder, store: Store, name: str, rows: NDArray[np.int64]) ->
     tiles = hashlib.sha256("".join(store.column("sha256")[rows].tolist()).encode()).hexdigest()
     told = {"name": name, "encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "tiles_sha256": tiles, "patch_size": size}
     return told | {"patch_size_level0": level0 or size, "mpp": mpp}
-
-
-def made_by(out: Path) -> str | None:
-    """The SHA-256 of the encoder whose features a file holds; None where it is torn, or holds none."""
-    try:
-        with h5py.File(out, "r") as file:
-            return file.attrs.get("encoder_sha256")  # type: ignore[no-any-return]
-    except OSError:
-        return None
 
 
 def finished(out: Path, told: dict[str, Any]) -> bool:

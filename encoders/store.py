@@ -95,6 +95,16 @@ class Store:
         part = int(np.searchsorted(self.starts, i, side="right")) - 1
         return self.parts[part], i - int(self.starts[part])
 
+    def divided(self, names: NDArray[Any], rows: NDArray[Any]) -> tuple[str, Path, Path] | None:
+        """A name that stands in two files, and the two; None where each stands in one. names: (T,) of `rows` (T,)."""
+        found, of = np.unique(names, return_inverse=True)
+        held = np.unique(np.stack([of, np.searchsorted(self.starts, rows, side="right") - 1], 1), axis=0)  # (names of files, 2)
+        twice = np.flatnonzero(held[1:, 0] == held[:-1, 0])
+        if not len(twice):
+            return None
+        (name, one), (_, two) = held[twice[0] : twice[0] + 2]
+        return str(found[name]), self.paths[one], self.paths[two]
+
     def image(self, i: int) -> NDArray[Any]:
         """(H, W, C) in its stored dtype; a read-only view of the file where the pixels are raw."""
         if not 0 <= i < len(self):

@@ -25,7 +25,7 @@ from pretrain.config import Recipe, augmentation, method_config
 from pretrain.methods import METHODS
 from pretrain.methods.common import DataShape
 
-VITS = ("vit", "deit", "flexivit")  # how timm's names of plain ViTs begin
+VITS = ("timm.models.vision_transformer", "timm.models.deit")  # where timm defines plain ViTs
 LOOKED_AT = 32  # images whose size is compared before a run begins
 MEASURED = 1024  # images that mean and std are measured on: their standard error is then below 1 % of the spread between images
 
@@ -195,7 +195,7 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
     if recipe.precision == "auto":
         recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(torch.device(device)) else "fp32"})
     shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, recipe.init is not None, recipe.accumulate)
-    if METHODS[recipe.method["name"]].traits.takes == "ViT" and not str(recipe.arch).startswith(VITS):
+    if METHODS[recipe.method["name"]].traits.takes == "ViT" and not plain_vit(networks.known(str(recipe.arch))):
         raise InputError(f"{recipe.method['name']} hides patches, so it takes ViTs; arch={recipe.arch} is none: try vit_tiny_patch16_224")
     network = networks.build(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
     if start is not None:
@@ -239,6 +239,13 @@ def build(recipe: Recipe, device: str, card: dict[str, Any] | None = None) -> Se
         raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
     told = validated(Card, card, "the checkpoint's card") if card else first_card(recipe, prep, images, start, networks.width(network))
     return Setup(recipe, images, method, batches, optimizer, scaler, told, steps, warmup, torch.device(device))
+
+
+def plain_vit(arch: str) -> bool:
+    """Whether timm defines the network where its plain ViTs are; asked before it is built, as a ViT's arguments fit no other."""
+    import timm
+
+    return timm.model_entrypoint(arch).__module__ in VITS
 
 
 def saving_memory(network: torch.nn.Module, arch: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from encoders.ingest.table import separator
 from encoders.runtime.errors import InputError, unknown
 
 MISSING = {"", "nan", "na", "none", "null", "n/a"}
@@ -116,7 +117,7 @@ def _table(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
         with open(path, newline="", encoding="utf-8-sig") as file:
             head = file.readline()
             file.seek(0)
-            reader = csv.DictReader(file, delimiter=max(",;\t", key=head.count))  # as `encoders ingest` reads them
+            reader = csv.DictReader(file, delimiter=separator(head))
             rows = list(reader)
     except (OSError, UnicodeDecodeError) as wrong:
         raise InputError(f"cannot read the labels {path}: {getattr(wrong, 'strerror', None) or wrong}") from wrong

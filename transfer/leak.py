@@ -110,8 +110,9 @@ def with_manifest(
         told = tuple(str(key[i]) for i in rows[seen][:3])
         leaks.append(Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), told))
     met: list[str] = []
-    for dataset in np.unique(datasets[rows].astype(str)):
-        people = np.unique(patient[rows][datasets[rows].astype(str) == dataset].astype(str))
+    who, of = patient[rows].astype(str), datasets[rows].astype(str)
+    for dataset in np.unique(of):
+        people = np.unique(who[of == dataset])
         met += people[_member(patient_bytes(people, dataset), manifest.get("patient_hash"))].tolist()
     if met:
         leaks.append(Leak("patients", f"the pretraining of {name} and test", len(met), tuple(met[:3])))

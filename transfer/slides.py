@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.runtime.errors import InputError
-from encoders.store import Store
 from transfer.data import Loaded
 
 
@@ -34,7 +33,8 @@ def slides(loaded: Loaded, rows: np.ndarray) -> Slides:
     name = np.asarray(store.column("slide")).astype(str)[rows]
     if empty := int((name == "").sum()):
         raise InputError(f"{empty} of the {len(name)} tiles of task {task!r} have no slide; the protocol mil needs the slide of every tile")
-    _refuse_twice(name, np.searchsorted(store.starts, rows, side="right") - 1, store, task)
+    if two := store.divided(name, rows):
+        raise InputError(f"the slide {two[0]!r} of task {task!r} is in {two[1]} and in {two[2]}; give slides names that tell them apart")
     order = np.argsort(name, kind="stable")
     rows, name = rows[order], name[order]
     start = np.flatnonzero(np.r_[True, name[1:] != name[:-1]])
@@ -45,18 +45,6 @@ def slides(loaded: Loaded, rows: np.ndarray) -> Slides:
     low, high = np.fmin.reduceat(y, start, axis=0), np.fmax.reduceat(y, start, axis=0)  # NaN only where no tile is known
     _refuse(np.any(low < high, axis=1)[of], of, key, task, "have different labels: a label of tiles, not of slides; use knn or linear")
     return Slides(rows, ends, key, patient[start], high)
-
-
-def _refuse_twice(name: np.ndarray, part: np.ndarray, store: Store, task: str) -> None:
-    """Two slides of one name would become one bag.  name, part: (T,) slide, and number of the file that holds the tile."""
-    names, of = np.unique(name, return_inverse=True)
-    held = np.unique(np.stack([of, part], 1), axis=0)  # (slides of files, 2)
-    if len(held) > len(names):
-        shared = int(held[np.flatnonzero(held[1:, 0] == held[:-1, 0])[0], 0])
-        one, two = (store.paths[p] for p in held[held[:, 0] == shared, 1][:2])
-        raise InputError(
-            f"the slide {str(names[shared])!r} of task {task!r} is in {one} and in {two}; give slides names that tell them apart"
-        )
 
 
 def _refuse(wrong: np.ndarray, of: np.ndarray, key: np.ndarray, task: str, why: str) -> None:

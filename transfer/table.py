@@ -108,11 +108,10 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
             sizes = [r.records[0].meta.size for r in (row, against)]
             if row.role == "encoder" and sizes[0] != sizes[1] and all(sizes):
                 row.notes.append(f"{row.encoder} sees {sizes[0]} px, {against.encoder} {sizes[1]} px: the difference is of both")
+    of = max(section.rows, key=lambda row: row.fraction).records if section.rows else []  # what a block says of its test and its floor
     section.rows = seeds.add(section.rows, seeds_of, baseline)
     good = [r for r in records if r.meta.status == "ok"]
     if good:
-        most = max(r.identity.fraction for r in good)  # of several fractions the counts are those of the largest
-        of = [r for r in good if (r.identity.encoder, r.identity.fraction) == (good[0].identity.encoder, most)] or good[:1]
         floors = [majority(r) for r in {r.identity.fold: r for r in of}.values()]
         section.majority = {name: float(np.mean([floor[name] for floor in floors])) for name in floors[0]}
         section.counts = {p: of[0].meta.counts[p] for p in PARTS} if len(floors) == 1 else {"test": tested(of)}
@@ -121,7 +120,7 @@ def _section(records: list[Record], baseline: str | None, resamples: int, seeds_
 
 
 def tested(records: Sequence[Record]) -> dict[str, int]:
-    """Images and patients of the test parts of all folds, each counted once."""
+    """Images and patients of the test parts of all these records, each counted once."""
     return {of: len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for of, c in WHO.items()}
 
 

@@ -48,9 +48,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.readline()
-            delimiter = max(",;\t", key=head.count)
             file.seek(0)
-            lines = list(csv.reader(file, delimiter=delimiter))
+            lines = list(csv.reader(file, delimiter=(delimiter := separator(head))))
     except OSError as wrong:
         raise InputError(f"cannot read the labels {path}: {wrong.strerror}") from wrong
     except (UnicodeDecodeError, csv.Error) as wrong:
@@ -64,6 +63,11 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
                 f"{path}, line {number}: {len(line)} values for {len(columns)} columns; quote values that hold a {delimiter!r}"
             )
     return columns, [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:] if line]
+
+
+def separator(head: str) -> str:
+    """What separates the columns of a table, from its first line: comma, semicolon or tab."""
+    return max(",;\t", key=head.count)
 
 
 def roles(columns: list[str], given: dict[str, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column") -> Roles:

@@ -13,7 +13,7 @@ import numpy as np
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import COLOURS, GROUND
 from transfer.stats import Difference, holm, minimal_detectable_difference
-from transfer.table import Row, Section
+from transfer.table import Row, Section, tested
 
 PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
 CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "too few patients": "none"}
@@ -46,8 +46,8 @@ def full(section: Section) -> list[Row]:
 
 def people(rows: Sequence[Row]) -> tuple[int, int]:
     """Test patients and test images, each counted once over folds and draws."""
-    records = [r for row in rows for r in row.records]
-    return tuple(len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for c in ("patient", "key"))  # type: ignore[return-value]
+    of = tested([record for row in rows for record in row.records])
+    return of["patients"], of["images"]
 
 
 def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:

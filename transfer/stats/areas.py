@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.metrics import macro
-from transfer.stats.common import Difference, Interval, codes, columns, fewest, possible, too_few, verdict
+from transfer.stats.common import Difference, Interval, codes, columns, fewest, of_areas, too_few, unknown
 from transfer.stats.delong import Parts, components_of, logit_interval, mean_of, variance
 from transfer.stats.mover import crossing, mover
 
@@ -99,15 +99,14 @@ def pooled_difference(a: Tests, b: Tests, level: float = 0.95) -> Difference:
     method = named(a, "paired, t")
     note, one, other = few_in(a), pooled(a), pooled(b)
     if one is None or other is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, note)
+        return unknown(method, level, note)
     whole = one - other
     v, df = variance(whole)
     if v == 0:
         return _without_variance(one, other, method, level, note)
     half = float(t.ppf((1 + level) / 2, df) * np.sqrt(v))
     p = float(2 * t.sf(abs(whole.area) / np.sqrt(v), df))
-    low, high = possible(whole.area - half, whole.area + half)
-    return Difference(whole.area, low, high, p, verdict(low, high), method, level, note)
+    return of_areas(whole.area, (whole.area - half, whole.area + half), p, method, level, note)
 
 
 def pooled_gap(a: Tests, b: Tests, level: float = 0.95) -> Difference:
@@ -116,12 +115,10 @@ def pooled_gap(a: Tests, b: Tests, level: float = 0.95) -> Difference:
     note = few_in(a) or few_in(b)
     method = named(a, "of two groups, MOVER")
     if one is None or other is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, note)
+        return unknown(method, level, note)
     shared = correlation(a, b)
     ends = mover(one, other, shared)
-    low, high = possible(*ends(level))
-    p = crossing(ends)
-    return Difference(one.area - other.area, low, high, p, verdict(low, high), method, level, note)
+    return of_areas(one.area - other.area, ends(level), crossing(ends), method, level, note)
 
 
 def correlation(a: Tests, b: Tests) -> float:
@@ -143,9 +140,7 @@ def _without_variance(one: Parts, other: Parts, method: str, level: float, note:
     if one.area == other.area and one.area not in (0.0, 1.0):
         return Difference(0.0, 0.0, 0.0, 1.0, "not distinguishable", method, level, note)
     ends = mover(one, other, 0.0)
-    low, high = possible(*ends(level))
-    p = crossing(ends)
-    return Difference(apart, low, high, p, verdict(low, high), f"{method}; without a mistake: both areas' own bounds", level, note)
+    return of_areas(apart, ends(level), crossing(ends), f"{method}; without a mistake: both areas' own bounds", level, note)
 
 
 def macro_area(y: Array, s: Array) -> float:

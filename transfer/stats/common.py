@@ -63,6 +63,17 @@ def possible(low: float, high: float) -> tuple[float, float]:
     return float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
 
 
+def of_areas(value: float, ends: tuple[float, float], p: float, method: str, level: float, note: str) -> Difference:
+    """A difference of two areas with its ends kept possible and the verdict that they allow."""
+    low, high = possible(*ends)
+    return Difference(value, low, high, p, verdict(low, high), method, level, note)
+
+
+def unknown(method: str, level: float, note: str) -> Difference:
+    """A difference of which nothing can be said."""
+    return of_areas(np.nan, (np.nan, np.nan), np.nan, method, level, note)
+
+
 def with_width(value: float, low: float, high: float, fewest: int, level: float) -> tuple[float, float]:
     """The ends of a resampled interval; without a mistake (a value of 1) the lower one is that of `faultless`."""
     return (faultless(fewest, level), 1.0) if value == 1.0 and low == high == 1.0 else (low, high)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from transfer.stats.areas import Tests, few_in, pooled
-from transfer.stats.common import Difference, Interval, possible, verdict
+from transfer.stats.common import Difference, Interval, of_areas, unknown
 from transfer.stats.delong import variance
 from transfer.stats.mover import crossing
 
@@ -32,7 +32,7 @@ def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) 
     mean, base, method = pooled(folds), pooled(other), f"clustered DeLong, paired, t; and {len(seeds)} pretraining seeds"
     alone = [pooled(seed) for seed in seeds]
     if mean is None or base is None:
-        return Difference(np.nan, np.nan, np.nan, np.nan, "too few patients", method, level, few_in(other))
+        return unknown(method, level, few_in(other))
     apart = mean - base
     v, df = variance(apart)
     each = [p.area - base.area for p in alone if p is not None]
@@ -41,8 +41,7 @@ def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) 
         half = float(np.hypot(stdtrit(df, (1 + at) / 2) * np.sqrt(v), _half(each, at)))
         return apart.area - half, apart.area + half
 
-    low, high = possible(*ends(level))
-    return Difference(apart.area, low, high, crossing(ends), verdict(low, high), method, level, few_in(other))
+    return of_areas(apart.area, ends(level), crossing(ends), method, level, few_in(other))
 
 
 def spread(each: Sequence[float]) -> float:

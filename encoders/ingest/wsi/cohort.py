@@ -64,11 +64,6 @@ class Cohort:
         known: Record | None = read_json(path) if path.exists() else None
         return known if known and "tiles" in known and self.store(item).exists() else None
 
-    def record(self, item: Item) -> Record | None:
-        """What is known about a slide that was tiled as it is now; None when it has to be worked on."""
-        known = self.finished(item)
-        return known if known and known["stamp"] == item.stamp() else None
-
     def note(self, item: Item, record: Record) -> Record:
         """Keeps the record of a slide, which finishes it. A slide that failed has no store, and is tried again next time."""
         record = {**record, "name": item.name, "source": item.source, "stamp": item.stamp(), "told": item.told()}

@@ -86,7 +86,9 @@ def drawings(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[s
 def drawn_classes(files: Iterable[Path], include: Sequence[str], exclude: Sequence[str], notes: list[str]) -> None:
     """Raises InputError for a class of --include that no file has, and for one of --exclude that looks misspelt, as nothing would tell."""
     seen: set[str] = set()
-    for path in set(files) if include or exclude else ():
+    for path in set(files):
+        if seen.issuperset((*include, *exclude)):
+            break  # as a rule after a file or two: exports of cells are large
         with suppress(Unreadable):  # its slide will be named
             seen |= {region.name for region in read_regions(path)}
     for name in [n for n in (*include, *exclude) if seen and n not in seen]:

@@ -40,14 +40,20 @@ class Job:
     finish: bool
 
 
-def ingest_slides(cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False) -> list[Record]:
+def ingest_slides(
+    cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False, say: Callable[[str], None] = lambda text: None
+) -> list[Record]:
     """Tiles every slide that is not finished yet; returns the records of all, in order.  ticker(title, total): shows progress.
-    workers: processes; 0: all is done in this one, which a slide that crashes it then ends.
+    say: is told what is done again.  workers: processes; 0: all is done in this one, which a slide that crashes it then ends.
 
     Raises InputError when OUT_DIR was begun with another recipe and `overwrite` is not given, or holds stores of other slides and `prune`
     is not given."""
     with workplace(cohort, overwrite, prune), Workers(cohort, workers) as pool:
-        known: dict[str, Record] = {item.name: record for item in cohort.items if (record := cohort.record(item))}
+        finished = {item.name: (record, record["stamp"] == item.stamp()) for item in cohort.items if (record := cohort.finished(item))}
+        known: dict[str, Record] = {name: record for name, (record, current) in finished.items() if current}
+        if again := [name for name in finished if name not in known]:
+            why = "their file, mask, regions or resolution is another now, or the program is"
+            say(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
         if said := [item for item in cohort.items if item.name in known and known[item.name].get("told") != item.told()]:
             with ticker("slides: columns", len(said)) as tick:
                 for item, done in pool.each(relabel_slide, said, tick):

@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DEMO   ?= demo
 
-.PHONY: help env demo test test-cluster check format clean
+.PHONY: help env demo test test-cluster check losses format clean
 help:           ## what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
@@ -31,6 +31,9 @@ check: $(READY) ## formatting, lint, types, layering
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layering.py
+
+losses: $(READY) ## rewrite tests/golden/losses.json, the first losses of every method
+	$(BIN)/python -m tests.golden.losses
 
 format: $(READY) ## rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -6,7 +6,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
+    from encoders.zoo.encoder import Encoder
 
 __version__ = "0.1.0"
 
@@ -15,6 +15,6 @@ def load(name: str, device: str = "cpu") -> "Encoder":
     """The encoder of that name: a zoo name, a card's path, `runs/X`, `runs/X@step`, `imagenet_<arch>` or `random_<arch>`.
 
     Raises InputError for an unknown name, and for weights that cannot be had without a network."""
-    from encoders import zoo  # torch and timm are heavy: imported when used
+    from encoders.zoo import zoo  # torch and timm are heavy: imported when used
 
-    return zoo.load(name, device=device)
+    return zoo.load_encoder(name, device=device)

@@ -7,15 +7,15 @@ import torch.distributed as td
 import torch.multiprocessing as mp
 
 
-def two_ranks(work, *args):
+def run_on_two_ranks(work, *args):
     """`work(rank, *args)` on each of two ranks, which talk over gloo, one thread each. Raises what one of them raises."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    mp.spawn(_member, args=(port, work, args), nprocs=2)
+    mp.spawn(_run_rank, args=(port, work, args), nprocs=2)
 
 
-def _member(rank, port, work, args):
+def _run_rank(rank, port, work, args):
     torch.set_num_threads(1)
     td.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
     work(rank, *args)

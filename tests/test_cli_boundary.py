@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from encoders.runtime.cli import run, ticker
+from encoders.runtime.cli import progress_counter, run_cli
 from encoders.runtime.errors import InputError
 
 COMMANDS = ["encoders", "pretrain", "transfer"]
@@ -23,21 +23,21 @@ def raising(error):
 
 def test_a_users_mistake_is_printed_alone(capsys):
     with pytest.raises(SystemExit) as left:
-        run(raising(InputError("no file here")))
+        run_cli(raising(InputError("no file here")))
     assert left.value.code == 2
     assert capsys.readouterr().err == "error: no file here\n"
 
 
 def test_a_fault_of_ours_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
-        run(raising(ZeroDivisionError()))
+        run_cli(raising(ZeroDivisionError()))
 
 
 def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left(monkeypatch):
     clock, out = iter([0.0, 4.0, 11.0, 12.0]), io.StringIO()
     monkeypatch.setattr("encoders.runtime.cli.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(sys, "stderr", out)
-    with ticker("reading", 100) as tick:
+    with progress_counter("reading", 100) as tick:
         tick(10)  # at 4 s: too soon for a line
         tick(45)  # at 11 s
         tick(45)  # the end

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from encoders import zoo
-from encoders.store import Store
+from encoders.store.store import Store
+from encoders.zoo import zoo
 from pretrain.methods import METHODS
 from pretrain.watch.spectrum import rankme
 from tests.pretrain.runs import run
 from tests.transfer import toys
-from tests.transfer.test_cli import call
+from tests.transfer.cli.test_cli import call
 
 SHORT = ["steps=30", "epochs=null", "warmup_steps=3", "batch=16", "size=32", "threads=1", "log_every=1", "save_every=30"]
 PLAIN = ["precision=bf16", "optim.kind=adamw", "optim.lr=2e-3", "optim.lr_rule=none", "pictures=none", "augment.preset=cxr_mae"]
@@ -54,7 +54,7 @@ def test_a_method_learns_in_half_precision_keeps_its_rank_and_is_measured(name, 
     if name != "dino":  # DINO's begins low, while its teacher says one thing of all images, and rises as the teacher spreads
         assert np.mean(losses[-5:]) < np.mean(losses[:5]) - 0.02 * abs(losses[0])
     images = Store.open(store)
-    features = zoo.load(name).encode(images.unit_images(np.arange(len(images)))).numpy()
+    features = zoo.load_encoder(name).encode(images.unit_images(np.arange(len(images)))).numpy()
     assert rankme(torch.from_numpy(features)) > 2.5  # of 48; a collapsed encoder has 1
     table = call("bench", "--encoder", name, "--protocol", "knn", "--baseline", "none", "--device", "cpu")
     assert table.exit_code == 0

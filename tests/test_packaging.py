@@ -25,7 +25,7 @@ def test_recipes_cards_and_templates_travel_in_the_wheel(wheel):
     for folder, inside, pattern in [
         ("configs/pretrain", "pretrain/configs", "*.yaml"),
         ("slurm", "encoders/slurm", "*.sbatch"),
-        ("encoders/cards", "encoders/cards", "*.yaml"),
+        ("encoders/zoo/cards", "encoders/zoo/cards", "*.yaml"),
     ]:
         here = {f"{inside}/{p.name}" for p in (ROOT / folder).glob(pattern)}
         assert here
@@ -38,8 +38,8 @@ def test_an_installed_copy_finds_recipes_by_name_from_any_folder(wheel, tmp_path
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
     code = (
-        "import encoders, pathlib; from pretrain.config import find; from encoders.runtime.slurm import template;"
-        "print(pathlib.Path(encoders.__file__).parent.parent); print(find('cxr_moco')); print(template('pretrain.sbatch')[:11])"
+        "import encoders, pathlib; from pretrain.recipe.config import find_recipe; from encoders.runtime.slurm import read_template;"
+        "print(pathlib.Path(encoders.__file__).parent.parent); print(find_recipe('cxr_moco')); print(read_template('pretrain.sbatch')[:11])"
     )
     env = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}
     # -S would lose the libraries: the extracted copy comes first on the path instead

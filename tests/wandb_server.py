@@ -15,7 +15,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 KEY = "0123456789" * 4
 ENTITY, PROJECT = "team", "isograft"
-WHEN = "2026-01-01T00:00:00"
+TIMESTAMP = "2026-01-01T00:00:00"
 
 
 class Server(ThreadingHTTPServer):
@@ -50,7 +50,7 @@ class Server(ThreadingHTTPServer):
     def leaks(self, word):
         """The requests in which `word` stands, in plain text, in base64, or in a compressed body."""
         forms = [word.encode(), *(base64.b64encode(pad + word.encode())[4:-4] for pad in (b"", b"x", b"xx") if len(word) > 8)]
-        return [what for what, body in self.sent if any(f in text for f in forms for text in [*unpacked(body), what.encode()])]
+        return [what for what, body in self.sent if any(f in text for f in forms for text in [*unpack_body(body), what.encode()])]
 
     def answer(self, op, v):
         """The data that the GraphQL operation `op` with variables `v` gets."""
@@ -109,7 +109,7 @@ class Server(ThreadingHTTPServer):
         if known is None:
             return {"project": {"artifactCollectionMembership": None}}
         sequence = known["artifactSequence"]
-        member = {"__typename": "ArtifactCollectionMembership", "id": "m", "versionIndex": 0, "createdAt": WHEN, "aliases": []}
+        member = {"__typename": "ArtifactCollectionMembership", "id": "m", "versionIndex": 0, "createdAt": TIMESTAMP, "aliases": []}
         return {"project": {"artifactCollectionMembership": member | {"artifactCollection": sequence, "artifact": known}}}
 
     def on_ArtifactByID(self, v):
@@ -132,7 +132,14 @@ class Server(ThreadingHTTPServer):
         sequence = {"__typename": "ArtifactSequence", "id": "s" + ids[-1], "name": made["name"], "project": project}
         kind = {"__typename": "ArtifactType", "name": made["type"]}
         facts = {"id": ids[-1], "state": made["state"], "metadata": made["metadata"] or "{}", "digest": "d", "commitHash": "c", "size": 1}
-        facts |= {"versionIndex": 0, "ttlDurationSeconds": -2, "ttlIsInherited": True, "fileCount": 1, "createdAt": WHEN, "updatedAt": None}
+        facts |= {
+            "versionIndex": 0,
+            "ttlDurationSeconds": -2,
+            "ttlIsInherited": True,
+            "fileCount": 1,
+            "createdAt": TIMESTAMP,
+            "updatedAt": None,
+        }
         facts |= {"description": None, "historyStep": None, "tags": [], "aliases": []}
         return {"__typename": "Artifact", "artifactSequence": sequence, "artifactType": kind} | facts
 
@@ -142,7 +149,7 @@ class Server(ThreadingHTTPServer):
             "id": "p",
             "name": PROJECT,
             "entityName": ENTITY,
-            "createdAt": WHEN,
+            "createdAt": TIMESTAMP,
             "isBenchmark": False,
             "user": None,
         }
@@ -156,7 +163,13 @@ class Server(ThreadingHTTPServer):
         self.views.append(v)
         project = {"id": "p", "name": PROJECT, "entityName": ENTITY}
         view = {"id": "VmlldzoxCg==", "name": v.get("name") or "v", "type": v.get("type"), "displayName": v.get("displayName")}
-        view |= {"description": v.get("description"), "spec": v.get("spec"), "updatedAt": WHEN, "createdAt": WHEN, "project": project}
+        view |= {
+            "description": v.get("description"),
+            "spec": v.get("spec"),
+            "updatedAt": TIMESTAMP,
+            "createdAt": TIMESTAMP,
+            "project": project,
+        }
         return {"upsertView": {"view": view | {"user": {"id": "u", "username": ENTITY}}, "inserted": True}}
 
     on_UpsertView2 = on_upsertView
@@ -260,7 +273,7 @@ class Handler(BaseHTTPRequestHandler):
         self.reply({})
 
 
-def unpacked(body):
+def unpack_body(body):
     """The body, and what it holds if it is compressed by itself."""
     found = [body]
     for open_ in (gzip.decompress, zlib.decompress):
@@ -272,7 +285,7 @@ def unpacked(body):
 
 
 @contextmanager
-def serving():
+def run_server():
     """A running Server."""
     server = Server()
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from encoders.augment import intensity as do
-from encoders.augment.resample import apply_bands, dense, resizing
-from encoders.augment.warp import warped
+from encoders.augment.resample import apply_bands, resize_band, uses_dense_matrices
+from encoders.augment.warp import warp_views
 
 Params = Mapping[str, np.ndarray]
 
-GROUP = 32  # images whose resampling weights are made together on a CPU
-CHUNK = 150_000  # numbers of a chunk of views on a CPU: 600 kB, and as much again for what the operations need
+RESAMPLE_GROUP = 32  # images whose resampling weights are made together on a CPU
+VIEW_CHUNK_VALUES = 150_000  # numbers of a chunk of views on a CPU: 600 kB, and as much again for what the operations need
 
 
 def augment(batch: Tensor, params: Params, size: int, out: Tensor | None = None) -> Tensor:
@@ -28,50 +28,50 @@ def augment(batch: Tensor, params: Params, size: int, out: Tensor | None = None)
     The result is in `out`, if that is given."""
     b, c = batch.shape[:2]
     out = batch.new_empty((b, c, size, size)) if out is None else out
-    for rows in slices(b, b if dense(batch.device) else GROUP):
-        resampled(batch[rows], _part(params, rows), size, out[rows])
-    for rows in slices(b, b if dense(batch.device) else max(1, CHUNK // (c * size * size))):
-        changed(out[rows], _part(params, rows))
+    for rows in chunk_slices(b, b if uses_dense_matrices(batch.device) else RESAMPLE_GROUP):
+        resample_views(batch[rows], _select_rows(params, rows), size, out[rows])
+    for rows in chunk_slices(b, b if uses_dense_matrices(batch.device) else max(1, VIEW_CHUNK_VALUES // (c * size * size))):
+        apply_intensity(out[rows], _select_rows(params, rows))
     return out
 
 
-def slices(n: int, at_once: int) -> Iterator[slice]:
+def chunk_slices(n: int, at_once: int) -> Iterator[slice]:
     """range(n), `at_once` at a time."""
     return (slice(first, min(first + at_once, n)) for first in range(0, n, max(at_once, 1)))
 
 
-def _part(params: Params, rows: slice) -> Params:
+def _select_rows(params: Params, rows: slice) -> Params:
     return {name: value[rows] for name, value in params.items()}
 
 
-def planar(images: np.ndarray | Tensor, scale: float) -> Tensor:
+def to_planar_float(images: np.ndarray | Tensor, scale: float) -> Tensor:
     """Stored values (B, H, W, C) as float32 (B, C, H, W), divided by `scale`."""
     return torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(scale)
 
 
-def resampled(images: Tensor, params: Params, size: int, out: Tensor) -> Tensor:
+def resample_views(images: Tensor, params: Params, size: int, out: Tensor) -> Tensor:
     """Crop, flips, turn, rotation, scale and warp in one resampling, into `out` (B, C, S, S)."""
     bent = np.zeros(len(images), dtype=bool)
     if "angle" in params:
         bent |= (params["angle"] != 0) | (params["zoom"] != 1)
     if "elastic" in params:
         bent |= params["elastic"].any(axis=(1, 2, 3))
-    for picked, method in ((~bent, _straight), (bent, warped)):
+    for picked, method in ((~bent, _resample_separable), (bent, warp_views)):
         if picked.all():
-            out.copy_(warped(images, params, size)) if method is warped else _straight(images, params, size, out)
+            out.copy_(warp_views(images, params, size)) if method is warp_views else _resample_separable(images, params, size, out)
         elif picked.any():
-            out[_index(picked, out)] = method(images[_index(picked, out)], {k: v[picked] for k, v in params.items()}, size)
+            out[_row_indices(picked, out)] = method(images[_row_indices(picked, out)], {k: v[picked] for k, v in params.items()}, size)
     for row in np.flatnonzero(params["turn"]) if "turn" in params else ():
         out[row] = torch.rot90(out[row], int(params["turn"][row]), (1, 2)).clone()
     return out
 
 
-def _straight(images: Tensor, params: Params, size: int, out: Tensor | None = None) -> Tensor:
+def _resample_separable(images: Tensor, params: Params, size: int, out: Tensor | None = None) -> Tensor:
     """Rows without rotation: the two axes are independent."""
     box, cubic = params["box"], bool(params["cubic"][0])
     flip = params["flip"] if "flip" in params else np.zeros((len(images), 2), dtype=bool)
-    rows = resizing(box[:, 0], box[:, 2], flip[:, 1], cubic, images.shape[2], size, images.device)
-    columns = resizing(box[:, 1], box[:, 3], flip[:, 0], cubic, images.shape[3], size, images.device)
+    rows = resize_band(box[:, 0], box[:, 2], flip[:, 1], cubic, images.shape[2], size, images.device)
+    columns = resize_band(box[:, 1], box[:, 3], flip[:, 0], cubic, images.shape[3], size, images.device)
     view = apply_bands(images, rows, columns, (size, size), out)
     if cubic:
         view.clamp_(0, 1)  # a cubic overshoots at edges
@@ -80,49 +80,49 @@ def _straight(images: Tensor, params: Params, size: int, out: Tensor | None = No
     return view
 
 
-def changed(views: Tensor, params: Params) -> Tensor:
+def apply_intensity(views: Tensor, params: Params) -> Tensor:
     """The values of the views, in place, in the order that `config` states; an operation is computed only for the rows it was drawn for."""
     if "stain_map" in params:
-        _only((params["stain_map"] != np.eye(3)).any((1, 2)), do.restain, views, params["stain_map"])
+        _apply_to_rows((params["stain_map"] != np.eye(3)).any((1, 2)), do.map_density, views, params["stain_map"])
     if "stain_factor" in params:
         drawn = (params["stain_factor"] != 1).any(1) | (params["stain_shift"] != 0).any(1)
-        _only(drawn, do.stain, views, params["stain_factor"], params["stain_shift"])
+        _apply_to_rows(drawn, do.stain, views, params["stain_factor"], params["stain_shift"])
     for name, idle in (("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0)):
         if name in params:
-            _only(params[name] != idle, getattr(do, name), views, params[name])
+            _apply_to_rows(params[name] != idle, getattr(do, name), views, params[name])
     if "window" in params:
-        _only((params["window"] != (0, 1)).any(1), do.window, views, params["window"])
+        _apply_to_rows((params["window"] != (0, 1)).any(1), do.window, views, params["window"])
     if "gamma" in params:
-        _only(params["gamma"] != 1, do.gamma, views, params["gamma"])
+        _apply_to_rows(params["gamma"] != 1, do.gamma, views, params["gamma"])
     if "grayscale" in params:
-        _only(params["grayscale"], do.grayscale, views)
+        _apply_to_rows(params["grayscale"], do.grayscale, views)
     if "blur" in params:
-        _each(params["blur"] > 0, do.blur, views, params["blur"])
+        _apply_row_by_row(params["blur"] > 0, do.blur, views, params["blur"])
     if "solarise" in params:
-        _only(params["solarise"] <= 1, do.solarise, views, params["solarise"])
+        _apply_to_rows(params["solarise"] <= 1, do.solarise, views, params["solarise"])
     if "noise" in params:
-        _only(params["noise"] > 0, do.noise, views, params["noise"], params["noise_at"])
+        _apply_to_rows(params["noise"] > 0, do.noise, views, params["noise"], params["noise_at"])
     if "cutout" in params:
-        _only(params["cutout"][:, 2] > 0, do.cutout, views, params["cutout"])
+        _apply_to_rows(params["cutout"][:, 2] > 0, do.cutout, views, params["cutout"])
     return views
 
 
-def _only(picked: np.ndarray, operation, views: Tensor, *values: np.ndarray) -> None:
+def _apply_to_rows(picked: np.ndarray, operation, views: Tensor, *values: np.ndarray) -> None:
     """The operation on the picked rows, in place."""
     if picked.all():
         operation(views, *values)
     elif picked.any():
-        index = _index(picked, views)
+        index = _row_indices(picked, views)
         views[index] = operation(views[index], *(value[picked] for value in values))
 
 
-def _each(picked: np.ndarray, operation, views: Tensor, values: np.ndarray) -> None:
+def _apply_row_by_row(picked: np.ndarray, operation, views: Tensor, values: np.ndarray) -> None:
     """As `_only`; on a CPU row by row, because the work of a blur grows with its own sigma."""
-    if dense(views.device):
-        return _only(picked, operation, views, values)
+    if uses_dense_matrices(views.device):
+        return _apply_to_rows(picked, operation, views, values)
     for row in np.flatnonzero(picked):
         operation(views[row : row + 1], values[row : row + 1])
 
 
-def _index(picked: np.ndarray, like: Tensor) -> Tensor:
+def _row_indices(picked: np.ndarray, like: Tensor) -> Tensor:
     return torch.from_numpy(np.flatnonzero(picked)).to(like.device, non_blocking=True)

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from encoders.runtime.config import Config
 
-Share = tuple[float, float]
+FloatRange = tuple[float, float]
 
 
 class Augment(Config):
@@ -20,15 +20,15 @@ class Augment(Config):
     size: int | None = Field(None, gt=0, description="pixels a side of the view; null: the size the encoder's preprocessing names")
 
     # geometry: one resampling whatever is turned on
-    crop: Share | None = Field(None, description="area of the crop as a share of the image, drawn uniformly; null: the whole image")
-    ratio: Share = Field((3 / 4, 4 / 3), description="width over height of the crop, drawn log-uniformly")
+    crop: FloatRange | None = Field(None, description="area of the crop as a share of the image, drawn uniformly; null: the whole image")
+    ratio: FloatRange = Field((3 / 4, 4 / 3), description="width over height of the crop, drawn log-uniformly")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="antialiased kernel of the resampling")
     flip: float = Field(0.0, ge=0, le=1, description="probability of a left-right flip; 0 where the side matters")
     flip_vertical: float = Field(0.0, ge=0, le=1, description="probability of an up-down flip")
     turn: float = Field(0.0, ge=0, le=1, description="probability of a quarter turn, one of 90, 180, 270 degrees; square views")
     rotate: float = Field(0.0, ge=0, le=180, description="rotation about the centre of the crop, uniform in +- this many degrees")
     rotate_p: float = Field(1.0, ge=0, le=1, description="probability of the rotation")
-    scale: Share = Field((1.0, 1.0), description="magnification about the centre of the crop, drawn log-uniformly; 2: twice as large")
+    scale: FloatRange = Field((1.0, 1.0), description="magnification about the centre of the crop, drawn log-uniformly; 2: twice as large")
     elastic: float = Field(0.0, ge=0, le=1, description="probability of a smooth random warp")
     elastic_px: float = Field(4.0, ge=0, description="standard deviation of the warp at its 6 x 6 knots, in view pixels at 224")
 
@@ -49,20 +49,20 @@ class Augment(Config):
     window: float = Field(0.0, ge=0, le=1, description="probability of a random intensity window")
     window_width: float = Field(0.2, ge=0, lt=0.5, description="black is drawn from [0, this], white from [1 - this, 1]")
     gamma: float = Field(0.0, ge=0, le=1, description="probability of a gamma curve")
-    gamma_range: Share = Field((0.7, 1.5), description="the exponent, drawn log-uniformly")
+    gamma_range: FloatRange = Field((0.7, 1.5), description="the exponent, drawn log-uniformly")
     grayscale: float = Field(0.0, ge=0, le=1, description="probability that colours are dropped (ITU-R 601 luma); nothing on one channel")
     blur: float = Field(0.0, ge=0, le=1, description="probability of a Gaussian blur")
-    blur_sigma: Share = Field((0.1, 2.0), description="its standard deviation in view pixels, uniform; cut at three of them")
+    blur_sigma: FloatRange = Field((0.1, 2.0), description="its standard deviation in view pixels, uniform; cut at three of them")
     solarise: float = Field(0.0, ge=0, le=1, description="probability that values at or above the threshold are inverted")
     solarise_threshold: float = Field(0.5, ge=0, le=1, description="in [0, 1]; 128 of 255 in BYOL")
     noise: float = Field(0.0, ge=0, le=1, description="probability of Gaussian noise")
-    noise_std: Share = Field((0.0, 0.05), description="its standard deviation in [0, 1] units, uniform")
+    noise_std: FloatRange = Field((0.0, 0.05), description="its standard deviation in [0, 1] units, uniform")
     cutout: float = Field(0.0, ge=0, le=1, description="probability that a rectangle is filled with the image's mean")
-    cutout_area: Share = Field((0.02, 0.2), description="its share of the view's area, uniform; sides within 1:3 and 3:1")
+    cutout_area: FloatRange = Field((0.02, 0.2), description="its share of the view's area, uniform; sides within 1:3 and 3:1")
 
     @field_validator("crop", "ratio", "scale", "gamma_range", "blur_sigma", "noise_std", "cutout_area")
     @classmethod
-    def _ordered(cls, value: Share | None) -> Share | None:
+    def _ordered(cls, value: FloatRange | None) -> FloatRange | None:
         if value is not None and not 0 <= value[0] <= value[1]:
             raise ValueError("expected two numbers, 0 <= low <= high")
         return value

@@ -17,13 +17,13 @@ from encoders.runtime.random import Purpose, generator
 
 Array = np.ndarray
 
-LUMA = 0.299, 0.587, 0.114  # ITU-R 601, as torchvision and Pillow
+AUGMENT_LUMA = 0.299, 0.587, 0.114  # ITU-R 601, as torchvision and Pillow
 # Optical densities of haematoxylin, eosin and DAB (rows) in red, green, blue. Source: Ruifrok and Johnston 2001, as scikit-image.
-HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
-FIELD = 1024  # pixels a side of the field of noise
+RGB_FROM_HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+NOISE_FIELD_SIDE = 1024  # pixels a side of the field of noise
 
 
-def each(values: Array, like: Tensor) -> Tensor:
+def broadcast_per_image(values: Array, like: Tensor) -> Tensor:
     """(B,) numbers as a (B, 1, 1, 1) tensor beside `like`."""
     return torch.as_tensor(np.asarray(values, dtype=np.float32)).to(like.device, non_blocking=True).view(-1, 1, 1, 1)
 
@@ -33,16 +33,16 @@ def luma(images: Tensor) -> Tensor:
     if images.shape[1] == 1:
         return images
     red, green, blue = (images[:, c : c + 1] for c in range(3))
-    return (red * LUMA[0]).add_(green, alpha=LUMA[1]).add_(blue, alpha=LUMA[2])
+    return (red * AUGMENT_LUMA[0]).add_(green, alpha=AUGMENT_LUMA[1]).add_(blue, alpha=AUGMENT_LUMA[2])
 
 
 def brightness(images: Tensor, factor: Array) -> Tensor:
-    return images.mul_(each(factor, images)).clamp_max_(1.0)
+    return images.mul_(broadcast_per_image(factor, images)).clamp_max_(1.0)
 
 
 def contrast(images: Tensor, factor: Array) -> Tensor:
     """Away from the mean gray level of each image, or towards it."""
-    f = each(factor, images)
+    f = broadcast_per_image(factor, images)
     middle = torch.stack([row.mean() for row in luma(images)]).view(-1, 1, 1, 1)  # one by one: no sum over another row's pixels
     return images.mul_(f).add_(middle.mul_(1 - f)).clamp_(0, 1)
 
@@ -51,7 +51,7 @@ def saturation(images: Tensor, factor: Array) -> Tensor:
     """Away from gray, or towards it; one channel stays as it is."""
     if images.shape[1] == 1:
         return images
-    f = each(factor, images)
+    f = broadcast_per_image(factor, images)
     gray = luma(images).mul_(1 - f)
     return images.mul_(f).add_(gray).clamp_(0, 1)
 
@@ -72,7 +72,7 @@ def hue(images: Tensor, turns: Array) -> Tensor:
     h = is_red.mul_(green - blue)
     h.add_(is_green.mul_((blue - red).add_(span, alpha=2)))
     h.add_(is_blue.mul_((red - green).add_(span, alpha=4)))
-    h.div_(span.clamp_min(1e-12)).mul_(1 / 6).add_(each(turns + 2.0, images)[:, 0])  # in turns; + 2 so that it is positive
+    h.div_(span.clamp_min(1e-12)).mul_(1 / 6).add_(broadcast_per_image(turns + 2.0, images)[:, 0])  # in turns; + 2 so that it is positive
     for channel, primary in zip((red, green, blue), (0.0, 1 / 3, 2 / 3), strict=True):
         share = h.sub(primary).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
         channel.copy_(share.mul_(span).add_(low))
@@ -86,12 +86,12 @@ def grayscale(images: Tensor) -> Tensor:
 
 def window(images: Tensor, ends: Array) -> Tensor:
     """ends (B, 2): what becomes black, what becomes white."""
-    low, high = each(ends[:, 0], images), each(ends[:, 1], images)
+    low, high = broadcast_per_image(ends[:, 0], images), broadcast_per_image(ends[:, 1], images)
     return images.sub_(low).div_(high - low).clamp_(0, 1)
 
 
 def gamma(images: Tensor, exponent: Array) -> Tensor:
-    return images.pow_(each(exponent, images))
+    return images.pow_(broadcast_per_image(exponent, images))
 
 
 def stain(images: Tensor, factor: Array, shift: Array) -> Tensor:
@@ -100,12 +100,12 @@ def stain(images: Tensor, factor: Array, shift: Array) -> Tensor:
     Densities are linear in -log(value), so this is one affine map there.  Source: Tellez et al. 2018, arXiv:1801.09975, sec. III-D."""
     if images.shape[1] == 1:
         return images
-    there, back = np.linalg.inv(HED), HED
+    there, back = np.linalg.inv(RGB_FROM_HED), RGB_FROM_HED
     mix = np.einsum("ij,bj,jk->bik", there, factor, back)  # row vectors: density_rgb @ there = density_hed
-    return restain(images, mix, shift @ back)
+    return map_density(images, mix, shift @ back)
 
 
-def restain(images: Tensor, mix: Array, move: Array | None = None) -> Tensor:
+def map_density(images: Tensor, mix: Array, move: Array | None = None) -> Tensor:
     """Optical densities of three channels through an affine map: times `mix` (B, 3, 3) plus `move` (B, 3)."""
     mix = mix.astype(np.float32)
     move = np.zeros((len(mix), 3), np.float32) if move is None else move.astype(np.float32)
@@ -128,23 +128,23 @@ def blur(images: Tensor, sigma: Array) -> Tensor:
     for axis in (2, 3):
         pad = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
         padded, length = F.pad(images, pad, mode="reflect"), images.shape[axis]
-        torch.mul(padded.narrow(axis, reach, length), each(taps[:, 0], images), out=images)
+        torch.mul(padded.narrow(axis, reach, length), broadcast_per_image(taps[:, 0], images), out=images)
         for t in range(1, reach + 1):
             for side in (reach - t, reach + t):
-                _add(images, padded.narrow(axis, side, length), taps[:, t])
+                _add_weighted(images, padded.narrow(axis, side, length), taps[:, t])
     return images
 
 
-def _add(images: Tensor, other: Tensor, weight: Array) -> None:
+def _add_weighted(images: Tensor, other: Tensor, weight: Array) -> None:
     if len(weight) == 1:
         images.add_(other, alpha=float(weight[0]))
     else:
-        images.addcmul_(other, each(weight, images))
+        images.addcmul_(other, broadcast_per_image(weight, images))
 
 
 def solarise(images: Tensor, threshold: Array) -> Tensor:
     """Values at or above the threshold are inverted: v + above * (1 - 2 v)."""
-    above = (images >= each(threshold, images)).to(images.dtype)
+    above = (images >= broadcast_per_image(threshold, images)).to(images.dtype)
     return images.add_(above.mul_(torch.sub(1, images, alpha=2)))
 
 
@@ -154,20 +154,20 @@ def noise(images: Tensor, std: Array, at: Array) -> Tensor:
     A field costs a tenth of fresh numbers, and is the same on every device."""
     for b in np.flatnonzero(std):
         for c in range(images.shape[1]):
-            images[b, c].add_(field_window(images[b, c], at[b, c]), alpha=float(std[b]))
+            images[b, c].add_(noise_window(images[b, c], at[b, c]), alpha=float(std[b]))
     return images.clamp_(0, 1)
 
 
-def field_window(like: Tensor, at: Array) -> Tensor:
+def noise_window(like: Tensor, at: Array) -> Tensor:
     """A window of the field of noise as large as `like` (H, W)."""
     h, w = like.shape
-    field = _field(max(FIELD, h, w), like.device)
+    field = _noise_field(max(NOISE_FIELD_SIDE, h, w), like.device)
     top, left = int(at[0] * (field.shape[0] - h + 1)), int(at[1] * (field.shape[1] - w + 1))
     return field[top : top + h, left : left + w]
 
 
 @cache
-def _field(side: int, device: torch.device) -> Tensor:
+def _noise_field(side: int, device: torch.device) -> Tensor:
     numbers = generator(0, Purpose.NOISE, side).standard_normal((side, side), dtype=np.float32)
     return torch.from_numpy(numbers).to(device)
 

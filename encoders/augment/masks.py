@@ -30,7 +30,7 @@ class Masks(NamedTuple):
     masked: Tensor
 
 
-def mask(seed: int, position: ArrayLike, n_tokens: int, ratio: float, view: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def draw_mask(seed: int, position: ArrayLike, n_tokens: int, ratio: float, view: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Indices kept (B, K) and hidden (B, M) for each position; M = N - floor(N (1 - ratio)), as in MAE."""
     order = np.argsort(uniform(seed, Purpose.MASK, position, view, n_tokens), axis=1, kind="stable")  # (B, N)
     kept = int(n_tokens * (1 - ratio) + 1e-9)  # 1e-9: 100 * (1 - 0.9) is 9.999999999999998

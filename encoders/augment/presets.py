@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from encoders.augment.config import Augment
-from encoders.runtime.config import merged, validated
-from encoders.runtime.errors import unknown
+from encoders.runtime.config import merge_settings, validate_config
+from encoders.runtime.errors import unknown_name_error
 
 # SimCLR, appendix A (Chen et al. 2020, arXiv:2002.05709; google-research/simclr data_util.py): colour strength 1.0.
 _SIMCLR = Augment(crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5)
@@ -96,20 +96,20 @@ PRESETS: dict[str, Augment] = {
 }
 
 
-def preset(name: str) -> Augment:
+def get_preset(name: str) -> Augment:
     """The augmentation called `name`. Raises InputError naming the nearest ones."""
     if name not in PRESETS:
-        raise unknown("augmentation preset", name, PRESETS)
+        raise unknown_name_error("augmentation preset", name, PRESETS)
     return PRESETS[name]
 
 
-def resolved(raw: Mapping[str, Any], origin: str = "the recipe", within: str = "augment") -> Augment:
+def resolve_augment(raw: Mapping[str, Any], origin: str = "the recipe", within: str = "augment") -> Augment:
     """`{"preset": NAME, knob: value, ...}` as an Augment: the preset ("none" if not named) with these knobs changed.
 
     Raises InputError for an unknown preset or knob."""
     rest = dict(raw)
-    base = preset(str(rest.pop("preset", "none")))
-    return validated(Augment, merged(base.model_dump(), rest), origin, within)
+    base = get_preset(str(rest.pop("preset", "none")))
+    return validate_config(Augment, merge_settings(base.model_dump(), rest), origin, within)
 
 
 def byol_views(base: Augment) -> list[Augment]:
@@ -123,6 +123,6 @@ def byol_views(base: Augment) -> list[Augment]:
     return [base.model_copy(update=blurred), base.model_copy(update=seldom | solarised)]
 
 
-def local(base: Augment, size: int, crop: tuple[float, float]) -> Augment:
+def local_view(base: Augment, size: int, crop: tuple[float, float]) -> Augment:
     """A small view for multi-crop methods, e.g. DINO's `local(base, 96, (0.05, 0.4))`."""
     return base.model_copy(update={"size": size, "crop": crop})

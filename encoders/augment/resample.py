@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-BLOCK = 56  # outputs a block: narrower ones do less work in more calls; measured best at 224 pixels
+OUTPUTS_PER_BLOCK = 56  # outputs a block: narrower ones do less work in more calls; measured best at 224 pixels
 
 
 class Band(NamedTuple):
@@ -27,37 +27,37 @@ class Band(NamedTuple):
     width: np.ndarray  # (B,) inputs of a block that this image needs
 
 
-def dense(device: torch.device) -> bool:
+def uses_dense_matrices(device: torch.device) -> bool:
     """Whether work is done for the whole batch at once, on full matrices, rather than image by image in the cache."""
     return device.type == "cuda"
 
 
-def blocks(n_out: int, device: torch.device) -> int:
+def count_blocks(n_out: int, device: torch.device) -> int:
     """How many blocks the outputs are cut into."""
-    return 1 if dense(device) else max(1, round(n_out / BLOCK))
+    return 1 if uses_dense_matrices(device) else max(1, round(n_out / OUTPUTS_PER_BLOCK))
 
 
-def resizing(low: np.ndarray, extent: np.ndarray, flip: np.ndarray, cubic: bool, n_in: int, n_out: int, device: torch.device) -> Band:
+def resize_band(low: np.ndarray, extent: np.ndarray, flip: np.ndarray, cubic: bool, n_in: int, n_out: int, device: torch.device) -> Band:
     """The band that maps inputs [low, low + extent) to `n_out` outputs, mirrored where `flip`.  low, extent, flip: (B,)."""
-    n = blocks(n_out, device)
+    n = count_blocks(n_out, device)
     size = -(-n_out // n)
     step = extent / n_out
     reach = np.maximum(step, 1.0) * (2 if cubic else 1)
     output = np.arange(n * size).reshape(n, size)
     output = np.where(flip[:, None, None], n_out - 1 - output, output)  # (B, N, P); beyond n_out: computed, never used
     centre = low[:, None, None] + (output + 0.5) * step[:, None, None] - 0.5  # in input pixels
-    start, width = _windows(centre.min(2) - reach[:, None], np.ceil(size * step + 2 * reach) + 1, n_in, device)
-    offset, k = _offsets(centre, start, width, device)
-    weight = _kernel(offset / _to(np.maximum(step, 1.0), device)[:, None, None, None], cubic)
-    first = _to(low[:, None] - start, device)[:, :, None, None]
-    inside = (k >= first) & (k < first + _to(extent, device)[:, None, None, None])  # (B, N, 1, K)
+    start, width = _block_windows(centre.min(2) - reach[:, None], np.ceil(size * step + 2 * reach) + 1, n_in, device)
+    offset, k = _kernel_offsets(centre, start, width, device)
+    weight = _resample_kernel(offset / _to_float_tensor(np.maximum(step, 1.0), device)[:, None, None, None], cubic)
+    first = _to_float_tensor(low[:, None] - start, device)[:, :, None, None]
+    inside = (k >= first) & (k < first + _to_float_tensor(extent, device)[:, None, None, None])  # (B, N, 1, K)
     weight = weight.mul_(inside)
     return Band(weight.div_(weight.sum(-1, keepdim=True).clamp_min_(1e-12)), start, width)  # rows beyond n_out may be empty
 
 
 def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
     """`rows @ image @ columns^T` for each image: (B, C, H, W) -> (B, C, *size)."""
-    if dense(images.device):
+    if uses_dense_matrices(images.device):
         narrow = images @ columns.weight[:, 0, : size[1]].transpose(1, 2)[:, None]  # (B, C, H, S)
         return rows.weight[:, 0, : size[0]][:, None] @ narrow
     b, c, _, w = images.shape
@@ -78,21 +78,21 @@ def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int]
     return out
 
 
-def _windows(first: np.ndarray, width: np.ndarray, n_in: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
+def _block_windows(first: np.ndarray, width: np.ndarray, n_in: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
     """Where each block begins to look (B, N) and how many inputs it looks at (B,), within the image."""
-    if dense(device):
+    if uses_dense_matrices(device):
         return np.zeros(first.shape, dtype=np.int64), np.full(len(first), n_in)
     width = np.minimum(width, n_in).astype(np.int64)
     return np.clip(np.floor(first).astype(np.int64), 0, (n_in - width)[:, None]), width
 
 
-def _offsets(centre: np.ndarray, start: np.ndarray, width: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+def _kernel_offsets(centre: np.ndarray, start: np.ndarray, width: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Input minus centre (B, N, P, K), and the inputs counted from the block's start (K,). Small numbers, so float32 is exact enough."""
     k = torch.arange(int(width.max()), dtype=torch.float32, device=device)
-    return k - _to(centre - start[:, :, None], device)[..., None], k[None, None, None]
+    return k - _to_float_tensor(centre - start[:, :, None], device)[..., None], k[None, None, None]
 
 
-def _kernel(x: Tensor, cubic: bool) -> Tensor:
+def _resample_kernel(x: Tensor, cubic: bool) -> Tensor:
     """Triangle, or Keys' cubic with a = -0.5 (as Pillow; torch without antialias has -0.75)."""
     x = x.abs_()
     if not cubic:
@@ -102,5 +102,5 @@ def _kernel(x: Tensor, cubic: bool) -> Tensor:
     return torch.where(x < 1, near, far.mul_(x < 2))
 
 
-def _to(array: np.ndarray, device: torch.device) -> Tensor:
+def _to_float_tensor(array: np.ndarray, device: torch.device) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32)).to(device, non_blocking=True)

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders import stain
 from encoders.runtime.random import Purpose, uniform
+from encoders.stain import methods
 
-SEEN = 64  # pixels a side that stains are estimated from: every n-th of the image, a millisecond instead of a dozen
+STAIN_SAMPLE_SIDE = 64  # pixels a side that stains are estimated from: every n-th of the image, a millisecond instead of a dozen
 
 
-def stain_maps(
+def draw_stain_maps(
     store: Any, images: NDArray[Any], pool: NDArray[np.int64], probability: float, seed: int, positions: NDArray[np.int64], view: int
 ) -> NDArray[np.float64]:
     """(B, 3, 3) maps of optical density; the identity where none is drawn, or an image has no two stains.
@@ -28,13 +28,16 @@ def stain_maps(
     maps = np.tile(np.eye(3), (len(images), 1, 1))
     for row in np.flatnonzero(drawn[:, 0] < probability):
         partner = int(pool[int(drawn[row, 2] * len(pool))])
-        own, other = stain.estimate(thinned(images[row])), stain.estimate(thinned(store.unit_images([partner])[0]))
+        own, other = (
+            methods.estimate_stains(subsample_pixels(images[row])),
+            methods.estimate_stains(subsample_pixels(store.unit_images([partner])[0])),
+        )
         if own is not None and other is not None:
-            maps[row] = stain.mapping(own, stain.between(own, other, float(drawn[row, 1])), keep_rest=True)
+            maps[row] = methods.density_mapping(own, methods.interpolate_stains(own, other, float(drawn[row, 1])), keep_rest=True)
     return maps
 
 
-def thinned(image: NDArray[Any]) -> NDArray[Any]:
+def subsample_pixels(image: NDArray[Any]) -> NDArray[Any]:
     """About SEEN x SEEN of its pixels."""
-    step = max(1, min(image.shape[:2]) // SEEN)
+    step = max(1, min(image.shape[:2]) // STAIN_SAMPLE_SIDE)
     return image[::step, ::step]

@@ -13,25 +13,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from encoders.augment.resample import apply_bands, resizing
+from encoders.augment.resample import apply_bands, resize_band
 
-ALIASING = 1.5  # source pixels an output pixel, above which the source is reduced first
+MAX_ALIASING_STEP = 1.5  # source pixels an output pixel, above which the source is reduced first
 
 
-def warped(images: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+def warp_views(images: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
     """The view (1, C, S, S) of each image, one at a time: (B, C, H, W) -> (B, C, S, S)."""
-    one = [_one(images[i : i + 1], {name: value[i : i + 1] for name, value in params.items()}, size) for i in range(len(images))]
+    one = [_warp_one(images[i : i + 1], {name: value[i : i + 1] for name, value in params.items()}, size) for i in range(len(images))]
     return torch.cat(one)
 
 
-def _one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+def _warp_one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
     zoom = params.get("zoom", np.ones(1))[0]
     box, mode = params["box"][0] * 1.0, "bicubic" if params["cubic"][0] else "bilinear"
     step = box[2:].max() / size / zoom
-    if step > ALIASING:
-        image, shrunk = _reduced(image, step, bool(params["cubic"][0]))
+    if step > MAX_ALIASING_STEP:
+        image, shrunk = _reduce_image(image, step, bool(params["cubic"][0]))
         box = box * np.tile(shrunk, 2)
-    x, y = places(box, params, size, image.device)
+    x, y = source_coordinates(box, params, size, image.device)
     grid = torch.empty(1, size, size, 2, device=image.device)
     torch.add(x * (2 / image.shape[3]), 1 / image.shape[3] - 1, out=grid[0, ..., 0])  # grid_sample's [-1, 1] runs from edge to edge
     torch.add(y * (2 / image.shape[2]), 1 / image.shape[2] - 1, out=grid[0, ..., 1])
@@ -39,7 +39,7 @@ def _one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
     return view.clamp_(0, 1) if mode == "bicubic" else view
 
 
-def places(box: np.ndarray, params: Mapping[str, np.ndarray], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def source_coordinates(box: np.ndarray, params: Mapping[str, np.ndarray], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Where each output pixel looks in the source, in pixels: x and y, (S, S) each.
 
     The view is mirrored, bent, stretched to the box, turned (counter-clockwise, degrees) and magnified about the centre of the box."""
@@ -59,11 +59,11 @@ def places(box: np.ndarray, params: Mapping[str, np.ndarray], size: int, device:
     return x, y
 
 
-def _reduced(image: Tensor, step: float, cubic: bool) -> tuple[Tensor, np.ndarray]:
+def _reduce_image(image: Tensor, step: float, cubic: bool) -> tuple[Tensor, np.ndarray]:
     """The whole image reduced about `step`-fold, and the exact factors (rows, columns)."""
     h, w = image.shape[2:]
     small = max(1, round(h / step)), max(1, round(w / step))
     zero, no = np.zeros(1), np.zeros(1, dtype=bool)
-    rows = resizing(zero, np.array([float(h)]), no, cubic, h, small[0], image.device)
-    columns = resizing(zero, np.array([float(w)]), no, cubic, w, small[1], image.device)
+    rows = resize_band(zero, np.array([float(h)]), no, cubic, h, small[0], image.device)
+    columns = resize_band(zero, np.array([float(w)]), no, cubic, w, small[1], image.device)
     return apply_bands(image, rows, columns, small), np.array([small[0] / h, small[1] / w])

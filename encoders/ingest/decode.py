@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
 
 
 def read_image(path: Path) -> NDArray[Any]:
@@ -31,14 +31,14 @@ def read_image(path: Path) -> NDArray[Any]:
                 "ignore", Image.DecompressionBombWarning
             )  # large radiographs and tiles are no attack; Pillow's hard limit stays
             with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as picture:
-                return pixels(picture, path)
+                return decode_pixels(picture, path)
     except UnidentifiedImageError:
         raise Unreadable("is not a PNG, JPEG or TIFF image") from None
     except (OSError, SyntaxError) as wrong:  # Pillow says SyntaxError for a broken PNG
         raise Unreadable(f"is broken: {wrong}") from wrong
 
 
-def pixels(picture: Any, path: Path) -> NDArray[Any]:
+def decode_pixels(picture: Any, path: Path) -> NDArray[Any]:
     """(H, W, C) of an opened Pillow image."""
     from PIL import ImageOps
 
@@ -50,7 +50,7 @@ def pixels(picture: Any, path: Path) -> NDArray[Any]:
     picture.load()
     picture = ImageOps.exif_transpose(picture)
     if picture.mode.startswith("I") or picture.mode == "F":
-        return sixteen_bits(np.asarray(picture))
+        return to_uint16(np.asarray(picture))
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
         rgba = np.asarray(picture.convert("RGBA")).astype(np.uint16)  # (H, W, 4)
         return ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)
@@ -58,7 +58,7 @@ def pixels(picture: Any, path: Path) -> NDArray[Any]:
     return np.asarray(picture).reshape(picture.height, picture.width, -1)
 
 
-def sixteen_bits(values: NDArray[Any]) -> NDArray[np.uint16]:
+def to_uint16(values: NDArray[Any]) -> NDArray[np.uint16]:
     """(H, W, 1): Pillow hands 16-bit gray over as 16-bit or as 32-bit integers, and converting it itself would saturate at 255."""
     if values.dtype.kind == "f":
         raise Unreadable("has floating-point pixels; save it with 8 or 16 bits, scaled as you mean it")

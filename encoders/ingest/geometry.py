@@ -8,17 +8,17 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Rule = Literal["pad", "crop", "squash", "none"]
+ResizeRule = Literal["pad", "crop", "squash", "none"]
 
 
-def geometry(size: int, rule: Rule) -> dict[str, Any]:
+def describe_geometry(size: int, rule: ResizeRule) -> dict[str, Any]:
     """What a store records about its shape: every reader may compare it with what an encoder was trained on."""
     if not size:
         return {"resize": "none", "size": None}
     return {"resize": rule, "size": [size, size], "interpolation": "bicubic", "antialias": True, "fill": 0 if rule == "pad" else None}
 
 
-def resized(image: NDArray[Any], size: int, rule: Rule) -> NDArray[Any]:
+def resize_to_square(image: NDArray[Any], size: int, rule: ResizeRule) -> NDArray[Any]:
     """(S, S, C) in the same dtype; `size` 0 leaves the image as it is.
 
     pad: the long side becomes S, and black fills the rest evenly on both sides.  crop: the short side becomes S, and the middle is kept.
@@ -27,9 +27,9 @@ def resized(image: NDArray[Any], size: int, rule: Rule) -> NDArray[Any]:
         return image
     height, width = image.shape[:2]
     if rule == "squash":
-        return scaled(image, size, size)
+        return resize_bicubic(image, size, size)
     side = max(height, width) if rule == "pad" else min(height, width)
-    inner = scaled(image, max(1, round(height * size / side)), max(1, round(width * size / side)))
+    inner = resize_bicubic(image, max(1, round(height * size / side)), max(1, round(width * size / side)))
     top, left = (size - inner.shape[0]) // 2, (size - inner.shape[1]) // 2  # negative for crop
     if rule == "crop":
         return np.ascontiguousarray(inner[-top : -top + size, -left : -left + size])
@@ -38,7 +38,7 @@ def resized(image: NDArray[Any], size: int, rule: Rule) -> NDArray[Any]:
     return out
 
 
-def scaled(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
+def resize_bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """(height, width, C): bicubic, with a filter as wide as the reduction asks for. Rounded and clipped, never wrapped."""
     from PIL import Image
 

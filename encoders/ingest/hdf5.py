@@ -16,18 +16,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.geometry import Rule, geometry, resized
-from encoders.ingest.source import Row, Unreadable, Value, file_stamp
-from encoders.runtime.errors import InputError, unknown
+from encoders.ingest.geometry import ResizeRule, describe_geometry, resize_to_square
+from encoders.ingest.source import ImageRow, Unreadable, Value, file_stamp
+from encoders.runtime.errors import InputError, unknown_name_error
 
-Layout = Literal["auto", "NHWC", "NCHW"]
-Item = tuple[int, int]  # which file, which row of it
-MOST_CACHE = 512 << 20  # bytes: a chunk larger than this is decompressed anew for every image
-FULL = 65535.0
+ArrayLayout = Literal["auto", "NHWC", "NCHW"]
+Hdf5Item = tuple[int, int]  # which file, which row of it
+MAX_CHUNK_CACHE = 512 << 20  # bytes: a chunk larger than this is decompressed anew for every image
+UINT16_MAX = 65535.0
 
 
 @dataclass
-class Hdf5:
+class Hdf5Source:
     """A source: one dataset of images in one or several files of the same make."""
 
     paths: Sequence[Path]
@@ -37,10 +37,10 @@ class Hdf5:
     patients: str | None = None
     coords: str | None = None
     labels_path: Path | None = None  # where labels and patients are, if not beside the images
-    layout: Layout = "auto"
+    layout: ArrayLayout = "auto"
     limits: tuple[float, float] | None = None  # values that become 0 and 1, for floats outside [0, 1] and for wide integers
     size: int = 0
-    resize: Rule = "pad"
+    resize: ResizeRule = "pad"
     dataset: str = ""
     modality: str = "histology"
     codec: str = "raw"
@@ -52,7 +52,7 @@ class Hdf5:
         """Raises InputError when a file or key is missing, or the shapes and types cannot be images."""
         self.paths = [Path(p) for p in self.paths]
         self.dataset = self.dataset or (self.paths[0].stem if len(self.paths) == 1 else self.paths[0].parent.name)
-        self.geometry = geometry(self.size, self.resize)
+        self.geometry = describe_geometry(self.size, self.resize)
         if self.labels_path is not None and len(self.paths) > 1:
             raise InputError(f"one --labels-file was given for {len(self.paths)} files of images; ingest them one at a time")
         above = Path(os.path.commonpath([p.absolute().parent for p in self.paths]))
@@ -60,24 +60,28 @@ class Hdf5:
         self.lengths = [self._checked(path) for path in self.paths]
         self._stamps = [file_stamp(path) for path in self.paths]
         kind = self._data(self.paths[0], self.images).dtype
-        if self.limits or not plain(kind):
+        if self.limits or not is_stored_unchanged(kind):
             low, high = self.limits or (0.0, 1.0)
-            self.unit = {"scale": FULL, "offset": 0.0, "meaning": f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}"}
+            self.unit = {
+                "scale": UINT16_MAX,
+                "offset": 0.0,
+                "meaning": f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}",
+            }
         self.close()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}}
 
-    def items(self) -> Sequence[Item]:
+    def items(self) -> Sequence[Hdf5Item]:
         return [(f, i) for f, n in enumerate(self.lengths) for i in range(n)]
 
-    def name(self, item: Item) -> str:
+    def name(self, item: Hdf5Item) -> str:
         return f"{self.stems[item[0]]}/{item[1]:06d}"
 
-    def stamp(self, item: Item) -> str:
+    def stamp(self, item: Hdf5Item) -> str:
         return self._stamps[item[0]]
 
-    def read(self, item: Item) -> Row:
+    def read(self, item: Hdf5Item) -> ImageRow:
         path, i = self.paths[item[0]], item[1]
         image = self._data(path, self.images)[i]  # (H, W), (H, W, C) or (C, H, W)
         if image.ndim == 2:
@@ -90,8 +94,8 @@ class Hdf5:
             slide = self.stems[item[0]]
             index |= {"slide": slide, "x": int(x), "y": int(y), "patient": slide}  # a slide at least is one person's
         if self.patients:
-            index["patient"] = text(self._data(self.labels_path or path, self.patients)[i])
-        return Row(resized(stored(image, self.limits), self.size, self.resize), index, {}, self._labels(path, i))
+            index["patient"] = to_text(self._data(self.labels_path or path, self.patients)[i])
+        return ImageRow(resize_to_square(to_stored_values(image, self.limits), self.size, self.resize), index, {}, self._labels(path, i))
 
     def recipe(self) -> dict[str, Any]:
         keys = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
@@ -109,7 +113,7 @@ class Hdf5:
         if not self.labels:
             return {}
         values = np.asarray(self._data(self.labels_path or path, self.labels)[i]).reshape(-1)
-        found = [text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
+        found = [to_text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
         return dict(zip(self._label_names(len(found)), found, strict=True))
 
     def _label_names(self, n: int) -> list[str]:
@@ -121,14 +125,14 @@ class Hdf5:
     def _data(self, path: Path, key: str) -> h5py.Dataset:
         """The dataset, opened once a process, with a cache that holds the chunks of one image."""
         if (path, key) not in self._open:
-            with opened(path) as file:
-                cache = chunk_cache(dataset(file, key, path))
-            file = opened(path, rdcc_nbytes=cache, rdcc_nslots=10007)
+            with open_hdf5(path) as file:
+                cache = chunk_cache_bytes(find_dataset(file, key, path))
+            file = open_hdf5(path, rdcc_nbytes=cache, rdcc_nslots=10007)
             self._open[path, key] = file[key]
         return self._open[path, key]
 
     def _layout(self, path: Path) -> str:
-        return self.layout if self.layout != "auto" else guessed_layout(self._data(path, self.images).shape, self.images)
+        return self.layout if self.layout != "auto" else guess_layout(self._data(path, self.images).shape, self.images)
 
     def _checked(self, path: Path) -> int:
         """Rows in the file."""
@@ -141,7 +145,7 @@ class Hdf5:
                 raise InputError(
                     f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; 1 or 3 are read"
                 )
-        if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not plain(images.dtype) and not self.limits):
+        if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not is_stored_unchanged(images.dtype) and not self.limits):
             raise InputError(
                 f"{self.images!r} in {path} is {images.dtype}; uint8, uint16 and float in [0, 1] are read as they are, "
                 "other numbers with --range LOW,HIGH (the values that become black and white)"
@@ -157,7 +161,7 @@ class Hdf5:
         return len(images)
 
 
-def opened(path: Path, **options: Any) -> h5py.File:
+def open_hdf5(path: Path, **options: Any) -> h5py.File:
     """The file, read-only. Raises InputError when it is missing or no HDF5."""
     try:
         return h5py.File(path, "r", locking=False, **options)
@@ -167,25 +171,25 @@ def opened(path: Path, **options: Any) -> h5py.File:
         raise InputError(f"{path} is not a readable HDF5 file (cut off while being copied, or compressed as a whole?): {wrong}") from wrong
 
 
-def dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
+def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """The dataset called `key`. Raises InputError naming those that the file has."""
     found = file.get(key)
     if isinstance(found, h5py.Dataset) and found.ndim:
         return found
     known: list[str] = []
     file.visititems(lambda name, thing: known.append(name) if isinstance(thing, h5py.Dataset) else None)
-    raise unknown("dataset", key, known, f"({path})")
+    raise unknown_name_error("dataset", key, known, f"({path})")
 
 
-def chunk_cache(data: h5py.Dataset) -> int:
+def chunk_cache_bytes(data: h5py.Dataset) -> int:
     """Bytes: the chunks that one image touches, so that none is decompressed twice in a row."""
     if data.chunks is None:
         return 1 << 20
     across = math.prod(-(-n // c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True))
-    return int(min(MOST_CACHE, max(1 << 20, across * math.prod(data.chunks) * data.dtype.itemsize + 1)))
+    return int(min(MAX_CHUNK_CACHE, max(1 << 20, across * math.prod(data.chunks) * data.dtype.itemsize + 1)))
 
 
-def guessed_layout(shape: tuple[int, ...], key: str) -> str:
+def guess_layout(shape: tuple[int, ...], key: str) -> str:
     """NHWC or NCHW, by which axis has 1 or 3. Raises InputError when both or neither have."""
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
@@ -193,14 +197,14 @@ def guessed_layout(shape: tuple[int, ...], key: str) -> str:
     return "NCHW" if first else "NHWC"
 
 
-def plain(dtype: Any) -> bool:
+def is_stored_unchanged(dtype: Any) -> bool:
     """Whether values of this type are stored as they are: 8 or 16 bits unsigned, of either byte order."""
     return dtype.kind == "u" and dtype.itemsize in (1, 2)
 
 
-def stored(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[Any]:
+def to_stored_values(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[Any]:
     """(H, W, C) uint8 or uint16: as it is, or spread over 16 bits from [0, 1] or `limits`. Raises Unreadable outside [0, 1]."""
-    if limits is None and plain(image.dtype):
+    if limits is None and is_stored_unchanged(image.dtype):
         return np.ascontiguousarray(image).astype(image.dtype.newbyteorder("="), copy=False)
     low, high = limits or (0.0, 1.0)
     values = (image.astype(np.float64) - low) / (high - low)
@@ -210,7 +214,7 @@ def stored(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[A
         raise Unreadable(
             f"has values from {values.min():g} to {values.max():g}, not in [0, 1]; pass --range LOW,HIGH (what becomes black and white)"
         )
-    return np.rint(np.clip(values, 0, 1) * FULL).astype(np.uint16)
+    return np.rint(np.clip(values, 0, 1) * UINT16_MAX).astype(np.uint16)
 
 
 def parse_range(given: str) -> tuple[float, float]:
@@ -224,7 +228,7 @@ def parse_range(given: str) -> tuple[float, float]:
     return low, high
 
 
-def text(value: Any) -> str:
+def to_text(value: Any) -> str:
     """A value of a column as text; bytes as UTF-8."""
     value = np.asarray(value).reshape(-1)[0]
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -3,10 +3,10 @@
 import csv
 from pathlib import Path
 
-SHOWN = 20
+MAX_QUARANTINE_SHOWN = 20
 
 
-def quarantined(store: Path) -> list[tuple[str, str]]:
+def read_quarantine(store: Path) -> list[tuple[str, str]]:
     """The (item, reason) pairs that the ingest of a store wrote beside it."""
     path = quarantine_path(store)
     if not path.is_file():
@@ -19,17 +19,17 @@ def quarantine_path(out: Path) -> Path:
     return out.with_name(out.name + ".quarantine.csv")
 
 
-def show(quarantined: list[tuple[str, str]], path: Path) -> None:
+def print_quarantine(quarantined: list[tuple[str, str]], path: Path) -> None:
     """Prints the first of the (item, reason) pairs as a table, and where all of them are."""
     from rich.markup import escape
     from rich.table import Table
 
-    from encoders.runtime.cli import console
+    from encoders.runtime.cli import make_console
 
     table = Table("file", "reason", title=f"{len(quarantined)} quarantined, not in the store")
-    for name, reason in quarantined[:SHOWN]:
+    for name, reason in quarantined[:MAX_QUARANTINE_SHOWN]:
         table.add_row(escape(name), escape(reason))
-    out = console()
+    out = make_console()
     out.print(table)
-    more = f"{len(quarantined) - SHOWN} more and " if len(quarantined) > SHOWN else ""
+    more = f"{len(quarantined) - MAX_QUARANTINE_SHOWN} more and " if len(quarantined) > MAX_QUARANTINE_SHOWN else ""
     out.print(f"{more}all reasons: {path}", soft_wrap=True)

@@ -17,7 +17,7 @@ Value = str | float | int | None  # None, NaN and "" mean unknown
 
 
 @dataclass
-class Row:
+class ImageRow:
     """One image with what is known about it."""
 
     image: NDArray[Any]  # (H, W, C) uint8 or uint16
@@ -51,7 +51,7 @@ class Source(Protocol):
     def stamp(self, item: Any) -> str:
         """Changes when the item's content may have changed (a file's size and time); "" where there is nothing to watch."""
 
-    def read(self, item: Any) -> Row | Iterable[Row]:
+    def read(self, item: Any) -> ImageRow | Iterable[ImageRow]:
         """Its row, or its rows (a slide). Raises Unreadable, or anything else, which is quarantined with its traceback."""
 
     def recipe(self) -> dict[str, Any]:
@@ -67,6 +67,6 @@ def file_stamp(path: Any) -> str:
     return f"{found.st_size}:{found.st_mtime_ns}"
 
 
-def gray(image: NDArray[Any], tolerance: int = 0) -> bool:
+def is_gray(image: NDArray[Any], tolerance: int = 0) -> bool:
     """Whether all pixels of an (H, W, C) image have equal channels."""
     return image.shape[2] == 1 or int(np.ptp(image, axis=2).max(initial=0)) <= tolerance

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from encoders.runtime.allocator import keep_freed_memory
 from encoders.runtime.errors import InputError
-from encoders.runtime.memory import keep_freed
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
-LINE_EVERY_S = 10.0  # in a log file: often enough to see life, seldom enough to read
+LOG_INTERVAL_S = 10.0  # in a log file: often enough to see life, seldom enough to read
 
 
-def run(app: Callable[[], Any]) -> None:
+def run_cli(app: Callable[[], Any]) -> None:
     """Runs a command line; a mistake of the user's is printed alone, with exit status 2, and anything else keeps its traceback."""
-    keep_freed()
+    keep_freed_memory()
     try:
         app()
     except InputError as wrong:
@@ -31,7 +31,7 @@ def run(app: Callable[[], Any]) -> None:
 
 
 @contextmanager
-def interruptible(advice: str) -> Iterator[None]:
+def advise_on_interrupt(advice: str) -> Iterator[None]:
     """What Ctrl-C ends inside says so, with what to do next, and leaves the shell's own exit status for it."""
     try:
         yield
@@ -40,12 +40,12 @@ def interruptible(advice: str) -> Iterator[None]:
         raise SystemExit(130) from None
 
 
-def listed(text: str | None) -> list[str]:
+def split_commas(text: str | None) -> list[str]:
     """`a,b` of an option as ["a", "b"]."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def console(stderr: bool = False) -> "Console":
+def make_console(stderr: bool = False) -> "Console":
     """A rich console; 120 columns where there is no terminal, so that tables in logs keep their shape."""
     from rich.console import Console
 
@@ -53,16 +53,16 @@ def console(stderr: bool = False) -> "Console":
     return Console(stderr=stderr, width=None if terminal else 120, highlight=False)
 
 
-def progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
+def track_progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
     """`items`, with a bar on a terminal and a line every ten seconds elsewhere; both give rate and time left."""
-    with ticker(title, total if total is not None else len(items)) as tick:  # type: ignore[arg-type]
+    with progress_counter(title, total if total is not None else len(items)) as tick:  # type: ignore[arg-type]
         for item in items:
             yield item
             tick(1)
 
 
 @contextmanager
-def ticker(title: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress_counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
     """A function to call with the number of units done since the last call; it shows them on standard error."""
     if sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -74,7 +74,7 @@ def ticker(title: str, total: int) -> Iterator[Callable[[int], None]]:
             MofNCompleteColumn(),
             rate,
             TimeRemainingColumn(),
-            console=console(True),
+            console=make_console(True),
         ) as bar:
             task, begun = bar.add_task(title, total=total, rate=""), time.monotonic()
 
@@ -85,10 +85,10 @@ def ticker(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
             yield show
     else:
-        yield _Lines(title, total)
+        yield _LineProgress(title, total)
 
 
-class _Lines:
+class _LineProgress:
     """Progress as plain lines, at most one every ten seconds, and a last one."""
 
     def __init__(self, title: str, total: int):
@@ -98,7 +98,7 @@ class _Lines:
     def __call__(self, n: int) -> None:
         self.done += n
         now = time.monotonic()
-        if now - self.last < LINE_EVERY_S and not (self.done >= self.total and now - self.begun > 1):
+        if now - self.last < LOG_INTERVAL_S and not (self.done >= self.total and now - self.begun > 1):
             return
         self.last, rate = now, self.done / max(now - self.begun, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")

@@ -22,22 +22,22 @@ class Config(BaseModel):
 C = TypeVar("C", bound=BaseModel)
 
 
-def load(kind: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
+def load_config(kind: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
     """`kind` with its defaults, then the YAML file, then `key=value` overrides; later wins.
 
     Raises InputError naming the file, the key, what was expected, and the nearest known key."""
-    raw = merged(read_yaml(path) if path else {}, *map(parse_override, overrides))
-    return validated(kind, raw, str(path) if path else "the command line")
+    raw = merge_settings(read_yaml(path) if path else {}, *map(parse_override, overrides))
+    return validate_config(kind, raw, str(path) if path else "the command line")
 
 
-def validated(kind: type[C], raw: Mapping[str, Any], origin: str, within: str = "") -> C:
+def validate_config(kind: type[C], raw: Mapping[str, Any], origin: str, within: str = "") -> C:
     """`raw` as a `kind`. Raises InputError that lists every wrong key with what was expected; `origin` says where it came from.
 
     within: the section that `raw` is, for keys as the user writes them (`method` makes `method.temperature`)."""
     try:
         return kind.model_validate(raw)
     except ValidationError as wrong:
-        raise InputError(explained(wrong, kind, origin, within)) from wrong
+        raise InputError(explain_errors(wrong, kind, origin, within)) from wrong
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -67,23 +67,23 @@ def parse_override(text: str) -> dict[str, Any]:
     return tree
 
 
-def merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
+def merge_settings(*trees: Mapping[str, Any]) -> dict[str, Any]:
     """The trees laid over each other, later ones winning leaf by leaf."""
     whole: dict[str, Any] = {}
     for tree in trees:
         for key, value in tree.items():
             both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
-            whole[key] = merged(whole[key], value) if both else value
+            whole[key] = merge_settings(whole[key], value) if both else value
     return whole
 
 
-def explained(wrong: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
+def explain_errors(wrong: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
     """Every fault on a line of its own: the key, what was given, what was expected."""
     lines = []
     for fault in wrong.errors():
         key = ".".join(str(part) for part in (within, *fault["loc"]) if part != "")
         if fault["type"] == "extra_forbidden":
-            known = _known(kind, fault["loc"][:-1])
+            known = _known_fields(kind, fault["loc"][:-1])
             near = get_close_matches(str(fault["loc"][-1]), known, n=2)
             told = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
             lines.append(f"{key}: unknown key; {told}")
@@ -97,7 +97,7 @@ def explained(wrong: ValidationError, kind: type[BaseModel], origin: str, within
     return f"{origin}: " + "; ".join(lines)
 
 
-def _known(kind: type[BaseModel], where: Sequence[Any]) -> list[str]:
+def _known_fields(kind: type[BaseModel], where: Sequence[Any]) -> list[str]:
     """The field names of the model at `where` below `kind`; [] when the path leaves the typed part."""
     for part in where:
         field = kind.model_fields.get(str(part))
@@ -115,7 +115,7 @@ def to_yaml(cfg: BaseModel) -> str:
     return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, width=120)
 
 
-def digest(value: Any, digits: int = 16) -> str:
+def json_digest(value: Any, digits: int = 16) -> str:
     """The first hex digits of the SHA-256 of `value` as canonical JSON: equal values, equal digests, on every machine."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -12,51 +12,51 @@ import torch.distributed as td
 from torch import Tensor, nn
 
 
-def start(device: str) -> None:
+def join_process_group(device: str) -> None:
     """Joins the process group that `torchrun` or `srun` announces in the environment; does nothing for a single process."""
-    size = int(os.environ.get("WORLD_SIZE") or _srun("SLURM_NTASKS") or 1)
-    if size == 1 or running():
+    size = int(os.environ.get("WORLD_SIZE") or _srun_variable("SLURM_NTASKS") or 1)
+    if size == 1 or is_distributed():
         return
     os.environ.setdefault("WORLD_SIZE", str(size))
-    os.environ.setdefault("RANK", _srun("SLURM_PROCID") or "0")
+    os.environ.setdefault("RANK", _srun_variable("SLURM_PROCID") or "0")
     os.environ.setdefault("LOCAL_RANK", str(local_rank()))
     td.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=10))
 
 
-def stop() -> None:
+def leave_process_group() -> None:
     """Leaves the process group, if there is one."""
-    if running():
+    if is_distributed():
         td.destroy_process_group()
 
 
-def _srun(name: str) -> str | None:
+def _srun_variable(name: str) -> str | None:
     """SLURM's variable, only inside a step that `srun` started: an sbatch script itself sees SLURM_NTASKS too and is one process."""
     return os.environ.get(name) if "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" in os.environ else None
 
 
 def local_rank() -> int:
     """The number of this process on its node, as the launcher says it; known before `start`."""
-    return int(os.environ.get("LOCAL_RANK") or _srun("SLURM_LOCALID") or 0)
+    return int(os.environ.get("LOCAL_RANK") or _srun_variable("SLURM_LOCALID") or 0)
 
 
-def own_gpu() -> str:
+def local_gpu() -> str:
     """The GPU of this process among those that it sees: all of the node's, or, where the site binds them, one."""
     return f"cuda:{local_rank() % torch.cuda.device_count()}"
 
 
-def running() -> bool:
+def is_distributed() -> bool:
     """Whether a process group exists."""
     return td.is_available() and td.is_initialized()
 
 
 def rank() -> int:
     """The number of this process, 0 when alone."""
-    return td.get_rank() if running() else 0
+    return td.get_rank() if is_distributed() else 0
 
 
-def world() -> int:
+def world_size() -> int:
     """How many processes train together, 1 when alone."""
-    return td.get_world_size() if running() else 1
+    return td.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
@@ -66,13 +66,13 @@ def is_main() -> bool:
 
 def barrier() -> None:
     """Waits for the other processes."""
-    if running():
+    if is_distributed():
         td.barrier()
 
 
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
     """Whether `flag` holds on any rank; a host-device sync with more than one rank."""
-    if world() == 1:
+    if world_size() == 1:
         return flag
     told = torch.tensor([int(flag)], device=device)
     td.all_reduce(told, op=td.ReduceOp.MAX)
@@ -84,14 +84,14 @@ def gather(x: Tensor) -> Tensor:
 
     Its gradient is the sum over ranks of what each did with these rows. With a loss that is a mean over each rank's own rows, and DDP's
     mean over ranks, parameters then get the gradient of the mean over all rows, as one process would compute it."""
-    return _Gather.apply(x) if world() > 1 else x
+    return _Gather.apply(x) if world_size() > 1 else x
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
         ctx.rows = len(x)
-        parts = [torch.empty_like(x) for _ in range(world())]
+        parts = [torch.empty_like(x) for _ in range(world_size())]
         td.all_gather(parts, x.contiguous())
         return torch.cat(parts)  # (R * B, D)
 
@@ -102,9 +102,9 @@ class _Gather(torch.autograd.Function):
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]  # (B, D)
 
 
-def wrap(model: nn.Module, device: torch.device) -> nn.Module:
+def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
     """`model` under DDP, or `model` itself when alone. Buffers stay each rank's own: a method keeps them equal by `gather`."""
-    if world() == 1:
+    if world_size() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():

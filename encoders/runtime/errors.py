@@ -10,7 +10,7 @@ class InputError(ValueError):
     The command line prints the message alone and exits with status 2."""
 
 
-def unknown(kind: str, name: str, known: Collection[str], hint: str = "") -> InputError:
+def unknown_name_error(kind: str, name: str, known: Collection[str], hint: str = "") -> InputError:
     """The error for a name that is not in `known`, naming the nearest ones; `hint` is the next step, if there is one."""
     near = get_close_matches(name, list(known), n=3)
     if near:

@@ -12,7 +12,7 @@ from typing import Any
 from encoders.runtime.errors import InputError
 
 
-def files_below(folder: Path) -> Iterator[Path]:
+def walk_files(folder: Path) -> Iterator[Path]:
     """Every file below a folder, nothing hidden and in no hidden folder.
 
     Links to folders are followed where they lead to what is not below the folder already, so each file comes once and under its own name
@@ -34,13 +34,13 @@ def files_below(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path`; it is flushed to disk and takes its place when the block ends well, and is removed otherwise.
 
     The name carries host and process id, so that two processes that write the same file, on one machine or two, share no temporary.
     Raises InputError when the folder cannot be written."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{me()}.part")
+    part = path.with_name(f".{path.name}.{process_tag()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
@@ -56,15 +56,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
-def me() -> str:
+def process_tag() -> str:
     """This process, unlike any other that may write to the same folder: two hosts of a shared disk can have equal process ids."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-def writable(folder: str | Path) -> Path:
+def ensure_writable(folder: str | Path) -> Path:
     """`folder`, made where it is missing. Raises InputError when nothing can be written there."""
     folder = Path(folder)
-    probe = folder / f".probe.{me()}.part"
+    probe = folder / f".probe.{process_tag()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -92,7 +92,7 @@ def sha256_file(path: str | Path) -> str:
 def write_json(path: str | Path, value: Any) -> None:
     """`value` as indented JSON, atomically; NaN is refused because other readers of JSON refuse it."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-    with atomic(path) as part:
+    with atomic_write(path) as part:
         part.write_text(text + "\n")
 
 

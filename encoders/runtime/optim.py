@@ -37,32 +37,32 @@ class Optim(Config):
         return self
 
 
-def peak(cfg: Optim, batch: int) -> float:
+def peak_lr(cfg: Optim, batch: int) -> float:
     """The peak learning rate for a global batch of `batch` images."""
     ratio = batch / REFERENCE_BATCH
     return cfg.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[cfg.lr_rule]
 
 
-def cosine(step: int, steps: int, start: float, end: float) -> float:
+def cosine_schedule(step: int, steps: int, start: float, end: float) -> float:
     """`start` at step 0, `end` at `steps`, half a cosine between."""
     done = min(max(step / steps, 0.0), 1.0) if steps > 0 else 1.0
     return end + (start - end) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: str = "cosine") -> float:
+def lr_factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: str = "cosine") -> float:
     """The learning rate at `step` (counted from 0) as a part of the peak: a straight line up over `warmup` steps, then the schedule.
 
     The first step is at 1/warmup, not 0: a step at learning rate 0 would only move the BatchNorm statistics."""
     if step < warmup:
         return (step + 1) / warmup
-    return 1.0 if schedule == "constant" else cosine(step - warmup, steps - warmup, 1.0, end)
+    return 1.0 if schedule == "constant" else cosine_schedule(step - warmup, steps - warmup, 1.0, end)
 
 
-def build(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
+def build_optimizer(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
     """The optimizer over `groups`, dicts of `params` and perhaps `weight_decay`, `lr_scale`, `fixed_lr` (no schedule), `name`.
 
     Only parameters that are trained enter. Raises ValueError when none is."""
-    base = peak(cfg, batch)
+    base = peak_lr(cfg, batch)
     ready: list[dict[str, Any]] = []
     own: dict[str, Any]
     for i, group in enumerate(groups):
@@ -88,15 +88,15 @@ def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int,
     """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak.
 
     scale: of all of them, the fixed ones too. Where the weight decay has a schedule, groups that have any decay get that of the step."""
-    now = scale * factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
+    now = scale * lr_factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * (scale if group["fixed_lr"] else now)
         if cfg.weight_decay_end is not None and group["weight_decay"]:
-            group["weight_decay"] = cosine(step, steps, cfg.weight_decay, cfg.weight_decay_end)
+            group["weight_decay"] = cosine_schedule(step, steps, cfg.weight_decay, cfg.weight_decay_end)
     first = optimizer.param_groups[0]
     return first["peak"] / first["lr_scale"] * now
 
 
-def clip(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
+def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
     """The L2 norm of all gradients (a scalar on their device: reading it is a sync), which are scaled down to `limit` if above."""
     return torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf)

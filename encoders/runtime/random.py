@@ -46,32 +46,32 @@ class Purpose(IntEnum):
     STAIN_MIX = 27
 
 
-_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_WEYL = 0x9E3779B9, 0xBB67AE85
-_LOW = np.uint64(0xFFFFFFFF)
-_HALF = np.uint64(32)
+_PHILOX_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
+_PHILOX_WEYL = 0x9E3779B9, 0xBB67AE85
+_LOW_32_BITS = np.uint64(0xFFFFFFFF)
+_SHIFT_32 = np.uint64(32)
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
     """Ten rounds of Philox4x32 over 32-bit words held in 64: counter (..., 4) -> random words (..., 4)."""
-    a, b, c, d = (counter[..., i] & _LOW for i in range(4))
+    a, b, c, d = (counter[..., i] & _LOW_32_BITS for i in range(4))
     for turn in range(10):
-        k0 = np.uint64((key[0] + turn * _WEYL[0]) & 0xFFFFFFFF)
-        k1 = np.uint64((key[1] + turn * _WEYL[1]) & 0xFFFFFFFF)
-        left, right = a * _MULTIPLIERS[0], c * _MULTIPLIERS[1]
-        a, b, c, d = (right >> _HALF) ^ b ^ k0, right & _LOW, (left >> _HALF) ^ d ^ k1, left & _LOW
+        k0 = np.uint64((key[0] + turn * _PHILOX_WEYL[0]) & 0xFFFFFFFF)
+        k1 = np.uint64((key[1] + turn * _PHILOX_WEYL[1]) & 0xFFFFFFFF)
+        left, right = a * _PHILOX_MULTIPLIERS[0], c * _PHILOX_MULTIPLIERS[1]
+        a, b, c, d = (right >> _SHIFT_32) ^ b ^ k0, right & _LOW_32_BITS, (left >> _SHIFT_32) ^ d ^ k1, left & _LOW_32_BITS
     return np.stack([a, b, c, d], axis=-1)
 
 
-def bits(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.uint32]:
+def random_bits(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.uint32]:
     """(P, N) random 32-bit words.
 
     position: (P,) non-negative integers below 2**64.  view: 0..65535.  n: at most 262,144 lanes."""
     where = np.atleast_1d(np.asarray(position)).astype(np.uint64)
     blocks = np.arange((n + 3) // 4, dtype=np.uint64)
     counter = np.empty((len(where), len(blocks), 4), dtype=np.uint64)
-    counter[..., 0] = (where & _LOW)[:, None]
-    counter[..., 1] = (where >> _HALF)[:, None]
+    counter[..., 0] = (where & _LOW_32_BITS)[:, None]
+    counter[..., 1] = (where >> _SHIFT_32)[:, None]
     counter[..., 2] = (np.uint64(view) << np.uint64(16)) | blocks
     counter[..., 3] = np.uint64(int(purpose))
     words = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
@@ -80,7 +80,7 @@ def bits(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1
 
 def uniform(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:
     """(P, N) numbers in [0, 1), from 32 random bits each."""
-    return bits(seed, purpose, position, view, n).astype(np.float64) * 2.0**-32
+    return random_bits(seed, purpose, position, view, n).astype(np.float64) * 2.0**-32
 
 
 def normal(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:
@@ -93,8 +93,8 @@ def normal(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int =
 def permutation(seed: int, purpose: int, epoch: int, n: int) -> NDArray[np.int64]:
     """A random order of range(n): indices sorted by 64 random bits; ties (one in 10**13 at a million) keep their order."""
     # The epoch goes above the position in the 64-bit counter: orders of different epochs share no number up to 2**40 images.
-    words = bits(seed, purpose, np.arange(n, dtype=np.uint64) + (np.uint64(epoch) << np.uint64(40)), n=2)
-    keys = (words[:, 0].astype(np.uint64) << _HALF) | words[:, 1]
+    words = random_bits(seed, purpose, np.arange(n, dtype=np.uint64) + (np.uint64(epoch) << np.uint64(40)), n=2)
+    keys = (words[:, 0].astype(np.uint64) << _SHIFT_32) | words[:, 1]
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from pydantic import Field
 
-from encoders.runtime import home
-from encoders.runtime.config import Config, read_yaml, validated
+from encoders.runtime import paths
+from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.errors import InputError
 
-CHECKOUT = Path(__file__).resolve().parents[2] / "slurm"
-ALIVE = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
+TEMPLATE_FOLDER = Path(__file__).resolve().parents[2] / "slurm"
+ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
 
 
 class Site(Config):
@@ -39,26 +39,28 @@ class Site(Config):
     shared: list[str] = Field([], description="folders that every node sees though they look local, e.g. /tmp/project")
 
 
-def site() -> Site:
+def load_site() -> Site:
     """The cluster's defaults: the working folder's `slurm.yaml`, or the user's, or none."""
-    for path in (home.home() / "slurm.yaml", Path.home() / ".config" / "isograft" / "slurm.yaml"):
+    for path in (paths.home_dir() / "slurm.yaml", Path.home() / ".config" / "isograft" / "slurm.yaml"):
         if path.is_file():
-            return validated(Site, read_yaml(path), str(path))
+            return validate_config(Site, read_yaml(path), str(path))
     return Site()
 
 
-def wanted(given: Mapping[str, Any]) -> Site:
+def site_with_options(given: Mapping[str, Any]) -> Site:
     """The cluster's defaults with the command line's options over them; one that is None was not given."""
-    return validated(Site, site().model_dump() | {key: value for key, value in given.items() if value is not None}, "the command line")
+    return validate_config(
+        Site, load_site().model_dump() | {key: value for key, value in given.items() if value is not None}, "the command line"
+    )
 
 
-def template(name: str) -> str:
+def read_template(name: str) -> str:
     """The text of `slurm/<name>`, from the checkout or from the installed package."""
-    path = CHECKOUT / name
+    path = TEMPLATE_FOLDER / name
     return path.read_text() if path.is_file() else (files("encoders") / "slurm" / name).read_text()
 
 
-def directives(wants: Site) -> dict[str, str | None]:
+def sbatch_directives(wants: Site) -> dict[str, str | None]:
     """The `#SBATCH` options that `wants` asks for; None takes an option away."""
     said: dict[str, str | None] = {
         "partition": wants.partition,
@@ -78,13 +80,13 @@ def directives(wants: Site) -> dict[str, str | None]:
     return asked
 
 
-def option(text: str, name: str) -> str | None:
+def read_directive(text: str, name: str) -> str | None:
     """What a script's `#SBATCH --name=` says, or None."""
     found = re.search(rf"^#SBATCH --{re.escape(name)}=(\S+)", text, re.M)
     return found.group(1) if found else None
 
 
-def seconds(limit: str) -> int:
+def parse_time_limit(limit: str) -> int:
     """A time limit as SLURM reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 
     Raises InputError for anything else."""
@@ -99,7 +101,7 @@ def seconds(limit: str) -> int:
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + left
 
 
-def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:
+def fill_template(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:
     """The template with its `#SBATCH` options replaced or added, its arguments set and the site's lines put in."""
     for key, value in options.items():
         line = re.compile(rf"^#SBATCH --{re.escape(key)}=\S*.*\n", re.M)
@@ -108,21 +110,21 @@ def filled(text: str, options: Mapping[str, str | None], arguments: Sequence[str
             text = line.sub(new.replace("\\", r"\\"), text, count=1)
         elif new:
             text = text.replace("set -euo pipefail\n", new + "set -euo pipefail\n", 1)
-    text = _between(text, "arguments", f"set -- {shlex.join(arguments)}\n")
-    return _between(text, "set-up", "".join(f"{line}\n" for line in setup))
+    text = _insert_into_part(text, "arguments", f"set -- {shlex.join(arguments)}\n")
+    return _insert_into_part(text, "set-up", "".join(f"{line}\n" for line in setup))
 
 
-def quoted(path: Path) -> str:
+def quote_path(path: Path) -> str:
     """A path as one word of a shell script."""
     return shlex.quote(str(path))
 
 
-def _between(text: str, name: str, lines: str) -> str:
+def _insert_into_part(text: str, name: str, lines: str) -> str:
     """`lines` put before the line that ends the part `name`."""
     return text.replace(f"# --- end of {name} ---\n", f"{lines}# --- end of {name} ---\n", 1)
 
 
-def sbatch(script: Path, *options: str) -> str:
+def submit_script(script: Path, *options: str) -> str:
     """Submits a script and returns the job's id. Raises InputError with SLURM's own words when it is refused."""
     if not shutil.which("sbatch"):
         raise InputError("there is no `sbatch` on this machine; run this on a login node, or print the script with --dry-run")
@@ -132,7 +134,7 @@ def sbatch(script: Path, *options: str) -> str:
     return done.stdout.strip().split(";")[0]
 
 
-def state(job: str) -> str:
+def job_state(job: str) -> str:
     """The state of a job as SLURM tells it (`RUNNING`, `PENDING`, ...), or "" where it no longer knows the job or is not here."""
     if not shutil.which("scontrol"):
         return ""
@@ -141,18 +143,18 @@ def state(job: str) -> str:
     return found.group(1) if found else ""
 
 
-def noted(folder: Path, job: str) -> None:
+def record_job(folder: Path, job: str) -> None:
     """Writes a job down in `folder/jobs.txt`."""
     with (folder / "jobs.txt").open("a") as file:
         file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
 
 
-def jobs(folder: Path) -> list[str]:
+def list_jobs(folder: Path) -> list[str]:
     """The ids of the jobs noted in a folder, oldest first."""
     path = folder / "jobs.txt"
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
 
 
-def alive(folder: Path) -> str | None:
+def find_active_job(folder: Path) -> str | None:
     """The newest of the jobs noted in a folder that SLURM has not ended."""
-    return next((job for job in reversed(jobs(folder)) if state(job) in ALIVE), None)
+    return next((job for job in reversed(list_jobs(folder)) if job_state(job) in ACTIVE_STATES), None)

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-REQUEUE = ("SIGTERM", "SIGUSR1")  # the run should go on in another job
-REQUEUE_EXIT = 75  # EX_TEMPFAIL of sysexits.h, "try again": not 0, which would release jobs that wait for this one with afterok
+REQUEUE_SIGNALS = ("SIGTERM", "SIGUSR1")  # the run should go on in another job
+REQUEUE_EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h, "try again": not 0, which would release jobs that wait for this one with afterok
 
 
-class Stop:
+class StopRequest:
     """`requested` is the name of the first signal received, or None."""
 
     requested: str | None = None
@@ -26,9 +26,9 @@ class Stop:
 
 
 @contextmanager
-def listening() -> Iterator[Stop]:
+def listen_for_stop() -> Iterator[StopRequest]:
     """A Stop that hears SIGTERM, SIGUSR1 and SIGINT until the block ends; then the former handlers are back."""
-    stop = Stop()
+    stop = StopRequest()
     former = {number: signal.signal(number, stop.hear) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         yield stop

@@ -13,24 +13,24 @@ from numpy.typing import ArrayLike
 
 from encoders.runtime.html import Html, tag
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 12, 26, 40  # pixels around the frame for tick labels and titles
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46, 12, 26, 40  # pixels around the frame for tick labels and titles
 # Okabe and Ito (2008): told apart by colour-blind readers; with dashes also on a black-and-white print.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
-DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
-GROUND = "#777777"
-FITS = 38  # letters of a title in the frame's width; a longer one is written smaller
+LINE_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#8a6d00")
+LINE_DASHES = (None, "7 3", "2 3", "9 3 2 3", "4 2", "1 2")
+DIAGONAL_COLOUR = "#777777"
+TITLE_FIT_LETTERS = 38  # letters of a title in the frame's width; a longer one is written smaller
 
 
-class Pen(NamedTuple):
+class LineStyle(NamedTuple):
     """How one encoder is drawn, everywhere on the page."""
 
     colour: str
     dash: str | None
 
 
-def pen(i: int) -> Pen:
+def line_style(i: int) -> LineStyle:
     """The pen of the i-th encoder."""
-    return Pen(COLOURS[i % len(COLOURS)], DASHES[(i + i // len(COLOURS)) % len(DASHES)])
+    return LineStyle(LINE_COLOURS[i % len(LINE_COLOURS)], LINE_DASHES[(i + i // len(LINE_COLOURS)) % len(LINE_DASHES)])
 
 
 @dataclass(frozen=True)
@@ -49,50 +49,61 @@ class Frame:
         low, high = (float(scale(v)) for v in self.x)
         across = (scale(np.asarray(x, dtype=float)) - low) / (high - low)
         up = (np.asarray(y, dtype=float) - self.y[0]) / (self.y[1] - self.y[0])
-        return LEFT + across * (self.width - LEFT - RIGHT), self.height - BOTTOM - up * (self.height - TOP - BOTTOM)
+        return MARGIN_LEFT + across * (self.width - MARGIN_LEFT - MARGIN_RIGHT), self.height - MARGIN_BOTTOM - up * (
+            self.height - MARGIN_TOP - MARGIN_BOTTOM
+        )
 
 
-def chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> Html:
+def draw_chart(frame: Frame, marks: Sequence[Any], title: str, x_label: str, y_label: str, x_ticks: Sequence[float] | None = None) -> Html:
     """The frame with its marks; title and axes are also what a screen reader says."""
-    across, down = frame.width - RIGHT, frame.height - BOTTOM
+    across, down = frame.width - MARGIN_RIGHT, frame.height - MARGIN_BOTTOM
     grid: list[Html] = []
-    for value in ticks(*frame.y):
+    for value in round_ticks(*frame.y):
         _, (py,) = frame.at([frame.x[1]], [value])
-        grid += [_rule(LEFT, py, across, py), _text(LEFT - 5, py + 4, f"{value:g}", "end")]
-    for value in ticks(*frame.x) if x_ticks is None else x_ticks:
+        grid += [_draw_rule(MARGIN_LEFT, py, across, py), _draw_text(MARGIN_LEFT - 5, py + 4, f"{value:g}", "end")]
+    for value in round_ticks(*frame.x) if x_ticks is None else x_ticks:
         (px,), _ = frame.at([value], [frame.y[0]])
-        grid += [_rule(px, TOP, px, down), _text(px, down + 15, f"{value:g}", "middle")]
-    small = f"font-size:{11 * FITS / len(title):.1f}px" if len(title) > FITS else None
+        grid += [_draw_rule(px, MARGIN_TOP, px, down), _draw_text(px, down + 15, f"{value:g}", "middle")]
+    small = f"font-size:{11 * TITLE_FIT_LETTERS / len(title):.1f}px" if len(title) > TITLE_FIT_LETTERS else None
     names = [
-        _text(LEFT, 15, title, "start", font_weight="600", style=small),
-        _text((LEFT + across) / 2, frame.height - 7, x_label, "middle"),
-        _text(0, 0, y_label, "middle", transform=f"translate(12 {(TOP + down) / 2:.0f}) rotate(-90)"),
+        _draw_text(MARGIN_LEFT, 15, title, "start", font_weight="600", style=small),
+        _draw_text((MARGIN_LEFT + across) / 2, frame.height - 7, x_label, "middle"),
+        _draw_text(0, 0, y_label, "middle", transform=f"translate(12 {(MARGIN_TOP + down) / 2:.0f}) rotate(-90)"),
     ]
     axes = f"{y_label} from {frame.y[0]:.3g} to {frame.y[1]:.3g} over {x_label} from {frame.x[0]:.3g} to {frame.x[1]:.3g}"
     told = tag("title", title), tag("desc", axes)
     return tag("svg", *told, *grid, *marks, *names, viewBox=f"0 0 {frame.width} {frame.height}", role="img")
 
 
-def line(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen) -> Html:
+def draw_line(frame: Frame, x: ArrayLike, y: ArrayLike, with_: LineStyle) -> Html:
     """A line through the points."""
-    return tag("polyline", points=_points(*frame.at(x, y)), fill="none", stroke=with_.colour, stroke_width=1.8, stroke_dasharray=with_.dash)
+    return tag(
+        "polyline", points=_format_points(*frame.at(x, y)), fill="none", stroke=with_.colour, stroke_width=1.8, stroke_dasharray=with_.dash
+    )
 
 
-def diagonal(frame: Frame) -> Html:
+def draw_diagonal(frame: Frame) -> Html:
     """From the lower left to the upper right: chance in a ROC plot, truth in a reliability diagram."""
-    return tag("polyline", points=_points(*frame.at(frame.x, frame.y)), fill="none", stroke=GROUND, stroke_width=1, stroke_dasharray="1 3")
+    return tag(
+        "polyline",
+        points=_format_points(*frame.at(frame.x, frame.y)),
+        fill="none",
+        stroke=DIAGONAL_COLOUR,
+        stroke_width=1,
+        stroke_dasharray="1 3",
+    )
 
 
-def band(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: Pen) -> Html:
+def draw_band(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: LineStyle) -> Html:
     """The ground between two lines."""
     x, low, high = np.asarray(x), np.asarray(low), np.asarray(high)
     known = ~(np.isnan(low) | np.isnan(high))
     there, back = frame.at(x[known], low[known]), frame.at(x[known][::-1], high[known][::-1])
     both = np.concatenate([there[0], back[0]]), np.concatenate([there[1], back[1]])
-    return tag("polygon", points=_points(*both), fill=with_.colour, fill_opacity=0.13, stroke="none")
+    return tag("polygon", points=_format_points(*both), fill=with_.colour, fill_opacity=0.13, stroke="none")
 
 
-def dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen, radius: ArrayLike = 3.0) -> list[Html]:
+def draw_dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: LineStyle, radius: ArrayLike = 3.0) -> list[Html]:
     """A dot at every point."""
     px, py = frame.at(x, y)
     look: dict[str, Any] = {"fill": with_.colour, "stroke": with_.colour, "stroke_width": 1.3}
@@ -100,16 +111,16 @@ def dots(frame: Frame, x: ArrayLike, y: ArrayLike, with_: Pen, radius: ArrayLike
     return [tag("circle", cx=f"{a:.1f}", cy=f"{b:.1f}", r=f"{r:.1f}", **look) for a, b, r in zip(px, py, sizes, strict=True)]
 
 
-def whiskers(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: Pen) -> list[Html]:
+def draw_whiskers(frame: Frame, x: ArrayLike, low: ArrayLike, high: ArrayLike, with_: LineStyle) -> list[Html]:
     """Upright intervals; an unknown one is left out."""
     x, low, high = np.asarray(x), np.asarray(low), np.asarray(high)
     keep = ~(np.isnan(low) | np.isnan(high))
     px, a = frame.at(x[keep], low[keep])
     _, b = frame.at(x[keep], high[keep])
-    return [_rule(p, u, p, v, with_.colour, 1.3) for p, u, v in zip(px, a, b, strict=True)]
+    return [_draw_rule(p, u, p, v, with_.colour, 1.3) for p, u, v in zip(px, a, b, strict=True)]
 
 
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
+def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
     """Round numbers between the ends."""
     raw = (high - low) / about
     unit = 10.0 ** math.floor(math.log10(raw))
@@ -118,15 +129,15 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
     return [round(step * k, 10) + 0.0 for k in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _rule(x1: float, y1: float, x2: float, y2: float, colour: str | None = None, width: float = 1) -> Html:
+def _draw_rule(x1: float, y1: float, x2: float, y2: float, colour: str | None = None, width: float = 1) -> Html:
     """A line; without a colour it is one of the grid, which the style sheet colours."""
     ends = {"x1": f"{x1:.1f}", "y1": f"{y1:.1f}", "x2": f"{x2:.1f}", "y2": f"{y2:.1f}"}
     return tag("line", **ends, stroke=colour, stroke_width=width, class_=None if colour else "rule")
 
 
-def _text(x: float, y: float, text: str, anchor: str, **more: Any) -> Html:
+def _draw_text(x: float, y: float, text: str, anchor: str, **more: Any) -> Html:
     return tag("text", text, x=f"{x:.0f}", y=f"{y:.0f}", text_anchor=anchor, **more)
 
 
-def _points(px: np.ndarray, py: np.ndarray) -> str:
+def _format_points(px: np.ndarray, py: np.ndarray) -> str:
     return " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(px, py, strict=True))

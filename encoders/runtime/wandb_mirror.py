@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from encoders.runtime.discreet import discreet
+from encoders.runtime.redact import redact_private
 
-Mode = Literal["online", "offline", "disabled"]
-SERVERS = ("api.wandb.ai", "api.forge.coreweave.com")  # the public service's names, in which `wandb login` stores keys
-GIVE_UP_AFTER = 5  # failed calls: a mirror that keeps failing only fills its log
+WandbMode = Literal["online", "offline", "disabled"]
+WANDB_SERVERS = ("api.wandb.ai", "api.forge.coreweave.com")  # the public service's names, in which `wandb login` stores keys
+MAX_WANDB_FAILURES = 5  # failed calls: a mirror that keeps failing only fills its log
 
 # As wandb 0.31 spells them; those that the installed version does not know are left out.
-QUIET: dict[str, Any] = {
+QUIET_SETTINGS: dict[str, Any] = {
     "silent": True,
     "console": "off",
     "disable_git": True,
@@ -51,22 +51,22 @@ QUIET: dict[str, Any] = {
 }
 
 
-def new_id() -> str:
+def new_run_id() -> str:
     """A fresh run id, eight characters as W&B makes them."""
     return secrets.token_hex(4)
 
 
-def decide(asked: Mode | None = None) -> tuple[Mode, str]:
+def decide_mode(asked: WandbMode | None = None) -> tuple[WandbMode, str]:
     """The mode, and why it is not what one might expect ("" if it is)."""
     wanted = asked or {"dryrun": "offline", "online": "online"}.get(mode := os.environ.get("WANDB_MODE", "").lower(), mode)
     if wanted == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() == "true":
         return "disabled", ""
-    if wanted == "offline" or has_key():
+    if wanted == "offline" or has_api_key():
         return ("offline", "") if wanted == "offline" else ("online", "")
     return "offline", "no W&B key found (`wandb login`, or WANDB_API_KEY)"
 
 
-def has_key() -> bool:
+def has_api_key() -> bool:
     """Whether W&B could log in without asking."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
@@ -75,28 +75,30 @@ def has_key() -> bool:
         known = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
-    return bool({base} & set(known)) if base else bool(set(SERVERS) & set(known))
+    return bool({base} & set(known)) if base else bool(set(WANDB_SERVERS) & set(known))
 
 
-class Mirror:
+class WandbMirror:
     """One W&B run, or nothing: every method may be called whatever became of it.
 
     Failures are recorded with their traceback in `run_dir/wandb-errors.log`."""
 
-    def __init__(self, run_dir: Path, mode: Mode | None = None, **about: Any):
+    def __init__(self, run_dir: Path, mode: WandbMode | None = None, **about: Any):
         self.run: Any = None
         self.scratch: Path | None = None
         self.run_dir, self.failures = run_dir.absolute(), 0
-        chosen, why = decide(mode)
+        chosen, why = decide_mode(mode)
         for attempt in dict.fromkeys((chosen, "offline")):
             if chosen == "disabled" or self.run is not None:
                 return
             with self.boundary(f"start ({attempt})"):
                 if self.failures:
-                    forget()
-                self.run = begin(self.run_dir, attempt, about)
+                    teardown_wandb()
+                self.run = init_wandb_run(self.run_dir, attempt, about)
                 if attempt == "offline":
-                    say_once("offline", f"{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`")
+                    print_wandb_message_once(
+                        "offline", f"{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`"
+                    )
 
     @contextmanager
     def boundary(self, what: str) -> Iterator[None]:
@@ -108,8 +110,8 @@ class Mirror:
             with open(self.run_dir / "wandb-errors.log", "a") as file:
                 file.write(f"{what}\n{traceback.format_exc()}\n")
             if self.failures == 1:
-                say(f"{what} failed, the run goes on; see {self.run_dir / 'wandb-errors.log'}")
-            if self.failures == GIVE_UP_AFTER:
+                print_wandb_message(f"{what} failed, the run goes on; see {self.run_dir / 'wandb-errors.log'}")
+            if self.failures == MAX_WANDB_FAILURES:
                 self.run = None
 
     def log(self, step: int, values: dict[str, float]) -> None:
@@ -120,26 +122,26 @@ class Mirror:
     def image(self, step: int, name: str, picture: Any) -> None:
         with self.boundary("image"):
             if self.run is not None:
-                self.run.log({name: image(picture)}, step=step)
+                self.run.log({name: to_wandb_image(picture)}, step=step)
 
     def summary(self, flat: dict[str, Any]) -> None:
         with self.boundary("summary"):
             if self.run is not None:
-                self.run.summary.update(discreet(flat))
+                self.run.summary.update(redact_private(flat))
 
     def artifact(self, name: str, folder: Path, metadata: dict[str, Any]) -> None:
         """Only online: kept for a later `wandb sync`, it would be sent with the path where it was kept."""
         with self.boundary("artifact"):
             if self.run is not None and not self.run.offline:
-                self.scratch = self.scratch or Path(neutral_folder())
-                self.run.log_artifact(model(name, folder, metadata, self.scratch))
+                self.scratch = self.scratch or Path(make_neutral_folder())
+                self.run.log_artifact(build_model_artifact(name, folder, metadata, self.scratch))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         with self.boundary("table"):
             if self.run is not None:
                 import wandb
 
-                self.run.log({name: wandb.Table(columns=list(columns), data=[[discreet(v) for v in row] for row in rows])})
+                self.run.log({name: wandb.Table(columns=list(columns), data=[[redact_private(v) for v in row] for row in rows])})
 
     def uses(self, artifact: str, sha256: Sequence[str]) -> None:
         """Lineage: the artifact of these very weights becomes an input of the run. Only online: W&B cannot say it offline."""
@@ -152,14 +154,16 @@ class Mirror:
                 except wandb.errors.CommError:
                     return  # pretrained offline, or under another account: the config says which weights they are
                 if known.metadata.get("sha256") not in sha256:
-                    say(f"the artifact {artifact}:latest is of other weights than those benched (bench again, or look at sha256)")
+                    print_wandb_message(
+                        f"the artifact {artifact}:latest is of other weights than those benched (bench again, or look at sha256)"
+                    )
 
     def side_by_side(self, metrics: Sequence[str]) -> str | None:
         with self.boundary("workspace"):
             if self.run is not None and not self.run.offline:
-                from encoders.runtime.wandb_views import saved
+                from encoders.runtime.wandb_views import save_workspace
 
-                return saved(self.run, metrics)
+                return save_workspace(self.run, metrics)
         return None
 
     def close(self, failed: bool) -> None:
@@ -171,12 +175,12 @@ class Mirror:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def begin(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
+def init_wandb_run(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
     """The started W&B run; None when wandb is not installed. `about` as in Mirror's caller, Track."""
     try:
         import wandb
     except ModuleNotFoundError:
-        say("not installed: metrics.jsonl alone is written")
+        print_wandb_message("not installed: metrics.jsonl alone is written")
         return None
     known = wandb.Settings.model_fields
     return wandb.init(
@@ -185,23 +189,23 @@ def begin(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
         job_type=about["job_type"],
         name=about["name"],
         tags=list(about["tags"]),
-        config=discreet(about["config"]),
+        config=redact_private(about["config"]),
         id=about["id"],
         resume="allow",
         mode=mode,  # type: ignore[arg-type]
         dir=str(run_dir),
-        settings=wandb.Settings(**{name: value for name, value in QUIET.items() if name in known}),
+        settings=wandb.Settings(**{name: value for name, value in QUIET_SETTINGS.items() if name in known}),
     )
 
 
-def forget() -> None:
+def teardown_wandb() -> None:
     """Ends W&B's service process: after a failed start it holds the run's id as taken."""
     import wandb
 
     wandb.teardown()
 
 
-def image(picture: Any) -> Any:
+def to_wandb_image(picture: Any) -> Any:
     """A W&B image of the pixels alone: a PNG file's own metadata are left behind."""
     import numpy as np
     import wandb
@@ -213,39 +217,39 @@ def image(picture: Any) -> Any:
     return wandb.Image(picture)
 
 
-def model(name: str, folder: Path, metadata: dict[str, Any], scratch: Path) -> Any:
+def build_model_artifact(name: str, folder: Path, metadata: dict[str, Any], scratch: Path) -> Any:
     """The exported encoder as an artifact: weights as they are, the card without paths; the manifest, which tells of patients, stays.
 
     W&B sends the local path of every file along: so each is named through `scratch`, a folder whose name tells nothing."""
     import wandb
     import yaml
 
-    made = wandb.Artifact(name, type="model", metadata=discreet(metadata))
+    made = wandb.Artifact(name, type="model", metadata=redact_private(metadata))
     for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.yaml"))):
         alias = scratch / path.name
         if path.suffix == ".yaml":
-            alias.write_text(yaml.safe_dump(discreet(yaml.safe_load(path.read_text())), sort_keys=False))
+            alias.write_text(yaml.safe_dump(redact_private(yaml.safe_load(path.read_text())), sort_keys=False))
         else:
             alias.symlink_to(path.absolute())
         made.add_file(str(alias), name=path.name, policy="immutable", skip_cache=True)  # no copies in the home folder
     return made
 
 
-def neutral_folder() -> str:
+def make_neutral_folder() -> str:
     """A fresh folder outside anybody's home, if there is such a place."""
     return tempfile.mkdtemp(prefix="isograft-", dir=next((d for d in ("/tmp", "/var/tmp") if os.access(d, os.W_OK)), None))
 
 
-def say(text: str) -> None:
+def print_wandb_message(text: str) -> None:
     """A line for a person, on standard error."""
     print(f"W&B: {text}", file=sys.stderr, flush=True)
 
 
-_said: set[str] = set()
+_printed_once: set[str] = set()
 
 
-def say_once(what: str, more: str) -> None:
+def print_wandb_message_once(what: str, more: str) -> None:
     """A line for a person the first time that `what` happens in this process: a benchmark opens a run for every encoder."""
-    if what not in _said:
-        _said.add(what)
-        say(what + more)
+    if what not in _printed_once:
+        _printed_once.add(what)
+        print_wandb_message(what + more)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-TITLE = "Encoders side by side"
+WORKSPACE_TITLE = "Encoders side by side"
 
 
-def saved(run: Any, metrics: Sequence[str]) -> str | None:
+def save_workspace(run: Any, metrics: Sequence[str]) -> str | None:
     """Saves both in the run's project, and returns the report's address; None where wandb-workspaces is not installed.
 
     metrics: names of summary scalars, e.g. `bench/pneumonia/linear/auroc`; a bar chart each, a bar an encoder."""
@@ -19,11 +19,11 @@ def saved(run: Any, metrics: Sequence[str]) -> str | None:
     bars = [reports.BarPlot(title=name, metrics=[reports.SummaryMetric(name)]) for name in metrics]
     runs = reports.Runset(**about, name="benchmarks", filters="Config('encoder.sha256') != ''")
     workspaces.Workspace(
-        **about, name=TITLE, sections=[workspaces.Section(name="benchmarks", panels=[*bars, reports.RunComparer()], is_open=True)]
+        **about, name=WORKSPACE_TITLE, sections=[workspaces.Section(name="benchmarks", panels=[*bars, reports.RunComparer()], is_open=True)]
     ).save()
     page = reports.Report(
         **about,
-        title=TITLE,
+        title=WORKSPACE_TITLE,
         description="Made by `transfer compare --wandb`; intervals and verdicts are in the table `leaderboard`.",
         blocks=[reports.PanelGrid(runsets=[runs], panels=[*bars, reports.WeavePanelSummaryTable(table_name="leaderboard")])],
     )

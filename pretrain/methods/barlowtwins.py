@@ -17,9 +17,9 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups, mlp, width
+from pretrain.methods.common import DataShape, Method, ParamGroup, Traits, build_param_groups, feature_dim, full_precision, mlp
 
-EPS = 1e-5  # BatchNorm's, with which the authors standardise
+STANDARDISE_EPS = 1e-5  # BatchNorm's, with which the authors standardise
 
 
 class BarlowTwinsConfig(Config):
@@ -31,18 +31,18 @@ class BarlowTwinsConfig(Config):
 
 
 @full_precision
-def barlow(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
+def barlow_twins_loss(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
     """Squared distance of the cross-correlation matrix from the identity, off-diagonal terms times `redundancy`.
 
     a, b: (B, D), two views of the same rows.  Returns a scalar."""
-    c = einsum(standardised(a), standardised(b), "n i, n j -> i j") / len(a)  # (D, D)
+    c = einsum(standardise_columns(a), standardise_columns(b), "n i, n j -> i j") / len(a)  # (D, D)
     on = c.diagonal()
     return (1 - on).square().sum() + redundancy * (c.square().sum() - on.square().sum())
 
 
-def standardised(x: Tensor) -> Tensor:
+def standardise_columns(x: Tensor) -> Tensor:
     """Columns with mean 0 and variance 1 over the batch."""
-    return (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + EPS).sqrt()
+    return (x - x.mean(dim=0)) / (x.var(dim=0, unbiased=False) + STANDARDISE_EPS).sqrt()
 
 
 class BarlowTwins(Method):
@@ -60,7 +60,7 @@ class BarlowTwins(Method):
     def __init__(self, cfg: BarlowTwinsConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        self.projector = mlp([width(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
+        self.projector = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
 
     def views(self, augment: Augment) -> list[Augment]:
         """BYOL's two unlike views."""
@@ -69,11 +69,11 @@ class BarlowTwins(Method):
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         a, b = (dist.gather(self.projector(self.backbone(v))) for v in views)  # (B, D) each
-        return {"loss": barlow(a, b, self.cfg.redundancy)}
+        return {"loss": barlow_twins_loss(a, b, self.cfg.redundancy)}
 
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         """Biases and norms learn slower, and without decay (nor LARS's rescaling)."""
-        made = groups(self.backbone, self.projector)
+        made = build_param_groups(self.backbone, self.projector)
         for group in made:
             if group["name"] == "vectors":
                 group["lr_scale"] = self.cfg.vector_lr

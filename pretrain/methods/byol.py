@@ -25,15 +25,15 @@ from pretrain.methods.common import (
     Traits,
     cosine_momentum,
     ema_,
+    feature_dim,
     frozen_copy,
     full_precision,
+    l2_normalize,
     mlp,
     scaled_momentum,
-    unit,
-    width,
 )
 
-PUBLISHED_BATCH = 4096
+BYOL_PUBLISHED_BATCH = 4096
 
 
 class BYOLConfig(Config):
@@ -46,9 +46,9 @@ class BYOLConfig(Config):
 
 
 @full_precision
-def regression(prediction: Tensor, target: Tensor) -> Tensor:
+def byol_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared distance of unit vectors, 2 - 2 cosine, in [0, 4].  prediction, target: (B, D), any length.  Returns a scalar."""
-    return (unit(prediction) - unit(target)).square().sum(dim=-1).mean()
+    return (l2_normalize(prediction) - l2_normalize(target)).square().sum(dim=-1).mean()
 
 
 class BYOL(Method):
@@ -66,7 +66,7 @@ class BYOL(Method):
     def __init__(self, cfg: BYOLConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        self.projector = mlp([width(backbone), cfg.hidden, cfg.dim], last_bias=False)
+        self.projector = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], last_bias=False)
         self.predictor = mlp([cfg.dim, cfg.hidden, cfg.dim], last_bias=False)
         self.target = frozen_copy(nn.Sequential(backbone, self.projector))
 
@@ -79,7 +79,7 @@ class BYOL(Method):
         a, b = (self.predictor(self.projector(self.backbone(v))) for v in views)  # (B, D) each
         with torch.no_grad():
             target_a, target_b = (self.target(v) for v in views)  # (B, D) each
-        return {"loss": regression(a, target_b) + regression(b, target_a)}
+        return {"loss": byol_loss(a, target_b) + byol_loss(b, target_a)}
 
     def after_step(self, progress: float) -> None:
         """The target follows the online network."""
@@ -87,7 +87,7 @@ class BYOL(Method):
 
     def momentum(self, progress: float) -> float:
         m = cosine_momentum(self.cfg.momentum, progress)
-        return scaled_momentum(m, self.data.batch, PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+        return scaled_momentum(m, self.data.batch, BYOL_PUBLISHED_BATCH) if self.cfg.scale_momentum else m
 
     def encoder(self) -> nn.Module:
         return self.backbone

@@ -75,12 +75,12 @@ class Traits:
         return f"{self.trained} forward and backward" + (f", {self.untrained} forward" if self.untrained else "")
 
 
-class _Group(TypedDict):
+class _RequiredParamGroupKeys(TypedDict):
     name: str
     params: list[nn.Parameter]
 
 
-class Group(_Group, total=False):
+class ParamGroup(_RequiredParamGroupKeys, total=False):
     """Parameters that are optimised alike. An absent `weight_decay` means the recipe's; absent lr_scale 1; absent fixed_lr no."""
 
     weight_decay: float
@@ -110,8 +110,8 @@ class Method(nn.Module):
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         raise NotImplementedError
 
-    def param_groups(self) -> list[Group]:
-        return groups(self)
+    def param_groups(self) -> list[ParamGroup]:
+        return build_param_groups(self)
 
     def after_backward(self, progress: float) -> None:
         pass
@@ -142,23 +142,23 @@ class Method(nn.Module):
         return bool(getattr(self.cfg, "exclude_same_patient", False))
 
 
-def groups(*modules: nn.Module, decay: str = "matrices", name: str = "", **more: Any) -> list[Group]:
+def build_param_groups(*modules: nn.Module, decay: str = "matrices", name: str = "", **more: Any) -> list[ParamGroup]:
     """The trainable parameters of `modules` as groups: all in one (`decay="all"`), or without weight decay on vectors (`"matrices"`).
 
     Vectors are biases, norms and single tokens such as (1, 1, D), and what a timm model itself exempts (position tables). `more` goes
     into every group."""
-    exempt = {id(p) for m in modules for p in _exempt(m)}
+    exempt = {id(p) for m in modules for p in _iter_undecayed_parameters(m)}
     params = [p for m in modules for p in m.parameters() if p.requires_grad]
     if decay == "all":
-        made = [Group(name=name or "all", params=params)]
+        made = [ParamGroup(name=name or "all", params=params)]
     else:
         vectors = [p for p in params if is_vector(p) or id(p) in exempt]
         matrices = [p for p in params if not (is_vector(p) or id(p) in exempt)]
-        made = [Group(name=f"{name}weights", params=matrices), Group(name=f"{name}vectors", params=vectors, weight_decay=0.0)]
-    return [cast(Group, {**group, **more}) for group in made if group["params"]]
+        made = [ParamGroup(name=f"{name}weights", params=matrices), ParamGroup(name=f"{name}vectors", params=vectors, weight_decay=0.0)]
+    return [cast(ParamGroup, {**group, **more}) for group in made if group["params"]]
 
 
-def _exempt(module: nn.Module) -> Iterable[nn.Parameter]:
+def _iter_undecayed_parameters(module: nn.Module) -> Iterable[nn.Parameter]:
     for m in module.modules():
         names: Iterable[str] = m.no_weight_decay() if hasattr(m, "no_weight_decay") else ()  # type: ignore[operator]
         for name in names:
@@ -171,12 +171,12 @@ def is_vector(p: Tensor) -> bool:
     return sum(n > 1 for n in p.shape) <= 1
 
 
-def unit(x: Tensor) -> Tensor:
+def l2_normalize(x: Tensor) -> Tensor:
     """Rows of length 1, in float32 at least; float64 stays, so that gradients can be compared in it."""
     return F.normalize(at_least_float32(x), dim=-1)
 
 
-def spared(similar: Tensor, mine: Tensor | None, theirs: Tensor | None, own: Tensor) -> Tensor:
+def mask_same_patient(similar: Tensor, mine: Tensor | None, theirs: Tensor | None, own: Tensor) -> Tensor:
     """Similarities (B, K) with -inf where row and column are of one patient, except at each row's own column.
 
     mine: (B,), theirs: (K,) patients, None to spare nobody.  own: (B,) column of the row's positive."""
@@ -195,26 +195,26 @@ def full_precision(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def inner(*args: P.args, **kwargs: P.kwargs) -> R:
-        args = tuple(_raised(a) for a in args)  # type: ignore[assignment]
-        device = next((a.device.type for a in _tensors(args)), "cpu")
+        args = tuple(_upcast_argument(a) for a in args)  # type: ignore[assignment]
+        device = next((a.device.type for a in _iter_tensors(args)), "cpu")
         with torch.autocast(device, enabled=False):
             return function(*args, **kwargs)
 
     return inner
 
 
-def _raised(x: Any) -> Any:
+def _upcast_argument(x: Any) -> Any:
     if isinstance(x, list):
-        return [_raised(a) for a in x]
+        return [_upcast_argument(a) for a in x]
     return at_least_float32(x) if isinstance(x, Tensor) else x
 
 
-def _tensors(args: Iterable[Any]) -> Iterable[Tensor]:
+def _iter_tensors(args: Iterable[Any]) -> Iterable[Tensor]:
     for a in args:
         if isinstance(a, Tensor):
             yield a
         elif isinstance(a, list):
-            yield from _tensors(a)
+            yield from _iter_tensors(a)
 
 
 def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, last_bias: bool = True) -> nn.Sequential:
@@ -231,18 +231,18 @@ def mlp(widths: list[int], norm: bool = True, last_norm: bool = False, last_bias
     return nn.Sequential(*layers)
 
 
-def width(backbone: nn.Module) -> int:
+def feature_dim(backbone: nn.Module) -> int:
     """D: length of the pooled feature. timm's `num_features` is not always what comes out (MobileNetV3 has a head before pooling)."""
     return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)  # type: ignore[arg-type]
 
 
-def local_side(backbone: nn.Module, pixels: float) -> int:
+def local_crop_pixels(backbone: nn.Module, pixels: float) -> int:
     """Side of a local crop of about so many pixels: whole patches of a ViT, at least one."""
     patch = backbone.patch_embed.patch_size[0] if isinstance(backbone, VisionTransformer) else 1
     return max(round(pixels / patch), 1) * patch
 
 
-def sees_two_sizes(backbone: nn.Module, method: str) -> None:
+def require_dynamic_image_size(backbone: nn.Module, method: str) -> None:
     """Raises InputError for a ViT that takes images of one size only."""
     if isinstance(backbone, VisionTransformer) and not backbone.dynamic_img_size:
         raise InputError(
@@ -261,7 +261,7 @@ def frozen_copy(module: nn.Module) -> nn.Module:
     return copy
 
 
-class Fresh:
+class StepBuffer:
     """What a step's micro-batches leave for `after_step`; what a rejected step left is forgotten with the next step's first.
 
     Nothing is kept without gradients: then somebody only looks."""

@@ -22,28 +22,28 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.augment.config import Augment
-from encoders.augment.presets import byol_views, local
+from encoders.augment.presets import byol_views, local_view
 from encoders.runtime import dist
 from encoders.runtime.config import Config
 from pretrain.methods.common import (
     DataShape,
-    Fresh,
     Method,
+    StepBuffer,
     Traits,
     cosine_momentum,
     ema_,
+    feature_dim,
     frozen_copy,
     full_precision,
-    local_side,
+    l2_normalize,
+    local_crop_pixels,
+    require_dynamic_image_size,
     scaled_momentum,
-    sees_two_sizes,
-    unit,
-    width,
 )
 
-PUBLISHED_BATCH = 512
+DINO_PUBLISHED_BATCH = 512
 
-PATIENT = 0.04  # teacher temperature of the published 100-epoch runs; those of 300 and more rise to 0.07
+SHORT_RUN_TEACHER_TEMPERATURE = 0.04  # teacher temperature of the published 100-epoch runs; those of 300 and more rise to 0.07
 
 
 class DINOConfig(Config):
@@ -68,7 +68,7 @@ class DINOConfig(Config):
 
 
 @full_precision
-def distillation(student: list[Tensor], teacher: list[Tensor], centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
+def distillation_loss(student: list[Tensor], teacher: list[Tensor], centre: Tensor, student_t: float, teacher_t: float) -> Tensor:
     """Cross-entropy (nats) of the student's softmax under the teacher's, mean over all pairs of unlike views.
 
     student: V of (B, K), the global views first.  teacher: one (B, K) a global view.  centre: (K,).  Returns a scalar."""
@@ -78,7 +78,7 @@ def distillation(student: list[Tensor], teacher: list[Tensor], centre: Tensor, s
     return torch.stack(terms).mean()
 
 
-class Head(nn.Module):
+class DINOHead(nn.Module):
     """Features -> cosines with K prototypes, each times the prototype's length."""
 
     def __init__(self, dim: int, cfg: DINOConfig):
@@ -91,17 +91,17 @@ class Head(nn.Module):
             if isinstance(layer, nn.Linear):
                 nn.init.trunc_normal_(layer.weight, std=0.02)
                 nn.init.zeros_(layer.bias)
-        self.prototypes = nn.Parameter(unit(torch.randn(cfg.prototypes, cfg.bottleneck)))  # (K, D), only directions matter
+        self.prototypes = nn.Parameter(l2_normalize(torch.randn(cfg.prototypes, cfg.bottleneck)))  # (K, D), only directions matter
         self.length = nn.Parameter(torch.ones(cfg.prototypes), requires_grad=not cfg.fixed_norm)  # (K,)
 
     def forward(self, x: Tensor) -> Tensor:
-        return cosines(self.mlp(x), self.prototypes) * self.length
+        return prototype_cosines(self.mlp(x), self.prototypes) * self.length
 
 
 @full_precision
-def cosines(x: Tensor, prototypes: Tensor) -> Tensor:
+def prototype_cosines(x: Tensor, prototypes: Tensor) -> Tensor:
     """(B, D), (K, D) -> (B, K)."""
-    return einsum(unit(x), unit(prototypes), "b d, k d -> b k")
+    return einsum(l2_normalize(x), l2_normalize(prototypes), "b d, k d -> b k")
 
 
 class DINO(Method):
@@ -119,23 +119,23 @@ class DINO(Method):
     def __init__(self, cfg: DINOConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         if cfg.n_local:
-            sees_two_sizes(backbone, "dino")
+            require_dynamic_image_size(backbone, "dino")
         self.backbone = backbone
-        self.head = Head(width(backbone), cfg)
+        self.head = DINOHead(feature_dim(backbone), cfg)
         self.teacher = frozen_copy(nn.Sequential(self.backbone, self.head))
         self.register_buffer("centre", torch.zeros(cfg.prototypes))  # (K,)
         self.centre: Tensor
-        self.fresh = Fresh()  # mean teacher outputs of this step's micro-batches
+        self.fresh = StepBuffer()  # mean teacher outputs of this step's micro-batches
 
     def views(self, augment: Augment) -> list[Augment]:
         """Two unlike global views, then the local ones."""
         large = [v.model_copy(update={"crop": self.cfg.global_crop}) for v in byol_views(augment)]
         small = augment.model_copy(update={"blur": 0.5}) if augment.blur else augment
-        return large + [local(small, self.local_size(), self.cfg.local_crop)] * self.cfg.n_local
+        return large + [local_view(small, self.local_size(), self.cfg.local_crop)] * self.cfg.n_local
 
     def local_size(self) -> int:
         """Pixels a side of a local crop: whole patches, at least one."""
-        return local_side(self.backbone, self.cfg.local_size or self.data.size * 96 / 224)
+        return local_crop_pixels(self.backbone, self.cfg.local_size or self.data.size * 96 / 224)
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two global (B, C, H, W) batches, then local ones (B, C, h, w)."""
@@ -145,7 +145,7 @@ class DINO(Method):
             teacher = list(self.teacher(torch.cat(views[:2])).chunk(2))  # 2 of (B, K)
         self.fresh.add(torch.cat(teacher).mean(dim=0, keepdim=True))  # (1, K)
         temperature = teacher_temperature(cfg, progress)
-        loss = distillation(student, teacher, self.centre, cfg.student_temperature, temperature)
+        loss = distillation_loss(student, teacher, self.centre, cfg.student_temperature, temperature)
         with torch.no_grad():
             p = F.softmax((torch.cat(teacher) - self.centre) / temperature, dim=-1)
             entropy = -(p * (p + 1e-12).log()).sum(dim=-1).mean()  # 1e-12: 0 log 0 is 0
@@ -175,7 +175,7 @@ class DINO(Method):
 
     def momentum(self, progress: float) -> float:
         m = cosine_momentum(self.cfg.momentum, progress)
-        return scaled_momentum(m, self.data.batch, PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+        return scaled_momentum(m, self.data.batch, DINO_PUBLISHED_BATCH) if self.cfg.scale_momentum else m
 
     def encoder(self) -> nn.Module:
         """The teacher's: the better of the two, as published."""
@@ -191,10 +191,10 @@ class DINO(Method):
             said.append(
                 f"{self.cfg.prototypes} prototypes for {data.n_images} images: fewer, e.g. {max(data.n_images // 8, 64)}, train faster"
             )
-        if self.cfg.teacher_temperature > PATIENT:
+        if self.cfg.teacher_temperature > SHORT_RUN_TEACHER_TEMPERATURE:
             said.append(
-                f"the teacher's temperature rises to {self.cfg.teacher_temperature:g}; DINO's own runs of 100 epochs keep it at {PATIENT}, "
-                f"and so should short ones: method.teacher_temperature={PATIENT}"
+                f"the teacher's temperature rises to {self.cfg.teacher_temperature:g}; DINO's own runs of 100 epochs keep it at {SHORT_RUN_TEACHER_TEMPERATURE}, "
+                f"and so should short ones: method.teacher_temperature={SHORT_RUN_TEACHER_TEMPERATURE}"
             )
         return said
 

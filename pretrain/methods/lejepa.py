@@ -22,11 +22,20 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
-from encoders.augment.presets import local
+from encoders.augment.presets import local_view
 from encoders.runtime import dist
 from encoders.runtime.config import Config
 from encoders.runtime.random import Purpose, generator
-from pretrain.methods.common import DataShape, Method, Traits, full_precision, local_side, mlp, sees_two_sizes, width
+from pretrain.methods.common import (
+    DataShape,
+    Method,
+    Traits,
+    feature_dim,
+    full_precision,
+    local_crop_pixels,
+    mlp,
+    require_dynamic_image_size,
+)
 
 
 class LeJEPAConfig(Config):
@@ -44,7 +53,7 @@ class LeJEPAConfig(Config):
 
 
 @full_precision
-def agreement(views: Tensor, n_global: int) -> Tensor:
+def invariance_loss(views: Tensor, n_global: int) -> Tensor:
     """Mean squared distance of all views from the mean of the first `n_global`.  views: (V, B, D).  Returns a scalar."""
     return (views - views[:n_global].mean(dim=0)).square().mean()
 
@@ -78,21 +87,21 @@ class LeJEPA(Method):
     def __init__(self, cfg: LeJEPAConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         if cfg.n_local:
-            sees_two_sizes(backbone, "lejepa")
+            require_dynamic_image_size(backbone, "lejepa")
         self.backbone = backbone
-        self.projector = mlp([width(backbone), cfg.hidden, cfg.hidden, cfg.dim])
+        self.projector = mlp([feature_dim(backbone), cfg.hidden, cfg.hidden, cfg.dim])
         self.salt = int(torch.randint(2**62, ()))  # equal on all ranks, as the weights are
 
     def views(self, augment: Augment) -> list[Augment]:
         """Two global views alike, then the local ones."""
-        side = local_side(self.backbone, self.cfg.local_size or self.data.size * 98 / 224)
-        return [augment, augment] + [local(augment, side, self.cfg.local_crop)] * self.cfg.n_local
+        side = local_crop_pixels(self.backbone, self.cfg.local_size or self.data.size * 98 / 224)
+        return [augment, augment] + [local_view(augment, side, self.cfg.local_crop)] * self.cfg.n_local
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two global (B, C, H, W) batches, then local ones (B, C, h, w)."""
         parts = [self.projector(self.backbone(torch.cat(part))) for part in (views[:2], views[2:]) if part]
         z = torch.stack([dist.gather(one) for one in torch.cat(parts).chunk(len(views))])  # (V, B * ranks, D)
-        near = agreement(z, n_global=2)
+        near = invariance_loss(z, n_global=2)
         directions = self.directions(progress).to(z.device, non_blocking=True)
         normal = torch.stack([sigreg(one, directions, self.cfg.knots, self.cfg.t_max) for one in z]).mean()
         return {"loss": (1 - self.cfg.weight) * near + self.cfg.weight * normal, "agreement": near, "sigreg": normal}

@@ -28,10 +28,10 @@ from encoders.augment.config import Augment
 from encoders.augment.masks import MaskSpec
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups
-from pretrain.methods.positions import fix_positions, sincos_2d
+from pretrain.methods.common import DataShape, Method, ParamGroup, Traits, build_param_groups, full_precision
+from pretrain.methods.positions import freeze_sincos_positions, sincos_2d
 
-EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
+PATCH_VARIANCE_EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
 
 
 class MAEConfig(Config):
@@ -54,21 +54,21 @@ def unpatchify(patches: Tensor, p: int, rows: int) -> Tensor:
     return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=p, q=p)
 
 
-def moments(target: Tensor) -> tuple[Tensor, Tensor]:
+def patch_mean_and_std(target: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (with N - 1) of the pixels of each patch: (B, M, p * p * C) -> (B, M, 1) twice."""
-    return target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + EPS).sqrt()
+    return target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + PATCH_VARIANCE_EPS).sqrt()
 
 
 @full_precision
 def masked_mse(predicted: Tensor, target: Tensor, norm_pix: bool) -> Tensor:
     """Mean squared error over hidden patches.  predicted, target: (B, M, p * p * C).  Returns a scalar."""
     if norm_pix:
-        mean, std = moments(target)
+        mean, std = patch_mean_and_std(target)
         target = (target - mean) / std
     return reduce((predicted - target) ** 2, "b m d -> ()", "mean").squeeze()
 
 
-def pick(tokens: Tensor, index: Tensor) -> Tensor:
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """Row b of the result holds tokens[b, index[b]]: (B, N, D), (B, K) -> (B, K, D)."""
     return tokens.gather(1, repeat(index, "b k -> b k d", d=tokens.shape[-1]))
 
@@ -95,10 +95,10 @@ class MAE(Method):
         self.rows, self.columns = backbone.patch_embed.grid_size
         self.p = backbone.patch_embed.patch_size[0]
         self.prefix = backbone.num_prefix_tokens
-        self.decoder = Decoder(cfg, backbone.embed_dim, (self.rows, self.columns), self.prefix, self.p**2 * data.channels)
-        self.decoder.apply(xavier)
+        self.decoder = MAEDecoder(cfg, backbone.embed_dim, (self.rows, self.columns), self.prefix, self.p**2 * data.channels)
+        self.decoder.apply(init_xavier)
         if not data.pretrained:
-            begin_as_published(backbone)
+            init_published_weights(backbone)
 
     def views(self, augment: Augment) -> list[Augment]:
         """One view."""
@@ -111,14 +111,14 @@ class MAE(Method):
         """views: one (B, C, H, W).  masks: (keep (B, K), masked (B, M))."""
         keep, masked = masks[0]
         predicted = self.decoder(self.encode(views[0], keep), keep)  # (B, N, p * p * C)
-        target = pick(patchify(views[0], self.p), masked)  # (B, M, p * p * C)
-        return {"loss": masked_mse(pick(predicted, masked), target, self.cfg.norm_pix_loss)}
+        target = gather_tokens(patchify(views[0], self.p), masked)  # (B, M, p * p * C)
+        return {"loss": masked_mse(gather_tokens(predicted, masked), target, self.cfg.norm_pix_loss)}
 
     def encode(self, images: Tensor, keep: Tensor) -> Tensor:
         """Codes of the prefix tokens and the visible patches: (B, P + K, D). With all patches kept it is timm's `forward_features`."""
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
-        x = self.vit.norm_pre(torch.cat([prefix, pick(patches, keep)], dim=1))
+        x = self.vit.norm_pre(torch.cat([prefix, gather_tokens(patches, keep)], dim=1))
         x = checkpoint_seq(self.vit.blocks, x) if self.vit.grad_checkpointing and self.training else self.vit.blocks(x)
         return self.vit.norm(x)
 
@@ -132,20 +132,20 @@ class MAE(Method):
         target = patchify(views[0].float(), self.p)  # (B, N, p * p * C)
         predicted = self.decoder(self.encode(views[0], keep), keep).float()
         if self.cfg.norm_pix_loss:
-            mean, std = moments(target)
+            mean, std = patch_mean_and_std(target)
             predicted = predicted * std + mean
         hidden = torch.zeros(target.shape[:2], device=target.device).scatter_(1, masked, 1.0)[..., None]  # (B, N, 1)
         pictures = target * (1 - hidden), target * (1 - hidden) + predicted * hidden, target
         return tuple(unpatchify(x, self.p, self.rows) for x in pictures)  # type: ignore[return-value]
 
-    def param_groups(self) -> list[Group]:
-        return groups(self.vit, self.decoder)
+    def param_groups(self) -> list[ParamGroup]:
+        return build_param_groups(self.vit, self.decoder)
 
     def encoder(self) -> nn.Module:
         return self.vit
 
 
-class Decoder(nn.Module):
+class MAEDecoder(nn.Module):
     """Codes of the visible patches -> pixels of all patches."""
 
     def __init__(self, cfg: MAEConfig, width: int, grid: tuple[int, int], prefix: int, pixels: int):
@@ -176,18 +176,18 @@ class Decoder(nn.Module):
         return self.pixels(x[:, self.prefix :])
 
 
-def begin_as_published(vit: VisionTransformer) -> None:
+def init_published_weights(vit: VisionTransformer) -> None:
     """Xavier-uniform linear layers (the patch embedding as one), tokens from N(0, 0.02), the fixed sine-cosine position table."""
-    vit.apply(xavier)
+    vit.apply(init_xavier)
     kernel = vit.patch_embed.proj.weight.data
     nn.init.xavier_uniform_(kernel.view(len(kernel), -1))
     for token in (vit.cls_token, vit.reg_token):
         if token is not None:
             nn.init.normal_(token, std=0.02)
-    fix_positions(vit)
+    freeze_sincos_positions(vit)
 
 
-def xavier(module: nn.Module) -> None:
+def init_xavier(module: nn.Module) -> None:
     """Weights of one layer as in MAE and the official ViT: Xavier-uniform matrices, zero biases, norms at the identity."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

@@ -32,22 +32,22 @@ from encoders.runtime import dist
 from encoders.runtime.config import Config
 from pretrain.methods.common import (
     DataShape,
-    Fresh,
-    Group,
     Method,
+    ParamGroup,
+    StepBuffer,
     Traits,
+    build_param_groups,
     ema_,
+    feature_dim,
     frozen_copy,
     full_precision,
-    groups,
+    l2_normalize,
+    mask_same_patient,
     mlp,
     scaled_momentum,
-    spared,
-    unit,
-    width,
 )
 
-PUBLISHED_BATCH = 256
+MOCO_PUBLISHED_BATCH = 256
 
 
 class MoCoConfig(Config):
@@ -68,29 +68,29 @@ def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Ten
     """Cross-entropy (nats) of picking `k[i]` for `q[i]` among itself and all negatives.
 
     q, k: (B, D) unit rows.  negatives: (K, D) unit rows.  Returns a scalar."""
-    return first_wins(cosines(q, k, negatives) / temperature)
+    return first_column_cross_entropy(query_key_cosines(q, k, negatives) / temperature)
 
 
 @full_precision
-def cosines(q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
+def query_key_cosines(q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
     """Cosines of each query with its own key (first column) and with the negatives: (B, 1 + K)."""
     own = einsum(q, k, "b d, b d -> b")
     others = einsum(q, negatives.to(q.dtype), "b d, k d -> b k")
     return pack([own, others], "b *")[0]
 
 
-def first_wins(logits: Tensor) -> Tensor:
+def first_column_cross_entropy(logits: Tensor) -> Tensor:
     """Cross-entropy (nats) of the first column of (B, 1 + K)."""
     return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
-def without_kin(similar: Tensor, patients: Tensor, whose: Tensor) -> Tensor:
+def mask_same_patient_keys(similar: Tensor, patients: Tensor, whose: Tensor) -> Tensor:
     """(B, 1 + K) with -inf for keys in the queue of the query's own patient.  patients: (B,), whose: (K,)."""
     own = similar.new_zeros(len(similar), dtype=torch.long)  # the first column, of which the -2 below is nobody's
-    return spared(similar, patients, torch.cat([whose.new_full((1,), -2), whose]), own)
+    return mask_same_patient(similar, patients, torch.cat([whose.new_full((1,), -2), whose]), own)
 
 
-def in_groups(encode: nn.Module, images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
+def encode_in_groups(encode: nn.Module, images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
     """`encode(images)` with the batch cut into groups that share BatchNorm statistics; rows come back in their own order.
 
     images: (B, C, H, W).  shuffle: the groups are drawn at random, from torch's CPU generator.  Returns (B, D)."""
@@ -120,32 +120,32 @@ class MoCo(Method):
     def __init__(self, cfg: MoCoConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        self.head = mlp([width(backbone), cfg.hidden, cfg.dim], norm=False)
+        self.head = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], norm=False)
         self.key = frozen_copy(nn.Sequential(self.backbone, self.head))
-        self.momentum = momentum(cfg, data)
+        self.momentum = ema_momentum(cfg, data)
         self.has_batchnorm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
-        self.register_buffer("queue", unit(torch.randn(queue_size(cfg, data), cfg.dim)))  # (K, D)
+        self.register_buffer("queue", l2_normalize(torch.randn(queue_size(cfg, data), cfg.dim)))  # (K, D)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         self.queue: Tensor
         if cfg.exclude_same_patient:
             self.register_buffer("whose", torch.full((len(self.queue),), -1))  # (K,) patients of the keys, -1: nobody's
         self.whose: Tensor
         self.pointer: Tensor
-        self.fresh = Fresh()  # keys of this step's micro-batches
-        self.fresh_patients = Fresh()
+        self.fresh = StepBuffer()  # keys of this step's micro-batches
+        self.fresh_patients = StepBuffer()
 
     def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
-        n = bn_groups(self.cfg, len(views[0])) if self.has_batchnorm and self.training else 1
-        q = unit(in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
+        n = count_bn_groups(self.cfg, len(views[0])) if self.has_batchnorm and self.training else 1
+        q = l2_normalize(encode_in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
         with torch.no_grad():
-            k = unit(in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
+            k = l2_normalize(encode_in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
         self.fresh.add(k)
-        similar = cosines(q, k, self.queue)  # (B, 1 + K), as in `info_nce`, kept for the second line
+        similar = query_key_cosines(q, k, self.queue)  # (B, 1 + K), as in `info_nce`, kept for the second line
         if patients is not None:
             self.fresh_patients.add(patients)
-            similar = without_kin(similar, patients, self.whose)
-        return {"loss": first_wins(similar / self.cfg.temperature), "top1": (similar.argmax(dim=1) == 0).float().mean()}
+            similar = mask_same_patient_keys(similar, patients, self.whose)
+        return {"loss": first_column_cross_entropy(similar / self.cfg.temperature), "top1": (similar.argmax(dim=1) == 0).float().mean()}
 
     def after_backward(self, progress: float) -> None:
         self.fresh.end()
@@ -166,9 +166,9 @@ class MoCo(Method):
             self.whose[where] = patients
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         """Weight decay on all parameters, biases and norms too, as published."""
-        return groups(self.backbone, self.head, decay="all")
+        return build_param_groups(self.backbone, self.head, decay="all")
 
     def encoder(self) -> nn.Module:
         return self.backbone
@@ -180,9 +180,9 @@ class MoCo(Method):
             said.append(f"queue {cfg.queue} -> {size}: at most half of {data.n_images} images, in whole batches of {data.batch}")
         if 2 * size > data.n_images:
             said.append(f"the queue of one batch ({size}) is more than half the images: queries meet their own image as a negative")
-        if (m := momentum(cfg, data)) != cfg.momentum:
+        if (m := ema_momentum(cfg, data)) != cfg.momentum:
             said.append(f"EMA momentum {cfg.momentum} -> {m:.6f} at batch {data.batch}: the same lag in images as at batch 256")
-        if self.has_batchnorm and bn_groups(cfg, data.batch) == 1:
+        if self.has_batchnorm and count_bn_groups(cfg, data.batch) == 1:
             said.append(f"batch {data.batch} is too small to split: with BatchNorm, batch statistics can give a key away (use 16 or more)")
         return said
 
@@ -192,11 +192,11 @@ def queue_size(cfg: MoCoConfig, data: DataShape) -> int:
     return max(min(cfg.queue, data.n_images // 2) // data.batch, 1) * data.batch
 
 
-def momentum(cfg: MoCoConfig, data: DataShape) -> float:
+def ema_momentum(cfg: MoCoConfig, data: DataShape) -> float:
     """The EMA momentum at this batch."""
-    return scaled_momentum(cfg.momentum, data.batch, PUBLISHED_BATCH) if cfg.scale_momentum else cfg.momentum
+    return scaled_momentum(cfg.momentum, data.batch, MOCO_PUBLISHED_BATCH) if cfg.scale_momentum else cfg.momentum
 
 
-def bn_groups(cfg: MoCoConfig, batch: int) -> int:
+def count_bn_groups(cfg: MoCoConfig, batch: int) -> int:
     """G: groups of `bn_group` images, at least two, none below 8 images; 1 where that cannot be."""
     return max(batch // cfg.bn_group, 2) if batch >= 16 else 1

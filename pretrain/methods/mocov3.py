@@ -29,17 +29,17 @@ from pretrain.methods.common import (
     Traits,
     cosine_momentum,
     ema_,
+    feature_dim,
     frozen_copy,
     full_precision,
+    l2_normalize,
+    mask_same_patient,
     mlp,
     scaled_momentum,
-    spared,
-    unit,
-    width,
 )
-from pretrain.methods.positions import fix_positions
+from pretrain.methods.positions import freeze_sincos_positions
 
-PUBLISHED_BATCH = 4096
+MOCOV3_PUBLISHED_BATCH = 4096
 
 
 class MoCoV3Config(Config):
@@ -54,13 +54,13 @@ class MoCoV3Config(Config):
 
 
 @full_precision
-def contrast(q: Tensor, k: Tensor, temperature: float, patients: Tensor | None = None) -> Tensor:
+def contrastive_loss(q: Tensor, k: Tensor, temperature: float, patients: Tensor | None = None) -> Tensor:
     """2 T times the cross-entropy (nats) of picking `k[i]` for `q[i]` among all keys.
 
     q, k: (B, D) unit rows.  patients: (B,) whose; keys of one are then no negatives of each other.  Returns a scalar."""
     similar = einsum(q, k, "b d, n d -> b n") / temperature
     own = torch.arange(len(q), device=q.device)
-    return 2 * temperature * F.cross_entropy(spared(similar, patients, patients, own), own)
+    return 2 * temperature * F.cross_entropy(mask_same_patient(similar, patients, patients, own), own)
 
 
 class MoCoV3(Method):
@@ -81,10 +81,10 @@ class MoCoV3(Method):
         if isinstance(backbone, VisionTransformer):
             backbone.patch_embed.requires_grad_(False)
             if not data.pretrained:
-                fix_positions(backbone)
+                freeze_sincos_positions(backbone)
         self.backbone = backbone
         self.temperature = cfg.temperature or (0.2 if is_vit else 1.0)
-        self.projector = mlp([width(backbone), *[cfg.hidden] * (2 if is_vit else 1), cfg.dim], last_norm=True)
+        self.projector = mlp([feature_dim(backbone), *[cfg.hidden] * (2 if is_vit else 1), cfg.dim], last_norm=True)
         self.predictor = mlp([cfg.dim, cfg.hidden, cfg.dim], last_norm=is_vit, last_bias=False)
         self.key = frozen_copy(nn.Sequential(backbone, self.projector))
 
@@ -94,11 +94,11 @@ class MoCoV3(Method):
 
     def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
-        qa, qb = (dist.gather(unit(self.predictor(self.projector(self.backbone(v))))) for v in views)  # (B, D) each
+        qa, qb = (dist.gather(l2_normalize(self.predictor(self.projector(self.backbone(v))))) for v in views)  # (B, D) each
         with torch.no_grad():
-            ka, kb = (dist.gather(unit(self.key(v))) for v in views)  # (B, D) each
+            ka, kb = (dist.gather(l2_normalize(self.key(v))) for v in views)  # (B, D) each
         who = None if patients is None else dist.gather(patients)
-        return {"loss": contrast(qa, kb, self.temperature, who) + contrast(qb, ka, self.temperature, who)}
+        return {"loss": contrastive_loss(qa, kb, self.temperature, who) + contrastive_loss(qb, ka, self.temperature, who)}
 
     def after_step(self, progress: float) -> None:
         """The key encoder follows the query encoder."""
@@ -106,7 +106,7 @@ class MoCoV3(Method):
 
     def momentum(self, progress: float) -> float:
         m = cosine_momentum(self.cfg.momentum, progress)
-        return scaled_momentum(m, self.data.batch, PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+        return scaled_momentum(m, self.data.batch, MOCOV3_PUBLISHED_BATCH) if self.cfg.scale_momentum else m
 
     def encoder(self) -> nn.Module:
         return self.backbone

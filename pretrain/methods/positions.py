@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 
-def fix_positions(vit: VisionTransformer) -> None:
+def freeze_sincos_positions(vit: VisionTransformer) -> None:
     """Gives a ViT the table of its grid, zeros for prefix tokens, and trains it no more."""
     if vit.pos_embed is not None:
         table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)

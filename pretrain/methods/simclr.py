@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, Traits, full_precision, mlp, spared, unit, width
+from pretrain.methods.common import DataShape, Method, Traits, feature_dim, full_precision, l2_normalize, mask_same_patient, mlp
 
 
 class SimCLRConfig(Config):
@@ -43,7 +43,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, patients: Tensor | None = 
     similar = similar.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)  # not with itself
     partner = torch.arange(len(z), device=z.device).roll(len(a))
     who = None if patients is None else patients.repeat(2)  # (2B,)
-    return F.cross_entropy(spared(similar, who, who, partner), partner)
+    return F.cross_entropy(mask_same_patient(similar, who, who, partner), partner)
 
 
 class SimCLR(Method):
@@ -61,12 +61,12 @@ class SimCLR(Method):
     def __init__(self, cfg: SimCLRConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        hidden = cfg.hidden or width(backbone)
-        self.head = mlp([width(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
+        hidden = cfg.hidden or feature_dim(backbone)
+        self.head = mlp([feature_dim(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
 
     def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches; they share BatchNorm statistics, as in the authors' code."""
-        a, b = unit(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
+        a, b = l2_normalize(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
         who = None if patients is None else dist.gather(patients)
         return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature, who)}
 

@@ -14,7 +14,17 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Group, Method, Traits, full_precision, groups, mlp, unit, width
+from pretrain.methods.common import (
+    DataShape,
+    Method,
+    ParamGroup,
+    Traits,
+    build_param_groups,
+    feature_dim,
+    full_precision,
+    l2_normalize,
+    mlp,
+)
 
 
 class SimSiamConfig(Config):
@@ -25,9 +35,9 @@ class SimSiamConfig(Config):
 
 
 @full_precision
-def agreement(prediction: Tensor, projection: Tensor) -> Tensor:
+def negative_cosine_similarity(prediction: Tensor, projection: Tensor) -> Tensor:
     """Negative cosine, mean over the batch, in [-1, 1]; no gradient into `projection`.  Both (B, D), any length.  Returns a scalar."""
-    return -(unit(prediction) * unit(projection.detach())).sum(dim=-1).mean()
+    return -(l2_normalize(prediction) * l2_normalize(projection.detach())).sum(dim=-1).mean()
 
 
 class SimSiam(Method):
@@ -45,20 +55,20 @@ class SimSiam(Method):
     def __init__(self, cfg: SimSiamConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        self.projector = mlp([width(backbone), cfg.dim, cfg.dim, cfg.dim], last_norm=True)
+        self.projector = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], last_norm=True)
         self.predictor = mlp([cfg.dim, cfg.bottleneck, cfg.dim])
 
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         a, b = (self.projector(self.backbone(v)) for v in views)  # (B, D) each
-        loss = (agreement(self.predictor(a), b) + agreement(self.predictor(b), a)) / 2
+        loss = (negative_cosine_similarity(self.predictor(a), b) + negative_cosine_similarity(self.predictor(b), a)) / 2
         with torch.no_grad():  # 1 when the directions spread over the sphere, 0 when they have collapsed: the paper's figure 2
-            spread = unit(a).std(dim=0).mean() * a.shape[1] ** 0.5
+            spread = l2_normalize(a).std(dim=0).mean() * a.shape[1] ** 0.5
         return {"loss": loss, "spread": spread}
 
-    def param_groups(self) -> list[Group]:
+    def param_groups(self) -> list[ParamGroup]:
         """The predictor keeps its peak learning rate."""
-        return groups(self.backbone, self.projector, decay="all", name="encoder") + groups(
+        return build_param_groups(self.backbone, self.projector, decay="all", name="encoder") + build_param_groups(
             self.predictor, decay="all", name="predictor", fixed_lr=True
         )
 

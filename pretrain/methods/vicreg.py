@@ -18,9 +18,9 @@ from encoders.augment.config import Augment
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, Traits, full_precision, mlp, width
+from pretrain.methods.common import DataShape, Method, Traits, feature_dim, full_precision, mlp
 
-EPS = 1e-4  # in the standard deviation, published: its gradient stays finite for a constant feature
+STD_EPS = 1e-4  # in the standard deviation, published: its gradient stays finite for a constant feature
 
 
 class VICRegConfig(Config):
@@ -33,14 +33,14 @@ class VICRegConfig(Config):
 
 
 @full_precision
-def vicreg(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def vicreg_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Invariance, variance and covariance terms, unweighted.  a, b: (B, D), two views of the same rows.  Returns three scalars."""
     invariance = F.mse_loss(a, b)
-    variance = sum(F.relu(1 - (x.var(dim=0) + EPS).sqrt()).mean() for x in (a, b)) / 2
-    return invariance, variance, covariance(a) + covariance(b)  # type: ignore[return-value]
+    variance = sum(F.relu(1 - (x.var(dim=0) + STD_EPS).sqrt()).mean() for x in (a, b)) / 2
+    return invariance, variance, covariance_loss(a) + covariance_loss(b)  # type: ignore[return-value]
 
 
-def covariance(x: Tensor) -> Tensor:
+def covariance_loss(x: Tensor) -> Tensor:
     """Sum of the squared off-diagonal covariances (with B - 1), divided by D."""
     centred = x - x.mean(dim=0)
     c = einsum(centred, centred, "n i, n j -> i j") / (len(x) - 1)  # (D, D)
@@ -62,7 +62,7 @@ class VICReg(Method):
     def __init__(self, cfg: VICRegConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
-        self.expander = mlp([width(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
+        self.expander = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
 
     def views(self, augment: Augment) -> list[Augment]:
         """BYOL's two unlike views."""
@@ -71,7 +71,7 @@ class VICReg(Method):
     def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         a, b = (dist.gather(self.expander(self.backbone(v))) for v in views)  # (B, D) each
-        agree, vary, covary = vicreg(a, b)
+        agree, vary, covary = vicreg_terms(a, b)
         loss = self.cfg.invariance * agree + self.cfg.variance * vary + self.cfg.covariance * covary
         return {"loss": loss, "invariance": agree, "variance": vary, "covariance": covary}
 

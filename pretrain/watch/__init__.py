@@ -3,24 +3,24 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from pretrain.setup import Setup
+from pretrain.loop.setup import Setup
 from pretrain.watch.diagnose import Finding, diagnose
 from pretrain.watch.knn import OnlineKnn
 from pretrain.watch.probe import Probe
 
 
-class Ailing(RuntimeError):
+class RollbackRequested(RuntimeError):
     """A run that its policy wants rolled back, with the diagnosis."""
 
 
-class Watch:
+class Watchdog:
     """Looks, remembers the record's lines, and says what is new. The run's numbers do not depend on it."""
 
     def __init__(self, made: Setup, lines: list[dict[str, Any]], baseline: Mapping[str, float], say: Callable[[str], None]):
         """lines: the record so far, of a run that goes on.  baseline: what the first look at the untrained network gave."""
         cfg = made.recipe.watch
         self.made, self.cfg, self.lines, self.baseline, self.say = made, cfg, lines, dict(baseline), say
-        self.every = looks_every(made)
+        self.every = probe_interval(made)
         self.holding: dict[str, Finding] = {}
         self.probe = Probe(made.corpus.store, made.corpus.index, cfg.images, made.card.preprocess, made.device) if cfg.images else None
         self.knn = OnlineKnn(cfg.labeled, cfg.label, cfg.k, made.card.preprocess, made.device) if cfg.labeled and cfg.label else None
@@ -48,6 +48,6 @@ class Watch:
         return "; ".join(f"{f.name}: {f.text}" for f in found.values() if f.alarm) or None
 
 
-def looks_every(made: Setup) -> int:
+def probe_interval(made: Setup) -> int:
     """Steps between looks: as asked, or for a short run so many that there are twenty."""
     return min(made.recipe.watch.every, max(made.recipe.log_every, made.steps // 20))

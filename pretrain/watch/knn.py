@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from encoders.backbone import pooled
-from encoders.card import Preprocess
-from encoders.neighbours import nearest, vote
+from encoders.features.nearest import find_neighbours, vote_shares
 from encoders.runtime.errors import InputError
-from encoders.store import Store
-from pretrain.watch.probe import looking, of, prepared
+from encoders.store.store import Store
+from encoders.zoo.backbone import pooled_features
+from encoders.zoo.card import Preprocess
+from pretrain.watch.probe import eval_mode, map_in_batches, prepare_probe_images
 
-MOST = 1000  # labeled images used: a look should cost about a training step
-TEMPERATURE = 0.07  # of the votes; Wu et al. 2018 (arXiv:1805.01978)
+MAX_LABELED_IMAGES = 1000  # labeled images used: a look should cost about a training step
+VOTE_TEMPERATURE = 0.07  # of the votes; Wu et al. 2018 (arXiv:1805.01978)
 
 
 class OnlineKnn:
@@ -30,8 +30,8 @@ class OnlineKnn:
         store = Store.open(path)
         y = store.labels(label)
         rows = np.flatnonzero(~np.isnan(y))
-        rows = rows[np.linspace(0, len(rows) - 1, min(MOST, len(rows))).round().astype(int)] if len(rows) else rows
-        self.asks = np.array([asking(str(p)) for p in store.column("patient")[rows]], dtype=bool)
+        rows = rows[np.linspace(0, len(rows) - 1, min(MAX_LABELED_IMAGES, len(rows))).round().astype(int)] if len(rows) else rows
+        self.asks = np.array([is_query_patient(str(p)) for p in store.column("patient")[rows]], dtype=bool)
         self.classes, self.y = np.unique(y[rows], return_inverse=True)
         for side in (self.asks, ~self.asks):
             if len(self.classes) < 2 or set(self.y[side]) != set(range(len(self.classes))):
@@ -40,24 +40,24 @@ class OnlineKnn:
                     f"{len(self.classes)} classes); two classes and several patients of each are needed"
                 )
         self.k, self.device = min(k, int((~self.asks).sum())), device
-        self.images = prepared(store, rows, preprocess)
+        self.images = prepare_probe_images(store, rows, preprocess)
 
     def look(self, method: Any) -> dict[str, float]:
-        with looking(method):
-            found = of(lambda part: pooled(method.encoder(), part), self.device, self.images)
+        with eval_mode(method):
+            found = map_in_batches(lambda part: pooled_features(method.encoder(), part), self.device, self.images)
         assert found is not None
         x = found.numpy()
         if not np.isfinite(x).all():
             return {"watch/knn": float("nan")}
-        return {"watch/knn": recall(x[~self.asks], self.y[~self.asks], x[self.asks], self.y[self.asks], self.k)}
+        return {"watch/knn": knn_balanced_accuracy(x[~self.asks], self.y[~self.asks], x[self.asks], self.y[self.asks], self.k)}
 
 
-def asking(patient: str) -> bool:
+def is_query_patient(patient: str) -> bool:
     return sha256(patient.encode()).digest()[0] % 3 == 0
 
 
-def recall(train: NDArray[Any], train_y: NDArray[Any], test: NDArray[Any], test_y: NDArray[Any], k: int) -> float:
+def knn_balanced_accuracy(train: NDArray[Any], train_y: NDArray[Any], test: NDArray[Any], test_y: NDArray[Any], k: int) -> float:
     """Mean over classes of the share that is named rightly: 1 / classes by chance.  train, test: (N, D).  *_y: (N,) 0, 1, ..."""
-    near, index = nearest(train, test, k)
-    said = vote(np.exp((near - 1) / TEMPERATURE), np.eye(int(train_y.max()) + 1)[train_y], index).argmax(axis=1)
+    near, index = find_neighbours(train, test, k)
+    said = vote_shares(np.exp((near - 1) / VOTE_TEMPERATURE), np.eye(int(train_y.max()) + 1)[train_y], index).argmax(axis=1)
     return float(np.mean([(said[test_y == c] == c).mean() for c in np.unique(test_y)]))

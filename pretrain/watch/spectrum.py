@@ -37,7 +37,7 @@ def alpha_req(x: Tensor) -> float:
     return -float((rank * height).sum() / (rank**2).sum())
 
 
-def spread(x: Tensor) -> float:
+def unit_vector_std(x: Tensor) -> float:
     """Standard deviation of a coordinate of unit vectors over images, in 1/sqrt(D): 1 over the whole sphere, 0 for one point.
 
     x: (N, D).  Source: Chen and He 2020 (arXiv:2011.10566), figure 2."""
@@ -51,7 +51,7 @@ def mean_cosine(x: Tensor) -> float:
     return float((u.sum(dim=0).pow(2).sum() - u.pow(2).sum()) / (n * (n - 1)))
 
 
-def entropies(p: Tensor) -> tuple[float, float]:
+def teacher_entropies(p: Tensor) -> tuple[float, float]:
     """(mean entropy of an image, entropy of the mean image), as shares of log K.  p: (N, K), rows that sum to 1.
 
     Equal, all images are told the same; both 1: nothing is told; the second 0: one outcome for everything."""

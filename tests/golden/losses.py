@@ -46,7 +46,7 @@ def environment() -> dict[str, str]:
 
 def make_store(folder: Path) -> Path:
     """A store of phantoms of 64 px, about 100 images; returns its path."""
-    from encoders.cli import app
+    from encoders.cli.main import app
 
     store = folder / "phantoms.h5"
     _invoke(app, "ingest", "phantom", store, "--patients", 40, "--size", 64, "--seed", 1, "--workers", 1)
@@ -55,7 +55,7 @@ def make_store(folder: Path) -> Path:
 
 def first_losses(method: str, store: Path, folder: Path) -> list[float]:
     """The losses of the first steps of the recipe `cxr_<method>_tiny` with a batch of 16 at 32 px, on one thread in float32."""
-    from pretrain.cli import app
+    from pretrain.cli.main import app
 
     os.environ["ISOGRAFT_HOME"] = str(folder)
     _invoke(app, "run", f"cxr_{method}_tiny", f"data.store={store}", *SETTINGS, "--name", f"golden_{method}", "--device", "cpu")

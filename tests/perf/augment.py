@@ -13,30 +13,30 @@ import warnings
 import numpy as np
 import torch
 
-from encoders.augment.apply import GROUP, augment, planar, slices
-from encoders.augment.draw import draw
-from encoders.augment.presets import preset
+from encoders.augment.apply import RESAMPLE_GROUP, augment, chunk_slices, to_planar_float
+from encoders.augment.draw import draw_params
+from encoders.augment.presets import get_preset
 
 SIDE, SIZE, N = 256, 224, 64
 
 
-def ours(name: str, images: np.ndarray):
+def augment_with_ours(name: str, images: np.ndarray):
     """Called with a turn's number, makes two views of all images."""
-    cfg, (n, c) = preset(name), (len(images), images.shape[3])
+    cfg, (n, c) = get_preset(name), (len(images), images.shape[3])
     mean, std = torch.full((1, c, 1, 1), 0.45), torch.full((1, c, 1, 1), 0.22)
 
     def turn(number: int) -> None:
         position = np.arange(n) + n * number
-        params = [draw(cfg, 0, position, view, (SIDE, SIDE)) for view in (0, 1)]
-        for rows in slices(n, GROUP):
-            batch = planar(images[rows], 255.0)
+        params = [draw_params(cfg, 0, position, view, (SIDE, SIDE)) for view in (0, 1)]
+        for rows in chunk_slices(n, RESAMPLE_GROUP):
+            batch = to_planar_float(images[rows], 255.0)
             for drawn in params:
                 augment(batch, {k: v[rows] for k, v in drawn.items()}, SIZE).sub_(mean).div_(std)
 
     return turn
 
 
-def lightlys(name: str, images: np.ndarray):
+def augment_with_lightly(name: str, images: np.ndarray):
     from PIL import Image
 
     pictures = [Image.fromarray(image.squeeze()) for image in images]
@@ -59,7 +59,7 @@ def _transform(name: str, mode: str):
     stats = {"mean": [0.45] * len(mode.strip("L") or "L"), "std": [0.22] * len(mode.strip("L") or "L")}
     if name == "moco":
         return MoCoV2Transform(normalize=stats).transforms[0]
-    cfg = preset(name)
+    cfg = get_preset(name)
     return T.Compose([
         T.RandomRotation(cfg.rotate, T.InterpolationMode.BILINEAR),
         T.RandomResizedCrop(SIZE, cfg.crop, cfg.ratio),
@@ -72,7 +72,7 @@ def _transform(name: str, mode: str):
     ])  # fmt: skip
 
 
-def rate(turn, seconds: float) -> float:
+def measure_rate(turn, seconds: float) -> float:
     """Images, with two views each, a second."""
     turn(0)
     done, begun = 0, time.process_time()
@@ -89,8 +89,8 @@ def main(seconds: float = 2.0) -> dict[tuple[str, int], float]:
     rng, ratios = np.random.default_rng(0), {}
     for name, channels in (("moco", 1), ("moco", 3), ("cxr", 1)):
         smooth = rng.integers(0, 256, (N, 32, 32, channels), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
-        turns = lightlys(name, smooth), ours(name, smooth)
-        theirs, mine = (max(rates) for rates in zip(*[[rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
+        turns = augment_with_lightly(name, smooth), augment_with_ours(name, smooth)
+        theirs, mine = (max(rates) for rates in zip(*[[measure_rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
         ratios[name, channels] = mine / theirs
         kind = "gray" if channels == 1 else "RGB"
         print(

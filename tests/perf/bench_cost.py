@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 
-def clocked(what: str, work):
+def time_call(what: str, work):
     """The result of `work`, and its CPU and wall seconds."""
     cpu, wall = time.process_time(), time.perf_counter()
     result = work()
@@ -26,42 +26,44 @@ def clocked(what: str, work):
     return result, spent
 
 
-def bare(encoder, store, rows: np.ndarray, batch: int = 64) -> np.ndarray:
+def embed_by_hand(encoder, store, rows: np.ndarray, batch: int = 64) -> np.ndarray:
     """The embedding as one would write it by hand: read, prepare, forward."""
     import torch
 
-    from encoders.preprocess import prepare
+    from encoders.zoo.preprocess import prepare_input
 
     out = []
     with torch.inference_mode():
         for i in range(0, len(rows), batch):
-            x = prepare(store.unit_images(rows[i : i + batch]), encoder.card.preprocess).contiguous(memory_format=torch.channels_last)
+            x = prepare_input(store.unit_images(rows[i : i + batch]), encoder.card.preprocess).contiguous(memory_format=torch.channels_last)
             out.append(encoder.model(x).numpy())  # built without a head: pooled features
     return np.concatenate(out)
 
 
-def subset(path: Path, every: int, folder: Path, label: str) -> Path:
+def save_subset(path: Path, every: int, folder: Path, label: str) -> Path:
     """A store with each `every`-th image."""
-    from encoders.store import Store
-    from encoders.store_write import save
+    from encoders.store.store import Store
+    from encoders.store.write import save_store
 
     if every == 1:
         return path
     store = Store.open(path)
     rows = np.arange(0, len(store), every)
     names = np.asarray(store.classes(label), dtype=object)[store.labels(label)[rows].astype(int)]
-    return save(folder / "some.h5", store.images(rows), patient=store.column("patient")[rows].tolist(), labels={label: names.tolist()})
+    return save_store(
+        folder / "some.h5", store.images(rows), patient=store.column("patient")[rows].tolist(), labels={label: names.tolist()}
+    )
 
 
-def benched(ask, whole):
+def bench_and_print(ask, whole):
     from rich.console import Console
 
-    from transfer import show
-    from transfer.bench import bench
-    from transfer.table import sections
+    from transfer.bench.bench import run_bench
+    from transfer.tables import render
+    from transfer.tables.rows import build_sections
 
-    outcome = bench(ask, whole, lambda text: None)
-    show.printed(Console(file=io.StringIO()), sections(outcome.records), {}, {})
+    outcome = run_bench(ask, whole, lambda text: None)
+    render.print_results(Console(file=io.StringIO()), build_sections(outcome.records), {}, {})
     return outcome
 
 
@@ -81,35 +83,35 @@ def main() -> None:
         import scipy.sparse  # noqa: F401  as the other imports, not part of what is timed
         import sklearn.metrics  # noqa: F401
 
-        from encoders import zoo
-        from encoders.runtime.memory import keep_freed
-        from encoders.store import Store
-        from transfer import task
-        from transfer.bench import Ask, plan
+        from encoders.runtime.allocator import keep_freed_memory
+        from encoders.store.store import Store
+        from encoders.zoo import zoo
+        from transfer.bench.bench import BenchRequest, plan_bench
         from transfer.protocols import PROTOCOLS  # noqa: F401
+        from transfer.tasks import task
 
-        keep_freed()  # as every command does
-        where = subset(path, args.every, Path(folder), args.label)
-        store, encoder = Store.open(where), zoo.load(args.encoder, "cpu")
+        keep_freed_memory()  # as every command does
+        where = save_subset(path, args.every, Path(folder), args.label)
+        store, encoder = Store.open(where), zoo.load_encoder(args.encoder, "cpu")
         print(f"{len(store)} images, {args.encoder}", flush=True)
         rows = np.arange(0, len(store), args.bare_every)
-        bare(encoder, store, rows[:64])  # the first batch pays for what is set up once
-        _, some = clocked(f"bare embedding of {len(rows)}", lambda: bare(encoder, store, rows))
+        embed_by_hand(encoder, store, rows[:64])  # the first batch pays for what is set up once
+        _, some = time_call(f"bare embedding of {len(rows)}", lambda: embed_by_hand(encoder, store, rows))
         alone = [spent * len(store) / len(rows) for spent in some]
         classes = store.classes(args.label)
         made = task.Task(
             name="t", store=[str(where)], labels=[args.label], kind="binary", classes=[f"{args.label}={classes[-1]}"], positive=classes[-1]
         )
-        task.save(made)
-        ask = Ask([args.encoder], ["t"], ("knn", "linear"), [], fractions=(0.01, 0.1, 0.5, 1.0), draws=5)
-        whole, plan_cost = clocked("plan", lambda: plan(ask, lambda text: None))
-        outcome, cost = clocked("bench and table", lambda: benched(ask, whole))
+        task.save_task(made)
+        ask = BenchRequest([args.encoder], ["t"], ("knn", "linear"), [], fractions=(0.01, 0.1, 0.5, 1.0), draws=5)
+        whole, plan_cost = time_call("plan", lambda: plan_bench(ask, lambda text: None))
+        outcome, cost = time_call("bench and table", lambda: bench_and_print(ask, whole))
         assert not outcome.failed, outcome.failed[0].meta.error
         total = [a + b for a, b in zip(plan_cost, cost, strict=True)]
         print(f"over the bare embedding: {total[0] / alone[0]:.2f} in CPU time, {total[1] / alone[1]:.2f} in wall time", flush=True)
-        clocked("repeat from records", lambda: benched(ask, plan(ask, lambda text: None)))
-        again = Ask(**{**ask.__dict__, "again": True})
-        clocked("repeat from cached features", lambda: benched(again, plan(again, lambda text: None)))
+        time_call("repeat from records", lambda: bench_and_print(ask, plan_bench(ask, lambda text: None)))
+        again = BenchRequest(**{**ask.__dict__, "again": True})
+        time_call("repeat from cached features", lambda: bench_and_print(again, plan_bench(again, lambda text: None)))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from transfer.metrics import auroc
-from transfer.stats.bootstrap import bootstrap_values, resamples
+from transfer.stats.bootstrap import bootstrap_values, draw_resamples
 
 
 def main(n: int = 25_596, labels: int = 14, patients: int = 2_797, resampled: int = 1_000, checked: int = 5) -> None:
@@ -23,7 +23,7 @@ def main(n: int = 25_596, labels: int = 14, patients: int = 2_797, resampled: in
     begun = time.process_time()
     values = bootstrap_values(auroc, y, s, patient, resampled)
     ours = time.process_time() - begun
-    weights = next(resamples(patient, resampled))
+    weights = next(draw_resamples(patient, resampled))
     begun, worst = time.process_time(), 0.0
     for b in range(checked):
         rows = np.repeat(np.arange(n), weights[:, b].astype(int))

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from transfer.leak import near_manifest
+from transfer.leakage.check import find_manifest_near_duplicates
 
 
 def hashes(n: int, rng: np.random.Generator) -> np.ndarray:
@@ -35,7 +35,7 @@ def main() -> None:
         mine[i] = np.packbits(bits)
     rows, sha = np.arange(args.test), np.array([f"{i:064x}" for i in range(args.test)])
     cpu, wall = time.process_time(), time.perf_counter()
-    (found,) = near_manifest("enc", {"phash": manifest, "sha256": None}, rows, rows.astype(str), mine, sha)
+    (found,) = find_manifest_near_duplicates("enc", {"phash": manifest, "sha256": None}, rows, rows.astype(str), mine, sha)
     spent = f"{time.process_time() - cpu:.0f} s CPU, {time.perf_counter() - wall:.0f} s wall"
     print(f"{args.test} x {args.manifest}: {spent}, {found.count} found, {copied} of them planted")
     assert found.count >= copied, f"{copied - found.count} copies were missed"

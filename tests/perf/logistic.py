@@ -13,12 +13,12 @@ import warnings
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
-from transfer.protocols.logistic import solve
+from transfer.protocols.logistic import solve_logistic
 
 GRID = np.logspace(-6, 5, 45)
 
 
-def made(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def make_data(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Features with a decaying spectrum behind a ReLU, like a CNN's, and labels that they predict in part."""
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
@@ -38,11 +38,11 @@ def objective(w: np.ndarray, b: np.ndarray, z: np.ndarray, y: np.ndarray, c: flo
     return float(loss.mean() + 0.5 * (w**2).sum() / (c * len(z)))
 
 
-def compared(n: int, d: int, k: int, every: int) -> None:
-    x, y = made(n, d, k)
+def compare_solvers(n: int, d: int, k: int, every: int) -> None:
+    x, y = make_data(n, d, k)
     kind = "multiclass" if k > 1 else "binary"
     begun = time.process_time()
-    model = solve(x, y, GRID, kind)
+    model = solve_logistic(x, y, GRID, kind)
     ours = time.process_time() - begun
     z, worst, wrong, theirs = (x - model.mean) * model.scale, -np.inf, 0, 0.0
     for i in range(0, len(GRID), every):
@@ -65,5 +65,5 @@ if __name__ == "__main__":
     parser.add_argument("--every", type=int, default=1)
     every = parser.parse_args().every
     warnings.simplefilter("ignore")
-    compared(2_000, 1280, 1, every)
-    compared(10_000, 512, 9, every)
+    compare_solvers(2_000, 1280, 1, every)
+    compare_solvers(10_000, 512, 9, every)

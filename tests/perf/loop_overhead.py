@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-AIM, TURN = 1.08, 2  # steps a turn: short against what else the machine does
+TARGET_RATIO, STEPS_PER_TURN = 1.08, 2  # steps a turn: short against what else the machine does
 
 
 def main() -> None:
@@ -29,9 +29,9 @@ def main() -> None:
     cases = [(threads, workers) for threads in args.threads for workers in args.workers]
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"ISOGRAFT_HOME": home, "WANDB_MODE": "disabled"}
-        images = noise(Path(home), args.size)
+        images = save_noise_store(Path(home), args.size)
         for threads, workers in cases:
-            report(threads, workers, *measured(images, threads, workers, args.size, args.batch, args.seconds / len(cases)))
+            report(threads, workers, *measure_seconds_per_step(images, threads, workers, args.size, args.batch, args.seconds / len(cases)))
 
 
 def report(threads: int, workers: int, whole: list[float], bare: list[float]) -> None:
@@ -39,31 +39,33 @@ def report(threads: int, workers: int, whole: list[float], bare: list[float]) ->
     print(
         f"{threads} thread(s), {workers} loader process(es): loop {statistics.median(whole):.3f} s a step, bare "
         f"{statistics.median(bare):.3f}; ratio {statistics.median(ratios):.3f} by median of {len(ratios)} turns "
-        f"({min(ratios):.3f} to {max(ratios):.3f}; aim {AIM})",
+        f"({min(ratios):.3f} to {max(ratios):.3f}; aim {TARGET_RATIO})",
         flush=True,
     )
 
 
-def noise(home: Path, size: int) -> Path:
-    from encoders.store_write import save
+def save_noise_store(home: Path, size: int) -> Path:
+    from encoders.store.write import save_store
 
     pixels = np.random.default_rng(0).integers(0, 256, (512, size // 8, size // 8, 1)).astype(np.uint8)
-    return save(home / "noise.h5", pixels.repeat(8, 1).repeat(8, 2))
+    return save_store(home / "noise.h5", pixels.repeat(8, 1).repeat(8, 2))
 
 
-def measured(images: Path, threads: int, workers: int, size: int, batch: int, seconds: float) -> tuple[list[float], list[float]]:
+def measure_seconds_per_step(
+    images: Path, threads: int, workers: int, size: int, batch: int, seconds: float
+) -> tuple[list[float], list[float]]:
     """Seconds a step of the loop and of the bare loop, turn by turn, for about `seconds`."""
     import torch
 
-    from encoders.runtime.memory import keep_freed
-    from pretrain import config
-    from pretrain.setup import build
+    from encoders.runtime.allocator import keep_freed_memory
+    from pretrain.loop.setup import build_setup
+    from pretrain.recipe import config
 
-    keep_freed()  # as every command does; for both
+    keep_freed_memory()  # as every command does; for both
     begun = time.perf_counter()
     torch.set_num_threads(threads)
     words = [f"data.store={images}", f"size={size}", f"batch={batch}", f"data.workers={workers}", "steps=100000"]
-    made = build(config.load("cxr_moco_tiny", words), "cpu")
+    made = build_setup(config.load_recipe("cxr_moco_tiny", words), "cpu")
     loop, bare = whole_loop(made), bare_loop(made)
     took: dict[Callable[[], None], list[float]] = {loop: [], bare: []}
     loop(), bare()  # the first steps allocate
@@ -71,7 +73,7 @@ def measured(images: Path, threads: int, workers: int, size: int, batch: int, se
         for one in (loop, bare) if len(took[bare]) % 2 else (bare, loop):
             start = time.perf_counter()
             one()
-            took[one].append((time.perf_counter() - start) / TURN)
+            took[one].append((time.perf_counter() - start) / STEPS_PER_TURN)
     made.batches.close()
     return took[loop], took[bare]
 
@@ -80,12 +82,12 @@ def bare_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
     """TURN steps on one cached batch."""
     import torch
 
-    from pretrain.train import autocast
+    from pretrain.loop.train import autocast
 
     views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(made.batches.of(0))).views]
 
     def steps() -> None:
-        for _ in range(TURN):
+        for _ in range(STEPS_PER_TURN):
             with autocast(made.recipe.precision, made.device):
                 loss = made.method(views, None, progress=0.0)["loss"]
             loss.backward()
@@ -99,12 +101,12 @@ def bare_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
 
 def whole_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
     """The next TURN steps of the run."""
-    from pretrain.train import State, Stop, fit
+    from pretrain.loop.train import StopRequest, TrainState, fit
 
-    state, each = State(), made.recipe.model_copy(update={"log_every": 1})
+    state, each = TrainState(), made.recipe.model_copy(update={"log_every": 1})
 
     def steps() -> None:
-        stop, end = Stop(), state.step + TURN
+        stop, end = StopRequest(), state.step + STEPS_PER_TURN
 
         def log(step: int, **numbers: object) -> None:
             stop.requested = "enough" if step >= end else None

@@ -31,7 +31,7 @@ def main() -> None:
     args = ask.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"ISOGRAFT_HOME": home, "WANDB_MODE": "disabled"}
-        lines, device = measured(Path(home), args)
+        lines, device = run_and_read_record(Path(home), args)
     counted = lines[len(lines) // 3 :]
     rate = statistics.median(line["time/images_per_s"] for line in counted)
     shares = "  ".join(f"{p} {100 * statistics.median(line[f'time/{p}'] for line in counted):.1f} %" for p in PARTS)
@@ -40,14 +40,14 @@ def main() -> None:
     print(f"data-wait {100 * statistics.median(line['time/data_wait'] for line in counted):.1f} % (aim: under 2 %); {shares}")
 
 
-def measured(home: Path, args: argparse.Namespace) -> tuple[list[dict[str, float]], str]:
+def run_and_read_record(home: Path, args: argparse.Namespace) -> tuple[list[dict[str, float]], str]:
     """The lines of the record, and the device."""
     import torch
 
-    from encoders.store_write import save
-    from pretrain import config
-    from pretrain.setup import build
-    from pretrain.train import State, Stop, fit
+    from encoders.store.write import save_store
+    from pretrain.loop.setup import build_setup
+    from pretrain.loop.train import StopRequest, TrainState, fit
+    from pretrain.recipe import config
 
     side, n = (40, 64) if args.small else (256, 2048)
     pixels = np.random.default_rng(0).integers(0, 256, (n, side, side, 1)).astype(np.uint8)
@@ -55,7 +55,7 @@ def measured(home: Path, args: argparse.Namespace) -> tuple[list[dict[str, float
     if args.small:
         shape = ["arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8}", "size=32", "batch=16"]
     words = [
-        f"data.store={save(home / 'noise.h5', pixels)}",
+        f"data.store={save_store(home / 'noise.h5', pixels)}",
         f"data.workers={args.workers}",
         f"compile={str(args.compile).lower()}",
         *shape,
@@ -69,14 +69,14 @@ def measured(home: Path, args: argparse.Namespace) -> tuple[list[dict[str, float
         "augment.preset=cxr",
     ]
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    made = build(config.load(f"cxr_{args.method}_tiny", [*words, *more]), device)
+    made = build_setup(config.load_recipe(f"cxr_{args.method}_tiny", [*words, *more]), device)
     lines: list[dict[str, float]] = []
 
     def log(step: int, **numbers: object) -> None:
         lines.append({k: float(v) for k, v in numbers.items()})  # type: ignore[arg-type]
 
-    fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, State(), log, lambda state: None,
-        Stop(), made.device)  # fmt: skip
+    fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, TrainState(), log, lambda state: None,
+        StopRequest(), made.device)  # fmt: skip
     made.batches.close()
     return lines, torch.cuda.get_device_name() if device == "cuda" else "CPU"
 

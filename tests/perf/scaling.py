@@ -35,21 +35,21 @@ def main() -> None:
     ask.add_argument("settings", nargs="*", help="settings of the recipe cxr_simclr_tiny, e.g. arch=resnet18 batch=128")
     args = ask.parse_args()
     if args.process:
-        measured(Path(args.process), [*RECIPE, f"steps={args.steps}", *args.settings])
+        train_and_measure(Path(args.process), [*RECIPE, f"steps={args.steps}", *args.settings])
         return
     with tempfile.TemporaryDirectory() as home:
         pixels = np.random.default_rng(0).integers(0, 256, (512, 96, 96, 1)).astype(np.uint8)
-        from encoders.store_write import save
+        from encoders.store.write import save_store
 
-        save(Path(home) / "noise.h5", pixels)
+        save_store(Path(home) / "noise.h5", pixels)
         found: dict[int, list[dict[str, float]]] = {world: [] for world in WORLDS}
         for _ in range(args.rounds):
             for world in WORLDS:
-                found[world].append(started(world, Path(home)))
-    table(found)
+                found[world].append(run_processes(world, Path(home)))
+    format_table(found)
 
 
-def started(world: int, home: Path) -> dict[str, float]:
+def run_processes(world: int, home: Path) -> dict[str, float]:
     """Seconds of a step and of its communication, measured by `world` processes."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={world}"]
     env = os.environ | {"ISOGRAFT_HOME": str(home), "WANDB_MODE": "disabled", "OMP_NUM_THREADS": "1"}
@@ -58,33 +58,38 @@ def started(world: int, home: Path) -> dict[str, float]:
     return told
 
 
-def measured(home: Path, settings: list[str]) -> None:
+def train_and_measure(home: Path, settings: list[str]) -> None:
     """Trains as one of the processes; the main one leaves what it measured in FOLDER/told.json."""
     from encoders.runtime import dist
-    from encoders.runtime.memory import keep_freed
-    from encoders.runtime.stop import Stop
-    from pretrain import config
-    from pretrain.run import ready
-    from pretrain.setup import build
-    from pretrain.train import State, fit
+    from encoders.runtime.allocator import keep_freed_memory
+    from encoders.runtime.stop import StopRequest
+    from pretrain.loop.setup import build_setup
+    from pretrain.loop.train import TrainState, fit
+    from pretrain.recipe import config
+    from pretrain.run.lifecycle import prepare_process
 
-    keep_freed()  # as every command does
-    device = ready("cpu", 1)
-    spent = collectives()
-    made = build(config.load("cxr_simclr_tiny", [f"data.store={home / 'noise.h5'}", *settings]), device)
+    keep_freed_memory()  # as every command does
+    device = prepare_process("cpu", 1)
+    spent = time_collectives()
+    made = build_setup(config.load_recipe("cxr_simclr_tiny", [f"data.store={home / 'noise.h5'}", *settings]), device)
     ends: list[tuple[float, float]] = []
-    fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, State(),
-        lambda step, **numbers: ends.append((time.perf_counter(), sum(spent))), lambda state: None, Stop(), made.device)  # fmt: skip
+    fit(made.method, made.batches, made.optimizer, made.scaler, made.recipe, made.steps, made.warmup, TrainState(),
+        lambda step, **numbers: ends.append((time.perf_counter(), sum(spent))), lambda state: None, StopRequest(), made.device)  # fmt: skip
     made.batches.close()
     steps, shared = np.diff(ends, axis=0)[len(ends) // 3 :].T
     wanted = sum(p.numel() for p in made.method.parameters() if p.requires_grad)
-    told = {"step": float(np.median(steps)), "gradients": summing(wanted), "rows": float(np.median(shared)), "megabytes": wanted * 4 / 1e6}
+    told = {
+        "step": float(np.median(steps)),
+        "gradients": time_all_reduce(wanted),
+        "rows": float(np.median(shared)),
+        "megabytes": wanted * 4 / 1e6,
+    }
     if dist.is_main():
         (home / "told.json").write_text(json.dumps(told))
-    dist.stop()
+    dist.leave_process_group()
 
 
-def collectives() -> list[float]:
+def time_collectives() -> list[float]:
     """Seconds of each collective that is called from now on, but for DDP's own: rows gathered for a loss, BatchNorm over all processes."""
     import torch.distributed as td
 
@@ -104,14 +109,14 @@ def collectives() -> list[float]:
     return spent
 
 
-def summing(numbers: int, repeats: int = 20) -> float:
+def time_all_reduce(numbers: int, repeats: int = 20) -> float:
     """Median seconds in which the processes sum as many float32; 0 for a process alone."""
     import torch
     import torch.distributed as td
 
     from encoders.runtime import dist
 
-    if dist.world() == 1:
+    if dist.world_size() == 1:
         return 0.0
     x, spent = torch.zeros(numbers), []
     for _ in range(repeats):
@@ -122,7 +127,7 @@ def summing(numbers: int, repeats: int = 20) -> float:
     return statistics.median(spent)
 
 
-def table(found: dict[int, list[dict[str, float]]]) -> None:
+def format_table(found: dict[int, list[dict[str, float]]]) -> None:
     """Processes, steps a second, of the ideal, shares of a step: summing the gradients; gathering rows and statistics, with waiting."""
     alone = statistics.median(1 / told["step"] for told in found[1])
     print(f"{len(os.sched_getaffinity(0))} cores; {found[1][0]['megabytes']:.1f} MB of gradients; {len(found[1])} round(s)")

@@ -21,7 +21,7 @@ TILE = 512
 
 def make(path: Path, side: int) -> None:
     sys.path.insert(0, str(ROOT))
-    from tests.encoders.wsi_files import jpeg_tile, tissue_like, write_jpeg_slide
+    from tests.encoders.ingest.wsi.slide_files import jpeg_tile, tissue_like, write_jpeg_slide
 
     pictures = [jpeg_tile(np.full((TILE, TILE, 3), 243, np.uint8)), *(jpeg_tile(tissue_like(TILE, TILE, seed)) for seed in range(8))]
     sizes = [(side // by, side // by) for by in (1, 4, 16)]
@@ -45,7 +45,18 @@ def main() -> None:
         make(path, given.side)
         print(f"{given.side} x {given.side} pixels, {path.stat().st_size / 1e6:.0f} MB")
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-        command = ["-m", "encoders.cli", "ingest", "wsi", str(path), f"{folder}/out", "--workers", "1", "--max-tiles", str(given.tiles)]
+        command = [
+            "-m",
+            "encoders.cli.main",
+            "ingest",
+            "wsi",
+            str(path),
+            f"{folder}/out",
+            "--workers",
+            "1",
+            "--max-tiles",
+            str(given.tiles),
+        ]
         begun = time.monotonic()
         subprocess.run([sys.executable, *command], check=True, cwd=ROOT)
         peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.store import Store
-from encoders.store_write import full_range, write_store
+from encoders.store.store import Store
+from encoders.store.write import full_range_unit, write_store
 
 
 def seconds(read: Callable[[int], object], order: list[int]) -> float:
@@ -38,7 +38,7 @@ def main() -> None:
         keys = [str(i) for i in range(n)]
         index = {"key": keys, "patient": keys, "sha256": ["0" * 64] * n, "phash": np.zeros((n, 32), np.uint8)}
         attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "perf", "fingerprint": "0", "geometry": {}, "recipe": {}}
-        write_store(Path(folder) / "a.h5", flat, shape, np.uint8, attrs | {"unit": full_range(np.uint8)}, index)
+        write_store(Path(folder) / "a.h5", flat, shape, np.uint8, attrs | {"unit": full_range_unit(np.uint8)}, index)
         begun = time.perf_counter()
         store = Store.open(Path(folder) / "a.h5")
         opened = time.perf_counter() - begun

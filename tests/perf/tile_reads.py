@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 
 from encoders.ingest.wsi.cohort import Cohort
-from encoders.ingest.wsi.item import Item
-from encoders.ingest.wsi.settings import Settings
-from encoders.ingest.wsi.work import ingest_slides
-from encoders.runtime.cli import ticker
-from encoders.runtime.memory import keep_freed
-from encoders.store import Store
+from encoders.ingest.wsi.ingest_slides import ingest_slides
+from encoders.ingest.wsi.settings import TilingSettings
+from encoders.ingest.wsi.slide_item import SlideItem
+from encoders.runtime.allocator import keep_freed_memory
+from encoders.runtime.cli import progress_counter
+from encoders.store.store import Store
 
 SLIDES = {"cmu-1-small-region.svs": None, "derived/monuseg_tma_pyramid.tiff": None, "tcga-cr-7395-01a-01-ts1.svs": 0.25}
 
@@ -42,10 +42,10 @@ def main() -> None:
     options.add_argument("--data", type=Path, default=Path(__file__).resolve().parents[3] / "shared" / "data")
     options.add_argument("--reads", type=int, default=2000)
     given = options.parse_args()
-    keep_freed()  # as every command does
+    keep_freed_memory()  # as every command does
     with tempfile.TemporaryDirectory() as folder:
-        items = tuple(Item(Path(name).stem, given.data / "wsi" / name, name, mpp) for name, mpp in SLIDES.items())
-        ingest_slides(Cohort(items, Settings(), Path(folder) / "out", "perf"), 1, False, ticker)
+        items = tuple(SlideItem(Path(name).stem, given.data / "wsi" / name, name, mpp) for name, mpp in SLIDES.items())
+        ingest_slides(Cohort(items, TilingSettings(), Path(folder) / "out", "perf"), 1, False, progress_counter)
         store = Store.open(f"{folder}/out/*.h5")
         order = np.random.default_rng(0).integers(0, len(store), given.reads).tolist()
         sizes = [np.diff(part.offsets).mean() / 1e3 for part in store.parts]

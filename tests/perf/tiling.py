@@ -18,17 +18,17 @@ import numpy as np
 import openslide
 
 from encoders.ingest.wsi.cohort import Cohort
-from encoders.ingest.wsi.item import Item
-from encoders.ingest.wsi.piece import PIECE, write_piece
-from encoders.ingest.wsi.plan import Plan, planned
-from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.ingest_slides import ingest_slides
+from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide
-from encoders.ingest.wsi.work import ingest_slides
-from encoders.runtime.cli import ticker
-from encoders.runtime.memory import keep_freed
+from encoders.ingest.wsi.slide_item import SlideItem
+from encoders.ingest.wsi.tile_plan import TilePlan, plan_tiles
+from encoders.ingest.wsi.tile_shard import TILES_PER_SHARD, write_tile_shard
+from encoders.runtime.allocator import keep_freed_memory
+from encoders.runtime.cli import progress_counter
 
 
-def bare(path: Path, plan: Plan, passes: int) -> float:
+def time_bare_reads(path: Path, plan: TilePlan, passes: int) -> float:
     """CPU seconds of reading the tiles of a plan and nothing else."""
     size = [round(span) for span in plan.cut.span]
     begun = time.process_time()
@@ -40,23 +40,23 @@ def bare(path: Path, plan: Plan, passes: int) -> float:
     return time.process_time() - begun
 
 
-def tiling(path: Path, plan: Plan, settings: Settings, passes: int) -> float:
+def time_tiling(path: Path, plan: TilePlan, settings: TilingSettings, passes: int) -> float:
     """CPU seconds of tiling them."""
     with tempfile.TemporaryDirectory() as folder:
         begun = time.process_time()
         for _ in range(passes):
             slide = Slide(path)
-            for number in range(-(-len(plan.x) // PIECE)):
-                write_piece(slide, plan, number, settings, Path(folder), lambda n: None)
+            for number in range(-(-len(plan.x) // TILES_PER_SHARD)):
+                write_tile_shard(slide, plan, number, settings, Path(folder), lambda n: None)
             slide.close()
         return time.process_time() - begun
 
 
-def one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: int) -> None:
-    settings = Settings(mpp=mpp)
-    plan = planned(Item("a", path, path.name, given), settings)
+def compare_on_one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: int) -> None:
+    settings = TilingSettings(mpp=mpp)
+    plan = plan_tiles(SlideItem("a", path, path.name, given), settings)
     passes = -(-tiles // len(plan.x))
-    pairs = [(bare(path, plan, passes), tiling(path, plan, settings, passes)) for _ in range(rounds)]
+    pairs = [(time_bare_reads(path, plan, passes), time_tiling(path, plan, settings, passes)) for _ in range(rounds)]
     ratios = sorted(a / b for a, b in pairs)
     each = [statistics.median(side) / len(plan.x) / passes * 1e3 for side in zip(*pairs, strict=True)]
     how = f"level {plan.cut.level}, {'as it is' if plan.cut.exact and plan.cut.shrink == (1, 1) else 'resampled'}"
@@ -66,16 +66,16 @@ def one_core(path: Path, given: float | None, mpp: float, rounds: int, tiles: in
     )
 
 
-def cores(path: Path, rounds: int) -> None:
+def compare_process_counts(path: Path, rounds: int) -> None:
     """Wall time of the whole command in one process and in two, on copies of a slide."""
-    settings, items = Settings(mpp=0.25), tuple(Item(f"s{k}", path, path.name) for k in range(96))
+    settings, items = TilingSettings(mpp=0.25), tuple(SlideItem(f"s{k}", path, path.name) for k in range(96))
     gains = []
     for _ in range(rounds):
         seconds = []
         for workers in (1, 2):
             with tempfile.TemporaryDirectory() as folder:
                 begun = time.monotonic()
-                ingest_slides(Cohort(items, settings, Path(folder) / "out", "perf"), workers, False, ticker)
+                ingest_slides(Cohort(items, settings, Path(folder) / "out", "perf"), workers, False, progress_counter)
                 seconds.append(time.monotonic() - begun)
         gains.append(seconds[0] / seconds[1])
     print(f"two processes over one: {statistics.median(gains):.2f} ({min(gains):.2f}-{max(gains):.2f}, {rounds} rounds; promised 1.8)")
@@ -88,7 +88,7 @@ def main() -> None:
     options.add_argument("--tiles", type=int, default=600, help="tiles a round")
     options.add_argument("--cores", action="store_true", help="two processes against one, too")
     given = options.parse_args()
-    keep_freed()  # as every command does; for both
+    keep_freed_memory()  # as every command does; for both
     slides = given.data / "wsi"
     for name, resolution, mpp in (
         ("cmu-1-small-region.svs", None, 0.499),
@@ -97,9 +97,9 @@ def main() -> None:
         ("cmu-1-small-region.svs", None, 1.0),
         ("tcga-cr-7395-01a-01-ts1.svs", 0.25, 0.5),
     ):
-        one_core(slides / name, resolution, mpp, given.rounds, given.tiles)
+        compare_on_one_core(slides / name, resolution, mpp, given.rounds, given.tiles)
     if given.cores:
-        cores(slides / "derived" / "monuseg_tma_pyramid.tiff", max(3, given.rounds // 2))
+        compare_process_counts(slides / "derived" / "monuseg_tma_pyramid.tiff", max(3, given.rounds // 2))
 
 
 if __name__ == "__main__":

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.store_write import save
-from pretrain import config, rundir, train
-from pretrain import run as runs
+from encoders.store.write import save_store
+from pretrain.loop import train
+from pretrain.recipe import config
+from pretrain.run import lifecycle as runs
+from pretrain.run import rundir
 
 SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1"]
 MOCO = ["cxr_moco_tiny", "arch=resnet10t", "method.hidden=32", "method.dim=16", "drop_path=0.1", *SHORT]
@@ -22,23 +24,23 @@ def store(folder, n=80, size=40):
     """Images with some structure, two of each patient."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (n, size // 8, size // 8, 1)).astype(np.uint8)
-    return save(Path(folder) / "images.h5", coarse.repeat(8, 1).repeat(8, 2), patient=[i // 2 for i in range(n)])
+    return save_store(Path(folder) / "images.h5", coarse.repeat(8, 1).repeat(8, 2), patient=[i // 2 for i in range(n)])
 
 
 def recipe(images, words, *more):
-    return config.load(words[0], [*words[1:], f"data.store={images}", *more])
+    return config.load_recipe(words[0], [*words[1:], f"data.store={images}", *more])
 
 
 def run(images, words, name, *more):
     """A whole run in this process; returns its folder."""
-    where = rundir.place(name)
-    assert runs.begin(recipe(images, words, *more), where, "cpu") == 0
+    where = rundir.run_dir_for(name)
+    assert runs.start_run(recipe(images, words, *more), where, "cpu") == 0
     return where
 
 
-def signalled(monkeypatch, step):
+def sigterm_at_step(monkeypatch, step):
     """This process gets SIGTERM in the middle of the given step of the next run."""
-    real = train.clip
+    real = train.clip_gradients
 
     def clip(*given):
         clip.steps += 1
@@ -47,13 +49,14 @@ def signalled(monkeypatch, step):
         return real(*given)
 
     clip.steps = 0
-    monkeypatch.setattr(train, "clip", clip)
+    monkeypatch.setattr(train, "clip_gradients", clip)
 
 
-KILLER = """
+KILLED_PROCESS_SCRIPT = """
 import os, signal, sys, threading
 from encoders.runtime import checkpoint, files
-from pretrain import cli, train
+from pretrain.cli import main as cli
+from pretrain.loop import train
 where, count = os.environ["KILL"].split(":")
 left = [int(count)]
 def die():
@@ -69,7 +72,7 @@ def after(f):
         return out
     return inner
 if where == "step":      # in the middle of a step, the optimizer not yet moved
-    train.clip = before(train.clip)
+    train.clip_gradients = before(train.clip_gradients)
 elif where == "writing":  # half of a checkpoint is on the disk
     def half(state, file):
         import io, torch
@@ -80,14 +83,16 @@ elif where == "writing":  # half of a checkpoint is on the disk
     real = checkpoint.torch.save
     checkpoint.torch.save = half
 elif where == "written":  # the checkpoint has its name, nothing after it was done
-    checkpoint.save = after(checkpoint.save)
+    checkpoint.save_checkpoint = after(checkpoint.save_checkpoint)
 cli.main()
 """
 
 
-def killed(home, place, *words):
+def run_until_killed(home, place, *words):
     """Starts `pretrain ...` as a process that gets SIGKILL at `place` ("step:5": in the fifth step), and waits until it is dead."""
     env = {**os.environ, "ISOGRAFT_HOME": str(home), "KILL": place, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    done = subprocess.run([sys.executable, "-c", KILLER, *map(str, words)], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_PROCESS_SCRIPT, *map(str, words)], env=env, capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == -9, done.stdout + done.stderr
     return done

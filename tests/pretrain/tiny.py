@@ -4,12 +4,12 @@ import timm
 import torch
 
 from pretrain.methods import METHODS, DataShape
-from pretrain.methods.common import unit
+from pretrain.methods.common import l2_normalize
 
 
 def rows(n, d, seed):
     """(n, d) unit rows in float64."""
-    return unit(torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+    return l2_normalize(torch.randn(n, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
 
 
 def images(n, channels=1, size=32, seed=0):
@@ -54,5 +54,5 @@ def snapshot(module):
     return {name: value.clone() for name, value in module.state_dict().items()}
 
 
-def same(a, b):
+def same_state(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[n], b[n]) for n in a)

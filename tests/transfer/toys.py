@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.store_write import save
+from encoders.store.write import save_store
 
 
 def pictures(texture: np.ndarray, bright: np.ndarray, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -27,4 +27,4 @@ def store(path: Path, patients: int = 30, each: int = 2, seed: int = 0, dataset:
         "rare": np.where(draw.random(len(who)) < 0.2, np.nan, (who % 5 == 0).astype(float)),
     }
     images = pictures(sick, draw.normal(0, 10, patients)[who], seed=seed)
-    return save(path, images, patient=[f"p{i}" for i in who], labels={**labels, **columns}, dataset=dataset)
+    return save_store(path, images, patient=[f"p{i}" for i in who], labels={**labels, **columns}, dataset=dataset)

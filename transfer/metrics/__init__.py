@@ -19,8 +19,8 @@ from transfer.metrics.calibration import (
 from transfer.metrics.decisions import (
     accuracy,
     balanced_accuracy,
-    confusion,
-    decisions,
+    confusion_matrix,
+    decide_classes,
     kappa,
     macro_f1,
     mcc,
@@ -29,14 +29,14 @@ from transfer.metrics.decisions import (
     sensitivity,
     specificity,
 )
-from transfer.metrics.operating import OperatingPoint, Rule, at_threshold, choose_threshold, predictive, thresholds
-from transfer.metrics.panel import Chosen, chosen, panel
+from transfer.metrics.operating import OperatingPoint, ThresholdRule, at_threshold, choose_threshold, choose_thresholds, predictive_values
+from transfer.metrics.panel import ValidationChoice, choose_on_validation, compute_all_metrics
 from transfer.metrics.ranking import auroc, average_precision, macro, micro, precision_recall_curve, roc_curve
 
 __all__ = [
-    "Chosen",
     "OperatingPoint",
-    "Rule",
+    "ThresholdRule",
+    "ValidationChoice",
     "accuracy",
     "at_threshold",
     "auroc",
@@ -44,11 +44,13 @@ __all__ = [
     "balanced_accuracy",
     "brier",
     "brier_parts",
+    "choose_on_validation",
     "choose_threshold",
-    "chosen",
-    "confusion",
+    "choose_thresholds",
+    "compute_all_metrics",
+    "confusion_matrix",
     "cross_entropy",
-    "decisions",
+    "decide_classes",
     "ece",
     "fit_temperature",
     "kappa",
@@ -57,10 +59,9 @@ __all__ = [
     "macro_f1",
     "mcc",
     "micro",
-    "panel",
     "precision",
     "precision_recall_curve",
-    "predictive",
+    "predictive_values",
     "quadratic_kappa",
     "reliability",
     "risk_coverage",
@@ -68,5 +69,4 @@ __all__ = [
     "sensitivity",
     "specificity",
     "temper",
-    "thresholds",
 ]

@@ -17,13 +17,13 @@ TINY = 1e-15  # probabilities are kept this far from 0 and 1 in logarithms, as s
 
 def brier(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
     """(C,) or (B, C) mean squared error of the probabilities."""
-    return _mean((np.asarray(s, dtype=np.float64) - y) ** 2, weight)
+    return _mean_loss((np.asarray(s, dtype=np.float64) - y) ** 2, weight)
 
 
 def log_loss(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
     """(C,) or (B, C) mean negative log-likelihood (nats) of every label as a yes-or-no question."""
     p = np.clip(np.asarray(s, dtype=np.float64), TINY, 1 - TINY)
-    return _mean(-np.where(np.asarray(y) > 0.5, np.log(p), np.log1p(-p)) + 0 * np.asarray(y), weight)
+    return _mean_loss(-np.where(np.asarray(y) > 0.5, np.log(p), np.log1p(-p)) + 0 * np.asarray(y), weight)
 
 
 def cross_entropy(y: Array, s: Array) -> NDArray[np.float64]:
@@ -33,7 +33,7 @@ def cross_entropy(y: Array, s: Array) -> NDArray[np.float64]:
     return np.array([-np.log(np.clip(own, TINY, 1)).mean()]) if known.any() else np.array([np.nan])
 
 
-def _mean(loss: Array, weight: Array | None) -> NDArray[np.float64]:
+def _mean_loss(loss: Array, weight: Array | None) -> NDArray[np.float64]:
     """Mean of `loss` (N, C) over rows without NaN, weighted by the columns of `weight` (N, B)."""
     loss = loss[:, None] if loss.ndim == 1 else loss
     known = ~np.isnan(loss)
@@ -62,10 +62,10 @@ def reliability(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width",
 
 def ece(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width", "equal_mass"] = "equal_width") -> NDArray[np.float64]:
     """(C,) expected calibration error: mean over bins, by their rows, of |share of positives - mean probability|."""
-    return np.array([_ece(y[:, c], s[:, c], bins, mass) for c in range(y.shape[1])])
+    return np.array([_label_ece(y[:, c], s[:, c], bins, mass) for c in range(y.shape[1])])
 
 
-def _ece(y: Array, s: Array, bins: int, mass: Literal["equal_width", "equal_mass"]) -> float:
+def _label_ece(y: Array, s: Array, bins: int, mass: Literal["equal_width", "equal_mass"]) -> float:
     table = reliability(y, s, bins, mass)
     gap = np.abs(table["confidence"] - table["frequency"])
     return float((table["count"] * gap).sum() / table["count"].sum()) if len(gap) else float("nan")

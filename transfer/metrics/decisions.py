@@ -15,7 +15,7 @@ Array = NDArray[Any]
 Matrix = NDArray[np.float64]  # (..., K, K): true class by predicted class
 
 
-def decisions(y: Array, s: Array, kind: str, threshold: float | Array = 0.5) -> list[tuple[Array, Array, int]]:
+def decide_classes(y: Array, s: Array, kind: str, threshold: float | Array = 0.5) -> list[tuple[Array, Array, int]]:
     """For every table: true codes (N,), -1 where unknown; predicted codes (N,); number of classes. threshold: one, or one a label."""
     y, s = np.asarray(y), np.asarray(s)
     if kind == "multiclass":
@@ -25,7 +25,7 @@ def decisions(y: Array, s: Array, kind: str, threshold: float | Array = 0.5) -> 
     return [(np.where(np.isnan(y[:, c]), -1, y[:, c] > 0.5).astype(int), (s[:, c] >= cut[c]).astype(int), 2) for c in range(y.shape[1])]
 
 
-def confusion(true: Array, guess: Array, n: int, weight: Array | None = None) -> Matrix:
+def confusion_matrix(true: Array, guess: Array, n: int, weight: Array | None = None) -> Matrix:
     """(K, K) or (B, K, K) weight of every (true, predicted) pair; rows with true = -1 are left out. weight: (N, B)."""
     known = true >= 0
     cell = true[known] * n + guess[known]
@@ -37,87 +37,87 @@ def confusion(true: Array, guess: Array, n: int, weight: Array | None = None) ->
     return total.T.reshape(-1, n, n)
 
 
-def _metric(of: Any, y: Array, s: Array, kind: str, threshold: float | Array, weight: Array | None) -> NDArray[np.float64]:
-    tables = [of(confusion(true, guess, n, weight)) for true, guess, n in decisions(y, s, kind, threshold)]
+def _metric_of_confusion(of: Any, y: Array, s: Array, kind: str, threshold: float | Array, weight: Array | None) -> NDArray[np.float64]:
+    tables = [of(confusion_matrix(true, guess, n, weight)) for true, guess, n in decide_classes(y, s, kind, threshold)]
     return np.stack(tables, axis=-1)
 
 
 def accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """The share of right decisions. It flatters rare labels: show it beside the majority class."""
-    return _metric(accuracy_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(accuracy_from_confusion, y, s, kind, threshold, weight)
 
 
 def balanced_accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """The mean recall over the classes that occur; NaN for a label of which only one class is known."""
-    return _metric(balanced_accuracy_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(balanced_accuracy_from_confusion, y, s, kind, threshold, weight)
 
 
 def macro_f1(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """Mean F1 over the classes that occur or are predicted; for a binary label the F1 of its positive class."""
-    return _metric(macro_f1_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(macro_f1_from_confusion, y, s, kind, threshold, weight)
 
 
 def precision(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """The share of positive decisions that are right; multi-class: its mean over the classes that are predicted. NaN if none is."""
-    return _metric(precision_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(precision_from_confusion, y, s, kind, threshold, weight)
 
 
 def mcc(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """Matthews' correlation of true and predicted class. Multi-class form: Gorodkin 2004, eq. 8. NaN if either is constant."""
-    return _metric(mcc_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(mcc_from_confusion, y, s, kind, threshold, weight)
 
 
 def kappa(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """Cohen's kappa: agreement beyond chance."""
-    return _metric(kappa_of, y, s, kind, threshold, weight)
+    return _metric_of_confusion(kappa_from_confusion, y, s, kind, threshold, weight)
 
 
 def quadratic_kappa(y: Array, s: Array, kind: str = "multiclass", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """Cohen's kappa with disagreements weighted by the squared distance of the classes: for ordered classes."""
-    return _metric(lambda m: kappa_of(m, power=2), y, s, kind, threshold, weight)
+    return _metric_of_confusion(lambda m: kappa_from_confusion(m, power=2), y, s, kind, threshold, weight)
 
 
 def sensitivity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """The share of positives that are called so, a label at a time; not for multi-class tasks. NaN without a positive."""
-    return _metric(lambda m: recall_of(m)[..., 1], y, s, kind, threshold, weight)
+    return _metric_of_confusion(lambda m: recall_from_confusion(m)[..., 1], y, s, kind, threshold, weight)
 
 
 def specificity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
     """The share of negatives that are called so, a label at a time; not for multi-class tasks. NaN without a negative."""
-    return _metric(lambda m: recall_of(m)[..., 0], y, s, kind, threshold, weight)
+    return _metric_of_confusion(lambda m: recall_from_confusion(m)[..., 0], y, s, kind, threshold, weight)
 
 
-def recall_of(m: Matrix) -> Array:
+def recall_from_confusion(m: Matrix) -> Array:
     """(..., K) of every class."""
     return _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1))
 
 
-def accuracy_of(m: Matrix) -> Array:
+def accuracy_from_confusion(m: Matrix) -> Array:
     return _ratio(np.trace(m, axis1=-2, axis2=-1), m.sum(axis=(-2, -1)))
 
 
-def balanced_accuracy_of(m: Matrix) -> Array:
+def balanced_accuracy_from_confusion(m: Matrix) -> Array:
     single = (m.sum(axis=-1) > 0).sum(axis=-1) < 2
-    return np.where(single, np.nan, _mean_known(recall_of(m)))
+    return np.where(single, np.nan, _mean_known(recall_from_confusion(m)))
 
 
-def macro_f1_of(m: Matrix) -> Array:
+def macro_f1_from_confusion(m: Matrix) -> Array:
     f1 = _ratio(2 * np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1) + m.sum(axis=-2))
     return f1[..., 1] if m.shape[-1] == 2 else _mean_known(f1)
 
 
-def precision_of(m: Matrix) -> Array:
+def precision_from_confusion(m: Matrix) -> Array:
     value = _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-2))
     return value[..., 1] if m.shape[-1] == 2 else _mean_known(value)
 
 
-def mcc_of(m: Matrix) -> Array:
+def mcc_from_confusion(m: Matrix) -> Array:
     true, guess, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
     covariance = np.trace(m, axis1=-2, axis2=-1) * n - (true * guess).sum(axis=-1)
     return _ratio(covariance, np.sqrt((n**2 - (true**2).sum(axis=-1)) * (n**2 - (guess**2).sum(axis=-1))))
 
 
-def kappa_of(m: Matrix, power: int = 0) -> Array:
+def kappa_from_confusion(m: Matrix, power: int = 0) -> Array:
     """power 0: every disagreement weighs the same; 2: by the squared distance of the class codes."""
     k = np.arange(m.shape[-1])
     apart = np.abs(k[:, None] - k[None, :])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from encoders.runtime.errors import InputError
 from transfer.metrics.ranking import roc_curve
 
-Rule = Literal["sensitivity", "specificity", "youden"]
+ThresholdRule = Literal["sensitivity", "specificity", "youden"]
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class OperatingPoint:
         return asdict(self)
 
 
-def choose_threshold(y: NDArray[Any], s: NDArray[Any], rule: Rule = "youden", target: float = 0.9) -> float:
+def choose_threshold(y: NDArray[Any], s: NDArray[Any], rule: ThresholdRule = "youden", target: float = 0.9) -> float:
     """The threshold (positive at s >= threshold) for one label, from validation rows.
 
     sensitivity: the highest that reaches the target.  specificity: the lowest that reaches it.  youden: sensitivity + specificity maximal.
@@ -46,7 +46,7 @@ def choose_threshold(y: NDArray[Any], s: NDArray[Any], rule: Rule = "youden", ta
     return float(threshold[np.argmax(hit - false)])
 
 
-def thresholds(y: NDArray[Any], s: NDArray[Any], rule: Rule = "youden", target: float = 0.9) -> NDArray[np.float64]:
+def choose_thresholds(y: NDArray[Any], s: NDArray[Any], rule: ThresholdRule = "youden", target: float = 0.9) -> NDArray[np.float64]:
     """(C,) `choose_threshold` of every label, from validation rows (N, C). A label of one known class keeps 0.5."""
     cuts = np.full(y.shape[1], 0.5)
     for c in range(y.shape[1]):
@@ -62,10 +62,10 @@ def at_threshold(y: NDArray[Any], s: NDArray[Any], threshold: float, prevalence:
     share = float(positive.mean()) if prevalence is None and len(positive) else (prevalence if prevalence is not None else float("nan"))
     sensitivity = float(called[positive].mean()) if positive.any() else float("nan")
     specificity = float((~called[~positive]).mean()) if (~positive).any() else float("nan")
-    return OperatingPoint(float(threshold), sensitivity, specificity, *predictive(sensitivity, specificity, share), share)
+    return OperatingPoint(float(threshold), sensitivity, specificity, *predictive_values(sensitivity, specificity, share), share)
 
 
-def predictive(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
+def predictive_values(sensitivity: float, specificity: float, prevalence: float) -> tuple[float, float]:
     """PPV and NPV at a prevalence, by Bayes' rule; NaN where nobody is called positive, or nobody negative."""
     ppv = _bayes(sensitivity * prevalence, (1 - specificity) * (1 - prevalence))
     return ppv, _bayes(specificity * (1 - prevalence), (1 - sensitivity) * prevalence)

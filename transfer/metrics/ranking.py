@@ -14,19 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
-CHUNK = 128  # weightings at a time: (N, 128) float32 is 13 MB at 25,596 rows, so it stays near the cache
+RANKING_CHUNK = 128  # weightings at a time: (N, 128) float32 is 13 MB at 25,596 rows, so it stays near the cache
 
 
 def auroc(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
     """(C,) or (B, C) area under the ROC curve: the weighted share of (positive, negative) pairs in the right order, ties counting half.
 
     NaN where a label has no positives or no negatives."""
-    return _by_label(_auroc, y, s, weight)
+    return _by_label(_label_auroc, y, s, weight)
 
 
 def average_precision(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
     """(C,) or (B, C) average precision: sum over thresholds of precision times the recall gained there; NaN without positives."""
-    return _by_label(_average_precision, y, s, weight)
+    return _by_label(_label_average_precision, y, s, weight)
 
 
 def micro(metric: Callable[..., NDArray[np.float64]], y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
@@ -47,31 +47,31 @@ def macro(values: Array) -> tuple[Any, int]:
 
 
 def _by_label(one: Callable[[Array, Array, Array], Array], y: Array, s: Array, weight: Array | None) -> NDArray[np.float64]:
-    y, s = _columns(y), _columns(s)
+    y, s = _as_columns(y), _as_columns(s)
     w = np.ones((len(y), 1), dtype=np.float32) if weight is None else np.asarray(weight).reshape(len(y), -1)
     out = np.empty((w.shape[1], y.shape[1]))
     for c in range(y.shape[1]):
         known = ~np.isnan(y[:, c])
         rows = np.flatnonzero(known)[np.argsort(s[known, c], kind="stable")]  # ascending scores
         positive, score = y[rows, c] > 0.5, s[rows, c]
-        for at in range(0, w.shape[1], CHUNK):
-            out[at : at + CHUNK, c] = one(positive, score, w[rows, at : at + CHUNK])
+        for at in range(0, w.shape[1], RANKING_CHUNK):
+            out[at : at + RANKING_CHUNK, c] = one(positive, score, w[rows, at : at + RANKING_CHUNK])
     return out[0] if weight is None else out
 
 
-def _columns(a: Array) -> Array:
+def _as_columns(a: Array) -> Array:
     a = np.asarray(a)
     return a[:, None] if a.ndim == 1 else a
 
 
-def _auroc(positive: Array, score: Array, w: Array) -> Array:
+def _label_auroc(positive: Array, score: Array, w: Array) -> Array:
     """positive, score: (n,) in ascending order of score.  w: (n, B)."""
     if positive.all() or not positive.any():
         return np.full(w.shape[1], np.nan)
     # Anchors are the rarer class; counting pairs from the other side gives one minus the area.
     flip = positive.mean() > 0.5
     anchor = ~positive if flip else positive
-    own, before, within, after = _pairs(anchor, score, w)
+    own, before, within, after = _count_pairs(anchor, score, w)
     below = before + 0.5 * within
     total = own.sum(axis=0) * after
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -79,22 +79,22 @@ def _auroc(positive: Array, score: Array, w: Array) -> Array:
     return 1.0 - area if flip else area
 
 
-def _pairs(anchor: Array, score: Array, w: Array) -> tuple[Array, Array, Array, Array]:
+def _count_pairs(anchor: Array, score: Array, w: Array) -> tuple[Array, Array, Array, Array]:
     """For every group of equal scores that holds an anchor: the anchors' weight (A, B), the others' weight in lower groups (A, B) and in
     the group itself (A, B); and the others' total weight (B,)."""
     group = np.concatenate([[0], np.cumsum(score[1:] != score[:-1])])  # (n,)
     holds = np.unique(group[anchor])  # (A,)
-    own = _sums(w[anchor], np.searchsorted(holds, group[anchor]), len(holds))
+    own = _sum_by_slot(w[anchor], np.searchsorted(holds, group[anchor]), len(holds))
     # The others fall into 2A + 1 slots in order: below the first anchor group, in it, between it and the second, ...
     other = group[~anchor]
     left = np.searchsorted(holds, other, side="left")
     slot = 2 * left + np.where(holds[np.minimum(left, len(holds) - 1)] == other, 1, 0) * (left < len(holds))
-    slots = _sums(w[~anchor], slot, 2 * len(holds) + 1)
+    slots = _sum_by_slot(w[~anchor], slot, 2 * len(holds) + 1)
     upto = np.cumsum(slots, axis=0)
     return own, upto[:-1:2], slots[1::2], upto[-1]
 
 
-def _sums(rows: Array, slot: Array, n: int) -> NDArray[np.float64]:
+def _sum_by_slot(rows: Array, slot: Array, n: int) -> NDArray[np.float64]:
     """(n, B) sums of `rows` (m, B) by their ascending `slot` (m,); an empty slot is 0."""
     if len(rows) == n and (slot == np.arange(n)).all():
         return rows.astype(np.float64)
@@ -105,11 +105,11 @@ def _sums(rows: Array, slot: Array, n: int) -> NDArray[np.float64]:
     return out
 
 
-def _average_precision(positive: Array, score: Array, w: Array) -> Array:
+def _label_average_precision(positive: Array, score: Array, w: Array) -> Array:
     if not positive.any():
         return np.full(w.shape[1], np.nan)
     # From the highest score on: the others "before" an anchor group are those that score higher.
-    own, before, within, _ = _pairs(positive[::-1], score[::-1], w[::-1])
+    own, before, within, _ = _count_pairs(positive[::-1], score[::-1], w[::-1])
     hit = np.cumsum(own, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = hit / (hit + before + within)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from encoders import backbone
 from encoders.runtime.errors import InputError
+from encoders.zoo import backbone
 
-BLOCKS = 4
+N_LAST_BLOCKS = 4
 
 
 @dataclass(frozen=True)
-class Last:
+class BlockFeatures:
     """tokens: one (B, D) a block, the last one last.  patches: (B, D) mean patch token of the last block; None for a CNN."""
 
     tokens: list[Tensor]
@@ -33,16 +33,16 @@ class Last:
         return found
 
 
-def last_blocks(model: nn.Module, x: Tensor) -> Last:
+def extract_last_blocks(model: nn.Module, x: Tensor) -> BlockFeatures:
     """Of prepared images (B, K, S, S). Raises InputError for a network that timm cannot look into."""
     if not hasattr(model, "forward_intermediates"):
         raise InputError(f"{type(model).__name__} does not show its inner blocks, which linear.preset=dinov2 needs; use linear.preset=mae")
     if hasattr(model, "blocks") and hasattr(model, "patch_embed") and hasattr(model, "num_prefix_tokens"):
-        n = min(BLOCKS, len(model.blocks))  # type: ignore[arg-type]
+        n = min(N_LAST_BLOCKS, len(model.blocks))  # type: ignore[arg-type]
         seen = model.forward_intermediates(  # type: ignore[operator]
             x, indices=n, return_prefix_tokens=True, norm=True, output_fmt="NLC", intermediates_only=True
         )
         own = getattr(model, "cls_token", None) is not None
-        return Last([prefix[:, 0] if own else patches.mean(1) for patches, prefix in seen], seen[-1][0].mean(1))
-    stages = model.forward_intermediates(x, intermediates_only=True)[-BLOCKS:]  # type: ignore[operator]
-    return Last([*(stage.mean((2, 3)) for stage in stages[:-1]), backbone.pooled(model, x)], None)
+        return BlockFeatures([prefix[:, 0] if own else patches.mean(1) for patches, prefix in seen], seen[-1][0].mean(1))
+    stages = model.forward_intermediates(x, intermediates_only=True)[-N_LAST_BLOCKS:]  # type: ignore[operator]
+    return BlockFeatures([*(stage.mean((2, 3)) for stage in stages[:-1]), backbone.pooled_features(model, x)], None)

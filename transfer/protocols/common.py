@@ -20,7 +20,7 @@ from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, log_loss, macro
 
 if TYPE_CHECKING:
-    from encoders.store import Store
+    from encoders.store.store import Store
 
 Kind = Literal["binary", "multiclass", "multilabel"]
 Array = NDArray[Any]
@@ -94,13 +94,13 @@ class Fitted(Protocol):
     def scores(self, x: Any) -> NDArray[np.float64]: ...
 
 
-def select(y: Array, scores: Array) -> float:
+def validation_score(y: Array, scores: Array) -> float:
     """Macro AUROC over the labels that have both classes; the negative log loss where none has. The bench uses it unless told otherwise."""
     value, left_out = macro(auroc(y, scores))
     return float(-np.nanmean(log_loss(y, scores))) if left_out == np.shape(y)[1] else float(value)
 
 
-def best(table: list[dict[str, Any]]) -> dict[str, Any]:
+def best_candidate(table: list[dict[str, Any]]) -> dict[str, Any]:
     """The candidate with the highest "score"; of equals the first, so a grid is ordered from the simplest on."""
     known = [row for row in table if np.isfinite(row["score"])]
     if not known:
@@ -108,13 +108,13 @@ def best(table: list[dict[str, Any]]) -> dict[str, Any]:
     return max(known, key=lambda row: row["score"])
 
 
-def joined(train: Features, val: Features) -> Features:
+def join_features(train: Features, val: Features) -> Features:
     """Train and validation rows as one set, for refitting after the choice is made."""
     x, y, key, patient = (np.concatenate([getattr(train, name), getattr(val, name)]) for name in ("x", "y", "key", "patient"))
     return replace(train, x=x, y=y, key=key, patient=patient)
 
 
-def known_rows(y: Array, kind: Kind) -> NDArray[np.bool_]:
+def find_labeled_rows(y: Array, kind: Kind) -> NDArray[np.bool_]:
     """(N,) rows usable for training: with at least one known label; for a multi-class task all columns are known together."""
     unknown = np.isnan(y)
     return ~np.asarray(unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1))

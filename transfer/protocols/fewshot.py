@@ -21,11 +21,11 @@ from pydantic import Field
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, generator
-from transfer.protocols.common import Array, Features, Select, select
+from transfer.protocols.common import Array, Features, Select, validation_score
 
 VERSION = 1
 NEEDS = "pooled"
-CHUNK = 50  # episodes at a time: (M, 50 K) distances
+EPISODE_CHUNK = 50  # episodes at a time: (M, 50 K) distances
 
 
 class Config(Base):
@@ -68,9 +68,9 @@ class Fitted:
         return table
 
 
-def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
+def fit(cfg: Config, train: Features, val: Features, select: Select = validation_score) -> Fitted:
     """Keeps the numbers of shots that every class can fill, with their spread on `val`. Raises InputError if there is none."""
-    fewest = min(len(rows) for label in pools(train) for rows in label)
+    fewest = min(len(rows) for label in rows_by_class(train) for rows in label)
     shots = sorted(s for s in set(cfg.shots) if s <= fewest)
     if not shots:
         raise InputError(
@@ -82,7 +82,7 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = select) ->
     return fitted
 
 
-def pools(train: Features) -> list[list[Array]]:
+def rows_by_class(train: Features) -> list[list[Array]]:
     """For every classification (one of a multi-class task, one a label otherwise): the train rows of each class."""
     if train.kind == "multiclass":
         return [[np.flatnonzero(train.y[:, c] > 0.5) for c in range(train.y.shape[1])]]
@@ -91,25 +91,25 @@ def pools(train: Features) -> list[list[Array]]:
 
 def episode_scores(cfg: Config, train: Features, x: Array, shots: int) -> Iterator[NDArray[np.float64]]:
     """Scores (M, C), an episode at a time."""
-    groups = pools(train)
+    groups = rows_by_class(train)
     draws = [generator(cfg.seed, Purpose.PROBE, shots, label) for label in range(len(groups))]
     bank = np.asarray(train.x, dtype=np.float64)
-    for start in range(0, cfg.episodes, CHUNK):
-        n = min(CHUNK, cfg.episodes - start)
+    for start in range(0, cfg.episodes, EPISODE_CHUNK):
+        n = min(EPISODE_CHUNK, cfg.episodes - start)
         parts = [
-            nearest_mean(bank, classes, x, shots, n, draw, cfg.score) for classes, draw in zip(groups, draws, strict=True)
+            nearest_mean_scores(bank, classes, x, shots, n, draw, cfg.score) for classes, draw in zip(groups, draws, strict=True)
         ]  # (n, M, K) each
         yield from parts[0] if train.kind == "multiclass" else np.concatenate([p[..., 1:] for p in parts], axis=-1)
 
 
-def nearest_mean(
+def nearest_mean_scores(
     bank: Array, classes: list[Array], x: Array, shots: int, n: int, draw: np.random.Generator, how: str
 ) -> NDArray[np.float64]:
     """(n, M, K) class scores in n episodes."""
     support = np.stack([[draw.choice(rows, shots, replace=False) for rows in classes] for _ in range(n)])  # (n, K, S)
     raw = bank[support]  # (n, K, S, D)
     middle = raw.mean(axis=(1, 2))  # (n, D)
-    centre = unit(raw - middle[:, None, None]).mean(axis=2)  # (n, K, D)
+    centre = l2_normalize(raw - middle[:, None, None]).mean(axis=2)  # (n, K, D)
     # |unit(x - m) - c|^2 = 1 + |c|^2 - 2 c.(x - m) / |x - m|, from matrix products, without an (n, M, D) array.
     across = np.einsum("md,nkd->nmk", x, centre, optimize=True) - np.einsum("nd,nkd->nk", middle, centre)[:, None]
     length = np.sqrt(
@@ -122,6 +122,6 @@ def nearest_mean(
     return odds / odds.sum(axis=-1, keepdims=True)
 
 
-def unit(v: Array) -> Array:
+def l2_normalize(v: Array) -> Array:
     """Rows of length 1; a zero row stays zero (with one shot and one class the support is its own mean)."""
     return v / np.maximum(np.linalg.norm(v, axis=-1, keepdims=True), 1e-12)

@@ -20,21 +20,21 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from encoders import backbone
 from encoders.augment.config import Augment
-from encoders.augment.presets import PRESETS, resolved
-from encoders.batches import Batches
-from encoders.preprocess import prepare
+from encoders.augment.presets import PRESETS, resolve_augment
+from encoders.loading.batches import Batches
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
-from encoders.runtime.optim import Optim, build, clip, set_lr
+from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
+from encoders.zoo import backbone
+from encoders.zoo.preprocess import prepare_input
 from transfer.protocols import layers
-from transfer.protocols.common import Array, ImageSet, Select, known_rows, select
-from transfer.protocols.logistic import probabilities
-from transfer.protocols.supervised import class_weights, shift, supervised
+from transfer.protocols.common import Array, ImageSet, Select, find_labeled_rows, validation_score
+from transfer.protocols.logistic import logits_to_probabilities
+from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
+    from encoders.zoo.encoder import Encoder
 
 VERSION = 1
 NEEDS = "images"
@@ -71,7 +71,7 @@ class Config(Base):
     seed: int = Field(0, description="of the head, the order, the augmentation and drop path")
 
 
-class Network(nn.Module):
+class FinetuneNetwork(nn.Module):
     """Backbone and linear head: images (B, K, S, S) -> logits (B, C)."""
 
     def __init__(self, model: nn.Module, width: int, outputs: int):
@@ -81,14 +81,14 @@ class Network(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(backbone.pooled(self.backbone, x))
+        return self.head(backbone.pooled_features(self.backbone, x))
 
 
 @dataclass
 class Fitted:
     """The network at its best validation score."""
 
-    network: Network
+    network: FinetuneNetwork
     encoder: "Encoder"
     kind: str
     minus: Array  # (C,) what class weights added to the logits
@@ -96,32 +96,34 @@ class Fitted:
 
     def scores(self, images: ImageSet) -> NDArray[np.float64]:
         """Probabilities (M, C), float32 forward pass, evaluation mode."""
-        return scored(self.network, self.encoder, images, self.minus, self.kind)
+        return predict_images(self.network, self.encoder, images, self.minus, self.kind)
 
 
-def fit(cfg: Config, encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = select, log: Log | None = None) -> Fitted:
+def fit(
+    cfg: Config, encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None
+) -> Fitted:
     """Trains a copy of the encoder's network; `log(step, **scalars)` is told the loss and every validation.
 
     Raises InputError for fewer than two labeled train rows."""
-    rows = np.flatnonzero(known_rows(train.y, train.kind))
+    rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(f"fine-tuning needs labeled train images, the split has {len(rows)}; check the task's label column")
     batch, device = min(cfg.batch, len(rows)), encoder.device
     steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
     weight = class_weights(train.y[rows], train.kind, cfg.class_weight == "balanced")
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), data(cfg, encoder, train, rows, batch) as batches:
+    with torch.random.fork_rng(devices=gpus), build_batches(cfg, encoder, train, rows, batch) as batches:
         torch.manual_seed(cfg.seed)
-        network = Network(trainable(encoder, cfg.drop_path), encoder.card.dim, train.y.shape[1]).to(device)
+        network = FinetuneNetwork(build_trainable_backbone(encoder, cfg.drop_path), encoder.card.dim, train.y.shape[1]).to(device)
         kept, selection = _train(
-            cfg, network, encoder, batches, targets(train, rows, device), weight, steps, batch, train.kind, val, select, log
+            cfg, network, encoder, batches, build_row_targets(train, rows, device), weight, steps, batch, train.kind, val, select, log
         )
-    return Fitted(kept.eval(), encoder, train.kind, shift(weight), selection)
+    return Fitted(kept.eval(), encoder, train.kind, logit_shift(weight), selection)
 
 
 def _train(
     cfg: Config,
-    network: Network,
+    network: FinetuneNetwork,
     encoder: "Encoder",
     batches: Batches,
     labels: Tensor,
@@ -132,40 +134,40 @@ def _train(
     val: ImageSet,
     select: Select,
     log: Log | None,
-) -> tuple[Network, dict[str, Any]]:
+) -> tuple[FinetuneNetwork, dict[str, Any]]:
     """The network with its best weights, and the course of validation. labels: (rows of the store, C)."""
     device = encoder.device
     decay = cfg.layer_decay if cfg.layer_decay is not None else 0.75 if layers.is_transformer(network.backbone) else 0.9
-    groups = layers.groups(network.backbone, network.head, decay, cfg.optim.weight_decay, cfg.head_lr)
-    optimizer = build(groups, cfg.optim, batch)
+    groups = layers.parameter_groups(network.backbone, network.head, decay, cfg.optim.weight_decay, cfg.head_lr)
+    optimizer = build_optimizer(groups, cfg.optim, batch)
     average = copy.deepcopy(network) if cfg.ema else network
     cost = torch.as_tensor(weight, dtype=torch.float32, device=device)
     checks = {round(steps * (i + 1) / cfg.evaluations) for i in range(cfg.evaluations)}
     course: list[dict[str, Any]] = []
-    best, best_state, stale = -np.inf, state_of(average), 0
+    best, best_state, stale = -np.inf, copy_state(average), 0
     for step in range(steps):
-        training(network, cfg.freeze_bn)
+        set_train_mode(network, cfg.freeze_bn)
         set_lr(optimizer, step, steps, round(cfg.warmup * steps), cfg.optim)
         torch.manual_seed((cfg.seed << 32) + step + 1)  # drop path; the head was drawn with the seed alone
         (micro,) = batches.of(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
             logits = network(micro.views[0])
-        loss = supervised(logits, labels[micro.index], cost, kind)
+        loss = supervised_loss(logits, labels[micro.index], cost, kind)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        clip(list(network.parameters()), cfg.clip)
+        clip_gradients(list(network.parameters()), cfg.clip)
         optimizer.step()
         if cfg.ema:
-            follow(average, network, min(cfg.ema, (1 + step) / (10 + step)))
+            update_ema(average, network, min(cfg.ema, (1 + step) / (10 + step)))
         if step + 1 not in checks:
             continue
-        score = float(select(val.y, scored(average, encoder, val, shift(weight), kind)))
+        score = float(select(val.y, predict_images(average, encoder, val, logit_shift(weight), kind)))
         course.append({"step": step + 1, "score": score, "loss": float(loss.detach())})
         if log:
             log(step + 1, loss=course[-1]["loss"], val=score)
         stale = 0 if score > best else stale + 1
         if score > best:
-            best, best_state = score, state_of(average)
+            best, best_state = score, copy_state(average)
         if stale >= cfg.patience:
             break
     if not np.isfinite(best):
@@ -175,40 +177,40 @@ def _train(
     return average, {"step": chosen, "score": best, "steps": steps, "stopped": course[-1]["step"], "layer_decay": decay, "table": course}
 
 
-def trainable(encoder: "Encoder", drop_path: float | None) -> nn.Module:
+def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:
     """A copy of the encoder's network, with drop path if it is to have any. The encoder itself is never trained."""
     rate = drop_path if drop_path is not None else 0.1 if layers.is_transformer(encoder.model) else 0.0
     if not rate:
         return copy.deepcopy(encoder.model)
     card = encoder.card
-    model = backbone.build(card.arch, card.model_args, card.preprocess.channels, card.preprocess.size, rate)
+    model = backbone.build_backbone(card.arch, card.model_args, card.preprocess.channels, card.preprocess.size, rate)
     model.load_state_dict(encoder.model.state_dict())
     return model
 
 
-def data(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int) -> Batches:
+def build_batches(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int) -> Batches:
     """Augmented, seeded batches of the labeled train rows."""
-    spec = augmentation(cfg.augment, train.store.modality)
+    spec = resolve_augmentation(cfg.augment, train.store.modality)
     preprocess = encoder.card.preprocess
     return Batches(
         train.store, [spec], preprocess, seed=cfg.seed, batch=batch, index=train.index[rows], workers=cfg.workers, device=encoder.device
     )
 
 
-def augmentation(raw: dict[str, Any], modality: str | None) -> Augment:
+def resolve_augmentation(raw: dict[str, Any], modality: str | None) -> Augment:
     """The augmentation named, where `auto` is the modality's own if it has one."""
     own = f"finetune_{modality}" if f"finetune_{modality}" in PRESETS else "none"
-    return resolved({**raw, "preset": own} if raw.get("preset", "auto") == "auto" else raw, "finetune.augment")
+    return resolve_augment({**raw, "preset": own} if raw.get("preset", "auto") == "auto" else raw, "finetune.augment")
 
 
-def targets(train: ImageSet, rows: Array, device: torch.device) -> Tensor:
+def build_row_targets(train: ImageSet, rows: Array, device: torch.device) -> Tensor:
     """(rows of the store, C) labels by row of the store, NaN elsewhere."""
     by_row = np.full((len(train.store), train.y.shape[1]), np.nan, dtype=np.float32)
     by_row[train.index[rows]] = train.y[rows]
     return torch.from_numpy(by_row).to(device)
 
 
-def training(network: Network, freeze_bn: bool) -> None:
+def set_train_mode(network: FinetuneNetwork, freeze_bn: bool) -> None:
     """Training mode; with `freeze_bn` all BatchNorm layers stay in evaluation mode and keep their statistics."""
     network.train()
     if freeze_bn:
@@ -218,7 +220,7 @@ def training(network: Network, freeze_bn: bool) -> None:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves the averaged weights and BatchNorm statistics towards the model's; counters are copied."""
     for mean, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.is_floating_point():
@@ -227,18 +229,20 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
             mean.copy_(now)
 
 
-def state_of(network: nn.Module) -> dict[str, Tensor]:
+def copy_state(network: nn.Module) -> dict[str, Tensor]:
     """A copy of all tensors. `.cpu()` alone would alias the live weights on a CPU."""
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def scored(network: Network, encoder: "Encoder", images: ImageSet, minus: Array, kind: str, batch: int = 128) -> NDArray[np.float64]:
+def predict_images(
+    network: FinetuneNetwork, encoder: "Encoder", images: ImageSet, minus: Array, kind: str, batch: int = 128
+) -> NDArray[np.float64]:
     """Probabilities (M, C) by the card's deterministic preprocessing."""
     network.eval()
     parts = []
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             pixels = images.store.unit_images(images.index[start : start + batch])
-            x = prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+            x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
             parts.append(network(x).double().cpu().numpy())
-    return probabilities(np.concatenate(parts) - minus, kind)
+    return logits_to_probabilities(np.concatenate(parts) - minus, kind)

@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-MOMENTUM, TRUST = 0.9, 1e-3
+DINOV2_RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
+MOMENTUM, LARS_TRUST = 0.9, 1e-3
 
 
-def losses(logits: Tensor, y: Tensor, exclusive: bool) -> Tensor:
+def head_losses(logits: Tensor, y: Tensor, exclusive: bool) -> Tensor:
     """(H,) mean loss of every head. logits: (B, H, K).  y: (B, K); exclusive: its rows are one-hot."""
     if exclusive:
         return -(F.log_softmax(logits, dim=-1) * y[:, None]).sum(-1).mean(0)
@@ -31,7 +31,7 @@ def losses(logits: Tensor, y: Tensor, exclusive: bool) -> Tensor:
     return (each * known[:, None]).sum((0, 2)) / known.sum().clamp(min=1)
 
 
-class Mae:
+class MaeHead:
     """The head of MAE's probe. step(): one update on features (B, D)."""
 
     def __init__(self, width: int, outputs: int, exclusive: bool, batch: int, steps: int, warmup: int):
@@ -52,12 +52,12 @@ class Mae:
     def step(self, x: Tensor, y: Tensor) -> float:
         """Returns the loss before the update."""
         self.norm.train()
-        loss = losses(self.linear(self.norm(x))[:, None], y, self.exclusive).sum()
+        loss = head_losses(self.linear(self.norm(x))[:, None], y, self.exclusive).sum()
         gradients = torch.autograd.grad(loss, list(self.linear.parameters()))
         rate = self.rate(self.at)
         with torch.no_grad():
             for p, g, moved in zip(self.linear.parameters(), gradients, self.moved, strict=True):
-                moved.mul_(MOMENTUM).add_(scaled(p, g) if p.ndim > 1 else g)
+                moved.mul_(MOMENTUM).add_(scale_by_lars(p, g) if p.ndim > 1 else g)
                 p.sub_(moved, alpha=rate)
         self.at += 1
         return float(loss.detach())
@@ -69,20 +69,20 @@ class Mae:
         return self.linear(self.norm(x))
 
 
-def scaled(parameter: Tensor, gradient: Tensor) -> Tensor:
+def scale_by_lars(parameter: Tensor, gradient: Tensor) -> Tensor:
     """LARS: the gradient with the length `TRUST` times the parameter's, unless one of them is zero."""
     size, slope = parameter.norm(), gradient.norm()
-    return gradient * (TRUST * size / slope) if size > 0 and slope > 0 else gradient
+    return gradient * (LARS_TRUST * size / slope) if size > 0 and slope > 0 else gradient
 
 
-class DinoV2:
+class DinoV2Heads:
     """All heads of DINOv2's probe; of every input (name -> width) one for each rate."""
 
     def __init__(self, widths: Mapping[str, int], outputs: int, exclusive: bool, batch: int, steps: int):
         self.exclusive, self.steps, self.at = exclusive, steps, 0
-        self.rates = torch.tensor(RATES) * batch / 256  # (H,)
-        self.weight = {name: torch.randn(len(RATES), outputs, width) * 0.01 for name, width in widths.items()}  # (H, K, D)
-        self.bias = {name: torch.zeros(len(RATES), outputs) for name in widths}
+        self.rates = torch.tensor(DINOV2_RATES) * batch / 256  # (H,)
+        self.weight = {name: torch.randn(len(DINOV2_RATES), outputs, width) * 0.01 for name, width in widths.items()}  # (H, K, D)
+        self.bias = {name: torch.zeros(len(DINOV2_RATES), outputs) for name in widths}
         self.moved = {name: (torch.zeros_like(self.weight[name]), torch.zeros_like(self.bias[name])) for name in widths}
 
     def step(self, inputs: Mapping[str, Tensor], y: Tensor) -> float:
@@ -91,7 +91,7 @@ class DinoV2:
         total = 0.0
         for name, x in inputs.items():
             weight, bias = self.weight[name].requires_grad_(), self.bias[name].requires_grad_()
-            loss = losses(several(x, weight, bias), y, self.exclusive).sum()
+            loss = head_losses(batched_linear(x, weight, bias), y, self.exclusive).sum()
             gradients = torch.autograd.grad(loss, [weight, bias])
             with torch.no_grad():
                 for p, g, moved in zip((weight, bias), gradients, self.moved[name], strict=True):
@@ -104,9 +104,9 @@ class DinoV2:
     @torch.no_grad()
     def logits(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """(M, H, K) of every input."""
-        return {name: several(x, self.weight[name], self.bias[name]) for name, x in inputs.items()}
+        return {name: batched_linear(x, self.weight[name], self.bias[name]) for name, x in inputs.items()}
 
 
-def several(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def batched_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """(B, H, K) outputs of H linear layers on the same rows."""
     return (x @ weight.flatten(0, 1).T).view(len(x), *bias.shape) + bias

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from encoders.neighbours import nearest
+from encoders.features.nearest import find_neighbours
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
-from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
+from transfer.protocols.common import Array, Features, Select, best_candidate, find_labeled_rows, join_features, validation_score
 
 VERSION = 2
 NEEDS = "pooled"
@@ -47,29 +47,29 @@ class Fitted:
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Class shares (M, C) for rows x (M, D)."""
-        similarity, index = nearest(self.bank.x, x, self.k)  # (M, K) each
-        (shares,) = prefix_votes(weights(similarity, self.temperature, self.vote), self.bank.y, index, [self.k])
+        similarity, index = find_neighbours(self.bank.x, x, self.k)  # (M, K) each
+        (shares,) = prefix_votes(neighbour_weights(similarity, self.temperature, self.vote), self.bank.y, index, [self.k])
         return shares
 
 
-def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted:
+def fit(cfg: Config, train: Features, val: Features, select: Select = validation_score) -> Fitted:
     """Chooses k and the temperature on `val`. Raises InputError if no k of the grid is at most the number of train rows."""
-    bank = train.at(known_rows(train.y, train.kind))
+    bank = train.at(find_labeled_rows(train.y, train.kind))
     ks = sorted({k for k in cfg.k if k <= len(bank)})
     if not ks:
         raise InputError(f"knn.k is {list(cfg.k)} but the train split has {len(bank)} labeled rows; choose a k of at most {len(bank)}")
-    similarity, index = nearest(bank.x, val.x, ks[-1])
+    similarity, index = find_neighbours(bank.x, val.x, ks[-1])
     table = []
     for temperature in cfg.temperature if cfg.vote == "weighted" else cfg.temperature[:1]:
-        shares = prefix_votes(weights(similarity, temperature, cfg.vote), bank.y, index, ks)
+        shares = prefix_votes(neighbour_weights(similarity, temperature, cfg.vote), bank.y, index, ks)
         table += [{"k": k, "temperature": temperature, "score": float(select(val.y, s))} for k, s in zip(ks, shares, strict=True)]
-    chosen = best(table)
+    chosen = best_candidate(table)
     selection = {"k": chosen["k"], "temperature": chosen["temperature"], "vote": cfg.vote, "score": chosen["score"], "table": table}
     fitted = Fitted(bank, chosen["k"], chosen["temperature"], cfg.vote, selection)
-    return replace(fitted, bank=joined(bank, val), held_out=fitted.scores(val.x)) if cfg.refit else fitted
+    return replace(fitted, bank=join_features(bank, val), held_out=fitted.scores(val.x)) if cfg.refit else fitted
 
 
-def weights(similarity: Array, temperature: float, how: str) -> Array:
+def neighbour_weights(similarity: Array, temperature: float, how: str) -> Array:
     """(M, K) weights of the neighbours. The nearest one's is 1, so that a small temperature cannot overflow; a vote only needs ratios."""
     if how == "majority":
         return np.ones_like(similarity)
@@ -92,10 +92,10 @@ def prefix_votes(weight: Array, y: Array, index: Array, ks: list[int]) -> list[N
         sparse = csr_array((part.ravel(), index[:, start:stop].ravel(), ends), shape=(len(index), len(y)))
         total = total + sparse @ given
         mass = mass + (part.sum(axis=1, keepdims=True) if known.all() else sparse @ known)
-        shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), prevalence(y)))
+        shares.append(np.where(mass > 0, total / np.where(mass > 0, mass, 1), class_prevalence(y)))
     return shares
 
 
-def prevalence(y: Array) -> NDArray[np.float64]:
+def class_prevalence(y: Array) -> NDArray[np.float64]:
     """(C,) share of positives among the known labels; 0 where none is known."""
     return np.nansum(y, axis=0, dtype=np.float64) / np.maximum((~np.isnan(y)).sum(axis=0), 1)

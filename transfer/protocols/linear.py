@@ -17,8 +17,8 @@ from pydantic import Field
 
 from encoders.runtime.config import Config as Base
 from transfer.protocols import presets, probe
-from transfer.protocols.common import Array, Features, Select, best, joined, known_rows, select
-from transfer.protocols.logistic import Model, probabilities, solve
+from transfer.protocols.common import Array, Features, Select, best_candidate, find_labeled_rows, join_features, validation_score
+from transfer.protocols.logistic import LogisticModel, logits_to_probabilities, solve_logistic
 
 VERSION = 3
 NEEDS = "pooled"
@@ -55,38 +55,38 @@ class Config(Base):
 class Fitted:
     """One linear map a label (or class), at the chosen C."""
 
-    model: Model
+    model: LogisticModel
     kind: str
     selection: dict[str, Any]
     held_out: Array | None = None  # see `common.py`
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Probabilities (M, C) for rows x (M, D)."""
-        return probabilities(self.model.logits(x)[0], self.kind)
+        return logits_to_probabilities(self.model.logits(x)[0], self.kind)
 
 
 def module(cfg: Config) -> ModuleType:
     """What carries a preset out: this module on cached features, `probe` on images."""
-    return probe if cfg.preset in probe.PUBLISHED else sys.modules[__name__]
+    return probe if cfg.preset in probe.PUBLISHED_BUDGETS else sys.modules[__name__]
 
 
-def fit(cfg: Config, train: Features, val: Features, select: Select = select) -> Fitted | presets.Fitted:
+def fit(cfg: Config, train: Features, val: Features, select: Select = validation_score) -> Fitted | presets.Fitted:
     """Solves the whole grid on `train` and chooses C on `val`; the smallest C among equals. Other presets choose in their own way."""
-    if cfg.preset in probe.PUBLISHED:
+    if cfg.preset in probe.PUBLISHED_BUDGETS:
         raise ValueError(f"linear.preset={cfg.preset} wants images: `module(cfg)` is what carries it out")
     if cfg.preset == "dinov2_log":
         cfg = Config(standardise=False, refit=True)
     elif cfg.preset != "logistic":
         return presets.fit(cfg.preset, train, val, cfg.seed)
-    train = train.at(known_rows(train.y, train.kind))
-    model = solve(train.x, train.y, cfg.grid, train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
-    held_out = [probabilities(z, val.kind) for z in model.logits(val.x)]
+    train = train.at(find_labeled_rows(train.y, train.kind))
+    model = solve_logistic(train.x, train.y, cfg.grid, train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
+    held_out = [logits_to_probabilities(z, val.kind) for z in model.logits(val.x)]
     table = [{"C": float(c), "score": float(select(val.y, p))} for c, p in zip(cfg.grid, held_out, strict=True)]
-    chosen = best(table)
+    chosen = best_candidate(table)
     keep = [row["C"] for row in table].index(chosen["C"])
     selection = {"C": chosen["C"], "score": chosen["score"], "table": table, "iterations": model.iterations, "converged": model.converged}
     if cfg.refit:
-        both = joined(train, val.at(known_rows(val.y, val.kind)))
-        refitted = solve(both.x, both.y, cfg.grid[keep : keep + 1], both.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
+        both = join_features(train, val.at(find_labeled_rows(val.y, val.kind)))
+        refitted = solve_logistic(both.x, both.y, cfg.grid[keep : keep + 1], both.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
         return Fitted(refitted, train.kind, selection, held_out[keep])
     return Fitted(model.at(keep), train.kind, selection)

@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 BLOCK_BYTES = 4 * 2**20  # logits in work; larger blocks lose more to a cold start than wider products gain
-ROUGH = 1e-5  # gradients from float32 products are good to about a tenth of this
-MEMORY = 10  # pairs kept by L-BFGS
-TRIES = 12  # points of a line search; the first is accepted nearly always
+ROUGH_TOLERANCE = 1e-5  # gradients from float32 products are good to about a tenth of this
+LBFGS_MEMORY = 10  # pairs kept by L-BFGS
+LINE_SEARCH_TRIES = 12  # points of a line search; the first is accepted nearly always
 
 
 @dataclass(frozen=True)
-class Model:
+class LogisticModel:
     """Solutions for every C. mean, scale: (D,).  w: (S, D, C) on standardised rows.  b: (S, C)."""
 
     mean: Array
@@ -41,12 +41,12 @@ class Model:
         flat = z @ self.w.transpose(1, 0, 2).reshape(z.shape[1], -1)  # (M, S C), one product for all C
         return flat.reshape(len(z), *self.b.shape).transpose(1, 0, 2) + self.b[:, None]
 
-    def at(self, i: int) -> "Model":
+    def at(self, i: int) -> "LogisticModel":
         """The solution for one C."""
         return replace(self, w=self.w[i : i + 1], b=self.b[i : i + 1])
 
 
-def probabilities(logits: Array, kind: str) -> NDArray[np.float64]:
+def logits_to_probabilities(logits: Array, kind: str) -> NDArray[np.float64]:
     """Softmax over the classes of a multi-class task, a sigmoid for every label otherwise. logits: (M, C)."""
     if kind == "multiclass":
         odds = np.exp(logits - logits.max(axis=-1, keepdims=True))
@@ -54,26 +54,30 @@ def probabilities(logits: Array, kind: str) -> NDArray[np.float64]:
     return np.exp(-np.logaddexp(0.0, -logits))
 
 
-def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, tolerance: float = 1e-4, max_iter: int = 500) -> Model:
+def solve_logistic(
+    x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, tolerance: float = 1e-4, max_iter: int = 500
+) -> LogisticModel:
     """Solutions for every C of the ascending `grid`. x: (N, D).  y: (N, C) in {0, 1}, NaN = unknown (not in a multi-class task).
 
     A problem is done when the norm of its gradient is at most `tolerance`; `converged` says whether all were within `max_iter` steps.
     A label of which one class is known has no finite solution: its w is 0 and its intercept that of half a row more a class."""
-    mean, scale = standard(x) if standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
-    axes, a, eigen = rotated((np.asarray(x, dtype=np.float64) - mean) * scale, rough=tolerance >= ROUGH)
+    mean, scale = mean_and_inverse_std(x) if standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
+    axes, a, eigen = rotate_rows((np.asarray(x, dtype=np.float64) - mean) * scale, rough=tolerance >= ROUGH_TOLERANCE)
     classes = y.shape[1] if kind == "multiclass" else 1
     y = np.asarray(y, dtype=np.float64)
     rows32, y32 = a.astype(np.float32), y.astype(np.float32)
-    theta = start(y, len(eigen), classes)  # (R + 1, C)
+    theta = initial_theta(y, len(eigen), classes)  # (R + 1, C)
     labels = y.shape[1] // classes
     width = max(1, BLOCK_BYTES // (8 * len(y) * y.shape[1]))
     solved, steps, done = [], 0, True
     for at in range(0, len(grid), width):
         cs = np.asarray(grid[at : at + width], dtype=np.float64)
-        block = Block(a, y, eigen, np.repeat(cs, labels), np.tile(np.arange(labels), len(cs)), classes)
+        block = LogisticBlock(a, y, eigen, np.repeat(cs, labels), np.tile(np.arange(labels), len(cs)), classes)
         found = np.tile(theta.reshape(-1, labels, classes), (1, len(cs), 1))  # (R + 1, P, K)
         rough = 0
-        if tolerance >= ROUGH:  # most of the way in half the time; the float64 solve that follows checks it, and mends what is left
+        if (
+            tolerance >= ROUGH_TOLERANCE
+        ):  # most of the way in half the time; the float64 solve that follows checks it, and mends what is left
             found, rough, _ = lbfgs(replace(block, a=rows32, y=y32), found, 0.8 * tolerance, max_iter // 2)
         found, used, all_done = lbfgs(block, found, tolerance, max_iter)
         used += rough
@@ -82,10 +86,10 @@ def solve(x: Array, y: Array, grid: Array, kind: str, standardise: bool = True, 
         steps, done = steps + used, done and all_done
     whole = np.concatenate(solved, axis=1)  # (R + 1, S, C)
     w = np.einsum("dr,rsc->sdc", axes, whole[:-1], optimize=True)
-    return Model(mean, scale, w, whole[-1], steps, done)
+    return LogisticModel(mean, scale, w, whole[-1], steps, done)
 
 
-def standard(x: Array) -> tuple[Array, Array]:
+def mean_and_inverse_std(x: Array) -> tuple[Array, Array]:
     """Mean and one over the standard deviation of every column, (D,) each; a constant column is scaled to 0."""
     mean = x.mean(axis=0, dtype=np.float64)
     spread = np.sqrt(((np.asarray(x, dtype=np.float64) - mean) ** 2).mean(axis=0))
@@ -94,7 +98,7 @@ def standard(x: Array) -> tuple[Array, Array]:
     return mean, np.where(alive & (spread > 0), 1 / np.where(spread > 0, spread, 1), 0.0)
 
 
-def rotated(z: Array, rough: bool = False) -> tuple[Array, Array, Array]:
+def rotate_rows(z: Array, rough: bool = False) -> tuple[Array, Array, Array]:
     """Axes (D, R), rows on them with a column of ones (N, R + 1), and their squared lengths (R,): z = rows @ axes.T up to rounding.
 
     rough: with N >= D, axes whose angles are right to float32's 1e-6, in half the time. The rows are those of these very axes, so that the
@@ -115,7 +119,7 @@ def rotated(z: Array, rough: bool = False) -> tuple[Array, Array, Array]:
     return axes, np.concatenate([z @ axes, np.ones((len(z), 1))], axis=1), eigen
 
 
-def start(y: Array, r: int, classes: int) -> Array:
+def initial_theta(y: Array, r: int, classes: int) -> Array:
     """(R + 1, C): no slope, and the intercept that gives every label (class) its prevalence."""
     known = ~np.isnan(y)
     n, hits = known.sum(axis=0), np.nansum(y, axis=0)
@@ -126,7 +130,7 @@ def start(y: Array, r: int, classes: int) -> Array:
 
 
 @dataclass
-class Block:
+class LogisticBlock:
     """P problems over the same rows. a: (N, R + 1).  y: (N, C).  c, label: (P,) the strength and the label of each (0 if multi-class)."""
 
     a: Array
@@ -149,8 +153,8 @@ class Block:
         # One known class: nothing to learn, and the intercept would run away.
         self.void = (self.k == 1) & ((hits[:, 0] == 0) | (hits[:, 0] == self.n))
 
-    def only(self, keep: Array) -> "Block":
-        return Block(self.a, self.y, self.eigen, self.c[keep], self.label[keep], self.k)
+    def only(self, keep: Array) -> "LogisticBlock":
+        return LogisticBlock(self.a, self.y, self.eigen, self.c[keep], self.label[keep], self.k)
 
     def logits(self, theta: Array) -> Array:
         """(N, P, K)"""
@@ -184,12 +188,12 @@ class Block:
         return loss.sum(axis=0, dtype=np.float64) / n, residual[..., None]
 
 
-def dot(a: Array, b: Array) -> Array:
+def batched_dot(a: Array, b: Array) -> Array:
     """(P,) inner product of every problem. a, b: (R + 1 or N, P, K)."""
     return np.einsum("rpk,rpk->p", a, b)
 
 
-def lbfgs(block: Block, theta: Array, tolerance: float, max_iter: int) -> tuple[Array, int, bool]:
+def lbfgs(block: LogisticBlock, theta: Array, tolerance: float, max_iter: int) -> tuple[Array, int, bool]:
     """The solutions (R + 1, P, K), the steps taken, and whether all converged. A problem that is done leaves the work."""
     out, place = theta.copy(), np.arange(theta.shape[1])
     if block.void.any():
@@ -199,11 +203,11 @@ def lbfgs(block: Block, theta: Array, tolerance: float, max_iter: int) -> tuple[
         return out, 0, True
     logits = block.logits(theta)
     value, residual = block.loss(logits, np.arange(len(place)))
-    value = value + 0.5 * dot(block.ridge * theta, theta)
+    value = value + 0.5 * batched_dot(block.ridge * theta, theta)
     grad = block.gradient(theta, residual)
     pairs: list[tuple[Array, Array, Array]] = []
     for step in range(max_iter):
-        left = np.flatnonzero(np.sqrt(dot(grad, grad)) > tolerance)
+        left = np.flatnonzero(np.sqrt(batched_dot(grad, grad)) > tolerance)
         if len(left) < len(place):
             out[:, place] = theta
             if not len(left):
@@ -211,38 +215,38 @@ def lbfgs(block: Block, theta: Array, tolerance: float, max_iter: int) -> tuple[
             block, place, theta, grad = block.only(left), place[left], theta[:, left], grad[:, left]
             logits, value = logits[:, left], value[left]
             pairs = [(s[:, left], g[:, left], r[left]) for s, g, r in pairs]
-        way = -times_inverse(grad, pairs, block.hessian)
+        way = -apply_inverse_hessian(grad, pairs, block.hessian)
         rise = block.logits(way)
-        length, value, logits, residual = line_search(block, theta, way, logits, rise, value, dot(grad, way))
+        length, value, logits, residual = line_search(block, theta, way, logits, rise, value, batched_dot(grad, way))
         move = length[None, :, None] * way
         theta = theta + move
         fresh = block.gradient(theta, residual)
-        bend = dot(move, fresh - grad)
-        pairs = [*pairs[1 - MEMORY :], (move, fresh - grad, np.where(bend > 0, 1 / np.where(bend > 0, bend, 1), 0.0))]
+        bend = batched_dot(move, fresh - grad)
+        pairs = [*pairs[1 - LBFGS_MEMORY :], (move, fresh - grad, np.where(bend > 0, 1 / np.where(bend > 0, bend, 1), 0.0))]
         grad = fresh
     out[:, place] = theta
-    return out, max_iter, bool((np.sqrt(dot(grad, grad)) <= tolerance).all())
+    return out, max_iter, bool((np.sqrt(batched_dot(grad, grad)) <= tolerance).all())
 
 
-def times_inverse(grad: Array, pairs: list[tuple[Array, Array, Array]], hessian: Array) -> Array:
+def apply_inverse_hessian(grad: Array, pairs: list[tuple[Array, Array, Array]], hessian: Array) -> Array:
     """The inverse Hessian that L-BFGS believes in, times the gradient. Source: Nocedal and Wright, algorithm 7.4."""
     q, kept = grad, []
     for move, change, rho in reversed(pairs):
-        alpha = rho * dot(move, q)
+        alpha = rho * batched_dot(move, q)
         kept.append(alpha)
         q = q - alpha[None, :, None] * change
     q = q / hessian
     if pairs:
         move, change, rho = pairs[-1]
-        size = rho * dot(change, change / hessian)  # 1 / gamma; 0 only where the pair was refused
+        size = rho * batched_dot(change, change / hessian)  # 1 / gamma; 0 only where the pair was refused
         q = q / np.where(size > 0, size, 1.0)[None, :, None]
     for (move, change, rho), alpha in zip(pairs, reversed(kept), strict=True):
-        q = q + (alpha - rho * dot(change, q))[None, :, None] * move
+        q = q + (alpha - rho * batched_dot(change, q))[None, :, None] * move
     return q
 
 
 def line_search(
-    block: Block, theta: Array, way: Array, logits: Array, rise: Array, value: Array, slope: Array
+    block: LogisticBlock, theta: Array, way: Array, logits: Array, rise: Array, value: Array, slope: Array
 ) -> tuple[Array, Array, Array, Array]:
     """Step lengths (P,) that fulfil the Wolfe conditions, with value, logits and residual there. Only elementwise work.
 
@@ -250,16 +254,16 @@ def line_search(
     slopes at both ends of the bracket is taken."""
     length, low, high = np.ones(len(value)), np.zeros(len(value)), np.full(len(value), np.inf)
     slope_low, slope_high = slope.copy(), np.zeros(len(value))
-    reg = [dot(block.ridge * theta, theta), dot(block.ridge * theta, way), dot(block.ridge * way, way)]
+    reg = [batched_dot(block.ridge * theta, theta), batched_dot(block.ridge * theta, way), batched_dot(block.ridge * way, way)]
     new_value, new_logits, residual = value, logits, rise
     todo = np.arange(len(value))
-    for _ in range(TRIES):
+    for _ in range(LINE_SEARCH_TRIES):
         t = length[todo]
         whole, far_t = len(todo) == len(value), t.astype(logits.dtype)[None, :, None]
         at = logits + far_t * rise if whole else logits[:, todo] + far_t * rise[:, todo]
         loss, slack = block.loss(at, todo)
         there = loss + 0.5 * reg[0][todo] + t * reg[1][todo] + 0.5 * t**2 * reg[2][todo]
-        steep = dot(slack, rise if whole else rise[:, todo]) / block.n[todo] + reg[1][todo] + t * reg[2][todo]
+        steep = batched_dot(slack, rise if whole else rise[:, todo]) / block.n[todo] + reg[1][todo] + t * reg[2][todo]
         if whole:
             new_value, new_logits, residual = there, at, slack
         else:

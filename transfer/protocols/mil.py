@@ -23,9 +23,9 @@ from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, generator, permutation
 from transfer.protocols import linear
-from transfer.protocols.common import Array, Bags, Features, Select, best, known_rows, select
-from transfer.protocols.logistic import probabilities, standard
-from transfer.protocols.supervised import supervised
+from transfer.protocols.common import Array, Bags, Features, Select, best_candidate, find_labeled_rows, validation_score
+from transfer.protocols.logistic import logits_to_probabilities, mean_and_inverse_std
+from transfer.protocols.supervised import supervised_loss
 
 VERSION = 1
 NEEDS = "bags"
@@ -42,7 +42,7 @@ class Config(Base):
     seed: int = Field(0, description="attention: of the start and the order of slides; mean and max draw nothing")
 
 
-class Attention(nn.Module):
+class GatedAttention(nn.Module):
     """A bag (K, D) -> logits (C,) and the weight (K,) of every tile."""
 
     def __init__(self, width: int, hidden: int, outputs: int, seed: int):
@@ -61,7 +61,7 @@ class Attention(nn.Module):
 
 
 @dataclass
-class Pooled:
+class FittedPooling:
     """Logistic regression on the mean or the maximum of a slide's tiles."""
 
     pooling: str
@@ -70,14 +70,14 @@ class Pooled:
 
     def scores(self, bags: Bags) -> NDArray[np.float64]:
         """Probabilities (M, C)."""
-        return np.asarray(self.model.scores(pooled(bags, self.pooling).x))
+        return np.asarray(self.model.scores(pool_bags(bags, self.pooling).x))
 
 
 @dataclass
-class Attended:
+class FittedAttention:
     """The attention at its best epoch. mean, scale: (D,) of train tiles."""
 
-    network: Attention
+    network: GatedAttention
     mean: Array
     scale: Array
     kind: str
@@ -85,21 +85,21 @@ class Attended:
 
     def scores(self, bags: Bags) -> NDArray[np.float64]:
         """Probabilities (M, C)."""
-        return scored(self.network, standardised(bags, self.mean, self.scale), self.kind)
+        return predict_bags(self.network, standardise_bags(bags, self.mean, self.scale), self.kind)
 
 
-def fit(cfg: Config, train: Bags, val: Bags, select: Select = select) -> Pooled | Attended:
+def fit(cfg: Config, train: Bags, val: Bags, select: Select = validation_score) -> FittedPooling | FittedAttention:
     """Fits on train slides, chooses on validation slides. Raises InputError for fewer than two labeled train slides."""
-    labeled = np.flatnonzero(known_rows(train.y, train.kind))
+    labeled = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(labeled) < 2:
         raise InputError(f"mil needs labeled train slides, the split has {len(labeled)}; check the task's label column")
     if cfg.pooling == "attention":
-        return attended(cfg, train, labeled, val, select)
-    model = linear.fit(linear.Config(), pooled(train, cfg.pooling), pooled(val, cfg.pooling), select)
-    return Pooled(cfg.pooling, model, {"pooling": cfg.pooling, **model.selection})
+        return fit_attention(cfg, train, labeled, val, select)
+    model = linear.fit(linear.Config(), pool_bags(train, cfg.pooling), pool_bags(val, cfg.pooling), select)
+    return FittedPooling(cfg.pooling, model, {"pooling": cfg.pooling, **model.selection})
 
 
-def pooled(bags: Bags, pooling: str) -> Features:
+def pool_bags(bags: Bags, pooling: str) -> Features:
     """The slides as rows: the mean (in float64) or the maximum of their tiles."""
     start = bags.ends[:-1]
     if pooling == "max":
@@ -109,41 +109,41 @@ def pooled(bags: Bags, pooling: str) -> Features:
     return Features(x.astype(np.float32), bags.y, bags.key, bags.patient, bags.kind)
 
 
-def standardised(bags: Bags, mean: Array, scale: Array) -> list[Tensor]:
+def standardise_bags(bags: Bags, mean: Array, scale: Array) -> list[Tensor]:
     """A tensor (K, D) a slide, in float32."""
     return [torch.from_numpy(((bags.bag(i) - mean) * scale).astype(np.float32)) for i in range(len(bags))]
 
 
-def scored(network: Attention, bags: list[Tensor], kind: str) -> NDArray[np.float64]:
+def predict_bags(network: GatedAttention, bags: list[Tensor], kind: str) -> NDArray[np.float64]:
     """Probabilities (M, C)."""
     with torch.no_grad():
         logits = torch.stack([network(h)[0] for h in bags])
-    return probabilities(logits.double().numpy(), kind)
+    return logits_to_probabilities(logits.double().numpy(), kind)
 
 
-def attended(cfg: Config, train: Bags, labeled: Array, val: Bags, select: Select) -> Attended:
+def fit_attention(cfg: Config, train: Bags, labeled: Array, val: Bags, select: Select) -> FittedAttention:
     """The attention whose learning rate, weight decay and epoch are best on `val`; of equals the first of the grid."""
-    mean, scale = standard(train.x)
-    bags, held_out = standardised(train, mean, scale), standardised(val, mean, scale)
+    mean, scale = mean_and_inverse_std(train.x)
+    bags, held_out = standardise_bags(train, mean, scale), standardise_bags(val, mean, scale)
     y = torch.from_numpy(np.asarray(train.y, dtype=np.float32))
     table: list[dict[str, Any]] = []
     kept, top = None, -np.inf
     for lr in cfg.lr:
         for decay in cfg.weight_decay:
-            network = Attention(train.x.shape[1], cfg.hidden, train.y.shape[1], cfg.seed)
-            for epoch, loss in enumerate(epochs(cfg, network, bags, y, labeled, train.kind, lr, decay), 1):
-                score = float(select(val.y, scored(network, held_out, val.kind)))
+            network = GatedAttention(train.x.shape[1], cfg.hidden, train.y.shape[1], cfg.seed)
+            for epoch, loss in enumerate(train_epochs(cfg, network, bags, y, labeled, train.kind, lr, decay), 1):
+                score = float(select(val.y, predict_bags(network, held_out, val.kind)))
                 table.append({"lr": lr, "weight_decay": decay, "epoch": epoch, "score": score, "loss": loss})
                 if score > top:
                     kept, top = {name: value.clone() for name, value in network.state_dict().items()}, score
-    chosen = best(table)
+    chosen = best_candidate(table)
     assert kept is not None  # `best` refuses a table without a score
     network.load_state_dict(kept)
-    return Attended(network, mean, scale, train.kind, {"pooling": "attention", **chosen, "table": table})
+    return FittedAttention(network, mean, scale, train.kind, {"pooling": "attention", **chosen, "table": table})
 
 
-def epochs(
-    cfg: Config, network: Attention, bags: list[Tensor], y: Tensor, labeled: Array, kind: str, lr: float, decay: float
+def train_epochs(
+    cfg: Config, network: GatedAttention, bags: list[Tensor], y: Tensor, labeled: Array, kind: str, lr: float, decay: float
 ) -> Iterator[float]:
     """Trains, and gives the mean loss (nats) after every pass; one slide a step, as published."""
     optimizer = torch.optim.Adam(network.parameters(), lr=lr, weight_decay=decay)
@@ -151,7 +151,7 @@ def epochs(
     for epoch in range(cfg.epochs):
         losses = []
         for i in labeled[permutation(cfg.seed, Purpose.SHUFFLE, epoch, len(labeled))]:
-            loss = supervised(network(bags[i])[0][None], y[i][None], even, kind)
+            loss = supervised_loss(network(bags[i])[0][None], y[i][None], even, kind)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()

@@ -27,9 +27,9 @@ from torch import Tensor, nn
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, permutation
 from transfer.metrics import balanced_accuracy, macro_f1
-from transfer.protocols.common import Array, Features, joined, known_rows
+from transfer.protocols.common import Array, Features, find_labeled_rows, join_features
 
-THUNDER = [(lr, wd) for lr in (1e-3, 1e-4, 1e-5) for wd in (0.0, 1e-3, 1e-4)]
+THUNDER_SETTINGS = [(lr, wd) for lr in (1e-3, 1e-4, 1e-5) for wd in (0.0, 1e-3, 1e-4)]
 
 
 @dataclass
@@ -44,17 +44,17 @@ class Fitted:
 
     def scores(self, x: Array) -> NDArray[np.float64]:
         """Softmax probabilities (M, C); of the second class for a binary task."""
-        return columns(np.asarray(x, dtype=np.float64) @ self.weight.T + self.bias, self.kind)
+        return softmax_columns(np.asarray(x, dtype=np.float64) @ self.weight.T + self.bias, self.kind)
 
 
-def columns(logits: Array, kind: str) -> NDArray[np.float64]:
+def softmax_columns(logits: Array, kind: str) -> NDArray[np.float64]:
     """(M, C) probabilities in the task's columns from logits (M, K)."""
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))
     p = odds / odds.sum(axis=1, keepdims=True)
     return p if kind == "multiclass" else p[:, 1:]
 
 
-def codes(rows: Features) -> tuple[NDArray[np.int64], int]:
+def class_codes(rows: Features) -> tuple[NDArray[np.int64], int]:
     """(N,) class of every row, and the number of classes. Raises InputError for a multi-label task, which these papers do not have."""
     if rows.kind == "multiclass":
         return rows.y.argmax(axis=1), rows.y.shape[1]
@@ -68,22 +68,24 @@ def codes(rows: Features) -> tuple[NDArray[np.int64], int]:
 def fit(preset: str, train: Features, val: Features, seed: int = 0) -> Fitted:
     """The probe called `preset`, trained as its authors describe."""
     everyone = val
-    train, val = train.at(known_rows(train.y, train.kind)), val.at(known_rows(val.y, val.kind))
+    train, val = train.at(find_labeled_rows(train.y, train.kind)), val.at(find_labeled_rows(val.y, val.kind))
     if preset == "uni":
-        return replace(uni(joined(train, val)), held_out=uni(train).scores(everyone.x))
+        return replace(fit_uni(join_features(train, val)), held_out=fit_uni(train).scores(everyone.x))
     if preset == "thunder":
-        return heads(train, val, THUNDER, batch=64, steps=200 * -(-len(train) // 64), decoupled=False, score=macro_f1, seed=seed)
-    return heads(train, val, [(3e-4, 0.0)], batch=256, steps=12_500, decoupled=True, score=balanced_accuracy, seed=seed)
+        return train_linear_heads(
+            train, val, THUNDER_SETTINGS, batch=64, steps=200 * -(-len(train) // 64), decoupled=False, score=macro_f1, seed=seed
+        )
+    return train_linear_heads(train, val, [(3e-4, 0.0)], batch=256, steps=12_500, decoupled=True, score=balanced_accuracy, seed=seed)
 
 
-def heads(
+def train_linear_heads(
     train: Features, val: Features, settings: list[tuple[float, float]], batch: int, steps: int, decoupled: bool, score: Any, seed: int
 ) -> Fitted:
     """Linear heads, one for each (lr, weight decay), on shared batches; the head and epoch with the best `score` on `val`."""
-    truth, k = codes(train)
+    truth, k = class_codes(train)
     x, y = torch.from_numpy(np.asarray(train.x, dtype=np.float32)), torch.from_numpy(truth)
     held_out = torch.from_numpy(np.asarray(val.x, dtype=np.float32))
-    layers = started(len(settings), x.shape[1], k, seed)
+    layers = init_linear_layers(len(settings), x.shape[1], k, seed)
     groups = [{"params": layer.parameters(), "lr": lr, "weight_decay": wd} for layer, (lr, wd) in zip(layers, settings, strict=True)]
     optimizer = (torch.optim.AdamW if decoupled else torch.optim.Adam)(groups)
     an_epoch = -(-len(x) // batch)
@@ -94,12 +96,12 @@ def heads(
             order = torch.from_numpy(permutation(seed, Purpose.SHUFFLE, epoch, len(x)))
         rows = order[turn * batch : (turn + 1) * batch]
         optimizer.zero_grad(set_to_none=True)
-        total(layers, x[rows], y[rows]).backward()
+        summed_cross_entropy(layers, x[rows], y[rows]).backward()
         optimizer.step()
         if turn == an_epoch - 1 or step == steps - 1:
             for layer, (lr, wd) in zip(layers, settings, strict=True):
                 with torch.no_grad():
-                    value = _validated(score, val, layer(held_out).double().numpy())
+                    value = _head_score(score, val, layer(held_out).double().numpy())
                 if value > best["score"]:
                     kept = layer.weight.detach().double().numpy().copy(), layer.bias.detach().double().numpy().copy()
                     best = {"score": value, "lr": lr, "weight_decay": wd, "epoch": epoch + 1}
@@ -108,27 +110,27 @@ def heads(
     return Fitted(*kept, train.kind, best | {"steps": steps, "batch": batch})
 
 
-def started(n: int, d: int, k: int, seed: int) -> list[nn.Linear]:
+def init_linear_layers(n: int, d: int, k: int, seed: int) -> list[nn.Linear]:
     """H linear layers as torch draws them, by the seed alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return [nn.Linear(d, k) for _ in range(n)]
 
 
-def total(layers: list[nn.Linear], x: Tensor, y: Tensor) -> Tensor:
+def summed_cross_entropy(layers: list[nn.Linear], x: Tensor, y: Tensor) -> Tensor:
     """The sum of the heads' mean cross-entropies, as one product: gradients of one head do not depend on the others."""
     logits = F.linear(x, torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers]))
     many = logits.reshape(len(x), len(layers), -1)  # (B, H, K)
     return F.cross_entropy(many.flatten(0, 1), y.repeat_interleave(len(layers)), reduction="sum") / len(x)
 
 
-def _validated(score: Any, val: Features, logits: Array) -> float:
-    return float(np.nan_to_num(score(val.y, columns(logits, val.kind), val.kind)[0], nan=-np.inf))
+def _head_score(score: Any, val: Features, logits: Array) -> float:
+    return float(np.nan_to_num(score(val.y, softmax_columns(logits, val.kind), val.kind)[0], nan=-np.inf))
 
 
-def uni(rows: Features) -> Fitted:
+def fit_uni(rows: Features) -> Fitted:
     """UNI's probe, which its authors train on train and validation rows together."""
-    truth, k = codes(rows)
+    truth, k = class_codes(rows)
     x, y = torch.from_numpy(np.asarray(rows.x, dtype=np.float64)), torch.from_numpy(truth)
     cost = x.shape[1] * k / 100
     weight = torch.zeros(k, x.shape[1], dtype=torch.float64, requires_grad=True)

@@ -21,37 +21,37 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from encoders import backbone
 from encoders.augment.config import Augment
-from encoders.batches import Batches
-from encoders.preprocess import prepare
+from encoders.loading.batches import Batches
 from encoders.runtime.errors import InputError
+from encoders.zoo import backbone
+from encoders.zoo.preprocess import prepare_input
 from transfer.metrics import accuracy
-from transfer.protocols.blocks import last_blocks
-from transfer.protocols.common import Array, ImageSet, Select, best, known_rows, select
-from transfer.protocols.heads import RATES, DinoV2, Mae
-from transfer.protocols.logistic import probabilities
-from transfer.protocols.presets import columns
+from transfer.protocols.blocks import extract_last_blocks
+from transfer.protocols.common import Array, ImageSet, Select, best_candidate, find_labeled_rows, validation_score
+from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead
+from transfer.protocols.logistic import logits_to_probabilities
+from transfer.protocols.presets import softmax_columns
 
 if TYPE_CHECKING:
-    from encoders.encoder import Encoder
+    from encoders.zoo.encoder import Encoder
     from transfer.protocols.linear import Config
 
 VERSION = 1
 NEEDS = "images"
-PUBLISHED = {"mae": (16_384, 90), "dinov2": (1024, 12_500)}  # images a step; epochs of mae, steps of dinov2
-WARMUP = 10 / 90  # of mae's epochs
-AT_ONCE = 128  # images in a forward pass
-VIEW = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
-Inputs = Mapping[str, Tensor]
+PUBLISHED_BUDGETS = {"mae": (16_384, 90), "dinov2": (1024, 12_500)}  # images a step; epochs of mae, steps of dinov2
+MAE_WARMUP = 10 / 90  # of mae's epochs
+FORWARD_BATCH = 128  # images in a forward pass
+PROBE_AUGMENT = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
+HeadInputs = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Trial:
+class HeadTraining:
     """What heads are trained and chosen on."""
 
-    stream: Iterator[tuple[Inputs, Tensor]]  # features (B, D) of each input and targets (B, K), step after step
-    checked: Inputs  # features of the validation rows
+    stream: Iterator[tuple[HeadInputs, Tensor]]  # features (B, D) of each input and targets (B, K), step after step
+    checked: HeadInputs  # features of the validation rows
     val: ImageSet
     outputs: int  # K
     batch: int
@@ -78,36 +78,41 @@ class Fitted:
     """The network and its chosen head."""
 
     encoder: "Encoder"
-    of: Callable[[Any, Tensor], Inputs]
-    head: Callable[[Inputs], Tensor]
+    of: Callable[[Any, Tensor], HeadInputs]
+    head: Callable[[HeadInputs], Tensor]
     kind: str
     selection: dict[str, Any]
 
     def scores(self, images: ImageSet) -> NDArray[np.float64]:
         """Probabilities (M, C) on images as the card prepares them."""
-        return told(self.head(plain(self.encoder, images, self.of)), self.kind)
+        return head_probabilities(self.head(extract_inputs(self.encoder, images, self.of)), self.kind)
 
 
 def fit(
-    cfg: "Config", encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = select, log: Callable[..., None] | None = None
+    cfg: "Config",
+    encoder: "Encoder",
+    train: ImageSet,
+    val: ImageSet,
+    select: Select = validation_score,
+    log: Callable[..., None] | None = None,
 ) -> Fitted:
     """Trains the heads of `cfg.preset` and chooses epoch or head on `val`. Raises InputError for fewer than two labeled train images."""
-    rows = np.flatnonzero(known_rows(train.y, train.kind))
+    rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(f"linear.preset={cfg.preset} needs labeled train images, the split has {len(rows)}; check the task's label column")
-    held_out = val.at(np.flatnonzero(known_rows(val.y, val.kind)))
-    batch, micro = sizes(min(cfg.batch or PUBLISHED[cfg.preset][0], len(rows)))
-    length = cfg.length or PUBLISHED[cfg.preset][1]
-    y = torch.from_numpy(outputs(train.y[rows], train.kind)).to(encoder.device)
-    of = pooled if cfg.preset == "mae" else deep
-    checked = plain(encoder, held_out, of)
+    held_out = val.at(np.flatnonzero(find_labeled_rows(val.y, val.kind)))
+    batch, micro = batch_sizes(min(cfg.batch or PUBLISHED_BUDGETS[cfg.preset][0], len(rows)))
+    length = cfg.length or PUBLISHED_BUDGETS[cfg.preset][1]
+    y = torch.from_numpy(head_targets(train.y[rows], train.kind)).to(encoder.device)
+    of = pooled_inputs if cfg.preset == "mae" else last_block_inputs
+    checked = extract_inputs(encoder, held_out, of)
     place = np.zeros(len(train.store), dtype=np.int64)
     place[train.index[rows]] = np.arange(len(rows))
     with (
         torch.random.fork_rng(devices=[encoder.device] if encoder.device.type == "cuda" else []),
         Batches(
             train.store,
-            [VIEW],
+            [PROBE_AUGMENT],
             encoder.card.preprocess,
             seed=cfg.seed,
             batch=batch,
@@ -117,105 +122,105 @@ def fit(
         ) as batches,
     ):
         torch.manual_seed(cfg.seed)
-        stream = seen(encoder, batches, y, torch.from_numpy(place).to(encoder.device), of)
-        trial = Trial(stream, checked, held_out, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
-        head, selection = mae(trial) if cfg.preset == "mae" else dinov2(trial)
+        stream = stream_features(encoder, batches, y, torch.from_numpy(place).to(encoder.device), of)
+        trial = HeadTraining(stream, checked, held_out, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
+        head, selection = train_mae_head(trial) if cfg.preset == "mae" else train_dinov2_heads(trial)
     return Fitted(encoder, of, head, train.kind, selection | {"batch": batch, "length": length})
 
 
-def sizes(wanted: int) -> tuple[int, int]:
+def batch_sizes(wanted: int) -> tuple[int, int]:
     """The images of a step and of a forward pass: at most AT_ONCE, and an equal share of the step, which may lose a few for it."""
-    turns = -(-wanted // AT_ONCE)
+    turns = -(-wanted // FORWARD_BATCH)
     return wanted // turns * turns, wanted // turns
 
 
-def seen(
-    encoder: "Encoder", batches: Batches, y: Tensor, place: Tensor, of: Callable[[Any, Tensor], Inputs]
-) -> Iterator[tuple[Inputs, Tensor]]:
+def stream_features(
+    encoder: "Encoder", batches: Batches, y: Tensor, place: Tensor, of: Callable[[Any, Tensor], HeadInputs]
+) -> Iterator[tuple[HeadInputs, Tensor]]:
     """Features and targets of step after step, each of freshly augmented images. y: (N, K).  place: row of the store -> row of y."""
     step = 0
     while True:
         parts, at = [], []
         for micro in batches.of(step):
-            parts.append(frozen(encoder, micro.views[0], of))
+            parts.append(frozen_inputs(encoder, micro.views[0], of))
             at.append(place[micro.index])
         yield {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, y[torch.cat(at)]
         step += 1
 
 
-def mae(trial: Trial) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+def train_mae_head(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor], dict[str, Any]]:
     """MAE's head at its best epoch."""
     (name,), epochs, an_epoch, val = trial.widths, trial.length, trial.an_epoch, trial.val
     with trial.device:
-        warmup = round(WARMUP * epochs * an_epoch)
-        head = Mae(trial.widths[name], trial.outputs, trial.exclusive, trial.batch, epochs * an_epoch, warmup)
+        warmup = round(MAE_WARMUP * epochs * an_epoch)
+        head = MaeHead(trial.widths[name], trial.outputs, trial.exclusive, trial.batch, epochs * an_epoch, warmup)
     table: list[dict[str, Any]] = []
     kept, top = copy.deepcopy(head), -np.inf
     for epoch in range(1, epochs + 1):
         loss = [head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(an_epoch))][-1]
-        score = float(trial.select(val.y, told(head.logits(trial.checked[name]), val.kind)))
+        score = float(trial.select(val.y, head_probabilities(head.logits(trial.checked[name]), val.kind)))
         table.append({"epoch": epoch, "score": score, "loss": loss})
         if trial.log:
             trial.log(epoch, loss=loss, val=score)
         if score > top:
             kept, top = copy.deepcopy(head), score
-    chosen = best(table)
+    chosen = best_candidate(table)
     return lambda x: kept.logits(x[name]), {"epoch": chosen["epoch"], "score": chosen["score"], "table": table}
 
 
-def dinov2(trial: Trial) -> tuple[Callable[[Inputs], Tensor], dict[str, Any]]:
+def train_dinov2_heads(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor], dict[str, Any]]:
     """The best of DINOv2's heads."""
     val = trial.val
     with trial.device:
-        heads = DinoV2(trial.widths, trial.outputs, trial.exclusive, trial.batch, trial.length)
+        heads = DinoV2Heads(trial.widths, trial.outputs, trial.exclusive, trial.batch, trial.length)
     for step in range(trial.length):
         loss = heads.step(*next(trial.stream))
         if trial.log and step % trial.an_epoch == 0:
             trial.log(step, loss=loss)
     table: list[dict[str, Any]] = []
     for name, logits in heads.logits(trial.checked).items():
-        for h, rate in enumerate(RATES):
-            p = told(logits[:, h], val.kind)
+        for h, rate in enumerate(DINOV2_RATES):
+            p = head_probabilities(logits[:, h], val.kind)
             score = float(accuracy(val.y, p, val.kind).mean()) if trial.exclusive else float(trial.select(val.y, p))
             table.append({"input": name, "lr": rate, "score": score})
-    chosen = best(table)
-    won, h = str(chosen["input"]), RATES.index(chosen["lr"])
+    chosen = best_candidate(table)
+    won, h = str(chosen["input"]), DINOV2_RATES.index(chosen["lr"])
     return lambda x: heads.logits({won: x[won]})[won][:, h], {**chosen, "table": table}
 
 
-def outputs(y: Array, kind: str) -> NDArray[np.float32]:
+def head_targets(y: Array, kind: str) -> NDArray[np.float32]:
     """(N, K) targets of the heads: a binary label as two classes."""
     return np.concatenate([1 - y, y], axis=1).astype(np.float32) if kind == "binary" else np.asarray(y, dtype=np.float32)
 
 
-def told(logits: Tensor, kind: str) -> NDArray[np.float64]:
+def head_probabilities(logits: Tensor, kind: str) -> NDArray[np.float64]:
     """(M, C) probabilities from logits (M, K)."""
     z = logits.double().cpu().numpy()
-    return probabilities(z, kind) if kind == "multilabel" else columns(z, kind)
+    return logits_to_probabilities(z, kind) if kind == "multilabel" else softmax_columns(z, kind)
 
 
-def pooled(model: Any, x: Tensor) -> Inputs:
+def pooled_inputs(model: Any, x: Tensor) -> HeadInputs:
     """The network's own pooled features (MAE: the class token, where the network has one and pools by it)."""
-    return {"pooled": backbone.pooled(model, x)}
+    return {"pooled": backbone.pooled_features(model, x)}
 
 
-def deep(model: Any, x: Tensor) -> Inputs:
+def last_block_inputs(model: Any, x: Tensor) -> HeadInputs:
     """What DINOv2's heads look at."""
-    return last_blocks(model, x).inputs()
+    return extract_last_blocks(model, x).inputs()
 
 
-def frozen(encoder: "Encoder", x: Tensor, of: Callable[[Any, Tensor], Inputs]) -> Inputs:
+def frozen_inputs(encoder: "Encoder", x: Tensor, of: Callable[[Any, Tensor], HeadInputs]) -> HeadInputs:
     """The inputs of the heads, with the network in evaluation mode and no gradient."""
     with torch.no_grad():
         encoder.model.eval()
         return {name: value.float() for name, value in of(encoder.model, x).items()}
 
 
-def plain(encoder: "Encoder", images: ImageSet, of: Callable[[Any, Tensor], Inputs]) -> dict[str, Tensor]:
+def extract_inputs(encoder: "Encoder", images: ImageSet, of: Callable[[Any, Tensor], HeadInputs]) -> dict[str, Tensor]:
     """The inputs of the heads on images as the card prepares them, (M, D) each."""
     parts = []
-    for start in range(0, len(images), AT_ONCE):
-        pixels = images.store.unit_images(images.index[start : start + AT_ONCE])
-        x = prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
-        parts.append(frozen(encoder, x, of))
+    for start in range(0, len(images), FORWARD_BATCH):
+        pixels = images.store.unit_images(images.index[start : start + FORWARD_BATCH])
+        x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+        parts.append(frozen_inputs(encoder, x, of))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-CAP = 50.0  # a class a thousand times rarer than another must not let a single image rule the step
+MAX_CLASS_WEIGHT = 50.0  # a class a thousand times rarer than another must not let a single image rule the step
 
 
 def class_weights(y: NDArray[Any], kind: str, balanced: bool) -> NDArray[np.float64]:
@@ -28,10 +28,10 @@ def class_weights(y: NDArray[Any], kind: str, balanced: bool) -> NDArray[np.floa
     else:
         misses = known.sum(axis=0) - hits
         weight = np.where((hits > 0) & (misses > 0), misses / np.maximum(hits, 1), 1.0)
-    return np.clip(weight, 1 / CAP, CAP)
+    return np.clip(weight, 1 / MAX_CLASS_WEIGHT, MAX_CLASS_WEIGHT)
 
 
-def supervised(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Tensor:
+def supervised_loss(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Tensor:
     """Mean loss (nats) over known labels; 0, with a gradient of 0, where none is known. logits, y: (B, C).  weight: (C,), `class_weights`.
 
     Cross-entropy over the classes, or binary cross-entropy of every label."""
@@ -47,7 +47,7 @@ def supervised(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
-def shift(weight: NDArray[Any]) -> NDArray[np.float64]:
+def logit_shift(weight: NDArray[Any]) -> NDArray[np.float64]:
     """(C,) what the class weights add to the best logits: subtracted, scores are probabilities at the train prevalence again.
 
     A positive that weighs w multiplies the odds by w; so does a class that weighs w among classes."""

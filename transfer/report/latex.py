@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from transfer import show
-from transfer.table import Section
+from transfer.tables import render
+from transfer.tables.rows import Section
 
-ESCAPES = {
+LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
     "%": r"\%",
@@ -21,25 +21,25 @@ ESCAPES = {
 }
 
 
-def latex(parts: Sequence[Section]) -> str:
+def render_latex(parts: Sequence[Section]) -> str:
     """A table a task; needs \\usepackage{booktabs}."""
-    shown, out = show.names(parts), ["% needs \\usepackage{booktabs}"]
-    for block in show.blocks(parts):
+    shown, out = render.shorten_names(parts), ["% needs \\usepackage{booktabs}"]
+    for block in render.group_sections(parts):
         hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
         leaks = any(r.meta.leakage for s in block for row in s.rows for r in row.records)
         caption = f"{block[0].task}. Split {block[0].partition[:8]}, protocols {hashes}.{' LEAKAGE ALLOWED.' if leaks else ''}"
-        caption += "".join(f" {line}." for line in show.legend(block, shown))
+        caption += "".join(f" {line}." for line in render.describe_legend(block, shown))
         out += [
             r"\begin{table}",
             r"\centering",
-            rf"\caption{{{escaped(caption)}}}",
-            rf"\begin{{tabular}}{{{'l' * len(show.HEADER)}}}",
+            rf"\caption{{{escape_latex(caption)}}}",
+            rf"\begin{{tabular}}{{{'l' * len(render.RESULT_HEADER)}}}",
             r"\toprule",
         ]
         out += [
-            _row(show.HEADER),
+            _latex_row(render.RESULT_HEADER),
             r"\midrule",
-            *map(_row, show.lines(block, shown, {})),
+            *map(_latex_row, render.format_rows(block, shown, {})),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -48,10 +48,10 @@ def latex(parts: Sequence[Section]) -> str:
     return "\n".join(out)
 
 
-def escaped(text: str) -> str:
-    return "".join(ESCAPES.get(letter, letter) for letter in text)
+def escape_latex(text: str) -> str:
+    return "".join(LATEX_ESCAPES.get(letter, letter) for letter in text)
 
 
-def _row(cells: Sequence[str]) -> str:
+def _latex_row(cells: Sequence[str]) -> str:
     # A row that starts with a bracket would be read as the argument of the line break before it.
-    return " & ".join(f"{{{escaped(c)}}}" if c.startswith("[") else escaped(c) for c in cells) + r" \\"
+    return " & ".join(f"{{{escape_latex(c)}}}" if c.startswith("[") else escape_latex(c) for c in cells) + r" \\"

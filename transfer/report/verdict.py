@@ -11,17 +11,17 @@ from typing import NamedTuple
 import numpy as np
 
 from encoders.runtime.html import Html, tag
-from encoders.runtime.svg import COLOURS, GROUND
+from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS
 from transfer.stats import Difference, holm, minimal_detectable_difference
-from transfer.table import Row, Section, tested
+from transfer.tables.rows import Row, Section, count_tested
 
-PROTOCOLS = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
-CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "too few patients": "none"}
-HEADLINES = {"not distinguishable": "not distinguishable from", "too few patients": "not to be compared with"}
-STRIP = (220, 34)  # pixels of the interval beside a sentence
+PROTOCOL_TITLES = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
+VERDICT_CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "too few patients": "none"}
+HEADLINE_LINKS = {"not distinguishable": "not distinguishable from", "too few patients": "not to be compared with"}
+STRIP_SIZE = (220, 34)  # pixels of the interval beside a sentence
 
 
-class Finding(NamedTuple):
+class Comparison(NamedTuple):
     """A row that was compared; `adjusted` is its p-value by Holm over all findings of the page."""
 
     section: Section
@@ -30,29 +30,34 @@ class Finding(NamedTuple):
     adjusted: float
 
 
-def findings(parts: Sequence[Section]) -> list[Finding]:
+def list_comparisons(parts: Sequence[Section]) -> list[Comparison]:
     """The comparisons that a page is about: of the user's encoders; where none was compared, of all."""
-    found = [(s, r, r.difference) for s in parts for r in full(s) if r.difference is not None and not math.isnan(r.difference.value)]
+    found = [
+        (s, r, r.difference)
+        for s in parts
+        for r in rows_with_most_labels(s)
+        if r.difference is not None and not math.isnan(r.difference.value)
+    ]
     found = [f for f in found if f[1].role == "encoder"] or found
     adjusted = holm(np.array([d.p for _, _, d in found]))
-    return [Finding(s, r, d, float(p)) for (s, r, d), p in zip(found, adjusted, strict=True)]
+    return [Comparison(s, r, d, float(p)) for (s, r, d), p in zip(found, adjusted, strict=True)]
 
 
-def full(section: Section) -> list[Row]:
+def rows_with_most_labels(section: Section) -> list[Row]:
     """The rows with the most labels."""
     most = max((row.fraction for row in section.rows), default=1.0)
     return [row for row in section.rows if row.fraction == most]
 
 
-def people(rows: Sequence[Row]) -> tuple[int, int]:
+def count_patients_and_images(rows: Sequence[Row]) -> tuple[int, int]:
     """Test patients and test images, each counted once over folds and draws."""
-    of = tested([record for row in rows for record in row.records])
+    of = count_tested([record for row in rows for record in row.records])
     return of["patients"], of["images"]
 
 
-def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
+def render_headlines(found: Sequence[Comparison], shown: Mapping[str, str]) -> list[Html]:
     """A sentence for every encoder and what it was compared with."""
-    pairs: dict[tuple[str, str], list[Finding]] = defaultdict(list)
+    pairs: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
     for f in found:
         pairs[f.row.encoder, f.row.versus].append(f)
     said = []
@@ -62,37 +67,44 @@ def headline(found: Sequence[Finding], shown: Mapping[str, str]) -> list[Html]:
         if len(mine) == 1 or len(count) == 1:
             word = mine[0].difference.told
             every = " in both comparisons" if len(mine) == 2 else f" in all {len(mine)} comparisons" if len(mine) > 2 else ""
-            link = HEADLINES.get(word, f"{word} than")
+            link = HEADLINE_LINKS.get(word, f"{word} than")
             why = ": too few patients" if word == "too few patients" else ""
-            said.append(tag("p", names[0], " is ", tag("b", link, class_=CLASSES[word]), " ", names[1], every, why, ".", class_="headline"))
+            said.append(
+                tag("p", names[0], " is ", tag("b", link, class_=VERDICT_CLASSES[word]), " ", names[1], every, why, ".", class_="headline")
+            )
         else:
-            told = ", ".join(f"{word} in {count[word]}" for word in CLASSES if count[word])
+            told = ", ".join(f"{word} in {count[word]}" for word in VERDICT_CLASSES if count[word])
             said.append(tag("p", names[0], " against ", names[1], f": {told} of {len(mine)} comparisons.", class_="headline"))
-        lost = sum(map(falls, mine))
+        lost = sum(map(fails_holm, mine))
         if lost:
             told = f"Corrected for the {len(found)} comparisons of this page (Holm), {lost} of these is no longer distinguishable."
             said.append(tag("p", told if lost == 1 else told.replace("is no", "are no"), class_="bad"))
     return said
 
 
-def cards(found: Sequence[Finding], shown: Mapping[str, str]) -> Html:
+def render_verdict_cards(found: Sequence[Comparison], shown: Mapping[str, str]) -> Html:
     """Every comparison: its verdict, its sentence, and its interval drawn on a scale that all share."""
     ends = [abs(v) for f in found for v in (f.difference.low, f.difference.high, f.difference.value) if not math.isnan(v)]
     reach = max(max(ends, default=0.0) * 1.08, 0.01)
-    return tag("ul", *(_card(f, shown, reach, len(found)) for f in found), class_="verdicts")
+    return tag("ul", *(_verdict_card(f, shown, reach, len(found)) for f in found), class_="verdicts")
 
 
-def _card(f: Finding, shown: Mapping[str, str], reach: float, n: int) -> Html:
-    kind = CLASSES[f.difference.told]
+def _verdict_card(f: Comparison, shown: Mapping[str, str], reach: float, n: int) -> Html:
+    kind = VERDICT_CLASSES[f.difference.told]
     share = "" if f.row.fraction == 1 else f", {f.row.fraction:.0%} of the labels"
-    where = f"{f.section.task}, {PROTOCOLS.get(f.section.protocol, f.section.protocol)}{share}"
-    words = tag("div", tag("div", where, class_="where"), tag("div", sentence(f, shown)), tag("div", fine(f, n), class_="fine"))
-    picture = strip(f.difference, reach, kind)
-    badge = f"{f.difference.told}, not by Holm" if falls(f) else f.difference.told
-    return tag("li", tag("span", badge, class_=f"badge {'same' if falls(f) else kind}"), words, picture, class_=kind)
+    where = f"{f.section.task}, {PROTOCOL_TITLES.get(f.section.protocol, f.section.protocol)}{share}"
+    words = tag(
+        "div",
+        tag("div", where, class_="where"),
+        tag("div", describe_comparison(f, shown)),
+        tag("div", describe_certainty(f, n), class_="fine"),
+    )
+    picture = draw_interval_strip(f.difference, reach, kind)
+    badge = f"{f.difference.told}, not by Holm" if fails_holm(f) else f.difference.told
+    return tag("li", tag("span", badge, class_=f"badge {'same' if fails_holm(f) else kind}"), words, picture, class_=kind)
 
 
-def sentence(f: Finding, shown: Mapping[str, str]) -> str:
+def describe_comparison(f: Comparison, shown: Mapping[str, str]) -> str:
     """`a is better than b by 0.041 AUROC (95 % interval 0.012 to 0.070).`"""
     d, a, b = f.difference, shown[f.row.encoder], shown[f.row.versus]
     level = f"{d.level:.0%}".replace("%", " %")
@@ -107,20 +119,22 @@ def sentence(f: Finding, shown: Mapping[str, str]) -> str:
     return f"{a} is {d.told} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
 
 
-def falls(f: Finding) -> bool:
+def fails_holm(f: Comparison) -> bool:
     """Whether a difference that stands alone is no longer one by Holm over the page."""
     return f.difference.told in ("better", "worse") and f.adjusted > 1 - f.difference.level
 
 
-def fine(f: Finding, n: int) -> str:
+def describe_certainty(f: Comparison, n: int) -> str:
     """On whom, how sure, and what that does not mean."""
     d = f.difference
-    patients, images = people([f.row])
+    patients, images = count_patients_and_images([f.row])
     said = [f"{patients} test patients, {images} {'slides' if f.section.protocol == 'mil' else 'images'}."]
     if not math.isnan(d.p):
-        lost = falls(f)
-        corrected = f"; over the {n} comparisons of this page (Holm) p {_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
-        said.append(f"p {_p(d.p)}{corrected if n > 1 else ''}.")
+        lost = fails_holm(f)
+        corrected = (
+            f"; over the {n} comparisons of this page (Holm) p {_format_p(f.adjusted)}{': no longer distinguishable' if lost else ''}"
+        )
+        said.append(f"p {_format_p(d.p)}{corrected if n > 1 else ''}.")
     if d.told == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
         least = minimal_detectable_difference(d)
         said.append(f"That does not make them equal: this test set would find a true difference of {least:.3f} in 4 of 5 cases.")
@@ -129,15 +143,15 @@ def fine(f: Finding, n: int) -> str:
     return " ".join(said)
 
 
-def _p(p: float) -> str:
+def _format_p(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
-def strip(d: Difference, reach: float, kind: str) -> Html:
+def draw_interval_strip(d: Difference, reach: float, kind: str) -> Html:
     """The interval of a difference beside zero; to the right is better."""
-    width, height = STRIP
+    width, height = STRIP_SIZE
     at = lambda v: width / 2 + v / reach * (width / 2 - 6)  # noqa: E731
-    colour = {"better": COLOURS[2], "worse": COLOURS[1], "same": GROUND, "none": GROUND}[kind]
+    colour = {"better": LINE_COLOURS[2], "worse": LINE_COLOURS[1], "same": DIAGONAL_COLOUR, "none": DIAGONAL_COLOUR}[kind]
     middle = height / 2 - 3
     marks = [tag("line", x1=width / 2, x2=width / 2, y1=2, y2=height - 12, class_="zero")]
     if not math.isnan(d.low):

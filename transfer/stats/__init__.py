@@ -5,12 +5,12 @@ y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores.  patient: (N,) nam
 """
 
 from transfer.stats.areas import auroc_difference, auroc_interval, auroc_intervals, pooled_difference, pooled_gap, pooled_interval
-from transfer.stats.bootstrap import bootstrap_values, cluster_bootstrap, resamples
-from transfer.stats.common import FEW, Difference, Interval, patients_per_class, verdict
+from transfer.stats.bootstrap import bootstrap_values, cluster_bootstrap, draw_resamples
+from transfer.stats.common import MIN_PATIENTS, Difference, Interval, decide_verdict, patients_per_class
 from transfer.stats.paired import holm, mcnemar, minimal_detectable_difference, paired_difference, paired_permutation
 
 __all__ = [
-    "FEW",
+    "MIN_PATIENTS",
     "Difference",
     "Interval",
     "auroc_difference",
@@ -18,6 +18,8 @@ __all__ = [
     "auroc_intervals",
     "bootstrap_values",
     "cluster_bootstrap",
+    "decide_verdict",
+    "draw_resamples",
     "holm",
     "mcnemar",
     "minimal_detectable_difference",
@@ -27,6 +29,4 @@ __all__ = [
     "pooled_difference",
     "pooled_gap",
     "pooled_interval",
-    "resamples",
-    "verdict",
 ]

@@ -12,40 +12,40 @@ from numpy.typing import NDArray
 
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import macro
-from transfer.stats.common import Interval, codes, columns, fewest, too_few, with_width
+from transfer.stats.common import Interval, bound_perfect_interval, count_fewest_patients, encode_patients, few_patients_note, to_columns
 
 Array = NDArray[Any]
 Metric = Callable[..., Any]  # (y, s, weight=None) -> (C,) or (B, C)
-CHUNK = 256  # resamples at a time: (N, 256) float32 is 26 MB at 25,596 rows
+RESAMPLE_CHUNK = 256  # resamples at a time: (N, 256) float32 is 26 MB at 25,596 rows
 
 
-def resamples(patient: Array, n: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
+def draw_resamples(patient: Array, n: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
     """Weightings (N, B) in chunks: how often each row's patient was drawn when G patients are drawn with replacement."""
-    code, size = codes(patient)
+    code, size = encode_patients(patient)
     draw = generator(seed, Purpose.BOOTSTRAP)
-    for start in range(0, n, CHUNK):
-        counts = [np.bincount(draw.integers(0, size, size), minlength=size) for _ in range(min(CHUNK, n - start))]
+    for start in range(0, n, RESAMPLE_CHUNK):
+        counts = [np.bincount(draw.integers(0, size, size), minlength=size) for _ in range(min(RESAMPLE_CHUNK, n - start))]
         yield np.stack(counts, axis=1).astype(np.float32)[code]
 
 
 def bootstrap_values(metric: Metric, y: Array, scores: Array, patient: Array, n: int = 1000, seed: int = 0) -> NDArray[np.float64]:
     """(B, C) the metric's per-label values in every resample; NaN where a resample has no row of a class."""
-    y, scores = columns(y), columns(scores)
-    return np.concatenate([np.asarray(metric(y, scores, weight=w)).reshape(w.shape[1], -1) for w in resamples(patient, n, seed)])
+    y, scores = to_columns(y), to_columns(scores)
+    return np.concatenate([np.asarray(metric(y, scores, weight=w)).reshape(w.shape[1], -1) for w in draw_resamples(patient, n, seed)])
 
 
 def cluster_bootstrap(
     metric: Metric, y: Array, scores: Array, patient: Array, n: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Interval:
     """Percentile interval of the metric (its mean over defined labels) over resamples of patients. The value is that of the data."""
-    y, scores = columns(y), columns(scores)
+    y, scores = to_columns(y), to_columns(scores)
     full = np.asarray(metric(y, scores)).reshape(-1)
-    values = summarised(bootstrap_values(metric, y, scores, patient, n, seed), full)
-    low, high = with_width(macro(full)[0], *percentile(values, level), fewest(y, patient) or 0, level)
-    return Interval(macro(full)[0], low, high, f"patient bootstrap, {n} resamples", level, too_few(y, patient))
+    values = mean_over_labels(bootstrap_values(metric, y, scores, patient, n, seed), full)
+    low, high = bound_perfect_interval(macro(full)[0], *percentile_interval(values, level), count_fewest_patients(y, patient) or 0, level)
+    return Interval(macro(full)[0], low, high, f"patient bootstrap, {n} resamples", level, few_patients_note(y, patient))
 
 
-def summarised(values: Array, full: Array) -> NDArray[np.float64]:
+def mean_over_labels(values: Array, full: Array) -> NDArray[np.float64]:
     """(B,) means over labels. values: (B, C).  full: (C,) on all data.
 
     A label that a resample cannot score is left out of that resample's deviation from the full data, not of its mean: a mean over
@@ -53,7 +53,7 @@ def summarised(values: Array, full: Array) -> NDArray[np.float64]:
     return macro(full)[0] + np.asarray(macro(values - full)[0])
 
 
-def percentile(values: Array, level: float) -> tuple[float, float]:
+def percentile_interval(values: Array, level: float) -> tuple[float, float]:
     """The middle `level` of the values that are defined; NaN if fewer than half are."""
     known = values[~np.isnan(values)]
     if 2 * len(known) < len(values) or not len(known):
@@ -66,7 +66,7 @@ def bootstrap_difference(
     metric: Metric, y: Array, a: Array, b: Array, patient: Array, n: int, seed: int
 ) -> tuple[float, NDArray[np.float64]]:
     """The difference of the metric on the data, and (B,) in resamples that both sides share."""
-    y, a, b = columns(y), columns(a), columns(b)
+    y, a, b = to_columns(y), to_columns(a), to_columns(b)
     of = partial(bootstrap_values, metric, y, patient=patient, n=n, seed=seed)
     full = np.asarray(metric(y, a)).reshape(-1) - np.asarray(metric(y, b)).reshape(-1)
-    return macro(full)[0], summarised(of(scores=a) - of(scores=b), full)
+    return macro(full)[0], mean_over_labels(of(scores=a) - of(scores=b), full)

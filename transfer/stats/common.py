@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 Array = NDArray[Any]
 Verdict = Literal["better", "worse", "not distinguishable", "too few patients"]
-FEW = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/test_coverage.py)
+MIN_PATIENTS = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/stats/test_coverage.py)
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Difference:
         return asdict(self)
 
 
-def verdict(low: float, high: float) -> Verdict:
+def decide_verdict(low: float, high: float) -> Verdict:
     """What an interval of a difference (higher is better) allows to say. One that touches zero allows nothing; where none could be made
     there were too few patients, which is no finding either way."""
     if np.isnan(low) or np.isnan(high):
@@ -58,33 +58,33 @@ def verdict(low: float, high: float) -> Verdict:
     return "worse" if high < 0 else "not distinguishable"
 
 
-def possible(low: float, high: float) -> tuple[float, float]:
+def clip_difference(low: float, high: float) -> tuple[float, float]:
     """The ends of a difference of two areas, which lies between -1 and 1 whatever a normal approximation says; NaN stays."""
     return float(np.maximum(low, -1.0)), float(np.minimum(high, 1.0))
 
 
-def of_areas(value: float, ends: tuple[float, float], p: float, method: str, level: float, note: str) -> Difference:
+def build_area_difference(value: float, ends: tuple[float, float], p: float, method: str, level: float, note: str) -> Difference:
     """A difference of two areas with its ends kept possible and the verdict that they allow."""
-    low, high = possible(*ends)
-    return Difference(value, low, high, p, verdict(low, high), method, level, note)
+    low, high = clip_difference(*ends)
+    return Difference(value, low, high, p, decide_verdict(low, high), method, level, note)
 
 
-def unknown(method: str, level: float, note: str) -> Difference:
+def undefined_difference(method: str, level: float, note: str) -> Difference:
     """A difference of which nothing can be said."""
-    return of_areas(np.nan, (np.nan, np.nan), np.nan, method, level, note)
+    return build_area_difference(np.nan, (np.nan, np.nan), np.nan, method, level, note)
 
 
-def with_width(value: float, low: float, high: float, fewest: int, level: float) -> tuple[float, float]:
+def bound_perfect_interval(value: float, low: float, high: float, fewest: int, level: float) -> tuple[float, float]:
     """The ends of a resampled interval; without a mistake (a value of 1) the lower one is that of `faultless`."""
-    return (faultless(fewest, level), 1.0) if value == 1.0 and low == high == 1.0 else (low, high)
+    return (perfect_lower_bound(fewest, level), 1.0) if value == 1.0 and low == high == 1.0 else (low, high)
 
 
-def faultless(patients: int, level: float) -> float:
+def perfect_lower_bound(patients: int, level: float) -> float:
     """The rate of right answers at which so many patients without a mistake have probability (1 - level) / 2; NaN for fewer than two."""
     return float(((1 - level) / 2) ** (1 / patients)) if patients > 1 else float("nan")
 
 
-def codes(patient: Array) -> tuple[NDArray[np.int64], int]:
+def encode_patients(patient: Array) -> tuple[NDArray[np.int64], int]:
     """(N,) patients as numbers from 0 on, and how many there are."""
     names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
     return code.reshape(-1), len(names)
@@ -92,26 +92,26 @@ def codes(patient: Array) -> tuple[NDArray[np.int64], int]:
 
 def patients_per_class(y: Array, patient: Array) -> NDArray[np.int64]:
     """(C, 2) number of patients with a negative and with a positive row, for every label."""
-    y = columns(y)
-    code, _ = codes(patient)
+    y = to_columns(y)
+    code, _ = encode_patients(patient)
     return np.array([[len(np.unique(code[y[:, c] == value])) for value in (0, 1)] for c in range(y.shape[1])])
 
 
-def fewest(y: Array, patient: Array) -> int | None:
+def count_fewest_patients(y: Array, patient: Array) -> int | None:
     """Patients in the smaller class of the label with fewest, among labels with both classes; None where there is none."""
     counts = patients_per_class(y, patient)
     defined = counts[(counts > 0).all(axis=1)]
     return int(defined.min()) if len(defined) else None
 
 
-def too_few(y: Array, patient: Array) -> str:
+def few_patients_note(y: Array, patient: Array) -> str:
     """The warning for fewer than 20 patients in a class that has any, or ""."""
-    few = fewest(y, patient)
+    few = count_fewest_patients(y, patient)
     if few is None:
         return "no label has patients of both classes"
-    return f"too few: {few} patient{'s' if few != 1 else ''} in a class, at least {FEW} are needed" if few < FEW else ""
+    return f"too few: {few} patient{'s' if few != 1 else ''} in a class, at least {MIN_PATIENTS} are needed" if few < MIN_PATIENTS else ""
 
 
-def columns(a: Array) -> Array:
+def to_columns(a: Array) -> Array:
     a = np.asarray(a)
     return a[:, None] if a.ndim == 1 else a

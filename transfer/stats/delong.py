@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.stats.common import columns, faultless
+from transfer.stats.common import perfect_lower_bound, to_columns
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Parts:
+class AreaComponents:
     """One label: its area, and what each patient's positive and negative rows add to the area's error, (G,) each, with the number of
     patients that have such rows. Sums of squares of the parts are the two terms of the variance."""
 
@@ -31,14 +31,14 @@ class Parts:
     n_negative: int
     n: int
 
-    def __sub__(self, other: "Parts") -> "Parts":
+    def __sub__(self, other: "AreaComponents") -> "AreaComponents":
         """The same for the difference of two areas on the same rows."""
-        return Parts(
+        return AreaComponents(
             self.area - other.area, self.positive - other.positive, self.negative - other.negative, self.n_positive, self.n_negative, self.n
         )
 
 
-def components(y: Array, s: Array, code: Array, n: int) -> Parts | None:
+def area_components(y: Array, s: Array, code: Array, n: int) -> AreaComponents | None:
     """The parts of one label; None where it has patients of one class only. y, s, code: (N,); n patients in all."""
     known = ~np.isnan(y)
     positive, score, code = y[known] > 0.5, np.asarray(s[known], dtype=np.float64), code[known]
@@ -53,7 +53,7 @@ def components(y: Array, s: Array, code: Array, n: int) -> Parts | None:
         with_rows = len(np.unique(who))
         inflate = np.sqrt(with_rows / (with_rows - 1)) if with_rows > 1 else np.nan
         sides.append((inflate * np.bincount(who, weights=deviation, minlength=n) / len(deviation), with_rows))
-    return Parts(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
+    return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
 
 
 def _share_below(reference: Array, score: Array) -> NDArray[np.float64]:
@@ -62,11 +62,11 @@ def _share_below(reference: Array, score: Array) -> NDArray[np.float64]:
     return (np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")) / (2 * len(ordered))
 
 
-def mean_of(parts: list[Parts]) -> Parts:
+def mean_components(parts: list[AreaComponents]) -> AreaComponents:
     """The parts of the mean area over labels: errors add within a patient, so labels of one patient need not be independent.
 
     The counts are the fewest of any label, which keeps the quantile on the safe side."""
-    return Parts(
+    return AreaComponents(
         float(np.mean([p.area for p in parts])),
         np.mean([p.positive for p in parts], axis=0),
         np.mean([p.negative for p in parts], axis=0),
@@ -76,7 +76,7 @@ def mean_of(parts: list[Parts]) -> Parts:
     )
 
 
-def variance(p: Parts) -> tuple[float, float]:
+def area_variance(p: AreaComponents) -> tuple[float, float]:
     """Variance of the area, and its degrees of freedom."""
     a, b = float((p.positive**2).sum()), float((p.negative**2).sum())
     # Patients with rows of both classes. Obuchowski's factor n / (n - 1), in place of the two classes' own.
@@ -88,7 +88,7 @@ def variance(p: Parts) -> tuple[float, float]:
     return total, (a + b) ** 2 / (a**2 / max(p.n_positive - 1, 1) + b**2 / max(p.n_negative - 1, 1))
 
 
-def logit_interval(p: Parts) -> Callable[[float], tuple[float, float]]:
+def logit_interval(p: AreaComponents) -> Callable[[float], tuple[float, float]]:
     """The interval of an area as a function of its level; NaN with fewer than two patients in a class."""
     from scipy.special import expit, logit, stdtrit
 
@@ -96,10 +96,10 @@ def logit_interval(p: Parts) -> Callable[[float], tuple[float, float]]:
     if fewest < 2:
         return lambda level: (np.nan, np.nan)
     if p.area == 1.0:  # no error was seen, so no variance
-        return lambda level: (faultless(fewest, level), 1.0)
+        return lambda level: (perfect_lower_bound(fewest, level), 1.0)
     if p.area == 0.0:
-        return lambda level: (0.0, 1 - faultless(fewest, level))
-    v, df = variance(p)
+        return lambda level: (0.0, 1 - perfect_lower_bound(fewest, level))
+    v, df = area_variance(p)
     middle, unit = logit(p.area), np.sqrt(v) / (p.area * (1 - p.area))
 
     def at(level: float) -> tuple[float, float]:
@@ -109,8 +109,8 @@ def logit_interval(p: Parts) -> Callable[[float], tuple[float, float]]:
     return at
 
 
-def components_of(y: Array, s: Array, code: Array, n: int) -> list[Parts]:
+def label_components(y: Array, s: Array, code: Array, n: int) -> list[AreaComponents]:
     """The parts of every label that is defined. code: (N,) patients as numbers below n."""
-    y, s = columns(y), columns(s)
-    every = [components(y[:, c], s[:, c], code, n) for c in range(y.shape[1])]
+    y, s = to_columns(y), to_columns(s)
+    every = [area_components(y[:, c], s[:, c], code, n) for c in range(y.shape[1])]
     return [p for p in every if p is not None]

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from transfer.stats.delong import Parts, logit_interval
+from transfer.stats.delong import AreaComponents, logit_interval
 
 Ends = Callable[[float], tuple[float, float]]  # an interval as a function of its level
 
 
-def mover(one: Parts, other: Parts, correlation: float) -> Ends:
+def mover_interval(one: AreaComponents, other: AreaComponents, correlation: float) -> Ends:
     """The interval of `one` minus `other`. correlation: of the two estimates."""
     mine, theirs, apart = logit_interval(one), logit_interval(other), one.area - other.area
 
@@ -26,7 +26,7 @@ def mover(one: Parts, other: Parts, correlation: float) -> Ends:
     return at
 
 
-def crossing(interval: Ends) -> float:
+def p_value_from_interval(interval: Ends) -> float:
     """The p-value that an interval implies: one minus the level at which it first touches zero."""
     inside, outside = 1.0, 0.0  # levels
     if np.isnan(interval(0.95)[0]):

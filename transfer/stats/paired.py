@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
 from transfer.stats.areas import auroc_difference
-from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile
-from transfer.stats.common import Difference, codes, columns, too_few, verdict
+from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile_interval
+from transfer.stats.common import Difference, decide_verdict, encode_patients, few_patients_note, to_columns
 
 Array = NDArray[Any]
-CHUNK = 256  # permutations at a time
+PERMUTATION_CHUNK = 256  # permutations at a time
 
 
 def paired_difference(
@@ -24,12 +24,12 @@ def paired_difference(
     if metric is auroc:
         return auroc_difference(y, s_a, s_b, patient, level)
     value, values = bootstrap_difference(metric, y, s_a, s_b, patient, n, seed)
-    low, high = percentile(values, level)
+    low, high = percentile_interval(values, level)
     known = values[~np.isnan(values)]
     tail = min((known <= 0).sum(), (known >= 0).sum())
     p = min(1.0, 2 * (float(tail) + 1) / (len(known) + 1))
     method = f"paired patient bootstrap, {n} resamples"
-    return Difference(value, low, high, p, verdict(low, high), method, level, too_few(y, patient))
+    return Difference(value, low, high, p, decide_verdict(low, high), method, level, few_patients_note(y, patient))
 
 
 def paired_permutation(metric: Metric, y: Array, s_a: Array, s_b: Array, patient: Array, n: int = 1000, seed: int = 0) -> float:
@@ -37,23 +37,23 @@ def paired_permutation(metric: Metric, y: Array, s_a: Array, s_b: Array, patient
 
     Scores are turned into ranks for AUROC, since only order means the same for both encoders (Bandos et al. 2005). Swapping is done by
     weights: both encoders' rows stand below each other, and a row counts for the side it was dealt to."""
-    y, a, b = columns(y), columns(s_a), columns(s_b)
+    y, a, b = to_columns(y), to_columns(s_a), to_columns(s_b)
     if metric is auroc:
-        a, b = ranks(a), ranks(b)
-    code, size = codes(patient)
+        a, b = midranks(a), midranks(b)
+    code, size = encode_patients(patient)
     both_y, both = np.concatenate([y, y]), np.concatenate([a, b])
     draw = generator(seed, Purpose.BOOTSTRAP, 1)
     seen = abs(macro(np.asarray(metric(y, a)) - np.asarray(metric(y, b)))[0])
     as_large = 0
-    for start in range(0, n, CHUNK):
-        swap = draw.integers(0, 2, (size, min(CHUNK, n - start))).astype(np.float32)[code]  # (N, B)
+    for start in range(0, n, PERMUTATION_CHUNK):
+        swap = draw.integers(0, 2, (size, min(PERMUTATION_CHUNK, n - start))).astype(np.float32)[code]  # (N, B)
         first = np.asarray(metric(both_y, both, weight=np.concatenate([1 - swap, swap])))
         second = np.asarray(metric(both_y, both, weight=np.concatenate([swap, 1 - swap])))
         as_large += int((np.abs(macro(first - second)[0]) >= seen - 1e-12).sum())  # 1e-12: equal up to rounding counts as equal
     return (as_large + 1) / (n + 1)
 
 
-def ranks(s: Array) -> NDArray[np.float64]:
+def midranks(s: Array) -> NDArray[np.float64]:
     """(N, C) mid-ranks of every column."""
     from scipy.stats import rankdata
 
@@ -68,7 +68,7 @@ def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]
     from scipy.stats import binomtest, chi2
 
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
-    code, size = codes(patient)
+    code, size = encode_patients(patient)
     if size == len(a):
         won, lost = int((a & ~b).sum()), int((b & ~a).sum())
         return (float(binomtest(won, won + lost).pvalue) if won + lost else 1.0), "McNemar, exact"

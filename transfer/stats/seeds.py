@@ -8,48 +8,48 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transfer.stats.areas import Tests, few_in, pooled
-from transfer.stats.common import Difference, Interval, of_areas, unknown
-from transfer.stats.delong import variance
-from transfer.stats.mover import crossing
+from transfer.stats.areas import ScoredFolds, few_patients_note_over_folds, pool_components
+from transfer.stats.common import Difference, Interval, build_area_difference, undefined_difference
+from transfer.stats.delong import area_variance
+from transfer.stats.mover import p_value_from_interval
 
 
-def with_seeds(interval: Interval, each: Sequence[float]) -> Interval:
+def widen_by_seeds(interval: Interval, each: Sequence[float]) -> Interval:
     """The interval of a mean over seeds, made wider by the spread of the seeds' values `each`."""
-    extra, v = _half(each, interval.level), interval.value
+    extra, v = _half_width(each, interval.level), interval.value
     low, high = v - np.hypot(v - interval.low, extra), v + np.hypot(interval.high - v, extra)
     method = f"{interval.method}; and {len(each)} pretraining seeds"
     return Interval(v, float(max(low, 0.0)), float(min(high, 1.0)), method, interval.level, interval.note)
 
 
-def seeds_difference(seeds: Sequence[Tests], other: Tests, level: float = 0.95) -> Difference:
+def seeds_difference(seeds: Sequence[ScoredFolds], other: ScoredFolds, level: float = 0.95) -> Difference:
     """The mean AUROC over pretraining seeds minus that of `other` on the same folds and rows, about the recipe and not its checkpoints.
 
     seeds: for every seed its test parts, in the folds of `other`."""
     from scipy.special import stdtrit
 
     folds = [[scored for seed in seeds for scored in seed[f]] for f in range(len(other))]
-    mean, base, method = pooled(folds), pooled(other), f"clustered DeLong, paired, t; and {len(seeds)} pretraining seeds"
-    alone = [pooled(seed) for seed in seeds]
+    mean, base, method = pool_components(folds), pool_components(other), f"clustered DeLong, paired, t; and {len(seeds)} pretraining seeds"
+    alone = [pool_components(seed) for seed in seeds]
     if mean is None or base is None:
-        return unknown(method, level, few_in(other))
+        return undefined_difference(method, level, few_patients_note_over_folds(other))
     apart = mean - base
-    v, df = variance(apart)
+    v, df = area_variance(apart)
     each = [p.area - base.area for p in alone if p is not None]
 
     def ends(at: float) -> tuple[float, float]:
-        half = float(np.hypot(stdtrit(df, (1 + at) / 2) * np.sqrt(v), _half(each, at)))
+        half = float(np.hypot(stdtrit(df, (1 + at) / 2) * np.sqrt(v), _half_width(each, at)))
         return apart.area - half, apart.area + half
 
-    return of_areas(apart.area, ends(level), crossing(ends), method, level, few_in(other))
+    return build_area_difference(apart.area, ends(level), p_value_from_interval(ends), method, level, few_patients_note_over_folds(other))
 
 
-def spread(each: Sequence[float]) -> float:
+def seed_std(each: Sequence[float]) -> float:
     """Standard deviation over seeds."""
     return float(np.std(each, ddof=1))
 
 
-def _half(each: Sequence[float], level: float) -> float:
+def _half_width(each: Sequence[float], level: float) -> float:
     from scipy.special import stdtrit
 
-    return float(stdtrit(len(each) - 1, (1 + level) / 2) * spread(each) / np.sqrt(len(each)))
+    return float(stdtrit(len(each) - 1, (1 + level) / 2) * seed_std(each) / np.sqrt(len(each)))

@@ -12,22 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from encoders import __version__
-from encoders.ingest.shards import difference, exclusive
-from encoders.ingest.wsi.item import Item
-from encoders.ingest.wsi.piece import DAMAGED
-from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.shards import describe_difference, hold_lock
+from encoders.ingest.wsi.settings import TilingSettings
+from encoders.ingest.wsi.slide_item import SlideItem
+from encoders.ingest.wsi.tile_shard import DAMAGED
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import read_json, writable, write_json
+from encoders.runtime.files import ensure_writable, read_json, write_json
 
-Record = dict[str, Any]  # of a slide: name, source, stamp, told, and either tiles, rejected, seconds, facts, or a reason (and a traceback)
+SlideRecord = dict[
+    str, Any
+]  # of a slide: name, source, stamp, told, and either tiles, rejected, seconds, facts, or a reason (and a traceback)
 
 
 @dataclass(frozen=True)
 class Cohort:
     """The slides of one command, and where what becomes of them is kept. Picklable."""
 
-    items: tuple[Item, ...]
-    settings: Settings
+    items: tuple[SlideItem, ...]
+    settings: TilingSettings
     out: Path
     dataset: str
     modality: str = "histology"
@@ -46,25 +48,25 @@ class Cohort:
         named = {"tool": f"isograft {__version__}", "command": "ingest wsi", "dataset": self.dataset, "modality": self.modality}
         return named | self.settings.recipe()
 
-    def store(self, item: Item) -> Path:
+    def store(self, item: SlideItem) -> Path:
         return self.out / f"{item.name}.h5"
 
-    def work(self, item: Item) -> Path:
+    def work(self, item: SlideItem) -> Path:
         return self.out / ".work" / item.name
 
-    def plan(self, item: Item) -> Path:
+    def plan(self, item: SlideItem) -> Path:
         return self.work(item) / "plan.npz"
 
     def picture(self, name: str) -> Path:
         return self.out / "slides" / f"{name}.jpg"
 
-    def finished(self, item: Item) -> Record | None:
+    def finished(self, item: SlideItem) -> SlideRecord | None:
         """What is known about a slide that was tiled, be it as it is now or not; None for one that was not, or failed."""
         path = self.out / "slides" / f"{item.name}.json"
-        known: Record | None = read_json(path) if path.exists() else None
+        known: SlideRecord | None = read_json(path) if path.exists() else None
         return known if known and "tiles" in known and self.store(item).exists() else None
 
-    def note(self, item: Item, record: Record) -> Record:
+    def note(self, item: SlideItem, record: SlideRecord) -> SlideRecord:
         """Keeps the record of a slide, which finishes it. A slide that failed has no store, and is tried again next time."""
         record = {**record, "name": item.name, "source": item.source, "stamp": item.stamp(), "told": item.told()}
         if "tiles" not in record:
@@ -74,7 +76,7 @@ class Cohort:
         return record
 
 
-def trouble(record: Record) -> str:
+def describe_problem(record: SlideRecord) -> str:
     """Why a slide is not, or not whole, among the stores; "" when all is well."""
     if "reason" in record:
         return str(record["reason"])
@@ -83,7 +85,7 @@ def trouble(record: Record) -> str:
 
 
 @contextmanager
-def workplace(cohort: Cohort, overwrite: bool, prune: bool = False) -> Iterator[None]:
+def lock_cohort_folder(cohort: Cohort, overwrite: bool, prune: bool = False) -> Iterator[None]:
     """OUT_DIR, locked against a second ingest, with the recipe of this one.
 
     Raises InputError when it was begun with another recipe, unless `overwrite`, which removes what it holds; and when it holds stores of
@@ -91,28 +93,28 @@ def workplace(cohort: Cohort, overwrite: bool, prune: bool = False) -> Iterator[
     out, where, anew = cohort.out, cohort.out / "recipe.json", cohort.out / ".work" / "anew"
     if out.is_file():
         raise InputError(f"{out} is a file; name the folder for the stores, one a slide")
-    writable(out / ".work")
-    with exclusive(out / ".work" / "lock", out):
+    ensure_writable(out / ".work")
+    with hold_lock(out / ".work" / "lock", out):
         if overwrite and not (anew.exists() and where.exists() and read_json(where) == cohort.recipe):
             if where.exists():
-                clear(out)
+                clear_outputs(out)
             anew.touch()  # interrupted, the same command goes on with what it made
         if where.exists():
-            if why := difference({"recipe": read_json(where), "items": []}, {"recipe": cohort.recipe, "items": []}):
+            if why := describe_difference({"recipe": read_json(where), "items": []}, {"recipe": cohort.recipe, "items": []}):
                 raise InputError(f"{out} was made differently: {why}. Write to another folder, or pass --overwrite to make all of it anew")
         elif any(out.glob("*.h5")):
             raise InputError(f"{out} holds stores that are not of `encoders ingest wsi`; write to another folder")
-        strangers(cohort, prune)
+        check_foreign_stores(cohort, prune)
         write_json(where, cohort.recipe)
         for left in (*out.glob(".*.part"), *out.glob("slides/.*.part"), *out.glob(".work/*/.*.part")):
             left.unlink()  # what a killed process was writing: it held the lock, so nobody is writing it now
         for item in cohort.items:
-            stale(cohort, item)
+            drop_stale_work(cohort, item)
         yield
         shutil.rmtree(out / ".work")
 
 
-def clear(out: Path) -> None:
+def clear_outputs(out: Path) -> None:
     """Removes the stores that records speak of, the records and the work begun; recipe.json last, so that it can be done again."""
     for work in out.glob(".work/*/"):
         (out / f"{work.name}.h5").unlink(missing_ok=True)  # killed between a store and its record
@@ -123,7 +125,7 @@ def clear(out: Path) -> None:
     (out / "recipe.json").unlink()
 
 
-def strangers(cohort: Cohort, prune: bool) -> None:
+def check_foreign_stores(cohort: Cohort, prune: bool) -> None:
     """Refuses, or removes, stores of slides that are no longer among those of the cohort: a pattern OUT_DIR/*.h5 would train on them."""
     out, names = cohort.out, {item.name for item in cohort.items}
     made = {path.name.removesuffix(".json") for path in out.glob("slides/*.json")} | {path.name for path in out.glob(".work/*/")}
@@ -144,7 +146,7 @@ def strangers(cohort: Cohort, prune: bool) -> None:
         cohort.picture(name).unlink(missing_ok=True)
 
 
-def stale(cohort: Cohort, item: Item) -> None:
+def drop_stale_work(cohort: Cohort, item: SlideItem) -> None:
     """Drops work that was begun when the slide, its mask, its regions or its row in the table were others."""
     stamp = cohort.work(item) / "stamp"
     if cohort.work(item).exists() and not (stamp.exists() and stamp.read_text() == item.stamp()):

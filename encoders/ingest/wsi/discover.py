@@ -5,13 +5,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import files_below
+from encoders.runtime.files import walk_files
 
-SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
-COMPANIONS = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # of MIRAX, Hamamatsu and QuPath; a JPEG beside a .vms is one, too
+SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
+COMPANION_SUFFIXES = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # of MIRAX, Hamamatsu and QuPath; a JPEG beside a .vms is one, too
 
 
-def slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
+def discover_slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
     """Slide name to the file that OpenSlide is to open, in sorted order; and how many files of other kinds there are.
 
     where: a folder, searched through and through, or one slide (for DICOM: any file of its series, or their folder).
@@ -19,15 +19,15 @@ def slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
     if not where.exists():
         raise InputError(f"{where} does not exist; give a folder of slides, or one slide")
     root = where if where.is_dir() else where.parent
-    files = sorted(files_below(where)) if where.is_dir() else [where]
+    files = sorted(walk_files(where)) if where.is_dir() else [where]
     dicoms = [p for p in files if is_dicom(p)]
-    plain = [p for p in files if p.suffix.lower() in SUFFIXES and p not in set(dicoms)]
-    series = whole_series(dicoms)
-    found = named([*plain, *series], root, {p: folder for p in series if (folder := alone(p, dicoms, series, root))})
+    plain = [p for p in files if p.suffix.lower() in SLIDE_SUFFIXES and p not in set(dicoms)]
+    series = first_of_series(dicoms)
+    found = name_slides([*plain, *series], root, {p: folder for p in series if (folder := folder_of_lone_slide(p, dicoms, series, root))})
     if not found:
-        raise InputError(f"{where} holds no slide: suffixes {' '.join(sorted(SUFFIXES))}, or DICOM; {len(files)} other files")
+        raise InputError(f"{where} holds no slide: suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM; {len(files)} other files")
     used = {*plain, *dicoms}
-    return found, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANIONS)
+    return found, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANION_SUFFIXES)
 
 
 def is_dicom(path: Path) -> bool:
@@ -37,7 +37,7 @@ def is_dicom(path: Path) -> bool:
         return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"  # a broken .dcm is a slide that cannot be read
 
 
-def whole_series(paths: Iterable[Path]) -> dict[Path, str]:
+def first_of_series(paths: Iterable[Path]) -> dict[Path, str]:
     """First file of every series in a folder, to its series: OpenSlide finds the others, the levels of the slide, beside it."""
     import pydicom
 
@@ -51,27 +51,27 @@ def whole_series(paths: Iterable[Path]) -> dict[Path, str]:
     return {path: series for (_, series), path in seen.items()}
 
 
-def alone(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path) -> Path | None:
+def folder_of_lone_slide(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path) -> Path | None:
     """The folder of a DICOM slide, when it holds that slide alone: then it names the slide better than one of a hundred files."""
     if path.parent == root or sum(p.parent == path.parent for p in series) > 1:
         return None
     return path.parent if sum(p.parent == path.parent for p in dicoms) > 1 else None
 
 
-def named(paths: Iterable[Path], root: Path, folders: dict[Path, Path]) -> dict[str, Path]:
+def name_slides(paths: Iterable[Path], root: Path, folders: dict[Path, Path]) -> dict[str, Path]:
     """Names that can be file names: the relative path without suffix, with it where two would be the same.
 
     Raises InputError where two would be the same even so."""
-    short = {path: flat(folders[path], root) if path in folders else flat(path.with_suffix(""), root) for path in paths}
+    short = {path: flatten_path(folders[path], root) if path in folders else flatten_path(path.with_suffix(""), root) for path in paths}
     twice = Counter(short.values())
     names: dict[str, Path] = {}
     for path, name in short.items():
-        name = name if twice[name] == 1 else flat(path, root)
+        name = name if twice[name] == 1 else flatten_path(path, root)
         if name in names:
             raise InputError(f"{names[name]} and {path} would both be called {name}; rename one")
         names[name] = path
     return dict(sorted(names.items()))
 
 
-def flat(path: Path, root: Path) -> str:
+def flatten_path(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix().replace("/", "__")

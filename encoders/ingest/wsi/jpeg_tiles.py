@@ -17,24 +17,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-VENDORS = ("aperio", "generic-tiff")  # of OpenSlide: tiles side by side, without overlap
-WIDTH, HEIGHT, COMPRESSION, COLOURS, SAMPLES = 256, 257, 259, 262, 277  # tags of TIFF 6.0
-TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS, TABLES = 322, 323, 324, 325, 347
-JPEG, RGB, YCBCR = 7, 2, 6
-ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # then a byte: 0 for RGB, 1 for YCbCr. A tile does not say it, its directory does
+JPEG_TILE_VENDORS = ("aperio", "generic-tiff")  # of OpenSlide: tiles side by side, without overlap
+TAG_WIDTH, TAG_HEIGHT, TAG_COMPRESSION, TAG_PHOTOMETRIC, TAG_SAMPLES = 256, 257, 259, 262, 277  # tags of TIFF 6.0
+TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS, TAG_JPEG_TABLES = 322, 323, 324, 325, 347
+COMPRESSION_JPEG, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 7, 2, 6
+ADOBE_MARKER = (
+    b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # then a byte: 0 for RGB, 1 for YCbCr. A tile does not say it, its directory does
+)
 
 
 class JpegTiles:
     """One level of one file; keeps `cache` bytes of decoded tiles."""
 
     def __init__(self, path: Path, directory: dict[int, Any], cache: int):
-        self.size = int(directory[WIDTH]), int(directory[HEIGHT])
-        self.tile = int(directory[TILE_WIDTH]), int(directory[TILE_HEIGHT])
+        self.size = int(directory[TAG_WIDTH]), int(directory[TAG_HEIGHT])
+        self.tile = int(directory[TAG_TILE_WIDTH]), int(directory[TAG_TILE_HEIGHT])
         self.across = -(-self.size[0] // self.tile[0])
-        self.offsets = np.asarray(directory[OFFSETS], np.int64).reshape(-1)
-        self.counts = np.asarray(directory[COUNTS], np.int64).reshape(-1)
-        self.tables = bytes(directory.get(TABLES, b""))[2:-2]
-        self.colours = ADOBE + bytes([int(directory[COLOURS] == YCBCR)])
+        self.offsets = np.asarray(directory[TAG_TILE_OFFSETS], np.int64).reshape(-1)
+        self.counts = np.asarray(directory[TAG_TILE_BYTE_COUNTS], np.int64).reshape(-1)
+        self.tables = bytes(directory.get(TAG_JPEG_TABLES, b""))[2:-2]
+        self.colours = ADOBE_MARKER + bytes([int(directory[TAG_PHOTOMETRIC] == PHOTOMETRIC_YCBCR)])
         self.file = os.open(path, os.O_RDONLY)
         self.kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
         self.room = max(cache // (3 * self.tile[0] * self.tile[1]), 1)  # tiles
@@ -79,25 +81,32 @@ class JpegTiles:
         return tile  # type: ignore[no-any-return]
 
 
-def opened(path: Path, vendor: str, size: tuple[int, int], cache: int) -> JpegTiles | None:
+def open_jpeg_tiles(path: Path, vendor: str, size: tuple[int, int], cache: int) -> JpegTiles | None:
     """The level of `size` (W, H) in pixels of a slide; None where it is not made of JPEG tiles, or two levels have that size."""
-    if vendor not in VENDORS:
+    if vendor not in JPEG_TILE_VENDORS:
         return None
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns of a torn file and gives the tags it has
-            found = [each for each in directories(path) if (each.get(WIDTH), each.get(HEIGHT)) == size and plain(each)]
+            found = [
+                each for each in read_directories(path) if (each.get(TAG_WIDTH), each.get(TAG_HEIGHT)) == size and has_jpeg_tiles(each)
+            ]
     except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # what Pillow raises for a file that is no TIFF, or a torn one
         return None
     return JpegTiles(path, found[0], cache) if len(found) == 1 else None
 
 
-def plain(directory: dict[int, Any]) -> bool:
+def has_jpeg_tiles(directory: dict[int, Any]) -> bool:
     """Whether it holds tiles of three 8-bit colours as JPEG."""
-    needed = {TILE_WIDTH, TILE_HEIGHT, OFFSETS, COUNTS} <= directory.keys()
-    return needed and directory.get(COMPRESSION) == JPEG and directory.get(COLOURS) in (RGB, YCBCR) and directory.get(SAMPLES) == 3
+    needed = {TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS} <= directory.keys()
+    return (
+        needed
+        and directory.get(TAG_COMPRESSION) == COMPRESSION_JPEG
+        and directory.get(TAG_PHOTOMETRIC) in (PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR)
+        and directory.get(TAG_SAMPLES) == 3
+    )
 
 
-def directories(path: Path) -> Iterator[dict[int, Any]]:
+def read_directories(path: Path) -> Iterator[dict[int, Any]]:
     """The tags of every directory of a TIFF file, BigTIFF too."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 

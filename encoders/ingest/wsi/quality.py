@@ -9,16 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.wsi.cut import EXACT
-from encoders.ingest.wsi.settings import Settings
+from encoders.ingest.wsi.settings import TilingSettings
+from encoders.ingest.wsi.tile_geometry import SIZE_TOLERANCE
 
 QUALITY_MPP = 2.0  # um a pixel of the small copy: blur of 2 um and more shows, and a nucleus has four pixels
-PALE, BRIGHT, DARK = 20, 220, 40  # of 255: saturation of glass at most, its value at least, value of what no light came through
-INK = 80  # of 255: least saturation of a pen's line
-GREEN, BLUE = (70, 170), (180, 225)  # degrees of hue; haematoxylin lies at 240 to 300, eosin at 310 to 360. Red ink lies there too: missed
+GLASS_MAX_SATURATION, GLASS_MIN_VALUE, DARK_MAX_VALUE = (
+    20,
+    220,
+    40,
+)  # of 255: saturation of glass at most, its value at least, value of what no light came through
+INK_MIN_SATURATION = 80  # of 255: least saturation of a pen's line
+GREEN_INK_HUES, BLUE_INK_HUES = (
+    (70, 170),
+    (180, 225),
+)  # degrees of hue; haematoxylin lies at 240 to 300, eosin at 310 to 360. Red ink lies there too: missed
 
 
-class Quality(NamedTuple):
+class TileQuality(NamedTuple):
     """Measures of one tile."""
 
     sharpness: float  # variance of the Laplacian, (gray levels of 255)^2 at QUALITY_MPP
@@ -26,7 +33,7 @@ class Quality(NamedTuple):
     white: float
     black: float
 
-    def fault(self, limits: Settings) -> str:
+    def fault(self, limits: TilingSettings) -> str:
         """The first reason to reject the tile; "" when there is none."""
         if self.black > limits.max_black:
             return "black"
@@ -37,20 +44,20 @@ class Quality(NamedTuple):
         return "blurred" if self.sharpness < limits.min_sharpness else ""
 
 
-def small(image: Any, mpp: float) -> Any:
+def shrink_tile(image: Any, mpp: float) -> Any:
     """A Pillow tile of `mpp` um a pixel at QUALITY_MPP; itself where it is coarser than that."""
     from PIL import Image
 
     factor = QUALITY_MPP / mpp
     if factor <= 1:
         return image
-    if abs(factor / round(factor) - 1) <= EXACT and min(image.size) >= 3 * factor:  # averaging whole pixels costs a third
+    if abs(factor / round(factor) - 1) <= SIZE_TOLERANCE and min(image.size) >= 3 * factor:  # averaging whole pixels costs a third
         return image.reduce(round(factor))
     size = max(3, round(image.width / factor)), max(3, round(image.height / factor))
     return image.resize(size, Image.Resampling.BOX)
 
 
-def quality(images: Sequence[Any]) -> tuple[list[Quality], NDArray[np.uint8]]:
+def measure_quality(images: Sequence[Any]) -> tuple[list[TileQuality], NDArray[np.uint8]]:
     """Of the small copies of B tiles, Pillow RGB images of one size: a measure each, and their gray values (B, h, w).
 
     Together, because a call costs more than the few pixels of one."""
@@ -63,19 +70,19 @@ def quality(images: Sequence[Any]) -> tuple[list[Quality], NDArray[np.uint8]]:
     gray = np.asarray(column.convert("L")).reshape(-1, height, width)
     hsv = np.asarray(column.convert("HSV")).reshape(len(images), -1, 3)
     hue, colour, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]  # (B, h w) each, 0-255
-    dark = value < DARK
-    ink = (colour > INK) & ~dark & (within(hue, GREEN) | within(hue, BLUE))
-    white = (value > BRIGHT) & (colour < PALE)
+    dark = value < DARK_MAX_VALUE
+    ink = (colour > INK_MIN_SATURATION) & ~dark & (hue_in_range(hue, GREEN_INK_HUES) | hue_in_range(hue, BLUE_INK_HUES))
+    white = (value > GLASS_MIN_VALUE) & (colour < GLASS_MAX_SATURATION)
     shares = [[np.count_nonzero(each) / each.size for each in where] for where in (ink, white, dark)]  # faster than mean(axis=1)
-    return [Quality(*each) for each in zip(sharpness(gray).tolist(), *shares, strict=True)], gray
+    return [TileQuality(*each) for each in zip(measure_sharpness(gray).tolist(), *shares, strict=True)], gray
 
 
-def within(hue: NDArray[np.uint8], degrees: tuple[int, int]) -> NDArray[np.bool_]:
+def hue_in_range(hue: NDArray[np.uint8], degrees: tuple[int, int]) -> NDArray[np.bool_]:
     low, high = (round(limit * 255 / 360) for limit in degrees)
     return (hue - np.uint8(low)) <= high - low  # unsigned: what is below `low` wraps to large numbers
 
 
-def sharpness(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
+def measure_sharpness(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
     """(B,): variance of the 4-neighbour Laplacian inside each of (B, h, w).
 
     Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy"."""

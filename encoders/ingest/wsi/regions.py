@@ -33,14 +33,18 @@ def read_regions(path: Path) -> list[Region]:
     """Every area in the file; points and lines have none and are left out. Raises Unreadable when it is no GeoJSON."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return [Region(class_of(feature), polygons) for feature in features(content) if (polygons := list(areas(feature["geometry"])))]
+        return [
+            Region(region_class(feature), polygons)
+            for feature in list_geojson_features(content)
+            if (polygons := list(read_polygons(feature["geometry"])))
+        ]
     except OSError as wrong:
         raise Unreadable(f"its regions {path.name} cannot be read: {wrong.strerror}") from wrong
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as wrong:
         raise Unreadable(f"its regions {path.name} are not GeoJSON with polygons as QuPath exports it ({wrong})") from wrong
 
 
-def features(content: Any) -> list[Any]:
+def list_geojson_features(content: Any) -> list[Any]:
     """QuPath writes a FeatureCollection, a list of features, or a single one."""
     if isinstance(content, list):
         return content
@@ -49,18 +53,18 @@ def features(content: Any) -> list[Any]:
     return [content if content["type"] == "Feature" else {"geometry": content}]
 
 
-def class_of(feature: Any) -> str:
+def region_class(feature: Any) -> str:
     of = (feature.get("properties") or {}).get("classification") or {}
     return str(of.get("name") or ": ".join(of.get("names", ())))
 
 
-def areas(geometry: Any) -> Iterator[Sequence[Ring]]:
+def read_polygons(geometry: Any) -> Iterator[Sequence[Ring]]:
     if geometry is None:  # as GeoJSON writes a feature without a place
         return
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for each in geometry["geometries"]:
-            yield from areas(each)
+            yield from read_polygons(each)
     elif kind in ("Polygon", "MultiPolygon"):
         for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
             rings = [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]
@@ -69,23 +73,23 @@ def areas(geometry: Any) -> Iterator[Sequence[Ring]]:
             yield rings
 
 
-def allowed(regions: Sequence[Region], include: Sequence[str], exclude: Sequence[str], view: Overview) -> NDArray[np.bool_]:
+def allowed_mask(regions: Sequence[Region], include: Sequence[str], exclude: Sequence[str], view: Overview) -> NDArray[np.bool_]:
     """(H, W): inside a region to include and in none to exclude. With no name in `include`, every class that is not excluded is included;
     a file that has nothing but what is excluded leaves the rest of the slide in."""
     inside = [r for r in regions if (r.name in include if include else r.name not in exclude)]
-    keep = painted(inside, view) if inside or include else np.ones(view.image.shape[:2], bool)
-    return keep & ~painted([r for r in regions if r.name in exclude], view)
+    keep = paint_regions(inside, view) if inside or include else np.ones(view.image.shape[:2], bool)
+    return keep & ~paint_regions([r for r in regions if r.name in exclude], view)
 
 
-def painted(regions: Sequence[Region], view: Overview) -> NDArray[np.bool_]:
+def paint_regions(regions: Sequence[Region], view: Overview) -> NDArray[np.bool_]:
     """(H, W): the union of the regions; a pixel belongs to it by its centre."""
     union = np.zeros(view.image.shape[:2], bool)
     for polygon in (p for region in regions for p in region.polygons):
-        paint([np.asarray(ring, np.float64) / view.scale for ring in polygon if len(ring)], union)
+        fill_polygon([np.asarray(ring, np.float64) / view.scale for ring in polygon if len(ring)], union)
     return union
 
 
-def paint(rings: Sequence[NDArray[np.float64]], onto: NDArray[np.bool_]) -> None:
+def fill_polygon(rings: Sequence[NDArray[np.float64]], onto: NDArray[np.bool_]) -> None:
     """Sets the pixels of `onto` (H, W) whose centres lie inside an odd number of the rings, each (n, 2) of x and y in pixels.
 
     Exact, where Pillow paints the outline as well: half a pixel (4 um) more on every side, and less in a hole."""

@@ -3,14 +3,14 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from encoders.normalise import checked
-from encoders.runtime.errors import InputError, unknown
+from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.stain.normalise import validate_stain_method
 
-JUDGED_UM = 12.0  # side of the least tile whose sharpness is judged: six pixels of the small copy that it is judged on
+MIN_SHARPNESS_SIDE_UM = 12.0  # side of the least tile whose sharpness is judged: six pixels of the small copy that it is judged on
 
 
 @dataclass(frozen=True)
-class Settings:
+class TilingSettings:
     """How slides become tiles. Shares are of a tile's area, from 0 to 1."""
 
     mpp: float = 0.5  # um a pixel of the tiles
@@ -40,15 +40,15 @@ class Settings:
             raise InputError(f"--overlap is {self.overlap} pixels of a tile of {self.tile}; it must be smaller than the tile")
         if self.tissue_mpp < self.mpp:
             raise InputError(f"--tissue-mpp {self.tissue_mpp} is finer than the tiles ({self.mpp}); 8 is usual")
-        if self.min_sharpness and self.tile * self.mpp < JUDGED_UM:
-            wide = f"a tile of {self.tile * self.mpp:g} um is too small to be called sharp or not ({JUDGED_UM:g} um)"
+        if self.min_sharpness and self.tile * self.mpp < MIN_SHARPNESS_SIDE_UM:
+            wide = f"a tile of {self.tile * self.mpp:g} um is too small to be called sharp or not ({MIN_SHARPNESS_SIDE_UM:g} um)"
             raise InputError(f"{wide}; pass --min-sharpness 0, or a larger --tile")
         for name in ("min_tissue", "max_pen", "max_white", "max_black"):
             if not 0 <= getattr(self, name) <= 1:
                 raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; a share from 0 to 1 is expected")
-        checked(self.normalise)
+        validate_stain_method(self.normalise)
         if self.codec not in ("jpeg", "raw"):
-            raise unknown("codec", self.codec, ["jpeg", "raw"])
+            raise unknown_name_error("codec", self.codec, ["jpeg", "raw"])
 
     def recipe(self) -> dict[str, Any]:
         plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}

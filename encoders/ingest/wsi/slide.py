@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 
 from encoders.ingest.source import Unreadable
-from encoders.ingest.wsi.jpeg_tiles import JpegTiles, opened
+from encoders.ingest.wsi.jpeg_tiles import JpegTiles, open_jpeg_tiles
 
-CACHE = 16 << 20  # bytes of decoded tiles a process keeps; row by row, more gains nothing
-SAMPLES, SIDE = (0.25, 0.5, 0.75), 256  # where, as shares of a level, and how large the regions are that are compared before it is trusted
+TILE_CACHE_BYTES = 16 << 20  # bytes of decoded tiles a process keeps; row by row, more gains nothing
+CHECK_POSITIONS, CHECK_SIDE = (
+    (0.25, 0.5, 0.75),
+    256,
+)  # where, as shares of a level, and how large the regions are that are compared before it is trusted
 
 
 class Slide:
@@ -29,7 +32,7 @@ class Slide:
         self.properties: Mapping[str, str] = dict(self._slide.properties)
         self.downsamples = tuple(map(float, self._slide.level_downsamples))  # never cut to whole numbers: 3.997 is not 3
         self.dimensions: tuple[int, int] = self._slide.dimensions  # (W, H) at L0
-        self.bounds = bounds(self.properties, self.dimensions)
+        self.bounds = scanned_bounds(self.properties, self.dimensions)
         self.background = "#" + self.properties.get("openslide.background-color", "ffffff")
         self.levels: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)  # (W, H) of each
         self._direct: dict[int, JpegTiles | None] = {}  # by level, where its tiles are read without OpenSlide
@@ -52,7 +55,7 @@ class Slide:
             ) from None
         except openslide.OpenSlideError as wrong:
             raise Unreadable(f"cannot be opened: {wrong}") from wrong
-        self._slide.set_cache(openslide.OpenSlideCache(CACHE))
+        self._slide.set_cache(openslide.OpenSlideCache(TILE_CACHE_BYTES))
 
     def close(self) -> None:
         self._slide.close()
@@ -104,10 +107,10 @@ class Slide:
         """The level's tiles, where OpenSlide says the same of SAMPLES of it; None where they are not what they seem, or none can be read.
 
         The samples are the file's own, not what happens to be read first: a slide that is gone on with must be read as it was begun."""
-        tiles = opened(self.path, self.properties.get("openslide.vendor", ""), self.levels[level], CACHE)
+        tiles = open_jpeg_tiles(self.path, self.properties.get("openslide.vendor", ""), self.levels[level], TILE_CACHE_BYTES)
         if tiles is None:
             return None
-        told = [same for share in SAMPLES if (same := self._same(tiles, level, share)) is not None]
+        told = [same for share in CHECK_POSITIONS if (same := self._same(tiles, level, share)) is not None]
         if told and all(told):
             return tiles
         tiles.close()
@@ -116,7 +119,7 @@ class Slide:
     def _same(self, tiles: JpegTiles, level: int, share: float) -> bool | None:
         """Whether the region at that share of the level is what OpenSlide says: to the bit on a whole pixel, and between two within half
         of what a shift by a pixel would change. None where one of the two cannot read it."""
-        width, height = (min(SIDE, side) for side in self.levels[level])
+        width, height = (min(CHECK_SIDE, side) for side in self.levels[level])
         left, top = (int((side - part) * share) for side, part in zip(self.levels[level], (width, height), strict=True))
         x, y = (round(at * self.downsamples[level]) for at in (left, top))
         mine = tiles.region(left, top, width, height)
@@ -160,7 +163,7 @@ class Slide:
             raise Unreadable(f"is damaged at ({x}, {y}) of level {level}: {wrong}") from wrong
 
 
-def bounds(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
+def scanned_bounds(properties: Mapping[str, str], dimensions: tuple[int, int]) -> tuple[int, int, int, int]:
     """(x, y, W, H) at L0 of what was scanned: some scanners describe a canvas much larger than that."""
     x, y = (int(properties.get(f"openslide.bounds-{axis}", 0)) for axis in "xy")
     width = int(properties.get("openslide.bounds-width", dimensions[0] - x))

@@ -4,39 +4,39 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 
-from encoders.ingest.wsi.cohort import Cohort, Record, trouble
-from encoders.ingest.wsi.page import page
-from encoders.runtime.files import atomic
+from encoders.ingest.wsi.cohort import Cohort, SlideRecord, describe_problem
+from encoders.ingest.wsi.overview_page import render_page
+from encoders.runtime.files import atomic_write
 
 
-def write_summary(cohort: Cohort, records: Sequence[Record]) -> None:
+def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     """OUT_DIR/slides.csv and OUT_DIR/overview.html."""
-    reasons = sorted(rejections(records))
+    reasons = sorted(count_rejections(records))
     head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "tiles_per_s", "trouble"]
-    with atomic(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *(line(record, reasons) for record in records)])
-    with atomic(cohort.out / "overview.html") as part:
-        part.write_text(page(cohort, records), encoding="utf-8")
+    with atomic_write(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([head, *(summary_row(record, reasons) for record in records)])
+    with atomic_write(cohort.out / "overview.html") as part:
+        part.write_text(render_page(cohort, records), encoding="utf-8")
 
 
-def line(record: Record, reasons: Sequence[str]) -> list[object]:
+def summary_row(record: SlideRecord, reasons: Sequence[str]) -> list[object]:
     facts, rejected = record.get("facts", {}), record.get("rejected", {})
     seen = [rejected.get(reason, 0) for reason in reasons]
-    told = [facts["mpp"][0], facts["mpp_source"], facts["level"], round(rate(record), 1)] if facts else ["", "", "", ""]
-    return [record["name"], record["source"], record.get("tiles", 0), *seen, *told, trouble(record)]
+    told = [facts["mpp"][0], facts["mpp_source"], facts["level"], round(tiles_per_second(record), 1)] if facts else ["", "", "", ""]
+    return [record["name"], record["source"], record.get("tiles", 0), *seen, *told, describe_problem(record)]
 
 
-def rejections(records: Sequence[Record]) -> Counter[str]:
+def count_rejections(records: Sequence[SlideRecord]) -> Counter[str]:
     """Tiles of the whole cohort that were not kept, by reason."""
     return sum((Counter(record.get("rejected", {})) for record in records), Counter())
 
 
-def rate(record: Record) -> float:
+def tiles_per_second(record: SlideRecord) -> float:
     """Tiles a second of one process, kept or not, while the slide was read."""
     return float(record["read"] / record["seconds"]) if record.get("seconds") else 0.0
 
 
-def twins(good: Sequence[Record]) -> list[list[str]]:
+def find_identical_slides(good: Sequence[SlideRecord]) -> list[list[str]]:
     """Names of slides whose files are the same by OpenSlide's hash."""
     by_hash: dict[str, list[str]] = {}
     for record in good:
@@ -44,18 +44,18 @@ def twins(good: Sequence[Record]) -> list[list[str]]:
     return [names for names in by_hash.values() if len(names) > 1]
 
 
-def say(cohort: Cohort, records: Sequence[Record]) -> int:
+def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> int:
     """Prints the summary; returns the exit status: 1 when a slide failed or is damaged."""
     import typer
 
-    from encoders.ingest.join import quarantine_path
-    from encoders.ingest.quarantine import show
+    from encoders.ingest.merge_shards import quarantine_path
+    from encoders.ingest.quarantine import print_quarantine
 
     good = [record for record in records if "tiles" in record]
     s = cohort.settings
     kind = f"{s.tile} x {s.tile} px at {s.mpp:g} um a pixel, {s.codec}"
     typer.echo(f"{cohort.out}: {sum(r['tiles'] for r in good)} tiles of {len(good)} of {len(records)} slides, {kind}")
-    if rejected := rejections(records):
+    if rejected := count_rejections(records):
         typer.echo("rejected: " + ", ".join(f"{n} {why}" for why, n in rejected.most_common()))
     estimated = [r["name"] for r in good if "estimated" in r["facts"]["mpp_source"]]
     if estimated:
@@ -63,14 +63,14 @@ def say(cohort: Cohort, records: Sequence[Record]) -> int:
     oblong = [r["name"] for r in good if r["facts"]["oblong"]]
     if oblong:
         typer.echo(f"warning: {len(oblong)} slides have pixels that are not square (first: {oblong[0]}); tiles are")
-    for same in twins(good):
+    for same in find_identical_slides(good):
         typer.echo(f"warning: {' and '.join(same)} are the same slide: its tiles count twice, and as those of {len(same)} slides")
     apart = [(r["name"], r["facts"]["mpp_said"]) for r in good if "mpp_said" in r["facts"]]
     if apart:
         name, mpp = apart[0]
         typer.echo(f"warning: {len(apart)} slides themselves say another resolution than the one given (first: {name}, {mpp:g} um a pixel)")
-    bad = [(record["source"], why) for record in records if (why := trouble(record))]
+    bad = [(record["source"], why) for record in records if (why := describe_problem(record))]
     if bad:
-        show(bad, quarantine_path(cohort.out / "slides"))
+        print_quarantine(bad, quarantine_path(cohort.out / "slides"))
     typer.echo(f"every slide at a glance: {cohort.out / 'overview.html'}")
     return int(bool(bad))

@@ -13,15 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
-from encoders.ingest.wsi.cut import Cut
 from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.slide import Slide
+from encoders.ingest.wsi.tile_geometry import TileGeometry
 
-BLOCK = 64  # pixels of the overview made at a time: a slide with one level only must not come into memory whole
-SMALLEST, MOST_DAMAGED = 8, 64  # pixels of the least square that a damaged block is cut into; blocks: a slide with more of them is broken
-FLOOR, CEILING = 8, 45  # saturation (0-255): Otsu's threshold is held here, where glass ends and pale stain begins
-CLOSE_UM = 32.0  # radius: gaps between cells and fibres belong to the tissue
-SMALLEST_UM2 = 20_000.0  # a square of 140 um: less is dust
+OVERVIEW_BLOCK = 64  # pixels of the overview made at a time: a slide with one level only must not come into memory whole
+MIN_BLOCK, MAX_DAMAGED_BLOCKS = (
+    8,
+    64,
+)  # pixels of the least square that a damaged block is cut into; blocks: a slide with more of them is broken
+SATURATION_FLOOR, SATURATION_CEILING = 8, 45  # saturation (0-255): Otsu's threshold is held here, where glass ends and pale stain begins
+CLOSING_RADIUS_UM = 32.0  # radius: gaps between cells and fibres belong to the tissue
+MIN_TISSUE_UM2 = 20_000.0  # a square of 140 um: less is dust
 
 
 @dataclass(frozen=True)
@@ -35,19 +38,19 @@ class Overview:
     unknown: NDArray[np.bool_]  # (H, W): damaged
 
 
-def overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
+def read_overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
     """The scanned part at `mpp` um a pixel, or at L0 where that is coarser; made in blocks.
 
     What is damaged is read from a finer level, or else left unknown. Raises Unreadable for all of it, or more than MOST_DAMAGED blocks."""
     mpp = max(mpp, resolution.x, resolution.y)
     scale = mpp / resolution.x, mpp / resolution.y
     x0, y0, width, height = slide.bounds
-    cut = Cut.make(slide.downsamples, resolution, mpp, (BLOCK, BLOCK))
+    cut = TileGeometry.make(slide.downsamples, resolution, mpp, (OVERVIEW_BLOCK, OVERVIEW_BLOCK))
     image = np.full((math.ceil(height / scale[1]), math.ceil(width / scale[0]), 3), 255, np.uint8)
     unknown = np.zeros(image.shape[:2], bool)
     faults: list[Unreadable] = []
 
-    def read(top: int, left: int, by: Cut) -> None:
+    def read(top: int, left: int, by: TileGeometry) -> None:
         block = np.asarray(by.read(slide, x0 + round(left * scale[0]), y0 + round(top * scale[1])))
         rows, columns = image[top : top + len(block), left : left + len(block)].shape[:2]
         image[top : top + rows, left : left + columns] = block[:rows, :columns]
@@ -56,9 +59,9 @@ def overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
         """A damaged block in ever smaller squares, each from the coarsest level that can be read there."""
         for level in range(cut.level, -1, -1):
             with suppress(Unreadable):
-                read(top, left, Cut.make(slide.downsamples[: level + 1], resolution, mpp, (side, side)))
+                read(top, left, TileGeometry.make(slide.downsamples[: level + 1], resolution, mpp, (side, side)))
                 return
-        if side == SMALLEST:
+        if side == MIN_BLOCK:
             unknown[top : top + side, left : left + side] = True
             return
         for down in (0, side // 2):
@@ -66,27 +69,27 @@ def overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
                 if top + down < image.shape[0] and left + across < image.shape[1]:
                     piecemeal(top + down, left + across, side // 2)
 
-    for top in range(0, image.shape[0], BLOCK):
-        for left in range(0, image.shape[1], BLOCK):
+    for top in range(0, image.shape[0], OVERVIEW_BLOCK):
+        for left in range(0, image.shape[1], OVERVIEW_BLOCK):
             try:
                 read(top, left, cut)
             except Unreadable as wrong:
                 faults.append(wrong)
-                if len(faults) > MOST_DAMAGED:
+                if len(faults) > MAX_DAMAGED_BLOCKS:
                     raise
-                piecemeal(top, left, BLOCK)
+                piecemeal(top, left, OVERVIEW_BLOCK)
     if unknown.all():
         raise faults[0]
     return Overview(image, (x0, y0), scale, mpp, unknown)
 
 
-def tissue(view: Overview) -> NDArray[np.bool_]:
+def tissue_mask(view: Overview) -> NDArray[np.bool_]:
     """(H, W): more saturated than Otsu's threshold, closed, and without small objects; and what is unknown, so that it is looked at."""
     from scipy import ndimage
 
-    values = saturation(view.image)
-    found = values > min(max(otsu(values), FLOOR), CEILING)
-    radius = round(CLOSE_UM / view.mpp)
+    values = hsv_saturation(view.image)
+    found = values > min(max(otsu_threshold(values), SATURATION_FLOOR), SATURATION_CEILING)
+    radius = round(CLOSING_RADIUS_UM / view.mpp)
     if radius:
         away = np.arange(-radius, radius + 1)
         disk = away[:, None] ** 2 + away**2 <= radius**2
@@ -94,16 +97,16 @@ def tissue(view: Overview) -> NDArray[np.bool_]:
     labels, count = ndimage.label(found)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * view.mpp**2  # um2
     areas[0] = 0
-    return (areas >= SMALLEST_UM2)[labels] | view.unknown
+    return (areas >= MIN_TISSUE_UM2)[labels] | view.unknown
 
 
-def saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def hsv_saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W): 255 (max - min) / max over the channels, as in HSV; 0 for black."""
     high, low = image.max(axis=2).astype(np.uint16), image.min(axis=2)
     return ((high - low) * 255 // np.maximum(high, 1)).astype(np.uint8)
 
 
-def otsu(values: NDArray[np.uint8]) -> int:
+def otsu_threshold(values: NDArray[np.uint8]) -> int:
     """The value that splits a histogram of 0-255 so that the variance between the halves is largest; at and below it is the lower half.
 
     Source: Otsu 1979, "A threshold selection method from gray-level histograms", eq. 18."""
@@ -116,7 +119,7 @@ def otsu(values: NDArray[np.uint8]) -> int:
     return int(np.argmax(np.nan_to_num(between[:-1], nan=-1.0)))  # nan: one half is empty
 
 
-def read_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> NDArray[np.bool_]:
+def read_tissue_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> NDArray[np.bool_]:
     """(H, W) from the user's picture of the whole slide, of any size: not 0 is tissue. Raises Unreadable when it has another shape."""
     from PIL import Image
 
@@ -135,7 +138,7 @@ def read_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> NDArra
     return np.asarray(Image.fromarray(mask.astype(np.uint8)).resize((width, height), Image.Resampling.NEAREST, box=box)) > 0
 
 
-class Share:
+class MaskCoverage:
     """How much of a rectangle at L0 a mask covers, from sums of the mask; fractions of its pixels count as such."""
 
     def __init__(self, mask: NDArray[np.bool_], view: Overview):

@@ -1,0 +1,32 @@
+"""`encoders`: images become stores, stores become features, and weights are kept with what must be known about them."""
+
+import typer
+
+from encoders.cli import ingest_formats, ingest_wsi, zoo
+from encoders.cli.doctor import doctor
+from encoders.cli.heatmap import heatmap
+from encoders.cli.ingest import ingest_app
+from encoders.runtime.cli import run_cli
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+
+app.command("list")(zoo.list_)
+app.command()(zoo.show)
+app.command()(zoo.verify)
+app.command("import")(zoo.import_)
+app.command()(zoo.export)
+app.command()(zoo.embed)
+ingest_formats.add_format_commands(ingest_app)
+ingest_app.command("wsi", help=ingest_wsi.WSI_HELP)(ingest_wsi.ingest_whole_slides)
+app.add_typer(ingest_app, name="ingest")
+app.command()(doctor)
+app.command()(heatmap)
+
+
+def main() -> None:
+    """The console command."""
+    run_cli(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""What the numbers in MedMNIST's label arrays mean, and what kind of images each set has.
+
+Source: medmnist 2.1, medmnist/info.py (Yang et al., Sci Data 2023).  A set that is not here keeps its class codes.
+"""
+
+from encoders.ingest.source import Value
+
+ORGAN_NAMES = [
+    "bladder",
+    "femur-left",
+    "femur-right",
+    "heart",
+    "kidney-left",
+    "kidney-right",
+    "liver",
+    "lung-left",
+    "lung-right",
+    "pancreas",
+    "spleen",
+]
+
+# Classes that exclude each other: the label column `label` holds the name.
+CLASS_NAMES = {
+    "pathmnist": [
+        "adipose",
+        "background",
+        "debris",
+        "lymphocytes",
+        "mucus",
+        "smooth muscle",
+        "normal colon mucosa",
+        "cancer-associated stroma",
+        "colorectal adenocarcinoma epithelium",
+    ],
+    "dermamnist": [
+        "actinic keratoses and intraepithelial carcinoma",
+        "basal cell carcinoma",
+        "benign keratosis-like lesions",
+        "dermatofibroma",
+        "melanoma",
+        "melanocytic nevi",
+        "vascular lesions",
+    ],
+    "octmnist": ["choroidal neovascularization", "diabetic macular edema", "drusen", "normal"],
+    "bloodmnist": [
+        "basophil",
+        "eosinophil",
+        "erythroblast",
+        "immature granulocytes",
+        "lymphocyte",
+        "monocyte",
+        "neutrophil",
+        "platelet",
+    ],
+    "tissuemnist": [
+        "collecting duct, connecting tubule",
+        "distal convoluted tubule",
+        "glomerular endothelial cells",
+        "interstitial endothelial cells",
+        "leukocytes",
+        "podocytes",
+        "proximal tubule segments",
+        "thick ascending limb",
+    ],
+    "organamnist": ORGAN_NAMES,
+    "organcmnist": ORGAN_NAMES,
+    "organsmnist": ORGAN_NAMES,
+}
+
+# Yes or no: the column has this name, and is 1 where the array holds this code.
+BINARY_LABELS = {"pneumoniamnist": ("pneumonia", 1), "breastmnist": ("malignant", 0)}
+
+# Several at once: one column each.
+FINDING_NAMES = {
+    "chestmnist": [
+        "atelectasis",
+        "cardiomegaly",
+        "effusion",
+        "infiltration",
+        "mass",
+        "nodule",
+        "pneumonia",
+        "pneumothorax",
+        "consolidation",
+        "edema",
+        "emphysema",
+        "fibrosis",
+        "pleural",
+        "hernia",
+    ],
+}
+
+MODALITY_OF_DATASET = {
+    "pneumoniamnist": "cxr",
+    "chestmnist": "cxr",
+    "pathmnist": "histology",
+    "dermamnist": "dermatoscopy",
+    "octmnist": "oct",
+    "retinamnist": "fundus",
+    "breastmnist": "ultrasound",
+    "bloodmnist": "microscopy",
+    "tissuemnist": "microscopy",
+    "organamnist": "ct",
+    "organcmnist": "ct",
+    "organsmnist": "ct",
+}
+
+
+def name_labels(dataset: str, codes: list[int]) -> dict[str, Value]:
+    """The label columns of one image: names where they are known, otherwise `label` (or `label_0`, `label_1`, ...) with the codes."""
+    if dataset in BINARY_LABELS and len(codes) == 1:
+        name, code = BINARY_LABELS[dataset]
+        return {name: float(codes[0] == code)}
+    if dataset in CLASS_NAMES and len(codes) == 1 and 0 <= codes[0] < len(CLASS_NAMES[dataset]):
+        return {"label": CLASS_NAMES[dataset][codes[0]]}
+    if dataset in FINDING_NAMES and len(codes) == len(FINDING_NAMES[dataset]):
+        return dict(zip(FINDING_NAMES[dataset], map(float, codes), strict=True))
+    if len(codes) == 1:
+        return {"label": float(codes[0])}
+    return {f"label_{k}": float(code) for k, code in enumerate(codes)}

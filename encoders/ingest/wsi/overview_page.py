@@ -1,0 +1,172 @@
+"""The page of a cohort: what was kept and what was not, slide by slide; opens from disk, names no patient."""
+
+import base64
+from collections.abc import Sequence
+
+from encoders.ingest.wsi.cohort import Cohort, SlideRecord, describe_problem
+from encoders.ingest.wsi.thumbnail import KEPT, OUTCOME_COLOURS
+from encoders.runtime.html import Html, html_table, join_html, tag
+
+MAX_SLIDE_CARDS = 200  # slides with their picture in the page: about 100 kB each; those in trouble first, then those that lost most
+
+PAGE_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 24px; color: #1c1c22; background: #fff }
+h1 { font-size: 24px; margin: 0 0 2px }
+h2 { font-size: 18px; margin: 34px 0 8px }
+p { margin: 4px 0 10px; max-width: 80em }
+.sub, .facts { color: #5a5a66 }
+.facts { font-size: 13px; margin: 2px 0 6px }
+.big { display: flex; flex-wrap: wrap; gap: 28px; margin: 18px 0 }
+.big div { font-size: 13px; color: #5a5a66 }
+.big b { display: block; font-size: 26px; color: #1c1c22 }
+table { border-collapse: collapse; font-size: 14px }
+td, th { padding: 4px 12px 4px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e6e6ec; overflow-wrap: anywhere }
+thead th { white-space: nowrap }
+tbody th { font-weight: 400; min-width: 13em }
+.numbers thead th:not(:first-child) { text-align: right }
+td.n { text-align: right; font-variant-numeric: tabular-nums }
+.grid { display: grid; align-items: start; grid-template-columns: repeat(auto-fill, minmax(560px, 1fr)); gap: 26px }
+.slide { border: 1px solid #e2e2ea; border-radius: 8px; padding: 12px 14px }
+.slide img { width: 100%; height: auto; background: #fafafc }
+.slide h3 { font-size: 15px; margin: 0; overflow-wrap: anywhere }
+.bar { display: flex; height: 10px; border-radius: 3px; overflow: hidden; margin: 6px 0 }
+.key { display: inline-block; width: 11px; height: 11px; border-radius: 2px; margin-right: 5px; vertical-align: -1px }
+.chip { margin-right: 14px; white-space: nowrap; font-size: 13px }
+.bad { color: #b0122f }
+@media (max-width: 640px) { .grid { grid-template-columns: 1fr } body { padding: 12px } }
+"""
+
+
+def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
+    """One HTML file with everything in it."""
+    bad = [record for record in records if describe_problem(record)]
+    order = sorted(records, key=lambda record: (not describe_problem(record), share_kept(record), record["name"]))
+    shown = [record for record in order if cohort.picture(record["name"]).exists()][:MAX_SLIDE_CARDS]
+    title = f"{cohort.dataset}: tiles"
+    failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad)] if bad else []
+    body = [
+        tag("h1", title),
+        tag("p", describe_settings(cohort), class_="sub"),
+        render_headline(records),
+        tag("h2", "What became of the tiles"),
+        render_tally(records),
+        *failed,
+        tag("h2", "Slides"),
+        tag("p", describe_order(shown, records), class_="sub"),
+        tag("p", *(tag("span", render_swatch(name), name, class_="chip") for name in count_tiles_by_outcome(records))),
+        tag("div", *(render_slide_card(cohort, record) for record in shown), class_="grid"),
+    ]
+    view = tag("meta", name="viewport", content="width=device-width")
+    head = tag("head", tag("meta", charset="utf-8"), view, tag("title", title), tag("style", Html(PAGE_STYLE)))
+    return f"<!doctype html>{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def describe_settings(cohort: Cohort) -> str:
+    s = cohort.settings
+    told = [
+        f"{s.tile} × {s.tile} px at {s.mpp:g} µm a pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
+        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} µm a pixel",
+        f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm a pixel",
+        f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
+        f"colour profile {'applied' if s.icc else 'not applied'}",
+        *([f"stains to the {s.normalise} reference (pictures show them as they were)"] if s.normalise else []),
+        *([f"regions of {regions} slides"] if (regions := sum(item.regions is not None for item in cohort.items)) else []),
+        *(f"{word} {', '.join(names)}" for word, names in (("only in", s.include), ("none in", s.exclude)) if names),
+        s.codec,
+    ]
+    return "; ".join([*told, *([f"at most {s.max_tiles} tiles a slide, seed {s.seed}"] if s.max_tiles else [])])
+
+
+def render_headline(records: Sequence[SlideRecord]) -> Html:
+    good = [record for record in records if "tiles" in record]
+    seconds, read = sum(r["seconds"] for r in good), sum(r["read"] for r in good)
+    numbers = {
+        "slides tiled": f"{len(good)} of {len(records)}",
+        "tiles kept": f"{sum(r['tiles'] for r in good):,}",
+        "tiles a second and process": f"{read / seconds:.0f}" if seconds else "-",
+        "failed or damaged": str(sum(bool(describe_problem(r)) for r in records)),
+    }
+    return tag("div", *(tag("div", tag("b", value), name) for name, value in numbers.items()), class_="big")
+
+
+def count_tiles_by_outcome(records: Sequence[SlideRecord]) -> dict[str, int]:
+    """What became of tiles to their number, in the order of the colours."""
+    found = {KEPT: sum(record.get("tiles", 0) for record in records)}
+    for record in records:
+        for reason, n in record.get("rejected", {}).items():
+            found[reason] = found.get(reason, 0) + n
+    return {name: found[name] for name in OUTCOME_COLOURS if found.get(name)}
+
+
+def css_colour(name: str) -> str:
+    return "rgb({},{},{})".format(*OUTCOME_COLOURS[name])
+
+
+def render_tally(records: Sequence[SlideRecord]) -> Html:
+    found = count_tiles_by_outcome(records)
+    every = sum(found.values())
+    if not every:
+        return tag("p", "No tile was looked at.")
+    lines: list[tuple[str, int, str]] = [(join_html([render_swatch(name), name]), n, f"{n / every:.1%}") for name, n in found.items()]
+    lines.append(("all of the grid", every, ""))
+    number = lambda text: tag("td", text, class_="n")  # noqa: E731
+    return join_html(
+        [
+            render_bar(found),
+            html_table(["tile", "number", "share"], [[name, number(f"{n:,}"), number(part)] for name, n, part in lines], "numbers"),
+        ]
+    )
+
+
+def render_swatch(name: str) -> Html:
+    return tag("span", class_="key", style=f"background:{css_colour(name)}")
+
+
+def render_bar(found: dict[str, int]) -> Html:
+    pieces = (tag("span", style=f"flex:{n};background:{css_colour(name)}", title=f"{name}: {n}") for name, n in found.items())
+    return tag("div", *pieces, class_="bar")
+
+
+def render_failures(bad: Sequence[SlideRecord]) -> Html:
+    return html_table(["slide", "reason"], [[r["source"], tag("td", describe_problem(r), class_="bad")] for r in bad])
+
+
+def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> str:
+    more = (
+        f" The first {len(shown)} of {len(records)}; the pictures of the others are in slides/."
+        if len(shown) == MAX_SLIDE_CARDS < len(records)
+        else ""
+    )
+    halves = "Left: the outline of what was taken for tissue. Right: every tile by what became of it."
+    return f"{halves} Slides in trouble first, then those that kept the least.{more}"
+
+
+def share_kept(record: SlideRecord) -> float:
+    every = record.get("tiles", 0) + sum(record.get("rejected", {}).values())
+    return record.get("tiles", 0) / every if every else 0.0
+
+
+def render_slide_card(cohort: Cohort, record: SlideRecord) -> Html:
+    """One slide: what it is, how many of its tiles were kept, and its picture."""
+    picture = base64.b64encode(cohort.picture(record["name"]).read_bytes()).decode()
+    tiled = "facts" in record
+    told = " · ".join(describe_slide(record) if tiled else [record["reason"]])
+    return tag(
+        "div",
+        tag("h3", record["name"], class_="bad" if describe_problem(record) else None),
+        tag("div", told, class_="facts"),
+        render_bar(count_tiles_by_outcome([record])) if tiled else None,
+        tag("img", alt="", src=f"data:image/jpeg;base64,{picture}"),
+        class_="slide",
+    )
+
+
+def describe_slide(record: SlideRecord) -> list[str]:
+    facts = record["facts"]
+    width, height = facts["dimensions"]
+    return [
+        f"{width:,} × {height:,} px, {facts['mpp'][0]:.4g} µm a pixel ({facts['mpp_source']})",
+        f"read from level {facts['level']} (downsample {facts['downsample']:.5g})",
+        f"{record['tiles']:,} kept",
+        *(f"{n:,} {why}" for why, n in sorted(record["rejected"].items(), key=lambda of: -of[1])),
+    ]

@@ -1,0 +1,104 @@
+"""A run at a glance, from the lines of its record: where it stands, curves as sparklines, where the time goes, what ails it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from pretrain.loop.timing import STEP_PARTS
+from pretrain.watch.diagnose import diagnose
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.text import Text
+
+SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
+SPARKLINE_WIDTH = 48  # characters of a sparkline
+CURVES = {
+    "loss": "loss",
+    "gradient": "grad_norm",
+    "rank": "watch/rank",
+    "rank, head": "watch/head_rank",
+    "std": "watch/std",
+    "cosine": "watch/cosine",
+    "teacher": "watch/teacher_entropy",
+    "k-NN": "watch/knn",
+}
+MetricsLine = Mapping[str, Any]
+
+
+def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
+    """The values from left to right as bars from their least to their largest, averaged to `width`; a point where there is no number."""
+    finite = [v for v in values if math.isfinite(v)]
+    if not finite:
+        return ""
+    n = min(width, len(values))
+    parts = [values[i * len(values) // n : (i + 1) * len(values) // n] for i in range(n)]
+    means = [sum(part) / len(part) for part in parts]
+    low, high = min((m for m in means if math.isfinite(m)), default=0.0), max((m for m in means if math.isfinite(m)), default=0.0)
+    scale = (len(SPARKLINE_BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKLINE_BARS[round((m - low) * scale)] if math.isfinite(m) else "·" for m in means)
+
+
+def format_duration(seconds: float) -> str:
+    """Seconds as 1:02:03 or 2:03."""
+    whole = round(seconds)
+    hours, minutes = divmod(whole // 60, 60)
+    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+
+
+def describe_progress(lines: Sequence[MetricsLine], steps: int) -> str:
+    """Step, time left, speed and memory in one line."""
+    last = lines[-1]
+    left = format_duration((steps - int(last["step"])) * float(last.get("time/s_per_step", 0.0)))
+    memory = f"  {last['time/memory_gib']:.1f} GiB" if "time/memory_gib" in last else ""
+    return (
+        f"step {int(last['step']):,} of {steps:,}  {100 * last['step'] / steps:.0f} %  {left} left  "
+        f"{last.get('time/images_per_s', 0.0):.0f} images/s  "
+        f"data wait {100 * last.get('time/data_wait', 0.0):.0f} %{memory}  lr {last['lr']:.2e}"
+    )
+
+
+def describe_time_shares(last: MetricsLine) -> str:
+    """Where the time of the last lines went."""
+    return "  ".join(f"{part} {100 * last[f'time/{part}']:.0f} %" for part in STEP_PARTS if f"time/{part}" in last)
+
+
+def list_curves(lines: Sequence[MetricsLine]) -> list[tuple[str, str, str]]:
+    """(name, sparkline, last number) of each curve that the record has."""
+    found = []
+    for name, key in CURVES.items():
+        values = [float(line[key]) for line in lines if key in line]
+        if values:
+            found.append((name, sparkline(values), f"{values[-1]:.4g}"))
+    return found
+
+
+def draw_progress_bar(done: float) -> "Text":
+    """The share of the run that is behind us."""
+    from rich.text import Text
+
+    full = round(done * SPARKLINE_WIDTH)
+    return Text.assemble(("━" * full, "cyan"), ("━" * (SPARKLINE_WIDTH - full), "dim"))
+
+
+def build_panel(title: str, lines: Sequence[MetricsLine], steps: int, baseline: Mapping[str, float]) -> "RenderableType":
+    """The dashboard."""
+    from rich.console import Group
+    from rich.panel import Panel
+    from rich.table import Table
+    from rich.text import Text
+
+    if not lines:
+        return Panel(Text("no line of the record yet"), title=Text(title))
+    grid = Table.grid(padding=(0, 2))
+    for name, bars, value in list_curves(lines):
+        grid.add_row(Text(name), Text(bars, style="cyan"), Text(value, style="bold"))
+    parts: list[RenderableType] = [
+        Text(describe_progress(lines, steps)),
+        draw_progress_bar(lines[-1]["step"] / steps),
+        grid,
+        Text(describe_time_shares(lines[-1])),
+    ]
+    for finding in diagnose(lines, baseline, lines[-1]["step"] / steps):
+        parts.append(Text(f"{finding.name}: {finding.text}", style="bold red" if finding.alarm else "yellow"))
+    return Panel(Group(*parts), title=Text(title), title_align="left")

@@ -1,0 +1,117 @@
+"""BatchNorm over the images of all ranks, so that several processes normalise as one would.
+
+torch's own needs CUDA, and its conversion loses what timm puts behind a norm; this one takes both, on any device.
+
+Shapes: B images of this rank, C channels, R ranks, N images (times pixels) of all ranks.
+"""
+
+from typing import Any
+
+import torch
+import torch.distributed as td
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from encoders.runtime import dist
+from pretrain.methods.common import at_least_float32
+
+
+class SyncBatchNorm(_BatchNorm):
+    """`like`, with the statistics of all ranks while it trains: its names, weights, averages, and the activation timm puts behind it."""
+
+    def __init__(self, like: _BatchNorm):
+        super().__init__(like.num_features, like.eps, like.momentum, affine=False)
+        self.affine, self.track_running_stats = like.affine, like.track_running_stats
+        self.weight, self.bias = like.weight, like.bias
+        for name, average in like.named_buffers(recurse=False):
+            self.register_buffer(name, average)
+        self.after = [name for name, _ in like.named_children()]  # timm's BatchNormAct2d: drop, act, aa, in this order
+        for name, child in like.named_children():
+            self.add_module(name, child)
+        self.train(like.training)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        pass  # any number of pixels behind the channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape."""
+        x = self._over_all(input) if self.training and dist.world_size() > 1 else super().forward(input)
+        for name in self.after:
+            x = getattr(self, name)(x)
+        return x
+
+    def _over_all(self, x: Tensor) -> Tensor:
+        y, mean, var, total = _SyncBatchNormFunction.apply(x, self.weight, self.bias, self.eps)
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                self.num_batches_tracked.add_(1)  # type: ignore[operator,union-attr]
+                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+                self.running_var.lerp_((var * total / (total - 1)).to(self.running_var.dtype), share)
+        return y  # type: ignore[no-any-return]
+
+
+class _SyncBatchNormFunction(torch.autograd.Function):
+    """Its gradient is the sum over ranks of what each did with these rows, as that of `dist.gather`."""
+
+    @staticmethod
+    @torch.compiler.disable
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, ...]:
+        high = at_least_float32(x)
+        mean, var = torch.batch_norm_update_stats(high, None, None, 0.0)  # (C,); var_mean over these axes takes twenty times as long
+        mean, var, total = merge_rank_statistics(mean, var, x.numel() // x.shape[1])
+        y = F.batch_norm(high, mean, var, weight, bias, False, 0.0, eps)  # in evaluation: with these very statistics
+        ctx.save_for_backward(x, weight, mean, var, total)
+        ctx.eps = eps
+        ctx.mark_non_differentiable(mean, var, total)
+        return y.to(x.dtype), mean, var, total
+
+    @staticmethod
+    @torch.compiler.disable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, mean, var, total = ctx.saved_tensors
+        grad, high, invstd = at_least_float32(grads[0]), at_least_float32(x), (var + ctx.eps).rsqrt()
+        scale = invstd if weight is None else invstd * weight
+        ones = torch.ones_like(mean) if weight is None else weight
+        own = torch.stack(  # (2, C): sums of grad * normed x and of grad, this rank's part of weight's and bias's gradient for DDP
+            torch.ops.aten.native_batch_norm_backward(grad, high, ones, mean, var, None, None, False, ctx.eps, [False, True, True])[1:]
+        )
+        sums = own.clone()
+        td.all_reduce(sums)
+        # scale * (grad - (sum of grad + normed x * sum of grad * normed x) / total), in two passes over the pixels
+        slope = -scale * invstd * sums[0] / total
+        level = -scale * sums[1] / total - slope * mean
+        through = torch.addcmul(_broadcast_channels(level, x), high, _broadcast_channels(slope, x)).addcmul_(
+            grad, _broadcast_channels(scale, x)
+        )
+        if weight is None:
+            return through.to(x.dtype), None, None, None
+        return through.to(x.dtype), own[0].to(weight.dtype), own[1].to(weight.dtype), None
+
+
+def merge_rank_statistics(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (C,), biased variance (C,) and number of the values of all ranks, from each rank's own; ranks may hold unlike numbers.
+
+    Source: Chan, Golub, LeVeque 1983, equation 2.1: no difference of large squares."""
+    mine = torch.cat([mean, var, mean.new_tensor([count])])
+    parts = [torch.empty_like(mine) for _ in range(dist.world_size())]
+    td.all_gather(parts, mine)
+    means, variances, counts = torch.stack(parts).split([len(mean), len(var), 1], dim=1)  # (R, C), (R, C), (R, 1)
+    total = counts.sum()
+    middle = (counts * means).sum(0) / total
+    return middle, (counts * (variances + (means - middle).square())).sum(0) / total, total
+
+
+def _broadcast_channels(of_channels: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, ...), to go with x."""
+    return of_channels.view(1, -1, *[1] * (x.ndim - 2))
+
+
+def convert_sync_batchnorm(module: nn.Module) -> None:
+    """Replaces every BatchNorm below `module`, in place; names and values in `state_dict` stay as they are."""
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            setattr(module, name, SyncBatchNorm(child))
+        else:
+            convert_sync_batchnorm(child)

@@ -1,0 +1,541 @@
+"""A folder of good and bad slides becomes a folder of stores: exact rows, every bad slide named, the same bytes after any interruption."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer.testing
+from PIL import Image
+
+from encoders.cli.main import app
+from encoders.ingest.workers import WorkerDied, WorkerPool
+from encoders.ingest.wsi.discover import discover_slides
+from encoders.similarity.perceptual_hash import find_near_pairs, phash256, pixel_sha256
+from encoders.store.store import Store
+from tests.encoders.ingest.wsi.slide_files import draw_slide, halve_image, tissue_like, write_slide
+
+BOXES = [(0, 0, 1024, 1024), (1024, 1536, 1024, 512)]  # at 0.25 um: 2 x 2 and 2 x 1 tiles of 512 pixels
+
+
+def run(*arguments, code=0):
+    done = typer.testing.CliRunner().invoke(app, ["ingest", "wsi", *map(str, arguments)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def pyramid(path, boxes=BOXES, seed=0, mpp=0.25):
+    base = draw_slide(2048, 2560, boxes, seed)
+    return write_slide(path, [base, halve_image(base)], mpp)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Two slides and their stores, made once; nobody writes there."""
+    root = tmp_path_factory.mktemp("cohort")
+    pyramid(root / "slides" / "p1" / "a.tiff")
+    pyramid(root / "slides" / "p2" / "b.tiff", [(512, 512, 1024, 1024)], seed=7)
+    told = run(root / "slides", root / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 1)
+    return root, told
+
+
+def test_rows_pixels_and_attributes_arrive(cohort):
+    root, told = cohort
+    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um a pixel, jpeg" in told
+    store = Store.open(f"{root}/out/*.h5")
+    assert len(store) == 10
+    a = store.column("slide") == "p1__a"
+    corners = set(zip(store.column("x")[a], store.column("y")[a], strict=True))
+    assert corners == {(0, 0), (512, 0), (0, 512), (512, 512), (1536, 1024), (1536, 1536)}
+    assert set(store.column("patient")) == {"p1", "p2"}
+    assert set(store.column("mpp")) == {0.5}
+    assert set(store.column("level")) == {1}
+    assert set(store.column("mpp_source")) == {"metadata"}
+    assert (store.column("tissue") > 0.9).all()
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in store.column("quickhash"))
+    assert (store.column("sharpness") > 100).all()
+    assert store.attrs["geometry"]["mpp"] == 0.5
+    assert store.attrs["slide"]["rejected"] == {"little tissue": 14}
+    assert re.fullmatch("[0-9a-f]{64}", store.attrs["recipe_sha256"])
+    base = halve_image(draw_slide(2048, 2560, BOXES))
+    i = int(np.flatnonzero(store.column("key") == "p1__a/512_0")[0])
+    want = base[:256, 256:512]
+    assert np.abs(store.image(i).astype(int) - want).mean() < 6  # JPEG
+    assert store.column("sha256")[i] == pixel_sha256(want)  # of the pixels before JPEG
+    assert len(find_near_pairs(store.column("phash")[i : i + 1], phash256(want)[None])[0]) == 1
+    assert Image.open(io.BytesIO(store.parts[0].picture("overview"))).size == (80, 64)
+    assert b"4:4:4" in subsampling(store, i)
+
+
+def subsampling(store, i):
+    part, j = store.place(i)
+    blob = part.path.read_bytes()[part.offsets[j] : part.offsets[j + 1]]
+    with Image.open(io.BytesIO(blob)) as picture:
+        return b"4:4:4" if all(layer[1:3] == (1, 1) for layer in picture.layer) else b"subsampled"
+
+
+def test_raw_tiles_lose_nothing(cohort, tmp_path):
+    run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "out", "--codec", "raw", "--workers", 1)
+    store = Store.open(tmp_path / "out" / "a.h5")
+    assert store.shape == (256, 256, 3)
+    base = halve_image(draw_slide(2048, 2560, BOXES))
+    for i in range(len(store)):
+        x, y = int(store.column("x")[i]) // 2, int(store.column("y")[i]) // 2
+        assert np.array_equal(store.image(i), base[y : y + 256, x : x + 256])
+
+
+def test_workers_and_pieces_change_no_byte(cohort, tmp_path):
+    root, _ = cohort
+    run(root / "slides", tmp_path / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 2)
+    for path in (root / "out").glob("*.h5"):
+        assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
+
+
+def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused_or_rebuilt(cohort, tmp_path):
+    root, _ = cohort
+    given = [root / "slides" / "p1", tmp_path / "out", "--workers", 1]
+    run(*given)
+    before = (tmp_path / "out" / "a.h5").stat().st_mtime_ns
+    run(*given)
+    assert (tmp_path / "out" / "a.h5").stat().st_mtime_ns == before
+    with pytest.raises(Exception, match=r"mpp was 0\.5 and is 1\.0.*--overwrite"):
+        run(*given, "--mpp", "1.0", code=2)
+    run(*given, "--mpp", "1.0", "--overwrite", "--min-tissue", "0.2")
+    assert set(Store.open(tmp_path / "out" / "a.h5").column("mpp")) == {1.0}
+    Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "a.png")
+    run(*given, "--mpp", "1.0", "--min-tissue", "0.2", "--masks", tmp_path)  # the mask belongs to the slide: that slide alone is redone
+    assert set(Store.open(tmp_path / "out" / "a.h5").column("tissue")) == {1.0}
+
+
+def test_foreign_stores_are_not_mixed_in(cohort, tmp_path):
+    (tmp_path / "b.h5").touch()
+    with pytest.raises(Exception, match="not of `encoders ingest wsi`"):
+        run(cohort[0] / "slides", tmp_path, code=2)
+
+
+def bad_slides(folder):
+    pyramid(folder / "good.tiff")
+    whole = (folder / "good.tiff").read_bytes()
+    (folder / "cut.tiff").write_bytes(whole[: len(whole) // 3])
+    (folder / "empty.svs").touch()
+    (folder / "text.ndpi").write_text("no slide")
+    (folder / "broken.dcm").write_bytes(whole[:5000])
+    Image.fromarray(tissue_like(300, 300)).save(folder / "plain.tif")
+    write_slide(folder / "tiny.tiff", [tissue_like(256, 256)])
+    write_slide(folder / "unsaid.tiff", [draw_slide(2048, 2560, BOXES)], mpp=None)
+    pyramid(folder / "glass.tiff", boxes=[])
+    pyramid(folder / "coarse.tiff", mpp=2.0)
+    (folder / "notes.txt").write_text("x")
+
+
+def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
+    bad_slides(tmp_path / "in")
+    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)
+    assert "1 files skipped: .txt" in told
+    assert "6 tiles of 1 of 10 slides" in told
+    with (tmp_path / "out" / "slides.quarantine.csv").open() as file:
+        reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
+    expected = {
+        "broken.dcm": "cut off, or of a format", "coarse.tiff": r"4\.00 times too coarse", "cut.tiff": "cut off|damaged|cannot be opened",
+        "empty.svs": "empty", "glass.tiff": "no tile is left of 20: 20 little tissue", "plain.tif": "vips tiffsave",
+        "text.ndpi": "cut off, or of a format", "tiny.tiff": "smaller than one tile: 64 x 64 um", "unsaid.tiff": "--slide-mpp",
+    }  # fmt: skip
+    assert reasons.keys() == expected.keys()
+    assert [name for name, why in expected.items() if not re.search(why, reasons[name])] == []
+    assert [p.name for p in (tmp_path / "out").glob("*.h5")] == ["good.h5"]
+    html = (tmp_path / "out" / "overview.html").read_text()
+    assert all(name in html for name in expected)
+    rows = {row["slide"]: row for row in csv.DictReader((tmp_path / "out" / "slides.csv").read_text().splitlines())}
+    assert (rows["good"]["tiles"], rows["good"]["little tissue"], rows["good"]["trouble"]) == ("6", "14", "")
+    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)  # what failed is tried again, what succeeded is kept
+    assert "6 tiles of 1 of 10 slides" in told
+
+
+def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
+    """One compressed tile of the file is overwritten: OpenSlide's handle is spoilt by it, and a new one goes on."""
+    path = tmp_path / "in" / "a.tiff"
+    base = draw_slide(1024, 1024, [(0, 0, 1024, 1024)])
+    write_slide(path, [base, halve_image(halve_image(halve_image(halve_image(halve_image(base)))))], compression="zlib")
+    content = bytearray(path.read_bytes())
+    import tifffile
+
+    with tifffile.TiffFile(path) as file:
+        start, length = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]  # row 1, column 1 of 4 x 4
+    content[start + 10 : start + length] = bytes(length - 10)
+    path.write_bytes(content)
+    told = run(tmp_path / "in", tmp_path / "out", "--mpp", 0.25, "--workers", 1, code=1)
+    assert "damaged: 1 of its tiles cannot be read; the store holds the others" in " ".join(told.replace("│", " ").split())
+    store = Store.open(tmp_path / "out" / "a.h5")
+    assert len(store) == 15
+    assert (256, 256) not in set(zip(store.column("x"), store.column("y"), strict=True))
+    assert all(store.image(i).min() < 200 for i in range(15))
+
+
+KILLED = """
+import sys
+from encoders.cli import app
+app(["ingest", "wsi", sys.argv[1], sys.argv[2], "--mpp", "0.25", "--tile", "64", "--workers", sys.argv[3]])
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
+    rng = random.Random(4)
+    pyramid(tmp_path / "in" / "a.tiff")
+    pyramid(tmp_path / "in" / "b.tiff", [(0, 0, 2048, 2048)], seed=3)
+    (tmp_path / "in" / "bad.svs").write_text("no slide")
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[4])}
+
+    def command(out, workers):
+        return [sys.executable, "-c", KILLED, str(tmp_path / "in"), str(tmp_path / out), str(workers)]
+
+    begun = time.monotonic()
+    assert subprocess.run(command("whole", 1), env=environment, capture_output=True).returncode == 1
+    whole_s = time.monotonic() - begun
+    killed = 0
+    while killed < 10:
+        process = subprocess.Popen(command("out", 1 + killed % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        try:
+            process.wait(timeout=whole_s * rng.uniform(0.3, 0.9))
+            shutil.rmtree(tmp_path / "out")  # it came to its end: from the beginning again
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            killed += 1
+    assert subprocess.run(command("out", 1), env=environment, capture_output=True).returncode == 1
+    names = sorted(p.name for p in (tmp_path / "whole").glob("*.h5"))
+    assert names == ["a.h5", "b.h5"]
+    assert sorted(p.name for p in (tmp_path / "out").glob("*.h5")) == names
+    assert all((tmp_path / "out" / n).read_bytes() == (tmp_path / "whole" / n).read_bytes() for n in names)
+    assert not (tmp_path / "out" / ".work").exists()
+
+
+def test_maximum_tiles_are_drawn_by_the_seed(cohort, tmp_path):
+    source, keys = cohort[0] / "slides" / "p1", {}
+    for name, seed in (("x", 1), ("y", 1), ("z", 2)):
+        run(source, tmp_path / name, "--max-tiles", 3, "--seed", seed, "--workers", 1)
+        store = Store.open(tmp_path / name / "a.h5")
+        keys[name] = store.column("key").tolist()
+        assert store.attrs["slide"]["rejected"] == {"little tissue": 14, "not drawn": 3}
+    assert keys["x"] == keys["y"] != keys["z"]
+
+
+def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
+    box = [[0, 0], [1024, 0], [1024, 512], [0, 512], [0, 0]]
+    drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
+    (tmp_path / "regions").mkdir()
+    (tmp_path / "regions" / "a.geojson").write_text(json.dumps(drawn))
+    (tmp_path / "t.csv").write_text("file,patient_id,mpp,grade,site\na.tiff,K7,0.2500,high,north\nother.tiff,K8,,low,south\n")
+    given = ["--regions", tmp_path / "regions", "--labels", tmp_path / "t.csv", "--label-column", "grade", "--workers", 1]
+    run(cohort[0] / "slides" / "p1", tmp_path / "in", *given, "--include", "Tumor")
+    store = Store.open(tmp_path / "in" / "a.h5")
+    assert sorted(zip(store.column("x"), store.column("y"), strict=True)) == [(0, 0), (512, 0)]
+    assert store.attrs["slide"]["rejected"] == {"little tissue": 14, "outside the regions": 4}
+    assert set(store.column("mpp_source")) == {"given"}
+    assert set(store.column("patient")) == {"K7"}
+    assert set(store.column("site")) == {"north"}
+    assert store.classes("grade") == ["high"]
+    run(cohort[0] / "slides" / "p1", tmp_path / "ex", *given, "--exclude", "Tumor")
+    assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
+    with pytest.raises(Exception, match="pass --regions"):
+        run(cohort[0] / "slides", tmp_path / "none", "--include", "Tumor", code=2)
+    with pytest.raises(Exception, match="of none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
+        run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--exclude", "Tumor", code=2)
+    (tmp_path / "regions" / "p1").mkdir()
+    (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the slide's path, as well
+    told = run(cohort[0] / "slides", tmp_path / "both", "--regions", tmp_path / "regions", "--include", "Tumor", "--workers", 1, code=1)
+    assert "regions: of 1 of 2 slides" in told
+    assert "has no p2__b.geojson" in " ".join(told.replace("│", " ").split())
+
+
+def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
+    box = [[0, 0], [1024, 0], [1024, 512], [0, 512], [0, 0]]
+    drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
+    (tmp_path / "a.geojson").write_text(json.dumps(drawn))
+    given = ["--regions", tmp_path / "a.geojson", "--min-tissue", 0, "--min-sharpness", 0, "--max-white", 1, "--workers", 1]
+    with pytest.raises(Exception, match="no class of regions called 'Tumour'; did you mean Tumor"):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--exclude", "Tumour", code=2)
+    with pytest.raises(Exception, match="no class of regions called 'Stroma'; known: Tumor"):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--include", "Stroma", code=2)
+    assert not (tmp_path / "x").exists()
+    lists = ["--exclude", "Tumor", "--exclude", "Tumour", "--exclude", "Fold"]  # both spellings, and one that no slide has
+    assert "no region is called 'Fold'; there are: 'Tumor'" in run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "ok", *given, *lists)
+    for option, kept in (("--include", 2), ("--exclude", 18)):
+        run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / option, *given, option, "Tumor")
+        store = Store.open(tmp_path / option / "a.h5")
+        assert len(store) == kept
+        assert ((store.column("y") < 512) & (store.column("x") < 1024)).sum() == (2 if option == "--include" else 0)
+
+
+def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, tmp_path):
+    for name in "abc":
+        pyramid(tmp_path / "in" / f"{name}.tiff", [(0, 0, 1024, 1024)])
+    rows = ["slide,patient,split,her2,size,age", "a,p1,train,0,3.5,45", "b,p2,,1+,,unknown", "c,p3,test,,7,"]
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    columns = ["--label-column", "her2", "--label-column", "size", "--meta-column", "age"]
+    run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    first = [int(np.flatnonzero(store.column("slide") == name)[0]) for name in "abc"]
+    assert store.classes("her2") == ["0", "1+"]
+    np.testing.assert_array_equal(store.labels("her2")[first], [0, 1, np.nan])
+    np.testing.assert_array_equal(store.labels("size")[first], [3.5, np.nan, 7])
+    assert store.column("split")[first].tolist() == ["train", "", "test"]
+    assert store.column("age")[first].tolist() == ["45", "unknown", ""], "as it is written, not 45.0"
+    (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "b,p2,,1,,50", rows[3]]))  # her2 and age are numbers now, in all slides
+    run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    assert store.classes("her2") is None
+    np.testing.assert_array_equal(store.column("age")[first], [45, 50, np.nan])
+    for wrong in ("nan%", "-0.25", "1e9"):
+        (tmp_path / "t.csv").write_text(f"slide,mpp\na,{wrong}\n")
+        with pytest.raises(Exception, match="micrometres a pixel are expected"):
+            run(tmp_path / "in", tmp_path / "x", "--labels", tmp_path / "t.csv", code=2)
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "raw"])
+def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(cohort, tmp_path, monkeypatch, codec):
+    root, given = cohort[0] / "slides", ["--codec", codec, "--workers", 1, "--labels", tmp_path / "t.csv", "--dataset", "d"]
+    first, later = "slide,patient\na,p1\nb,p2\n", "slide,patient,split,label,age\na,p1,train,ill,45\nb,p9,test,well,\n"
+    (tmp_path / "t.csv").write_text(first)
+    run(root, tmp_path / "out", *given)
+    (tmp_path / "t.csv").write_text(later)
+    run(root, tmp_path / "anew", *given)
+    monkeypatch.setattr("encoders.ingest.wsi.ingest_slides.write_tile_shard", None)
+    told = run(root, tmp_path / "out", *given)
+    assert "tiled again" not in told
+    for name in ("p1__a.h5", "p2__b.h5"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
+    store = Store.open(f"{tmp_path}/out/*.h5")
+    assert store.classes("label") == ["ill", "well"]
+    assert set(store.column("patient")) == {"p1", "p9"}
+    assert all(store.image(i).shape == (256, 256, 3) for i in range(len(store)))
+    run(root, tmp_path / "out", *given, "--label-column", "label", "--label-column", "age")  # from meta to labels
+    assert "age" in Store.open(f"{tmp_path}/out/*.h5").label_names()
+    monkeypatch.undo()
+    broken = tmp_path / "out" / "p1__a.h5"
+    broken.write_bytes(broken.read_bytes()[:3000])
+    run(root, tmp_path / "out", *given)  # a store that cannot be read to be relabelled is tiled again
+    assert broken.read_bytes() == (tmp_path / "anew" / "p1__a.h5").read_bytes()
+    with pytest.raises(Exception, match="the column 'pen' .* would hide what is measured"):
+        (tmp_path / "t.csv").write_text("slide,patient,pen\na,p1,yes\n")
+        run(root, tmp_path / "x", *given, "--meta-column", "pen", code=2)
+    (tmp_path / "t.csv").write_text(later)
+    told = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
+    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution is another now" in told
+
+
+def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a", "b"):
+        shutil.copy(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "in" / f"{name}.tiff")
+    told = run(tmp_path / "in", tmp_path / "out", "--slide-mpp", 0.23, "--workers", 1)
+    assert "warning: a and b are the same slide: its tiles count twice, and as those of 2 slides" in told
+    assert "warning: 2 slides themselves say another resolution than the one given (first: a, 0.25 um a pixel)" in told
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
+    told = run(tmp_path / "in", tmp_path / "masked", "--masks", tmp_path / "masks", "--workers", 1, code=1)
+    assert "its mask b.png in the folder of --masks: there is no such file" in " ".join(told.replace("│", " ").split())
+    with pytest.raises(Exception, match="give the folder with NAME.png"):
+        run(tmp_path / "in", tmp_path / "x", "--masks", tmp_path / "masks" / "a.png", code=2)
+
+
+def test_what_a_table_says_is_told_with_what_it_does_not_say(cohort, tmp_path):
+    (tmp_path / "t.csv").write_text("slide,patient,grade,mpp\na,p1,high,0.25\nz,p9,low,\n")
+    told = run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", "--workers", 1)
+    assert "mpp = column 'mpp'; not used: grade; no label is stored, --label-column names one" in told
+    assert "2 rows, 1 of them without a slide (first: z); 1 slides without a row (first: p2__b)" in told
+    (tmp_path / "t.csv").write_text("name;patient\na;p1\n")
+    with pytest.raises(Exception, match="call it file or slide; columns: name, patient"):
+        run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", code=2)
+
+
+def test_tiles_too_small_to_be_judged_are_refused_or_not_judged(cohort, tmp_path):
+    given = [cohort[0] / "slides" / "p1", tmp_path / "out", "--mpp", 0.25, "--tile", 16, "--workers", 1, "--max-tiles", 40]
+    with pytest.raises(Exception, match="a tile of 4 um is too small to be called sharp or not"):
+        run(*given, code=2)
+    run(*given, "--min-sharpness", 0)
+    assert np.isfinite(Store.open(tmp_path / "out" / "a.h5").column("sharpness")).all()
+
+
+def test_ctrl_c_ends_workers_and_says_how_to_go_on(tmp_path):
+    pyramid(tmp_path / "in" / "a.tiff")
+    code = 'import sys; from encoders.cli.main import main; sys.argv[1:] = ["ingest", "wsi", *sys.argv[1:]]; main()'
+    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--mpp", "0.25", "--tile", "64", "--workers", "2"]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    while process.poll() is None and not list((tmp_path / "out").glob(".work/a/plan.npz")):
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.strip().endswith("interrupted; the same command goes on where it was")
+    assert "Traceback" not in told
+    run(tmp_path / "in", tmp_path / "out", "--mpp", "0.25", "--tile", "64", "--dataset", "in", "--workers", 1)
+
+
+def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_path):
+    root, out = cohort[0] / "slides", tmp_path / "out"
+    run(root, out, "--workers", 1)
+    given = [root, out, "--pattern", "(?P<patient>p1)", "--workers", 1]
+    with pytest.raises(Exception, match=r"1 stores of slides that are not among these 1 \(first: p2__b\).*--prune"):
+        run(*given, code=2)
+    assert (out / "p2__b.h5").exists()
+    with pytest.raises(Exception, match="--prune would remove all 1 stores .*is this the right folder"):
+        (out / "p1__a.h5").rename(tmp_path / "kept.h5")
+        run(*given, "--prune", code=2)
+    (tmp_path / "kept.h5").rename(out / "p1__a.h5")
+    (out / "features.h5").touch()
+    with pytest.raises(Exception, match=r"features\.h5 is no store of this command"):
+        run(*given, "--prune", code=2)
+    (out / "features.h5").unlink()
+    run(*given, "--prune")
+    assert [path.name for path in out.glob("*.h5")] == ["p1__a.h5"]
+    assert not list((out / "slides").glob("p2__b.*"))
+
+
+def test_overwriting_what_a_kill_left_between_store_and_record(cohort, tmp_path):
+    root, out = cohort[0] / "slides", tmp_path / "out"
+    run(root, out, "--workers", 1)
+    (out / "slides" / "p2__b.json").unlink()
+    (out / ".work" / "p2__b").mkdir(parents=True)
+    run(root, out, "--tile", 128, "--overwrite", "--workers", 1)
+    assert {path.name for path in out.glob("*.h5")} == {"p1__a.h5", "p2__b.h5"}
+    assert Store.open(out / "p2__b.h5").attrs["geometry"]["size"] == [128, 128]
+
+
+def test_overwriting_that_was_interrupted_goes_on_with_what_it_made(cohort, tmp_path, monkeypatch):
+    from encoders.ingest.wsi import ingest_slides
+
+    root, out, real = cohort[0] / "slides", tmp_path / "out", ingest_slides.write_slide_store
+    run(root, out, "--workers", 1)
+    made = []
+
+    def interrupted(item, *rest):
+        if made:
+            raise KeyboardInterrupt
+        made.append(item.name)
+        return real(item, *rest)
+
+    monkeypatch.setattr(ingest_slides, "write_slide_store", interrupted)
+    run(root, out, "--workers", 1, "--overwrite", code=130)
+    monkeypatch.undo()
+    before = (out / f"{made[0]}.h5").stat().st_mtime_ns
+    run(root, out, "--workers", 1, "--overwrite")
+    assert (out / f"{made[0]}.h5").stat().st_mtime_ns == before
+    run(root, out, "--workers", 1, "--overwrite")
+    assert (out / f"{made[0]}.h5").stat().st_mtime_ns > before, "a whole one is made anew"
+
+
+def test_what_is_damaged_in_the_overview_is_read_from_another_level_or_costs_its_tiles(tmp_path):
+    import tifffile
+
+    base = draw_slide(1024, 1024, [(0, 0, 1024, 1024)])
+    path = write_slide(tmp_path / "in" / "a.tiff", [base, halve_image(base)], compression="zlib")
+    for page, kept in ((1, 16), (0, 15)):  # the smaller level, from which the overview is made; then the same place of the larger one
+        content = bytearray(path.read_bytes())
+        with tifffile.TiffFile(path) as file:
+            level = file.pages[page]
+            start, length = level.dataoffsets[0], level.databytecounts[0]
+        content[start + 10 : start + length] = bytes(length - 10)
+        path.write_bytes(content)
+        run(tmp_path / "in", tmp_path / f"out{page}", "--mpp", 0.25, "--workers", 1, code=int(kept < 16))
+        store = Store.open(tmp_path / f"out{page}" / "a.h5")
+        assert len(store) == kept
+        assert store.attrs["slide"]["rejected"] == ({} if kept == 16 else {"damaged": 1})
+
+
+def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "<b>x.svs").write_text("no slide")
+    pyramid(tmp_path / "in" / "good.tiff", BOXES[:1])
+    run(tmp_path / "in", tmp_path / "out", "--dataset", "<i>set", "--workers", 1, code=1)
+    html = (tmp_path / "out" / "overview.html").read_text()
+    assert "<b>x" not in html
+    assert "<i>set" not in html
+    assert html.count("data:image/jpeg;base64,") == 1
+    assert str(tmp_path) not in html
+
+
+def test_slides_are_found_once_and_named_apart(tmp_path):
+    for name in ("x/a.svs", "y/a.svs", "y/a.tif", "m/s.mrxs", "m/s/Data0000.dat", ".hidden/b.svs", "notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found, others = discover_slides(tmp_path)
+    assert list(found) == ["m__s", "x__a", "y__a.svs", "y__a.tif"]
+    assert others == {".txt": 1}
+
+
+def test_folders_behind_links_are_searched_once_and_no_link_hides_a_folders_own_name(tmp_path):
+    for name in ("real/a.svs", "in/b.svs", "in/p2/c.svs"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "case").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "case2").symlink_to(tmp_path / "real")
+    (tmp_path / "in" / "latest").symlink_to(tmp_path / "in" / "p2")
+    (tmp_path / "real" / "loop").symlink_to(tmp_path / "in")
+    assert list(discover_slides(tmp_path / "in")[0]) == ["b", "case__a", "p2__c"]
+
+
+@pytest.mark.parametrize("names", [("a/b.tiff", "a__b.tiff"), ("x.tif", "x.tiff", "x.tif.tiff")])
+def test_slides_that_would_share_a_name_are_refused(tmp_path, names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(Exception, match="would both be called"):
+        discover_slides(tmp_path)
+
+
+def boom(shared, job, tick):
+    if job == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    tick(1)
+    return shared * job
+
+
+def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
+    with WorkerPool(10, 2) as pool:
+        answers = dict(pool.each(boom, list(range(6)), lambda n: None))
+        again = dict(pool.each(boom, [4, 5], lambda n: None))
+    assert isinstance(answers.pop(3), WorkerDied)
+    assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}
+    assert again == {4: 40, 5: 50}, "the pool goes on after a death"
+
+
+def test_one_job_that_kills_its_process_does_not_kill_this_one():
+    for number in (1, 2):
+        with WorkerPool(10, number) as pool:
+            ((job, answer),) = pool.each(boom, [3], lambda n: None)
+        assert job == 3
+        assert isinstance(answer, WorkerDied)
+
+
+def process(shared, job, tick):
+    tick(job)
+    return os.getpid()
+
+
+def test_workers_stay_from_round_to_round_and_progress_counts_each_round_anew():
+    counted = [0, 0]
+
+    def count(turn):
+        def tick(n):
+            counted[turn] += n
+
+        return tick
+
+    with WorkerPool(None, 2) as pool:
+        rounds = [{pid for _, pid in pool.each(process, [1, 2, 3, 4], count(turn))} for turn in (0, 1)]
+    assert len(rounds[0] | rounds[1]) <= 2
+    assert os.getpid() not in rounds[0] | rounds[1]
+    assert counted == [10, 10]

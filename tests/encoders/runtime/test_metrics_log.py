@@ -1,0 +1,340 @@
+"""The record of a run, and the mirror: what W&B gets to see, and that it can neither stop nor hold up a run."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, PngImagePlugin
+
+from encoders.runtime.metrics_log import METRICS_FILE, MetricsLog, read_metrics
+from encoders.runtime.redact import redact_private
+from encoders.runtime.wandb_mirror import WandbMirror, decide_mode
+from tests import wandb_server
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def without_time(lines):
+    return [{k: v for k, v in line.items() if k != "time" and not k.startswith(("time_", "time/"))} for line in lines]
+
+
+def log(track, steps):
+    for step in steps:
+        track.log(step, loss=1.0 / step, time_wait=time.monotonic())
+
+
+def test_every_line_is_on_disk_at_once(tmp_path):
+    track = MetricsLog(tmp_path)
+    track.log(1, loss=torch.tensor(0.5), **{"knn/auroc": np.float32(0.25)})
+    line = json.loads((tmp_path / METRICS_FILE).read_text())
+    assert {k: line[k] for k in line if k != "time"} == {"step": 1, "loss": 0.5, "knn/auroc": 0.25}
+    assert abs(line["time"] - time.time()) < 60
+    track.close()
+    track.close()
+
+
+def test_numbers_that_are_not_finite_stay_valid_json(tmp_path):
+    with MetricsLog(tmp_path) as track:
+        track.log(1, loss=float("nan"), grad_norm=float("inf"))
+    json.loads((tmp_path / METRICS_FILE).read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    (line,) = read_metrics(tmp_path)
+    assert np.isnan(line["loss"])
+    assert line["grad_norm"] == float("inf")
+
+
+@pytest.mark.parametrize("tear", [b"", b'{"step": 8, "lo', b'{"step": 8, "loss": 1.0}', b"\x00\x00\x00"])
+def test_a_resumed_record_equals_that_of_a_run_never_stopped(tmp_path, tear):
+    with MetricsLog(tmp_path / "whole", step=0) as track:
+        log(track, range(1, 11))
+    with MetricsLog(tmp_path / "torn", step=0) as track:  # killed after step 7, its last checkpoint at step 5
+        log(track, range(1, 8))
+    with open(tmp_path / "torn" / METRICS_FILE, "ab") as file:
+        file.write(tear)
+    with MetricsLog(tmp_path / "torn", step=5) as track:
+        log(track, range(6, 11))
+    assert without_time(read_metrics(tmp_path / "torn")) == without_time(read_metrics(tmp_path / "whole"))
+    assert [line["step"] for line in read_metrics(tmp_path / "torn")] == list(range(1, 11))
+
+
+def test_a_record_without_steps_is_continued_whole(tmp_path):
+    with MetricsLog(tmp_path) as track:
+        log(track, [1, 2])
+    with open(tmp_path / METRICS_FILE, "ab") as file:
+        file.write(b'{"step": 3')
+    with MetricsLog(tmp_path) as track:
+        log(track, [3])
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1, 2, 3]
+
+
+def test_other_ranks_write_nothing(tmp_path):
+    with MetricsLog(tmp_path / "x", rank=1, mode="offline") as track:
+        track.log(1, loss=1.0)
+        track.image(1, "a", np.zeros((2, 2, 3), np.uint8))
+        track.summary(a=1)
+        track.artifact("a", tmp_path)
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_summary_is_a_file_that_grows(tmp_path):
+    with MetricsLog(tmp_path) as track:
+        track.summary(**{"bench/a/knn/auroc": 0.5, "n": 3})
+        track.summary(**{"bench/a/linear/auroc": np.float64(0.75), "encoder.sha256": "ab", "missing": float("nan")})
+    told = json.loads((tmp_path / "summary.json").read_text())
+    assert told == {"bench/a/knn/auroc": 0.5, "n": 3, "bench/a/linear/auroc": 0.75, "encoder.sha256": "ab", "missing": "nan"}
+
+
+def test_what_leaves_names_no_path_host_user_or_patient(monkeypatch):
+    monkeypatch.setattr(socket, "gethostname", lambda: "gpu-node-17.ward.example")
+    monkeypatch.setenv("LOGNAME", "drsmith")
+    given = {
+        "data": {"store": Path("/home/drsmith/a/cxr.h5"), "keys": "k.txt", "weights": [1.0, 2]},
+        "patient": "MRN1",
+        "Host": "x",
+        "note": "made on gpu-node-17 by drsmith from ../x/y.h5, C:\\data\\z.h5",
+        "lr": 1e-4,
+        "on": True,
+        "none": None,
+    }
+    assert redact_private(given) == {
+        "data": {"store": "cxr.h5", "weights": [1.0, 2]},
+        "note": "made on - by - from y.h5, z.h5",
+        "lr": 1e-4,
+        "on": True,
+        "none": None,
+    }
+
+
+CASES = [  # environment, netrc entry, asked -> mode
+    ({}, None, None, "offline"),
+    ({"WANDB_API_KEY": "k" * 40}, None, None, "online"),
+    ({}, "api.wandb.ai", None, "online"),
+    ({}, "github.com", None, "offline"),
+    ({"WANDB_BASE_URL": "https://wandb.ward.example:8080"}, "api.wandb.ai", None, "offline"),
+    ({"WANDB_BASE_URL": "https://wandb.ward.example:8080"}, "wandb.ward.example:8080", None, "online"),
+    ({"WANDB_MODE": "online"}, None, None, "offline"),  # would prompt on a terminal
+    ({"WANDB_MODE": "offline", "WANDB_API_KEY": "k" * 40}, None, None, "offline"),
+    ({"WANDB_MODE": "disabled", "WANDB_API_KEY": "k" * 40}, None, None, "disabled"),
+    ({"WANDB_API_KEY": "k" * 40}, None, "disabled", "disabled"),
+    ({}, None, "online", "offline"),
+]
+
+
+@pytest.mark.parametrize(("env", "machine", "asked", "mode"), CASES)
+def test_the_mode_is_decided_before_wandb_is_asked(tmp_path, monkeypatch, env, machine, asked, mode):
+    for name in [n for n in os.environ if n.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    (tmp_path / "netrc").write_text(f"machine {machine} login user password {'k' * 40}\n" if machine else "")
+    (tmp_path / "netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    got, why = decide_mode(asked)
+    assert got == mode
+    assert bool(why) == (mode == "offline" and env.get("WANDB_MODE") != "offline")
+
+
+def test_a_mirror_that_fails_is_recorded_told_once_and_given_up(tmp_path, capsys):
+    class Broken:
+        calls = 0
+
+        def log(self, *_, **__):
+            self.calls += 1
+            raise RuntimeError("service is gone")
+
+    mirror = WandbMirror(tmp_path, "disabled")
+    mirror.run = broken = Broken()
+    for step in range(20):
+        mirror.log(step, {"loss": 1.0})
+    mirror.close(failed=False)
+    assert broken.calls == 5
+    assert (tmp_path / "wandb-errors.log").read_text().count("RuntimeError: service is gone") == 5
+    assert capsys.readouterr().err.count("the run goes on") == 1
+
+
+SCRIPT = """
+import socket, sys
+socket.gethostname = lambda: "planted-host-name"
+from encoders.runtime.track import Track
+folder, first, last, wid = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+config = {"optim": {"lr": 1e-4}, "data": {"store": folder + "/cxr.h5"}, "patient": "planted-patient-id", "note": "by planted-user"}
+about = dict(group="cxr_moco", job_type="pretrain", name="cxr_moco", config=config)
+track = Track(folder + "/planted-path/run", **about, resume=wid, step=first - 1)
+for step in range(first, last + 1):
+    track.log(step, loss=1 / step)
+track.image(last, "preview", folder + "/picture.png")
+track.summary(**{"bench/kermany/knn/auroc": 0.75, "encoder.file": folder + "/model.safetensors"})
+track.artifact("cxr_moco", folder + "/zoo", {"steps": last, "from": folder + "/zoo"})
+track.close()
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with a planted name, and in it what an encoder's export and a picture may hold."""
+    place = tmp_path / "planted-path"
+    (place / "zoo").mkdir(parents=True)
+    (place / "zoo" / "model.safetensors").write_bytes(b"weights")
+    (place / "zoo" / "card.yaml").write_text(f"name: cxr_moco\nconfig: {{data: {{store: {place}/x.h5}}}}\n")
+    (place / "zoo" / "manifest.npz").write_bytes(b"planted-patient-id")
+    told = PngImagePlugin.PngInfo()
+    told.add_text("PatientID", "planted-patient-id")
+    Image.fromarray(np.full((8, 8), 99, np.uint8)).save(place / "picture.png", pnginfo=told)
+    return place
+
+
+def run(place, first, last, env, wid="feedbeef", script=SCRIPT):
+    """The script in a process of its own, with nothing of W&B's in the environment but `env`."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    told = {
+        "PYTHONPATH": str(ROOT),
+        "HOME": str(place.parent),
+        "NETRC": str(place / "none"),
+        "USER": "planted-user",
+        "LOGNAME": "planted-user",
+    } | env
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(place), str(first), str(last), wid],
+        env=clean | told,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        cwd=place,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (place / "wandb").exists()  # nothing where the command was given, all in the run's folder
+    return done
+
+
+PLANTED = ("planted-patient-id", "planted-path", "planted-host-name", "planted-user", str(ROOT))
+
+
+def assert_discreet(server):
+    assert len(server.sent) > 3
+    assert {word: server.leaks(word) for word in (*PLANTED, f'"{socket.gethostname()}"') if server.leaks(word)} == {}
+    assert not any(name in path for path in server.files for name in ("requirements", "metadata", "output.log", "diff.patch", "code"))
+
+
+def inspect(folder):
+    """A run as W&B's own reader shows it."""
+    shown = subprocess.run(
+        [sys.executable, "-m", "wandb", "leet", "inspect", "--summary", "--json", str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=True,
+        cwd=folder,
+    )
+    return json.loads(shown.stdout)
+
+
+def test_an_offline_run_reads_back_as_it_was(place):
+    done = run(place, 1, 3, {})
+    assert len(done.stderr.splitlines()) == 1
+    assert "no W&B key found" in done.stderr
+    (folder,) = (place / "planted-path/run/wandb").glob("offline-run-*")
+    told = inspect(folder)
+    assert told["config"] == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}, "note": "by -"}
+    assert (told["run_id"], told["project"], told["name"], told["step"], told["exit_code"]) == ("feedbeef", "isograft", "cxr_moco", 3, 0)
+    assert told["summary"]["loss"] == pytest.approx(1 / 3)
+    assert told["summary"]["bench/kermany/knn/auroc"] == 0.75
+    assert told["summary"]["preview"]["width"] == 8
+    (picture,) = folder.rglob("preview*.png")
+    assert np.asarray(Image.open(picture)).max() == 99
+    assert not (place / "planted-path/run/wandb-errors.log").exists()
+
+
+def test_online_the_server_gets_the_run_and_nothing_about_where_or_whom(place):
+    with wandb_server.run_server() as server:
+        run(place, 1, 3, server.env())
+        run(place, 3, 5, server.env())  # requeued from the checkpoint of step 2
+    assert server.config("feedbeef") == {"optim": {"lr": 1e-4}, "data": {"store": "cxr.h5"}, "note": "by -"}
+    assert (server.runs["feedbeef"]["groupName"], server.runs["feedbeef"]["jobType"]) == ("cxr_moco", "pretrain")
+    steps = {line["_step"]: line["loss"] for line in server.history["feedbeef"] if "loss" in line}
+    assert steps == {n: pytest.approx(1 / n) for n in range(1, 6)}
+    assert server.summary["feedbeef"]["bench/kermany/knn/auroc"] == 0.75
+    assert server.finished == {"feedbeef": 0}
+    first = server.artifacts["artifact0"]
+    assert (first["state"], first["type"], set(first["files"])) == ("COMMITTED", "model", {"model.safetensors", "card.yaml"})
+    assert first["files"]["model.safetensors"] == b"weights"
+    assert server.unknown == []
+    assert_discreet(server)
+    assert not (place / "planted-path/run/wandb-errors.log").exists()
+
+
+@pytest.mark.slow
+def test_offline_segments_of_a_requeued_run_merge_when_they_are_sent(place):
+    run(place, 1, 3, {"WANDB_MODE": "offline"})
+    time.sleep(1.1)  # W&B names offline folders by the second
+    run(place, 3, 5, {"WANDB_MODE": "offline"})
+    folders = sorted((place / "planted-path/run/wandb").glob("offline-run-*"))
+    assert len(folders) == 2
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    with wandb_server.run_server() as server:
+        sent = subprocess.run(
+            [sys.executable, "-m", "wandb", "sync", "--yes", *map(str, folders)],
+            env=clean | server.env() | {"HOME": str(place.parent)},
+            cwd=place,  # W&B's command leaves a `wandb` folder with its log where it is called
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert sent.returncode == 0, sent.stderr
+    assert list(server.runs) == ["feedbeef"]
+    steps = {line["_step"]: line["loss"] for line in server.history["feedbeef"] if "loss" in line}
+    assert steps == {n: pytest.approx(1 / n) for n in range(1, 6)}
+    assert_discreet(server)
+
+
+@pytest.mark.slow
+def test_a_server_that_cannot_be_reached_costs_seconds_and_the_run_goes_on_offline(place):
+    env = {"WANDB_API_KEY": wandb_server.KEY, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "2"}
+    begun = time.monotonic()
+    done = run(place, 1, 3, env)
+    assert time.monotonic() - begun < 90  # W&B's own default is to try for 90 s and then to raise; seconds on an idle machine
+    assert "the run goes on" in done.stderr
+    (folder,) = (place / "planted-path/run/wandb").glob("offline-run-*")
+    assert inspect(folder)["step"] == 3
+    assert len(read_metrics(place / "planted-path/run")) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["short", "0123456789" * 5])
+def test_a_wrong_key_does_not_stop_the_run(place, key):
+    done = run(place, 1, 2, {"WANDB_API_KEY": key, "WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_INIT_TIMEOUT": "1"})
+    assert "the run goes on" in done.stderr
+    assert len(read_metrics(place / "planted-path/run")) == 2
+
+
+@pytest.mark.slow
+def test_killed_without_warning_the_mirror_lacks_no_more_than_its_open_row(place):
+    script = SCRIPT.replace("track.image(", "import time, os, signal; time.sleep(3.5); os.kill(os.getpid(), signal.SIGKILL)\ntrack.image(")
+    with pytest.raises(AssertionError):
+        run(place, 1, 3, {"WANDB_MODE": "offline"}, script=script)
+    assert len(read_metrics(place / "planted-path/run")) == 3
+    (folder,) = (place / "planted-path/run/wandb").glob("offline-run-*")
+    assert inspect(folder)["step"] == 2  # W&B closes a row when the next begins; the record has all three
+
+
+@pytest.mark.slow
+def test_on_a_terminal_without_a_key_nobody_is_asked(place):
+    import pty
+
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
+    env = clean | {"PYTHONPATH": str(ROOT), "HOME": str(place.parent), "NETRC": str(place / "none"), "WANDB_MODE": "online"}
+    ours, theirs = pty.openpty()
+    try:
+        command = [sys.executable, "-c", SCRIPT, str(place), "1", "2", "feedbeef"]
+        done = subprocess.run(command, env=env, stdin=theirs, stdout=theirs, stderr=theirs, timeout=200, cwd=place)
+    finally:
+        os.close(theirs)
+        os.close(ours)
+    assert done.returncode == 0
+    assert len(read_metrics(place / "planted-path/run")) == 2

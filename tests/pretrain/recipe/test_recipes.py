@@ -1,0 +1,146 @@
+"""Every shipped recipe is whole: it loads, says what it claims, costs and how it is run, and its network exists."""
+
+import pytest
+import timm
+import yaml
+
+from encoders.runtime import optim
+from encoders.runtime.errors import InputError
+from pretrain.methods import METHODS
+from pretrain.recipe import config
+
+RECIPES = config.list_recipes()
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name):
+    recipe = config.load_recipe(name)
+    assert timm.is_model(recipe.arch)
+    header = [line for line in RECIPES[name].read_text().splitlines() if line.startswith("#")]
+    for word in ("Claim", "Cost", "Command", "Values"):
+        assert any(line.startswith(f"# {word} ") for line in header), word
+    assert any(f"pretrain run {name} " in line for line in header)
+    assert config.read_claim(RECIPES[name])
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_resolved_recipe_says_everything_and_reads_back_equal(name, tmp_path):
+    recipe = config.load_recipe(name, ["data.store=x.h5"])
+    config.write_recipe(tmp_path / "config.yaml", recipe)
+    assert config.read_recipe(tmp_path / "config.yaml") == recipe
+    written = yaml.safe_load((tmp_path / "config.yaml").read_text())
+    assert set(written) == set(config.Recipe.model_fields)
+    assert set(METHODS[recipe.method["name"]].Config.model_fields) < set(written["method"])
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "want"),
+    [
+        ("cxr_moco", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.batch, r.epochs), ("sgd", 0.03, 1e-4, 256, 200)),
+        ("cxr_moco", lambda r: tuple(r.method[k] for k in ("queue", "momentum", "temperature", "dim")), (65536, 0.999, 0.2, 128)),
+        ("cxr_mae", lambda r: (r.optim.kind, r.optim.lr, r.optim.betas, r.optim.weight_decay), ("adamw", 1.5e-4, (0.9, 0.95), 0.05)),
+        ("cxr_mae", lambda r: (r.batch, r.epochs, r.warmup_epochs, r.method["mask_ratio"]), (2048, 800, 40, 0.9)),
+        ("cxr_simclr", lambda r: (r.optim.kind, r.optim.weight_decay, r.warmup_epochs), ("lars", 1e-4, 10)),
+        ("cxr_simclr", lambda r: tuple(r.method[k] for k in ("dim", "layers", "temperature")), (128, 3, 0.1)),
+        (
+            "cxr_mocov3",
+            lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.epochs, r.warmup_epochs),
+            ("adamw", 1.5e-4, 0.1, 300, 40),
+        ),
+        ("cxr_mocov3", lambda r: tuple(r.method[k] for k in ("dim", "hidden", "momentum", "temperature")), (256, 4096, 0.99, 0.2)),
+        ("cxr_byol", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.epochs, r.warmup_epochs), ("lars", 0.3, 1e-6, 300, 10)),
+        ("cxr_byol", lambda r: tuple(r.method[k] for k in ("dim", "hidden", "momentum")), (256, 4096, 0.99)),
+        ("cxr_simsiam", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.batch, r.epochs), ("sgd", 0.05, 1e-4, 512, 100)),
+        ("cxr_simsiam", lambda r: (r.warmup_epochs, r.method["dim"], r.method["bottleneck"]), (0, 2048, 512)),
+        ("cxr_barlowtwins", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.optim.lr_end), ("lars", 0.2, 1e-6, 0.001)),
+        (
+            "cxr_barlowtwins",
+            lambda r: (r.method["dim"], r.method["redundancy"], round(0.2 * r.method["vector_lr"], 12)),
+            (8192, 0.0051, 0.0048),
+        ),
+        (
+            "cxr_vicreg",
+            lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.batch, r.optim.lr_end),
+            ("lars", 0.4, 1e-6, 512, 0.001),
+        ),
+        ("cxr_vicreg", lambda r: tuple(r.method[k] for k in ("dim", "invariance", "variance", "covariance")), (8192, 25, 25, 1)),
+        ("cxr_dino", lambda r: (r.optim.kind, r.optim.lr, r.optim.weight_decay, r.optim.weight_decay_end), ("adamw", 5e-4, 0.04, 0.4)),
+        ("cxr_dino", lambda r: round(optim.peak_lr(r.optim, r.batch) * r.optim.lr_end, 12), 1e-6),
+        (
+            "cxr_dino",
+            lambda r: (r.clip, r.drop_path, r.batch, r.epochs, r.warmup_epochs, r.method["freeze"]),
+            (3.0, 0.1, 512, 100, 10, 0.01),
+        ),
+        ("cxr_dino", lambda r: tuple(r.method[k] for k in ("prototypes", "momentum", "n_local", "fixed_norm")), (65536, 0.996, 8, False)),
+        (
+            "cxr_lejepa",
+            lambda r: (optim.peak_lr(r.optim, r.batch), r.optim.lr_end, r.optim.weight_decay, r.warmup_epochs),
+            (5e-4, 1e-3, 5e-4, 1),
+        ),
+        ("cxr_lejepa", lambda r: tuple(r.method[k] for k in ("weight", "slices", "knots", "t_max", "n_local")), (0.05, 1024, 17, 3.0, 6)),
+        ("cxr_simclr", lambda r: round(optim.peak_lr(r.optim, r.batch) / r.batch**0.5, 12), 0.075),
+    ],
+)
+def test_full_size_recipes_hold_the_published_values(name, key, want):
+    assert key(config.load_recipe(name)) == want
+
+
+def test_every_method_has_a_full_and_a_tiny_radiograph_recipe():
+    assert {f"cxr_{method}{size}" for method in METHODS for size in ("", "_tiny")} <= set(RECIPES)
+
+
+def test_the_last_override_wins_and_steps_replace_epochs():
+    recipe = config.load_recipe("cxr_moco", ["steps=100", "optim.lr=1e-2", "optim.lr=2e-2", "init=null", "arch=resnet18"])
+    assert (recipe.steps, recipe.epochs, recipe.optim.lr, recipe.init) == (100, None, 0.02, None)
+
+
+def test_another_method_brings_its_own_settings():
+    recipe = config.load_recipe("cxr_moco_tiny", ["method.name=mae", "method.mask_ratio=0.6"])
+    assert recipe.method == {"name": "mae", **METHODS["mae"].Config(mask_ratio=0.6).model_dump(mode="json")}
+
+
+def test_a_preset_is_the_ground_and_single_settings_change_it():
+    recipe = config.load_recipe("cxr_moco_tiny", ["augment.preset=moco", "augment.flip=0"])
+    assert (recipe.augment["flip"], recipe.augment["crop"], recipe.augment["hue"]) == (0.0, [0.2, 1.0], 0.1)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "told"),
+    [
+        ("cxr_mco", [], "no recipe called 'cxr_mco'; did you mean cxr_moco"),
+        ("nowhere/x.yaml", [], "no recipe file nowhere/x.yaml"),
+        ("cxr_moco", ["optim.lrr=1"], "optim.lrr: unknown key; did you mean lr"),
+        ("cxr_moco", ["method.temprature=1"], r": method\.temprature: unknown key; did you mean temperature\?"),
+        ("cxr_moco", ["method.temperature=0"], r": method\.temperature: .*greater than 0 \(given: 0\)"),
+        ("cxr_moco", ["method=moco"], r"method: .*given: 'moco'"),
+        ("cxr_moco", ["method.name=mocco"], "no method called 'mocco'; did you mean moco?"),
+        ("cxr_moco", ["augment.preset=cxrr"], "no augmentation preset called 'cxrr'; did you mean cxr"),
+        ("cxr_moco", ["augment.flipp=1"], r": augment\.flipp: unknown key; did you mean flip"),
+        ("cxr_moco", ["batch"], "'batch' is not an override"),
+        ("cxr_moco", ["batch=10", "accumulate=3"], "batch=10 cannot be split into accumulate=3"),
+        ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, one of them"),
+        ("cxr_moco", ["epochs=null"], "give steps or epochs, one of them"),
+        ("cxr_moco", ["keep_every=1500"], "keep_every=1500 must be a multiple of save_every=1000"),
+        ("cxr_moco", ["precision=fp8"], "precision: .*'auto', 'fp32', 'bf16' or 'fp16'"),
+        ("cxr_moco", ["optim.lr=fast"], r"optim\.lr: .*given: 'fast'"),
+    ],
+)
+def test_a_mistake_is_named_with_the_nearest_right_thing(name, words, told):
+    with pytest.raises(InputError, match=told):
+        config.load_recipe(name, words)
+
+
+def test_what_only_changes_speed_does_not_make_another_run():
+    same = [config.recipe_identity(config.load_recipe("cxr_moco", w)) for w in ([], ["data.workers=9"], ["log_every=1"], ["threads=1"])]
+    other = [
+        config.recipe_identity(config.load_recipe("cxr_moco", w))
+        for w in (["seed=1"], ["optim.lr=1"], ["augment.flip=0"], ["method.dim=64"])
+    ]
+    assert len(set(same)) == 1
+    assert len(set(other) | set(same)) == 5
+
+
+def test_every_setting_is_described():
+    rows = config.describe_settings()
+    assert ("optim.lr", "0.00015", "peak learning rate at a global batch of 256 images; scaled by `lr_rule`") in rows
+    assert not [key for key, _, text in rows if not text]

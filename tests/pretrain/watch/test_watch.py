@@ -1,0 +1,266 @@
+"""The watchdog: its numbers, its names for what ails a run, and that looking changes nothing."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from encoders.runtime.errors import InputError
+from encoders.store.store import Store
+from encoders.store.write import save_store
+from encoders.zoo.backbone import pooled_features
+from encoders.zoo.card import Preprocess
+from pretrain.methods import METHODS as METHODS_BY_NAME
+from pretrain.methods import byol, dino, simsiam
+from pretrain.methods.common import feature_dim, frozen_copy, l2_normalize, mlp
+from pretrain.recipe import config
+from pretrain.run import lifecycle as runs
+from pretrain.run import rundir
+from pretrain.watch import spectrum
+from pretrain.watch.diagnose import diagnose
+from pretrain.watch.knn import knn_balanced_accuracy
+from pretrain.watch.probe import Probe
+from tests.pretrain import tiny
+from tests.pretrain.run.test_resume import equal_runs
+from tests.pretrain.runs import METHODS, run, store
+
+PIXELS = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,), resize="crop", interpolation="bilinear")
+
+
+def x(n=40, d=12, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def orthogonal(n, d, seed=0):
+    return torch.linalg.qr(x(n, d, seed)).Q
+
+
+def test_effective_rank_is_d_for_equal_directions_and_1_for_one():
+    assert spectrum.rankme(orthogonal(40, 12)) == pytest.approx(12, rel=1e-5)
+    assert spectrum.rankme(x(40, 1) @ x(1, 12)) == pytest.approx(1, abs=1e-4)
+
+
+def test_effective_rank_is_the_papers_formula():
+    s = np.linalg.svd(x().numpy(), compute_uv=False)
+    p = s / s.sum() + 1e-7
+    assert spectrum.rankme(x()) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.5])
+def test_alpha_is_that_of_a_known_power_law(alpha):
+    centred = x(200, 30) - x(200, 30).mean(0)
+    u, v = torch.linalg.svd(centred, full_matrices=False)[0], orthogonal(30, 30, seed=1)
+    values = torch.arange(1, 31, dtype=torch.float64) ** -alpha  # eigenvalues of the covariance
+    assert spectrum.alpha_req(u * values.sqrt() @ v.T + 5.0) == pytest.approx(alpha, rel=1e-8)  # + 5: the mean is no dimension
+
+
+def test_spread_is_1_over_the_sphere_and_0_for_a_point():
+    assert spectrum.unit_vector_std(x(20000, 8)) == pytest.approx(1, abs=0.01)
+    assert spectrum.unit_vector_std(torch.ones(10, 8)) == pytest.approx(0, abs=1e-9)
+    u = x().numpy() / np.linalg.norm(x().numpy(), axis=1, keepdims=True)
+    assert spectrum.unit_vector_std(x()) == pytest.approx(np.sqrt((u.std(0) ** 2).mean()) * np.sqrt(12), rel=1e-10)
+
+
+def test_mean_cosine_is_that_of_all_pairs():
+    u = x().numpy() / np.linalg.norm(x().numpy(), axis=1, keepdims=True)
+    pairs = [u[i] @ u[j] for i in range(40) for j in range(40) if i != j]
+    assert spectrum.mean_cosine(x()) == pytest.approx(np.mean(pairs), abs=1e-12)
+
+
+def test_entropies_of_a_teacher():
+    assert spectrum.teacher_entropies(torch.full((6, 8), 1 / 8)) == pytest.approx((1, 1), abs=1e-6)
+    assert spectrum.teacher_entropies(torch.eye(8)) == pytest.approx((0, 1), abs=1e-6)  # each image another prototype
+    assert spectrum.teacher_entropies(torch.eye(8)[[3] * 5]) == pytest.approx((0, 0), abs=1e-6)
+
+
+def test_the_online_probe_names_what_is_separable_and_guesses_what_is_not():
+    rng = np.random.default_rng(0)
+    y = np.arange(300) % 3
+    apart = (np.eye(3)[y] * 5 + rng.normal(size=(300, 3))).astype(np.float32)
+    assert knn_balanced_accuracy(apart[:200], y[:200], apart[200:], y[200:], 20) > 0.97
+    noise = rng.normal(size=(300, 16)).astype(np.float32)
+    assert abs(knn_balanced_accuracy(noise[:200], y[:200], noise[200:], y[200:], 20) - 1 / 3) < 0.15
+
+
+def record(n, **columns):
+    """n lines; a column is a number or a function of the line."""
+    return [{"step": i + 1, "skipped": 0} | {k: v(i) if callable(v) else v for k, v in columns.items()} for i in range(n)]
+
+
+def names(lines, progress=0.5, baseline=None):
+    return [f.name for f in diagnose(lines, baseline or {}, progress)]
+
+
+WELL = {
+    "loss": lambda i: 5 - 0.01 * i + 0.05 * math.sin(7 * i),
+    "grad_norm": lambda i: 1 + 0.3 * math.sin(3 * i),
+    "watch/std": 0.5, "watch/rank": 30.0, "watch/cosine": 0.4, "watch/alpha": 1.0,
+}  # fmt: skip
+
+
+def test_a_run_in_order_has_no_finding():
+    assert names(record(100, **WELL)) == []
+    assert diagnose([], {}, 0.0) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        ("complete collapse", {"watch/cosine": lambda i: 0.4 if i < 90 else 0.9995}),
+        ("complete collapse", {"watch/head_cosine": lambda i: 0.4 if i < 90 else 0.9995}),
+        ("dimensional collapse", {"watch/rank": lambda i: 30.0 if i < 90 else 8.0}),
+        ("uniform teacher", {"watch/teacher_entropy": 0.997, "watch/teacher_marginal": 0.998}),
+        ("one-prototype teacher", {"watch/teacher_entropy": 0.0, "watch/teacher_marginal": 0.002}),
+        ("diverging gradient", {"grad_norm": lambda i: 1.0 if i < 95 else 30.0}),
+        ("plateau", {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)}),
+        ("loader-bound", {"time/data_wait": 0.5}),
+        ("skipped steps", {"skipped": lambda i: i // 3}),
+    ],
+)
+def test_what_ails_a_run_is_named_with_advice(name, wrong):
+    found = diagnose(record(100, **(WELL | wrong)), {}, 0.5)
+    assert [f.name for f in found] == [name]
+    assert "optim." in found[0].text or "method." in found[0].text or "data." in found[0].text
+
+
+def test_one_bad_look_is_no_alarm_and_neither_is_an_untrained_network_or_a_saturated_end():
+    assert names(record(100, **(WELL | {"watch/cosine": lambda i: 0.9999 if i == 99 else 0.4}))) == []
+    assert names(record(100, **(WELL | {"watch/cosine": 0.9995})), baseline={"watch/cosine": 0.9996}) == []
+    assert names(record(100, **(WELL | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
+
+
+def test_what_mae_drops_of_an_untrained_network_is_no_alarm_and_what_a_head_drops_is():
+    """MAE on phantoms: an effective rank of 10 before the first step, 2.4 at the first looks, 10 again at the end."""
+    rises = WELL | {"watch/rank": lambda i: 2.4 + i / 50}
+    assert names(record(100, **rises), baseline={"watch/rank": 10.2}) == []
+    assert names(record(100, **(rises | {"watch/head_rank": 20.0})), baseline={"watch/rank": 60.0}) == ["dimensional collapse"]
+
+
+def test_a_method_without_a_head_is_told_nothing_of_one():
+    lines = record(100, **(WELL | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
+    (told,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]
+    assert "head" not in told.partition(";")[0]
+    assert "nan" not in told
+
+
+@pytest.fixture
+def images(tmp_path):
+    return store(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["simclr", "moco", "byol", "dino"])
+def test_a_look_asks_the_encoder_once_and_sees_what_head_and_teacher_make_of_the_images(name, images):
+    m = tiny.method(name, n_images=80)
+    seen, passes = Probe(Store.open(images), np.arange(80), 80, PIXELS, torch.device("cpu")), []
+    handle = m.encoder().register_forward_hook(lambda *_: passes.append(1))
+    numbers = seen.look(m, 0.5)
+    handle.remove()
+    assert len(passes) == 2, "80 images in passes of 64"
+    m.eval()
+    with torch.no_grad():
+        x = pooled_features(m.encoder(), seen.images)
+        z = getattr(m, "projector", getattr(m, "head", None))(m.backbone(seen.images))
+        told = F.softmax((m.teacher(seen.images) - m.centre) / dino.teacher_temperature(m.cfg, 0.5), dim=-1) if name == "dino" else None
+    expected = {"watch/rank": spectrum.rankme(x), "watch/head_rank": spectrum.rankme(z)}
+    if told is not None:
+        expected["watch/teacher_entropy"], expected["watch/teacher_marginal"] = spectrum.teacher_entropies(told)
+    assert {key: numbers[key] for key in expected} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_looking_does_not_change_a_run(method, images):
+    labeled = save_store(images.parent / "l.h5", np.random.default_rng(0).integers(0, 256, (30, 40, 40, 1)).astype(np.uint8),
+                   patient=list(range(30)), labels={"ill": [0, 1] * 15})  # fmt: skip
+    seen = run(images, METHODS[method], "seen", f"watch.labeled={labeled}", "watch.label=ill")
+    blind = run(images, METHODS[method], "blind", "watch.images=0")
+    told = rundir.read_json(seen.path / "run.json")
+    assert "watch/rank" in told["untrained"]
+    assert equal_runs(seen, blind, but="watch/")
+
+
+def test_a_labeled_store_that_cannot_be_watched_by_is_refused(images):
+    with pytest.raises(InputError, match="no label called 'ill'"):
+        run(images, METHODS["mae"], "no", f"watch.labeled={images}", "watch.label=ill")
+    with pytest.raises(InputError, match=r"give watch\.labeled and watch\.label together"):
+        config.load_recipe("cxr_moco_tiny", ["watch.label=ill"])
+
+
+TINY = [
+    "arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8, embed_dim: 48, num_heads: 3}", "size=16", "batch=16", "steps=60",
+    "epochs=null", "warmup_steps=3", "log_every=3", "save_every=12", "threads=1", "precision=fp32", "watch.policy=stop",
+    "optim={kind: adamw, lr: 2.0e-3, lr_rule: none, weight_decay: 0}",
+]  # fmt: skip
+BYOL = ["cxr_byol_tiny", *TINY, "method.dim=32", "method.hidden=64"]
+SIMSIAM = ["cxr_simsiam_tiny", *TINY, "method.dim=32", "method.bottleneck=8"]
+DINO = ["cxr_dino_tiny", *TINY, "method.prototypes=64", "method.hidden=64", "method.bottleneck=32", "method.n_local=0", "method.freeze=0"]
+DINO += ["optim.lr=3.0e-4", "method.centre_momentum=0.5"]  # in sixty steps a slower centre comes too late even for the whole method
+
+
+def attempt(images, words, name):
+    """(exit status, run) of a run that may be stopped."""
+    where = rundir.run_dir_for(name)
+    return runs.start_run(config.load_recipe(words[0], [*words[1:], f"data.store={images}"]), where, "cpu"), where
+
+
+class BrokenBYOL(byol.BYOL):
+    """Neither predictor nor slow target, nor BatchNorm, which alone keeps images apart."""
+
+    def __init__(self, cfg, backbone, data):
+        super().__init__(cfg, backbone, data)
+        self.predictor = torch.nn.Identity()
+        self.projector = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], norm=False)
+        self.target = frozen_copy(torch.nn.Sequential(backbone, self.projector))
+
+    def momentum(self, progress):
+        return 0.0
+
+
+class BrokenDINO(dino.DINO):
+    """The centre never moves."""
+
+    def after_step(self, progress):
+        super().after_step(progress)
+        self.centre.zero_()
+
+
+class BrokenSimSiam(simsiam.SimSiam):
+    """The gradient goes both ways (see the test), without BatchNorm."""
+
+    def __init__(self, cfg, backbone, data):
+        super().__init__(cfg, backbone, data)
+        self.projector = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], norm=False)
+
+
+def no_stop(prediction, projection):
+    return -(l2_normalize(prediction) * l2_normalize(projection)).sum(dim=-1).mean()
+
+
+@pytest.mark.parametrize(
+    ("words", "broken", "finding"),
+    [
+        (BYOL, lambda patch: patch.setitem(METHODS_BY_NAME, "byol", BrokenBYOL), "complete collapse"),
+        (
+            SIMSIAM,
+            lambda patch: (
+                patch.setitem(METHODS_BY_NAME, "simsiam", BrokenSimSiam),
+                patch.setattr(simsiam, "negative_cosine_similarity", no_stop),
+            ),
+            "dimensional collapse",  # on the way to a complete one
+        ),
+        (DINO, lambda patch: patch.setitem(METHODS_BY_NAME, "dino", BrokenDINO), "dimensional collapse"),
+    ],
+)
+def test_a_method_that_is_made_to_collapse_is_noticed_and_stopped_and_the_whole_one_is_not(
+    words, broken, finding, images, monkeypatch, capsys
+):
+    assert attempt(images, words, "whole")[0] == 0
+    assert "collapse" not in capsys.readouterr().err
+    broken(monkeypatch)
+    code, where = attempt(images, words, "broken")
+    assert code == 3
+    told = capsys.readouterr().err
+    assert finding in told
+    assert "stopped by the watchdog" in told
+    assert where.read()["status"] == "stopped"

@@ -1,0 +1,172 @@
+"""External validation: chosen on one task, tested on another, by a map that the user spells out."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from encoders.runtime.errors import InputError
+from encoders.store.write import save_store
+from tests.transfer import toys
+from tests.transfer.bench.test_bench import NET, add, run
+from transfer.bench import external
+from transfer.bench.bench import BenchRequest, plan_bench
+from transfer.bench.external import ExternalRequest as External
+from transfer.records import test_seal
+from transfer.tables import render
+from transfer.tables import rows as table
+from transfer.tasks import load, task
+
+PAIRS = ("sick:ill",)
+
+
+def other(path, patients=24, seed=5, dataset="elsewhere", names=("ill",)):
+    """A second hospital: the same stripes, other names, equal patient numbers for other people."""
+    who = np.repeat(np.arange(patients), 2)
+    ill = (who % 2).astype(float)
+    images = toys.pictures(ill, np.random.default_rng(seed).normal(0, 10, patients)[who], seed=seed)
+    labels = {name: ill if k == 0 else (who % 3 == 0).astype(float) for k, name in enumerate(names)}
+    return save_store(path, images, patient=[f"p{i}" for i in who], labels=labels, dataset=dataset)
+
+
+@pytest.fixture
+def two(tmp_path):
+    add(toys.store(tmp_path / "a.h5", patients=30), name="a")
+    add(other(tmp_path / "b.h5"), name="b", labels=["ill"], classes=["ill"])
+    return tmp_path
+
+
+def bench(pairs=PAIRS, part="test", **fields):
+    return run(NET, tasks=["a"], external=External("b", pairs, part), **{"protocols": ["knn", "linear"], **fields})
+
+
+def test_everything_is_chosen_on_one_task_and_scored_on_the_others_test_part(two):
+    inside = run(NET, tasks=["a"]).records
+    outcome = bench()
+    a, b = (load.load_task(task.read_task(name)) for name in "ab")
+    for mine, r in zip(inside, outcome.records, strict=True):
+        assert r.meta.status == "ok", r.meta.error
+        assert r.meta.selection == mine.meta.selection  # nothing of b took part
+        np.testing.assert_array_equal(r.arrays["val_scores"], mine.arrays["val_scores"])
+        assert set(r.arrays["test_key"]) == set(b.key[b.split.rows("test")])
+        truth = dict(zip(b.key, b.y[:, 0], strict=True))
+        assert [truth[k] for k in r.arrays["test_key"]] == r.arrays["test_y"][:, 0].tolist()
+        i = r.identity
+        assert (i.task, i.store, i.split) == ("b", b.store.fingerprint, b.split.hash)
+        assert (i.selected_on.task, i.selected_on.split, i.selected_on.label_map) == ("a", a.split.hash, {"sick": ["ill"]})
+    assert bench().reused == 2
+
+
+def test_looks_at_the_external_test_part_are_counted_with_all_others(two):
+    run(NET, tasks=["b"], protocols=["knn"])
+    bench(protocols=["knn"])
+    split = load.load_task(task.read_task("b")).split.hash
+    assert test_seal.count_split_usage(split).times == 2
+    assert test_seal.read_ledger()[1]["selected_on"]["task"] == "a"
+
+
+def test_an_external_result_never_shares_a_table_with_one_of_the_task_itself(two):
+    records = run(NET, tasks=["b"], protocols=["knn"]).records + bench(protocols=["knn"]).records
+    sections = table.build_sections(records, resamples=20)
+    assert [s.task for s in sections] in (["b", "b from a"], ["b from a", "b"])
+    assert len(render.group_sections(sections)) == 2
+    y, s, _ = next(r for r in records if r.identity.selected_on).part("test")
+    row = next(s for s in sections if s.task == "b from a").rows[0]
+    assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]))
+
+
+def test_all_images_of_the_external_task_can_be_its_test(two):
+    (r,) = bench(part="all", protocols=["knn"]).records
+    assert len(r.arrays["test_key"]) == 48
+    assert r.identity.split != load.load_task(task.read_task("b")).split.hash
+
+
+def test_train_patients_are_held_against_the_external_test_images(tmp_path):
+    where = toys.store(tmp_path / "a.h5", patients=30)
+    add(where, name="a")
+    add(where, name="b", split=task.SplitRule(seed=3))
+    ask = BenchRequest(encoders=[NET], baselines=[], tasks=["a"], external=External("b", ["sick:sick"]))
+    with pytest.raises(InputError, match="patients"):
+        plan_bench(ask, lambda text: None)
+
+
+def test_equal_numbers_of_two_data_sets_are_two_people(two):
+    whole = external.join_tasks(load.load_task(task.read_task("a")), load.load_task(task.read_task("b")), External("b", PAIRS))
+    train, test = (set(whole.patient[whole.split.rows(part)]) for part in ("train", "test"))
+    assert not train & test
+    assert any(p.startswith("toy:p") for p in train)
+
+
+def test_people_of_one_data_set_are_found_in_stores_of_several(two):
+    """A's store holds two data sets, and B is one of them: its patients are the same people there."""
+    add(f"{two}/*.h5", name="both")
+    both, b = load.load_task(task.read_task("both")), load.load_task(task.read_task("b"))
+    whole = external.join_tasks(both, b, External("b", PAIRS))
+    n = len(both.key)
+    of_b = both.store.datasets == "elsewhere"
+    assert set(whole.patient[:n][of_b]) == set(whole.patient[n:]) == set(b.patient)
+    assert not set(whole.patient[:n][~of_b]) & set(whole.patient[n:])
+    back = external.join_tasks(b, both, External("both", ("ill:sick",)))
+    assert set(back.patient[: len(b.key)]) == {f"elsewhere:{p}" for p in b.patient}
+    assert set(back.patient[len(b.key) :][~of_b]) == {f"toy:{p}" for p in both.patient[~of_b]}
+
+
+def test_labels_are_mapped_by_name_with_unknown_values_kept(tmp_path):
+    a = Labels(["x", "y", "z"], [[1, 0, 1], [0, np.nan, 0]])
+    b = Labels(["p", "q", "r", "s"], [[1, 0, 1, 0], [0, 0, np.nan, 1], [0, np.nan, 0, 1]])
+    pairs = external.parse_label_map(["z:p", "y:q", "y:r", "x:-", "-:s"], a.task, b.task)
+    classes, y = external._join_targets(pairs, a, b, False)
+    assert classes == ["y", "z"]
+    np.testing.assert_array_equal(y[:2], [[0, 1], [np.nan, 0]])
+    np.testing.assert_array_equal(y[2:], [[1, 1], [np.nan, 0], [np.nan, 0]])
+
+
+def test_classes_that_the_other_lacks_stay_as_answers_and_images_of_unknown_classes_are_left_out():
+    a, b = Labels(["x", "y", "z"], np.eye(3)), Labels(["p", "q", "r"], np.eye(3))
+    pairs = external.parse_label_map(["x:q", "y:p", "z:-", "-:r"], a.task, b.task)
+    classes, y = external._join_targets(pairs, a, b, True)
+    assert classes == ["x", "y", "z"]
+    np.testing.assert_array_equal(y[3:], [[0, 1, 0], [1, 0, 0], [np.nan] * 3])
+
+
+class Labels:
+    """Only what a map looks at."""
+
+    def __init__(self, classes, y):
+        self.task = task.Task(name="t", store=["s"], labels=["l"], kind="multilabel", classes=classes)
+        self.y = np.array(y, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "says nothing of 'sick' of a, 'ill' of b"),
+        (["sick:-"], "says nothing of 'ill' of b"),
+        (["sick:-", "-:ill"], "nothing to score"),
+        (["sik:ill"], "did you mean sick"),
+        (["sick:il"], "did you mean ill"),
+        (["sick"], "not CLASS:CLASS"),
+        (["sick:ill", "sick:ill"], "more than once"),
+    ],
+)
+def test_a_map_that_is_not_whole_is_refused(two, pairs, message):
+    with pytest.raises(InputError, match=message):
+        bench(pairs)
+
+
+def test_what_cannot_be_an_external_test_is_refused(two):
+    add(two / "a.h5", name="grade", labels=["grade"], kind="multiclass", classes=["high", "low", "mid"])
+    with pytest.raises(InputError, match="multiclass and"):
+        run(NET, tasks=["grade"], external=External("b", PAIRS))
+    with pytest.raises(InputError, match="one other task"):
+        run(NET, tasks=["a", "grade"], external=External("b", PAIRS))
+    with pytest.raises(InputError, match="--folds"):
+        bench(folds=3)
+    with pytest.raises(InputError, match="part of the external task"):
+        bench(part="val")
+
+
+def test_fractions_shifts_and_fine_tuning_work_on_external_tests_too(two):
+    quick = ["finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8"]
+    outcome = bench(protocols=["knn", "finetune"], overrides=quick, patients=[6], fractions=[1.0], shifts=[("noise", 2)])
+    assert [r.meta.error for r in outcome.records] == [None] * 8
+    assert {r.meta.counts["train"]["patients"] for r in outcome.records if r.identity.patients} == {6}

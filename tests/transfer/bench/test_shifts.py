@@ -1,0 +1,181 @@
+"""Acquisition shifts against SciPy and Pillow, and their scores through the bench."""
+
+import csv
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy import ndimage
+
+from encoders.runtime.errors import InputError
+from encoders.runtime.random import Purpose, uniform
+from encoders.store.store import Store
+from tests.transfer import toys
+from tests.transfer.bench.test_bench import NET, add, run
+from transfer.bench.shifts import SHIFTS, ShiftedStore, apply_shift, expand_shifts
+from transfer.records import record, test_seal
+from transfer.tables import rows as table
+from transfer.tables import shift_curves
+
+ROWS = np.arange(3)
+
+
+def smooth(channels=1, h=48, w=40, seed=0):
+    """(3, H, W, C) in [0, 1], without sharp edges, so that interpolation rules hardly matter."""
+    draw = np.random.default_rng(seed).random((3, h, w, channels))
+    x = ndimage.gaussian_filter(draw, (0, 4, 4, 0))
+    return ((x - x.min()) / (x.max() - x.min())).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_every_shift_takes_the_images_further_away_the_stronger_it_is_and_stays_in_range(name):
+    x = smooth(3)
+    away = [np.abs(apply_shift(x.copy(), ROWS, name, s, "cxr") - x).mean() for s in range(1, 6)]
+    assert away == sorted(away)
+    assert away[0] > 0
+    out = apply_shift(x.copy(), ROWS, name, 5, "cxr")
+    assert out.shape == x.shape
+    assert 0 <= out.min() <= out.max() <= 1
+
+
+@pytest.mark.parametrize("name", SHIFTS)
+def test_an_image_is_shifted_alike_whatever_it_is_read_with(name):
+    x = smooth(3)
+    together = apply_shift(x.copy(), ROWS, name, 3, "histology")
+    alone = apply_shift(x[1:2].copy(), ROWS[1:2], name, 3, "histology")
+    np.testing.assert_allclose(together[1], alone[0], atol=1e-6)
+
+
+def test_gamma_is_a_power():
+    x = smooth()
+    np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "gamma", 3, "cxr"), x**2.0, atol=1e-6)
+
+
+def test_noise_has_its_standard_deviation_and_differs_between_images():
+    x = np.full((3, 200, 200, 1), 0.5, np.float32)
+    out = apply_shift(x, ROWS, "noise", 3, "cxr") - 0.5
+    assert out.std(axis=(1, 2, 3)) == pytest.approx([0.07 * 200 / 224] * 3, rel=0.05)
+    assert abs(np.corrcoef(out[0].ravel(), out[1].ravel())[0, 1]) < 0.05
+
+
+def test_blur_is_scipys_and_grows_with_the_image():
+    x = smooth(h=224, w=224)
+    want = ndimage.gaussian_filter(x, (0, 1.5, 1.5, 0), mode="mirror", truncate=3.5)
+    np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "blur", 3, "cxr"), want, atol=1e-3)
+    point = np.zeros((1, 448, 448, 1), np.float32)
+    point[0, 224, 224] = 1
+    spread = apply_shift(point, ROWS[:1], "blur", 3, "cxr")[0, :, 224, 0]
+    place = np.arange(448) - 224
+    assert np.sqrt((spread * place**2).sum() / spread.sum()) == pytest.approx(3.0, rel=0.05)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_pillows(channels):
+    x = smooth(channels)
+    byte = np.rint(x[0] * 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(byte.squeeze(-1) if channels == 1 else byte).save(file, "JPEG", quality=20)
+    want = np.asarray(Image.open(file)).reshape(byte.shape) / 255
+    np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "jpeg", 3, "cxr")[0], want, atol=1e-6)
+
+
+def test_a_turn_is_scipys_on_images_that_are_not_square_too():
+    x = smooth(h=60, w=40)
+    out = apply_shift(x.copy(), np.arange(3), "rotate", 3, "cxr")
+    turned = {sign: ndimage.rotate(x[0, :, :, 0], sign * 10, reshape=False, order=1, mode="constant") for sign in (-1, 1)}
+    gaps = sorted(np.abs(out[0, 8:-8, 8:-8, 0] - t[8:-8, 8:-8]).max() for t in turned.values())
+    assert gaps[0] < 0.02 < gaps[1]
+    assert out[0, 0, 0, 0] == 0
+    assert apply_shift(x.copy(), np.arange(3), "rotate", 3, "histology")[0, 0, 0, 0] > 0
+
+
+def test_a_crop_enlarges_the_middle():
+    x = smooth(h=100, w=100)
+    want = ndimage.zoom(x[0, 10:90, 10:90, 0], 100 / 80, order=1, grid_mode=True, mode="nearest")
+    np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "crop", 3, "cxr")[0, :, :, 0], want, atol=2e-3)
+
+
+def test_stain_jitter_scales_and_shifts_the_densities_of_the_three_stains():
+    """Ruifrok and Johnston's vectors, optical densities of haematoxylin, eosin and DAB."""
+    hed = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]])
+    density = np.array([0.4, 0.3, 0.1])
+    tile = np.tile(np.exp(-density @ hed).astype(np.float32), (3, 4, 4, 1))
+    out = apply_shift(tile, ROWS, "stain", 5, "histology")[:, 0, 0]
+    u = uniform(0, Purpose.ACQUISITION, ROWS, list(SHIFTS).index("stain"), 6)
+    factor, move = 1 + 0.3 * (2 * u[:, :3] - 1), 0.3 * (2 * u[:, 3:] - 1)
+    np.testing.assert_allclose(out, np.clip(np.exp(-(density * factor + move) @ hed), 0, 1), atol=1e-5)
+
+
+def test_a_shifted_store_has_a_fingerprint_and_pixels_of_its_own(tmp_path):
+    store = Store.open(toys.store(tmp_path / "a.h5", patients=3))
+    made = [ShiftedStore(store, "gamma", s) for s in (1, 2)]
+    assert len({store.fingerprint, *(m.fingerprint for m in made)}) == 3
+    np.testing.assert_allclose(made[1].unit_images([4, 1]), store.unit_images([4, 1]) ** 1.5, atol=1e-6)
+
+
+def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp_path):
+    add(toys.store(tmp_path / "toy.h5", patients=40))
+    shifts = expand_shifts(["noise"], [1, 5])
+    clean = run(NET, protocols=["linear"])
+    both = run(NET, protocols=["linear"], shifts=shifts)
+    assert (both.made, both.reused) == (2, 1)
+    assert test_seal.count_split_usage(clean.records[0].identity.split).times == 3
+    assert [line.get("shift") for line in test_seal.read_ledger()] == [None, "noise", "noise"]
+    first, *others = both.records
+    for r in others:
+        assert r.meta.selection == first.meta.selection
+        np.testing.assert_array_equal(r.arrays["val_scores"], first.arrays["val_scores"])
+        np.testing.assert_array_equal(r.arrays["test_key"], first.arrays["test_key"])
+        assert not np.array_equal(r.arrays["test_scores"], first.arrays["test_scores"])
+        assert r.identity.amount == SHIFTS["noise"].values[r.identity.strength - 1]
+        assert r.identity.model_copy(update={"shift": None, "strength": 0, "amount": None, "shift_version": None}) == first.identity
+    assert run(NET, protocols=["linear"], shifts=shifts).made == 0
+    assert [len(s.rows[0].records) for s in table.build_sections(both.records, resamples=10)] == [1]
+
+
+def test_curves_hold_every_strength_with_the_paired_loss(tmp_path):
+    add(toys.store(tmp_path / "toy.h5", patients=60))
+    found = shift_curves.build_shift_curves(run(NET, protocols=["knn"], shifts=expand_shifts(["noise", "gamma"], [1, 5])).records)
+    assert [c.shift for c in found] == ["gamma", "noise"]
+    for c in found:
+        assert [p.strength for p in c.points] == [0, 1, 5]
+        clean, *rest = c.points
+        for p in rest:
+            assert p.loss.value == pytest.approx(p.auroc.value - clean.auroc.value, abs=1e-12)
+    rows = list(csv.DictReader(io.StringIO(shift_curves.shift_curves_to_csv(found))))
+    assert len(rows) == 6
+    assert {r["unit"] for r in rows} == {"exponent", "standard deviation at 224"}
+    assert shift_curves.build_shift_tables(found)[0][1][2] == "1 (1.25)"
+    assert "loss at the strongest" in shift_curves.build_shift_tables(found)[0][1]
+
+
+def test_fine_tuned_networks_are_scored_on_shifted_images_too(tmp_path):
+    add(toys.store(tmp_path / "toy.h5", patients=20))
+    quick = ["finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8"]
+    clean, noisy = run(NET, protocols=["finetune"], overrides=quick, shifts=[("noise", 5)]).records
+    assert noisy.meta.status == "ok", noisy.meta.error
+    assert not np.array_equal(clean.arrays["test_scores"], noisy.arrays["test_scores"])
+
+
+def test_what_cannot_be_shifted_is_refused(tmp_path):
+    add(toys.store(tmp_path / "toy.h5", patients=20))
+    with pytest.raises(InputError, match="did you mean gamma"):
+        expand_shifts(["gama"], [1])
+    with pytest.raises(InputError, match="1 .slight. to 5"):
+        expand_shifts(["gamma"], [0, 9])
+    with pytest.raises(InputError, match="stain of gray images"):
+        run(NET, shifts=[("stain", 1)])
+    assert record.find_records() == []
+
+
+def test_another_version_of_the_shifts_is_scored_anew_and_is_another_curve(tmp_path, monkeypatch):
+    from transfer.bench import shifts
+
+    add(toys.store(tmp_path / "toy.h5", patients=20))
+    asked = [("gamma", 2)]
+    records = run(NET, protocols=["knn"], shifts=asked).records
+    monkeypatch.setattr(shifts, "VERSION", shifts.VERSION + 1)
+    again = run(NET, protocols=["knn"], shifts=asked)
+    assert (again.made, again.reused) == (1, 1)
+    assert len(shift_curves.build_shift_curves(records + again.records[1:])) == 2

@@ -1,0 +1,152 @@
+"""A benchmark as SLURM jobs: its elements, its scripts, and what is submitted again; the real queue is in tests/cluster."""
+
+import subprocess
+
+import pytest
+import typer
+
+from encoders.runtime import paths, slurm
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import write_json
+from tests.transfer import toys
+from transfer.bench import slurm_array
+from transfer.bench.slurm_array import (
+    ArrayElement,
+    bench_folder,
+    build_elements,
+    find_bench_folder,
+    format_array_ranges,
+    list_elements,
+    list_unfinished,
+    write_bench_folder,
+)
+from transfer.cli.submit import check_elements, print_jobs, resubmit
+from transfer.tasks.task import Task, save_task
+
+A, B = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,channels=1,seed=1"
+
+
+@pytest.fixture
+def tasks(tmp_path):
+    """Two registered tasks on toy stores."""
+    for name in ("one", "two"):
+        path = toys.store(tmp_path / f"{name}.h5", patients=20)
+        save_task(Task(name=name, store=[str(path)], labels=["sick"], classes=["sick"], kind="binary", modality="cxr"))
+    return ["one", "two"]
+
+
+def test_an_element_is_an_encoder_on_a_task_under_a_protocol(tasks):
+    made, after, missing = build_elements([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
+    assert [(c.encoder, c.task, c.protocol) for c in made] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
+    assert {c.more for c in made} == {("--baseline", "none", "--draws", "2")}
+    assert (after, missing) == ([], {})
+
+
+def test_default_baselines_are_elements_of_their_own_and_those_that_are_not_here_are_named(tasks):
+    made, _, missing = build_elements([B], ["one"], ["knn"], None)
+    assert [c.encoder for c in made] == [B, A]
+    assert [name.partition(":")[0] for name in missing] == ["imagenet_resnet10t"]
+    assert "put" in next(iter(missing.values()))
+
+
+def test_an_encoder_that_is_being_pretrained_is_waited_for_and_brings_its_baselines_along(tasks, monkeypatch):
+    run = paths.runs_dir() / "mine"
+    run.mkdir(parents=True)
+    slurm.record_job(run, "41")
+    slurm.record_job(run, "42")
+    monkeypatch.setattr(slurm, "job_state", lambda job: "PENDING" if job == "42" else "FAILED")
+    made, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
+    assert after == ["42"]
+    assert [c.words for c in made] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
+    with pytest.raises(InputError, match="say which --task"):
+        build_elements(["mine"], [], ["knn"], None)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [(["--drawz", "2"], "drawz"), (["--draws", "two"], "draws"), (["linear.stepz=9"], "stepz"), (["liner.steps=9"], "liner")],
+)
+def test_what_bench_would_not_understand_is_said_before_the_queue(more, told):
+    with pytest.raises(InputError, match=told):
+        check_elements([ArrayElement("e", "t", "linear", tuple(more))])
+    check_elements([ArrayElement("e", "t", "linear", ("--draws", "2", "linear.steps=9", "knn.vote=majority"))])
+
+
+def test_numbers_are_written_as_sbatch_takes_them():
+    assert format_array_ranges([0, 1, 2, 3]) == "0-3"
+    assert format_array_ranges([7, 0, 1, 4, 4]) == "0-1,4,7"
+
+
+def test_the_scripts_are_shell_and_run_each_line_of_the_cells(tmp_path):
+    where = bench_folder("mine")
+    odd = ArrayElement("e", "a task", "knn", ("it's", "$(rm -rf x)"))
+    write_bench_folder(where, [ArrayElement("e", "t", "knn"), odd], slurm.Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
+    for name in ("bench.sbatch", "compare.sbatch"):
+        text = (where.path / name).read_text()
+        assert "#SBATCH --partition=gpu" in text
+        assert "module load cuda" in text
+        assert subprocess.run(["bash", "-n", where.path / name]).returncode == 0
+    assert where.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.words]
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", '"$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
+        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / "bin" / name).chmod(0o755)
+    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}
+    text = (where.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
+    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
+    assert done.stdout.splitlines()[1:] == ["bench", *odd.words], done.stderr
+    assert done.returncode == 3
+    assert where.exit_of(1) == 3
+
+
+def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
+    where = bench_folder("mine")
+    write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_json(where.info, {"array": "7"})
+    where.status.mkdir()
+    for i, code in enumerate((0, 1, 0)):
+        (where.status / str(i)).write_text(f"{code}\n")
+    monkeypatch.setattr(slurm, "job_state", lambda job: "CANCELLED")
+    assert list_unfinished(where) == [1, 3]
+    assert [row[2] for row in list_elements(where)] == ["done", "failed (1)", "done", "cancelled"]
+    sent = []
+    monkeypatch.setattr(slurm, "submit_script", lambda script, *options: sent.append((script.name, *options)) or str(len(sent)))
+    resubmit("mine", ["5"])
+    assert sent == [
+        ("bench.sbatch", "--array=1,3", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
+        ("compare.sbatch", "--dependency=afterany:1"),
+    ]
+    assert where.exit_of(1) is None
+    for i in (1, 3):
+        (where.status / str(i)).write_text("0\n")
+    with pytest.raises(InputError, match="every element of bench 'mine' is done"):
+        resubmit("mine", [])
+    monkeypatch.setattr(slurm, "job_state", lambda job: "RUNNING")
+    with pytest.raises(InputError, match="still in the queue"):
+        resubmit("mine", [])
+
+
+def test_a_failed_element_says_why(capsys):
+    where = bench_folder("mine")
+    write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abc"], slurm.Site(), [])
+    write_json(where.info, {"array": "7"})
+    where.status.mkdir()
+    logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
+    for i, text in logs.items():
+        (where.path / f"slurm-7_{i}.out").write_text(text)
+        (where.status / str(i)).write_text("2\n")
+    with pytest.raises(typer.Exit):
+        print_jobs("mine")
+    told = capsys.readouterr().err.splitlines()
+    assert told[:2] == ["element 0: error: the encoder has seen 3 test images", "element 1: ValueError: no"]
+    assert told[2].startswith("3 of 3 elements failed"), "an empty log says nothing"
+
+
+def test_a_bench_is_not_mixed_with_another_of_its_name():
+    write_bench_folder(bench_folder("mine"), [ArrayElement("e", "a", "knn")], slurm.Site(), [])
+    with pytest.raises(InputError, match="other elements"):
+        write_bench_folder(bench_folder("mine"), [ArrayElement("e", "b", "knn")], slurm.Site(), [])
+    with pytest.raises(InputError, match="did you mean mine"):
+        find_bench_folder("mina")
+    with pytest.raises(InputError, match="cannot be the name"):
+        slurm_array.bench_folder("../x")

@@ -1,0 +1,282 @@
+"""The report: right numbers, verdict in words, nothing fetched, nothing forged, no patient named."""
+
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from typer.testing import CliRunner
+
+from encoders.runtime.errors import InputError
+from encoders.store.store import Store
+from encoders.store.write import save_store
+from transfer.cli.main import app
+from transfer.records import record, test_seal
+from transfer.records.record import Identity, Meta, Record
+from transfer.report import curves, images, latex, tables, verdict
+from transfer.report.page import render_page
+from transfer.stats import Difference
+from transfer.stats.common import decide_verdict as stats_verdict
+from transfer.tables import render
+from transfer.tables.rows import Row, Section, build_sections
+
+EVIL = "<script>alert(1)</script>"
+PATIENTS = 50  # two images each
+
+
+def made(encoder="mine", role="encoder", skill=1.0, kind="binary", classes=("sick",), seed=0, **more):
+    """A record whose scores know the label as well as `skill` says; patients are called Doe-0, Doe-1, ..."""
+    identity = {k: more.pop(k) for k in list(more) if k in Identity.model_fields}
+    fields = {"task": "lungs", "store": "s", "labels": "l", "split": "h", "partition": "h", "card": "c", "protocol_hash": "p" * 16}
+    fields |= {"encoder": encoder, "encoder_sha256": f"sha-{encoder}", "protocol": "linear"} | identity
+    draw, truth = np.random.default_rng([seed, len(encoder)]), np.random.default_rng(7)
+    arrays = {}
+    for part in ("val", "test"):
+        who = np.repeat(np.arange(PATIENTS), 2)
+        if kind == "multiclass":
+            y = np.eye(len(classes))[truth.integers(0, len(classes), PATIENTS)][who]
+        else:
+            y = truth.integers(0, 2, (PATIENTS, len(classes)))[who].astype(float)
+        odds = np.exp(skill * (2 * y - 1) + draw.normal(0, 1, y.shape))
+        s = odds / odds.sum(1, keepdims=True) if kind == "multiclass" else odds / (1 + odds)
+        names = np.array([f"Doe-{part}-{i}" for i in who])
+        arrays |= {f"{part}_key": np.array([f"{n}/img{j}" for j, n in enumerate(names)]), f"{part}_patient": names}
+        arrays |= {f"{part}_y": y.astype(np.float32), f"{part}_scores": s}
+    counts = {part: {"patients": PATIENTS, "images": 2 * PATIENTS} for part in ("train", "val", "test")} | more.pop("counts", {})
+    meta = Meta(identity=Identity(**fields), kind=kind, classes=list(classes), role=role, arch="net", counts=counts, **more)
+    return Record(meta, arrays)
+
+
+def pair(**more):
+    return [made(skill=2.0, **more), made("imagenet_net", "imagenet", 0.1, **more)]
+
+
+def drawn(records, lines=(), **more):
+    return render_page(records, build_sections(records, resamples=50), list(lines), **more)
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.text = [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += f" {data}"
+
+
+def test_whatever_a_name_contains_is_shown_as_text_and_nothing_is_fetched():
+    quoted = '"><img src=http://evil.example/x onerror=alert(1)>'
+    records = pair(task=EVIL, kind="multilabel", classes=(EVIL, quoted), warnings=[EVIL], versions={EVIL: quoted})
+    tags = Tags(drawn(records, refused={EVIL: quoted}))
+    assert EVIL in tags.text
+    assert quoted in tags.text
+    assert not {tag for tag, _ in tags.found} & {"script", "img", "link", "iframe", "object"}
+    for _, attributes in tags.found:
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+        assert not any(name.startswith("on") for name in attributes)
+    assert "default-src 'none'" in next(a["content"] for t, a in tags.found if t == "meta" and "http-equiv" in a)
+
+
+def test_no_patient_and_no_key_is_on_the_page_whatever_the_records_say():
+    leak = "3 patients between train and test, e.g. Doe-train-1; Doe-train-2"
+    failed = Record(made(protocol="knn").meta.model_copy(update={"status": "failed", "error": "cannot read Doe-train-9"}), {})
+    text = drawn([*pair(leakage=[leak], warnings=["odd: Doe-test-3/img6 and Doe-val-2"], selection={"worst": "Doe-val-1"}), failed])
+    assert "Doe" not in text
+    assert "LEAKAGE ALLOWED" in text
+    assert "3 patients between train and test" in text
+    assert "failed" in text
+
+
+def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patients():
+    records = pair()
+    text = Tags(drawn(records)).text
+    d = next(row.difference for row in build_sections(records)[0].rows if row.role == "encoder")
+    assert d.verdict == "better"
+    assert f"mine is better than imagenet_net by {d.value:.3f} AUROC (95 % interval {d.low:.3f} to {d.high:.3f})." in text
+    assert "50 test patients, 100 images" in text
+    assert "These very checkpoints" in text or "these very checkpoints" in text
+    assert text.index("Verdict") < text.index("Task lungs")
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "word", "told"),
+    [
+        (-0.07, -0.01, "worse", "a is worse than b by 0.040 AUROC (95 % interval 0.010 to 0.070)."),
+        (-0.09, 0.01, "not distinguishable", "a and b are not distinguishable: difference -0.040 AUROC (95 % interval -0.090 to +0.010)."),
+        (float("nan"), float("nan"), "too few patients", "a and b differ by -0.040 AUROC; too few patients"),
+    ],
+)
+def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
+    row = Row("a", "encoder", "linear", 1.0, {}, [], versus="b")
+    found = verdict.Comparison(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
+    assert verdict.describe_comparison(found, {"a": "a", "b": "b"}).startswith(told)
+
+
+def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told():
+    records = pair()
+    parts = build_sections(records, resamples=20)
+    parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
+    found = verdict.list_comparisons(parts)
+    shown = render.shorten_names(parts)
+    assert 'mine</b> is <b class="none">not to be compared with</b> <b>imagenet_net</b>: too few patients.' in str(
+        verdict.render_headlines(found, shown)[0]
+    )
+    assert "may be too narrow" not in verdict.describe_certainty(found[0], 1)
+    assert render.format_rows(parts, shown, {})[0][-1] == "too few patients to compare with imagenet_net"
+    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="too few: 7 patients in a class, at least 20 are needed")
+    assert render.format_verdict(few, "imagenet_net") == "too few patients to compare with imagenet_net", "though there is an interval"
+    parts[0].rows[0].difference = few
+    assert "too few patients to conclude anything" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
+    told = "no ImageNet weights of net were benched"
+    assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
+    assert told not in Tags(drawn(records)).text
+
+
+def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
+    records = [r for i in range(6) for r in pair(task=f"t{i}", labels=f"l{i}")]
+    parts = build_sections(records, resamples=20)
+    for part, p in zip(parts, (0.02, 0.3, 0.4, 0.5, 0.6, 0.7), strict=True):
+        part.rows[0].difference = Difference(0.1, 0.01, 0.19, p, "better", "m")
+    found = verdict.list_comparisons(parts)
+    assert found[0].adjusted == pytest.approx(0.12)
+    assert "over the 6 comparisons of this page (Holm) p = 0.120: no longer distinguishable" in verdict.describe_certainty(
+        found[0], len(found)
+    )
+    said = " ".join(verdict.render_headlines(found, render.shorten_names(parts)))
+    assert "Corrected for the 6 comparisons of this page (Holm), 6 of these are no longer distinguishable." in said
+
+
+def test_the_table_shows_the_rows_of_compare():
+    parts = build_sections(pair(), resamples=50)
+    shown = render.shorten_names(parts)
+    cells = " ".join(Tags(tables.results_table(parts, shown)).text.split())
+    for line in render.format_rows(parts, shown, {}):
+        for cell in filter(None, line):
+            assert cell.removesuffix(" than imagenet_net") in cells  # said once, below the table
+
+
+def test_curves_are_those_of_scikit_learn_and_a_weight_counts_a_row_as_often():
+    draw = np.random.default_rng(0)
+    y, s = draw.integers(0, 2, 80).astype(float), np.round(draw.random(80), 1)  # with ties
+    weight = draw.integers(0, 4, (80, 3))
+    for b in range(3):
+        yy, ss = np.repeat(y, weight[:, b]), np.repeat(s, weight[:, b])
+        false, hit, _ = roc_curve(yy, ss, drop_intermediate=False)
+        got = curves.label_curve(y, s, weight, "roc")[b]
+        np.testing.assert_allclose(got, np.interp(curves.CURVE_GRID, false, hit), atol=1e-12)
+        precision, recall, _ = precision_recall_curve(yy, ss)
+        got = curves.label_curve(y, s, weight, "pr")[b]
+        want = [precision[:-1][recall[:-1] >= g - 1e-12][-1] for g in curves.CURVE_GRID]  # the highest threshold that reaches the recall
+        np.testing.assert_allclose(got, want, atol=1e-12)
+
+
+def test_a_label_without_both_classes_has_no_curve():
+    assert np.isnan(curves.label_curve(np.ones(4), np.arange(4.0), np.ones((4, 1)), "roc")).all()
+
+
+def test_confusion_is_that_of_scikit_learn():
+    one = made(kind="multiclass", classes=("a", "b", "c"))
+    y, s, _ = one.part("test")
+    row = build_sections([one], resamples=10)[0].rows[0]
+    np.testing.assert_array_equal(tables.confusion_matrices(row)[0], confusion_matrix(y.argmax(1), s.argmax(1)))
+
+
+def test_several_fractions_make_a_label_efficiency_chart_and_one_makes_none():
+    counts = {"train": {"patients": 10, "images": 20}}
+    few = [made(fraction=0.2, draw=d, seed=d, counts=counts) for d in (0, 1)]
+    assert "label efficiency" in drawn([*few, made()])
+    assert "label efficiency" not in drawn([made()])
+
+
+@pytest.mark.parametrize(("kind", "classes"), [("multiclass", ("a", "b", "c")), ("multilabel", ("a", "b"))])
+def test_several_classes_have_a_table_of_their_own(kind, classes):
+    text = Tags(drawn(pair(kind=kind, classes=classes))).text
+    assert "AUROC of each class" in text
+    assert ("threshold sensitivity [95 %] specificity [95 %]" in " ".join(text.split())) == (kind == "multilabel")
+
+
+def test_a_table_never_mixes_protocol_hashes_and_the_page_says_that_there_are_two():
+    markup = drawn([*pair(), *pair(protocol_hash="q" * 16)])
+    assert markup.count("Task lungs</h2>") == 2
+    text = Tags(markup).text
+    assert "linear" in text
+    assert "linear has 2 hashes (pppppppp, qqqqqqqq)" in text
+
+
+def test_the_ledger_tells_of_looks_by_encoders_that_the_page_does_not_show():
+    lines = [{"split": "h", "encoder": f"e{i}", "encoder_sha256": f"sha-e{i}", "protocol": "knn", "time": 1e9} for i in range(3)]
+    text = Tags(drawn(pair(), lines)).text
+    assert "3 times" in text
+    assert "3 encoders: e0, e1, e2" in text
+    assert "no ledger at hand" in Tags(drawn(pair())).text
+
+
+def call(*words):
+    done = CliRunner().invoke(app, ["report", *map(str, words)])
+    if isinstance(done.exception, InputError):
+        raise done.exception
+    return done
+
+
+def test_an_edited_record_is_refused_visibly_and_its_numbers_are_not_used(tmp_path):
+    paths = [record.write_record(r) for r in pair()]
+    content = json.loads(paths[1].read_text())
+    paths[1].write_text(json.dumps({**content, "role": "random"}))
+    done = call("--out", tmp_path / "r.html")
+    text = Tags((tmp_path / "r.html").read_text()).text
+    assert done.exit_code == 1
+    assert "1 file was refused" in text
+    assert "was changed after it was written" in text
+    assert str(paths[1].parent) not in text
+    assert "imagenet_net-linear" in text.split("Verdict")[0]
+    assert "imagenet_net" not in text.split("Verdict")[1]
+    with pytest.raises(InputError, match="no record to report on"):
+        call(paths[1], "--out", tmp_path / "s.html")
+
+
+def test_a_report_from_the_working_folder_with_its_ledger_and_latex(tmp_path):
+    for r in pair(task="lungs_50%"):
+        record.write_record(r)
+        test_seal.append_to_ledger({**r.identity.model_dump(), "time": 1.7e9}, test_seal.ledger_path())
+    done = call("--out", tmp_path / "r.html", "--latex", tmp_path / "t.tex")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "r.html").read_text()
+    assert "2 times" in text
+    assert "2023-11-14" in text
+    assert "No picture of a patient" in text
+    assert "<img" not in text
+    tex = (tmp_path / "t.tex").read_text()
+    assert r"lungs\_50\%" in tex
+    assert r"\toprule" in tex
+    assert r"imagenet\_net & linear" in tex
+    with pytest.raises(InputError, match="did you mean imagenet_net"):
+        call("--baseline", "imagenet_nett", "--out", tmp_path / "r.html")
+
+
+def test_latex_special_signs_are_escaped():
+    assert latex.escape_latex("a_b & 5 % \\x{}") == r"a\_b \& 5 \% \textbackslash{}x\{\}"
+
+
+def test_pictures_come_only_with_the_store_of_the_task_and_worst_first(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (2 * PATIENTS, 16, 16, 1), dtype=np.uint8)
+    save_store(tmp_path / "s.h5", pixels, patient=made().arrays["test_patient"].tolist(), labels={"sick": np.zeros(2 * PATIENTS)})
+    store = Store.open(tmp_path / "s.h5")
+    records = [Record(r.meta, {**r.arrays, "test_key": store.column("key")}) for r in pair(store=store.fingerprint)]
+    text = drawn(records, store=store)
+    found = [a for t, a in Tags(text).found if t == "img"]
+    assert found
+    assert all(a["src"].startswith("data:image/png;base64,") for a in found)
+    assert "Doe-" not in text  # "Doe" alone may occur in the base64 of a picture
+    assert "not to be passed on" in text
+    sure = [float(a["alt"].rpartition(" ")[2]) for a in found[: images.MAX_THUMBNAILS]]
+    assert sure == sorted(sure)
+    for r in pair():
+        record.write_record(r)
+    with pytest.raises(InputError, match="no record was made from"):
+        call("--store", tmp_path / "s.h5", "--out", tmp_path / "r.html")

@@ -1,0 +1,137 @@
+"""Curves of the AUROC over the strength of an acquisition shift, from records; chosen on clean validation images, frozen, then scored.
+
+A curve is one encoder under one protocol and one shift. Its loss at a strength is the paired difference to the clean images of the same
+test patients, so that it has an interval of its own.
+"""
+
+import csv
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from encoders.zoo.names import short_name
+from transfer.records.record import Record
+from transfer.stats import Difference, Interval
+from transfer.tables.rows import Row, compare_rows, pooled_auroc, task_name
+
+SHIFT_COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high,leakage"
+
+
+@dataclass
+class ShiftPoint:
+    """One strength; 0: the images as they are. parameter: in the shift's own unit.  loss: AUROC here minus AUROC on the clean images."""
+
+    strength: int
+    parameter: float
+    auroc: Interval
+    loss: Difference | None = None
+
+
+@dataclass
+class ShiftCurve:
+    """The points of one encoder, weakest shift first."""
+
+    task: str
+    protocol: str
+    protocol_hash: str
+    partition: str
+    encoder: str
+    role: str
+    fraction: float
+    shift: str
+    unit: str
+    points: list[ShiftPoint] = field(default_factory=list)
+    leakage: tuple[str, ...] = ()  # what --allow-leakage let pass
+
+
+def build_shift_curves(records: Sequence[Record]) -> list[ShiftCurve]:
+    """Every curve that the records hold. One without its clean record has no loss."""
+    apart: dict[tuple, dict[tuple[str, int], dict[int, list[Record]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    for record in (r for r in records if r.meta.status == "ok"):
+        i = record.identity
+        share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
+        alike = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, share, i.encoder, i.encoder_sha256
+        apart[alike][i.shift or "", i.shift_version or 0][i.strength].append(record)
+    return [
+        _build_shift_curve(shifted[shift, version], shifted.get(("", 0), {}).get(0, []))
+        for _, shifted in sorted(apart.items(), key=lambda item: item[0])
+        for shift, version in sorted(shifted)
+        if shift
+    ]
+
+
+def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]) -> ShiftCurve:
+    from transfer.bench.shifts import SHIFTS
+
+    first = next(iter(by_strength.values()))[0]
+    i = first.identity
+    assert i.shift is not None
+    about = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
+    curve = ShiftCurve(task_name(i), *about)
+    every = [record for records in (*by_strength.values(), clean) for record in records]
+    curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
+    if clean:
+        curve.points.append(ShiftPoint(0, float("nan"), pooled_auroc(_bare_row(clean).records)))
+    for strength in sorted(by_strength):
+        here = _bare_row(by_strength[strength])
+        loss = compare_rows(here, _bare_row(clean)) if clean else None
+        amount = here.records[0].identity.amount
+        curve.points.append(ShiftPoint(strength, float("nan") if amount is None else amount, pooled_auroc(here.records), loss))
+    return curve
+
+
+def _bare_row(records: list[Record]) -> Row:
+    records = sorted(records, key=lambda r: (r.identity.fold, r.identity.draw))
+    return Row("", "", "", 1.0, {}, records)
+
+
+def build_shift_tables(curves: Sequence[ShiftCurve]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """(title, header, rows of text) for each task, protocol and shift: a row an encoder, a column a strength."""
+    from transfer.tables.render import format_difference
+
+    apart: dict[tuple, list[ShiftCurve]] = defaultdict(list)
+    for c in curves:
+        apart[c.task, c.partition, c.protocol, c.protocol_hash, c.fraction, c.shift].append(c)
+    made = []
+    for (task, _, protocol, _, fraction, shift), same in apart.items():
+        share = "" if fraction == 1 else f", {fraction:.3g} of the labels"
+        amount = {p.strength: p.parameter for c in same for p in c.points}
+        strengths = sorted(amount)
+        header = ["encoder", *("clean" if s == 0 else f"{s} ({amount[s]:g})" for s in strengths), "loss at the strongest"]
+        rows = []
+        for c in same:
+            at = {p.strength: f"{p.auroc.value:.3f}" for p in c.points}
+            rows.append([short_name(c.encoder), *(at.get(s, "") for s in strengths), format_difference(c.points[-1].loss)])
+        made.append((f"{task}, {protocol}{share}: AUROC under {shift} ({same[0].unit})", header, rows))
+    return made
+
+
+def print_shift_tables(out: Any, curves: Sequence[ShiftCurve]) -> None:
+    """The tables, on a terminal."""
+    from rich.table import Table
+
+    for title, header, rows in build_shift_tables(curves):
+        table = Table(*header, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        out.print(table)
+    few = dict.fromkeys(f"warning: {c.task}, {c.protocol}: {p.loss.note}" for c in curves for p in c.points if p.loss and p.loss.note)
+    for line in few:
+        out.print(line, markup=False, style="yellow")
+    for line in dict.fromkeys(f"LEAKAGE ALLOWED: {c.task}: {leak}" for c in curves for leak in c.leakage):
+        out.print(line, markup=False, style="yellow")
+
+
+def shift_curves_to_csv(curves: Sequence[ShiftCurve]) -> str:
+    """A line a point, for plotting."""
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    lines.writerow(SHIFT_COLUMNS.split(","))
+    for c in curves:
+        for p in c.points:
+            loss = [p.loss.value, p.loss.low, p.loss.high] if p.loss else ["", "", ""]
+            where = [c.task, c.protocol, c.encoder, c.fraction, c.shift, p.strength, p.parameter, c.unit]
+            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage)])
+    return text.getvalue()

@@ -1,0 +1,43 @@
+"""Columns that divide test images into groups: text as it is, ages as bands. What is not stated is a group of its own.
+
+Shapes: M test images.
+"""
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+AGE_BANDS = (18, 40, 65)  # years: children, and three bands of adults
+NOT_STATED = "not stated"
+
+
+def is_age_column(column: str) -> bool:
+    """Whether a column's name says age: `age`, `patient_age`, `Age (years)`."""
+    return "age" in re.split(r"[^a-z]+", column.lower())
+
+
+def name_groups(column: str, values: NDArray[Any], bands: Sequence[float] = AGE_BANDS) -> NDArray[np.str_]:
+    """(M,) name of every image's group. bands: the ages, in years, at which a new band begins."""
+    if is_age_column(column) and values.dtype.kind in "fiu":
+        names = np.array([*name_age_bands(bands), NOT_STATED])
+        years = values.astype(np.float64)
+        return names[np.where(np.isfinite(years), np.searchsorted(np.asarray(bands, float), years, side="right"), len(names) - 1)]
+    text = [f"{v:g}" if np.isfinite(v) else "" for v in values] if values.dtype.kind == "f" else [str(v).strip() for v in values]
+    return np.array([t or NOT_STATED for t in text])
+
+
+def name_age_bands(bands: Sequence[float]) -> list[str]:
+    """`under 18`, `18 to 39`, ..., `65 and over`."""
+    whole = [f"{b:g}" for b in bands]
+    return [f"under {whole[0]}", *(f"{a:g} to under {b:g}" for a, b in pairwise(bands)), f"{whole[-1]} and over"]
+
+
+def order_groups(column: str, names: NDArray[np.str_], bands: Sequence[float] = AGE_BANDS) -> list[str]:
+    """The groups that occur: ages ascending, text by its letters, what is not stated last."""
+    found = set(names.tolist())
+    first = [b for b in name_age_bands(bands) if b in found] if is_age_column(column) else []
+    return [*first, *sorted(found - {*first, NOT_STATED}), *([NOT_STATED] if NOT_STATED in found else [])]

@@ -24,9 +24,10 @@ README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 OTHERS = [ROOT / "CONTRIBUTING.md", ROOT / "slurm" / "README.md"]  # commands and links are checked, nothing runs
 TOOLS = ("encoders", "pretrain", "transfer")
+SHELLS = ("", "bash", "console", "sh", "shell")
 WITH_RECIPE = ("run", "plan", "preview", "submit", "stage")  # sub-commands of `pretrain` whose first argument is a recipe
 
-FENCE = re.compile(r"(?P<indent>\s*)```(?P<info>.*)")
+FENCE = re.compile(r"(?P<indent>\s*)(?P<ticks>`{3,})(?P<info>[^`]*)")
 MARK = re.compile(r"<!-- runnable: (?P<name>[^>]+?) -->")
 HEADING = re.compile(r"#{1,6}\s+(?P<title>.+)")
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\((?P<target>[^)\s]+)\)")
@@ -34,11 +35,12 @@ ASSIGNMENT = re.compile(r"\w+=.*", re.DOTALL)
 
 
 class Block(NamedTuple):
-    """A fenced block. line: of its first line of text.  runnable: its name, or None."""
+    """A fenced block. line: of its first line of text.  language: after the opening fence.  runnable: its name, or None."""
 
     page: Path
     line: int
     text: str
+    language: str
     runnable: str | None
 
 
@@ -57,16 +59,16 @@ def split_page(page: Path) -> tuple[list[Block], list[str]]:
     """The fenced blocks of a page, and its lines outside of them."""
     blocks, prose = [], []
     inside: list[str] | None = None
-    mark, start, indent = None, 0, ""
+    mark, start = None, 0
     for number, line in enumerate(page.read_text().splitlines(), 1):
         fence = FENCE.fullmatch(line)
         if fence and inside is None:
-            inside, start, indent = [], number + 1, fence["indent"]
-        elif fence and inside is not None:
-            blocks.append(Block(page, start, "\n".join(inside), mark))
+            inside, start, opening = [], number + 1, fence
+        elif fence and inside is not None and len(fence["ticks"]) >= len(opening["ticks"]) and not fence["info"].strip():
+            blocks.append(Block(page, start, "\n".join(inside), opening["info"].strip(), mark))
             inside, mark = None, None
         elif inside is not None:
-            inside.append(line.removeprefix(indent))
+            inside.append(line.removeprefix(opening["indent"]))
         else:
             prose.append(line)
             if line.strip():
@@ -77,7 +79,7 @@ def split_page(page: Path) -> tuple[list[Block], list[str]]:
 
 
 def commands_in(block: Block) -> Iterator[Command]:
-    """The calls in a block: one per line, or several joined by `&&`, `;` or `|`."""
+    """The calls in a block: one per line, or several joined by `&&`, `;` or `|`; also those under `torchrun`."""
     lines = iter(enumerate(block.text.splitlines(), block.line))
     for number, line in lines:
         while line.endswith("\\"):
@@ -93,13 +95,15 @@ def commands_in(block: Block) -> Iterator[Command]:
                 continue
             while words and ASSIGNMENT.fullmatch(words[0]):
                 words.pop(0)
+            if "$(which" in words:  # torchrun ... $(which encoders) embed ...
+                words = [word.removesuffix(")") for word in words[words.index("$(which") + 1 :]]
             if words and words[0] in TOOLS:
                 yield Command(block.page, number, words)
             words = []
 
 
 BLOCKS = {page: split_page(page)[0] for page in [*PAGES, *OTHERS]}
-COMMANDS = [command for blocks in BLOCKS.values() for block in blocks for command in commands_in(block)]
+COMMANDS = [c for blocks in BLOCKS.values() for block in blocks if block.language in SHELLS for c in commands_in(block)]
 RUNNABLE = {page: [block for block in BLOCKS[page] if block.runnable] for page in PAGES}
 
 

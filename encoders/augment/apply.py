@@ -16,13 +16,13 @@ from encoders.augment import intensity as do
 from encoders.augment.resample import apply_bands, resize_band, uses_dense_matrices
 from encoders.augment.warp import warp_views
 
-Params = Mapping[str, np.ndarray]
+AppliedParams = Mapping[str, Array]
 
 RESAMPLE_GROUP = 32  # images whose resampling weights are made together on a CPU
 VIEW_CHUNK_VALUES = 150_000  # numbers of a chunk of views on a CPU: 600 kB, and as much again for what the operations need
 
 
-def augment(batch: Tensor, params: Params, size: int, out: Tensor | None = None) -> Tensor:
+def augment(batch: Tensor, params: AppliedParams, size: int, out: Tensor | None = None) -> Tensor:
     """(B, C, H, W) float32 in [0, 1] -> (B, C, S, S) float32 in [0, 1].  params: from `draw`, a row for each image.
 
     The result is in `out`, if that is given."""
@@ -40,7 +40,7 @@ def chunk_slices(n: int, at_once: int) -> Iterator[slice]:
     return (slice(first, min(first + at_once, n)) for first in range(0, n, max(at_once, 1)))
 
 
-def _select_rows(params: Params, rows: slice) -> Params:
+def _select_rows(params: AppliedParams, rows: slice) -> AppliedParams:
     return {name: value[rows] for name, value in params.items()}
 
 
@@ -49,7 +49,7 @@ def to_planar_float(images: np.ndarray | Tensor, scale: float) -> Tensor:
     return torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(scale)
 
 
-def resample_views(images: Tensor, params: Params, size: int, out: Tensor) -> Tensor:
+def resample_views(images: Tensor, params: AppliedParams, size: int, out: Tensor) -> Tensor:
     """Crop, flips, turn, rotation, scale and warp in one resampling, into `out` (B, C, S, S)."""
     bent = np.zeros(len(images), dtype=bool)
     if "angle" in params:
@@ -66,7 +66,7 @@ def resample_views(images: Tensor, params: Params, size: int, out: Tensor) -> Te
     return out
 
 
-def _resample_separable(images: Tensor, params: Params, size: int, out: Tensor | None = None) -> Tensor:
+def _resample_separable(images: Tensor, params: AppliedParams, size: int, out: Tensor | None = None) -> Tensor:
     """Rows without rotation: the two axes are independent."""
     box, cubic = params["box"], bool(params["cubic"][0])
     flip = params["flip"] if "flip" in params else np.zeros((len(images), 2), dtype=bool)
@@ -80,7 +80,7 @@ def _resample_separable(images: Tensor, params: Params, size: int, out: Tensor |
     return view
 
 
-def apply_intensity(views: Tensor, params: Params) -> Tensor:
+def apply_intensity(views: Tensor, params: AppliedParams) -> Tensor:
     """The values of the views, in place, in the order that `config` states; an operation is computed only for the rows it was drawn for."""
     if "stain_map" in params:
         _apply_to_rows((params["stain_map"] != np.eye(3)).any((1, 2)), do.map_density, views, params["stain_map"])

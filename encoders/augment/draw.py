@@ -7,25 +7,25 @@ Shapes: B positions.
 """
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from encoders.augment.config import Augment
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.random import Purpose, normal, uniform
 
-Params = dict[str, NDArray]
-Array = NDArray[np.float64]
+DrawnParams = dict[str, Array]
 
 CROP_TRIES = 10  # as torchvision.transforms.RandomResizedCrop, before it falls back to the centre
 ELASTIC_KNOTS = 6  # a side of the grid of an elastic warp
 
 
-def draw_params(cfg: Augment, seed: int, position: ArrayLike, view: int, source: tuple[int, int]) -> Params:
+def draw_params(cfg: Augment, seed: int, position: ArrayLike, view: int, source: tuple[int, int]) -> DrawnParams:
     """The parameters of one view: arrays with first axis B, only of the operations that are on.
 
     position: (B,) places in the global order.  view: 0..65535.  source: (H, W) of the images."""
     where = np.atleast_1d(np.asarray(position))
 
-    def lanes(purpose: Purpose, n: int) -> Array:
+    def lanes(purpose: Purpose, n: int) -> FloatArray:
         return uniform(seed, purpose, where, view, n).T  # (n, B)
 
     params = _draw_geometry(cfg, lanes, len(where), source)
@@ -36,8 +36,8 @@ def draw_params(cfg: Augment, seed: int, position: ArrayLike, view: int, source:
     return params | _draw_colour(cfg, lanes) | _draw_texture(cfg, lanes)
 
 
-def _draw_geometry(cfg: Augment, lanes, n: int, source: tuple[int, int]) -> Params:
-    params: Params = {"box": np.tile(np.array([0.0, 0.0, *source]), (n, 1)), "cubic": np.full(n, cfg.interpolation == "bicubic")}
+def _draw_geometry(cfg: Augment, lanes, n: int, source: tuple[int, int]) -> DrawnParams:
+    params: DrawnParams = {"box": np.tile(np.array([0.0, 0.0, *source]), (n, 1)), "cubic": np.full(n, cfg.interpolation == "bicubic")}
     if cfg.crop is not None:
         params["box"] = crop_boxes(lanes(Purpose.CROP, 2 * CROP_TRIES + 2), cfg.crop, cfg.ratio, source)
     if cfg.flip or cfg.flip_vertical or cfg.turn:
@@ -51,8 +51,8 @@ def _draw_geometry(cfg: Augment, lanes, n: int, source: tuple[int, int]) -> Para
     return params
 
 
-def _draw_colour(cfg: Augment, lanes) -> Params:
-    params: Params = {}
+def _draw_colour(cfg: Augment, lanes) -> DrawnParams:
+    params: DrawnParams = {}
     if cfg.stain:
         u = lanes(Purpose.STAIN, 7)
         on = (u[0] < cfg.stain) * cfg.stain_sigma
@@ -77,8 +77,8 @@ def _draw_colour(cfg: Augment, lanes) -> Params:
     return params
 
 
-def _draw_texture(cfg: Augment, lanes) -> Params:
-    params: Params = {}
+def _draw_texture(cfg: Augment, lanes) -> DrawnParams:
+    params: DrawnParams = {}
     if cfg.blur:
         u = lanes(Purpose.BLUR, 2)
         params["blur"] = np.where(u[0] < cfg.blur, uniform_between(u[1], *cfg.blur_sigma), 0.0)
@@ -97,7 +97,7 @@ def _draw_texture(cfg: Augment, lanes) -> Params:
     return params
 
 
-def crop_boxes(u: Array, area: tuple[float, float], ratio: tuple[float, float], source: tuple[int, int]) -> Array:
+def crop_boxes(u: FloatArray, area: tuple[float, float], ratio: tuple[float, float], source: tuple[int, int]) -> FloatArray:
     """Crops (B, 4) as top, left, height, width in whole pixels, distributed as torchvision's RandomResizedCrop.
 
     u: (2 TRIES + 2, B) uniform numbers: the areas, the ratios, and the place."""
@@ -125,11 +125,11 @@ def _central_crop_size(ratio: tuple[float, float], source: tuple[int, int]) -> t
     return float(height), float(width)
 
 
-def uniform_between(u: Array, low: float, high: float) -> Array:
+def uniform_between(u: FloatArray, low: float, high: float) -> FloatArray:
     """Uniform numbers in [low, high) from uniform numbers in [0, 1)."""
     return low + u * (high - low)
 
 
-def log_uniform_between(u: Array, ends: tuple[float, float]) -> Array:
+def log_uniform_between(u: FloatArray, ends: tuple[float, float]) -> FloatArray:
     """Numbers in [ends[0], ends[1]) whose logarithm is uniform."""
     return np.exp(uniform_between(u, np.log(ends[0]), np.log(ends[1])))

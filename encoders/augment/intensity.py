@@ -13,9 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.random import Purpose, generator
-
-Array = np.ndarray
 
 AUGMENT_LUMA = 0.299, 0.587, 0.114  # ITU-R 601, as torchvision and Pillow
 # Optical densities of haematoxylin, eosin and DAB (rows) in red, green, blue. Source: Ruifrok and Johnston 2001, as scikit-image.

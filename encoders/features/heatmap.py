@@ -12,11 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.features.embed_slides import group_by_slide, tile_side
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.store.store import Store
-
-Array = NDArray[np.float64]
 
 
 def write_heatmap(store: Store, slide: str | None, scores: Path, out: Path, column: str = "score") -> Path:
@@ -71,7 +70,7 @@ def first_component_scores(path: Path) -> dict[str, float]:
     return dict(zip(keys, (along / max(along.std(), 1e-12)).tolist(), strict=True))
 
 
-def draw_heatmap(store: Store, name: str, rows: NDArray[np.int64], values: Array, out: Path, label: str) -> None:
+def draw_heatmap(store: Store, name: str, rows: NDArray[np.int64], values: FloatArray, out: Path, label: str) -> None:
     """The overview, and beside it the same under the tiles' colours, with a scale and what is not scored."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import PatchCollection
@@ -109,7 +108,7 @@ def draw_heatmap(store: Store, name: str, rows: NDArray[np.int64], values: Array
         figure.savefig(temporary, format="png", dpi=120, metadata={"Software": None})
 
 
-def colour_limits(values: Array) -> tuple[float, float]:
+def colour_limits(values: FloatArray) -> tuple[float, float]:
     """The ends of the colour scale: [0, 1] for what may be probabilities, else the values' own."""
     low, high = float(values.min()), float(values.max())
     return (0.0, 1.0) if low >= 0 and high <= 1 else (low, high)

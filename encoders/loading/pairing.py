@@ -10,9 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from encoders.runtime.arrays import IntArray
 from encoders.runtime.random import Purpose, uniform
-
-Rows = NDArray[np.int64]
 
 ADJACENT_STEPS = 1.5  # steps of the slide's grid: the eight tiles around one, however its coordinates were rounded
 
@@ -20,14 +19,14 @@ ADJACENT_STEPS = 1.5  # steps of the slide's grid: the eight tiles around one, h
 class Partners:
     """A range of `members` for each row in use, which holds the row itself at `own`; other rows have none."""
 
-    def __init__(self, n: int, rows: Rows, members: Rows, first: Rows, count: Rows, own: Rows):
+    def __init__(self, n: int, rows: IntArray, members: IntArray, first: IntArray, count: IntArray, own: IntArray):
         """n: N.  rows: (R,) in use.  first, count, own: (R,) where a row's range begins, its length, the row's own place in it."""
         self.members = members
         self.first, self.count, self.own = (np.zeros(n, dtype=np.int64) for _ in range(3))  # (N,)
         self.first[rows], self.count[rows], self.own[rows] = first, count, own
         self.share = float(np.mean(count > 1)) if len(rows) else 0.0  # of the rows in use that have a partner
 
-    def of(self, rows: Rows, positions: ArrayLike, seed: int) -> Rows:
+    def of(self, rows: IntArray, positions: ArrayLike, seed: int) -> IntArray:
         """(B,) another row of each row's range, all equally likely; the row itself where it is alone.  positions: in the global order."""
         others = np.maximum(self.count[rows] - 1, 1)
         k = np.minimum((uniform(seed, Purpose.PARTNER, positions)[:, 0] * others).astype(np.int64), others - 1)
@@ -36,8 +35,8 @@ class Partners:
         return np.where(alone, rows, self.members[np.where(alone, 0, self.first[rows] + k)])
 
 
-def same_group_partners(groups: NDArray[Any], rows: Rows) -> Partners:
-    """Rows in use of the same group.  groups: (N,) names; a row whose group has no name ("") is alone."""
+def same_group_partners(groups: NDArray[Any], rows: IntArray) -> Partners:
+    """IntArray in use of the same group.  groups: (N,) names; a row whose group has no name ("") is alone."""
     names = groups[rows].astype(str)
     alone = names == ""
     _, code = np.unique(names, return_inverse=True)
@@ -50,8 +49,8 @@ def same_group_partners(groups: NDArray[Any], rows: Rows) -> Partners:
     return Partners(len(groups), rows, rows[order], first, counts[code], place - first)
 
 
-def adjacent_tile_partners(slides: NDArray[Any], x: NDArray[Any], y: NDArray[Any], rows: Rows) -> Partners:
-    """Rows in use on the same slide whose tiles touch, at a side or a corner.  slides, x, y: (N,) a tile's slide and corner."""
+def adjacent_tile_partners(slides: NDArray[Any], x: NDArray[Any], y: NDArray[Any], rows: IntArray) -> Partners:
+    """IntArray in use on the same slide whose tiles touch, at a side or a corner.  slides, x, y: (N,) a tile's slide and corner."""
     lists: list[list[int]] = [[i] for i in range(len(rows))]  # places in `rows`
     names = slides[rows].astype(str)
     for name in np.unique(names[names != ""]):

@@ -6,17 +6,16 @@ Shapes: N rows in use, B images of a global batch, b of a micro-batch of a rank.
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from encoders.runtime.arrays import IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, permutation, random_bits
-
-Rows = NDArray[np.int64]
 
 
 class BatchOrder:
     """Epochs of floor(N / B) steps, each a new permutation whose rest is dropped; or, with weights, draws with replacement."""
 
     def __init__(
-        self, rows: Rows, batch: int, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1, weights: ArrayLike | None = None
+        self, rows: IntArray, batch: int, seed: int, rank: int = 0, world: int = 1, accumulate: int = 1, weights: ArrayLike | None = None
     ):
         if len(rows) < batch:
             raise InputError(f"batch is {batch} but only {len(rows)} images are in use; choose batch <= {len(rows)}")
@@ -29,10 +28,10 @@ class BatchOrder:
         self.accumulate, self.each = accumulate, batch // (world * accumulate)
         self.steps_per_epoch = len(rows) // batch
         self._cumulative = None if weights is None else cumulative_weights(weights, len(rows))
-        self._kept: tuple[int, Rows] | None = None  # the last epoch's permutation
+        self._kept: tuple[int, IntArray] | None = None  # the last epoch's permutation
 
-    def of(self, turn: int) -> tuple[Rows, Rows]:
-        """Rows of the store (b,) and their positions in the global order (b,), for micro-batch `turn` of the run."""
+    def of(self, turn: int) -> tuple[IntArray, IntArray]:
+        """IntArray of the store (b,) and their positions in the global order (b,), for micro-batch `turn` of the run."""
         step, micro = divmod(turn, self.accumulate)
         first = (self.rank * self.accumulate + micro) * self.each
         place = np.arange(first, first + self.each)
@@ -42,7 +41,7 @@ class BatchOrder:
         epoch, within = divmod(step, self.steps_per_epoch)
         return self.rows[self._permutation(epoch)[within * self.batch + place]], positions
 
-    def _permutation(self, epoch: int) -> Rows:
+    def _permutation(self, epoch: int) -> IntArray:
         if self._kept is None or self._kept[0] != epoch:
             self._kept = epoch, permutation(self.seed, Purpose.ORDER, epoch, len(self.rows))
         return self._kept[1]
@@ -57,7 +56,7 @@ def cumulative_weights(weights: ArrayLike, n: int) -> NDArray[np.float64]:
     return total / total[-1]
 
 
-def draw_weighted_rows(ends: NDArray[np.float64], seed: int, positions: Rows) -> Rows:
+def draw_weighted_rows(ends: NDArray[np.float64], seed: int, positions: IntArray) -> IntArray:
     """One of the N for each position, in proportion to the weights behind `ends`."""
     words = random_bits(seed, Purpose.ORDER, positions, view=1, n=2).astype(np.float64)
     u = (words[:, 0] + words[:, 1] * 2.0**-32) * 2.0**-32  # more digits than 32 bits: a million rows each get their due

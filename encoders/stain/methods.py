@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from encoders.runtime.arrays import FloatArray
 
 # Columns: optical densities (natural logarithm) of haematoxylin and eosin in red, green, blue; and their largest concentrations.
 HE_REFERENCE = np.array([[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
@@ -37,14 +37,14 @@ LAB_STD = np.array([0.57506023, 0.10403329, 0.01364062])
 class Stains(NamedTuple):
     """vectors: (3, 2) unit columns, haematoxylin and eosin.  most: (2,) 99th percentile of their concentrations."""
 
-    vectors: Array
-    most: Array
+    vectors: FloatArray
+    most: FloatArray
 
 
 REFERENCE_STAINS = Stains(HE_REFERENCE, MAX_CONCENTRATIONS_REFERENCE)
 
 
-def optical_density(values: NDArray[np.floating]) -> Array:
+def optical_density(values: NDArray[np.floating]) -> FloatArray:
     """Optical density, natural logarithm: 0 for white."""
     return -np.log(np.clip(np.asarray(values, np.float64), MIN_PIXEL_VALUE, 1.0))
 
@@ -68,12 +68,12 @@ def estimate_stains(values: NDArray[np.floating]) -> Stains | None:
     return Stains(vectors, most) if (most > 0).all() else None
 
 
-def stain_concentrations(densities: Array, vectors: Array) -> Array:
+def stain_concentrations(densities: FloatArray, vectors: FloatArray) -> FloatArray:
     """(P, 2) amounts of the two stains, least squares."""
     return np.asarray(np.linalg.lstsq(vectors, densities.T, rcond=None)[0].T, np.float64)
 
 
-def density_mapping(source: Stains, target: Stains, keep_rest: bool = False) -> Array:
+def density_mapping(source: Stains, target: Stains, keep_rest: bool = False) -> FloatArray:
     """(3, 3) A with  density @ A  as if stained like the target.  keep_rest: what neither stain explains stays, else it is dropped."""
     inverse = np.linalg.pinv(source.vectors)  # (2, 3)
     forward = target.vectors @ np.diag(target.most / source.most) @ inverse
@@ -87,27 +87,27 @@ def interpolate_stains(one: Stains, other: Stains, share: float) -> Stains:
     return Stains(vectors / np.linalg.norm(vectors, axis=0), (1 - share) * one.most + share * other.most)
 
 
-def macenko(values: NDArray[np.floating], source: Stains, target: Stains = REFERENCE_STAINS) -> Array:
+def macenko(values: NDArray[np.floating], source: Stains, target: Stains = REFERENCE_STAINS) -> FloatArray:
     """The pixels (..., 3) with the target's stains and largest concentrations."""
     return np.asarray(np.exp(-optical_density(values) @ density_mapping(source, target)).clip(0, 1))
 
 
-def rgb_to_lab(values: NDArray[np.floating]) -> Array:
+def rgb_to_lab(values: NDArray[np.floating]) -> FloatArray:
     """(..., 3) l, alpha, beta of values in [0, 1]; natural logarithms of cone responses on 0..255."""
     return np.asarray(np.log(np.maximum(np.asarray(values, np.float64), MIN_PIXEL_VALUE) * 255 @ RGB_TO_LMS.T) @ LMS_TO_LAB.T)
 
 
-def lab_to_rgb(values: Array) -> Array:
+def lab_to_rgb(values: FloatArray) -> FloatArray:
     """The inverse of `lab`, not cut off at [0, 1]."""
     return np.asarray(np.exp(values @ np.linalg.inv(LMS_TO_LAB).T) @ np.linalg.inv(RGB_TO_LMS).T / 255)
 
 
-def tissue_weight(values: NDArray[np.floating]) -> Array:
+def tissue_weight(values: NDArray[np.floating]) -> FloatArray:
     """(...,) how much of a pixel is tissue: 0 up to half of the density CLEAR, 1 from CLEAR on, between them in proportion."""
     return np.asarray((optical_density(values).mean(axis=-1) / GLASS_MAX_DENSITY * 2 - 1).clip(0, 1))
 
 
-def lab_statistics(values: NDArray[np.floating]) -> tuple[Array, Array] | None:
+def lab_statistics(values: NDArray[np.floating]) -> tuple[FloatArray, FloatArray] | None:
     """Mean and standard deviation (3,) each of l, alpha, beta over tissue; None where there is too little of it, or but one colour."""
     seen = rgb_to_lab(np.asarray(values)[tissue_weight(values) == 1])  # (P, 3)
     if len(seen) < MIN_TISSUE_PIXELS or (seen.std(axis=0) < MIN_STAIN_VARIANCE).any():
@@ -115,7 +115,9 @@ def lab_statistics(values: NDArray[np.floating]) -> tuple[Array, Array] | None:
     return seen.mean(axis=0), seen.std(axis=0)
 
 
-def reinhard(values: NDArray[np.floating], source: tuple[Array, Array], target: tuple[Array, Array] = (LAB_MEAN, LAB_STD)) -> Array:
+def reinhard(
+    values: NDArray[np.floating], source: tuple[FloatArray, FloatArray], target: tuple[FloatArray, FloatArray] = (LAB_MEAN, LAB_STD)
+) -> FloatArray:
     """The pixels (..., 3), tissue with the target's mean and spread in l, alpha, beta; glass as it was, and what is between is mixed."""
     moved = lab_to_rgb((rgb_to_lab(values) - source[0]) / source[1] * target[1] + target[0]).clip(0, 1)
     share = tissue_weight(values)[..., None]

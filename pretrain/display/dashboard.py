@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pretrain.loop.timing import STEP_PARTS
-from pretrain.watch.diagnose import diagnose
+from pretrain.watch.diagnose import MetricsLine, diagnose
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +23,6 @@ CURVES = {
     "teacher": "watch/teacher_entropy",
     "k-NN": "watch/knn",
 }
-MetricsLine = Mapping[str, Any]
 
 
 def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:

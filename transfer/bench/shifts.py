@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from encoders.augment import intensity
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.random import Purpose, uniform
@@ -28,7 +29,6 @@ from encoders.zoo.preprocess import resize_antialiased
 
 VERSION = 2  # raise it when the same shift and strength would give other pixels
 REFERENCE_SIDE = 224  # pixels: the side that lengths are given for
-Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -37,25 +37,25 @@ class Shift:
 
     unit: str
     values: tuple[float, ...]
-    apply: Callable[[Tensor, float, Array, str], Tensor]
+    apply: Callable[[Tensor, float, FloatArray, str], Tensor]
 
 
-def gamma(images: Tensor, exponent: float, u: Array, modality: str) -> Tensor:
+def gamma(images: Tensor, exponent: float, u: FloatArray, modality: str) -> Tensor:
     """Middle grays darker, as a display or a look-up table of another maker shows them."""
     return intensity.gamma(images, np.full(len(images), exponent))
 
 
-def noise(images: Tensor, std: float, u: Array, modality: str) -> Tensor:
+def noise(images: Tensor, std: float, u: FloatArray, modality: str) -> Tensor:
     """Gaussian noise, as of a lower dose. std: at a side of 224 pixels; shrinking averages it away in proportion to the side."""
     return intensity.noise(images, np.full(len(images), std * max(images.shape[2:]) / REFERENCE_SIDE), u.reshape(-1, 3, 2))
 
 
-def blur(images: Tensor, sigma: float, u: Array, modality: str) -> Tensor:
+def blur(images: Tensor, sigma: float, u: FloatArray, modality: str) -> Tensor:
     """Gaussian blur, as of motion, a coarser detector or a slide out of focus. sigma: pixels at a side of 224."""
     return intensity.blur(images, np.full(len(images), sigma * max(images.shape[2:]) / REFERENCE_SIDE))
 
 
-def jpeg(images: Tensor, quality: float, u: Array, modality: str) -> Tensor:
+def jpeg(images: Tensor, quality: float, u: FloatArray, modality: str) -> Tensor:
     """JPEG as Pillow writes it (8 bits, colour at half the resolution)."""
     pixels = np.rint(images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)  # (B, H, W, C)
     for i, picture in enumerate(pixels):
@@ -65,7 +65,7 @@ def jpeg(images: Tensor, quality: float, u: Array, modality: str) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
 
 
-def rotate(images: Tensor, degrees: float, u: Array, modality: str) -> Tensor:
+def rotate(images: Tensor, degrees: float, u: FloatArray, modality: str) -> Tensor:
     """Turned about the centre, to a side that is drawn. Beyond the edge a tile is mirrored, any other image black."""
     h, w = images.shape[2:]
     angle = np.deg2rad(degrees) * np.where(u[:, 0] < 0.5, -1, 1)
@@ -76,7 +76,7 @@ def rotate(images: Tensor, degrees: float, u: Array, modality: str) -> Tensor:
     return F.grid_sample(images, grid, padding_mode="reflection" if modality == "histology" else "zeros", align_corners=False)
 
 
-def crop(images: Tensor, kept: float, u: Array, modality: str) -> Tensor:
+def crop(images: Tensor, kept: float, u: FloatArray, modality: str) -> Tensor:
     """The middle of the image, enlarged to its size: tighter collimation, or another magnification. kept: share of each side."""
     h, w = images.shape[2:]
     high, wide = max(1, round(kept * h)), max(1, round(kept * w))
@@ -84,7 +84,7 @@ def crop(images: Tensor, kept: float, u: Array, modality: str) -> Tensor:
     return resize_antialiased(images[:, :, top : top + high, left : left + wide], h, w, "bilinear")
 
 
-def stain(images: Tensor, sigma: float, u: Array, modality: str) -> Tensor:
+def stain(images: Tensor, sigma: float, u: FloatArray, modality: str) -> Tensor:
     """Haematoxylin, eosin and DAB densities times 1 + sigma x and plus sigma y, x and y drawn from [-1, 1] for each image (HED jitter)."""
     drawn = sigma * (2 * u - 1)
     return intensity.stain(images, 1 + drawn[:, :3], drawn[:, 3:])

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
+
 TINY = 1e-15  # probabilities are kept this far from 0 and 1 in logarithms, as scikit-learn did; a sure and wrong answer costs 34.5 nats
 
 

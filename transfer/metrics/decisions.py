@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
+
 Matrix = NDArray[np.float64]  # (..., K, K): true class by predicted class
 
 

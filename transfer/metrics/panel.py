@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from transfer.metrics.calibration import (
     brier,
     brier_parts,
@@ -24,7 +24,6 @@ from transfer.metrics.decisions import accuracy, balanced_accuracy, kappa, macro
 from transfer.metrics.operating import ThresholdRule, at_threshold, choose_thresholds
 from transfer.metrics.ranking import auroc, average_precision, macro, micro
 
-Array = NDArray[Any]
 DECISION_METRICS = {
     "accuracy": accuracy,
     "balanced_accuracy": balanced_accuracy,

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
+
 RANKING_CHUNK = 128  # weightings at a time: (N, 128) float32 is 13 MB at 25,596 rows, so it stays near the cache
 
 

@@ -11,19 +11,19 @@ Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, log_loss, macro
+from transfer.tasks.task import TaskKind
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
 
-Kind = Literal["binary", "multiclass", "multilabel"]
-Array = NDArray[Any]
 Select = Callable[[Array, Array], float]  # (labels (N, C), scores (N, C)) -> how good, higher is better
 
 
@@ -35,7 +35,7 @@ class Features:
     y: Array
     key: Array
     patient: Array
-    kind: Kind = "multilabel"
+    kind: TaskKind = "multilabel"
 
     def __len__(self) -> int:
         return len(self.x)
@@ -54,7 +54,7 @@ class ImageSet:
     y: Array
     key: Array
     patient: Array
-    kind: Kind = "multilabel"
+    kind: TaskKind = "multilabel"
 
     def __len__(self) -> int:
         return len(self.index)
@@ -73,7 +73,7 @@ class Bags:
     y: Array
     key: Array
     patient: Array
-    kind: Kind = "multilabel"
+    kind: TaskKind = "multilabel"
 
     def __len__(self) -> int:
         return len(self.key)
@@ -114,7 +114,7 @@ def join_features(train: Features, val: Features) -> Features:
     return replace(train, x=x, y=y, key=key, patient=patient)
 
 
-def find_labeled_rows(y: Array, kind: Kind) -> NDArray[np.bool_]:
+def find_labeled_rows(y: Array, kind: TaskKind) -> NDArray[np.bool_]:
     """(N,) rows usable for training: with at least one known label; for a multi-class task all columns are known together."""
     unknown = np.isnan(y)
     return ~np.asarray(unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1))

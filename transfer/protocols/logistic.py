@@ -12,12 +12,12 @@ Shapes: N rows, D width, R axes (<= min(N, D)), S values of C, C labels, P probl
 """
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
+
 BLOCK_BYTES = 4 * 2**20  # logits in work; larger blocks lose more to a cold start than wider products gain
 ROUGH_TOLERANCE = 1e-5  # gradients from float32 products are good to about a tenth of this
 LBFGS_MEMORY = 10  # pairs kept by L-BFGS

@@ -22,7 +22,7 @@ from encoders.runtime.config import Config, json_digest, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.runtime.paths import records_dir
-from transfer.tasks.task import Kind
+from transfer.tasks.task import TaskKind
 
 RECORD_FORMAT, VERSION = "isograft-record", 1
 UNSAFE_CHARACTERS = r"[^A-Za-z0-9.@-]+"  # what a file name does not keep of an encoder's
@@ -77,7 +77,7 @@ class Meta(Config):
     version: int = VERSION
     identity: Identity
     status: Literal["ok", "failed"] = "ok"
-    kind: Kind
+    kind: TaskKind
     classes: list[str]
     role: str = Field("encoder", description="encoder, imagenet or random")
     arch: str = ""

@@ -6,11 +6,11 @@ Shapes: N test images, C columns, B resamples, G points of a grid.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from transfer.metrics import choose_on_validation, macro, reliability, risk_coverage
 from transfer.metrics.calibration import confidence
 from transfer.metrics.panel import are_probabilities, threshold_margins
@@ -18,7 +18,6 @@ from transfer.records.record import Record
 from transfer.stats import draw_resamples
 from transfer.stats.bootstrap import percentile_interval
 
-Array = NDArray[Any]
 CURVE_GRID = np.linspace(0, 1, 101)
 BAND_RESAMPLES = 300  # enough for a shaded band; the intervals in the tables have their own
 

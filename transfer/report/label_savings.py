@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.html import Html, html_table, join_html, tag
 from transfer.metrics import auroc, macro
 from transfer.report.tables import protocol_title
@@ -19,7 +19,6 @@ from transfer.stats.bootstrap import bootstrap_values, mean_over_labels, percent
 from transfer.tables import render
 from transfer.tables.rows import Row, Section
 
-Array = NDArray[np.float64]
 SAVINGS_RESAMPLES = 500
 
 
@@ -63,7 +62,7 @@ def labeled_patients(row: Row) -> int:
     return round(float(np.mean([r.meta.counts.get("train", {}).get("patients", 1) for r in row.records]))) or 1
 
 
-def resampled_auroc(row: Row) -> Array:
+def resampled_auroc(row: Row) -> FloatArray:
     """(1 + B,) mean AUROC of the draws: on the test part, then on each resample of its patients, the same for every row of a task."""
     total = np.zeros(1 + SAVINGS_RESAMPLES)
     for record in row.records:
@@ -74,7 +73,7 @@ def resampled_auroc(row: Row) -> Array:
     return total
 
 
-def patients_needed(labeled: Array, ours: Array, goal: Array) -> Array:
+def patients_needed(labeled: FloatArray, ours: FloatArray, goal: FloatArray) -> FloatArray:
     """(B,) the fewest patients at which `ours` is at least `goal`: the first fraction's where it is there already, infinity when never.
 
     labeled: (F,) ascending.  ours: (F, B).  goal: (B,)."""
@@ -89,7 +88,7 @@ def patients_needed(labeled: Array, ours: Array, goal: Array) -> Array:
     return np.where(np.isnan(goal), np.nan, out)
 
 
-def needed_interval(needed: Array) -> tuple[float, float]:
+def needed_interval(needed: FloatArray) -> tuple[float, float]:
     """The middle 95 % of the resamples; never reached counts as more than all."""
     most = np.nanmax(np.where(np.isfinite(needed), needed, np.nan), initial=1.0)
     low, high = percentile_interval(np.where(np.isinf(needed), 10 * most, needed), 0.95)

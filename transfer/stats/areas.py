@@ -9,11 +9,10 @@ Shapes: N rows, C labels.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from transfer.metrics import macro
 from transfer.stats.common import (
     Difference,
@@ -28,7 +27,6 @@ from transfer.stats.common import (
 from transfer.stats.delong import AreaComponents, area_variance, label_components, logit_interval, mean_components
 from transfer.stats.mover import mover_interval, p_value_from_interval
 
-Array = NDArray[Any]
 ScoredRows = tuple[Array, Array, Array]  # labels (N,) or (N, C), scores (N,) or (N, C), patients (N,) of one test part
 ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, its scored draws
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import macro
 from transfer.stats.common import Interval, bound_perfect_interval, count_fewest_patients, encode_patients, few_patients_note, to_columns
 
-Array = NDArray[Any]
 Metric = Callable[..., Any]  # (y, s, weight=None) -> (C,) or (B, C)
 RESAMPLE_CHUNK = 256  # resamples at a time: (N, 256) float32 is 26 MB at 25,596 rows
 

@@ -6,7 +6,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
+
 Verdict = Literal["better", "worse", "not distinguishable", "too few patients"]
 MIN_PATIENTS = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/stats/test_coverage.py)
 

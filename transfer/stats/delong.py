@@ -9,14 +9,12 @@ Shapes: N rows, P positives, M negatives, G patients, C labels.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from transfer.stats.common import perfect_lower_bound, to_columns
-
-Array = NDArray[Any]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
 """Is encoder A better than encoder B on the same test patients?"""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
 from transfer.stats.areas import auroc_difference
 from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile_interval
 from transfer.stats.common import Difference, decide_verdict, encode_patients, few_patients_note, to_columns
 
-Array = NDArray[Any]
 PERMUTATION_CHUNK = 256  # permutations at a time
 
 

@@ -15,7 +15,7 @@ from encoders.runtime.paths import home_dir, tasks_dir
 from transfer.tasks.uncertain_labels import LabelPolicy
 
 PARTS = ("train", "val", "test")
-Kind = Literal["binary", "multiclass", "multilabel"]
+TaskKind = Literal["binary", "multiclass", "multilabel"]
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -65,7 +65,7 @@ class TargetSpec(Config):
     """Which columns make the target, and how they are read."""
 
     labels: list[str] = Field(min_length=1, description="label columns, by name")
-    kind: Kind | None = None
+    kind: TaskKind | None = None
     positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
     csv: str | None = Field(None, description="table that brings the labels")
     csv_on: str | None = Field(None, description="its column that names the image; none: `key` or `file`")
@@ -79,7 +79,7 @@ class Task(TargetSpec):
 
     name: str
     store: list[str] = Field(min_length=1, description="paths or globs; relative ones start at the working folder")
-    kind: Kind
+    kind: TaskKind
     classes: list[str] = Field(min_length=1, description="names of the columns of the target, in order")
     split: SplitRule = SplitRule()
     modality: str | None = None

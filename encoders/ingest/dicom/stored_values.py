@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
-
-Array = NDArray[Any]
+from encoders.runtime.arrays import Array
 
 
 def decode_stored_values(ds: Any) -> Array:

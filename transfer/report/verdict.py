@@ -16,8 +16,8 @@ from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.tables.rows import Row, Section, count_tested
 
 PROTOCOL_TITLES = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
-VERDICT_CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "too few patients": "none"}
-HEADLINE_LINKS = {"not distinguishable": "not distinguishable from", "too few patients": "not to be compared with"}
+VERDICT_CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "insufficient patients": "none"}
+HEADLINE_LINKS = {"not distinguishable": "not distinguishable from", "insufficient patients": "not to be compared with"}
 STRIP_SIZE = (220, 34)  # pixels of the interval beside a sentence
 
 
@@ -68,7 +68,7 @@ def render_headlines(found: Sequence[Comparison], shown: Mapping[str, str]) -> l
             word = mine[0].difference.told
             every = " in both comparisons" if len(mine) == 2 else f" in all {len(mine)} comparisons" if len(mine) > 2 else ""
             link = HEADLINE_LINKS.get(word, f"{word} than")
-            why = ": too few patients" if word == "too few patients" else ""
+            why = ": insufficient patients" if word == "insufficient patients" else ""
             said.append(
                 tag("p", names[0], " is ", tag("b", link, class_=VERDICT_CLASSES[word]), " ", names[1], every, why, ".", class_="headline")
             )
@@ -108,11 +108,11 @@ def describe_comparison(f: Comparison, shown: Mapping[str, str]) -> str:
     """`a is better than b by 0.041 AUROC (95 % interval 0.012 to 0.070).`"""
     d, a, b = f.difference, shown[f.row.encoder], shown[f.row.versus]
     level = f"{d.level:.0%}".replace("%", " %")
-    if d.told == "too few patients" and not math.isnan(d.low):
+    if d.told == "insufficient patients" and not math.isnan(d.low):
         ends = f"{level} interval {d.low:+.3f} to {d.high:+.3f}"
-        return f"{a} and {b} differ by {d.value:+.3f} AUROC ({ends}); too few patients to conclude anything."
+        return f"{a} and {b} differ by {d.value:+.3f} AUROC ({ends}); insufficient patients to conclude anything."
     if math.isnan(d.low):
-        return f"{a} and {b} differ by {d.value:+.3f} AUROC; too few patients for an interval, so nothing can be said."
+        return f"{a} and {b} differ by {d.value:+.3f} AUROC; insufficient patients for an interval, so nothing can be said."
     if d.told == "not distinguishable":
         return f"{a} and {b} are not distinguishable: difference {d.value:+.3f} AUROC ({level} interval {d.low:+.3f} to {d.high:+.3f})."
     low, high = sorted((abs(d.low), abs(d.high)))

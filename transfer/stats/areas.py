@@ -73,7 +73,7 @@ def describe_method(tests: ScoredFolds, how: str) -> str:
 
 
 def few_patients_note_over_folds(tests: ScoredFolds) -> str:
-    """The warning for too few patients a class over all folds, or ""."""
+    """The warning for insufficient patients a class over all folds, or ""."""
     return few_patients_note(*_distinct_folds(tests))
 
 

@@ -1,4 +1,4 @@
-"""What an interval and a comparison look like, and when there are too few patients to say anything."""
+"""What an interval and a comparison look like, and when there are insufficient patients to say anything."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
 
-Verdict = Literal["better", "worse", "not distinguishable", "too few patients"]
+Verdict = Literal["better", "worse", "not distinguishable", "insufficient patients"]
 MIN_PATIENTS = 20  # patients a class below which the intervals are not held to their coverage (tests/transfer/stats/test_coverage.py)
 
 
@@ -43,7 +43,7 @@ class Difference:
     @property
     def told(self) -> Verdict:
         """The verdict that may be told: none on fewer patients than intervals are known to hold for, though there is an interval."""
-        return "too few patients" if self.note else self.verdict
+        return "insufficient patients" if self.note else self.verdict
 
     def asdict(self) -> dict[str, Any]:
         return asdict(self)
@@ -51,9 +51,9 @@ class Difference:
 
 def decide_verdict(low: float, high: float) -> Verdict:
     """What an interval of a difference (higher is better) allows to say. One that touches zero allows nothing; where none could be made
-    there were too few patients, which is no finding either way."""
+    there were insufficient patients, which is no finding either way."""
     if np.isnan(low) or np.isnan(high):
-        return "too few patients"
+        return "insufficient patients"
     if low > 0:
         return "better"
     return "worse" if high < 0 else "not distinguishable"

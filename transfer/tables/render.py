@@ -17,14 +17,14 @@ from transfer.tables.rows import TABLE_METRICS, Row, Section
 
 RESULT_HEADER = ("encoder", "protocol", "AUROC [95 %]", "AP [95 %]", "balanced accuracy", "AUROC difference [95 %]", "verdict")
 MAJORITY_NAME = "(majority class)"
-VERDICT_LINKS = {"not distinguishable": "from", "too few patients": "to compare with"}
+VERDICT_LINKS = {"not distinguishable": "from", "insufficient patients": "to compare with"}
 
 
 def format_interval(value: Interval) -> str:
     """`0.931 [0.902, 0.953]`."""
     if math.isnan(value.value):
         return "not defined"
-    ends = "too few patients" if math.isnan(value.low) else f"{value.low:.3f}, {value.high:.3f}"
+    ends = "insufficient patients" if math.isnan(value.low) else f"{value.low:.3f}, {value.high:.3f}"
     return f"{value.value:.3f} [{ends}]"
 
 
@@ -32,7 +32,7 @@ def format_difference(value: Difference | None) -> str:
     """`+0.021 [-0.003, +0.045]`."""
     if value is None or math.isnan(value.value):
         return ""
-    ends = "too few patients" if math.isnan(value.low) else f"{value.low:+.3f}, {value.high:+.3f}"
+    ends = "insufficient patients" if math.isnan(value.low) else f"{value.low:+.3f}, {value.high:+.3f}"
     return f"{value.value:+.3f} [{ends}]"
 
 

@@ -113,7 +113,7 @@ def take_fraction(loaded: LoadedTask, split: Split, fraction: float, draw: int) 
 def kfold(loaded: LoadedTask, folds: int) -> list[Split]:
     """One split a fold: its test part is one of `folds` parts of all patients, its validation part is carved from the rest.
 
-    Raises InputError for a task with an official split (its test part is not ours to train on), or with too few patients."""
+    Raises InputError for a task with an official split (its test part is not ours to train on), or with insufficient patients."""
     rule = loaded.task.split
     if rule.source is not None:
         raise InputError(

@@ -109,7 +109,7 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
     [
         (-0.07, -0.01, "worse", "a is worse than b by 0.040 AUROC (95 % interval 0.010 to 0.070)."),
         (-0.09, 0.01, "not distinguishable", "a and b are not distinguishable: difference -0.040 AUROC (95 % interval -0.090 to +0.010)."),
-        (float("nan"), float("nan"), "too few patients", "a and b differ by -0.040 AUROC; too few patients"),
+        (float("nan"), float("nan"), "insufficient patients", "a and b differ by -0.040 AUROC; insufficient patients"),
     ],
 )
 def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
@@ -124,15 +124,15 @@ def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told()
     parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
     found = verdict.list_comparisons(parts)
     shown = render.shorten_names(parts)
-    assert 'mine</b> is <b class="none">not to be compared with</b> <b>imagenet_net</b>: too few patients.' in str(
+    assert 'mine</b> is <b class="none">not to be compared with</b> <b>imagenet_net</b>: insufficient patients.' in str(
         verdict.render_headlines(found, shown)[0]
     )
     assert "may be too narrow" not in verdict.describe_certainty(found[0], 1)
-    assert render.format_rows(parts, shown, {})[0][-1] == "too few patients to compare with imagenet_net"
+    assert render.format_rows(parts, shown, {})[0][-1] == "insufficient patients to compare with imagenet_net"
     few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="too few: 7 patients in a class, at least 20 are needed")
-    assert render.format_verdict(few, "imagenet_net") == "too few patients to compare with imagenet_net", "though there is an interval"
+    assert render.format_verdict(few, "imagenet_net") == "insufficient patients to compare with imagenet_net", "though there is an interval"
     parts[0].rows[0].difference = few
-    assert "too few patients to conclude anything" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
+    assert "insufficient patients to conclude anything" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
     told = "no ImageNet weights of net were benched"
     assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
     assert told not in Tags(drawn(records)).text

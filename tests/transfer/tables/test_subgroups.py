@@ -97,7 +97,7 @@ def test_small_groups_are_warned_of_and_what_is_not_stated_is_a_group():
     assert groups["not stated"].notes == ["too few: 5 patients in a class, at least 20 are needed"]
     assert np.isnan(groups["F"].metrics["auroc"])  # every second patient is sick, and so is every woman: one class only
     assert np.isnan(groups["F"].gap.p)
-    assert groups["F"].gap.verdict == "too few patients"
+    assert groups["F"].gap.verdict == "insufficient patients"
 
 
 def test_ages_become_bands_that_each_hold_their_lower_end():

@@ -15,6 +15,7 @@ from torch import Tensor
 from encoders.augment import intensity as do
 from encoders.augment.resample import apply_bands, resize_band, uses_dense_matrices
 from encoders.augment.warp import warp_views
+from encoders.runtime.arrays import Array
 
 AppliedParams = Mapping[str, Array]
 

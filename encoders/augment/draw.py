@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from encoders.augment.config import Augment
-from encoders.runtime.arrays import FloatArray
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.random import Purpose, normal, uniform
 
 DrawnParams = dict[str, Array]

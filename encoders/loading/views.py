@@ -12,7 +12,7 @@ from torch import Tensor
 
 from encoders.augment.apply import RESAMPLE_GROUP, augment, chunk_slices, to_planar_float
 from encoders.augment.config import Augment
-from encoders.augment.draw import Params, draw_params
+from encoders.augment.draw import DrawnParams, draw_params
 from encoders.augment.masks import Masks, MaskSpec, draw_mask
 from encoders.augment.resample import uses_dense_matrices
 from encoders.augment.stain_mix import draw_stain_maps
@@ -28,7 +28,7 @@ class RawBatch(NamedTuple):
 
     images: Tensor  # (b, H, W, C): bytes where the store has them, else float32 in [0, 1]
     scale: float  # stored value of white
-    params: list[Params]  # one a view
+    params: list[DrawnParams]  # one a view
     masks: list[Masks] | None
     index: Tensor  # type: ignore[assignment]  # (b,); hides tuple.index, which nobody wants here
     positions: Tensor  # (b,)

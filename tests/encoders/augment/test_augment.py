@@ -60,7 +60,7 @@ def path(request, monkeypatch):
     """Both ways to compute: image by image in blocks (CPU), and the whole batch by full matrices (what a CUDA device does)."""
     if request.param == "dense":
         for module in ("resample", "apply"):
-            monkeypatch.setattr(f"encoders.augment.{module}.dense", lambda device: True)
+            monkeypatch.setattr(f"encoders.augment.{module}.uses_dense_matrices", lambda device: True)
 
 
 @pytest.mark.usefixtures("path")

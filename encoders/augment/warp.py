@@ -1,6 +1,6 @@
-"""Crops that are turned, magnified or bent: one bilinear or bicubic look-up of each output pixel in the source.
+"""Crops that are rotated, magnified or bent: one bilinear or bicubic look-up of each output pixel in the source.
 
-Outside the source is black, as the border of a radiograph is. Where the crop is reduced more than 1.5-fold, the source is first reduced
+Outside the source is black, like the border of a radiograph. Where the crop is reduced more than 1.5-fold, the source is first reduced
 by that factor with the antialiased bands of `resample` (below 1.5 the look-up's own triangle leaves little to alias).
 
 Shapes: B images, C channels, H, W pixels of the source, S of the view.
@@ -13,18 +13,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from encoders.augment.elastic import displacement_of_row
+from encoders.augment.flip import read_flips
 from encoders.augment.resample import apply_bands, resize_band
+from encoders.augment.rotate import rotation_of_row
+from encoders.runtime.arrays import Array, FloatArray
 
-MAX_ALIASING_STEP = 1.5  # source pixels an output pixel, above which the source is reduced first
+MAX_ALIASING_STEP = 1.5  # source pixels per output pixel, above which the source is reduced first
 
 
-def warp_views(images: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+def warp_views(images: Tensor, params: Mapping[str, Array], size: int) -> Tensor:
     """The view (1, C, S, S) of each image, one at a time: (B, C, H, W) -> (B, C, S, S)."""
-    one = [_warp_one(images[i : i + 1], {name: value[i : i + 1] for name, value in params.items()}, size) for i in range(len(images))]
-    return torch.cat(one)
+    views = [_warp_one(images[i : i + 1], {name: value[i : i + 1] for name, value in params.items()}, size) for i in range(len(images))]
+    return torch.cat(views)
 
 
-def _warp_one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Tensor:
+def _warp_one(image: Tensor, params: Mapping[str, Array], size: int) -> Tensor:
     zoom = params.get("zoom", np.ones(1))[0]
     box, mode = params["box"][0] * 1.0, "bicubic" if params["cubic"][0] else "bilinear"
     step = box[2:].max() / size / zoom
@@ -39,28 +43,25 @@ def _warp_one(image: Tensor, params: Mapping[str, np.ndarray], size: int) -> Ten
     return view.clamp_(0, 1) if mode == "bicubic" else view
 
 
-def source_coordinates(box: np.ndarray, params: Mapping[str, np.ndarray], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Where each output pixel looks in the source, in pixels: x and y, (S, S) each.
+def source_coordinates(box: FloatArray, params: Mapping[str, Array], size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The source position of each output pixel, in pixels: x and y, (S, S) each.
 
-    The view is mirrored, bent, stretched to the box, turned (counter-clockwise, degrees) and magnified about the centre of the box."""
+    The view is flipped, bent, stretched to the box, rotated (counter-clockwise, degrees) and magnified about the centre of the box."""
     top, left, high, wide = box
-    flip = params["flip"][0] if "flip" in params else (False, False)
+    flip = read_flips(params, 1)[0]
     across = torch.as_tensor(((np.arange(size) + 0.5) / size - 0.5) * (-1 if flip[0] else 1), dtype=torch.float32).to(device)
     down = torch.as_tensor(((np.arange(size) + 0.5) / size - 0.5) * (-1 if flip[1] else 1), dtype=torch.float32).to(device)
-    angle, zoom = (np.deg2rad(params["angle"][0]), params["zoom"][0]) if "angle" in params else (0.0, 1.0)
-    cos, sin = np.cos(angle) / zoom, np.sin(angle) / zoom
+    cos, sin = rotation_of_row(params)
     u, v = across[None, :], down[:, None]
-    if "elastic" in params and params["elastic"].any():
-        knots = torch.as_tensor(params["elastic"], dtype=torch.float32).to(device)  # (1, 2, KNOTS, KNOTS)
-        bend = F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)[0]
+    if (bend := displacement_of_row(params, size, device)) is not None:
         u, v = u + bend[0], v + bend[1]
     x = u * float(wide * cos) - v * float(high * sin) + float(left + wide / 2 - 0.5)
     y = u * float(wide * sin) + v * float(high * cos) + float(top + high / 2 - 0.5)
     return x, y
 
 
-def _reduce_image(image: Tensor, step: float, cubic: bool) -> tuple[Tensor, np.ndarray]:
-    """The whole image reduced about `step`-fold, and the exact factors (rows, columns)."""
+def _reduce_image(image: Tensor, step: float, cubic: bool) -> tuple[Tensor, FloatArray]:
+    """The whole image reduced by about `step`, and the exact factors (rows, columns)."""
     h, w = image.shape[2:]
     small = max(1, round(h / step)), max(1, round(w / step))
     zero, no = np.zeros(1), np.zeros(1, dtype=bool)

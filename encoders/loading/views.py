@@ -12,10 +12,10 @@ from torch import Tensor
 
 from encoders.augment.apply import RESAMPLE_GROUP, augment, chunk_slices, to_planar_float
 from encoders.augment.config import Augment
-from encoders.augment.draw import DrawnParams, draw_params
+from encoders.augment.draw import draw_params
 from encoders.augment.masks import Masks, MaskSpec, draw_mask
+from encoders.augment.operation import DrawnParams, PixelSource
 from encoders.augment.resample import uses_dense_matrices
-from encoders.augment.stain_mix import draw_stain_maps
 from encoders.loading.pairing import Partners
 from encoders.runtime.threads import ThreadTeam
 from encoders.store.store import read_unit_map
@@ -35,6 +35,11 @@ class RawBatch(NamedTuple):
     partners: Tensor | None = None  # (b, H, W, C) other images, of which the second view and every other one after it is made
 
 
+def view_shows_partner(view: int) -> bool:
+    """Whether a view shows the partner of its image, in a batch with partners: every second view does."""
+    return view % 2 == 1
+
+
 def read_raw_batch(
     store: Any,
     rows: np.ndarray,
@@ -51,12 +56,11 @@ def read_raw_batch(
     images, scale = read_stored_images(store, rows)
     others = None if partners is None else torch.from_numpy(read_stored_images(store, partners.of(rows, positions, seed))[0])
     size = images.shape[1], images.shape[2]
-    params = [draw_params(cfg, seed, positions, view, size) for view, cfg in enumerate(specs)]
     pool = np.arange(len(store)) if corpus is None else corpus
+    params = []
     for view, cfg in enumerate(specs):
-        if cfg.stain_mix and images.shape[3] == 3:
-            source = images if others is None or view % 2 == 0 else others.numpy()  # what `make_views` makes this view of
-            params[view]["stain_map"] = draw_stain_maps(store, source / scale, pool, cfg.stain_mix, seed, positions, view)
+        source = images if others is None or not view_shows_partner(view) else others.numpy()  # what `make_views` computes this view from
+        params.append(draw_params(cfg, seed, positions, view, size, PixelSource(source, scale, store, pool)))
     masks = None
     if spec is not None:
         pairs = [draw_mask(seed, positions, spec.tokens, spec.ratio, view) for view in range(len(specs))]

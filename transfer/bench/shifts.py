@@ -19,7 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 
-from encoders.augment import intensity
+from encoders.augment.blur import gaussian_blur
+from encoders.augment.gamma import adjust_gamma
+from encoders.augment.noise import add_noise
+from encoders.augment.stain_jitter import jitter_stain_densities
 from encoders.runtime.arrays import FloatArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -42,17 +45,17 @@ class Shift:
 
 def gamma(images: Tensor, exponent: float, u: FloatArray, modality: str) -> Tensor:
     """Middle grays darker, as a display or a look-up table of another maker shows them."""
-    return intensity.gamma(images, np.full(len(images), exponent))
+    return adjust_gamma(images, np.full(len(images), exponent))
 
 
 def noise(images: Tensor, std: float, u: FloatArray, modality: str) -> Tensor:
     """Gaussian noise, as of a lower dose. std: at a side of 224 pixels; shrinking averages it away in proportion to the side."""
-    return intensity.noise(images, np.full(len(images), std * max(images.shape[2:]) / REFERENCE_SIDE), u.reshape(-1, 3, 2))
+    return add_noise(images, np.full(len(images), std * max(images.shape[2:]) / REFERENCE_SIDE), u.reshape(-1, 3, 2))
 
 
 def blur(images: Tensor, sigma: float, u: FloatArray, modality: str) -> Tensor:
     """Gaussian blur, as of motion, a coarser detector or a slide out of focus. sigma: pixels at a side of 224."""
-    return intensity.blur(images, np.full(len(images), sigma * max(images.shape[2:]) / REFERENCE_SIDE))
+    return gaussian_blur(images, np.full(len(images), sigma * max(images.shape[2:]) / REFERENCE_SIDE))
 
 
 def jpeg(images: Tensor, quality: float, u: FloatArray, modality: str) -> Tensor:
@@ -87,7 +90,7 @@ def crop(images: Tensor, kept: float, u: FloatArray, modality: str) -> Tensor:
 def stain(images: Tensor, sigma: float, u: FloatArray, modality: str) -> Tensor:
     """Haematoxylin, eosin and DAB densities times 1 + sigma x and plus sigma y, x and y drawn from [-1, 1] for each image (HED jitter)."""
     drawn = sigma * (2 * u - 1)
-    return intensity.stain(images, 1 + drawn[:, :3], drawn[:, 3:])
+    return jitter_stain_densities(images, 1 + drawn[:, :3], drawn[:, 3:])
 
 
 # Append only: what is drawn depends on a shift's place here.

@@ -9,7 +9,7 @@ import torchvision.transforms.functional as T
 from PIL import Image
 from scipy import ndimage
 
-from encoders.augment.intensity import noise_window
+from encoders.augment.noise import noise_window
 
 
 def augment_view(image, one, size):

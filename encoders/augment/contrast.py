@@ -1,0 +1,38 @@
+"""Contrast: the distance from an image's mean gray level is multiplied by a factor."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma
+from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
+from encoders.runtime.arrays import Array, BoolArray
+
+
+class ContrastSettings(JitterSettings):
+    contrast: float = Field(0.0, ge=0, description="distance from the mean gray level is multiplied by max(0, 1 +- this)")
+
+
+class Contrast(Augmentation[ContrastSettings]):
+    """contrast: (B,) factor."""
+
+    settings = ContrastSettings
+    params = ("contrast",)
+
+    def draw(self, cfg: ContrastSettings, draws: Draws) -> DrawnParams:
+        if not (cfg.jitter and cfg.contrast):
+            return {}
+        return {"contrast": draw_jitter_factor(cfg, draws, ColourLane.CONTRAST, cfg.contrast)}
+
+    def changed_rows(self, params: DrawnParams) -> BoolArray:
+        return params["contrast"] != 1
+
+    def apply(self, views: Tensor, params: DrawnParams) -> None:
+        adjust_contrast(views, params["contrast"])
+
+
+def adjust_contrast(images: Tensor, factor: Array) -> Tensor:
+    """Distance from the mean gray level of each image times `factor` (B,), in place."""
+    f = broadcast_per_image(factor, images)
+    middle = torch.stack([row.mean() for row in luma(images)]).view(-1, 1, 1, 1)  # one by one: no sum over another row's pixels
+    return images.mul_(f).add_(middle.mul_(1 - f)).clamp_(0, 1)

@@ -1,0 +1,56 @@
+"""Hue: rotated by a share of the circle in HSV, by its closed form, without converting to HSV and back."""
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from encoders.augment.colour import ColourLane, JitterSettings, colour_lanes
+from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image, uniform_between
+from encoders.runtime.arrays import Array, BoolArray
+
+
+class HueSettings(JitterSettings):
+    hue: float = Field(0.0, ge=0, le=0.5, description="hue is turned by +- this share of the circle; nothing on one channel")
+
+
+class Hue(Augmentation[HueSettings]):
+    """hue: (B,) share of the circle."""
+
+    settings = HueSettings
+    params = ("hue",)
+
+    def draw(self, cfg: HueSettings, draws: Draws) -> DrawnParams:
+        if not (cfg.jitter and cfg.hue):
+            return {}
+        u = colour_lanes(draws)
+        return {"hue": np.where(u[ColourLane.JITTER] < cfg.jitter, uniform_between(u[ColourLane.HUE], -cfg.hue, cfg.hue), 0.0)}
+
+    def changed_rows(self, params: DrawnParams) -> BoolArray:
+        return params["hue"] != 0
+
+    def apply(self, views: Tensor, params: DrawnParams) -> None:
+        rotate_hue(views, params["hue"])
+
+
+def rotate_hue(images: Tensor, turns: Array) -> Tensor:
+    """Hue rotated by `turns` (B,) at the same value and saturation, in place; one channel stays unchanged.
+
+    A channel is  low + range * clip(|h mod 6 - 3| - 1, 0, 1),  h the hue in sixths, counted from the channel's own primary."""
+    if images.shape[1] == 1:
+        return images
+    red, green, blue = images.unbind(1)  # (B, H, W) each
+    high = torch.maximum(torch.maximum(red, green), blue)
+    low = torch.minimum(torch.minimum(red, green), blue)
+    span = high.sub(low)
+    is_red = torch.eq(red, high).to(images.dtype)
+    is_green = torch.eq(green, high).to(images.dtype).mul_(1 - is_red)
+    is_blue = (1 - is_red).sub_(is_green)
+    h = is_red.mul_(green - blue)
+    h.add_(is_green.mul_((blue - red).add_(span, alpha=2)))
+    h.add_(is_blue.mul_((red - green).add_(span, alpha=4)))
+    h.div_(span.clamp_min(1e-12)).mul_(1 / 6).add_(broadcast_per_image(turns + 2.0, images)[:, 0])  # in turns; + 2 so that it is positive
+    for channel, primary in zip((red, green, blue), (0.0, 1 / 3, 2 / 3), strict=True):
+        share = h.sub(primary).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
+        channel.copy_(share.mul_(span).add_(low))
+    return images

@@ -1,0 +1,39 @@
+"""Saturation: the distance of each pixel from gray is multiplied by a factor."""
+
+from pydantic import Field
+from torch import Tensor
+
+from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma
+from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
+from encoders.runtime.arrays import Array, BoolArray
+
+
+class SaturationSettings(JitterSettings):
+    saturation: float = Field(0.0, ge=0, description="distance from gray is multiplied by max(0, 1 +- this); nothing on one channel")
+
+
+class Saturation(Augmentation[SaturationSettings]):
+    """saturation: (B,) factor."""
+
+    settings = SaturationSettings
+    params = ("saturation",)
+
+    def draw(self, cfg: SaturationSettings, draws: Draws) -> DrawnParams:
+        if not (cfg.jitter and cfg.saturation):
+            return {}
+        return {"saturation": draw_jitter_factor(cfg, draws, ColourLane.SATURATION, cfg.saturation)}
+
+    def changed_rows(self, params: DrawnParams) -> BoolArray:
+        return params["saturation"] != 1
+
+    def apply(self, views: Tensor, params: DrawnParams) -> None:
+        adjust_saturation(views, params["saturation"])
+
+
+def adjust_saturation(images: Tensor, factor: Array) -> Tensor:
+    """Distance from gray times `factor` (B,), in place; one channel stays unchanged."""
+    if images.shape[1] == 1:
+        return images
+    f = broadcast_per_image(factor, images)
+    gray = luma(images).mul_(1 - f)
+    return images.mul_(f).add_(gray).clamp_(0, 1)

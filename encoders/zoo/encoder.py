@@ -1,4 +1,4 @@
-"""A network with its card: images in, features out."""
+"""An encoder: a network and its card, from images to features."""
 
 from typing import Literal
 
@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone, weights
@@ -17,12 +18,12 @@ DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 
 class Encoder:
-    """`encode(images)` gives features by the card's preprocessing, always in evaluation mode and float32."""
+    """`encode(images)` returns features with the card's preprocessing, always in evaluation mode and float32."""
 
     def __init__(self, card: Card, model: nn.Module, device: str | torch.device = "cpu"):
         self.card, self.device = card, torch.device(device)
-        self.model = model.to(self.device).float().to(memory_format=torch.channels_last).eval()  # convolutions: a quarter faster
-        self.report: weights.LoadReport | None = None  # what became of the file's tensors, where there was a file
+        self.model = model.to(self.device).float().to(memory_format=torch.channels_last).eval()  # convolutions run 25 % faster
+        self.report: weights.LoadReport | None = None  # which tensors of the weight file were used; None for random weights
         self._sha256: str | None = None
 
     def __repr__(self) -> str:
@@ -31,44 +32,46 @@ class Encoder:
 
     @property
     def sha256(self) -> str:
-        """Identity: of the weights, the network and its preprocessing. Two encoders with the same one give the same features.
+        """SHA-256 of the weights, the network and its preprocessing. Encoders with the same hash give the same features.
 
-        It is of the weights as loaded; train a copy of `model`, not `model` itself."""
+        It describes the weights as loaded; train a copy of `model`, not `model` itself."""
         if self._sha256 is None:
             own = weights.state_dict_sha256(self.model.state_dict())
             parts = {"weights": own, "arch": self.card.arch, "model_args": self.card.model_args}
             self._sha256 = json_digest({**parts, "preprocess": self.card.preprocess.model_dump(mode="json")}, 64)
         return self._sha256
 
-    def encode(self, images: np.ndarray | Tensor, kind: FeatureKind = "pooled", batch: int = 64) -> Tensor:
+    def encode(self, images: Array | Tensor, kind: FeatureKind = "pooled", batch: int = 64) -> Tensor:
         """(B, D) pooled features or (B, N, D) tokens, float32, on the encoder's device.
 
         images: array (B, H, W) or (B, H, W, C), uint8, uint16 or float in [0, 1]; or tensor (B, C, H, W), float in [0, 1].
-        batch: images at a time; it bounds memory and changes nothing else."""
+        batch: images per forward pass; it bounds memory and does not change the features.
+
+        Raises InputError for an empty batch, another layout, type or range, and an unknown kind."""
         chunks = (to_unit_batch(images[i : i + batch]) for i in range(0, len(images), batch))
         parts = [self.forward(prepare_input(x.to(self.device), self.card.preprocess), kind) for x in chunks]
         if not parts:
-            raise InputError("encode was given no image; pass a batch of at least one")
-        return torch.cat(parts)  # outside inference mode: an ordinary tensor, which may be trained on
+            raise InputError("encode received no image; pass a batch of at least one")
+        return torch.cat(parts)  # outside inference mode: an ordinary tensor, on which a head can be trained
 
     def forward(self, x: Tensor, kind: FeatureKind = "pooled") -> Tensor:
-        """Features of prepared input x: (B, K, S, S) normalised, on the encoder's device."""
+        """Features of prepared input x: (B, K, S, S) normalised, on the encoder's device. Raises InputError for an unknown kind."""
         if kind not in ("pooled", "tokens"):
-            raise InputError(f"features of kind {kind!r} are not known; choose pooled or tokens")
+            raise InputError(f"unknown kind of features {kind!r}; choose pooled or tokens")
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             self.model.eval()
             return backbone.pooled_features(self.model, x) if kind == "pooled" else backbone.token_features(self.model, x)
 
 
-def to_unit_batch(images: np.ndarray | Tensor) -> Tensor:
+def to_unit_batch(images: Array | Tensor) -> Tensor:
     """(B, C, H, W) float32 in [0, 1]. Raises InputError for another layout, type or range."""
     kind = str(images.dtype).removeprefix("torch.")
     if kind not in DTYPE_MAX and not kind.startswith(("float", "bfloat")):
         raise InputError(f"images are {kind}, expected uint8, uint16, or float in [0, 1]")
     if isinstance(images, np.ndarray):
         if images.ndim == 3 and images.shape[-1] == 3 and images.shape[0] > 3:
-            raise InputError(f"images are {'x'.join(map(str, images.shape))}, which looks like one colour image; pass images[None]")
+            raise InputError(f"images are {'x'.join(map(str, images.shape))}, which looks like a single colour image; pass images[None]")
         images = images[..., None] if images.ndim == 3 else images
         images = images.astype(np.float32) / np.float32(DTYPE_MAX.get(kind, 1.0))
     elif kind in DTYPE_MAX:
@@ -76,6 +79,8 @@ def to_unit_batch(images: np.ndarray | Tensor) -> Tensor:
     x = to_channels_first(images)
     if kind not in DTYPE_MAX:
         low, high = float(x.min()), float(x.max())
-        if not (low >= -1e-3 and high <= 1.001):  # resampling overshoots a little; NaN is refused too
-            raise InputError(f"float images reach from {low:.3g} to {high:.3g}, expected [0, 1]; divide by the largest value they can have")
+        if not (low >= -1e-3 and high <= 1.001):  # resampling overshoots slightly; the comparison also rejects NaN
+            raise InputError(
+                f"float images have values from {low:.3g} to {high:.3g}, expected [0, 1]; divide by the largest possible value"
+            )
     return x

@@ -1,4 +1,4 @@
-"""What there is: names of encoders, and a row about each, from cards alone (no network is built, no library loaded)."""
+"""The list of encoders: their names and one row for each, from cards alone (no network is built, no slow library imported)."""
 
 import json
 import math
@@ -6,7 +6,7 @@ import re
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypedDict
 
 import yaml
 
@@ -15,18 +15,21 @@ from encoders.runtime.paths import runs_dir, zoo_dir
 from encoders.zoo import hub
 from encoders.zoo.card import Card
 
-TENSOR_NEUTRAL_ARGS = (
-    "global_pool",
-    "pad_type",
-    "img_size",
-    "drop_rate",
-    "drop_path_rate",
-    "dynamic_img_size",
-)  # model_args that keep the tensors
+# model_args that do not change the network's tensors
+TENSOR_NEUTRAL_ARGS = ("global_pool", "pad_type", "img_size", "drop_rate", "drop_path_rate", "dynamic_img_size")
+
+
+class ArchFacts(TypedDict):
+    """What cards/builtin.yaml holds of an architecture."""
+
+    tag: str  # weight tag of imagenet_<arch>
+    dim: int  # width of the pooled features
+    size: int  # usual input size, pixels
+    params: float  # millions, without classifier
 
 
 class EncoderRow(NamedTuple):
-    """A line of `encoders list`."""
+    """One row of `encoders list`."""
 
     name: str
     arch: str
@@ -34,13 +37,14 @@ class EncoderRow(NamedTuple):
     size: str
     channels: str
     modality: str
-    where: str
+    where: str  # where the weights are, or why there are none
 
 
 @cache
-def common_archs() -> dict[str, dict[str, Any]]:
-    """The architectures shown: weight tag of `imagenet_`, dim, size, parameters in millions."""
-    return yaml.safe_load((files("encoders.zoo") / "cards" / "builtin.yaml").read_text())
+def common_archs() -> dict[str, ArchFacts]:
+    """The architectures that `encoders list` shows."""
+    facts: dict[str, ArchFacts] = yaml.safe_load((files("encoders.zoo") / "cards" / "builtin.yaml").read_text())
+    return facts
 
 
 def list_encoder_names() -> list[str]:
@@ -49,7 +53,7 @@ def list_encoder_names() -> list[str]:
 
 
 def list_encoders() -> list[EncoderRow]:
-    """The zoo, then runs with an export, then what is built in and not replaced by an entry of the zoo."""
+    """Entries of the zoo, runs with an export, built-in encoders that no entry of the zoo replaces, and random encoders, in this order."""
     mine = [_card_row(folder, folder.name, "zoo") for folder in find_card_folders(zoo_dir())]
     trained = [_card_row(folder / "encoder", f"runs/{folder.name}", "run") for folder in find_card_folders(runs_dir(), "encoder/card.yaml")]
     taken = {row.name for row in mine}
@@ -58,33 +62,33 @@ def list_encoders() -> list[EncoderRow]:
 
 
 def find_card_folders(folder: Path, card: str = "card.yaml") -> list[Path]:
-    """The folders below `folder` that hold a card; hidden ones are unfinished."""
+    """The folders in `folder` that hold a card, sorted; hidden folders are unfinished and left out."""
     return sorted(p.parents[card.count("/")] for p in folder.glob(f"*/{card}") if not p.parents[card.count("/")].name.startswith("."))
 
 
 def _card_row(folder: Path, name: str, where: str) -> EncoderRow:
     try:
         card = Card.read(folder / "card.yaml")
-    except InputError as wrong:
-        return EncoderRow(name, "?", "?", "?", "?", "?", f"unreadable card: {wrong}")
-    there = where if (folder / "model.safetensors").is_file() else "no: model.safetensors is missing"
+    except InputError as error:
+        return EncoderRow(name, "?", "?", "?", "?", "?", f"unreadable card: {error}")
+    location = where if (folder / "model.safetensors").is_file() else "no: model.safetensors is missing"
     if card.arch in common_archs() and not set(card.model_args) - set(TENSOR_NEUTRAL_ARGS):
         params = f"{common_archs()[card.arch]['params']:.1f}"
     else:
-        n = count_parameters(folder / "model.safetensors") if there == where else None
+        n = count_parameters(folder / "model.safetensors") if location == where else None
         params = "?" if n is None else f"{n / 1e6:.1f}"
     p = card.preprocess
-    return EncoderRow(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", there)
+    return EncoderRow(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", location)
 
 
 def count_parameters(path: Path) -> int | None:
-    """The parameters in a file of weights, from its header alone, without the averages that BatchNorm keeps; None for a damaged file."""
+    """The number of parameters in a .safetensors file, from its header, without BatchNorm statistics; None for a damaged file."""
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
             header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-        kept = [of for name, of in header.items() if name != "__metadata__" and not re.search(r"\.(running|num_batches)_", name)]
-        return sum(math.prod(of["shape"]) for of in kept) or None
+        kept = [tensor for name, tensor in header.items() if name != "__metadata__" and not re.search(r"\.(running|num_batches)_", name)]
+        return sum(math.prod(tensor["shape"]) for tensor in kept) or None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

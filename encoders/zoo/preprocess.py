@@ -1,7 +1,7 @@
-"""From images in [0, 1] to the model's input. This is the only deterministic transform: bench, canary and `encode` all use it.
+"""From images in [0, 1] to the model's input: the only deterministic transform, which bench, canary and `encode` share.
 
 The same torch code runs on CPU and CUDA. Images larger than the card's size are shrunk with antialiasing, smaller ones are enlarged:
-a store of 64-pixel images shown to a card of 224 is upsampled 3.5 times, and costs as much time as real 224-pixel images would.
+64-pixel images for a card of size 224 are upsampled 3.5 times and take as long as 224-pixel images.
 
 Shapes: B images, C channels of the images, K channels of the model, H x W pixels, S the card's size.
 """
@@ -12,41 +12,44 @@ import torch.nn.functional as F
 from einops import einsum, rearrange
 from torch import Tensor
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Preprocess
 
-PREPROCESS_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, what Pillow's convert("L") uses
+PREPROCESS_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's convert("L")
 
 
-def prepare_input(images: Tensor | np.ndarray, preprocess: Preprocess) -> Tensor:
-    """(B, K, S, S) normalised float32: resized by the card's rule, channels adapted, mean subtracted, divided by std.
+def prepare_input(images: Tensor | Array, preprocess: Preprocess) -> Tensor:
+    """(B, K, S, S) normalised float32: resized by the card's rule, channels converted, mean subtracted, divided by std.
 
-    images: float in [0, 1]; an array is (B, H, W, C), a tensor (B, C, H, W) or (B, H, W, C)."""
+    images: float in [0, 1]; an array is (B, H, W, C), a tensor (B, C, H, W) or (B, H, W, C).  Raises InputError for other shapes."""
     return normalise_input(resize_input(to_channels_first(images), preprocess), preprocess)
 
 
 def normalise_input(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """(B, K, H, W) normalised: for images in [0, 1] that have their final size already. x: (B, C, H, W) with C 1 or 3."""
+    """(B, K, H, W) normalised, without resizing.  x: (B, C, H, W) in [0, 1] with C = 1 or 3."""
     x = adapt_channels(x.float(), preprocess.channels)
     mean = torch.tensor(preprocess.mean, dtype=x.dtype, device=x.device)
     std = torch.tensor(preprocess.std, dtype=x.dtype, device=x.device)
     return (x - rearrange(mean, "k -> k 1 1")) / rearrange(std, "k -> k 1 1")
 
 
-def to_channels_first(images: Tensor | np.ndarray) -> Tensor:
-    """(B, C, H, W) float32. An array has its channels last; a tensor has them first unless only its last axis is 1 or 3 long."""
+def to_channels_first(images: Tensor | Array) -> Tensor:
+    """(B, C, H, W) float32. An array has channels last; a tensor has channels first unless only its last axis has length 1 or 3.
+
+    Raises InputError for other shapes."""
     if isinstance(images, np.ndarray):
         x, last = torch.from_numpy(np.ascontiguousarray(images, dtype=np.float32)), True
     else:
         x, last = images.float(), images.ndim == 4 and images.shape[1] not in (1, 3)
     if x.ndim != 4 or x.shape[-1 if last else 1] not in (1, 3):
-        given = "x".join(map(str, x.shape))
-        raise InputError(f"images are {given}, expected batch x height x width x channels with 1 or 3 channels")
+        shape = "x".join(map(str, x.shape))
+        raise InputError(f"images are {shape}, expected batch x height x width x channels with 1 or 3 channels")
     return rearrange(x, "b h w c -> b c h w") if last else x
 
 
 def adapt_channels(x: Tensor, channels: int) -> Tensor:
-    """(B, K, H, W): gray replicated to 3 channels, colour weighed to 1 (BT.601), or x as it is."""
+    """(B, K, H, W): gray replicated to 3 channels, colour reduced to luma (BT.601), or x unchanged."""
     if x.shape[1] == channels:
         return x
     if x.shape[1] == 1:
@@ -56,7 +59,7 @@ def adapt_channels(x: Tensor, channels: int) -> Tensor:
 
 
 def resize_input(x: Tensor, preprocess: Preprocess) -> Tensor:
-    """(B, C, S, S) in [0, 1], by the card's rule; an image that has that size already comes back untouched."""
+    """(B, C, S, S) in [0, 1], by the card's rule; an image of that size is returned unchanged."""
     size = preprocess.size
     if preprocess.resize == "squash":
         return resize_antialiased(x, size, size, preprocess.interpolation)
@@ -73,7 +76,7 @@ def resize_input(x: Tensor, preprocess: Preprocess) -> Tensor:
 
 
 def resize_antialiased(x: Tensor, height: int, width: int, interpolation: str) -> Tensor:
-    """(B, C, height, width), antialiased; bicubic overshoot is cut back to [0, 1] as 8-bit image libraries do."""
+    """(B, C, height, width), antialiased; bicubic overshoot is clipped to [0, 1] as in 8-bit image libraries."""
     if x.shape[-2:] == (height, width):
         return x
     return F.interpolate(x, (height, width), mode=interpolation, antialias=True, align_corners=False).clamp(0.0, 1.0)

@@ -1,4 +1,4 @@
-"""A trained network becomes an entry of the zoo: whole or not at all, and never over another one."""
+"""Publishing a trained network as an entry of the zoo: atomic, and never over another encoder."""
 
 import shutil
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, process_tag, sync_folder
 from encoders.runtime.paths import zoo_dir
@@ -19,11 +20,11 @@ MANIFEST_ARRAYS = ("store_fingerprint", "sha256", "phash", "patient_hash")
 IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess")
 
 
-def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, np.ndarray] | None = None) -> Path:
-    """Writes `zoo/<name>/` and returns it; sha256, dim, canary and versions of the card are filled in here.
+def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, Array] | None = None) -> Path:
+    """Writes the folder `zoo/<name>/` and returns it; sets sha256, dim, canary and versions of the card.
 
-    The canary is the answer of a network built anew from the card, so what was written is proved to load. The same encoder again is a
-    no-op. Raises InputError when the name is taken by another encoder."""
+    The canary comes from a second network built from the card, which proves that the entry loads. Publishing the same encoder again does
+    nothing. Raises InputError for a name that another encoder has, or that no entry of the zoo can have."""
     folder = zoo_dir() / check_zoo_name(name, card)
     card, state = complete_card(name, model, card)
     if folder.exists():
@@ -37,7 +38,7 @@ def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[s
             write_manifest(part / "manifest.npz", manifest)
         try:
             part.rename(folder)
-        except OSError:  # somebody else was faster
+        except OSError:  # another process published it first
             return _find_same_entry(folder, card)
         sync_folder(folder.parent)
     finally:
@@ -50,46 +51,48 @@ def complete_card(name: str, model: nn.Module, card: Card) -> tuple[Card, weight
     state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
     p = card.preprocess
     fresh = backbone.build_backbone(card.arch, card.model_args, p.channels, p.size, seed=0)
-    weights.load_weights(fresh, state, f"the network to be published as {name}", prefix="")
+    weights.load_weights(fresh, state, f"the network to publish as {name}", prefix="")
     state = fresh.float().state_dict()
     versions = {**{lib: version(lib) for lib in ("torch", "timm", "isograft")}, **card.versions}
     own = {"name": name, "sha256": weights.state_dict_sha256(state), "dim": backbone.feature_dim(fresh), "versions": versions}
-    return card.changed(**own, canary=canary.compute_canary(fresh, card)), state
+    return card.replace(**own, canary=canary.compute_canary(fresh, card)), state
 
 
-def write_manifest(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes what the encoder was trained on; only the four known arrays, none of Python objects."""
-    odd = [key for key, value in arrays.items() if key not in MANIFEST_ARRAYS or np.asarray(value).dtype.hasobject]
-    if odd:
-        raise ValueError(f"manifest arrays {odd} are not among {MANIFEST_ARRAYS}, or hold Python objects")
+def write_manifest(path: Path, arrays: Mapping[str, Array]) -> None:
+    """Writes the manifest of the pretraining images. Raises ValueError for other arrays than MANIFEST_ARRAYS and for Python objects."""
+    unknown = [key for key, value in arrays.items() if key not in MANIFEST_ARRAYS or np.asarray(value).dtype.hasobject]
+    if unknown:
+        raise ValueError(f"manifest arrays {unknown} are not among {MANIFEST_ARRAYS}, or hold Python objects")
     with atomic_write(path) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **{key: np.asarray(value) for key, value in arrays.items()})
 
 
 def check_zoo_name(name: str, card: Card) -> str:
-    """`name`, if it can be an entry of the zoo for what the card describes. Raises InputError otherwise.
+    """`name`, if it is a valid name for a zoo entry with this card. Raises InputError otherwise.
 
-    imagenet_* are the first baseline of every network of that name: pretraining of one's own must not pass for it."""
-    plain = name.replace("_", "").replace("-", "").replace(".", "")
-    if not plain.isascii() or not plain.isalnum() or name.startswith("."):
+    `imagenet_<arch>` is the ImageNet baseline of `<arch>`, so no other weights may have that name."""
+    letters = name.replace("_", "").replace("-", "").replace(".", "")
+    if not letters.isascii() or not letters.isalnum() or name.startswith("."):
         raise InputError(f"{name!r} cannot name an encoder; use letters, digits, '_', '-' and '.'")
     if name.startswith("random_"):
-        raise InputError(f"{name!r} cannot name an entry of the zoo: {BUILTIN_PREFIXES[1]}* are drawn, not stored; choose another --name")
+        raise InputError(
+            f"{name!r} cannot name an entry of the zoo: {BUILTIN_PREFIXES[1]}* encoders are never stored; choose another --name"
+        )
     if name.startswith(BUILTIN_PREFIXES[0]) and (card.config or name != f"{BUILTIN_PREFIXES[0]}{card.arch}"):
         what = "pretrained here" if card.config else f"a {card.arch}"
-        raise InputError(f"{name!r} is the name of that network's ImageNet weights, and this is {what}; choose another --name")
+        raise InputError(f"{name!r} is reserved for ImageNet weights, and this encoder is {what}; choose another --name")
     return name
 
 
 def _find_same_entry(folder: Path, card: Card) -> Path:
-    """`folder`, if it holds the encoder of `card` already."""
+    """`folder`, if it holds the encoder of `card`. Raises InputError otherwise."""
     if not (folder / "card.yaml").is_file():
-        raise InputError(f"{folder} exists and has no card; move it away, or choose another --name")
-    there = Card.read(folder / "card.yaml")
-    unlike = [key for key in IDENTITY_FIELDS if getattr(there, key) != getattr(card, key)]
-    if unlike:
+        raise InputError(f"{folder} exists and has no card.yaml; move it away, or choose another --name")
+    old, new = Card.read(folder / "card.yaml").model_dump(), card.model_dump()
+    different = [key for key in IDENTITY_FIELDS if old[key] != new[key]]
+    if different:
         raise InputError(
-            f"the zoo has another encoder called {card.name} (its {', '.join(unlike)} differ); choose another name with --name, or remove "
-            f"{folder} if that one is not wanted"
+            f"the zoo has another encoder called {card.name} (its {', '.join(different)} differ); choose another name with --name, or "
+            f"remove {folder} if it is no longer needed"
         )
     return folder

@@ -1,7 +1,9 @@
-"""Weights of others become an entry of the zoo; and the tests that an entry must pass afterwards."""
+"""Importing weight files into the zoo, verifying encoders, and exporting them for plain timm."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from torch import nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
@@ -11,7 +13,7 @@ from encoders.zoo.publish import publish_encoder
 
 
 class RegisteredEncoder(NamedTuple):
-    """An import: where it went, what became of the tensors, and what could not be checked."""
+    """An import: the folder written, which tensors were used, and what could not be checked."""
 
     folder: Path
     report: weights.LoadReport
@@ -19,18 +21,19 @@ class RegisteredEncoder(NamedTuple):
 
 
 class EncoderCheck(NamedTuple):
-    """One test of an encoder and how it went."""
+    """One check of an encoder and its result."""
 
-    what: str
-    good: bool
+    name: str
+    passed: bool
     detail: str
 
 
 def register_encoder(file: Path, card: Card, name: str | None = None, prefix: str | None = None) -> RegisteredEncoder:
-    """Reads `file` into the network of `card`, every tensor matched, and publishes it as `name` (or the card's own name).
+    """Loads `file` into the network of `card`, every tensor matched, and publishes it as `name` (or under the card's own name).
 
-    A canary in the card must be met: then the network is the one its maker had. Without one, arguments that keep the tensors (padding,
-    pooling, activation) cannot be checked, and a warning says so."""
+    If the card has a canary, the network must reproduce it. Without a canary, arguments that do not change the tensors (padding, pooling,
+    activation) cannot be checked, and a warning says so.  prefix: as in `load_weights`.  Raises InputError if the file, the card or the
+    canary do not match."""
     p = card.preprocess
     model = backbone.build_backbone(card.arch, card.model_args, p.channels, p.size, seed=0)
     report = weights.load_weights(model, weights.read_state_dict(file), str(file), prefix)
@@ -39,60 +42,62 @@ def register_encoder(file: Path, card: Card, name: str | None = None, prefix: st
     if card.canary is None:
         warnings.append(
             f"the card has no canary, so nothing proves that {card.arch} with model_args {card.model_args or '{}'}, mean "
-            f"{list(p.mean)} and std {list(p.std)} is the network these weights were trained in (MobileNetV2 with other padding loads "
-            "as well): compare with its maker's statement"
+            f"{list(p.mean)} and std {list(p.std)} is the network these weights were trained in (MobileNetV2 with another padding loads "
+            "as well): compare with the documentation of the weights"
         )
     else:
         off = canary.canary_distance(card.canary, canary.compute_canary(model, card))
         if off > canary.CANARY_TOLERANCE:
             raise InputError(
-                f"{file} loads, but does not answer as the canary of card {card.name} says (off by {off:.2g}): {_MISMATCH_CAUSES}"
+                f"{file} loads, but its canary differs from that of card {card.name} (relative difference {off:.2g}): {_MISMATCH_CAUSES}"
             )
-    card = card.changed(source=card.source or file.name, sha256=None)
+    card = card.replace(source=card.source or file.name, sha256=None)
     return RegisteredEncoder(publish_encoder(name or card.name, model, card), report, warnings)
 
 
-_MISMATCH_CAUSES = "model_args, preprocessing or the file are not those the card was made with"
+_MISMATCH_CAUSES = "model_args, preprocessing or the file are not those of the card"
 
 
-def _check_same_weights(file: Path, model: Any, card: Card) -> None:
-    """Raises InputError when the card names other weights, by the file's hash or by that of its backbone alone."""
+def _check_same_weights(file: Path, model: nn.Module, card: Card) -> None:
+    """Raises InputError if the card has a sha256 that is neither that of the file nor that of its backbone alone."""
     if card.sha256 and card.sha256 not in (sha256_file(file), weights.state_dict_sha256(model.state_dict())):
-        raise InputError(f"{file} is not the file of card {card.name}: its sha256 differs; fetch it again, or remove sha256 from the card")
+        raise InputError(
+            f"{file} is not the file of card {card.name}: its sha256 differs; download it again, or remove sha256 from the card"
+        )
 
 
 def verify_encoder(name: str) -> list[EncoderCheck]:
-    """The tests of an encoder: its file is whole and is its card's, every tensor finds its place, the canary is met.
+    """The checks of an encoder: the file is intact and has the card's sha256, every tensor matches, and the canary is reproduced.
 
-    Raises InputError for an unknown name and for weights that are not here; what is wrong with those that are is a failed check."""
+    A damaged or wrong file is a failed check. Raises InputError for an unknown name and for weights that are not available locally."""
     card = zoo.find_encoder(name).card
     try:
         encoder = zoo.load_encoder(name)
     except zoo.WeightsUnavailable:
         raise
-    except InputError as wrong:
-        return [EncoderCheck("weights", False, str(wrong))]
-    told = f"sha256 {card.sha256[:16]}... is that of the card" if card.sha256 else "no sha256 in the card to compare with"
-    checks = [EncoderCheck("weights", True, f"every tensor matched; {told}")]
+    except InputError as error:
+        return [EncoderCheck("weights", False, str(error))]
+    sha256 = f"sha256 {card.sha256[:16]}... equals that of the card" if card.sha256 else "the card has no sha256 to compare with"
+    checks = [EncoderCheck("weights", True, f"every tensor matched; {sha256}")]
     if card.canary is None:
-        return [*checks, EncoderCheck("canary", True, "none in the card: not checked")]
+        return [*checks, EncoderCheck("canary", True, "not checked: the card has none")]
     off = canary.canary_distance(card.canary, canary.compute_canary(encoder.model, card))
-    good = off <= canary.CANARY_TOLERANCE
-    detail = f"answers differ by {off:.2g} of the largest number, allowed {canary.CANARY_TOLERANCE:g}"
-    return [
-        *checks,
-        EncoderCheck("canary", good, detail if good else f"{detail}: {_MISMATCH_CAUSES}, or a library changed ({card.versions})"),
-    ]
+    passed = off <= canary.CANARY_TOLERANCE
+    detail = f"relative difference {off:.2g}, tolerance {canary.CANARY_TOLERANCE:g}"
+    reason = "" if passed else f": {_MISMATCH_CAUSES}, or a library changed (the card was written with {card.versions})"
+    return [*checks, EncoderCheck("canary", passed, detail + reason)]
 
 
 def export_encoder(name: str, file: Path) -> str:
-    """Writes the encoder's tensors, named as timm names them, and its card beside them; returns how plain timm loads the file."""
+    """Writes the encoder's tensors under timm's names, with its card next to them; returns the timm call that loads the file.
+
+    Raises InputError if `file` does not end in .safetensors."""
     if file.suffix != ".safetensors":
-        raise InputError(f"{file} should end in .safetensors: it holds tensors only, which any program can read without running code")
+        raise InputError(f"{file} should end in .safetensors, the only format that is written: it holds tensors and no code")
     encoder = zoo.load_encoder(name)
-    told = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
+    answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
     sha = weights.write_state_dict(file, encoder.model.state_dict())
-    card = encoder.card.changed(name=file.stem, sha256=sha, canary=told)
+    card = encoder.card.replace(name=file.stem, sha256=sha, canary=answer)
     card.write(file.with_suffix(".yaml"))
     p = card.preprocess
     args: dict[str, Any] = {"num_classes": 0, "in_chans": p.channels, **card.model_args}

@@ -1,4 +1,4 @@
-"""Encoders of pretraining runs: the last export of `runs/X`, or what a checkpoint of it holds."""
+"""Encoders of pretraining runs: the export of `runs/X`, or the encoder in one of its checkpoints."""
 
 from pathlib import Path
 
@@ -11,40 +11,40 @@ from encoders.zoo.card import Card
 
 
 def find_run_encoder(name: str) -> tuple[Card, Path, weights.StateDict | None]:
-    """Card, file, and tensors (None: the file is the weights alone) for `runs/X` or `runs/X@step`.
+    """Card, file and tensors of `runs/X` or `runs/X@step`; the tensors are None if the file holds only the weights.
 
-    Without a step: the export (`runs/X/encoder`), or else the newest good checkpoint. Raises InputError naming the runs or steps there
-    are."""
+    Without a step: the export (`runs/X/encoder`), otherwise the newest readable checkpoint. Raises InputError with the existing runs or
+    steps if there is no such encoder."""
     base, at, step = name.partition("@")
     folder = home_dir() / base
     if not folder.is_dir():
         raise unknown_name_error("run", base, list_runs())
     if not at and (folder / "encoder" / "card.yaml").is_file():
         card = Card.read(folder / "encoder" / "card.yaml")
-        return card.changed(name=name), folder / "encoder" / "model.safetensors", None
+        return card.replace(name=name), folder / "encoder" / "model.safetensors", None
     known = checkpoint.list_steps(folder / "checkpoints")
     if not known:
-        raise InputError(f"{base} has no export and no checkpoint yet; `pretrain status` says how far it is")
+        raise InputError(f"{base} has no export and no checkpoint yet; `pretrain status` shows its progress")
     if at and (not step.isdigit() or int(step) not in known):
         raise InputError(f"{base} has no checkpoint at step {step or '(none given)'}; it has {', '.join(map(str, known))}")
     return _read_run_checkpoint(folder / "checkpoints", int(step) if at else None, name)
 
 
 def _read_run_checkpoint(checkpoints: Path, step: int | None, name: str) -> tuple[Card, Path, weights.StateDict]:
-    """Card, file and tensors in the checkpoint of `step`, or in the newest good one."""
+    """Card, file and tensors in the checkpoint of `step`, or in the newest readable one. Raises InputError for another kind of file."""
     if step is None:
-        whole, _ = checkpoint.load_newest(checkpoints)
+        content, _ = checkpoint.load_newest(checkpoints)
         file = checkpoints
     else:
         file = checkpoint.checkpoint_path(checkpoints, step)
-        whole = checkpoint.load_checkpoint(file)
-    if not whole or not {"encoder", "card"} <= set(whole):
-        raise InputError(f"{file} holds no encoder and card: it is no checkpoint of `pretrain run`")
-    card = validate_config(Card, whole["card"], f"the card in {file}")
-    return card.changed(name=name), file, weights.unwrap_state_dict(whole["encoder"], file)
+        content = checkpoint.load_checkpoint(file)
+    if not content or not {"encoder", "card"} <= set(content):
+        raise InputError(f"{file} holds no encoder and card, so it is not a checkpoint of `pretrain run`")
+    card = validate_config(Card, content["card"], f"the card in {file}")
+    return card.replace(name=name), file, weights.unwrap_state_dict(content["encoder"], file)
 
 
 def list_runs() -> list[str]:
-    """The runs there are, as `runs/X`."""
-    there = runs_dir()
-    return sorted(f"runs/{p.name}" for p in there.iterdir() if p.is_dir()) if there.is_dir() else []
+    """The names of all runs, as `runs/X`."""
+    folder = runs_dir()
+    return sorted(f"runs/{p.name}" for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []

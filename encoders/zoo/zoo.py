@@ -1,16 +1,20 @@
-"""From an encoder's name to its card and weights, and from a trained network to an entry of the zoo.
+"""Finding and loading encoders by name.
 
 A name is one of: an entry of the zoo (`zoo/NAME/{card.yaml, model.safetensors, manifest.npz}`), the path of a card, `runs/X` or
-`runs/X@step`, or a built-in one (encoders/builtin.py), which an entry of the same name replaces. Built-in ones have variants
-(encoders/names.py); an encoder of yours has none, because its preprocessing is part of it.
+`runs/X@step`, or a built-in encoder (encoders/zoo/builtin.py), which an entry of the same name replaces. Built-in encoders have variants
+(encoders/zoo/names.py). Encoders trained here have none, because their preprocessing is part of them.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple
+
+from torch import nn
 
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import sha256_file
+from encoders.runtime.json_types import Json
 from encoders.runtime.paths import zoo_dir
 from encoders.zoo import backbone, builtin, grayscale_stem, hub, listing, names, run_exports, weights
 from encoders.zoo.card import Card, Preprocess
@@ -30,39 +34,44 @@ __all__ = [
 ]
 
 
-class EncoderLocation(NamedTuple):
-    """Where an encoder is. `card` is what it will be; `made` what its weights were made as (a variant differs in size or channels)."""
+Origin = Literal["zoo", "card", "run", "file", "hub", "drawn"]  # drawn: random weights
 
-    card: Card
-    made: Card
-    where: str  # zoo, card, run, file, hub, drawn
-    file: Path | None = None
-    state: weights.StateDict | None = None  # of a run's checkpoint
+
+class EncoderLocation(NamedTuple):
+    """An encoder's card and the place of its weights. A variant's `card` differs from `weights_card` in size or channels."""
+
+    card: Card  # of the encoder
+    weights_card: Card  # of the weights as they were trained
+    origin: Origin
+    file: Path | None = None  # the weights; None if they are on the hub or random
+    state: weights.StateDict | None = None  # the tensors, if they are in a run's checkpoint
     hub: builtin.HubWeights | None = None
-    folder: Path | None = None
+    folder: Path | None = None  # of the card
 
 
 def load_encoder(name: str, device: str = "cpu") -> Encoder:
     """The encoder of that name, every tensor of its network matched.
 
-    Raises InputError for an unknown name (nearest ones given), a torn or changed file, and Unavailable for weights that cannot be had."""
-    found = find_encoder(name)
-    card, made = found.card, found.made
-    model = backbone.build_backbone(
-        made.arch, card.model_args, made.preprocess.channels, card.preprocess.size, seed=names.parse_name(name).seed
-    )
+    Raises InputError for an unknown name (with the nearest names) and for a damaged or changed file, and WeightsUnavailable for weights
+    that are neither available locally nor on the hub."""
+    location = find_encoder(name)
+    card, stored = location.card, location.weights_card
+    seed = names.parse_name(name).seed
+    model = backbone.build_backbone(stored.arch, card.model_args, stored.preprocess.channels, card.preprocess.size, seed=seed)
     report = None
-    if found.where != "drawn":
-        report = weights.load_weights(model, _read_weights(found), str(found.file or name))
-    if card.preprocess.channels != made.preprocess.channels:
-        model = _fold_model(model, card, made)
+    if location.origin != "drawn":
+        report = weights.load_weights(model, _read_weights(location), str(location.file or name))
+    if card.preprocess.channels != stored.preprocess.channels:
+        model = _fold_model(model, card, stored)
     encoder = Encoder(card, model, device)
     encoder.report = report
     return encoder
 
 
 def find_encoder(name: str) -> EncoderLocation:
-    """Card and whereabouts of the encoder of that name; reads no weights, except of a run's checkpoint, and uses no network."""
+    """The card and location of the encoder of that name. Uses no network, and reads weights only from a run's checkpoint.
+
+    Raises InputError for an unknown name, with the nearest names."""
     if name.startswith("runs/"):
         card, file, state = run_exports.find_run_encoder(name)
         return EncoderLocation(card, card, "run", file, state, folder=file if file.is_dir() else file.parent)
@@ -70,120 +79,128 @@ def find_encoder(name: str) -> EncoderLocation:
     if path.suffix in (".yaml", ".yml") or (path / "card.yaml").is_file():
         return _read_entry(path if path.suffix else path / "card.yaml", "card")
     parsed = names.parse_name(name)
-    mine = zoo_dir() / parsed.base / "card.yaml"
-    if mine.is_file():
-        return _apply_variant(_read_entry(mine, "zoo"), parsed)
+    entry = zoo_dir() / parsed.base / "card.yaml"
+    if entry.is_file():
+        return _apply_variant(_read_entry(entry, "zoo"), parsed)
     if not parsed.base.startswith(names.BUILTIN_PREFIXES):
         raise unknown_name_error("encoder", parsed.base, listing.list_encoder_names(), "`encoders list` shows all.")
     if parsed.base.startswith("random_"):
         card, _ = builtin.builtin_card(parsed)
         return EncoderLocation(card, card, "drawn")
-    card, where = builtin.builtin_card(parsed)
-    placed = mine.with_name("model.safetensors")
-    found = EncoderLocation(card, card, "file" if placed.is_file() else "hub", placed if placed.is_file() else None, None, where)
-    return _apply_variant(found, parsed)
+    card, on_hub = builtin.builtin_card(parsed)
+    placed = entry.with_name("model.safetensors")
+    location = EncoderLocation(card, card, "file" if placed.is_file() else "hub", placed if placed.is_file() else None, None, on_hub)
+    return _apply_variant(location, parsed)
 
 
 def baseline_name(kind: str, card: Card) -> str:
     """The name of the `random` or `imagenet` encoder to compare the encoder of `card` with.
 
-    `random`: same network, model_args and preprocessing, weights of seed 0. `imagenet`: the ImageNet weights of the same network with the
-    mean, std and interpolation they were trained with, at the encoder's size, resize rule and crop: what differs shall be the weights,
-    not the resolution. A one-channel encoder meets three-channel ImageNet weights on replicated gray, which is what they know.
-    Raises Unavailable where no ImageNet weights can exist (a network cut down by model_args)."""
+    `random`: same network, model_args and preprocessing, random weights of seed 0. `imagenet`: the ImageNet weights of the same network
+    with the mean, std and interpolation they were trained with, at the encoder's size, resize rule and crop, so that the weights differ
+    and not the resolution. A one-channel encoder is compared with three-channel ImageNet weights on replicated gray.
+    Raises WeightsUnavailable if no ImageNet weights can exist (for a network reduced by model_args)."""
     p = card.preprocess
     if kind == "random":
-        given = {} if p.channels == 3 else {"channels": p.channels}
-        like = builtin.random_card(names.EncoderName(f"random_{card.arch}", preprocess=given), card.arch).preprocess
-        return names.variant_name(
-            f"random_{card.arch}", {**given, **_differing_fields(p, like, names.PREPROCESS_FIELDS)}, _nameable_args(card)
-        )
+        options: dict[str, Json] = {} if p.channels == 3 else {"channels": p.channels}
+        default = builtin.random_card(names.EncoderName(f"random_{card.arch}", preprocess=options), card.arch).preprocess
+        options |= _differing_fields(p, default, names.PREPROCESS_FIELDS)
+        return names.variant_name(f"random_{card.arch}", options, _nameable_args(card))
     if kind != "imagenet":
         raise unknown_name_error("kind of baseline", kind, ["random", "imagenet"])
-    cut = sorted(set(card.model_args) - set(listing.TENSOR_NEUTRAL_ARGS))
-    if cut:
-        raise WeightsUnavailable(f"no ImageNet weights exist of {card.arch} with {', '.join(f'{k}={card.model_args[k]}' for k in cut)}")
+    changed = sorted(set(card.model_args) - set(listing.TENSOR_NEUTRAL_ARGS))
+    if changed:
+        raise WeightsUnavailable(f"no ImageNet weights exist of {card.arch} with {', '.join(f'{k}={card.model_args[k]}' for k in changed)}")
     base = find_encoder(f"imagenet_{card.arch}").card
     return names.variant_name(f"imagenet_{card.arch}", _differing_fields(p, base.preprocess, ("size", "resize", "crop_pct")), {})
 
 
 def manifest_path(name: str) -> Path | None:
-    """The file that says what the encoder was trained on; None for one that has none."""
-    found = find_encoder(name)
-    if found.folder is None:
+    """The manifest of the images an encoder was trained on; None if it has none."""
+    location = find_encoder(name)
+    if location.folder is None:
         return None
-    folders = [found.folder, found.folder.parent] if found.where == "run" else [found.folder]  # a run keeps it beside its checkpoints
+    in_run = location.origin == "run"  # a run keeps the manifest next to its checkpoints
+    folders = [location.folder, location.folder.parent] if in_run else [location.folder]
     return next((folder / "manifest.npz" for folder in folders if (folder / "manifest.npz").is_file()), None)
 
 
-def describe_location(found: EncoderLocation) -> str:
-    """Where the weights are, or what to do so that they are here."""
-    if found.where == "drawn":
-        return "drawn from the seed"
-    if found.hub is None or found.file is not None:
-        return str(found.file)
-    cached = hub.find_cached_file(found.hub.repo, found.hub.filename)
-    return str(cached) if cached else f"not here; loading tries the hub, or {_download_advice(found)}"
+def describe_location(location: EncoderLocation) -> str:
+    """Where the weights are, or how to obtain them."""
+    if location.origin == "drawn":
+        return "random, determined by the seed"
+    if location.hub is None or location.file is not None:
+        return str(location.file)
+    cached = hub.find_cached_file(location.hub.repo, location.hub.filename)
+    return str(cached) if cached else f"not available locally; loading downloads them from the hub, or {_download_advice(location)}"
 
 
 def is_available_locally(name: str) -> bool:
-    """Whether the encoder's weights can be had without asking the hub."""
-    found = find_encoder(name)
-    if found.hub is None or found.file is not None:
+    """Whether the encoder's weights are available without the hub."""
+    location = find_encoder(name)
+    if location.hub is None or location.file is not None:
         return True
-    return hub.find_cached_file(found.hub.repo, found.hub.filename) is not None
+    return hub.find_cached_file(location.hub.repo, location.hub.filename) is not None
 
 
-def _download_advice(found: EncoderLocation) -> str:
-    assert found.hub is not None, "only what is on the hub needs advice"
-    place = zoo_dir() / names.short_name(found.card.name) / "model.safetensors"
-    return f"put {found.hub.filename} of https://huggingface.co/{found.hub.repo} at {place}"
+def _download_advice(location: EncoderLocation) -> str:
+    assert location.hub is not None, "only weights on the hub need advice"
+    place = zoo_dir() / names.short_name(location.card.name) / "model.safetensors"
+    return f"put {location.hub.filename} of https://huggingface.co/{location.hub.repo} at {place}"
 
 
-def _read_entry(card_file: Path, where: str) -> EncoderLocation:
+def _read_entry(card_file: Path, origin: Origin) -> EncoderLocation:
     card = Card.read(card_file)
-    return EncoderLocation(card, card, where, card_file.with_name("model.safetensors"), folder=card_file.parent)
+    return EncoderLocation(card, card, origin, card_file.with_name("model.safetensors"), folder=card_file.parent)
 
 
-def _apply_variant(found: EncoderLocation, name: names.EncoderName) -> EncoderLocation:
-    """`found` as the variant that the name asks for: another size, resize rule or crop, or folded to one channel."""
-    asked = dict(name.preprocess)
-    if not asked and not name.model_args and not name.seed:
-        return found
+def _apply_variant(location: EncoderLocation, name: names.EncoderName) -> EncoderLocation:
+    """`location` as the variant in the name: another size, resize rule or crop, or folded to one channel.
+
+    Raises InputError for options that the encoder cannot have."""
+    options = dict(name.preprocess)
+    if not options and not name.model_args and not name.seed:
+        return location
     if not name.base.startswith(names.BUILTIN_PREFIXES) or name.seed:
-        kind = "seed belongs to random_ encoders" if name.seed else "preprocessing and network of an encoder are part of it"
-        raise InputError(f"{name} cannot be had: the {kind}; write {name.base}")
-    made = found.made.preprocess
-    if asked.get("channels", made.channels) == made.channels and {"mean", "std"} & set(asked):
-        raise InputError(f"{name}: mean and std belong to the weights; only with channels=1 may they be chosen, and are folded in exactly")
-    if asked.get("channels", made.channels) < made.channels:
-        asked = {"mean": (0.0,), "std": (1.0,), **asked}
-    args = {**found.card.model_args, **name.model_args}
-    preprocess = validate_config(Preprocess, {**made.model_dump(), **asked}, str(name))
-    width = builtin.arch_feature_dim(found.card.arch, args) if name.model_args else found.card.dim
-    same_answer = {} if preprocess == made and not name.model_args else {"canary": None}
-    card = found.card.changed(name=str(name), preprocess=preprocess.model_dump(), model_args=args, dim=width, **same_answer)
-    return found._replace(card=card)
+        reason = "seed belongs to random_ encoders" if name.seed else "preprocessing and network of an encoder are part of it"
+        raise InputError(f"{name} is not possible: the {reason}; write {name.base}")
+    stored = location.weights_card.preprocess
+    channels = options.get("channels", stored.channels)
+    if channels == stored.channels and {"mean", "std"} & set(options):
+        raise InputError(
+            f"{name}: mean and std belong to the weights; they can be set only with channels=1, and are then folded in exactly"
+        )
+    if isinstance(channels, int) and channels < stored.channels:
+        options = {"mean": (0.0,), "std": (1.0,), **options}
+    args: dict[str, Json] = {**location.card.model_args, **name.model_args}
+    preprocess = validate_config(Preprocess, {**stored.model_dump(), **options}, str(name))
+    width = builtin.arch_feature_dim(location.card.arch, args) if name.model_args else location.card.dim
+    canary = location.card.canary if preprocess == stored and not name.model_args else None  # that of the weights as they were trained
+    card = location.card.replace(name=str(name), preprocess=preprocess.model_dump(), model_args=args, dim=width, canary=canary)
+    return location._replace(card=card)
 
 
-def _read_weights(found: EncoderLocation) -> weights.StateDict:
-    if found.state is not None:
-        return found.state
-    file = found.file
+def _read_weights(location: EncoderLocation) -> weights.StateDict:
+    if location.state is not None:
+        return location.state
+    file = location.file
     if file is None:
-        assert found.hub is not None, "what has no file is on the hub"
-        return weights.read_state_dict(hub.fetch_file(found.hub.repo, found.hub.filename, _download_advice(found)))
+        assert location.hub is not None, "weights without a file are on the hub"
+        return weights.read_state_dict(hub.fetch_file(location.hub.repo, location.hub.filename, _download_advice(location)))
     state = weights.read_state_dict(file)
-    told = found.made.sha256
-    if told and (own := sha256_file(file)) != told:
-        raise InputError(f"{file} has sha256 {own[:16]}..., its card says {told[:16]}...: it was changed or copied badly; copy it again")
+    expected = location.weights_card.sha256
+    if expected and (actual := sha256_file(file)) != expected:
+        raise InputError(
+            f"{file} has sha256 {actual[:16]}..., its card has {expected[:16]}...: the file was changed or damaged; copy it again"
+        )
     return state
 
 
-def _fold_model(model: Any, card: Card, made: Card) -> Any:
+def _fold_model(model: nn.Module, card: Card, stored: Card) -> nn.Module:
+    """The one-channel network with the preprocessing of `card`. Raises InputError if the stem cannot be folded."""
     p = card.preprocess
-    folded, now = grayscale_stem.to_one_channel(model, made.preprocess, p.mean[0], p.std[0])
-    if now.channels != p.channels:
+    folded, preprocess = grayscale_stem.to_one_channel(model, stored.preprocess, p.mean[0], p.std[0])
+    if preprocess.channels != p.channels:
         raise InputError(
             f"{card.name}: the stem of {card.arch} pads with zeros (or has no bias), so no one-channel network is the same function; "
             f"write {names.short_name(card.name)}, which replicates gray images to three channels itself"
@@ -191,13 +208,15 @@ def _fold_model(model: Any, card: Card, made: Card) -> Any:
     return folded
 
 
-def _differing_fields(p: Preprocess, base: Preprocess, fields: tuple[str, ...]) -> dict[str, Any]:
-    return {key: getattr(p, key) for key in fields if getattr(p, key) != getattr(base, key)}
+def _differing_fields(p: Preprocess, base: Preprocess, fields: tuple[str, ...]) -> Mapping[str, Json]:
+    """The fields of `p` that differ from `base`."""
+    own, other = p.model_dump(), base.model_dump()
+    return {key: own[key] for key in fields if own[key] != other[key]}
 
 
-def _nameable_args(card: Card) -> dict[str, Any]:
-    """model_args that a name can carry."""
+def _nameable_args(card: Card) -> Mapping[str, Json]:
+    """The model_args, if a name can hold them. Raises WeightsUnavailable otherwise."""
     bad = [k for k, v in card.model_args.items() if not isinstance(v, str | int | float | bool)]
     if bad:
-        raise WeightsUnavailable(f"no random baseline by name for {card.name}: its model_args {', '.join(bad)} are not plain values")
+        raise WeightsUnavailable(f"no random baseline by name for {card.name}: its model_args {', '.join(bad)} are lists or mappings")
     return dict(card.model_args)

@@ -54,18 +54,18 @@ def test_tokens_leave_out_class_and_register_tokens():
     model, x = backbone.build_backbone("vit_small_patch14_reg4_dinov2", {"depth": 1}, size=56, seed=0).eval(), images(3, 56)
     with torch.no_grad():
         tokens = backbone.token_features(model, x)
-        patches = model.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)[0]  # (B, D, 4, 4): timm's own way
+        patches = model.forward_intermediates(x, indices=1, norm=True, intermediates_only=True)[0]  # (B, D, 4, 4), computed by timm
     assert torch.allclose(tokens, patches.flatten(2).transpose(1, 2), atol=1e-5)
 
 
-def test_tokens_run_row_by_row():
+def test_tokens_are_in_row_major_order():
     model = backbone.build_backbone("convnext_atto", size=64, seed=0).eval()
     with torch.no_grad():
         x = images(3, 64)
         assert torch.equal(backbone.token_features(model, x)[:, 1], model.forward_features(x)[:, :, 0, 1])
 
 
-def test_a_seed_fixes_the_weights_and_leaves_the_callers_random_state_alone():
+def test_a_seed_determines_the_weights_and_leaves_the_global_random_state_unchanged():
     torch.manual_seed(5)
     before = torch.get_rng_state()
     a, b, c = (backbone.build_backbone("resnet10t", seed=s).state_dict()["conv1.0.weight"] for s in (1, 1, 2))
@@ -83,12 +83,12 @@ def test_a_seed_fixes_the_weights_and_leaves_the_callers_random_state_alone():
         ("vit_tiny_patch16_224", {}, 70, "choose a size of 64 or 80"),
     ],
 )
-def test_what_cannot_be_built_is_said_with_the_next_step(arch, args, size, says):
+def test_the_error_for_a_network_that_cannot_be_built_names_the_next_step(arch, args, size, says):
     with pytest.raises(InputError, match=says):
         backbone.build_backbone(arch, args, size=size)
 
 
-def test_a_network_without_pooling_is_refused():
+def test_a_network_without_pooling_is_rejected():
     model = backbone.build_backbone("resnet10t", {"global_pool": ""}, size=64, seed=0).eval()
     with pytest.raises(InputError, match="global_pool"):
         backbone.pooled_features(model, images(3, 64))
@@ -115,7 +115,7 @@ def test_a_folded_stem_is_the_same_function_as_replicated_gray(arch, args, mean,
     assert prepare_input(x, gray).shape[1] == 1
     assert (want - got).abs().max() <= 1e-5
     assert (pooled - again).abs().max() <= 1e-5
-    assert want.abs().max() > 0.1  # not equal because both are nothing
+    assert want.abs().max() > 0.1  # not equal because both are zero
 
 
 @pytest.mark.parametrize(("arch", "size"), [("resnet10t", 64), ("mobilenetv2_050", 64)])
@@ -129,10 +129,10 @@ def test_a_padded_stem_gets_replicated_gray_and_is_exactly_the_same_function(arc
     assert torch.equal(want, got)
 
 
-def test_stems_that_cannot_be_folded_are_told_from_those_that_can():
+def test_only_unpadded_stems_with_a_bias_can_be_folded():
     assert find_foldable_stem(backbone.build_backbone("vit_tiny_patch16_224", TINY_VIT)) == "patch_embed.proj"
     assert find_foldable_stem(backbone.build_backbone("resnet10t")) is None  # zero padding
-    assert find_foldable_stem(timm.create_model("vit_base_patch32_clip_224", depth=1)) is None  # no bias to take the means
+    assert find_foldable_stem(timm.create_model("vit_base_patch32_clip_224", depth=1)) is None  # no bias to absorb the means
 
 
 def test_a_folded_network_keeps_timms_tensor_names():

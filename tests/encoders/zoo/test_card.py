@@ -6,7 +6,7 @@ from encoders.zoo.card import Card, Preprocess
 GRAY = Preprocess(size=64, channels=1, mean=(0.51,), std=(0.25,))
 
 
-def test_a_card_read_back_is_the_card_written(tmp_path):
+def test_a_card_read_from_a_file_equals_the_card_written(tmp_path):
     card = Card(
         name="cxr_moco", arch="resnet18", model_args={"pad_type": "same"}, dim=512, preprocess=GRAY, steps=40,
         config={"optim": {"lr": 1e-4}}, lineage={"init": None}, canary=[0.1, -2e-7], probe_history=[{"step": 3, "knn": 0.5}],
@@ -15,14 +15,14 @@ def test_a_card_read_back_is_the_card_written(tmp_path):
     assert Card.read(tmp_path / "card.yaml") == card
 
 
-def test_mean_and_std_must_have_one_number_a_channel():
+def test_mean_and_std_must_have_one_number_per_channel():
     with pytest.raises(ValueError, match="mean has 3 and std 3 numbers, expected 1"):
         Preprocess(channels=1)
     with pytest.raises(ValueError, match="above 0"):
         Preprocess(std=(0.5, 0.5, 0.0))
 
 
-def test_a_wrong_card_names_file_key_and_nearest_key(tmp_path):
+def test_the_error_for_a_wrong_card_names_file_key_and_nearest_key(tmp_path):
     (tmp_path / "card.yaml").write_text("name: a\narch: resnet18\ndim: 512\npreproces: {size: 64}\n")
     with pytest.raises(InputError, match=r"card\.yaml.*preproces: unknown key; did you mean preprocess"):
         Card.read(tmp_path / "card.yaml")
@@ -30,8 +30,18 @@ def test_a_wrong_card_names_file_key_and_nearest_key(tmp_path):
         Card.read(tmp_path / "none.yaml")
 
 
-def test_a_changed_card_is_checked_again():
+def test_timms_spelling_of_license_is_read_and_licence_is_written(tmp_path):
+    card = Card(name="a", arch="resnet18", dim=512, preprocess=GRAY, licence="mit")
+    (tmp_path / "timm.yaml").write_text(card.to_yaml().replace("licence: mit", "license: mit"))
+    assert Card.read(tmp_path / "timm.yaml") == card
+    assert "licence: mit" in card.to_yaml()
+    (tmp_path / "both.yaml").write_text(card.to_yaml() + "license: mit\n")
+    with pytest.raises(InputError, match="license: unknown key; did you mean licence"):
+        Card.read(tmp_path / "both.yaml")
+
+
+def test_a_replaced_card_is_validated():
     card = Card(name="a", arch="resnet18", dim=512, preprocess=GRAY)
-    assert card.changed(name="b").name == "b"
+    assert card.replace(name="b").name == "b"
     with pytest.raises(InputError, match="card a: dim"):
-        card.changed(dim=0)
+        card.replace(dim=0)

@@ -1,4 +1,4 @@
-"""Where an encoder comes from, over several stages of training."""
+"""The lineage of an encoder over several stages of training."""
 
 import pytest
 
@@ -8,19 +8,19 @@ from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card, Preprocess
 
 
-def kept(name: str, init: str | None, steps: int = 10) -> None:
-    """An entry of the zoo; only its card matters here."""
+def add_entry(name: str, init: str | None, steps: int = 10) -> None:
+    """An entry of the zoo with a card only."""
     folder = zoo_dir() / name
     folder.mkdir(parents=True)
     card = Card(name=name, arch="resnet10t", dim=512, preprocess=Preprocess(size=32, channels=1, mean=[0.5], std=[0.25]), method="moco",
                 steps=steps, lineage={"init": init})  # fmt: skip
-    (folder / "card.yaml").write_text(card.text())
+    (folder / "card.yaml").write_text(card.to_yaml())
 
 
-def test_every_stage_is_told_down_to_the_random_weights():
-    kept("first", "random:3", steps=40)
-    kept("second", "first")
-    kept("third", "second")
+def test_the_lineage_lists_every_stage_down_to_the_random_weights():
+    add_entry("first", "random:3", steps=40)
+    add_entry("second", "first")
+    add_entry("third", "second")
     assert [name for name, _ in lineage.lineage_chain("third")] == ["third", "second", "first"]
     assert (
         lineage.describe_lineage("third")
@@ -28,20 +28,20 @@ def test_every_stage_is_told_down_to_the_random_weights():
     )
 
 
-def test_a_start_that_is_gone_is_named_and_ends_the_chain():
-    kept("orphan", "gone")
-    assert lineage.describe_lineage("orphan") == "orphan (moco, 10 steps) <- gone (no longer here)"
+def test_a_removed_encoder_is_named_and_ends_the_chain():
+    add_entry("orphan", "gone")
+    assert lineage.describe_lineage("orphan") == "orphan (moco, 10 steps) <- gone (not available locally)"
     assert list(lineage.lineage_chain("orphan"))[1] == ("gone", None)
 
 
-def test_a_circle_ends_and_a_wrong_name_is_an_error():
-    kept("a", "b")
-    kept("b", "a")
+def test_a_cycle_ends_and_a_wrong_name_is_an_error():
+    add_entry("a", "b")
+    add_entry("b", "a")
     assert [name for name, _ in lineage.lineage_chain("a")] == ["a", "b"]
     with pytest.raises(InputError):
         list(lineage.lineage_chain("nobody"))
 
 
-def test_built_in_weights_have_no_start():
+def test_built_in_weights_have_no_parent():
     assert lineage.describe_lineage("random_resnet10t") == "random_resnet10t"
     assert zoo.find_encoder("random_resnet10t").card.lineage["init"] is None

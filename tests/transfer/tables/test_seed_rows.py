@@ -59,20 +59,20 @@ def three(**fields):
 
 
 def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
-    same = CARD.changed(config={"seed": 5, "batch": 8, "threads": 2})
+    same = CARD.replace(config={"seed": 5, "batch": 8, "threads": 2})
     assert recipe_digest(CARD) == recipe_digest(same) != ""
-    assert recipe_digest(CARD.changed(config={"seed": 0, "batch": 16, "threads": 1})) != recipe_digest(CARD)
-    assert recipe_digest(CARD.changed(steps=20)) != recipe_digest(CARD)
-    assert recipe_digest(CARD.changed(config=None)) == ""
-    random = [CARD.changed(lineage={"init": f"random:{seed}"}) for seed in (0, 1)]
+    assert recipe_digest(CARD.replace(config={"seed": 0, "batch": 16, "threads": 1})) != recipe_digest(CARD)
+    assert recipe_digest(CARD.replace(steps=20)) != recipe_digest(CARD)
+    assert recipe_digest(CARD.replace(config=None)) == ""
+    random = [CARD.replace(lineage={"init": f"random:{seed}"}) for seed in (0, 1)]
     assert recipe_digest(random[0]) == recipe_digest(random[1]), "weights that the seed drew"
-    assert recipe_digest(random[0]) != recipe_digest(CARD.changed(lineage={"init": "imagenet_r", "init_sha256": "a"}))
-    assert recipe_digest(CARD.changed(lineage={"init": "m", "init_sha256": "a"})) != recipe_digest(
-        CARD.changed(lineage={"init": "m", "init_sha256": "b"})
+    assert recipe_digest(random[0]) != recipe_digest(CARD.replace(lineage={"init": "imagenet_r", "init_sha256": "a"}))
+    assert recipe_digest(CARD.replace(lineage={"init": "m", "init_sha256": "a"})) != recipe_digest(
+        CARD.replace(lineage={"init": "m", "init_sha256": "b"})
     )
     of = {"fingerprint": "f", "images": 40, "used": "u"}
     others = [of | {"fingerprint": "g"}, of | {"images": 80}, of | {"used": "v"}]
-    assert len({recipe_digest(CARD.changed(corpus=c)) for c in [of, *others]}) == 4, "other images under the same file names"
+    assert len({recipe_digest(CARD.replace(corpus=c)) for c in [of, *others]}) == 4, "other images under the same file names"
 
 
 def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_spread():

@@ -84,7 +84,7 @@ def bare_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
 
     from pretrain.loop.train import autocast
 
-    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(made.batches.of(0))).views]
+    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(made.batches.micro_batches(0))).views]
 
     def steps() -> None:
         for _ in range(STEPS_PER_TURN):

@@ -44,7 +44,7 @@ def batches(store=None, specs=None, **more):
 def taken(source, steps):
     """All micro-batches of the steps, and no process left behind."""
     with source:
-        return [micro for step in steps for micro in source.of(step)]
+        return [micro for step in steps for micro in source.micro_batches(step)]
 
 
 def joined(micros):
@@ -95,7 +95,7 @@ def test_threads_share_a_batch_and_change_no_bit(threads):
     for n in (1, 2, 4):
         threads(n)
         with batches(InMemory(100), batch=100) as source:  # three groups and a bit
-            made[n] = joined([micro for step in (0, 1) for micro in source.of(step)])
+            made[n] = joined([micro for step in (0, 1) for micro in source.micro_batches(step)])
             assert len(helpers()) == (0 if n == 1 else n)
             assert torch.get_num_threads() == n
         assert not helpers()
@@ -106,10 +106,10 @@ def test_threads_share_a_batch_and_change_no_bit(threads):
 def test_a_forked_process_starts_threads_of_its_own(threads):
     threads(2)
     with batches(InMemory(64), batch=64) as source:
-        (want,) = source.of(1)
+        (want,) = source.micro_batches(1)
 
         def there():  # compared in NumPy: OpenMP itself hangs where a process with threads was forked
-            (got,) = source.of(1)
+            (got,) = source.micro_batches(1)
             os._exit(0 if np.array_equal(got.views[1].numpy(), want.views[1].numpy()) else 1)
 
         child = multiprocessing.get_context("fork").Process(target=there)
@@ -125,36 +125,36 @@ def test_a_forked_process_starts_threads_of_its_own(threads):
 def test_what_fails_in_a_thread_is_told_with_its_step(threads):
     threads(2)
     with batches(InMemory(64), [Augment(crop=(0.5, 1.0))], batch=64) as source:
-        raw = source._work.raw(3)
+        raw = source._work.read_raw(3)
         broken = raw._replace(params=[{name: value[:40] for name, value in raw.params[0].items()}])
         with pytest.raises(RuntimeError, match="at step 3, rows"), single_torch_thread() as n:
-            source._work.finished(broken, 3, source._team, n)
+            source._work.finish_batch(broken, 3, source._team, n)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_micro_batch_sent_early_is_the_one_asked_for(workers):
     """What a CUDA device does; here the copies do nothing."""
     steps = [0, 1, 2, 7, 7, 3]
-    want = joined([micro for step in steps for micro in batches(accumulate=2).of(step)])
+    want = joined([micro for step in steps for micro in batches(accumulate=2).micro_batches(step)])
     early = batches(accumulate=2, workers=workers)
-    early._early = True
+    early._copy_ahead = True
     assert same(joined(taken(early, steps)), want)
 
 
 def test_an_early_micro_batch_that_fails_is_told_only_when_it_is_asked_for():
     plain = batches()
-    broken = next(plain.of(1)).index[0].item()
+    broken = next(plain.micro_batches(1)).index[0].item()
     early = batches(InMemory(broken=broken))
-    early._early = True
-    assert same(joined(list(early.of(0))), joined(list(plain.of(0))))
+    early._copy_ahead = True
+    assert same(joined(list(early.micro_batches(0))), joined(list(plain.micro_batches(0))))
     with pytest.raises(RuntimeError, match="OSError at step 1, rows"):
-        list(early.of(1))
+        list(early.micro_batches(1))
 
 
 def test_copies_on_a_cpu_are_the_same_tensors():
-    raw = batches(InMemory(side=32), mask=MaskSpec(tokens=16, ratio=0.75))._work.raw(0)
+    raw = batches(InMemory(side=32), mask=MaskSpec(tokens=16, ratio=0.75))._work.read_raw(0)
     copies = DevicePrefetcher(torch.device("cpu"))
-    sent = copies.arrived(copies.started(raw))
+    sent = copies.wait_for_copy(copies.start_copy(raw))
     assert all(one is other for one, other in zip(list_tensors(sent), list_tensors(raw), strict=True))
     assert len(list_tensors(raw)) == 3 + 4  # masks of two views
 
@@ -172,7 +172,7 @@ def test_ranks_and_micro_batches_concatenate_to_the_global_batch(side):
     store, whole = InMemory(side=side), None
     for world, accumulate in ((1, 1), (2, 1), (1, 4), (2, 2), (8, 1)):
         ranks = [batches(store, rank=rank, world=world, accumulate=accumulate) for rank in range(world)]
-        got = [joined([micro for rank in ranks for micro in rank.of(step)]) for step in (0, 3, 9)]
+        got = [joined([micro for rank in ranks for micro in rank.micro_batches(step)]) for step in (0, 3, 9)]
         whole = whole or got
         assert all(same(a, b) for a, b in zip(whole, got, strict=True))
 
@@ -186,9 +186,9 @@ def test_a_jump_gives_what_the_sequence_gives(workers):
 
 def test_a_step_left_half_way_is_made_again_from_its_start():
     source = batches(workers=1, accumulate=2)
-    want = joined(list(source.of(1)))
-    next(iter(source.of(1)))
-    assert same(joined(list(source.of(1))), want)
+    want = joined(list(source.micro_batches(1)))
+    next(iter(source.micro_batches(1)))
+    assert same(joined(list(source.micro_batches(1))), want)
     source.close()
 
 
@@ -226,7 +226,7 @@ def test_each_view_has_the_size_its_augmentation_names():
 @pytest.mark.parametrize(("have", "want"), [(1, 3), (3, 1), (3, 3)])
 def test_channels_are_those_of_the_preprocessing(have, want):
     preprocess = Preprocess(size=32, channels=want, mean=(0.5,) * want, std=(0.25,) * want)
-    micro = next(Batches(InMemory(channels=have), [get_preset("moco")], preprocess, seed=0, batch=4).of(0))
+    micro = next(Batches(InMemory(channels=have), [get_preset("moco")], preprocess, seed=0, batch=4).micro_batches(0))
     assert micro.views[0].shape == (4, want, 32, 32)
 
 
@@ -243,13 +243,13 @@ def test_weights_are_the_shares_in_which_rows_are_drawn():
 def test_an_error_names_the_rows_it_happened_at_and_leaves_no_process(workers):
     source = batches(InMemory(8, broken=3), workers=workers)
     with pytest.raises(RuntimeError, match=r"(?s)OSError at step 0, rows .*3.*the disk is gone"):
-        list(source.of(0))
+        list(source.micro_batches(0))
     assert not multiprocessing.active_children()
 
 
 def test_close_ends_the_workers():
     source = batches(workers=2)
-    next(source.of(0))
+    next(source.micro_batches(0))
     children = [child.pid for child in multiprocessing.active_children()]
     assert len(children) == 2
     source.close()
@@ -283,7 +283,7 @@ def test_what_cannot_be_batched_is_said(more, message):
 def test_time_blocked_for_data_is_counted():
     source = batches()
     assert source.waited == 0
-    list(source.of(0))
+    list(source.micro_batches(0))
     assert source.waited > 0
 
 
@@ -311,5 +311,5 @@ def test_gray_and_colour_stores_open_as_one_are_batched_together(tmp_path):
         ingest(PhantomSource(kind, patients=8, size=64), tmp_path / name)
     store = Store.open([tmp_path / "gray.h5", tmp_path / "colour.h5"])
     rgb = Preprocess(size=64, channels=3, mean=(0.0,) * 3, std=(1.0,) * 3)
-    (micro,) = Batches(store, [Augment()], rgb, seed=0, batch=len(store)).of(0)
+    (micro,) = Batches(store, [Augment()], rgb, seed=0, batch=len(store)).micro_batches(0)
     torch.testing.assert_close(micro.views[0], torch.from_numpy(store.unit_images(micro.index.numpy())).permute(0, 3, 1, 2))

@@ -14,7 +14,7 @@ PATIENTS = np.array(["a", "b", "a", "", "c", "b", "a", "", "b", "d"])
 def drawn(partners, rows, times=400):
     """For each row, the set of its partners over many draws."""
     rows = np.asarray(rows)
-    told = [partners.of(rows, np.arange(len(rows)) + t * len(rows), seed=3) for t in range(times)]
+    told = [partners.sample(rows, np.arange(len(rows)) + t * len(rows), seed=3) for t in range(times)]
     return [set(column.tolist()) for column in np.array(told).T]
 
 
@@ -24,17 +24,17 @@ def test_partners_are_all_others_of_the_group_among_the_rows_in_use():
     for row, found in zip(rows, got, strict=True):
         want = {int(r) for r in rows if r != row and PATIENTS[r] == PATIENTS[row] and PATIENTS[row]}
         assert found == (want or {int(row)}), row
-    assert same_group_partners(PATIENTS, rows).share == 0.5
+    assert same_group_partners(PATIENTS, rows).paired_share == 0.5
 
 
 def test_all_others_are_equally_likely_and_the_draw_is_a_function_of_seed_and_position():
     many = same_group_partners(np.array(["x"] * 4), np.arange(4))
-    one = many.of(np.zeros(6000, dtype=int), np.arange(6000), seed=1)
+    one = many.sample(np.zeros(6000, dtype=int), np.arange(6000), seed=1)
     counts = np.bincount(one, minlength=4)
     assert counts[0] == 0
     assert (abs(counts[1:] - 2000) < 5 * np.sqrt(6000 * 2 / 9)).all()
-    assert (many.of(np.zeros(5, dtype=int), np.arange(5) + 100, seed=1) == one[100:105]).all()
-    assert (many.of(np.zeros(6000, dtype=int), np.arange(6000), seed=2) != one).any()
+    assert (many.sample(np.zeros(5, dtype=int), np.arange(5) + 100, seed=1) == one[100:105]).all()
+    assert (many.sample(np.zeros(6000, dtype=int), np.arange(6000), seed=2) != one).any()
 
 
 def test_neighbours_are_the_tiles_that_touch_on_the_same_slide():
@@ -51,8 +51,8 @@ def test_neighbours_are_the_tiles_that_touch_on_the_same_slide():
 def test_a_tile_alone_on_its_slide_and_tiles_without_a_slide_stand_for_themselves():
     rows = np.arange(3)
     made = adjacent_tile_partners(np.array(["s", "", ""]), np.zeros(3), np.zeros(3), rows)
-    assert made.share == 0
-    assert (made.of(rows, rows, 0) == rows).all()
+    assert made.paired_share == 0
+    assert (made.sample(rows, rows, 0) == rows).all()
 
 
 @pytest.mark.parametrize("more", [{"workers": 2}, {"accumulate": 2}])
@@ -63,7 +63,7 @@ def test_every_other_view_is_of_the_partner_in_whatever_pieces_it_is_made(more):
     alone = joined(taken(batches(store, plain), [0, 1]))
     assert torch.equal(first, alone[0])
     assert torch.equal(third, alone[2])
-    others = partners.of(index.numpy(), positions.numpy(), 5)
+    others = partners.sample(index.numpy(), positions.numpy(), 5)
     assert (others != index.numpy()).all()
     assert (others // 4 == index.numpy() // 4).all()
     torch.testing.assert_close(second[:, 0] * 0.25 + 0.5, torch.from_numpy(store.pixels[others, ..., 0]), atol=1e-5, rtol=0)

@@ -43,7 +43,7 @@ def recipe(name, store):
 def test_the_views_shown_are_those_of_the_first_step(store):
     made = build_setup(recipe("cxr_moco_tiny", store), "cpu")
     raw, views = make_first_views(made, 3)
-    micro = next(made.batches.of(0))
+    micro = next(made.batches.micro_batches(0))
     assert raw.index.tolist() == micro.index[:3].tolist()
     assert all(torch.equal(a, b[:3]) for a, b in zip(views, micro.views, strict=True))
 

@@ -254,7 +254,7 @@ def test_only_the_named_images_are_used(images, tmp_path):
     keys = tmp_path / "keys.txt"
     keys.write_text("\n".join(f"{i:06d}" for i in range(20)) + "\n")
     made = build_setup(recipe(images, METHODS["moco"], f"data.keys={keys}"), "cpu")
-    rows = torch.cat([micro.index for step in range(5) for micro in made.batches.of(step)])
+    rows = torch.cat([micro.index for step in range(5) for micro in made.batches.micro_batches(step)])
     assert set(rows.tolist()) <= set(range(20))
     assert made.corpus.manifest()["sha256"].shape == (20, 32)
     keys.write_text("000001\nnobody\n")

@@ -1,26 +1,28 @@
-"""`transfer`: tasks, the bench, and comparisons from records."""
+"""`transfer`: register tasks, benchmark encoders on them, and compare and report the results from records."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from encoders.runtime.cli import advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
+from transfer.bench.options import BenchOptions, bench_command
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
 from transfer.cli.tasks import tasks_app
 
+if TYPE_CHECKING:
+    from transfer.records.record import Record
+    from transfer.tables.rows import Section
+
 app = typer.Typer(
-    help="`transfer`: an encoder and a labeled store become numbers one may believe.",
+    help="Benchmark encoders on labeled medical images, with confidence intervals over patients.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
-app.command()(report)
-app.command()(submit)
-app.command("jobs")(print_jobs)
 
 
 def main() -> None:
@@ -28,124 +30,73 @@ def main() -> None:
     run_cli(app)
 
 
-@app.command()
-def bench(
-    overrides: Annotated[list[str] | None, typer.Argument(help="settings of protocols, e.g. linear.steps=9 knn.vote=majority")] = None,
-    encoder: Annotated[
-        list[str] | None, typer.Option(help="zoo name, card path, runs/X, runs/X@step, imagenet_<arch>; repeat for several")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="tasks, a,b; default: all registered ones of the encoder's modality")] = None,
-    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune, mil (slides)")] = "knn,linear",
-    baseline: Annotated[
-        list[str] | None,
-        typer.Option(help="compare with this encoder, or `none`; default: ImageNet and random weights of the same network"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="of the protocols; the split has its own, in the task")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1; auto: cuda if there is one")] = "auto",
-    again: Annotated[bool, typer.Option(help="compute anew what a record holds already")] = False,
-    allow_leakage: Annotated[bool, typer.Option(help="run in spite of a leak, and stamp every record and table with it")] = False,
-    near: Annotated[bool, typer.Option(help="look for near-duplicates too")] = True,
-    fractions: Annotated[str, typer.Option(help="label fractions, by patient: shares, or numbers of train patients: 1%,20p,1")] = "1",
-    draws: Annotated[int, typer.Option(help="draws of each fraction below 1")] = 1,
-    external: Annotated[str | None, typer.Option(help="test on this task what is chosen on the one of --task")] = None,
-    map_: Annotated[
-        list[str] | None, typer.Option("--map", help="CLASS:CLASS, of --task and of --external; `-` for none; repeat until all are named")
-    ] = None,
-    external_part: Annotated[str, typer.Option(help="of the external task: test (its test part) or all (every image)")] = "test",
-    folds: Annotated[int, typer.Option(help="patient-grouped cross-validation, with a seal for each fold; 1: the task's split")] = 1,
-    shift: Annotated[
-        str | None,
-        typer.Option(help="score the test images under acquisition shifts too: of gamma, noise, blur, jpeg, rotate, crop, stain"),
-    ] = None,
-    strengths: Annotated[str, typer.Option(help="of the shifts, 1 (slight) to 5")] = "1,2,3,4,5",
-    batch: Annotated[int, typer.Option(help="images at a time when embedding")] = 64,
-    workers: Annotated[int, typer.Option(help="loader processes when embedding")] = 0,
-    csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
-) -> None:
-    """Compare encoders with ImageNet and random weights on your tasks.
-
-    For example
-
-    \b
-        transfer bench --encoder cxr_moco
-        transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
-        transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
-        transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
-        transfer bench --encoder cxr_moco --task chexpert --external nih --map Edema:Edema --map 'Pleural Effusion:Effusion' --map=-:Hernia
-
-    k, C, learning rate and epoch are chosen on validation patients; the test part is sealed until then, and each look at it is counted.
-    Results are kept as records; asked again, the bench answers from them. Exit status: 0 all cells done, 1 a cell failed (the others are
-    in the table), 2 a mistake in what was asked.
-    """
-    from transfer.bench.baselines import parse_baselines
-    from transfer.bench.bench import BenchRequest, plan_bench
-    from transfer.bench.bench import run_bench as compute
-    from transfer.bench.shifts import expand_shifts as shifts_wanted
+def run_and_print_bench(options: BenchOptions) -> None:
+    """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
+    from transfer.bench.bench import plan_bench, run_bench
     from transfer.tables.rows import build_sections
+    from transfer.tables.seed_rows import add_seed_rows
 
-    numbers, patients = _parse_fractions(fractions)
-    wanted = parse_baselines(baseline)
-    names, which = split_commas(task), split_commas(protocol)
-    ask = BenchRequest(
-        encoders=encoder or [],
-        tasks=names,
-        protocols=which,
-        baselines=wanted,
-        seed=seed,
-        device=_resolve_device(device),
-        again=again,
-        allow_leakage=allow_leakage,
-        near=near,
-        fractions=numbers,
-        patients=patients,
-        draws=draws,
-        folds=folds,
-        batch=batch,
-        workers=workers,
-        overrides=overrides or [],
-        shifts=shifts_wanted(split_commas(shift), _parse_integers("--strengths", strengths)),
-        external=_parse_external(external, map_, external_part),
-    )
-    out = make_console(stderr=True)
-    say = lambda text: out.print(text, markup=False, style="dim")  # noqa: E731
-    whole = plan_bench(ask, say)
-    with advise_on_interrupt("what was scored is kept: the same command goes on"), progress_counter("bench", len(whole)) as tick:
-        outcome = compute(ask, whole, say, tick)
-    if outcome.reused:
-        say(f"{outcome.reused} of {len(outcome.records)} results from records (--again computes them anew)")
-    parts = build_sections(outcome.records, wanted[0] if wanted else None)
-    _print_and_save_tables(outcome.records, parts, outcome.missing, csv, markdown)
-    if outcome.made:
+    request = options.to_request()
+    console = make_console(stderr=True)
+
+    def log(text: str) -> None:
+        console.print(text, markup=False, style="dim")
+
+    plan = plan_bench(request, log)
+    with (
+        advise_on_interrupt("finished results are saved; rerun the same command to resume"),
+        progress_counter("bench", len(plan)) as progress,
+    ):
+        result = run_bench(request, plan, log, progress)
+    if result.reused:
+        log(f"{result.reused} of {len(result.records)} results from records (--again recomputes them)")
+    baseline = request.baselines[0] if request.baselines else None
+    sections = add_seed_rows(build_sections(result.records, baseline), baseline=baseline)
+    _print_and_save_tables(result.records, sections, result.missing, options.csv, options.markdown)
+    if result.computed:
         from transfer.tables import wandb_report
 
-        wandb_report.publish_encoders(parts, {entry.name: entry.card for entry in whole.entries})
-    if outcome.failed:
+        wandb_report.publish_encoders(sections, {entry.name: entry.card for entry in plan.entries})
+    if result.failed:
         raise typer.Exit(1)
+
+
+app.command("bench")(bench_command(run_and_print_bench))
 
 
 @app.command()
 def compare(
-    records: Annotated[list[Path] | None, typer.Argument(help="records or folders of them; default: all of this working folder")] = None,
-    task: Annotated[str | None, typer.Option(help="only these tasks, a,b")] = None,
+    records: Annotated[
+        list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="only these tasks, comma-separated")] = None,
     baseline: Annotated[
-        str | None, typer.Option(help="the encoder that differences are to; default: ImageNet weights of the same network")
+        str | None, typer.Option(help="reference encoder of all differences; default: ImageNet weights of the same network")
     ] = None,
     seeds_of: Annotated[
-        str | None, typer.Option(help="encoders a,b,c that one recipe gave with different seeds; cards that say so need no option")
+        str | None,
+        typer.Option(
+            help="encoders, comma-separated, to treat as pretraining seeds of one recipe; only needed where the cards do not say so"
+        ),
     ] = None,
-    by: Annotated[str | None, typer.Option(help="also by group of test images: columns of /meta, e.g. sex,age,view,site")] = None,
-    age_bands: Annotated[str, typer.Option(help="ages in years at which a band begins")] = "18,40,65",
+    by: Annotated[
+        str | None, typer.Option(help="also per subgroup of test images: /meta columns, comma-separated, e.g. sex,age,view,site")
+    ] = None,
+    age_bands: Annotated[str, typer.Option(help="lower limits of the age bands of --by, in years, comma-separated")] = "18,40,65",
     operating: Annotated[
         str | None,
-        typer.Option(help="rule of the thresholds, on validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
+        typer.Option(help="threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
     ] = None,
-    prevalence: Annotated[float | None, typer.Option(help="prevalence that PPV and NPV are for; default: that of the test part")] = None,
-    csv: Annotated[Path | None, typer.Option(help="write the table as CSV")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="write the table as Markdown")] = None,
-    wandb: Annotated[bool, typer.Option(help="publish numbers and leaderboard in W&B; online also a workspace and a report")] = False,
+    prevalence: Annotated[
+        float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
+    wandb: Annotated[
+        bool, typer.Option(help="publish the results and a leaderboard in W&B; when online, also a workspace and a report")
+    ] = False,
 ) -> None:
-    """The same table from records alone; a record that was edited is refused.
+    """Print the comparison table from saved records. A record that was edited is refused.
 
     For example
 
@@ -154,71 +105,78 @@ def compare(
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
         transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
 
-    The verdict is about the checkpoints that were tested. Where several pretraining seeds of one recipe were benched, a row about the
-    recipe comes first, whose intervals hold the spread over seeds too.
+    A verdict is about the tested checkpoints. Where several pretraining seeds of one recipe were benchmarked, a row about the recipe comes
+    first; its intervals also cover the variation between seeds.
 
-    With --operating or --prevalence, a table of decisions follows: sensitivity and specificity with intervals, PPV and NPV at the
-    prevalence that is stated (records/operating.csv). Balanced accuracy above stays at Youden's threshold.
+    --operating and --prevalence add a table of decisions: sensitivity and specificity with intervals, PPV and NPV at the given prevalence
+    (also in records/operating.csv). The balanced accuracy of the first table always uses Youden's threshold.
 
-    With --by, every metric of every group goes to records/subgroups.csv, with the gap of its AUROC to all other test images.
+    --by adds every metric per subgroup, and the AUROC difference to all other test images (also in records/subgroups.csv).
     """
     from encoders.runtime.errors import InputError, unknown_name_error
     from encoders.runtime.paths import records_dir
     from transfer.records import record
     from transfer.tables import operating_points, render, render_subgroups
     from transfer.tables.rows import build_sections
-    from transfer.tables.seed_rows import validate_seed_encoders
+    from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
-    asked = operating_points.parse_operating_rule(operating or "youden", prevalence)
-    read = [record.read_record(path) for path in record.find_records(records or ())]
-    known = {r.identity.task for r in read}
+    rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
+    selected = [record.read_record(path) for path in record.find_records(records or ())]
+    tasks = {r.identity.task for r in selected}
     for name in split_commas(task):
-        if name not in known:
-            raise unknown_name_error("task among the records", name, known)
-    read = [r for r in read if not task or r.identity.task in split_commas(task)]
-    if not read:
-        raise InputError("there is no record yet; make some: `transfer bench --encoder NAME`")
-    if baseline is not None and baseline not in (names := {r.identity.encoder for r in read}):
-        raise unknown_name_error("encoder among the records", baseline, names)
-    parts = build_sections(read, baseline, seeds_of=validate_seed_encoders(split_commas(seeds_of), read))
-    # What is wrong with the options is told before the table, not below it.
-    decisions = operating_points.gather_decisions(parts, asked) if operating is not None or prevalence is not None else None
-    groups = render_subgroups.gather_subgroups(parts, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
-    _print_and_save_tables(read, parts, {}, csv, markdown)
+        if name not in tasks:
+            raise unknown_name_error("task among the records", name, tasks)
+    selected = [r for r in selected if not task or r.identity.task in split_commas(task)]
+    if not selected:
+        raise InputError("there is no record yet; create some with `transfer bench --encoder NAME`")
+    if baseline is not None and baseline not in (encoders := {r.identity.encoder for r in selected}):
+        raise unknown_name_error("encoder among the records", baseline, encoders)
+    seeds = validate_seed_encoders(split_commas(seeds_of), selected)
+    sections = add_seed_rows(build_sections(selected, baseline), seeds, baseline)
+    # Wrong options are reported before the table is printed.
+    decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
+    groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
+    _print_and_save_tables(selected, sections, {}, csv, markdown)
     if decisions is not None:
-        operating_points.print_decisions(make_console(), decisions, asked)
-        render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, asked))
+        operating_points.print_decisions(make_console(), decisions, rule)
+        render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, rule))
     if groups is not None:
-        render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(parts))
+        render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(sections))
         render.write_table(records_dir() / "subgroups.csv", render_subgroups.subgroups_to_csv(groups))
     if wandb:
-        _publish(parts)
+        _publish(sections)
 
 
-def _publish(parts: Sequence[Any]) -> None:
-    """Numbers of each encoder that is still here, and the leaderboard of all, in W&B."""
+def _publish(sections: Sequence["Section"]) -> None:
+    """Publishes the results of every encoder that is available locally, and the leaderboard of all, in W&B."""
     from encoders.runtime.errors import InputError
     from encoders.zoo import zoo
     from transfer.tables import wandb_report
 
     cards = {}
-    for name in dict.fromkeys(row.encoder for s in parts for row in s.rows):
+    for name in dict.fromkeys(row.encoder for s in sections for row in s.rows):
         try:
             cards[name] = zoo.find_encoder(name).card
         except InputError:
-            make_console(stderr=True).print(f"{name} is no longer here: it is in the leaderboard, without a run of its own", markup=False)
-    wandb_report.publish_encoders(parts, cards)
-    address = wandb_report.publish_leaderboard(parts)
+            message = f"{name} is not available locally: it is in the leaderboard, but gets no W&B run of its own"
+            make_console(stderr=True).print(message, markup=False)
+    wandb_report.publish_encoders(sections, cards)
+    address = wandb_report.publish_leaderboard(sections)
     if address:
         print(f"W&B: {address}")
 
 
-@app.command()
-def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what would be sent, and send nothing")] = False) -> None:
-    """Send the offline W&B runs of this working folder, in the order they were made. Exit status 1 when one could not be sent.
+app.command()(report)
+app.command()(submit)
+app.command("jobs")(print_jobs)
 
-    A run that was requeued has several parts; sent in order, they become one run. What was sent is not sent again.
+
+@app.command()
+def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs without uploading them")] = False) -> None:
+    """Upload the offline W&B runs of the working folder, oldest first. Exit status 1 when an upload failed.
+
+    A run that was requeued consists of several parts; uploaded in order, they become one run. Uploaded runs are not uploaded again.
     """
     import subprocess
     import sys
@@ -226,80 +184,35 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list what woul
     from encoders.runtime.paths import home_dir
     from transfer.tables.wandb_report import find_offline_runs
 
-    found, failed = find_offline_runs(home_dir()), 0
-    for i, path in enumerate(found, 1):
-        print(f"{i} of {len(found)}: {path.relative_to(home_dir())}", flush=True)
+    runs, failed = find_offline_runs(home_dir()), 0
+    for i, path in enumerate(runs, 1):
+        print(f"{i} of {len(runs)}: {path.relative_to(home_dir())}", flush=True)
         if not dry_run:
             failed += subprocess.run([sys.executable, "-m", "wandb", "sync", str(path)], cwd=path.parent.parent).returncode != 0
-    if not found:
-        print("nothing to send")
+    if not runs:
+        print("nothing to upload")
     if failed:
-        make_console(stderr=True).print(f"{failed} of {len(found)} could not be sent; `wandb login`, or run this again later", markup=False)
+        message = f"{failed} of {len(runs)} uploads failed; run `wandb login`, or run this command again later"
+        make_console(stderr=True).print(message, markup=False)
         raise typer.Exit(1)
 
 
-def _parse_fractions(text: str) -> tuple[list[float], list[int]]:
-    """`10%,0.5,20p` as fractions and numbers of patients."""
-    from encoders.runtime.errors import InputError
-
-    try:
-        counts = [int(f[:-1]) for f in split_commas(text) if f.endswith("p")]
-        return [float(f.rstrip("%")) / (100 if f.endswith("%") else 1) for f in split_commas(text) if not f.endswith("p")], counts
-    except ValueError as wrong:
-        raise InputError(
-            f"--fractions is {text!r}; expected shares above 0 and at most 1, or numbers of patients, e.g. 0.01,10%,20p,1"
-        ) from wrong
-
-
-def _parse_external(task: str | None, pairs: list[str] | None, part: str) -> Any:
-    from encoders.runtime.errors import InputError
-    from transfer.bench.external import ExternalRequest
-
-    if task is None and (pairs or part != "test"):
-        raise InputError("--map and --external-part speak of an external task; name it with --external")
-    return None if task is None else ExternalRequest(task, pairs or [], part)
-
-
-def _parse_integers(option: str, text: str) -> list[int]:
-    from encoders.runtime.errors import InputError
-
-    try:
-        return [int(part) for part in split_commas(text)]
-    except ValueError as wrong:
-        raise InputError(f"{option} is {text!r}; expected whole numbers, e.g. 1,3,5") from wrong
-
-
-def _resolve_device(name: str) -> str:
-    """`auto` resolved. Raises InputError for a device that is not there."""
-    import torch
-
-    from encoders.runtime.errors import InputError
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as wrong:
-        raise InputError(f"--device {name} cannot be used: {str(wrong).splitlines()[0]}") from wrong
-    return name
-
-
 def _print_and_save_tables(
-    records: Sequence[Any], parts: Sequence[Any], missing: dict[str, str], csv: Path | None, markdown: Path | None
+    records: Sequence["Record"], sections: Sequence["Section"], missing: Mapping[str, str], csv: Path | None, markdown: Path | None
 ) -> None:
-    """Prints the table of the records' sections, and writes it where asked and to the records' folder."""
+    """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given."""
     from encoders.runtime.paths import records_dir
     from transfer.records.test_seal import count_split_usage, read_ledger
     from transfer.tables import render, shift_curves
 
     ledger = read_ledger()
-    seen = {h: count_split_usage(h, known=ledger) for s in parts for h in s.splits}
-    render.print_results(make_console(), parts, seen, missing)
+    usage = {split: count_split_usage(split, known=ledger) for s in sections for split in s.splits}
+    render.print_results(make_console(), sections, usage, missing)
     curves = shift_curves.build_shift_curves(records)
     if curves:
         shift_curves.print_shift_tables(make_console(), curves)
         render.write_table(records_dir() / "robustness.csv", shift_curves.shift_curves_to_csv(curves))
     for path in filter(None, (markdown, records_dir() / "table.md")):
-        render.write_table(path, render.results_to_markdown(parts, seen, missing))
+        render.write_table(path, render.results_to_markdown(sections, usage, missing))
     for path in filter(None, (csv, records_dir() / "table.csv")):
-        render.write_table(path, render.results_to_csv(parts, seen, missing))
+        render.write_table(path, render.results_to_csv(sections, usage, missing))

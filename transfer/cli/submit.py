@@ -1,135 +1,135 @@
-"""`transfer submit` and `transfer jobs`: a benchmark as SLURM jobs."""
+"""`transfer submit` and `transfer jobs`: a benchmark as a SLURM job array."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
+from transfer.bench.options import BaselineNames, EncoderNames, ProtocolNames, TaskNames, parse_bench_arguments
+
+if TYPE_CHECKING:
+    from transfer.bench.slurm_array import ArrayElement, BenchFolder
 
 
 def submit(
-    more: Annotated[
-        list[str] | None, typer.Argument(help="after --: options and settings of `transfer bench`, e.g. -- --draws 5 linear.steps=9")
+    bench_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[-- BENCH_OPTIONS...]", help="further options and settings of `transfer bench`, e.g. -- --draws 5 linear.steps=9"
+        ),
     ] = None,
-    encoder: Annotated[list[str] | None, typer.Option(help="as for `transfer bench`; one that a job still pretrains is waited for")] = None,
-    task: Annotated[str | None, typer.Option(help="tasks, a,b; default: all registered ones of the encoders' modality")] = None,
-    protocol: Annotated[str, typer.Option(help="of knn, linear, fewshot, finetune, mil (slides)")] = "knn,linear",
-    baseline: Annotated[list[str] | None, typer.Option(help="as for `transfer bench`; `none` for none")] = None,
-    name: Annotated[str, typer.Option(help="of the bench: its folder is benches/NAME")] = "bench",
-    after: Annotated[list[str] | None, typer.Option(help="SLURM job that must end well first; repeatable")] = None,
-    rerun: Annotated[
-        bool, typer.Option("--rerun", help="submit those elements of NAME again that did not end well, and compare again")
-    ] = False,
-    wandb: Annotated[bool, typer.Option(help="the last job publishes the comparison (`transfer compare --wandb`)")] = False,
-    partition: Annotated[str | None, typer.Option(help="queue to submit to")] = None,
-    account: Annotated[str | None, typer.Option(help="account that is charged")] = None,
-    qos: Annotated[str | None, typer.Option(help="quality of service")] = None,
-    constraint: Annotated[str | None, typer.Option(help="features the node must have")] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs an element; 0 asks for none  [template: 1]")] = None,
-    cpus: Annotated[int | None, typer.Option(help="CPU cores an element  [template: 8]")] = None,
-    memory: Annotated[str | None, typer.Option(help="memory an element, e.g. 64G  [template: 32G]")] = None,
-    time: Annotated[str | None, typer.Option(help="time limit of an element  [template: 04:00:00]")] = None,
-    setup: Annotated[list[str] | None, typer.Option(help="shell line run first, e.g. 'module load cuda'; repeatable")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print elements and scripts, and submit nothing")] = False,
+    encoder: EncoderNames = None,
+    task: TaskNames = None,
+    protocol: ProtocolNames = "knn,linear",
+    baseline: BaselineNames = None,
+    name: Annotated[str, typer.Option(help="name of the benchmark; its folder is benches/NAME")] = "bench",
+    after: Annotated[list[str] | None, typer.Option(help="SLURM job id that must succeed first; repeatable")] = None,
+    rerun: Annotated[bool, typer.Option("--rerun", help="resubmit the elements of NAME that did not succeed, and compare again")] = False,
+    wandb: Annotated[bool, typer.Option(help="publish the comparison in W&B from the last job (`transfer compare --wandb`)")] = False,
+    partition: Annotated[str | None, typer.Option(help="SLURM partition to submit to")] = None,
+    account: Annotated[str | None, typer.Option(help="SLURM account to charge")] = None,
+    qos: Annotated[str | None, typer.Option(help="SLURM quality of service")] = None,
+    constraint: Annotated[str | None, typer.Option(help="features that the node must have")] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs per element; 0 requests none  [template: 1]")] = None,
+    cpus: Annotated[int | None, typer.Option(help="CPU cores per element  [template: 8]")] = None,
+    memory: Annotated[str | None, typer.Option(help="memory per element, e.g. 64G  [template: 32G]")] = None,
+    time: Annotated[str | None, typer.Option(help="time limit per element  [template: 04:00:00]")] = None,
+    setup: Annotated[list[str] | None, typer.Option(help="shell line to run first, e.g. 'module load cuda'; repeatable")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print elements and scripts without submitting them")] = False,
 ) -> None:
-    """Submit a benchmark as one job array, an element for each encoder, task and protocol, and a last job that compares.
+    """Submit a benchmark as one SLURM array task per (encoder, task, protocol), and a last job that compares the results.
 
     For example
 
     \b
         transfer submit --encoder cxr_moco --encoder cxr_mae --task pneumonia,view --protocol knn,linear
         transfer submit --encoder cxr_moco --name curves -- --fractions 1%,10%,100% --draws 5
-        transfer jobs curves                         # what became of each element
-        transfer submit --rerun --name curves        # only what failed, and the comparison
+        transfer jobs curves                         # the state of each element
+        transfer submit --rerun --name curves        # resubmit only the failed elements, and the comparison
 
-    Baselines are elements too. The last job writes benches/NAME/table.md, table.csv and report.html from the records, also when elements
-    failed. Defaults of your cluster come from `slurm.yaml`, as for `pretrain submit`.
+    Baselines are elements of their own. An encoder that a job is still pretraining is waited for. The last job always runs and writes
+    benches/NAME/table.md, table.csv and report.html from the records that exist. Defaults for your cluster come from `slurm.yaml`, as for
+    `pretrain submit`.
     """
     from encoders.runtime import slurm
-    from transfer.bench import slurm_array as job
+    from transfer.bench import slurm_array
     from transfer.bench.baselines import parse_baselines
 
     if rerun:
         resubmit(name, after or [])
         return
-    wanted = parse_baselines(baseline)
-    elements, jobs, missing = job.build_elements(encoder or [], split_commas(task), split_commas(protocol), wanted, more or [])
+    elements, jobs, missing = slurm_array.build_elements(
+        encoder or [], split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or []
+    )
     check_elements(elements)
-    given = {
+    options = {
         "partition": partition, "account": account, "qos": qos, "constraint": constraint, "gpus": gpus, "cpus": cpus, "memory": memory,
         "time": time, "setup": setup or None,
     }  # fmt: skip
-    wants = slurm.site_with_options(given)
-    where, publish = job.bench_folder(name), ["--wandb"] if wandb else []
-    err = make_console(stderr=True)
-    for other, why in missing.items():
-        err.print(f"left out: {other}: {why}", markup=False, style="yellow")
+    site = slurm.site_with_options(options)
+    folder, compare_options = slurm_array.bench_folder(name), ["--wandb"] if wandb else []
+    console = make_console(stderr=True)
+    for baseline_name, reason in missing.items():
+        console.print(f"skipped: {baseline_name}: {reason}", markup=False, style="yellow")
     if dry_run:
-        for i, cell in enumerate(elements):
-            print(f"# element {i}: transfer bench {' '.join(cell.words)}")
-        print(*job.render_scripts(where, list(dict.fromkeys(c.task for c in elements)), wants, publish), sep="\n", end="")
+        for i, element in enumerate(elements):
+            print(f"# element {i}: transfer bench {' '.join(element.words)}")
+        tasks = list(dict.fromkeys(element.task for element in elements))
+        print(*slurm_array.render_scripts(folder, tasks, site, compare_options), sep="\n", end="")
         return
-    job.write_bench_folder(where, elements, wants, publish)
-    print_submission(where, job.submit_array(where, range(len(elements)), [*(after or []), *jobs]), len(elements))
+    slurm_array.write_bench_folder(folder, elements, site, compare_options)
+    print_submission(folder, slurm_array.submit_array(folder, range(len(elements)), [*(after or []), *jobs]), len(elements))
 
 
-def print_jobs(name: Annotated[str, typer.Argument(help="the bench, as named at `transfer submit`")] = "bench") -> None:
-    """What became of each element of a submitted benchmark. Exit status 1 when one failed."""
+def print_jobs(name: Annotated[str, typer.Argument(help="name of the benchmark, as given to `transfer submit --name`")] = "bench") -> None:
+    """Show the state of each element of a submitted benchmark. Exit status 1 when one failed."""
     from rich.table import Table
 
-    from transfer.bench import slurm_array as job
+    from transfer.bench import slurm_array
 
-    where = job.find_bench_folder(name)
-    rows = job.list_elements(where)
+    folder = slurm_array.find_bench_folder(name)
+    rows = slurm_array.list_elements(folder)
     table = Table("element", "transfer bench", "state", "log")
     for row in rows:
         table.add_row(*row)
     make_console().print(table)
     failed = [row for row in rows if row[2].startswith("failed")]
     if failed:
-        err = make_console(stderr=True)
+        console = make_console(stderr=True)
         for element, _, _, log in failed:
-            if why := job.read_failure_reason(where.path / log) if log else "":
-                err.print(f"element {element}: {why}", markup=False, soft_wrap=True)
-        err.print(
-            f"{len(failed)} of {len(rows)} elements failed; logs are in {where.path}; "
-            f"submit them again with: transfer submit --rerun --name {name}",
+            if reason := slurm_array.read_failure_reason(folder.path / log) if log else "":
+                console.print(f"element {element}: {reason}", markup=False, soft_wrap=True)
+        console.print(
+            f"{len(failed)} of {len(rows)} elements failed; their logs are in {folder.path}; "
+            f"resubmit them with: transfer submit --rerun --name {name}",
             markup=False,
         )
         raise typer.Exit(1)
 
 
 def resubmit(name: str, after: Sequence[str]) -> None:
-    """Submits what did not end well. Raises InputError when the bench is still in the queue, or everything is done."""
+    """Submits the elements that did not succeed. Raises InputError when the benchmark is still in the queue, or all elements are done."""
     from encoders.runtime.errors import InputError
-    from transfer.bench import slurm_array as job
+    from transfer.bench import slurm_array
 
-    where = job.find_bench_folder(name)
-    job.refuse_busy(where)
-    elements = job.list_unfinished(where)
+    folder = slurm_array.find_bench_folder(name)
+    slurm_array.refuse_busy(folder)
+    elements = slurm_array.list_unfinished(folder)
     if not elements:
         raise InputError(f"every element of bench {name!r} is done; `transfer compare` shows the table")
-    print_submission(where, job.submit_array(where, elements, after), len(elements))
+    print_submission(folder, slurm_array.submit_array(folder, elements, after), len(elements))
 
 
-def print_submission(where: Any, ids: tuple[str, str], count: int) -> None:
-    print(f"submitted array {ids[0]} ({count} elements) and job {ids[1]}, which compares; follow with `transfer jobs {where.path.name}`")
+def print_submission(folder: "BenchFolder", jobs: tuple[str, str], count: int) -> None:
+    """Prints the ids of the array and of the last job."""
+    print(f"submitted array {jobs[0]} ({count} elements) and job {jobs[1]}, which compares; follow with `transfer jobs {folder.path.name}`")
 
 
-def check_elements(elements: Sequence[Any]) -> None:
-    """Raises InputError when `transfer bench` would not understand an element: better now than after a night in the queue."""
-    from typer.main import get_command
-
-    from encoders.runtime.errors import InputError
+def check_elements(elements: Sequence["ArrayElement"]) -> None:
+    """Raises InputError when `transfer bench` would refuse an element, so that a mistake fails now and not after a night in the queue."""
     from transfer.bench.bench import load_protocols
-    from transfer.cli.main import app
 
-    bench = get_command(app).commands["bench"]  # type: ignore[attr-defined]
-    usage_error: Any = typer.BadParameter.__base__  # click's, or typer's own copy of it in newer versions
-    for cell in elements:
-        try:
-            context = bench.make_context("transfer bench", list(cell.words))
-        except usage_error as wrong:
-            raise InputError(f"`transfer bench {' '.join(cell.words)}`: {wrong.format_message()}") from wrong
-        load_protocols([cell.protocol], 0, context.params["overrides"] or [])
+    for element in elements:
+        options = parse_bench_arguments(element.words)
+        load_protocols([element.protocol], 0, options.overrides)

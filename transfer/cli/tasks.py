@@ -1,44 +1,68 @@
-"""`transfer tasks`: what there is to be benched on."""
+"""`transfer tasks`: register, list, check and remove tasks."""
 
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from encoders.runtime.cli import make_console
+from transfer.tasks.choices import BlankPolicy, Part, TaskKind, UncertainPolicy
 
-tasks_app = typer.Typer(help="Labeled stores as tasks.", no_args_is_help=True, rich_markup_mode=None)
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from transfer.tasks.load import LoadedTask
+
+tasks_app = typer.Typer(
+    help="Register and check tasks: a labeled store, its label columns, and its split by patient.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+TaskName = Annotated[str, typer.Argument(help="name of a registered task")]
 
 
 @tasks_app.command()
 def add(
-    name: Annotated[str, typer.Argument(help="what the task will be called")],
-    store: Annotated[list[str], typer.Argument(help="store, or several (a pattern will do)")],
-    label: Annotated[list[str] | None, typer.Option(help="label column by name; several make a multi-label task")] = None,
-    recipe: Annotated[str | None, typer.Option(help="known data set (`transfer tasks recipes`), or a YAML file like theirs")] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV that brings the labels, joined by name; default: the store's labels")] = None,
-    file_column: Annotated[str | None, typer.Option(help="column of that CSV that names the image  [default: key or file]")] = None,
-    kind: Annotated[str | None, typer.Option(help="binary, multiclass or multilabel; default: inferred from the labels")] = None,
-    positive: Annotated[str | None, typer.Option(help="the class that counts as positive; default: the last of two by name")] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="class to keep, images of others are left out; may be repeated")] = None,
-    uncertain: Annotated[
-        str | None, typer.Option(help="what an uncertain label (-1) counts as: ones, zeros, ignore, multiclass or smoothed")
+    name: Annotated[str, typer.Argument(help="name of the new task")],
+    store: Annotated[list[str], typer.Argument(help="store file or files, or a glob pattern")],
+    label: Annotated[list[str] | None, typer.Option(help="label column; repeat for a multi-label task")] = None,
+    recipe: Annotated[
+        str | None, typer.Option(help="known data set (`transfer tasks recipes` lists them), or a recipe file ending in .yaml")
     ] = None,
-    blank: Annotated[str | None, typer.Option(help="what an empty label counts as: ignore (unknown) or zeros (absent)")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV file with the labels, joined by image name; default: the store's labels")] = None,
+    file_column: Annotated[str | None, typer.Option(help="column of that CSV file with image names  [default: key or file]")] = None,
+    kind: Annotated[TaskKind | None, typer.Option(help="kind of task; default: inferred from the labels")] = None,
+    positive: Annotated[
+        str | None, typer.Option(help="class that counts as positive; default: the last of two, in alphabetical order")
+    ] = None,
+    keep: Annotated[list[str] | None, typer.Option(help="class to keep, repeatable; images of other classes are excluded")] = None,
+    uncertain: Annotated[
+        UncertainPolicy | None,
+        typer.Option(
+            help="how to count uncertain labels (-1): as present (ones), absent (zeros), unknown (ignore), a class of their own "
+            "(multiclass), or with random targets in training (smoothed)"
+        ),
+    ] = None,
+    blank: Annotated[BlankPolicy | None, typer.Option(help="how to count empty labels: as unknown (ignore) or absent (zeros)")] = None,
     split_column: Annotated[
         str | None,
-        typer.Option(help="column with the official split, or `none` for an own one by patient; default: `split` if the store has one"),
+        typer.Option(
+            help="column with the official split, or `none` for a random split by patient; default: `split` if the store has that column"
+        ),
     ] = None,
     split_list: Annotated[
-        list[str] | None, typer.Option(help="PART=FILE: an official list with an image name a line; repeat for train, val, test")
+        list[str] | None, typer.Option(help="PART=FILE, an official list with one image name per line; repeat for train, val, test")
     ] = None,
-    patients_by_split: Annotated[bool, typer.Option(help="equal patient ids in different official parts are different people")] = False,
-    seed: Annotated[int | None, typer.Option(help="of the split  [default: 0]")] = None,
+    patients_by_split: Annotated[
+        bool, typer.Option(help="treat equal patient ids in different official parts as different patients")
+    ] = False,
+    seed: Annotated[int | None, typer.Option(help="seed of the split  [default: 0]")] = None,
     val: Annotated[float | None, typer.Option(help="share of validation patients  [default: 0.2]")] = None,
-    test: Annotated[float | None, typer.Option(help="share of test patients in an own split  [default: 0.2]")] = None,
-    replace: Annotated[bool, typer.Option(help="change a task that exists")] = False,
+    test: Annotated[float | None, typer.Option(help="share of test patients in a random split  [default: 0.2]")] = None,
+    replace: Annotated[bool, typer.Option(help="replace an existing task of that name")] = False,
 ) -> None:
     """Register a task: a store, its label columns, and how its patients are split.
 
@@ -47,175 +71,165 @@ def add(
     \b
         transfer tasks add pneumonia cxr.h5 --label pneumonia
         transfer tasks add effusion chexpert.h5 --label 'Pleural Effusion' --uncertain ones --blank zeros
-        transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` shows the known data sets
+        transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` lists the known data sets
     """
-    from encoders.runtime.errors import unknown_name_error
     from encoders.store.store import Store
-    from transfer.tasks import load
-    from transfer.tasks import task as tasks
+    from transfer.tasks.load import load_task
     from transfer.tasks.register import build_task
-    from transfer.tasks.uncertain_labels import BLANK_POLICIES, UNCERTAIN_POLICIES
+    from transfer.tasks.task import save_task, to_portable_path
 
-    for what, text, known in (
-        ("kind of task", kind, ("binary", "multiclass", "multilabel")),
-        ("policy for uncertain labels", uncertain, UNCERTAIN_POLICIES),
-        ("policy for empty labels", blank, BLANK_POLICIES),
-    ):
-        if text is not None and text not in known:
-            raise unknown_name_error(what, text, known)
     opened = Store.open(store)
     rule = {"column": split_column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split or None}
-    target = {"labels": label, "csv": labels and tasks.to_portable_path(labels), "csv_on": file_column, "kind": kind, "positive": positive}
-    given: dict[str, Any] = _drop_none({**target, "keep": keep, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
-    given["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})
-    made, read = build_task(name, store, opened, given, recipe)
-    loaded = load.load_task(made)
-    path = tasks.save_task(made, replace)
-    out = make_console()
-    out.print(f"task {name} ({path})", markup=False)
-    of = f"column {made.split.column}" if made.split.column else made.split.source
-    where = f"official, {of}" if of else f"own, by patient, seed {made.split.seed}"
-    for line in [*read.said, *loaded.split.said, f"split: {where}"]:
-        out.print(f"  {line}", markup=False)
-    _print_part_counts(out, loaded)
+    target = {"labels": label, "csv": labels and to_portable_path(labels), "csv_on": file_column, "kind": kind, "positive": positive}
+    options = _drop_none({**target, "keep": keep, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
+    options["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})
+    task, targets = build_task(name, store, opened, options, recipe)
+    loaded = load_task(task)
+    path = save_task(task, replace)
+    console = make_console()
+    console.print(f"task {name} ({path})", markup=False)
+    origin = f"column {task.split.column}" if task.split.column else task.split.source
+    split = f"official, {origin}" if origin else f"random, by patient, seed {task.split.seed}"
+    for line in [*targets.messages, *loaded.split.messages, f"split: {split}"]:
+        console.print(f"  {line}", markup=False)
+    _print_part_counts(console, loaded)
 
 
-def _drop_none(values: dict[str, Any]) -> dict[str, Any]:
-    """Those that the user gave."""
+def _drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that the user gave."""
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _parse_split_lists(given: list[str]) -> dict[str, str] | None:
+def _parse_split_lists(texts: list[str]) -> dict[str, str] | None:
     """`train=FILE` as {"train": "FILE"}."""
     from encoders.runtime.errors import InputError
     from transfer.tasks.task import to_portable_path
 
-    pairs = [text.partition("=") for text in given]
+    pairs = [text.partition("=") for text in texts]
     if any(not equals or not path for _, equals, path in pairs):
-        raise InputError(f"--split-list is {given}; expected PART=FILE, e.g. --split-list test=test_list.txt")
+        raise InputError(f"--split-list is {texts}; expected PART=FILE, e.g. --split-list test=test_list.txt")
     return {part: to_portable_path(path) for part, _, path in pairs} or None
 
 
 @tasks_app.command("list")
 def print_tasks() -> None:
-    """The registered tasks."""
+    """List the registered tasks."""
     from rich.table import Table
 
-    from transfer.tasks import task as tasks
+    from transfer.tasks.task import list_tasks, read_task
 
-    table = Table("task", "modality", "kind", "labels", "store", "split")
-    for name in tasks.list_tasks():
-        t = tasks.read_task(name)
-        rule = f"official ({t.split.source})" if t.split.source else f"own, seed {t.split.seed}"
-        table.add_row(name, t.modality or "", t.kind, ", ".join(t.labels), ", ".join(t.store), rule)
-    if not tasks.list_tasks():
-        make_console().print("no task yet; register one: transfer tasks add NAME STORE --label COLUMN", markup=False)
+    names = list_tasks()
+    if not names:
+        make_console().print("no task is registered yet; register one: transfer tasks add NAME STORE --label COLUMN", markup=False)
         return
+    table = Table("task", "modality", "kind", "labels", "store", "split")
+    for name in names:
+        task = read_task(name)
+        split = f"official ({task.split.source})" if task.split.source else f"random, seed {task.split.seed}"
+        table.add_row(name, task.modality or "", task.kind, ", ".join(task.labels), ", ".join(task.store), split)
     make_console().print(table)
 
 
 @tasks_app.command("recipes")
-def print_recipes(name: Annotated[str | None, typer.Argument(help="only this one  [default: all]")] = None) -> None:
-    """Known data sets: labels, licence, how to get them, and the commands to type."""
-    from transfer.tasks.recipes import find_recipes, load_recipe
+def print_recipes(name: Annotated[str | None, typer.Argument(help="show only this recipe  [default: all]")] = None) -> None:
+    """Show the known data sets: labels, licence, how to get the data, and the commands to run."""
+    from transfer.tasks.recipes import RECIPES, load_recipe
 
-    out = make_console()
-    for each in [name] if name else find_recipes():
-        r = load_recipe(each)
-        out.print(f"{each}: {r.title}", markup=False, style="bold")
-        told = {"labels": ", ".join(r.labels), "licence": r.licence, "citation": r.citation, "note": r.note, "get": r.get}
-        lines = [(what, text) for what, text in told.items() if text] + [("ingest", command) for command in r.ingest]
-        for what, text in [*lines, ("task", r.add or f"transfer tasks add {each} STORE --recipe {each}")]:
-            out.print(f"  {what}: {text}", markup=False, soft_wrap=True)  # a command that was wrapped cannot be pasted
+    console = make_console()
+    for recipe_name in [name] if name else RECIPES:
+        recipe = load_recipe(recipe_name)
+        console.print(f"{recipe_name}: {recipe.title}", markup=False, style="bold")
+        facts = {"labels": ", ".join(recipe.labels), "licence": recipe.licence, "citation": recipe.citation, "note": recipe.note}
+        lines = [(title, text) for title, text in {**facts, "get": recipe.get}.items() if text]
+        lines += [("ingest", command) for command in recipe.ingest]
+        for title, text in [*lines, ("task", recipe.add_command(recipe_name))]:
+            console.print(f"  {title}: {text}", markup=False, soft_wrap=True)  # a wrapped command cannot be pasted
 
 
 @tasks_app.command()
-def show(name: Annotated[str, typer.Argument(help="a registered task")]) -> None:
-    """What a task is, and how many patients and labels each part holds."""
+def show(name: TaskName) -> None:
+    """Print a task's settings, and how many patients, images and labels each part has."""
     from encoders.runtime.config import to_yaml
-    from transfer.tasks import load
-    from transfer.tasks import task as tasks
+    from transfer.tasks.load import load_task
+    from transfer.tasks.task import read_task
 
-    task, out = tasks.read_task(name), make_console()
-    out.print(to_yaml(task), markup=False)
-    loaded = load.load_task(task)
-    for line in loaded.said:
-        out.print(line, markup=False)
-    _print_part_counts(out, loaded)
+    task, console = read_task(name), make_console()
+    console.print(to_yaml(task), markup=False)
+    loaded = load_task(task)
+    for line in loaded.messages:
+        console.print(line, markup=False)
+    _print_part_counts(console, loaded)
 
 
 @tasks_app.command()
-def check(name: Annotated[str, typer.Argument(help="a registered task")]) -> None:
-    """Hold your copy of a data set against its task and recipe.
+def check(name: TaskName) -> None:
+    """Check your copy of a data set against its task and recipe.
 
-    Looks for files that could not be read, pixels that changed, label columns and values, documented counts and classes, official lists,
-    and patients or images in two parts.
+    The checks cover unreadable files, changed pixels, label columns and values, documented counts and classes, official lists, and patients
+    or images in two parts.
 
-    Exit status: 0 nothing is wrong (there may be warnings), 1 something is, 2 a mistake in the command.
+    Exit status: 0 nothing is wrong (there may be warnings), 1 something is wrong, 2 wrong usage.
     """
     from rich.table import Table
 
-    from transfer.tasks import task as tasks
-    from transfer.tasks.check import check_task as findings
+    from transfer.tasks.check import check_task
+    from transfer.tasks.task import read_task
 
-    found = findings(tasks.read_task(name))
-    table, colour = Table("", "question", "expected", "found"), {"ok": "green", "warning": "yellow", "wrong": "red"}
-    for f in found:
-        table.add_row(f.verdict, *map(escape, (f.what, f.expected, f.found)), style=None if f.verdict == "ok" else colour[f.verdict])
-    out = make_console()
-    out.print(table)
-    n = Counter(f.verdict for f in found)
-    out.print(f"{name}: {n['wrong']} wrong, {n['warning']} warnings, {n['ok']} in order", markup=False)
+    results = check_task(read_task(name))
+    table, styles = Table("", "question", "expected", "found"), {"ok": None, "warning": "yellow", "wrong": "red"}
+    for r in results:
+        table.add_row(r.verdict, *map(escape, (r.question, r.expected, r.found)), style=styles[r.verdict])
+    console = make_console()
+    console.print(table)
+    n = Counter(r.verdict for r in results)
+    console.print(f"{name}: {n['wrong']} wrong, {n['warning']} warnings, {n['ok']} ok", markup=False)
     if n["wrong"]:
         raise typer.Exit(1)
 
 
 @tasks_app.command()
-def remove(name: Annotated[str, typer.Argument(help="a registered task")]) -> None:
-    """Unregister a task; its store and records stay."""
-    from transfer.tasks import task as tasks
+def remove(name: TaskName) -> None:
+    """Unregister a task; its store and records are kept."""
+    from transfer.tasks.task import remove_task
 
-    tasks.remove_task(name)
-    make_console().print(f"task {name} is gone; its store and records stay", markup=False)
+    remove_task(name)
+    make_console().print(f"task {name} was removed; its store and records are kept", markup=False)
 
 
 @tasks_app.command("keys")
 def print_keys(
-    name: Annotated[str, typer.Argument(help="a registered task")],
-    part: Annotated[str, typer.Option(help="train, val or test")] = "train",
+    name: TaskName,
+    part: Annotated[Part, typer.Option(help="part of the split")] = "train",
     out: Annotated[Path | None, typer.Option(help="file to write; default: standard output")] = None,
 ) -> None:
-    """The image keys of one part, so that pretraining can be kept to it: pretrain run RECIPE data.keys=FILE."""
-    from encoders.runtime.errors import unknown_name_error
+    """Print the image keys of one part, e.g. to pretrain on the train part only: `pretrain run RECIPE data.keys=FILE`."""
     from encoders.runtime.files import atomic_write
-    from transfer.tasks import load
-    from transfer.tasks import task as tasks
-    from transfer.tasks.split import PARTS
+    from transfer.tasks.load import load_task
+    from transfer.tasks.task import read_task
 
-    if part not in PARTS:
-        raise unknown_name_error("part", part, PARTS)
-    loaded = load.load_task(tasks.read_task(name))
+    loaded = load_task(read_task(name))
     text = "".join(f"{key}\n" for key in loaded.key[loaded.split.rows(part)])
     if out is None:
         typer.echo(text, nl=False)
         return
     with atomic_write(out) as file:
         file.write_text(text)
-    make_console(stderr=True).print(f"{text.count(chr(10))} keys of the {part} part of {name} in {out}", markup=False)
+    make_console(stderr=True).print(f"{text.count(chr(10))} keys of the {part} part of {name} written to {out}", markup=False)
 
 
-def _print_part_counts(out: Any, loaded: Any) -> None:
-    """Patients, images and positives of each part."""
+def _print_part_counts(console: "Console", loaded: "LoadedTask") -> None:
+    """Prints patients, images and positive labels of each part."""
     import numpy as np
     from rich.table import Table
 
-    table = Table("part", "patients", "images", *loaded.task.classes)
-    counts = loaded.counts()
-    for part, n in counts.items():
+    from transfer.tasks.choices import PARTS
+
+    table, counts = Table("part", "patients", "images", *loaded.task.classes), loaded.counts()
+    for part in PARTS:
         y = loaded.y[loaded.split.rows(part)]
-        found = [f"{int(np.nansum(y[:, c]))} of {int(np.isfinite(y[:, c]).sum())}" for c in range(y.shape[1])]
-        table.add_row(part, str(n["patients"]), str(n["images"]), *found)
-    out.print(table)
-    left_out = Counter(loaded.split.part.tolist())[""]
-    if left_out:
-        out.print(f"  {left_out} images of the store are in no part", markup=False)
+        positives = [f"{int(np.nansum(y[:, c]))} of {int(np.isfinite(y[:, c]).sum())}" for c in range(y.shape[1])]
+        table.add_row(part, str(counts[part]["patients"]), str(counts[part]["images"]), *positives)
+    console.print(table)
+    excluded = Counter(loaded.split.part.tolist())[""]
+    if excluded:
+        console.print(f"  {excluded} images of the store are in no part", markup=False)

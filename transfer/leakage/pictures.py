@@ -1,19 +1,23 @@
-"""The pairs of a leak side by side, as a picture: people believe what they see."""
+"""Draws the image pairs of data leaks side by side, so that users can check them by eye."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.files import atomic_write
 from transfer.leakage.check import Leak
+
+if TYPE_CHECKING:
+    from encoders.store.store import Store
 
 PAIR_SIDE, PAIR_GAP = 160, 6  # pixels
 
 
-def draw_leak_pairs(store: Any, leaks: Sequence[Leak], path: Path) -> Path | None:
-    """A PNG with a line for each pair of the leaks, left and right image; None if no leak has pairs of this store."""
+def draw_leak_pairs(store: "Store", leaks: Sequence[Leak], path: Path) -> Path | None:
+    """Writes a PNG with one row per pair of the leaks, left and right image; None if no leak has pairs in this store."""
     from PIL import Image
 
     pairs = [pair for leak in leaks for pair in leak.pairs]
@@ -29,8 +33,8 @@ def draw_leak_pairs(store: Any, leaks: Sequence[Leak], path: Path) -> Path | Non
     return path
 
 
-def _render_image(store: Any, row: int) -> np.ndarray:
-    """(SIDE, SIDE, 3) uint8."""
+def _render_image(store: "Store", row: int) -> Array:
+    """(PAIR_SIDE, PAIR_SIDE, 3) uint8."""
     from PIL import Image
 
     pixels = (store.unit_images([row])[0] * 255).round().astype(np.uint8)  # (H, W, C)

@@ -1,4 +1,4 @@
-"""Does a user's copy of a data set hold what its task says? One finding a question; nothing is repaired.
+"""Checks a local copy of a data set against its task and recipe. One result per question; nothing is changed.
 
 Shapes: N images of the store.
 """
@@ -6,163 +6,169 @@ Shapes: N images of the store.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from encoders.ingest.quarantine import read_quarantine
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from transfer.tasks import labels, load, recipes
+from transfer.tasks import labels, load
+from transfer.tasks.choices import PARTS
+from transfer.tasks.recipes import Recipe, load_recipe
 from transfer.tasks.split import PART_NAMES
-from transfer.tasks.task import PARTS, Task
+from transfer.tasks.task import Task
 
-PIXEL_SAMPLE_SIZE = 1000  # images whose pixels are compared with their hash; all of a million would take minutes
+if TYPE_CHECKING:
+    from encoders.store.store import Store
+
+PIXEL_SAMPLE_SIZE = 1000  # images whose pixels are compared with their hash; checking a million would take minutes
 
 
 @dataclass(frozen=True)
 class CheckResult:
     """One question and its answer."""
 
-    what: str
+    question: str
     expected: str
     found: str
     verdict: Literal["ok", "warning", "wrong"] = "ok"
 
 
 def check_task(task: Task) -> list[CheckResult]:
-    """All findings, in the order of the ways in which a copy goes wrong."""
+    """The results of all checks, from the store's files to the usable task."""
     try:
         store = load.open_task_store(task)
-        recipe = recipes.load_recipe(task.recipe) if task.recipe else None
-    except InputError as wrong:
-        return [CheckResult("store", "opens", str(wrong), "wrong")]
-    found = [CheckResult("store", "opens", f"{len(store)} images, {store.modality}, data set {store.dataset}")]
-    found += [*check_readable(store), *check_pixels(store), *check_patients(store)]
+        recipe = load_recipe(task.recipe) if task.recipe else None
+    except InputError as error:
+        return [CheckResult("store", "opens", str(error), "wrong")]
+    results = [CheckResult("store", "opens", f"{len(store)} images, {store.modality}, data set {store.dataset}")]
+    results += [*check_readable(store), *check_pixels(store), *check_patients(store)]
     try:
         part = load.read_split_column(store, task.split)
-    except InputError as wrong:
+    except InputError as error:
         part = None
-        found.append(CheckResult("official split", "can be read", str(wrong), "wrong"))
-    found += check_labels(task, store, recipe)
+        results.append(CheckResult("official split", "can be read", str(error), "wrong"))
+    results += check_labels(task, store, recipe)
     if part is not None:
         part = np.array([PART_NAMES.get(str(v).strip().lower(), str(v)) for v in part], dtype=object)
-        found += [*check_official_lists(task, store), *check_counts(part, store, recipe), *check_overlap(task, part, store)]
-    return [*found, *check_benchable(task)]
+        results += [*check_official_lists(task, store), *check_counts(part, store, recipe), *check_overlap(task, part, store)]
+    return [*results, *check_benchable(task)]
 
 
-def check_readable(store: Any) -> Iterator[CheckResult]:
+def check_readable(store: "Store") -> Iterator[CheckResult]:
     """Files that ingest could not read."""
     n = sum(len(read_quarantine(path)) for path in store.paths)
     yield CheckResult("unreadable files", "none", f"{n}, see {store.paths[0]}.quarantine.csv" if n else "none", "wrong" if n else "ok")
 
 
-def check_pixels(store: Any) -> Iterator[CheckResult]:
-    """Whether stored images are still what was ingested; those that were compressed then can only be decoded."""
+def check_pixels(store: "Store") -> Iterator[CheckResult]:
+    """Whether a sample of the stored images still has the hashes of ingest. Images stored as JPEG are only decoded."""
     from encoders.similarity.perceptual_hash import pixel_sha256
 
     rows, known = np.unique(np.linspace(0, len(store) - 1, min(PIXEL_SAMPLE_SIZE, len(store))).astype(int)), store.column("sha256")
-    torn = []
+    damaged = []
     for i in rows:
         try:
             image, raw = store.image(int(i)), store.place(int(i))[0].attrs["codec"] == "raw"
             same = not raw or pixel_sha256(image) == str(known[i])
         except (OSError, ValueError, InputError):
             same = False
-        torn += [] if same else [str(store.column("key")[i])]
-    told = f"{len(torn)} of {len(rows)} looked at are not, e.g. {torn[0]}" if torn else f"{len(rows)} looked at"
-    yield CheckResult("pixels", "as ingested", told, "wrong" if torn else "ok")
+        damaged += [] if same else [str(store.column("key")[i])]
+    answer = f"{len(damaged)} of {len(rows)} checked images differ, e.g. {damaged[0]}" if damaged else f"{len(rows)} images checked"
+    yield CheckResult("pixels", "as ingested", answer, "wrong" if damaged else "ok")
 
 
-def check_patients(store: Any) -> Iterator[CheckResult]:
-    """A set without patients can be split by image only."""
+def check_patients(store: "Store") -> Iterator[CheckResult]:
+    """Whether images name their patients; images that do not can only be split by image."""
     alone = int((store.column("patient").astype(str) == store.column("key").astype(str)).sum())
     n = len(set(store.column("patient").tolist()))
-    told = f"{n} patients" if not alone else f"{alone} of {len(store)} images name none and count as a patient each"
-    yield CheckResult("patients", "named", told, "warning" if alone else "ok")
+    answer = f"{n} patients" if not alone else f"{alone} of {len(store)} images name no patient; each counts as a patient of its own"
+    yield CheckResult("patients", "named", answer, "warning" if alone else "ok")
 
 
-def check_labels(task: Task, store: Any, recipe: Any) -> Iterator[CheckResult]:
-    """Every label column: is it there, and are its values known?"""
+def check_labels(task: Task, store: "Store", recipe: Recipe | None) -> Iterator[CheckResult]:
+    """Whether every label column exists and has the expected values."""
     try:
-        columns, said = load.read_label_columns(store, task)
-    except InputError as wrong:
-        yield CheckResult("label columns", ", ".join(task.labels), str(wrong), "wrong")
+        columns, messages = load.read_label_columns(store, task)
+    except InputError as error:
+        yield CheckResult("label columns", ", ".join(task.labels), str(error), "wrong")
         return
-    yield from (CheckResult("labels", "joined", line, "ok") for line in said)
+    yield from (CheckResult("labels", "joined", message, "ok") for message in messages)
     for column in columns:
         yield _check_label_column(task, column, recipe)
 
 
-def _check_label_column(task: Task, column: labels.LabelColumn, recipe: Any) -> CheckResult:
-    what, known = f"label {column.name}", np.isfinite(column.codes)
+def _check_label_column(task: Task, column: labels.LabelColumn, recipe: Recipe | None) -> CheckResult:
+    question, known = f"label {column.name}", np.isfinite(column.codes)
     share = f"{int(known.sum())} of {len(known)} known"
     if column.classes is not None:
         have = sorted({column.classes[int(c)] for c in column.codes[known]})
-        wanted = sorted(recipe.classes) if recipe is not None and recipe.classes else have
-        wrong = [f"not {name!r}" for name in wanted if name not in have] + [f"also {name!r}" for name in have if name not in wanted]
-        return CheckResult(what, ", ".join(wanted), f"{share}; {', '.join(wrong)}" if wrong else share, "wrong" if wrong else "ok")
+        documented = sorted(recipe.classes) if recipe is not None and recipe.classes else have
+        differing = [f"missing {name!r}" for name in documented if name not in have]
+        differing += [f"unexpected {name!r}" for name in have if name not in documented]
+        answer = f"{share}; {', '.join(differing)}" if differing else share
+        return CheckResult(question, ", ".join(documented), answer, "wrong" if differing else "ok")
     if task.kind == "multiclass":
-        return CheckResult(what, "classes", f"{share}: {', '.join(f'{v:g}' for v in np.unique(column.codes[known])[:10])}")
+        return CheckResult(question, "classes", f"{share}: {', '.join(f'{v:g}' for v in np.unique(column.codes[known])[:10])}")
     mark = task.policy.mark
     allowed = {0.0, 1.0} if task.policy.uncertain is None else {0.0, 1.0, mark}
-    odd = Counter(column.codes[known].tolist())
-    told = [f"{odd[v]} x {v:g}" for v in sorted(odd) if v not in allowed]
-    told += [f"{mark:g} means uncertain? choose with --uncertain"] if mark in odd and mark not in allowed else []
+    counts = Counter(column.codes[known].tolist())
+    problems = [f"{counts[v]} x {v:g}" for v in sorted(counts) if v not in allowed]
+    problems += [f"if {mark:g} marks uncertain labels, choose a policy with --uncertain"] if mark in counts and mark not in allowed else []
     expected = ", ".join(f"{v:g}" for v in sorted(allowed))
-    # A binary task may be made of other numbers by --positive.
-    return CheckResult(
-        what, expected, f"{share}; {'; '.join(told)}" if told else share, "wrong" if told and task.positive is None else "ok"
-    )
+    answer = f"{share}; {'; '.join(problems)}" if problems else share
+    # With --positive, a binary task may use other numbers.
+    return CheckResult(question, expected, answer, "wrong" if problems and task.positive is None else "ok")
 
 
-def check_official_lists(task: Task, store: Any) -> Iterator[CheckResult]:
-    """Names of the official lists that have no image."""
+def check_official_lists(task: Task, store: "Store") -> Iterator[CheckResult]:
+    """Whether every name of the official lists has an image."""
     have = {name for key in store.column("key") for name in (str(key), labels.path_basename(str(key)))}
     for part, path in task.split.lists.items():
         names = load.read_official_list(path)
         lost = [name for name in names if name not in have]
-        told = f"{len(lost)} of {len(names)} have none, e.g. {lost[0]}" if lost else f"all {len(names)} have one"
-        yield CheckResult(f"{part} list", "an image for every name", told, "wrong" if lost else "ok")
+        answer = f"{len(lost)} of {len(names)} names have none, e.g. {lost[0]}" if lost else f"all {len(names)} names have one"
+        yield CheckResult(f"{part} list", "an image for every name", answer, "wrong" if lost else "ok")
 
 
-def check_counts(part: np.ndarray, store: Any, recipe: Any) -> Iterator[CheckResult]:
-    """Documented numbers of images; images outside every part."""
+def check_counts(part: Array, store: "Store", recipe: Recipe | None) -> Iterator[CheckResult]:
+    """Whether the parts have the documented numbers of images, and whether every image has a part."""
     documented = {} if recipe is None else recipe.counts.get(store.dataset.lower(), recipe.counts.get("*", {}))
     for name, expected in documented.items():
         n = int((part == name).sum())
         yield CheckResult(f"{name} images", f"{expected:,}", f"{n:,}", "ok" if n == expected else "wrong")
-    odd = Counter(str(v) for v in part if v not in PARTS)
-    if odd:
-        told = "; ".join(f"{n} images {f'with {name!r}' if name else 'without one'}" for name, n in odd.most_common(5))
-        yield CheckResult("official part", "train, val, test", told, "wrong" if [name for name in odd if name] else "warning")
+    others = Counter(str(v) for v in part if v not in PARTS)
+    if others:
+        answer = "; ".join(f"{n} images {f'with {name!r}' if name else 'without a part'}" for name, n in others.most_common(5))
+        yield CheckResult("official part", "train, val, test", answer, "wrong" if [name for name in others if name] else "warning")
 
 
-def check_overlap(task: Task, part: np.ndarray, store: Any) -> Iterator[CheckResult]:
-    """Patients, and images to the last pixel, that stand in two parts."""
-    for what, column in (("patients in two parts", "patient"), ("identical images in two parts", "sha256")):
-        where: dict[str, set[str]] = {}
+def check_overlap(task: Task, part: Array, store: "Store") -> Iterator[CheckResult]:
+    """Whether patients or identical images are in two parts."""
+    for question, column in (("patients in two parts", "patient"), ("identical images in two parts", "sha256")):
+        parts_of: dict[str, set[str]] = {}
         for name, p in zip(store.column(column), part, strict=True):
-            where.setdefault(str(name), set()).update([str(p)] if p else [])
-        both = [name for name, parts in where.items() if len(parts) > 1]
+            parts_of.setdefault(str(name), set()).update([str(p)] if p else [])
+        both = [name for name, parts in parts_of.items() if len(parts) > 1]
         excused = column == "patient" and task.split.patients_by_split
-        told = f"{len(both)}" + (" (equal ids are said to be different people)" if both and excused else "")
-        yield CheckResult(what, "none", told if both else "none", "ok" if not both else "warning" if excused else "wrong")
+        answer = f"{len(both)}" + (" (--patients-by-split: equal ids are different patients)" if both and excused else "")
+        yield CheckResult(question, "none", answer if both else "none", "ok" if not both else "warning" if excused else "wrong")
 
 
 def check_benchable(task: Task) -> Iterator[CheckResult]:
-    """Whether the bench could use the task, and which labels a part has one class of only."""
+    """Whether the task can be benchmarked, and which labels have only one class in a part."""
     try:
         loaded = load.load_task(task)
-    except InputError as wrong:
-        yield CheckResult("task", "can be benched", str(wrong), "wrong")
+    except InputError as error:
+        yield CheckResult("task", "can be benchmarked", str(error), "wrong")
         return
-    lacking = []
+    one_class = []
     for name in PARTS:
         y = loaded.y[loaded.split.rows(name)]
         columns = [y[np.isfinite(y[:, c]), c] > 0.5 for c in range(y.shape[1])]
-        lacking += [f"{task.classes[c]} ({name})" for c, hits in enumerate(columns) if len(np.unique(hits)) < 2]
-    yield CheckResult(
-        "task", "can be benched", "yes, in " + ", ".join(f"{n['patients']} {p}" for p, n in loaded.counts().items()) + " patients"
-    )
-    if lacking:
-        yield CheckResult("both classes in every part", "yes", f"not {', '.join(lacking[:6])}", "warning")
+        one_class += [f"{task.classes[c]} ({name})" for c, hits in enumerate(columns) if len(np.unique(hits)) < 2]
+    patients = ", ".join(f"{n['patients']} {part}" for part, n in loaded.counts().items())
+    yield CheckResult("task", "can be benchmarked", f"yes, with {patients} patients")
+    if one_class:
+        yield CheckResult("both classes in every part", "yes", f"not for {', '.join(one_class[:6])}", "warning")

@@ -1,4 +1,4 @@
-"""Columns that divide test images into groups: text as it is, ages as bands. What is not stated is a group of its own.
+"""Groups of test images by a column: text values, or age bands. Images without a value form the group "not stated".
 
 Shapes: M test images.
 """
@@ -6,22 +6,23 @@ Shapes: M test images.
 import re
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-AGE_BANDS = (18, 40, 65)  # years: children, and three bands of adults
+from encoders.runtime.arrays import Array
+
+AGE_BANDS = (18, 40, 65)  # lower limits in years: children below 18, and three bands of adults
 NOT_STATED = "not stated"
 
 
 def is_age_column(column: str) -> bool:
-    """Whether a column's name says age: `age`, `patient_age`, `Age (years)`."""
+    """Whether the name of a column contains the word age: `age`, `patient_age`, `Age (years)`."""
     return "age" in re.split(r"[^a-z]+", column.lower())
 
 
-def name_groups(column: str, values: NDArray[Any], bands: Sequence[float] = AGE_BANDS) -> NDArray[np.str_]:
-    """(M,) name of every image's group. bands: the ages, in years, at which a new band begins."""
+def name_groups(column: str, values: Array, bands: Sequence[float] = AGE_BANDS) -> NDArray[np.str_]:
+    """(M,) name of every image's group. bands: lower limits of the age bands, in years."""
     if is_age_column(column) and values.dtype.kind in "fiu":
         names = np.array([*name_age_bands(bands), NOT_STATED])
         years = values.astype(np.float64)
@@ -31,13 +32,13 @@ def name_groups(column: str, values: NDArray[Any], bands: Sequence[float] = AGE_
 
 
 def name_age_bands(bands: Sequence[float]) -> list[str]:
-    """`under 18`, `18 to 39`, ..., `65 and over`."""
+    """`under 18`, `18 to under 40`, ..., `65 and over`."""
     whole = [f"{b:g}" for b in bands]
     return [f"under {whole[0]}", *(f"{a:g} to under {b:g}" for a, b in pairwise(bands)), f"{whole[-1]} and over"]
 
 
 def order_groups(column: str, names: NDArray[np.str_], bands: Sequence[float] = AGE_BANDS) -> list[str]:
-    """The groups that occur: ages ascending, text by its letters, what is not stated last."""
+    """The groups that occur: age bands ascending, text alphabetically, "not stated" last."""
     found = set(names.tolist())
     first = [b for b in name_age_bands(bands) if b in found] if is_age_column(column) else []
     return [*first, *sorted(found - {*first, NOT_STATED}), *([NOT_STATED] if NOT_STATED in found else [])]

@@ -1,134 +1,157 @@
-"""A task brought to life: its store opened, its target read, its patients split.
+"""Loads a registered task: opens its store, builds its targets, and splits its patients.
 
-Shapes: N images of the store, C columns of the target.
+Shapes: N images of the store, C columns of the targets.
 """
 
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks import labels
+from transfer.tasks.choices import PARTS
 from transfer.tasks.group_columns import is_age_column
-from transfer.tasks.split import PART_NAMES, PARTS, Split, make_split
+from transfer.tasks.split import PART_NAMES, Split, make_split
 from transfer.tasks.task import SplitRule, TargetSpec, Task, to_absolute_path
 from transfer.tasks.uncertain_labels import apply_policy, smooth_targets
 
-MAX_GROUPS = 12  # values of a column; with more it is a measurement or an id
+if TYPE_CHECKING:
+    from encoders.store.store import Store
+
+MAX_GROUPS = 12  # distinct values of a group column; one with more is a measurement or an id
 
 
 @dataclass
 class LoadedTask:
-    """y: (N, C) in {0, 1}, NaN = unknown.  key, patient, sha256, and picture: (N,), the last equal for copies too."""
+    """A task with its data. y: (N, C) in {0, 1}, NaN = unknown.  key, patient, sha256, image_group: (N,).
+
+    image_group: equal for identical images and for confirmed near-duplicates of them.
+    messages: sentences for the user about how labels and split were read."""
 
     task: Task
-    store: Any
-    y: np.ndarray
-    key: np.ndarray
-    patient: np.ndarray
-    sha256: np.ndarray
-    picture: np.ndarray
+    store: "Store"
+    y: Array
+    key: Array
+    patient: Array
+    sha256: Array
+    image_group: Array
     split: Split
-    said: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
 
     @property
     def labels_hash(self) -> str:
-        """16 hex digits of the target of every labeled image, whatever the order of rows."""
+        """16 hex digits of the targets of all labeled images, independent of the order of rows."""
         known = np.flatnonzero(np.isfinite(self.y).any(axis=1))
         lines = sorted(str(self.key[i]).encode() + b"\t" + np.nan_to_num(self.y[i], nan=-1).astype("<f4").tobytes() for i in known)
         return hashlib.sha256(" ".join(self.task.classes).encode() + b"\n".join(lines)).hexdigest()[:16]
 
-    def counts(self, of: Split | None = None) -> dict[str, dict[str, int]]:
-        """Images and patients of each part."""
-        rows = {part: (of or self.split).rows(part) for part in PARTS}
+    def counts(self, split: Split | None = None) -> dict[str, dict[str, int]]:
+        """Number of images and patients in each part of `split`; None: of the task's own split."""
+        rows = {part: (split or self.split).rows(part) for part in PARTS}
         return {part: {"images": len(r), "patients": len(set(map(str, self.patient[r])))} for part, r in rows.items()}
 
     @property
-    def groups(self) -> dict[str, np.ndarray]:
-        """(N,) a column of /meta by which test images may be told apart: text of few values, or an age. A record keeps them."""
+    def groups(self) -> dict[str, Array]:
+        """The columns of /meta that divide the images into groups, (N,) each: text with few values, or an age. Records keep them."""
         names = [n for n in self.store.columns() if all(n in part.groups.get("meta", ()) for part in self.store.parts)]
         return {name: column for name in names if is_group_column(name, column := np.asarray(self.store.column(name)))}
 
+    @property
+    def components(self) -> tuple["LoadedTask", ...]:
+        """The tasks whose features are computed and cached separately: this one; a joined task has several."""
+        return (self,)
 
-def is_group_column(name: str, values: np.ndarray) -> bool:
-    """Whether a column divides images into a few groups: by an age, or by at most twelve values."""
+    def record_identity(self, portion_identity: Mapping[str, Any]) -> dict[str, Any]:
+        """The part of a record's identity that the task and a portion of it determine."""
+        return {"store": self.store.fingerprint, **portion_identity}
+
+
+def is_group_column(name: str, values: Array) -> bool:
+    """Whether a column divides images into a few groups: an age, or at most `MAX_GROUPS` distinct values."""
     if is_age_column(name) and values.dtype.kind in "fiu":
         return bool(np.isfinite(values.astype(float)).any())
     known = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values.astype(str))
     return 1 <= len([v for v in known if str(v)]) <= MAX_GROUPS
 
 
-def open_task_store(task: Task) -> Any:
-    """The task's store. Raises InputError when it is gone, torn, or foreign."""
+def open_task_store(task: Task) -> "Store":
+    """The task's store. Raises InputError when it is missing, damaged, or of another format."""
     from encoders.store.store import Store
 
     try:
         return Store.open([to_absolute_path(p) for p in task.store])
-    except InputError as wrong:
-        raise InputError(f"task {task.name!r}: {wrong}") from wrong
+    except InputError as error:
+        raise InputError(f"task {task.name!r}: {error}") from error
 
 
-def read_label_columns(store: Any, task: TargetSpec) -> tuple[list[labels.LabelColumn], list[str]]:
-    """The label columns of the store, or of the CSV file, as they are, and what is to be said about them."""
+def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.LabelColumn], list[str]]:
+    """The label columns of the store or of the CSV file, before any policy, and messages for the user about them."""
     names = [task.findings.column] if task.findings else task.labels
-    found, said = (
+    columns, messages = (
         labels.read_csv_labels(to_absolute_path(task.csv), store, names, task.csv_on)
         if task.csv
         else (labels.read_store_labels(store, names), [])
     )
     if task.findings:
-        found = labels.split_findings(found[0], task.labels, task.findings.separator)
-    return found, said
+        columns = labels.split_findings(columns[0], task.labels, task.findings.separator)
+    return columns, messages
 
 
-def read_targets(store: Any, task: TargetSpec) -> labels.Targets:
-    """The target that the columns make under the task's policy."""
-    raw, said = read_label_columns(store, task)
+def read_targets(store: "Store", task: TargetSpec) -> labels.Targets:
+    """The targets of all images: the label columns under the task's policy."""
+    raw, messages = read_label_columns(store, task)
     if task.policy.uncertain == "multiclass" and len(raw) != 1:
-        raise InputError(f"uncertain labels as a class of their own make a task of one label, not of {len(raw)}; give one --label")
-    found = [labels.keep_classes(c, task.keep) if task.keep else apply_policy(c, task.policy) for c in raw]
-    result = labels.build_targets(found, task.kind, task.positive)
-    result.soft = smooth_targets(raw, task.policy, np.asarray(store.column("key")))
-    result.said = said + result.said
-    return result
+        raise InputError(f"--uncertain multiclass needs a task with one label, not {len(raw)}; give one --label")
+    columns = [labels.keep_classes(c, task.keep) if task.keep else apply_policy(c, task.policy) for c in raw]
+    targets = labels.build_targets(columns, task.kind, task.positive)
+    targets.soft_targets = smooth_targets(raw, task.policy, np.asarray(store.column("key")))
+    targets.messages = messages + targets.messages
+    return targets
 
 
-def read_split_column(store: Any, rule: SplitRule) -> np.ndarray | None:
-    """(N,) the official part of every image in the words of `NAMES`, if the rule wants one; "" = none."""
+def read_split_column(store: "Store", rule: SplitRule) -> Array | None:
+    """(N,) the official part of every image as a key of `PART_NAMES`, "" = none; None when the rule has no official split."""
     if rule.source is None:
         return None
     if rule.lists:
         return match_official_lists(store, rule)
     assert rule.column is not None
     if not store.has(rule.column):
-        raise unknown_name_error("split column", rule.column, store.columns(), "(--split-column none: an own split by patient)")
+        raise unknown_name_error("split column", rule.column, store.columns(), "(--split-column none: a random split by patient)")
     values = np.asarray(store.column(rule.column)).astype(object)
     if rule.pattern:
-        found = [re.search(rule.pattern, str(v)) for v in values]
-        values = np.array([match.group(1) if match else "" for match in found], dtype=object)
+        matches = [re.search(rule.pattern, str(v)) for v in values]
+        values = np.array([match.group(1) if match else "" for match in matches], dtype=object)
     return np.array([rule.names.get(str(v), v) for v in values], dtype=object)
 
 
-def match_official_lists(store: Any, rule: SplitRule) -> np.ndarray:
-    """(N,) the part whose list names the image, by its key or the key's last part; "" = none.
+def match_official_lists(store: "Store", rule: SplitRule) -> Array:
+    """(N,) the part whose list names the image, by its key or by the last component of its key; "" = none.
 
-    Raises InputError for a list that cannot be read or fits no image, and for an image in two lists."""
+    Raises InputError for a list that cannot be read or matches no image, and for an image in two lists."""
     key = [str(k) for k in store.column("key")]
     part = np.full(len(key), "", dtype=object)
     for name, path in rule.lists.items():
         names = read_official_list(path)
-        wanted = set(names)
-        here = np.array([k in wanted or labels.path_basename(k) in wanted for k in key])
-        if not here.any():
-            raise InputError(f"the list {path} ({name}) names no image of the store: it has {names[0]!r}, the store {key[0]!r}")
-        both = here & (part != "")
+        listed = set(names)
+        matches = np.array([k in listed or labels.path_basename(k) in listed for k in key])
+        if not matches.any():
+            raise InputError(
+                f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"
+            )
+        both = matches & (part != "")
         if both.any():
-            raise InputError(f"{int(both.sum())} images stand in the {name} list and in another, e.g. {key[int(np.argmax(both))]!r}")
-        part[here] = name
+            raise InputError(
+                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. {key[int(np.argmax(both))]!r}; "
+                "an image may be in one list only"
+            )
+        part[matches] = name
     return part
 
 
@@ -137,33 +160,34 @@ def read_official_list(path: str) -> list[str]:
     try:
         with open(to_absolute_path(path), encoding="utf-8-sig") as file:
             names = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as wrong:
-        raise InputError(f"cannot read the official list {path}: {getattr(wrong, 'strerror', None) or wrong}") from wrong
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the official list {path}: {labels.describe_read_error(error)}") from error
     if not names:
-        raise InputError(f"the official list {path} is empty")
+        raise InputError(f"the official list {path} is empty; expected one image name per line")
     return names
 
 
-def find_split_column(store: Any) -> str | None:
-    """`split` when the store has one that names a train and a test part."""
+def find_split_column(store: "Store") -> str | None:
+    """`split` if the store has a column of that name with a train and a test part, else None."""
     if not store.has("split"):
         return None
-    named = {PART_NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
-    return "split" if {"train", "test"} <= named else None
+    parts = {PART_NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
+    return "split" if {"train", "test"} <= parts else None
 
 
 def load_task(task: Task) -> LoadedTask:
-    """The task with its store, target and split. Raises InputError when the labels changed their classes since it was added."""
+    """The task with its store, targets and split. Raises InputError when the labels have other classes than when it was added."""
     store = open_task_store(task)
-    found = read_targets(store, task)
-    if found.classes != task.classes:
+    targets = read_targets(store, task)
+    if targets.classes != task.classes:
         raise InputError(
-            f"task {task.name!r} was added with the classes {', '.join(task.classes)}; its labels now hold {', '.join(found.classes)}: "
-            "add it again with --replace"
+            f"task {task.name!r} was added with the classes {', '.join(task.classes)}, but its labels now have the classes "
+            f"{', '.join(targets.classes)}; add it again with --replace"
         )
     key, patient, sha256 = (np.asarray(store.column(name)) for name in ("key", "patient", "sha256"))
-    y = found.y if found.soft is None else np.where(np.isnan(found.soft), found.y, found.soft)  # (N, C) as train rows see it
-    picture = canonical_hashes(store, sha256)
-    made = make_split(task.split, key, patient, picture, y, read_split_column(store, task.split))
-    y = np.where((made.part == "train")[:, None], y, found.y)
-    return LoadedTask(task, store, y, key, patient, sha256, picture, made, found.said + made.said)
+    soft = targets.soft_targets
+    y = targets.y if soft is None else np.where(np.isnan(soft), targets.y, soft)  # (N, C), for train rows
+    image_group = canonical_hashes(store, sha256)
+    split = make_split(task.split, key, patient, image_group, y, read_split_column(store, task.split))
+    y = np.where((split.part == "train")[:, None], y, targets.y)
+    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, targets.messages + split.messages)

@@ -1,8 +1,9 @@
-"""Known data sets: what their labels are, how their patients are split, where they come from. `configs/transfer/*.yaml`, found by name.
+"""Recipes: known data sets with their labels, official split, source and commands. Each is one file `configs/transfer/NAME.yaml`.
 
-A recipe is all that a data set needs that is a folder with a CSV: nothing here knows one by name.
+`RECIPES` finds them by name. To add a data set, add a YAML file; no code knows a data set by name.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pydantic import Field
@@ -13,37 +14,68 @@ from transfer.tasks.task import SplitRule, TargetSpec
 
 
 class Recipe(TargetSpec):
-    """What `transfer tasks add NAME STORE --recipe X` takes from a file; what the command line names wins.
+    """The settings that `transfer tasks add NAME STORE --recipe X` takes from a file; options of the command line override them.
 
-    Fields of the target as in a task; `labels: ["*"]` means all labels of the store."""
+    The target's fields are those of a task; `labels: ["*"]` stands for all labels of the store."""
 
     title: str
-    split: SplitRule | None = Field(None, description="`{}`: an own split by patient; nothing: the store's official one, if it has one")
+    split: SplitRule | None = Field(
+        None, description="`{}`: a random split by patient; not given: the official split of the store, if it has one"
+    )
     classes: list[str] = Field([], description="documented classes of a text label, which `transfer tasks check` expects")
     counts: dict[str, dict[str, int]] = Field({}, description="data set, or * -> train, val, test -> documented number of images")
     licence: str
     citation: str
     get: str = Field(description="how to get the data")
-    ingest: list[str] = Field(min_length=1, description="the commands that make the store, or the stores")
-    add: str = Field("", description="the command that adds the task, where it is not the plain one")
-    note: str = Field("", description="what a user must know: what the split can and cannot protect from")
+    ingest: list[str] = Field(min_length=1, description="the commands that create the store or stores")
+    add: str = Field("", description="the command that adds the task, if it is not `transfer tasks add NAME STORE --recipe NAME`")
+    note: str = Field("", description="a limitation that users must know, e.g. what the split cannot protect from")
+
+    def add_command(self, name: str) -> str:
+        """The command that adds a task from this recipe."""
+        return self.add or f"transfer tasks add {name} STORE --recipe {name}"
 
 
-def recipe_folders() -> list[Path]:
-    """Where recipes are: beside the packages in a checkout, inside this one when installed."""
-    here = Path(__file__).resolve().parents[1]
-    return [d for d in (here.parent / "configs" / "transfer", here / "configs") if d.is_dir()]
+class RecipeFiles(Mapping[str, Recipe]):
+    """The recipes of some folders by name, each read when it is looked up. Of files with equal names, the first folder's counts."""
+
+    def __init__(self, *folders: Path):
+        self.folders = folders
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Name -> file, sorted within each folder."""
+        return {path.stem: path for folder in reversed(self.folders) for path in sorted(folder.glob("*.yaml"))}
+
+    def __getitem__(self, name: str) -> Recipe:
+        return read_recipe(self.files[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.files)
+
+    def __len__(self) -> int:
+        return len(self.files)
 
 
-def find_recipes() -> dict[str, Path]:
-    """All recipes by name."""
-    return {path.stem: path for folder in reversed(recipe_folders()) for path in sorted(folder.glob("*.yaml"))}
+PACKAGE = Path(__file__).resolve().parents[1]
+# Beside the packages in a checkout, inside this package when installed.
+RECIPES = RecipeFiles(PACKAGE.parent / "configs" / "transfer", PACKAGE / "configs")
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a file. Raises InputError for an unknown or missing setting."""
+    return validate_config(Recipe, read_yaml(path), str(path))
 
 
 def load_recipe(name: str) -> Recipe:
-    """The recipe called `name`, or in the file of that name. Raises InputError naming the nearest ones."""
-    known = find_recipes()
-    path = Path(name) if name.endswith((".yaml", ".yml")) else known.get(name)
-    if path is None:
-        raise unknown_name_error("recipe of a task", name, known, "`transfer tasks recipes` shows them; a path of a .yaml file serves too")
-    return validate_config(Recipe, read_yaml(path), str(path))
+    """The recipe called `name`, or the one in a file if `name` ends in .yaml. Raises InputError naming the nearest ones."""
+    if name.endswith((".yaml", ".yml")):
+        return read_recipe(Path(name))
+    if name not in RECIPES:
+        raise unknown_name_error(
+            "recipe of a task", name, RECIPES, "`transfer tasks recipes` lists all; the path of a .yaml file works too"
+        )
+    return RECIPES[name]

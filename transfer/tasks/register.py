@@ -1,71 +1,77 @@
-"""A task from a store, a recipe, and what the command line says; the command line wins."""
+"""Builds a task from a store, a recipe and the options of the command line; the options override the recipe."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from encoders.runtime.config import merge_settings, validate_config
 from encoders.runtime.errors import InputError
 from transfer.tasks import load, recipes
-from transfer.tasks import task as tasks
 from transfer.tasks.labels import Targets
+from transfer.tasks.task import SplitRule, TargetSpec, Task, to_portable_path
 
-TARGET_FIELDS = tuple(tasks.TargetSpec.model_fields)
+if TYPE_CHECKING:
+    from encoders.store.store import Store
+
+TARGET_FIELDS = tuple(TargetSpec.model_fields)
 
 
-def build_task(name: str, stores: Sequence[str], opened: Any, given: Mapping[str, Any], recipe: str | None) -> tuple[tasks.Task, Targets]:
-    """The task and its target. given: fields of the target, and `split`, of a task; only those that the user named.
+def build_task(
+    name: str, paths: Sequence[str], store: "Store", options: Mapping[str, Any], recipe_name: str | None
+) -> tuple[Task, Targets]:
+    """The task and its targets. paths: of the store.  options: fields of a task's target, and `split`; only those that the user gave.
 
-    Raises InputError for labels, a policy or a split that the store does not have."""
-    known = recipes.load_recipe(recipe) if recipe else None
-    base = {} if known is None else known.model_dump(mode="json", include={*TARGET_FIELDS}, exclude_defaults=True)
-    wish = merge_settings(base, {k: v for k, v in given.items() if k in TARGET_FIELDS})
-    if not wish.get("labels"):
+    Raises InputError for labels, a policy or a split that do not fit the store."""
+    recipe = recipes.load_recipe(recipe_name) if recipe_name else None
+    base = {} if recipe is None else recipe.model_dump(mode="json", include={*TARGET_FIELDS}, exclude_defaults=True)
+    target = merge_settings(base, {k: v for k, v in options.items() if k in TARGET_FIELDS})
+    if not target.get("labels"):
         raise InputError("no label column was given; name one with --label COLUMN, or a known data set with --recipe")
-    wish["labels"] = list_store_labels(opened) if wish["labels"] == ["*"] else wish["labels"]
-    reading = validate_config(tasks.TargetSpec, wish, "the target")
-    target = load.read_targets(opened, reading)
-    rule = choose_split_rule(opened, stores, given.get("split", {}), known)
-    made = tasks.Task(
-        **{**reading.model_dump(), "kind": target.kind},
+    target["labels"] = list_store_labels(store) if target["labels"] == ["*"] else target["labels"]
+    spec = validate_config(TargetSpec, target, "the target")
+    targets = load.read_targets(store, spec)
+    rule = choose_split_rule(store, paths, options.get("split", {}), recipe)
+    task = Task(
+        **{**spec.model_dump(), "kind": targets.kind},
         name=name,
-        store=[tasks.to_portable_path(s) for s in stores],
-        classes=target.classes,
+        store=[to_portable_path(path) for path in paths],
+        classes=targets.classes,
         split=rule,
-        modality=opened.modality,
-        recipe=None if recipe is None else tasks.to_portable_path(recipe) if recipe.endswith((".yaml", ".yml")) else recipe,
+        modality=store.modality,
+        recipe=to_portable_path(recipe_name) if recipe_name and recipe_name.endswith((".yaml", ".yml")) else recipe_name,
     )
-    return made, target
+    return task, targets
 
 
-def list_store_labels(store: Any) -> list[str]:
-    """All labels of a store, for a recipe that fits many sets. Raises InputError when it has none."""
+def list_store_labels(store: "Store") -> list[str]:
+    """All labels of a store, for a recipe with `labels: ["*"]`. Raises InputError when it has none."""
     names = list(store.label_names())
     if not names:
-        raise InputError(f"{store.paths[0]} was ingested without labels; ingest it again with them, or bring a CSV with --labels")
+        raise InputError(f"{store.paths[0]} was ingested without labels; ingest it again with labels, or give a CSV file with --labels")
     return names
 
 
-def choose_split_rule(store: Any, stores: Sequence[str], given: Mapping[str, Any], known: recipes.Recipe | None) -> tasks.SplitRule:
-    """The split: as named, else the recipe's, else the store's official one, else an own one by patient."""
-    named = "column" in given or "lists" in given
+def choose_split_rule(store: "Store", paths: Sequence[str], options: Mapping[str, Any], recipe: recipes.Recipe | None) -> SplitRule:
+    """The split rule of the options, else of the recipe, else the store's official split, else a random split by patient."""
+    explicit = "column" in options or "lists" in options
     base: dict[str, Any] = {}
-    if known is not None and known.split is not None and not named:
-        base = known.split.model_dump(mode="json")
-        base["lists"] = {part: find_official_list(path, stores) for part, path in known.split.lists.items()}
-    elif not named and (column := load.find_split_column(store)) is not None:
+    if recipe is not None and recipe.split is not None and not explicit:
+        base = recipe.split.model_dump(mode="json")
+        base["lists"] = {part: find_official_list(path, paths) for part, path in recipe.split.lists.items()}
+    elif not explicit and (column := load.find_split_column(store)) is not None:
         base = {"column": column}
-    rule = validate_config(tasks.SplitRule, merge_settings(base, {k: None if v == "none" else v for k, v in given.items()}), "the split")
+    rule = validate_config(SplitRule, merge_settings(base, {k: None if v == "none" else v for k, v in options.items()}), "the split")
     if rule.source is None and rule.patients_by_split:
-        raise InputError("--patients-by-split is about an official split; name its column with --split-column")
+        raise InputError("--patients-by-split needs an official split; name its column with --split-column")
     return rule
 
 
-def find_official_list(name: str, stores: Sequence[str]) -> str:
-    """A file that a recipe names, in the working folder or beside the store. Raises InputError when it is in neither."""
-    for folder in (Path(), *(Path(s).parent for s in stores)):
+def find_official_list(name: str, paths: Sequence[str]) -> str:
+    """The path of a list that a recipe names, in the working folder or beside the store. Raises InputError when it is in neither."""
+    for folder in (Path(), *(Path(path).parent for path in paths)):
         if (folder / name).is_file():
-            return tasks.to_portable_path(folder / name)
+            return to_portable_path(folder / name)
     raise InputError(
-        f"the official list {name} is neither here nor beside the store; copy it from the data set, or give --split-list PART=FILE"
+        f"the official list {name} is neither in the working folder nor beside the store; copy it there from the data set, "
+        "or give --split-list PART=FILE"
     )

@@ -1,10 +1,9 @@
-"""A task: a store, its label columns and how its patients are split. One YAML file each, below `tasks/`."""
+"""A task: a store, its label columns, and how its patients are split. Each task is one YAML file in `tasks/`."""
 
 import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from pydantic import Field, model_validator
 
@@ -12,98 +11,101 @@ from encoders.runtime.config import Config, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import home_dir, tasks_dir
+from transfer.tasks.choices import PARTS, TaskKind
 from transfer.tasks.uncertain_labels import LabelPolicy
 
-PARTS = ("train", "val", "test")
-TaskKind = Literal["binary", "multiclass", "multilabel"]
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class SplitRule(Config):
-    """How patients are divided into train, val and test."""
+    """How patients are divided into train, val and test: by an official split, or at random by patient."""
 
-    column: str | None = Field(None, description="column with the official split; none: an own split by patient")
+    column: str | None = Field(None, description="column with the official split; none: a random split by patient")
     pattern: str | None = Field(None, description="regular expression whose first group is the part, for a column such as `key`")
-    names: dict[str, str] = Field({}, description="what the source calls its parts -> train, val, test (or nothing: left out)")
-    lists: dict[str, str] = Field({}, description="official lists instead of a column: train, val, test -> file with an image name a line")
-    seed: int = Field(0, ge=0, description="of the own split, and of the validation part carved from an official train part")
+    names: dict[str, str] = Field({}, description="the source's names of its parts -> train, val, test (or empty: excluded)")
+    lists: dict[str, str] = Field(
+        {}, description="official lists instead of a column: train, val, test -> file with one image name per line"
+    )
+    seed: int = Field(0, ge=0, description="seed of a random split, and of a validation part drawn from an official train part")
     val: float = Field(0.2, gt=0, lt=1, description="share of validation patients")
-    test: float = Field(0.2, gt=0, lt=1, description="share of test patients in an own split")
-    patients_by_split: bool = Field(False, description="equal patient ids in different official parts are different people")
+    test: float = Field(0.2, gt=0, lt=1, description="share of test patients in a random split")
+    patients_by_split: bool = Field(False, description="equal patient ids in different official parts are different patients")
 
     @model_validator(mode="after")
     def _leaves_something_to_train_on(self) -> "SplitRule":
         if self.source is None and self.val + self.test >= 1:
-            raise ValueError(f"--val {self.val} and --test {self.test} leave nothing to train on; their sum must stay below 1")
+            raise ValueError(f"--val {self.val} and --test {self.test} leave no train patients; their sum must be below 1")
         return self
 
     @model_validator(mode="after")
     def _is_one_rule(self) -> "SplitRule":
-        wrong = sorted({*self.lists, *filter(None, self.names.values())} - set(PARTS))
-        if wrong:
-            raise ValueError(f"the parts of a split are {', '.join(PARTS)}, not {', '.join(wrong)}")
+        unknown = sorted({*self.lists, *filter(None, self.names.values())} - set(PARTS))
+        if unknown:
+            raise ValueError(f"the parts of a split are {', '.join(PARTS)}, not {', '.join(unknown)}")
         if self.lists and (self.column or self.pattern):
             raise ValueError("a split comes from lists or from a column, not from both")
         if self.pattern and (self.column is None or re.compile(self.pattern).groups < 1):
-            raise ValueError("a pattern of the split needs a column to look in and a group (...) around the part")
+            raise ValueError("`pattern` of a split needs a `column` to search and a group (...) around the part")
         return self
 
     @property
     def source(self) -> str | None:
-        """Where the official split comes from, in a word; None: an own split."""
+        """Where the official split comes from, for messages; None for a random split."""
         return self.column or ("its lists" if self.lists else None)
 
 
 class Findings(Config):
-    """Several findings in one text column."""
+    """Several findings in one text column, e.g. `Effusion|Mass`."""
 
     column: str
     separator: str = "|"
 
 
 class TargetSpec(Config):
-    """Which columns make the target, and how they are read."""
+    """Which columns are the targets, and how they are read."""
 
     labels: list[str] = Field(min_length=1, description="label columns, by name")
     kind: TaskKind | None = None
     positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
-    csv: str | None = Field(None, description="table that brings the labels")
-    csv_on: str | None = Field(None, description="its column that names the image; none: `key` or `file`")
-    findings: Findings | None = Field(None, description="the labels are names within the text of one column")
-    keep: list[str] = Field([], description="the classes to keep; images of others are left out; empty: all")
+    csv: str | None = Field(None, description="CSV file with the labels; none: the store's labels")
+    csv_on: str | None = Field(None, description="its column with image names; none: `key` or `file`")
+    findings: Findings | None = Field(None, description="the column in which the labels are listed as text")
+    keep: list[str] = Field([], description="the classes to keep; images of other classes are excluded; empty: all")
     policy: LabelPolicy = LabelPolicy()
 
 
 class Task(TargetSpec):
-    """What `tasks/NAME.yaml` holds."""
+    """The content of `tasks/NAME.yaml`."""
 
     name: str
-    store: list[str] = Field(min_length=1, description="paths or globs; relative ones start at the working folder")
+    store: list[str] = Field(min_length=1, description="paths or globs, relative to the working folder")
     kind: TaskKind
-    classes: list[str] = Field(min_length=1, description="names of the columns of the target, in order")
+    classes: list[str] = Field(min_length=1, description="names of the target columns, in order")
     split: SplitRule = SplitRule()
     modality: str | None = None
-    recipe: str | None = Field(None, description="the recipe that it was added with, which `transfer tasks check` holds it against")
+    recipe: str | None = Field(None, description="the recipe it was added with; `transfer tasks check` compares the data with it")
 
 
 def to_portable_path(path: str | Path) -> str:
-    """`path` below the working folder as a relative one, so that the folder can move; any other as an absolute one."""
+    """The path relative to the working folder if it is inside, so that the folder can be moved; otherwise the absolute path."""
     whole = Path(os.path.abspath(path))
     return str(whole.relative_to(home_dir())) if whole.is_relative_to(home_dir()) else str(whole)
 
 
 def to_absolute_path(path: str) -> str:
-    """The absolute form of what `portable` wrote."""
+    """The absolute path of one that `to_portable_path` returned."""
     return str(home_dir() / path)
 
 
 def save_task(task: Task, replace: bool = False) -> Path:
-    """Registers `task`. Raises InputError for a bad name, or for one that is taken by a different task."""
+    """Registers `task` and returns its file. Raises InputError for an invalid name, or for one that a different task has."""
     if not TASK_NAME.fullmatch(task.name):
-        raise InputError(f"a task's name is made of letters, digits, '.', '_' and '-', not {task.name!r}")
+        raise InputError(f"{task.name!r} is not a valid task name; use letters, digits, '.', '_' and '-'")
     path = tasks_dir() / f"{task.name}.yaml"
     if path.exists() and not replace and read_task(task.name) != task:
-        raise InputError(f"task {task.name!r} exists and differs; see `transfer tasks show {task.name}`, and give --replace to change it")
+        raise InputError(
+            f"task {task.name!r} already exists and is different; `transfer tasks show {task.name}` prints it, --replace replaces it"
+        )
     with atomic_write(path) as part:
         part.write_text(to_yaml(task))
     return path
@@ -113,7 +115,7 @@ def read_task(name: str) -> Task:
     """The registered task called `name`. Raises InputError naming the nearest ones."""
     path = tasks_dir() / f"{name}.yaml"
     if not path.is_file():
-        raise unknown_name_error("task", name, list_tasks(), "`transfer tasks list` shows them, `transfer tasks add` makes one")
+        raise unknown_name_error("task", name, list_tasks(), "`transfer tasks list` lists all tasks, `transfer tasks add` registers one")
     return validate_config(Task, read_yaml(path), str(path))
 
 
@@ -123,22 +125,22 @@ def list_tasks() -> list[str]:
 
 
 def remove_task(name: str) -> None:
-    """Unregisters a task; its store and its records stay."""
+    """Unregisters a task; its store and records are kept."""
     read_task(name)
     (tasks_dir() / f"{name}.yaml").unlink()
 
 
-def choose_tasks(wanted: Sequence[str], modalities: Sequence[str | None]) -> list[Task]:
-    """The tasks named, or else all of the encoders' modality; an encoder without one is benched on all tasks.
+def choose_tasks(names: Sequence[str], modalities: Sequence[str | None]) -> list[Task]:
+    """The tasks of these names; without names, all tasks of the encoders' modalities. An encoder without a modality fits every task.
 
-    Raises InputError when there is none."""
-    if wanted:
-        return [read_task(name) for name in dict.fromkeys(wanted)]
+    Raises InputError when no task fits."""
+    if names:
+        return [read_task(name) for name in dict.fromkeys(names)]
     tasks = [read_task(name) for name in list_tasks()]
     known = {m for m in modalities if m}
     fitting = [t for t in tasks if not known or t.modality is None or t.modality in known]
     if not fitting:
         kind = f" of modality {' or '.join(sorted(known))}" if known and tasks else ""
-        has = f"; registered: {', '.join(f'{t.name} ({t.modality})' for t in tasks)}, choose one with --task" if tasks else ""
-        raise InputError(f"no task{kind} is registered{has}; register one: `transfer tasks add NAME STORE --label COLUMN`")
+        registered = f"; registered: {', '.join(f'{t.name} ({t.modality})' for t in tasks)}, choose one with --task" if tasks else ""
+        raise InputError(f"no task{kind} is registered{registered}; register one: `transfer tasks add NAME STORE --label COLUMN`")
     return fitting

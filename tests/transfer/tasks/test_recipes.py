@@ -13,10 +13,42 @@ from encoders.runtime.errors import InputError
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, run
 from transfer.cli.main import app
-from transfer.tasks import load, recipes, task
+from transfer.tasks import load, task
 from transfer.tasks.check import check_task
+from transfer.tasks.recipes import RECIPES, RecipeFiles, load_recipe
 
-NIH = recipes.load_recipe("nih_chestxray14").labels
+NIH = RECIPES["nih_chestxray14"].labels
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_reads_and_says_where_its_data_come_from(name):
+    recipe = RECIPES[name]
+    assert recipe.title
+    assert recipe.licence
+    assert recipe.citation
+    assert all(command.startswith("encoders ingest ") for command in recipe.ingest)
+    assert recipe.add_command(name).startswith("transfer tasks add ")
+    assert f"--recipe {name}" in recipe.add_command(name)
+
+
+def test_an_unknown_recipe_names_the_nearest_and_a_path_is_read_as_a_file(tmp_path):
+    with pytest.raises(InputError, match="did you mean kermany"):
+        load_recipe("kermani")
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPES.files["kermany"].read_text())
+    assert load_recipe(str(path)) == RECIPES["kermany"]
+
+
+def test_a_recipe_is_found_by_its_file_name_alone_and_the_first_folder_counts(tmp_path):
+    first, second = tmp_path / "a", tmp_path / "b"
+    for folder, title in ((first, "from a"), (second, "from b")):
+        folder.mkdir()
+        text = RECIPES.files["kermany"].read_text()
+        (folder / "new.yaml").write_text(text.replace("title: Kermany, paediatric pneumonia", f"title: {title}"))
+    (second / "other.yaml").write_text("labels: [")  # a recipe is read when it is looked up
+    found = RecipeFiles(first, second, tmp_path / "missing")
+    assert list(found) == ["new", "other"]
+    assert found["new"].title == "from a"
 
 
 @pytest.fixture
@@ -36,8 +68,7 @@ def call(cli, *words):
 
 def shipped(recipe, store=None):
     """Carries out the commands of a recipe as it prints them, FOLDER being `data`."""
-    whole = recipes.load_recipe(recipe)
-    for command in [*whole.ingest, whole.add or f"transfer tasks add {recipe} STORE --recipe {recipe}"]:
+    for command in [*RECIPES[recipe].ingest, RECIPES[recipe].add_command(recipe)]:
         words = shlex.split(command.replace("FOLDER", "data"))
         words = [f"{store or recipe}.h5" if w == "STORE" else w for w in words]
         small = ["--size", "32"] if words[:2] == ["encoders", "ingest"] and words[2] == "folder" and "--size" not in words else []
@@ -54,7 +85,7 @@ def picture(path, label=0, seed=0, size=32, colour=False):
 
 
 def wrong(name):
-    return [(f.what, f.found) for f in check_task(task.read_task(name)) if f.verdict == "wrong"]
+    return [(f.question, f.found) for f in check_task(task.read_task(name)) if f.verdict == "wrong"]
 
 
 def benched(name):
@@ -190,7 +221,7 @@ def test_the_check_finds_what_is_missing_of_the_official_lists_and_patients_in_t
     lists = {"train": str(here / "data" / "train_val_list.txt"), "test": str(here / "data" / "test_list.txt")}
     task.save_task(task.read_task("own").model_copy(update={"name": "t", "split": task.SplitRule(lists=lists)}))
     found = dict(wrong("t"))
-    assert found["test list"] == "1 of 22 have none, e.g. 00099999_000.png"
+    assert found["test list"] == "1 of 22 names have none, e.g. 00099999_000.png"
     assert found["patients in two parts"] == "1"
     assert "1 patients" in found["task"]
     assert call(app, "tasks", "check", "t").exit_code == 1
@@ -200,7 +231,7 @@ def test_the_check_finds_what_is_missing_of_the_official_lists_and_patients_in_t
 
 
 def test_nct_crc_is_read_from_its_two_trees_and_tested_on_the_external_one(here):
-    kinds = recipes.load_recipe("nct_crc").classes
+    kinds = RECIPES["nct_crc"].classes
     for folder, n in (("NCT-CRC-HE-100K", 10), ("CRC-VAL-HE-7K", 3)):
         for k, kind in enumerate(kinds):
             for i in range(n):
@@ -226,7 +257,7 @@ def test_pcam_takes_its_parts_from_the_names_of_its_files(here):
     counts = load.load_task(task.read_task("pcam")).counts()
     assert {part: c["images"] for part, c in counts.items()} == {"train": 30, "val": 10, "test": 12}
     assert wrong("pcam") == []
-    assert any(f.what == "patients" and f.verdict == "warning" for f in check_task(task.read_task("pcam")))
+    assert any(f.question == "patients" and f.verdict == "warning" for f in check_task(task.read_task("pcam")))
     benched("pcam")
 
 
@@ -323,14 +354,14 @@ def test_the_check_finds_unreadable_files_odd_values_changed_pixels_and_gone_col
     assert found["unreadable files"].endswith("a.h5.quarantine.csv")
     task.save_task(task.read_task("t").model_copy(update={"policy": task.LabelPolicy()}), replace=True)
     found = dict(wrong("t"))
-    assert found["label sick"] == "29 of 29 known; 3 x -1; -1 means uncertain? choose with --uncertain"
+    assert found["label sick"] == "29 of 29 known; 3 x -1; if -1 marks uncertain labels, choose a policy with --uncertain"
     with h5py.File("a.h5", "r+") as file:
         file["images"][4] = 255 - file["images"][4]
     assert dict(wrong("t"))["pixels"].startswith("1 of 29 looked at are not")
     task.save_task(task.read_task("t").model_copy(update={"labels": ["sik"]}), replace=True)
     assert "did you mean sick" in dict(wrong("t"))["label columns"]
     (here / "a.h5").unlink()
-    assert [f.what for f in check_task(task.read_task("t"))] == ["store"]
+    assert [f.question for f in check_task(task.read_task("t"))] == ["store"]
 
 
 def test_a_store_without_labels_says_so_and_offers_no_index_column(here):
@@ -346,7 +377,7 @@ def test_a_store_without_labels_says_so_and_offers_no_index_column(here):
 def test_a_recipe_is_shown_with_commands_that_can_be_pasted():
     shown = call(app, "tasks", "recipes", "pcam").output
     assert "kermany" not in shown
-    for command in recipes.load_recipe("pcam").ingest:
+    for command in RECIPES["pcam"].ingest:
         assert f"ingest: {command}\n" in shown
     with pytest.raises(InputError, match="did you mean pcam"):
         call(app, "tasks", "recipes", "pcm")

@@ -92,7 +92,7 @@ def test_an_official_split_is_kept_and_its_missing_validation_part_comes_from_tr
     assert not train & val
     assert len(made.rows("val")) / (column == "Train").sum() == pytest.approx(0.2, abs=0.02)
     assert y[made.rows("val")].mean() == pytest.approx(y[made.rows("train")].mean(), abs=0.05)
-    assert any("20%" in line for line in made.said)
+    assert any("20%" in line for line in made.messages)
 
 
 def test_an_official_validation_part_is_used_as_it_is():
@@ -114,7 +114,7 @@ def test_a_patient_in_two_official_parts_is_refused_with_the_ways_out():
     assert not set(who[made.rows("train")]) & set(who[made.rows("val")])
 
 
-@pytest.mark.parametrize(("values", "message"), [(["train", "holdout"], "holdout"), (["train", "train"], "names no test")])
+@pytest.mark.parametrize(("values", "message"), [(["train", "holdout"], "holdout"), (["train", "train"], "has no test image")])
 def test_an_official_split_that_cannot_be_read_is_refused(values, message):
     _, patient, _ = people()
     column = np.array([values[int(p[1:]) % 2] for p in patient], dtype=object)
@@ -123,7 +123,7 @@ def test_an_official_split_that_cannot_be_read_is_refused(values, message):
 
 
 def test_too_few_patients_are_refused():
-    with pytest.raises(InputError, match="too few"):
+    with pytest.raises(InputError, match="too few for this split"):
         split.make_split(SplitRule(), ["a", "b"], ["p", "q"], None, np.array([[0.0], [1.0]]))
 
 
@@ -193,7 +193,7 @@ def test_a_number_of_patients_is_exact_nested_and_leaves_the_test_part_alone(coh
         assert abs(len(sick) - n / 2) <= 1  # half of the toy's patients are sick
     draws = folds_and_fractions.build_portions(cohort, [], draws=3, patients=[5])
     assert len({tuple(p.split.rows("train")) for p in draws}) == 3
-    with pytest.raises(InputError, match="1000 patients"):
+    with pytest.raises(InputError, match="1000p, but the train part"):
         folds_and_fractions.build_portions(cohort, [], patients=[1000])
 
 

@@ -35,7 +35,7 @@ def made(name="t", **fields):
 def test_the_kind_of_a_task_is_inferred_from_its_values(values, kind, classes):
     found = build_targets([encode_column("c", values)])
     assert (found.kind, found.classes) == (kind, classes)
-    assert "inferred" in found.said[-1]
+    assert "inferred" in found.messages[-1]
 
 
 def test_a_binary_target_is_one_for_the_positive_class_and_unknown_where_the_label_is():
@@ -66,11 +66,11 @@ def test_one_class_of_many_can_be_set_against_the_rest():
     [
         ([encode_column("age", [1.5, 2.5, 3.5])], None, None, "measurement"),
         ([encode_column("c", ["", "", ""])], None, None, "no known value"),
-        ([encode_column("c", ["a", "a"])], None, None, "holds 1 classes"),
+        ([encode_column("c", ["a", "a"])], None, None, "has 1 classes"),
         ([encode_column("c", ["sick", "well"])], None, "sik", "did you mean sick"),
         ([encode_column("c", ["a", "b", "c"])], "binary", None, "--positive"),
         ([encode_column("a", [0, 1]), encode_column("b", [0, 1])], "binary", None, "multilabel"),
-        ([LabelColumn("a", np.array([3.0, 3.0]))], "multiclass", None, "two classes"),
+        ([LabelColumn("a", np.array([3.0, 3.0]))], "multiclass", None, "needs at least two"),
     ],
 )
 def test_labels_that_do_not_fit_are_refused_with_the_reason(columns, kind, positive, message):
@@ -92,7 +92,7 @@ def test_a_csv_is_joined_by_name_whatever_the_order_of_its_rows_and_columns(coho
     assert said == [
         "l.csv: 11 of 12 rows matched an image on `key`",
         "1 rows of l.csv match no image of the store",
-        "1 images have no row in l.csv and are left out",
+        "1 images have no row in l.csv and are excluded",
     ]
 
 
@@ -117,7 +117,7 @@ def test_uncertain_labels_are_no_class_of_their_own_unless_that_is_asked_for(tmp
     images = np.zeros((40, 8, 8, 1), np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None]
     finding = [["1", "0", "", "-1"][i % 4] for i in range(40)]
     store = Store.open(save_store(tmp_path / "s.h5", images, labels={"finding": finding}))
-    with pytest.raises(InputError, match="'finding' holds 0, 1 and -1, .* --uncertain what it counts as"):
+    with pytest.raises(InputError, match="'finding' holds 0, 1 and -1, .* how to count them with --uncertain"):
         load.read_targets(store, task.TargetSpec(labels=["finding"]))
     found = load.read_targets(store, task.TargetSpec(labels=["finding"], policy=LabelPolicy(uncertain="ones")))
     assert found.kind == "binary"
@@ -171,7 +171,7 @@ def test_a_name_that_is_no_file_name_is_refused(name):
 def test_a_split_that_leaves_no_patients_to_train_is_refused():
     from encoders.runtime.config import validate_config
 
-    with pytest.raises(InputError, match="nothing to train on"):
+    with pytest.raises(InputError, match="leave no train patients"):
         validate_config(task.SplitRule, {"val": 0.5, "test": 0.5}, "the split")
 
 

@@ -1,0 +1,234 @@
+"""The options of `transfer bench`, declared once for the command itself and for `transfer submit`, which checks the commands it queues."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from encoders.runtime.cli import split_commas
+from encoders.runtime.errors import InputError
+from transfer.protocols import protocol_help
+
+if TYPE_CHECKING:
+    from transfer.bench.bench import BenchRequest
+    from transfer.bench.external import ExternalRequest
+
+ExternalPart = Literal["test", "all"]
+
+EncoderNames = Annotated[
+    list[str] | None,
+    typer.Option(help="encoder: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; repeatable"),
+]
+TaskNames = Annotated[str | None, typer.Option(help="tasks, comma-separated; default: all registered tasks of the encoders' modality")]
+ProtocolNames = Annotated[str, typer.Option(help=f"protocols, comma-separated: {protocol_help()}")]
+BaselineNames = Annotated[
+    list[str] | None,
+    typer.Option(help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network"),
+]
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What the user typed after `transfer bench`, each option as one field."""
+
+    overrides: Sequence[str]
+    encoder: Sequence[str]
+    task: str | None
+    protocol: str
+    baseline: Sequence[str] | None
+    seed: int
+    device: str
+    again: bool
+    allow_leakage: bool
+    near: bool
+    fractions: str
+    draws: int
+    external: str | None
+    label_map: Sequence[str]
+    external_part: ExternalPart
+    folds: int
+    shift: str | None
+    strengths: str
+    batch: int
+    workers: int
+    csv: Path | None
+    markdown: Path | None
+
+    def to_request(self) -> "BenchRequest":
+        """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
+        from transfer.bench.baselines import parse_baselines
+        from transfer.bench.bench import BenchRequest
+        from transfer.bench.shifts import expand_shifts
+
+        fractions, patients = parse_fractions(self.fractions)
+        return BenchRequest(
+            encoders=self.encoder,
+            tasks=split_commas(self.task),
+            protocols=split_commas(self.protocol),
+            baselines=parse_baselines(self.baseline),
+            seed=self.seed,
+            device=resolve_device(self.device),
+            recompute=self.again,
+            allow_leakage=self.allow_leakage,
+            near_duplicates=self.near,
+            fractions=fractions,
+            patients=patients,
+            draws=self.draws,
+            folds=self.folds,
+            batch=self.batch,
+            workers=self.workers,
+            overrides=self.overrides,
+            shifts=expand_shifts(split_commas(self.shift), parse_integers("--strengths", self.strengths)),
+            external=self.external_request(),
+        )
+
+    def external_request(self) -> "ExternalRequest | None":
+        """The external task; None without one."""
+        from transfer.bench.external import ExternalRequest
+
+        if self.external is None:
+            if self.label_map or self.external_part != "test":
+                raise InputError("--map and --external-part need an external task; name it with --external")
+            return None
+        return ExternalRequest(self.external, self.label_map, self.external_part)
+
+
+def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
+    """The function that typer turns into `transfer bench`; it passes its options to `run` as one object."""
+
+    def bench(
+        overrides: Annotated[
+            list[str] | None,
+            typer.Argument(
+                metavar="[SETTINGS]...", help="protocol settings, PROTOCOL.SETTING=VALUE, e.g. linear.steps=9 knn.vote=majority"
+            ),
+        ] = None,
+        encoder: EncoderNames = None,
+        task: TaskNames = None,
+        protocol: ProtocolNames = "knn,linear",
+        baseline: BaselineNames = None,
+        seed: Annotated[int, typer.Option(help="seed of the protocols; the seed of the split is part of the task")] = 0,
+        device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: cuda if available, else cpu")] = "auto",
+        again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
+        allow_leakage: Annotated[bool, typer.Option(help="run despite data leakage; every record and table is marked with it")] = False,
+        near: Annotated[bool, typer.Option(help="also search for near-duplicate images across parts")] = True,
+        fractions: Annotated[
+            str, typer.Option(help="label fractions, drawn by patient: shares or numbers of train patients, e.g. 1%,20p,1")
+        ] = "1",
+        draws: Annotated[int, typer.Option(help="random draws per label fraction below 1")] = 1,
+        external: Annotated[str | None, typer.Option(help="external test task: select on the task of --task, test on this one")] = None,
+        label_map: Annotated[
+            list[str] | None,
+            typer.Option("--map", help="CLASS:CLASS, class of --task to class of --external, `-` for none; repeat until all are mapped"),
+        ] = None,
+        external_part: Annotated[ExternalPart, typer.Option(help="images of the external task to test on: its test part or all")] = "test",
+        folds: Annotated[int, typer.Option(help="folds of cross-validation by patient; 1: the task's own split")] = 1,
+        shift: Annotated[
+            str | None,
+            typer.Option(help="also score shifted test images, comma-separated: gamma, noise, blur, jpeg, rotate, crop, stain"),
+        ] = None,
+        strengths: Annotated[str, typer.Option(help="shift strengths, comma-separated, 1 (slight) to 5 (strong)")] = "1,2,3,4,5",
+        batch: Annotated[int, typer.Option(help="batch size when computing features")] = 64,
+        workers: Annotated[int, typer.Option(help="data loader processes when computing features")] = 0,
+        csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
+        markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
+    ) -> None:
+        """Compare encoders with ImageNet and random weights on your tasks.
+
+        For example
+
+        \b
+            transfer bench --encoder cxr_moco
+            transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
+            transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
+            transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
+            transfer bench --encoder cxr_moco --task pneumonia --external kermany --map pneumonia:label=pneumonia
+
+        Hyper-parameters are selected on validation patients. The test part stays sealed until then, and every use of it is logged in
+        records/ledger.jsonl.
+
+        Results are saved as records and reused: the same command prints the table again without computing anything.
+
+        Exit status: 0 all cells succeeded, 1 a cell failed (the table shows the others), 2 wrong usage.
+        """
+        run(
+            BenchOptions(
+                overrides=overrides or [],
+                encoder=encoder or [],
+                task=task,
+                protocol=protocol,
+                baseline=baseline,
+                seed=seed,
+                device=device,
+                again=again,
+                allow_leakage=allow_leakage,
+                near=near,
+                fractions=fractions,
+                draws=draws,
+                external=external,
+                label_map=label_map or [],
+                external_part=external_part,
+                folds=folds,
+                shift=shift,
+                strengths=strengths,
+                batch=batch,
+                workers=workers,
+                csv=csv,
+                markdown=markdown,
+            )
+        )
+
+    return bench
+
+
+def parse_bench_arguments(arguments: Sequence[str]) -> BenchOptions:
+    """The options of a `transfer bench` command line. Raises InputError where typer would refuse it."""
+    from typer.main import get_command
+
+    usage_error: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own copy of it in newer versions
+    parsed: list[BenchOptions] = []
+    app = typer.Typer()
+    app.command()(bench_command(parsed.append))
+    command = get_command(app)
+    try:
+        with command.make_context("transfer bench", list(arguments)) as context:
+            command.invoke(context)
+    except usage_error as error:
+        raise InputError(f"`transfer bench {' '.join(arguments)}`: {error.format_message()}") from error
+    return parsed[0]
+
+
+def parse_fractions(text: str) -> tuple[list[float], list[int]]:
+    """`10%,0.5,20p` as shares and numbers of patients."""
+    parts = split_commas(text)
+    try:
+        patients = [int(part[:-1]) for part in parts if part.endswith("p")]
+        shares = [float(part.rstrip("%")) / (100 if part.endswith("%") else 1) for part in parts if not part.endswith("p")]
+    except ValueError as error:
+        raise InputError(
+            f"--fractions is {text!r}; expected shares above 0 and at most 1, or numbers of patients, e.g. 0.01,10%,20p,1"
+        ) from error
+    return shares, patients
+
+
+def parse_integers(option: str, text: str) -> list[int]:
+    """`1,3,5` as integers. Raises InputError naming the option."""
+    try:
+        return [int(part) for part in split_commas(text)]
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}; expected integers, comma-separated, e.g. 1,3,5") from error
+
+
+def resolve_device(name: str) -> str:
+    """The device of a name, `auto` resolved. Raises InputError for one that is not available."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
+    return name

@@ -1,6 +1,6 @@
 """BatchNorm over the images of all ranks, so that several processes normalise as one would.
 
-torch's own needs CUDA, and its conversion loses what timm puts behind a norm; this one takes both, on any device.
+torch's own needs CUDA, and its conversion drops the layers that timm puts behind a norm; this one works on any device and keeps them.
 
 Shapes: B images of this rank, C channels, R ranks, N images (times pixels) of all ranks.
 """
@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.runtime import dist
-from pretrain.methods.common import at_least_float32
+from pretrain.methods.precision import at_least_float32
 
 
 class SyncBatchNorm(_BatchNorm):
-    """`like`, with the statistics of all ranks while it trains: its names, weights, averages, and the activation timm puts behind it."""
+    """`like` with the statistics of all ranks in train mode: the same names, weights, averages, and the layers that timm puts behind it."""
 
     def __init__(self, like: _BatchNorm):
         super().__init__(like.num_features, like.eps, like.momentum, affine=False)
@@ -38,22 +38,24 @@ class SyncBatchNorm(_BatchNorm):
         """(B, C, ...) -> the same shape."""
         x = self._over_all(input) if self.training and dist.world_size() > 1 else super().forward(input)
         for name in self.after:
-            x = getattr(self, name)(x)
+            x = self.get_submodule(name)(x)
         return x
 
     def _over_all(self, x: Tensor) -> Tensor:
+        y: Tensor
         y, mean, var, total = _SyncBatchNormFunction.apply(x, self.weight, self.bias, self.eps)
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                self.num_batches_tracked.add_(1)  # type: ignore[operator,union-attr]
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum  # type: ignore[arg-type]
+                assert self.num_batches_tracked is not None  # torch has it wherever it has averages
+                self.num_batches_tracked.add_(1)
+                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
                 self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
                 self.running_var.lerp_((var * total / (total - 1)).to(self.running_var.dtype), share)
-        return y  # type: ignore[no-any-return]
+        return y
 
 
 class _SyncBatchNormFunction(torch.autograd.Function):
-    """Its gradient is the sum over ranks of what each did with these rows, as that of `dist.gather`."""
+    """BatchNorm by the statistics of all ranks. The gradient is summed over ranks, as that of `dist.gather`."""
 
     @staticmethod
     @torch.compiler.disable
@@ -61,7 +63,7 @@ class _SyncBatchNormFunction(torch.autograd.Function):
         high = at_least_float32(x)
         mean, var = torch.batch_norm_update_stats(high, None, None, 0.0)  # (C,); var_mean over these axes takes twenty times as long
         mean, var, total = merge_rank_statistics(mean, var, x.numel() // x.shape[1])
-        y = F.batch_norm(high, mean, var, weight, bias, False, 0.0, eps)  # in evaluation: with these very statistics
+        y = F.batch_norm(high, mean, var, weight, bias, False, 0.0, eps)  # training=False: with exactly these statistics
         ctx.save_for_backward(x, weight, mean, var, total)
         ctx.eps = eps
         ctx.mark_non_differentiable(mean, var, total)
@@ -74,12 +76,12 @@ class _SyncBatchNormFunction(torch.autograd.Function):
         grad, high, invstd = at_least_float32(grads[0]), at_least_float32(x), (var + ctx.eps).rsqrt()
         scale = invstd if weight is None else invstd * weight
         ones = torch.ones_like(mean) if weight is None else weight
-        own = torch.stack(  # (2, C): sums of grad * normed x and of grad, this rank's part of weight's and bias's gradient for DDP
+        own = torch.stack(  # (2, C): sums of grad * normalised x and of grad, this rank's gradients of weight and bias for DDP
             torch.ops.aten.native_batch_norm_backward(grad, high, ones, mean, var, None, None, False, ctx.eps, [False, True, True])[1:]
         )
         sums = own.clone()
         td.all_reduce(sums)
-        # scale * (grad - (sum of grad + normed x * sum of grad * normed x) / total), in two passes over the pixels
+        # scale * (grad - (sum of grad + normalised x * sum of grad * normalised x) / total), in two passes over the pixels
         slope = -scale * invstd * sums[0] / total
         level = -scale * sums[1] / total - slope * mean
         through = torch.addcmul(_broadcast_channels(level, x), high, _broadcast_channels(slope, x)).addcmul_(
@@ -91,25 +93,25 @@ class _SyncBatchNormFunction(torch.autograd.Function):
 
 
 def merge_rank_statistics(mean: Tensor, var: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean (C,), biased variance (C,) and number of the values of all ranks, from each rank's own; ranks may hold unlike numbers.
+    """Mean (C,), biased variance (C,) and number of the values of all ranks, from those of this rank; their numbers may differ.
 
-    Source: Chan, Golub, LeVeque 1983, equation 2.1: no difference of large squares."""
-    mine = torch.cat([mean, var, mean.new_tensor([count])])
-    parts = [torch.empty_like(mine) for _ in range(dist.world_size())]
-    td.all_gather(parts, mine)
+    Source: Chan, Golub, LeVeque 1983, equation 2.1, which subtracts no large squares."""
+    own = torch.cat([mean, var, mean.new_tensor([count])])
+    parts = [torch.empty_like(own) for _ in range(dist.world_size())]
+    td.all_gather(parts, own)
     means, variances, counts = torch.stack(parts).split([len(mean), len(var), 1], dim=1)  # (R, C), (R, C), (R, 1)
     total = counts.sum()
-    middle = (counts * means).sum(0) / total
-    return middle, (counts * (variances + (means - middle).square())).sum(0) / total, total
+    overall = (counts * means).sum(0) / total
+    return overall, (counts * (variances + (means - overall).square())).sum(0) / total, total
 
 
-def _broadcast_channels(of_channels: Tensor, x: Tensor) -> Tensor:
-    """(C,) -> (1, C, 1, ...), to go with x."""
-    return of_channels.view(1, -1, *[1] * (x.ndim - 2))
+def _broadcast_channels(per_channel: Tensor, x: Tensor) -> Tensor:
+    """(C,) -> (1, C, 1, ...), with as many axes as x."""
+    return per_channel.view(1, -1, *[1] * (x.ndim - 2))
 
 
 def convert_sync_batchnorm(module: nn.Module) -> None:
-    """Replaces every BatchNorm below `module`, in place; names and values in `state_dict` stay as they are."""
+    """Replaces every BatchNorm inside `module`, in place; names and values in `state_dict` stay the same."""
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
             setattr(module, name, SyncBatchNorm(child))

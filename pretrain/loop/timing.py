@@ -1,45 +1,50 @@
-"""Where the time of a run goes: each part of a step gets the time from the mark before it to its own.
+"""Where the time of a run goes: each part of a step gets the time from the previous mark to its own.
 
-On a CPU the marks are the clock's. On a GPU, which works on while the host goes ahead, they are events in its own stream: what is measured
-is the GPU's time, and its waiting for images is part of it.
+On a CPU the marks are times of its clock. A GPU runs asynchronously, so there the marks are events in its stream: they measure the GPU's
+time, which includes its waiting for images.
 """
 
 import resource
 import time
-from typing import Any, Protocol
+from typing import Literal, Protocol, Self, get_args
 
 import torch
 
-STEP_PARTS = ("wait", "augment", "forward", "backward", "optimizer", "logging")
+from pretrain.loop.batch_source import BatchSource
+
+StepPart = Literal["wait", "augment", "forward", "backward", "optimizer", "logging"]
+STEP_PARTS: tuple[StepPart, ...] = get_args(StepPart)
 
 
 class TimeMark(Protocol):
     """A moment."""
 
-    def elapsed_time(self, later: Any) -> float: ...
+    def elapsed_time(self, later: Self, /) -> float:
+        """Milliseconds from this moment to `later`."""
+        ...
 
 
 class HostTimeMark:
     """A moment of the host's clock, with the interface of a CUDA event."""
 
     def __init__(self) -> None:
-        self.at = time.perf_counter()
+        self.seconds = time.perf_counter()
 
-    def elapsed_time(self, later: "HostTimeMark") -> float:
-        return 1e3 * (later.at - self.at)  # milliseconds, as CUDA events give them
+    def elapsed_time(self, later: "HostTimeMark", /) -> float:
+        return 1e3 * (later.seconds - self.seconds)  # milliseconds, as CUDA events give them
 
 
 class StepTimer:
-    """Speed since the last reading: images a second, and the share of the time in each of PARTS."""
+    """Speed since the last reading: images per second, and the share of the time in each of STEP_PARTS."""
 
-    def __init__(self, batches: Any, batch: int, step: int, device: torch.device):
+    def __init__(self, batches: BatchSource, batch: int, step: int, device: torch.device):
+        """batch: images per step.  step: that at which the timing starts."""
         self.batches, self.batch, self.device = batches, batch, device
-        self.marks: list[tuple[str, TimeMark]] = []
+        self.marks: list[tuple[StepPart | None, TimeMark]] = [(None, self._now())]  # the part that ends here; None at the start
         self.last = (time.perf_counter(), step, batches.waited)
-        batches.lap = self.lap  # a batch's reading ("wait") and its augmentation are told apart where they are done
-        self.lap("begin")
+        batches.on_lap(self.lap)  # only `batches` knows where reading ("wait") ends and augmentation ("augment") begins
 
-    def lap(self, part: str) -> None:
+    def lap(self, part: StepPart) -> None:
         """The time since the last mark was spent in `part`. Does not wait for the device."""
         self.marks.append((part, self._now()))
 
@@ -51,7 +56,7 @@ class StepTimer:
         return event
 
     def read(self, step: int) -> dict[str, float]:
-        """The numbers since the last reading. On a GPU it waits for the device, once a line of the record."""
+        """The numbers since the last reading. On a GPU it waits for the device, once per logged line."""
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         now = (time.perf_counter(), step, self.batches.waited)
@@ -65,7 +70,7 @@ class StepTimer:
         } | self._shares()
 
     def _memory(self) -> float:
-        """The most that this process held so far: of the GPU's memory where there is one."""
+        """Peak memory of this process in GiB: of the GPU if there is one."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
@@ -73,7 +78,8 @@ class StepTimer:
     def _shares(self) -> dict[str, float]:
         spent = dict.fromkeys(STEP_PARTS, 0.0)
         for (_, before), (part, mark) in zip(self.marks[:-1], self.marks[1:], strict=True):
-            spent[part] += before.elapsed_time(mark)
+            if part is not None:
+                spent[part] += before.elapsed_time(mark)
         self.marks = self.marks[-1:]
         total = max(sum(spent.values()), 1e-9)
         return {f"time/{part}": ms / total for part, ms in spent.items()}

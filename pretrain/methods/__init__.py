@@ -1,11 +1,11 @@
-"""The methods by name: the only place that names them all. Imported inside commands only (it needs torch)."""
+"""The methods by name. Import it inside commands only: it imports torch."""
 
 from pretrain.methods.barlowtwins import BarlowTwins
 from pretrain.methods.byol import BYOL
-from pretrain.methods.common import DataShape, Method
 from pretrain.methods.dino import DINO
 from pretrain.methods.lejepa import LeJEPA
 from pretrain.methods.mae import MAE
+from pretrain.methods.method import DataShape, Method, Reconstructs
 from pretrain.methods.moco import MoCo
 from pretrain.methods.mocov3 import MoCoV3
 from pretrain.methods.simclr import SimCLR
@@ -25,4 +25,4 @@ METHODS: dict[str, type[Method]] = {
     "lejepa": LeJEPA,
 }
 
-__all__ = ["METHODS", "DataShape", "Method"]
+__all__ = ["METHODS", "DataShape", "Method", "Reconstructs"]

@@ -1,37 +1,28 @@
-"""BYOL: predict what a slow copy of oneself says of another view; no negatives.
+"""BYOL: predict a slow copy's projection of another view; no negatives.
 
-Source: Grill et al. 2020 (arXiv:2006.07733), equations 2 and 3, appendix B and J.
+Source: Grill et al. 2020 (arXiv:2006.07733), equations 2 and 3, appendices B and J.
 
-An online network (encoder, projector, predictor) predicts the projection of a target network (encoder, projector) that follows by EMA.
+An online network (encoder, projector, predictor) predicts the projection of a target network (encoder, projector) that follows it by EMA.
 
-Departure: the EMA momentum, 1 - (1 - m)(cos(pi t) + 1) / 2 as published, is then scaled to the batch, ** (B / 4096), so that the target
-lags by as many images. The target runs in train mode with BatchNorm statistics of its own, as published.
+Departure: the published EMA momentum, 1 - (1 - m)(cos(pi t) + 1) / 2, is then scaled to the batch, ** (B / 4096), so that the target lags
+behind by the same number of images. The target runs in train mode with BatchNorm statistics of its own, as published.
 
-Shapes: B images, D width of the projection.
+Shapes: B images, C channels, H height, W width, D width of the projection.
 """
-
-from typing import Any
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
+from encoders.augment.masks import Masks
 from encoders.augment.presets import byol_views
 from encoders.runtime.config import Config
-from pretrain.methods.common import (
-    DataShape,
-    Method,
-    Traits,
-    cosine_momentum,
-    ema_,
-    feature_dim,
-    frozen_copy,
-    full_precision,
-    l2_normalize,
-    mlp,
-    scaled_momentum,
-)
+from encoders.zoo.backbone import feature_dim
+from pretrain.methods.ema import cosine_momentum, ema_, scaled_momentum
+from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.networks import frozen_copy, mlp
+from pretrain.methods.precision import full_precision, l2_normalize
 
 BYOL_PUBLISHED_BATCH = 4096
 
@@ -41,7 +32,7 @@ class BYOLConfig(Config):
 
     dim: int = Field(256, gt=1, description="width of projection and prediction")
     hidden: int = Field(4096, gt=0, description="hidden width of projector and predictor")
-    momentum: float = Field(0.996, ge=0, le=1, description="EMA at the start, at batch 4096; 1 at the end (0.99 for 300 epochs)")
+    momentum: float = Field(0.996, ge=0, le=1, description="EMA momentum at the start, at batch 4096; 1 at the end (0.99 for 300 epochs)")
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 4096)")
 
 
@@ -55,12 +46,14 @@ class BYOL(Method):
     """Online encoder (exported), target network."""
 
     Config = BYOLConfig
+    cfg: BYOLConfig
+    summary = "BYOL: predict a slow copy's projection of another view; no negatives."
     traits = Traits(
-        takes="CNN, ViT",
-        trained=2,
-        untrained=2,
-        needs="BatchNorm in its heads, so 32 and more images a micro-batch; a second encoder in memory",
-        choose="images that resemble each other (one patient, one organ): nothing is pushed away as a negative",
+        networks="CNN, ViT",
+        passes_with_grad=2,
+        passes_without_grad=2,
+        needs="BatchNorm in its heads, so 32 or more images per micro-batch; a second encoder in memory",
+        when_to_choose="images that resemble each other (one patient, one organ): no image is pushed away as a negative",
     )
 
     def __init__(self, cfg: BYOLConfig, backbone: nn.Module, data: DataShape):
@@ -70,11 +63,21 @@ class BYOL(Method):
         self.predictor = mlp([cfg.dim, cfg.hidden, cfg.dim], last_bias=False)
         self.target = frozen_copy(nn.Sequential(backbone, self.projector))
 
+    @property
+    def loss_head(self) -> nn.Module:
+        return self.projector
+
+    @property
+    def slow_network(self) -> nn.Module:
+        return self.target
+
     def views(self, augment: Augment) -> list[Augment]:
-        """Two unlike views: blurred; seldom blurred and sometimes solarised."""
+        """Two different views: one always blurred; one seldom blurred and sometimes solarised."""
         return byol_views(augment)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         a, b = (self.predictor(self.projector(self.backbone(v))) for v in views)  # (B, D) each
         with torch.no_grad():

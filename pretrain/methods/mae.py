@@ -1,21 +1,21 @@
-"""MAE: hide most patches, rebuild their pixels.
+"""MAE: hide most patches, reconstruct their pixels.
 
-Source: He et al. 2021 (arXiv:2111.06377), section 3. The encoder sees the visible patches only; a small decoder sees their codes and a mask
-token in every hidden place; the loss is the mean squared error on the hidden patches, each normalised by its own mean and variance.
+Source: He et al. 2021 (arXiv:2111.06377), section 3. The encoder sees the visible patches only. A small decoder sees their codes and a
+mask token in every hidden position. The loss is the mean squared error on the hidden patches, each normalised by its own mean and
+variance.
 
-Departures: class, mask and register tokens are not decayed; nothing else in the computation. The encoder is any timm
+Departures: class, mask and register tokens have no weight decay; nothing else in the computation. The encoder is any timm
 `VisionTransformer` (any size, patch, channels; class and register tokens are never hidden). Its position table is the fixed
-sine-cosine one and its weights start as published, unless it comes with weights worth keeping (`data.pretrained`): then nothing of it
-is touched, and its position table trains if it did.
+sine-cosine one and its weights start as published. An encoder with pretrained weights (`data.pretrained`) keeps them and its position
+table, which trains if it did before.
 
-Views are taken as normalised by the encoder's preprocessing; "pixels" below are in that unit.
+Views are normalised by the encoder's preprocessing; "pixels" below are in that unit.
 
-Shapes: B images, C channels, H x W pixels, N patches, K kept, M hidden (N = K + M), P prefix tokens, p patch side, D encoder width,
+Shapes: B images, C channels, H x W pixels, N patches, K kept, M hidden (N = K + M), P prefix tokens, p side of a patch, D encoder width,
 E decoder width.
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from einops import rearrange, reduce, repeat
@@ -25,19 +25,23 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
-from encoders.augment.masks import MaskSpec
+from encoders.augment.masks import Masks, MaskSpec
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from pretrain.methods.common import DataShape, Method, ParamGroup, Traits, build_param_groups, full_precision
+from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.param_groups import ParamGroup, build_param_groups
 from pretrain.methods.positions import freeze_sincos_positions, sincos_2d
+from pretrain.methods.precision import full_precision
 
-PATCH_VARIANCE_EPS = 1e-6  # in the variance of a patch's pixels, as in the authors' code: a flat patch has none
+PATCH_VARIANCE_EPS = 1e-6  # added to the variance of a patch's pixels, as in the authors' code: that of a flat patch is 0
 
 
 class MAEConfig(Config):
     """MAE, published values for ViT-B and larger; `decoder_depth: 2` for ViT-S (arXiv:2210.12843)."""
 
-    mask_ratio: float = Field(0.75, gt=0, lt=1, description="share of the patches hidden (0.90 for radiographs: arXiv:2210.12843)")
+    mask_ratio: float = Field(
+        0.75, gt=0, lt=1, description="fraction of the patches that is hidden (0.90 for radiographs: arXiv:2210.12843)"
+    )
     decoder_width: int = Field(512, gt=0, description="width of the decoder, a multiple of 4 and of its heads")
     decoder_depth: int = Field(8, gt=0, description="blocks of the decoder")
     decoder_heads: int = Field(16, gt=0, description="attention heads of the decoder")
@@ -74,16 +78,19 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class MAE(Method):
-    """A timm ViT (exported) and a decoder that is thrown away."""
+    """A timm ViT (exported) and a decoder that is discarded."""
 
     Config = MAEConfig
+    cfg: MAEConfig
+    summary = "MAE: hide most patches, reconstruct their pixels."
     traits = Traits(
-        takes="ViT",
-        trained=1,
-        untrained=0,
+        networks="ViT",
+        passes_with_grad=1,
+        passes_without_grad=0,
         needs="a ViT and long runs (hundreds of epochs); three quarters of the patches are skipped; any batch",
-        choose="a ViT that will be fine-tuned; cheapest a step, no augmentation to get wrong; weak by k-NN",
+        when_to_choose="a ViT that will be fine-tuned; cheapest per step, no augmentation to get wrong; weak by k-NN",
     )
+    plain_vit_only = True
 
     def __init__(self, cfg: MAEConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
@@ -93,12 +100,20 @@ class MAE(Method):
             )
         self.vit, self.channels = backbone, data.channels
         self.rows, self.columns = backbone.patch_embed.grid_size
-        self.p = backbone.patch_embed.patch_size[0]
+        self.patch_side = backbone.patch_embed.patch_size[0]
         self.prefix = backbone.num_prefix_tokens
-        self.decoder = MAEDecoder(cfg, backbone.embed_dim, (self.rows, self.columns), self.prefix, self.p**2 * data.channels)
+        self.decoder = MAEDecoder(cfg, backbone.embed_dim, self.grid, self.prefix, self.patch_side**2 * data.channels)
         self.decoder.apply(init_xavier)
         if not data.pretrained:
             init_published_weights(backbone)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        return self.rows, self.columns
+
+    @property
+    def given_patch_statistics(self) -> bool:
+        return self.cfg.norm_pix_loss
 
     def views(self, augment: Augment) -> list[Augment]:
         """One view."""
@@ -107,36 +122,44 @@ class MAE(Method):
     def mask_spec(self) -> MaskSpec:
         return MaskSpec(tokens=self.rows * self.columns, ratio=self.cfg.mask_ratio)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
-        """views: one (B, C, H, W).  masks: (keep (B, K), masked (B, M))."""
+    def forward(
+        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """views: one (B, C, H, W).  masks: one (keep (B, K), masked (B, M))."""
+        assert masks is not None  # `mask_spec` asks for them
         keep, masked = masks[0]
         predicted = self.decoder(self.encode(views[0], keep), keep)  # (B, N, p * p * C)
-        target = gather_tokens(patchify(views[0], self.p), masked)  # (B, M, p * p * C)
+        target = gather_tokens(patchify(views[0], self.patch_side), masked)  # (B, M, p * p * C)
         return {"loss": masked_mse(gather_tokens(predicted, masked), target, self.cfg.norm_pix_loss)}
 
     def encode(self, images: Tensor, keep: Tensor) -> Tensor:
-        """Codes of the prefix tokens and the visible patches: (B, P + K, D). With all patches kept it is timm's `forward_features`."""
+        """Codes of the prefix tokens and the visible patches: (B, P + K, D). If all patches are kept, equal to timm's `forward_features`."""
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
         x = self.vit.norm_pre(torch.cat([prefix, gather_tokens(patches, keep)], dim=1))
         x = checkpoint_seq(self.vit.blocks, x) if self.vit.grad_checkpointing and self.training else self.vit.blocks(x)
-        return self.vit.norm(x)
+        codes: Tensor = self.vit.norm(x)
+        return codes
 
     @torch.no_grad()
-    def reconstruct(self, views: list[Tensor], masks: Any) -> tuple[Tensor, Tensor, Tensor]:
-        """Masked input (hidden patches 0), reconstruction (hidden patches predicted, visible ones as they are), target: (B, C, H, W) each.
+    def reconstruct(self, views: list[Tensor], masks: list[Masks]) -> tuple[Tensor, Tensor, Tensor]:
+        """Masked input (hidden patches 0), reconstruction (hidden patches predicted, visible ones unchanged), target: (B, C, H, W) each.
 
-        In the views' unit: the normalisation of each patch is undone with the target's own mean and deviation, as in the authors'
-        demonstration; the encoder's mean and std are left to whoever shows the pictures."""
+        In the unit of the views: the normalisation of each patch is undone with the target's own mean and standard deviation, as in the
+        authors' demonstration. The caller undoes the encoder's mean and std."""
         keep, masked = masks[0]
-        target = patchify(views[0].float(), self.p)  # (B, N, p * p * C)
+        target = patchify(views[0].float(), self.patch_side)  # (B, N, p * p * C)
         predicted = self.decoder(self.encode(views[0], keep), keep).float()
         if self.cfg.norm_pix_loss:
             mean, std = patch_mean_and_std(target)
             predicted = predicted * std + mean
         hidden = torch.zeros(target.shape[:2], device=target.device).scatter_(1, masked, 1.0)[..., None]  # (B, N, 1)
-        pictures = target * (1 - hidden), target * (1 - hidden) + predicted * hidden, target
-        return tuple(unpatchify(x, self.p, self.rows) for x in pictures)  # type: ignore[return-value]
+        visible = target * (1 - hidden)
+        return self.to_image(visible), self.to_image(visible + predicted * hidden), self.to_image(target)
+
+    def to_image(self, patches: Tensor) -> Tensor:
+        """(B, N, p * p * C) -> (B, C, H, W)."""
+        return unpatchify(patches, self.patch_side, self.rows)
 
     def param_groups(self) -> list[ParamGroup]:
         return build_param_groups(self.vit, self.decoder)
@@ -173,7 +196,8 @@ class MAEDecoder(nn.Module):
         everywhere = self.mask_token.to(x.dtype).expand(len(x), self.positions.shape[1], -1)
         full = everywhere.scatter(1, repeat(keep, "b k -> b k e", e=x.shape[-1]), visible) + self.positions  # (B, N, E)
         x = self.norm(self.blocks(torch.cat([prefix, full], dim=1)))
-        return self.pixels(x[:, self.prefix :])
+        pixels: Tensor = self.pixels(x[:, self.prefix :])
+        return pixels
 
 
 def init_published_weights(vit: VisionTransformer) -> None:

@@ -1,51 +1,45 @@
-"""MoCo v2: tell a view of an image from a queue of other images.
+"""MoCo v2: distinguish a view of an image from a queue of other images.
 
 Source: He et al. 2020 (arXiv:1911.05722), algorithm 1 and equation 1; Chen et al. 2020 (arXiv:2003.04297) for the MLP head, T = 0.2.
 
 A key encoder follows the query encoder slowly. Each query must pick its own key among K older ones: cross-entropy over 1 + K.
 
 Departures:
-- BatchNorm would give a key away: query and key of one image share batch statistics, the queue does not. The authors shuffle keys
-  between GPUs. Here a micro-batch is split into groups, the keys after a shuffle, and each group passes its encoder alone; a query then
-  shares 1 / groups of its statistics' images with its key, as on that many GPUs (their own one-GPU demonstration does the same). This
+- BatchNorm would leak a key: query and key of one image share batch statistics, the queue does not. The authors shuffle keys between GPUs.
+  Here a micro-batch is split into groups, the keys after a shuffle, and each group passes its encoder alone; a query then shares
+  1 / groups of its statistics' images with its key, as on that many GPUs (the authors' own one-GPU demonstration does the same). This
   holds with one process or many; keys are not moved between ranks. Encoders without BatchNorm are not split.
 - The queue holds at most half the images and a whole number of batches: otherwise an image meets itself as a negative.
-- The EMA momentum is scaled to the batch, m ** (B / 256), so that the key encoder lags by as many images as published.
-- The queue begins empty of keys: random unit vectors, as in the authors' code.
-- With `exclude_same_patient` the queue remembers whose its keys are, and keys of a query's own patient are no negatives (MedAug's idea,
-  arXiv:2102.10663, turned round).
+- The EMA momentum is scaled to the batch, m ** (B / 256), so that the key encoder lags behind by the published number of images.
+- The queue starts with random unit vectors, as in the authors' code.
+- With `exclude_same_patient` the queue stores the patient of each key, and keys of a query's own patient are no negatives (the opposite
+  use of MedAug's idea, arXiv:2102.10663).
 
 The key encoder runs in train mode and keeps BatchNorm statistics of its own: the EMA moves parameters, not buffers, as published.
 
-Shapes: B images, G groups, D width of the embedding, K queue.
+Shapes: B images, C channels, H height, W width, G groups, D width of the embedding, K queue.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from einops import einsum, pack
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import (
-    DataShape,
-    Method,
-    ParamGroup,
-    StepBuffer,
-    Traits,
-    build_param_groups,
-    ema_,
-    feature_dim,
-    frozen_copy,
-    full_precision,
-    l2_normalize,
-    mask_same_patient,
-    mlp,
-    scaled_momentum,
-)
+from encoders.zoo.backbone import feature_dim
+from pretrain.methods.ema import ema_, scaled_momentum
+from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.negatives import mask_same_patient
+from pretrain.methods.networks import frozen_copy, mlp
+from pretrain.methods.param_groups import ParamGroup, build_param_groups
+from pretrain.methods.precision import full_precision, l2_normalize
+from pretrain.methods.step_buffer import StepBuffer
 
 MOCO_PUBLISHED_BATCH = 256
 
@@ -55,43 +49,39 @@ class MoCoConfig(Config):
 
     dim: int = Field(128, gt=1, description="width of the embedding")
     hidden: int = Field(2048, gt=0, description="width of the head's hidden layer")
-    queue: int = Field(65536, gt=0, description="keys remembered; cut to half the images and to whole batches")
-    momentum: float = Field(0.999, ge=0, le=1, description="EMA of the key encoder at batch 256")
+    queue: int = Field(65536, gt=0, description="keys in the queue; reduced to half the images and to whole batches")
+    momentum: float = Field(0.999, ge=0, le=1, description="EMA momentum of the key encoder at batch 256")
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 256)")
     temperature: float = Field(0.2, gt=0, description="the similarities are divided by it")
-    bn_group: int = Field(32, gt=1, description="images that share BatchNorm statistics (32 a GPU published); at least two groups of 8")
+    bn_group: int = Field(32, gt=1, description="images that share BatchNorm statistics (published: 32 per GPU); at least two groups of 8")
     exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
 
 
 @full_precision
-def info_nce(q: Tensor, k: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy (nats) of picking `k[i]` for `q[i]` among itself and all negatives.
+def info_nce(
+    q: Tensor,
+    k: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    query_patients: Tensor | None = None,
+    negative_patients: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy (nats) of picking `k[i]` for `q[i]` among itself and all negatives; and the fraction of queries that pick it.
 
-    q, k: (B, D) unit rows.  negatives: (K, D) unit rows.  Returns a scalar."""
-    return first_column_cross_entropy(query_key_cosines(q, k, negatives) / temperature)
-
-
-@full_precision
-def query_key_cosines(q: Tensor, k: Tensor, negatives: Tensor) -> Tensor:
-    """Cosines of each query with its own key (first column) and with the negatives: (B, 1 + K)."""
+    q, k: (B, D) unit rows.  negatives: (K, D) unit rows.  query_patients: (B,), negative_patients: (K,) patient ids: negatives of the
+    query's own patient are left out; None: all are used.  Returns two scalars."""
     own = einsum(q, k, "b d, b d -> b")
     others = einsum(q, negatives.to(q.dtype), "b d, k d -> b k")
-    return pack([own, others], "b *")[0]
+    similarities = pack([own, others], "b *")[0]  # (B, 1 + K), own key first
+    first = torch.zeros(len(q), dtype=torch.long, device=q.device)  # (B,) column of the own key
+    if query_patients is not None and negative_patients is not None:
+        key_patients = torch.cat([negative_patients.new_full((1,), -2), negative_patients])  # -2: no patient; the own key stays anyway
+        similarities = mask_same_patient(similarities, query_patients, key_patients, first)
+    return F.cross_entropy(similarities / temperature, first), (similarities.argmax(dim=1) == 0).float().mean()
 
 
-def first_column_cross_entropy(logits: Tensor) -> Tensor:
-    """Cross-entropy (nats) of the first column of (B, 1 + K)."""
-    return F.cross_entropy(logits, torch.zeros(len(logits), dtype=torch.long, device=logits.device))
-
-
-def mask_same_patient_keys(similar: Tensor, patients: Tensor, whose: Tensor) -> Tensor:
-    """(B, 1 + K) with -inf for keys in the queue of the query's own patient.  patients: (B,), whose: (K,)."""
-    own = similar.new_zeros(len(similar), dtype=torch.long)  # the first column, of which the -2 below is nobody's
-    return mask_same_patient(similar, patients, torch.cat([whose.new_full((1,), -2), whose]), own)
-
-
-def encode_in_groups(encode: nn.Module, images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
-    """`encode(images)` with the batch cut into groups that share BatchNorm statistics; rows come back in their own order.
+def encode_in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
+    """`encode(images)` with the batch split into groups that share BatchNorm statistics; rows come back in their own order.
 
     images: (B, C, H, W).  shuffle: the groups are drawn at random, from torch's CPU generator.  Returns (B, D)."""
     if n_groups == 1:
@@ -107,15 +97,20 @@ class MoCo(Method):
     """Query encoder (exported), key encoder, queue."""
 
     Config = MoCoConfig
+    cfg: MoCoConfig
+    summary = "MoCo v2: distinguish a view of an image from a queue of other images."
     traits = Traits(
-        takes="CNN, ViT",
-        trained=1,
-        untrained=1,
+        networks="CNN, ViT",
+        passes_with_grad=1,
+        passes_without_grad=1,
         needs="any batch from 16: negatives come from a queue; BatchNorm is split in groups; a second encoder and the queue in memory",
-        choose="the first choice for a CNN on one GPU or a laptop: cheapest of the contrastive ones, and small batches do",
+        when_to_choose="the first choice for a CNN on one GPU or a laptop: cheapest of the contrastive ones, and small batches suffice",
     )
-
-    sync_batchnorm = False  # groups of a micro-batch, shuffled, are its answer
+    has_negatives = True
+    sync_batchnorm_by_default = False  # shuffled groups of a micro-batch prevent the leak instead
+    queue: Tensor
+    pointer: Tensor
+    patient_ids: Tensor
 
     def __init__(self, cfg: MoCoConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
@@ -123,72 +118,96 @@ class MoCo(Method):
         self.head = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], norm=False)
         self.key = frozen_copy(nn.Sequential(self.backbone, self.head))
         self.momentum = ema_momentum(cfg, data)
-        self.has_batchnorm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in backbone.modules())
+        self.has_batchnorm = any(isinstance(m, _BatchNorm) for m in backbone.modules())
         self.register_buffer("queue", l2_normalize(torch.randn(queue_size(cfg, data), cfg.dim)))  # (K, D)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
-        self.queue: Tensor
         if cfg.exclude_same_patient:
-            self.register_buffer("whose", torch.full((len(self.queue),), -1))  # (K,) patients of the keys, -1: nobody's
-        self.whose: Tensor
-        self.pointer: Tensor
-        self.fresh = StepBuffer()  # keys of this step's micro-batches
-        self.fresh_patients = StepBuffer()
+            self.register_buffer("patient_ids", torch.full((len(self.queue),), -1))  # (K,) patients of the keys; -1: none
+        self.step_keys = StepBuffer()  # keys of this step's micro-batches
+        self.step_patient_ids = StepBuffer()
+        self.register_load_state_dict_pre_hook(_rename_old_patient_buffer)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
+    @property
+    def loss_head(self) -> nn.Module:
+        return self.head
+
+    @property
+    def slow_network(self) -> nn.Module:
+        return self.key
+
+    @property
+    def queue_length(self) -> int:
+        return len(self.queue)
+
+    @property
+    def constant_momentum(self) -> float:
+        return self.momentum
+
+    def needs_patients(self) -> bool:
+        return self.cfg.exclude_same_patient
+
+    def forward(
+        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         n = count_bn_groups(self.cfg, len(views[0])) if self.has_batchnorm and self.training else 1
         q = l2_normalize(encode_in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
         with torch.no_grad():
             k = l2_normalize(encode_in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
-        self.fresh.add(k)
-        similar = query_key_cosines(q, k, self.queue)  # (B, 1 + K), as in `info_nce`, kept for the second line
-        if patients is not None:
-            self.fresh_patients.add(patients)
-            similar = mask_same_patient_keys(similar, patients, self.whose)
-        return {"loss": first_column_cross_entropy(similar / self.cfg.temperature), "top1": (similar.argmax(dim=1) == 0).float().mean()}
+        self.step_keys.add(k)
+        if patient_ids is not None:
+            self.step_patient_ids.add(patient_ids)
+        queue_patients = None if patient_ids is None else self.patient_ids
+        loss, top1 = info_nce(q, k, self.queue, self.cfg.temperature, patient_ids, queue_patients)
+        return {"loss": loss, "top1": top1}
 
     def after_backward(self, progress: float) -> None:
-        self.fresh.end()
-        self.fresh_patients.end()
+        self.step_keys.close()
+        self.step_patient_ids.close()
 
     def after_step(self, progress: float) -> None:
-        """Once per step really taken: the key encoder follows the query encoder, the keys enter the queue."""
+        """The key encoder follows the query encoder, and the keys enter the queue."""
         ema_(self.key, nn.Sequential(self.backbone, self.head), self.momentum)
-        patients = dist.gather(self.fresh_patients.take()) if self.cfg.exclude_same_patient else None
-        self.enqueue(dist.gather(self.fresh.take()), patients)
+        patient_ids = dist.gather(self.step_patient_ids.pop_all()) if self.needs_patients() else None
+        self.enqueue(dist.gather(self.step_keys.pop_all()), patient_ids)
 
     @torch.no_grad()
-    def enqueue(self, keys: Tensor, patients: Tensor | None = None) -> None:
-        """The oldest keys of the FIFO give way to `keys` (B * ranks, D), and the patients of those to `patients` (B * ranks,)."""
+    def enqueue(self, keys: Tensor, patient_ids: Tensor | None = None) -> None:
+        """Replaces the oldest keys of the queue by `keys` (B * ranks, D), and their patients by `patient_ids` (B * ranks,)."""
         where = (self.pointer + torch.arange(len(keys), device=keys.device)) % len(self.queue)
         self.queue[where] = keys.to(self.queue.dtype)
-        if patients is not None:
-            self.whose[where] = patients
+        if patient_ids is not None:
+            self.patient_ids[where] = patient_ids
         self.pointer.add_(len(keys)).remainder_(len(self.queue))
 
     def param_groups(self) -> list[ParamGroup]:
-        """Weight decay on all parameters, biases and norms too, as published."""
+        """Weight decay on all parameters, biases and norms included, as published."""
         return build_param_groups(self.backbone, self.head, decay="all")
 
     def encoder(self) -> nn.Module:
         return self.backbone
 
     def notes(self, data: DataShape) -> list[str]:
-        """What is adjusted to the data, in sentences."""
-        cfg, said = self.cfg, []
+        cfg, notes = self.cfg, []
         if (size := queue_size(cfg, data)) != cfg.queue:
-            said.append(f"queue {cfg.queue} -> {size}: at most half of {data.n_images} images, in whole batches of {data.batch}")
+            notes.append(f"queue {cfg.queue} -> {size}: at most half of {data.n_images} images, in whole batches of {data.batch}")
         if 2 * size > data.n_images:
-            said.append(f"the queue of one batch ({size}) is more than half the images: queries meet their own image as a negative")
+            notes.append(f"the queue of one batch ({size}) is more than half the images: queries meet their own image as a negative")
         if (m := ema_momentum(cfg, data)) != cfg.momentum:
-            said.append(f"EMA momentum {cfg.momentum} -> {m:.6f} at batch {data.batch}: the same lag in images as at batch 256")
+            notes.append(f"EMA momentum {cfg.momentum} -> {m:.6f} at batch {data.batch}: the same lag in images as at batch 256")
         if self.has_batchnorm and count_bn_groups(cfg, data.batch) == 1:
-            said.append(f"batch {data.batch} is too small to split: with BatchNorm, batch statistics can give a key away (use 16 or more)")
-        return said
+            notes.append(f"batch {data.batch} is too small to split: with BatchNorm, batch statistics can leak a key (use 16 or more)")
+        return notes
+
+
+def _rename_old_patient_buffer(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Checkpoints of earlier versions call the buffer `patient_ids` `whose`."""
+    if f"{prefix}whose" in state_dict:
+        state_dict[f"{prefix}patient_ids"] = state_dict.pop(f"{prefix}whose")
 
 
 def queue_size(cfg: MoCoConfig, data: DataShape) -> int:
-    """K: as asked, but at most half the images, and whole batches, at least one."""
+    """K: `cfg.queue`, but at most half the images, and a whole number of batches, at least one."""
     return max(min(cfg.queue, data.n_images // 2) // data.batch, 1) * data.batch
 
 
@@ -198,5 +217,5 @@ def ema_momentum(cfg: MoCoConfig, data: DataShape) -> float:
 
 
 def count_bn_groups(cfg: MoCoConfig, batch: int) -> int:
-    """G: groups of `bn_group` images, at least two, none below 8 images; 1 where that cannot be."""
+    """G: groups of `bn_group` images, at least two, none below 8 images; 1 if that is impossible."""
     return max(batch // cfg.bn_group, 2) if batch >= 16 else 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def freeze_sincos_positions(vit: VisionTransformer) -> None:
-    """Gives a ViT the table of its grid, zeros for prefix tokens, and trains it no more."""
+    """Sets the position table of a ViT to that of its grid, with zeros for prefix tokens, and excludes it from training."""
     if vit.pos_embed is not None:
         table = sincos_2d(vit.embed_dim, vit.patch_embed.grid_size)
         extra = vit.pos_embed.shape[1] - table.shape[1]
@@ -19,11 +19,11 @@ def freeze_sincos_positions(vit: VisionTransformer) -> None:
 
 
 def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
-    """(1, rows * columns, dim): the first half of the width tells the column, the second the row.
+    """(1, rows * columns, dim): the first half of the width encodes the column, the second the row.
 
-    Raises ValueError unless 4 divides dim."""
+    Raises ValueError unless dim is a multiple of 4."""
     if dim % 4:
-        raise ValueError(f"a sine-cosine position table needs a width that 4 divides, got {dim}")
+        raise ValueError(f"a sine-cosine position table needs a width that is a multiple of 4, got {dim}")
     rows, columns = grid
     row = repeat(sincos_1d(dim // 2, rows), "h d -> h w d", w=columns)
     column = repeat(sincos_1d(dim // 2, columns), "w d -> h w d", h=rows)
@@ -31,7 +31,7 @@ def sincos_2d(dim: int, grid: tuple[int, int]) -> Tensor:
 
 
 def sincos_1d(dim: int, n: int) -> Tensor:
-    """(n, dim): sines, then cosines, of place times 10000 ** (-2 i / dim)."""
+    """(n, dim): sines, then cosines, of position times 10000 ** (-2 i / dim)."""
     speed = 10000.0 ** (-torch.arange(dim // 2, dtype=torch.float64) / (dim / 2))
     angle = torch.outer(torch.arange(n, dtype=torch.float64), speed)
     return torch.cat([angle.sin(), angle.cos()], dim=1).float()

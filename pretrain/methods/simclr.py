@@ -4,12 +4,10 @@ Source: Chen et al. 2020 (arXiv:2002.05709), algorithm 1 (NT-Xent); Chen et al. 
 
 The negatives are the other images of the micro-batch (of all ranks): a small batch, or accumulation, means few of them; MoCo has a queue.
 
-Departures: the last BatchNorm of the head has no scale (it would only rescale a direction before the norm is divided out).
+Departures: the last BatchNorm of the head has no scale (it would only rescale a direction whose length is divided out afterwards).
 
-Shapes: B images, D width of the embedding.
+Shapes: B images, C channels, H height, W width, D width of the embedding.
 """
-
-from typing import Any
 
 import torch
 from einops import einsum
@@ -17,9 +15,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, Traits, feature_dim, full_precision, l2_normalize, mask_same_patient, mlp
+from encoders.zoo.backbone import feature_dim
+from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.negatives import mask_same_patient
+from pretrain.methods.networks import mlp
+from pretrain.methods.precision import full_precision, l2_normalize
 
 
 class SimCLRConfig(Config):
@@ -33,30 +36,33 @@ class SimCLRConfig(Config):
 
 
 @full_precision
-def nt_xent(a: Tensor, b: Tensor, temperature: float, patients: Tensor | None = None) -> Tensor:
+def nt_xent(a: Tensor, b: Tensor, temperature: float, patient_ids: Tensor | None = None) -> Tensor:
     """Cross-entropy (nats) of picking each row's partner among all other 2B - 1 rows, mean over all 2B.
 
-    a, b: (B, D) unit rows, a[i] and b[i] two views of one image.  patients: (B,) whose; rows of one are then no negatives of each other.
+    a, b: (B, D) unit rows, a[i] and b[i] two views of one image.  patient_ids: (B,); other images of the same patient are then left out.
     Returns a scalar."""
     z = torch.cat([a, b])  # (2B, D)
-    similar = einsum(z, z, "i d, j d -> i j") / temperature
-    similar = similar.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)  # not with itself
+    similarities = einsum(z, z, "i d, j d -> i j") / temperature
+    similarities = similarities.masked_fill(torch.eye(len(z), dtype=torch.bool, device=z.device), -torch.inf)  # not with itself
     partner = torch.arange(len(z), device=z.device).roll(len(a))
-    who = None if patients is None else patients.repeat(2)  # (2B,)
-    return F.cross_entropy(mask_same_patient(similar, who, who, partner), partner)
+    both_ids = None if patient_ids is None else patient_ids.repeat(2)  # (2B,)
+    return F.cross_entropy(mask_same_patient(similarities, both_ids, both_ids, partner), partner)
 
 
 class SimCLR(Method):
-    """Encoder (exported) and a head that is thrown away."""
+    """Encoder (exported) and a head that is discarded."""
 
     Config = SimCLRConfig
+    cfg: SimCLRConfig
+    summary = "SimCLR: find the other view of the same image among all views in the batch."
     traits = Traits(
-        takes="CNN, ViT",
-        trained=2,
-        untrained=0,
-        needs="a batch of 256 and more, in one piece: its other images are the negatives",
-        choose="no second encoder and nothing to tune but the temperature; many GPUs",
+        networks="CNN, ViT",
+        passes_with_grad=2,
+        passes_without_grad=0,
+        needs="a batch of 256 or more, in one piece: its other images are the negatives",
+        when_to_choose="no second encoder and nothing to tune but the temperature; many GPUs",
     )
+    has_negatives = True
 
     def __init__(self, cfg: SimCLRConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
@@ -64,11 +70,20 @@ class SimCLR(Method):
         hidden = cfg.hidden or feature_dim(backbone)
         self.head = mlp([feature_dim(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float, patients: Tensor | None = None) -> dict[str, Tensor]:
+    @property
+    def loss_head(self) -> nn.Module:
+        return self.head
+
+    def needs_patients(self) -> bool:
+        return self.cfg.exclude_same_patient
+
+    def forward(
+        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches; they share BatchNorm statistics, as in the authors' code."""
         a, b = l2_normalize(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
-        who = None if patients is None else dist.gather(patients)
-        return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature, who)}
+        all_ids = None if patient_ids is None else dist.gather(patient_ids)
+        return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature, all_ids)}
 
     def encoder(self) -> nn.Module:
         return self.backbone

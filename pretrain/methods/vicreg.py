@@ -2,12 +2,10 @@
 
 Source: Bardes et al. 2021 (arXiv:2105.04906), equations 1 to 6, algorithm 1.
 
-Departure from the paper, with the authors' code: the variance term is the mean, not the sum, over the two views.
+Departure from the paper, as in the authors' code: the variance term is the mean, not the sum, over the two views.
 
-Shapes: B images, D width of the embedding.
+Shapes: B images, C channels, H height, W width, D width of the embedding.
 """
-
-from typing import Any
 
 from einops import einsum
 from pydantic import Field
@@ -15,12 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.augment.config import Augment
+from encoders.augment.masks import Masks
 from encoders.augment.presets import byol_views
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from pretrain.methods.common import DataShape, Method, Traits, feature_dim, full_precision, mlp
+from encoders.zoo.backbone import feature_dim
+from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.networks import mlp
+from pretrain.methods.precision import full_precision
 
-STD_EPS = 1e-4  # in the standard deviation, published: its gradient stays finite for a constant feature
+STD_EPS = 1e-4  # added to the variance, published: the gradient of its root stays finite for a constant feature
 
 
 class VICRegConfig(Config):
@@ -35,9 +37,12 @@ class VICRegConfig(Config):
 @full_precision
 def vicreg_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Invariance, variance and covariance terms, unweighted.  a, b: (B, D), two views of the same rows.  Returns three scalars."""
-    invariance = F.mse_loss(a, b)
-    variance = sum(F.relu(1 - (x.var(dim=0) + STD_EPS).sqrt()).mean() for x in (a, b)) / 2
-    return invariance, variance, covariance_loss(a) + covariance_loss(b)  # type: ignore[return-value]
+    return F.mse_loss(a, b), (variance_loss(a) + variance_loss(b)) / 2, covariance_loss(a) + covariance_loss(b)
+
+
+def variance_loss(x: Tensor) -> Tensor:
+    """Mean over features of how far the standard deviation (with B - 1) falls below 1."""
+    return F.relu(1 - (x.var(dim=0) + STD_EPS).sqrt()).mean()
 
 
 def covariance_loss(x: Tensor) -> Tensor:
@@ -51,12 +56,14 @@ class VICReg(Method):
     """Encoder (exported) and a wide expander."""
 
     Config = VICRegConfig
+    cfg: VICRegConfig
+    summary = "VICReg: views agree, each feature varies, no two features covary."
     traits = Traits(
-        takes="CNN, ViT",
-        trained=2,
-        untrained=0,
-        needs="128 and more images a micro-batch (a covariance over them); an expander of 8192 x 3 has 150 M weights: lower `dim`",
-        choose="as Barlow Twins; its three terms in the log say what collapses",
+        networks="CNN, ViT",
+        passes_with_grad=2,
+        passes_without_grad=0,
+        needs="128 or more images per micro-batch (a covariance over them); an expander of 8192 x 3 has 150 M weights: lower `dim`",
+        when_to_choose="as Barlow Twins; its three terms in the log tell what collapses",
     )
 
     def __init__(self, cfg: VICRegConfig, backbone: nn.Module, data: DataShape):
@@ -64,16 +71,22 @@ class VICReg(Method):
         self.backbone = backbone
         self.expander = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], last_bias=False)
 
+    @property
+    def loss_head(self) -> nn.Module:
+        return self.expander
+
     def views(self, augment: Augment) -> list[Augment]:
-        """BYOL's two unlike views."""
+        """BYOL's two different views."""
         return byol_views(augment)
 
-    def forward(self, views: list[Tensor], masks: Any, progress: float) -> dict[str, Tensor]:
+    def forward(
+        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+    ) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         a, b = (dist.gather(self.expander(self.backbone(v))) for v in views)  # (B, D) each
-        agree, vary, covary = vicreg_terms(a, b)
-        loss = self.cfg.invariance * agree + self.cfg.variance * vary + self.cfg.covariance * covary
-        return {"loss": loss, "invariance": agree, "variance": vary, "covariance": covary}
+        invariance, variance, covariance = vicreg_terms(a, b)
+        loss = self.cfg.invariance * invariance + self.cfg.variance * variance + self.cfg.covariance * covariance
+        return {"loss": loss, "invariance": invariance, "variance": variance, "covariance": covariance}
 
     def encoder(self) -> nn.Module:
         return self.backbone

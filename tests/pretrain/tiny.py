@@ -4,7 +4,7 @@ import timm
 import torch
 
 from pretrain.methods import METHODS, DataShape
-from pretrain.methods.common import l2_normalize
+from pretrain.methods.precision import l2_normalize
 
 
 def rows(n, d, seed):

@@ -1,0 +1,48 @@
+"""The card of a run at step 0: everything but the numbers of the weights."""
+
+from pathlib import Path
+from typing import Any
+
+from encoders.store.write import pixel_fingerprint
+from encoders.zoo.card import Card, Preprocess
+from encoders.zoo.encoder import Encoder
+from pretrain.loop.corpus import Corpus
+from pretrain.recipe.config import Recipe
+
+
+def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_encoder: Encoder | None, dim: int) -> Card:
+    """The card at step 0.  dim: width of the features.  initial_encoder: where the weights start from, None for random ones."""
+    attrs = images.store.attrs
+    return Card(
+        name="unnamed",
+        arch=str(recipe.arch),
+        model_args=recipe.model_args,
+        dim=dim,
+        preprocess=prep,
+        modality=recipe.modality,
+        method=recipe.method["name"],
+        steps=0,
+        config=recipe_without_folders(recipe),
+        lineage={
+            "init": recipe.init or f"random:{recipe.seed}",
+            "init_sha256": initial_encoder.sha256 if initial_encoder else None,
+            "method": recipe.method["name"],
+        },
+        corpus={
+            "geometry": attrs.get("geometry"),
+            "unit": attrs.get("unit"),
+            "dataset": images.store.dataset,
+            "fingerprint": images.store.fingerprint,
+            "images": len(images.index),
+            "used": pixel_fingerprint(images.store.column("sha256")[images.index].tolist()),
+        },
+        licence=recipe.licence,
+    )
+
+
+def recipe_without_folders(recipe: Recipe) -> dict[str, Any]:
+    """The recipe's settings for others to read: files by name only, without the folders of this machine."""
+    settings = recipe.model_dump(mode="json")
+    stores = [recipe.data.store] if isinstance(recipe.data.store, str) else recipe.data.store or []
+    settings["data"] |= {"store": [Path(s).name for s in stores], "keys": recipe.data.keys and Path(recipe.data.keys).name}
+    return settings

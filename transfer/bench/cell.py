@@ -1,33 +1,49 @@
-"""Cells of a bench: an encoder, a task, a protocol, one split. Fit, freeze, open the seal, score, record.
+"""Cells of a bench: one encoder, task, protocol and split. Fit, freeze the selection, open the test seal, score, record.
 
-Cells that differ only in what lies over the test images (an acquisition shift) share one fit; each has a seal and a record of its own.
+Cells that differ only in the acquisition shift of the test images share one fit; each has its own seal and record. With a protocol on bags,
+which scores slides, a row of the record is a slide.
 
-A protocol on bags scores slides: then a row of the record is a slide.
-
-Shapes: N images of the store, D width, C columns of the target.
+Shapes: N images of the store, D width, M test rows, C columns of the target.
 """
 
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config, json_digest
 from encoders.runtime.errors import InputError
-from transfer.bench.slide_bags import gather_slides, reduce_to_slides
+from encoders.runtime.json_types import Json
+from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
+from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, to_plain_json
 from transfer.records.test_seal import Seal, SealedError
+from transfer.tasks.choices import Part
 from transfer.tasks.load import LoadedTask
 from transfer.tasks.split import Split
+
+if TYPE_CHECKING:
+    from encoders.zoo.encoder import Encoder
+    from transfer.protocols.common import Bags, Features, ImageSet
+
+
+class FeatureSource(Protocol):
+    """Pooled features of the images of a store, computed when they are first needed."""
+
+    def __call__(self) -> Array:
+        """(N, D) for all images of the store."""
+
+    def shifted(self, shift: str, strength: int, rows: Array) -> Array:
+        """(M, D) of the given rows, with an acquisition shift applied to their images."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is to be done. part: rows of the store in each part; fraction and draw are already applied to it."""
+    """The work for one record. split: rows of the store in each part, after fraction and draw."""
 
     identity: Identity
     role: str
@@ -35,7 +51,7 @@ class Cell:
     size: int
     loaded: LoadedTask
     split: Split
-    protocol: ModuleType
+    protocol: AnyProtocol
     cfg: Config
     leakage: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -43,138 +59,137 @@ class Cell:
     recipe: str = ""
     pretraining_seed: int | None = None
 
+    def slides(self, part: Part) -> SlideBags | None:
+        """The slides of a part when the protocol scores slides; None when it scores images."""
+        return gather_slides(self.loaded, self.split.rows(part)) if self.protocol.NEEDS == "bags" else None
+
 
 def hash_protocol(name: str, version: int, cfg: Config) -> str:
-    """16 hex digits of a protocol, the version of its code and its settings; the seed stands in the identity by itself."""
-    settings = {k: v for k, v in cfg.model_dump(mode="json").items() if k != "seed"}
-    return json_digest({"protocol": name, "version": version, "config": settings})
+    """16 hex digits of a protocol, the version of its code and its settings, without the seed, which is a field of the identity."""
+    return json_digest({"protocol": name, "version": version, "config": cfg.model_dump(mode="json", exclude={"seed"})})
 
 
-def run_cells(cells: Sequence[Cell], encoder: Any, features: Any, select: Callable[..., float], log: Any = None) -> Iterator[Record]:
-    """The record of every cell; one that failed says why. All cells share one fit.
-
-    features: called only if needed, for (N, D), rows of the store; `features.under(shift, strength, rows)` for those of shifted images."""
-    begun = time.monotonic()
+def run_cells(
+    cells: Sequence[Cell], encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None = None
+) -> Iterator[Record]:
+    """Yields the record of every cell; a failed one holds the error. All cells share one fit. `features` is called only if needed."""
+    started = time.monotonic()
     try:
         fit = CellFit(cells[0], encoder, features, select, log)
-    except Exception as wrong:  # noqa: BLE001  one item of a batch job: the others go on
-        yield from (_build_failed_record(cell, begun, wrong) for cell in cells)
+    except Exception as error:  # noqa: BLE001  one item of a batch job: the others continue
+        yield from (_build_failed_record(cell, started, error) for cell in cells)
         return
     for cell in cells:
         try:
-            arrays, more = fit.scored(cell)
-            yield Record(_build_meta(cell, begun, status="ok", **more), arrays)
-        except Exception as wrong:  # noqa: BLE001  one item of a batch job: the others go on
-            yield _build_failed_record(cell, begun, wrong)
-        begun = time.monotonic()
+            yield fit.score(cell, started)
+        except Exception as error:  # noqa: BLE001  one item of a batch job: the others continue
+            yield _build_failed_record(cell, started, error)
+        started = time.monotonic()
 
 
-def _build_failed_record(cell: Cell, begun: float, wrong: Exception) -> Record:
-    told = str(wrong) if isinstance(wrong, InputError) else f"{type(wrong).__name__}: {wrong}"
-    traced = "".join(traceback.format_exception(wrong))
-    return Record(_build_meta(cell, begun, status="failed", error=told, traceback=traced), {})
+def _build_failed_record(cell: Cell, started: float, error: Exception) -> Record:
+    message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    meta = _build_meta(cell, started)
+    return Record(
+        meta.model_copy(update={"status": "failed", "error": message, "traceback": "".join(traceback.format_exception(error))}), {}
+    )
 
 
 class CellFit:
-    """What is chosen on train and validation rows, frozen before any test rows are handed out."""
+    """A protocol fitted and selected on train and validation rows; its selection is frozen before test rows are handed out."""
 
-    def __init__(self, cell: Cell, encoder: Any, features: Any, select: Callable[..., float], log: Any):
-        self.features, self.needs, self.select = features, cell.protocol.NEEDS, select
+    def __init__(self, cell: Cell, encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None):
+        self.encoder, self.features, self.select = encoder, features, select
+        self.build_rows = ROW_BUILDERS[cell.protocol.NEEDS]
         clock = [time.monotonic()]
-        self.x = None if self.needs == "images" else features()
+        self.pooled = None if cell.protocol.NEEDS == "images" else features()
         clock.append(time.monotonic())
-        train, self.val = (self.rows(cell, part) for part in ("train", "val"))
-        if self.needs == "images":
-            self.fitted = cell.protocol.fit(cell.cfg, encoder, train, self.val, select, log)
-        else:
-            self.fitted = cell.protocol.fit(cell.cfg, train, self.val, select)
-        self.chosen = json_digest(to_plain_json(self.fitted.selection))
+        train, self.val = self.build_rows(self, cell, "train", None), self.build_rows(self, cell, "val", None)
+        self.fitted = cell.protocol.fit(cell.cfg, train, self.val, select, log)
+        self.selection_digest = json_digest(to_plain_json(self.fitted.selection))
         clock.append(time.monotonic())
         self.seconds = {name: round(b - a, 3) for name, a, b in zip(("embed", "fit"), clock, clock[1:], strict=False)}
         # Thresholds and temperature are chosen on these: a model that was refitted on the validation rows must not score them.
-        self.val_scores = self.checked(cell, "val", self.val, getattr(self.fitted, "held_out", None))
+        refitted = self.fitted.val_scores
+        self.val_scores = self._check_scores(cell, "val", self.val, self.fitted.scores(self.val) if refitted is None else refitted)
 
-    def rows(self, cell: Cell, part: str) -> Any:
-        """The rows of a part as the protocol wants them; of the test part as the cell's shift makes them."""
-        shift = cell.identity.shift if part == "test" else None
-        if self.needs == "images":
-            return _build_image_set(cell, part, shift)
-        return (_build_bags if self.needs == "bags" else _build_features)(cell, self.x, part, shift, self.features)
+    def score(self, cell: Cell, started: float) -> Record:
+        """The record of the cell. Opens a seal of its own.
 
-    def checked(self, cell: Cell, name: str, rows: Any, given: np.ndarray | None = None) -> np.ndarray:
-        """(M, C) finite scores, the given ones or the fitted model's. Raises RuntimeError when a protocol gave others."""
-        made = self.fitted.scores(rows.x if self.needs == "pooled" else rows) if given is None else given
-        scores = np.asarray(made, dtype=np.float64)
-        if scores.shape != rows.y.shape or not np.isfinite(scores).all():
-            raise RuntimeError(f"{cell.identity.protocol} gave {name} scores of shape {scores.shape}, expected finite {rows.y.shape}")
-        return scores
-
-    def scored(self, cell: Cell) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """The arrays of the cell's record, and what its JSON says of the fit. Opens a seal of the cell's own."""
-        begun = time.monotonic()
-        seal = Seal(self.rows(cell, "test"), cell.identity.model_dump())
-        if seal.freeze(self.fitted) != self.chosen:
-            raise SealedError("sealed: the selection has changed since it was made; a test part that was scored may have changed it")
+        Raises SealedError when the selection has changed since the fit, RuntimeError for wrong scores of the protocol."""
+        scoring = time.monotonic()
+        seal = Seal(self.build_rows(self, cell, "test", cell.identity.shift), cell.identity.model_dump())
+        if seal.freeze(self.fitted) != self.selection_digest:
+            raise SealedError("sealed: the selection has changed since it was made; scoring a test part may have changed it")
         test = seal.open(self.fitted)
-        arrays: dict[str, np.ndarray] = {}
-        for name, rows, scores in (("val", self.val, self.val_scores), ("test", test, self.checked(cell, "test", test))):
-            arrays |= {f"{name}_key": rows.key, f"{name}_patient": rows.patient, f"{name}_y": rows.y, f"{name}_scores": scores}
+        test_scores = self._check_scores(cell, "test", test, self.fitted.scores(test))
+        arrays: dict[str, Array] = {}
+        for part, rows, scores in (("val", self.val, self.val_scores), ("test", test, test_scores)):
+            arrays |= {f"{part}_key": rows.key, f"{part}_patient": rows.patient, f"{part}_y": rows.y, f"{part}_scores": scores}
         arrays |= gather_test_groups(cell)
-        spent = {**self.seconds, "score": round(time.monotonic() - begun, 3)}
-        # A protocol of episodes keeps their spread at every number of shots; it chose nothing by it.
-        spread = getattr(self.fitted, "spread", None) if cell.identity.shift is None else None
-        episodes = to_plain_json(spread(test.x, test.y, self.select)) if spread else {}
-        return arrays, {"selection": to_plain_json(self.fitted.selection), "episodes": episodes, "seconds": spent}
+        seconds = {**self.seconds, "score": round(time.monotonic() - scoring, 3)}
+        # Statistics over episodes are reported for every number of shots; nothing is chosen by them.
+        episodes = self.fitted.episode_summary(test, self.select) if cell.identity.shift is None else {}
+        meta = _build_meta(cell, started, seconds, to_plain_json(self.fitted.selection), to_plain_json(episodes))
+        return Record(meta, arrays)
+
+    def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
+        """(M, C) finite scores as float64. Raises RuntimeError for another shape, NaN or inf."""
+        checked = np.asarray(scores, dtype=np.float64)
+        if checked.shape != rows.y.shape or not np.isfinite(checked).all():
+            raise RuntimeError(
+                f"{cell.identity.protocol} returned {part} scores of shape {checked.shape}, expected finite scores of shape {rows.y.shape}"
+            )
+        return checked
 
 
 def has_same_patients(cell: Cell, known: Record) -> bool:
-    """Whether a record's validation and test images, or slides, are still of the patients that the store names now.
+    """Whether the validation and test images (or slides) of a record still belong to the patients that the store names now.
 
-    Pixels, labels and split can stay when patients are named anew (an official split, ingested again with the column of patients), and
-    every interval is by patient."""
-    for part in ("val", "test") if known.meta.status == "ok" else ():
-        if cell.protocol.NEEDS == "bags":
-            of = gather_slides(cell.loaded, cell.split.rows(part))
-            now = dict(zip(of.key.astype(str).tolist(), of.patient.astype(str).tolist(), strict=True))
-        else:
-            rows = cell.split.rows(part)
-            now = dict(zip(cell.loaded.key[rows].astype(str).tolist(), cell.loaded.patient[rows].astype(str).tolist(), strict=True))
+    Pixels, labels and split can stay equal when patient ids change (an official split, ingested again with the patient column), and every
+    interval is computed by patient."""
+    parts: tuple[Part, ...] = ("val", "test") if known.meta.status == "ok" else ()
+    for part in parts:
+        slides, rows = cell.slides(part), cell.split.rows(part)
+        now = (slides.key, slides.patient) if slides is not None else (cell.loaded.key[rows], cell.loaded.patient[rows])
+        current = dict(zip(*(column.astype(str).tolist() for column in now), strict=True))
         key, patient = (known.arrays[f"{part}_{name}"].astype(str).tolist() for name in ("key", "patient"))
-        if any(now.get(k, p) != p for k, p in zip(key, patient, strict=True)):
+        if any(current.get(k, p) != p for k, p in zip(key, patient, strict=True)):
             return False
     return True
 
 
-def gather_test_groups(cell: Cell) -> dict[str, np.ndarray]:
-    """Who the test images, or slides, are of, as a record keeps it."""
-    rows = cell.split.rows("test")
-    if cell.protocol.NEEDS != "bags":
+def gather_test_groups(cell: Cell) -> dict[str, Array]:
+    """The group columns of the test images (or slides), as a record stores them; a column that varies within a slide is left out."""
+    slides = cell.slides("test")
+    if slides is None:
+        rows = cell.split.rows("test")
         return {GROUP_PREFIX + name: values[rows] for name, values in cell.loaded.groups.items()}
-    of = gather_slides(cell.loaded, rows)
-    found = {GROUP_PREFIX + name: reduce_to_slides(values[of.rows], of.ends) for name, values in cell.loaded.groups.items()}
-    return {name: values for name, values in found.items() if values is not None}
+    columns = {GROUP_PREFIX + name: reduce_to_slides(values[slides.rows], slides.ends) for name, values in cell.loaded.groups.items()}
+    return {name: values for name, values in columns.items() if values is not None}
 
 
-def _build_features(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:
+def _build_features(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "Features":
     from transfer.protocols.common import Features
 
     rows, data = cell.split.rows(part), cell.loaded
-    return Features(_gather_features(cell, x, rows, shift, features), data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    return Features(_gather_features(fit, cell, rows, shift), data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
 
 
-def _build_bags(cell: Cell, x: np.ndarray | None, part: str, shift: str | None, features: Any) -> Any:
+def _build_bags(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "Bags":
     from transfer.protocols.common import Bags
 
-    of = gather_slides(cell.loaded, cell.split.rows(part))
-    return Bags(_gather_features(cell, x, of.rows, shift, features), of.ends, of.y, of.key, of.patient, cell.loaded.task.kind)
+    slides = gather_slides(cell.loaded, cell.split.rows(part))
+    x = _gather_features(fit, cell, slides.rows, shift)
+    return Bags(x, slides.ends, slides.y, slides.key, slides.patient, cell.loaded.task.kind)
 
 
-def _gather_features(cell: Cell, x: np.ndarray | None, rows: np.ndarray, shift: str | None, features: Any) -> np.ndarray:
-    assert x is not None
-    return np.asarray(x[rows] if shift is None else features.under(shift, cell.identity.strength, rows))
+def _gather_features(fit: CellFit, cell: Cell, rows: Array, shift: str | None) -> Array:
+    assert fit.pooled is not None
+    return np.asarray(fit.pooled[rows] if shift is None else fit.features.shifted(shift, cell.identity.strength, rows))
 
 
-def _build_image_set(cell: Cell, part: str, shift: str | None) -> Any:
+def _build_image_set(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "ImageSet":
     from transfer.protocols.common import ImageSet
 
     rows, data, store = cell.split.rows(part), cell.loaded, cell.loaded.store
@@ -182,10 +197,24 @@ def _build_image_set(cell: Cell, part: str, shift: str | None) -> Any:
         from transfer.bench.shifts import ShiftedStore
 
         store = ShiftedStore(store, shift, cell.identity.strength)
-    return ImageSet(store, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    return ImageSet(store, fit.encoder, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
 
 
-def _build_meta(cell: Cell, begun: float, seconds: dict[str, float] | None = None, **more: Any) -> Meta:
+# How the rows of a part are built for what a protocol needs: (fit, cell, part, shift of the images or None) -> rows.
+ROW_BUILDERS: dict[Needs, Callable[[CellFit, Cell, Part, str | None], Rows]] = {
+    "pooled": _build_features,
+    "bags": _build_bags,
+    "images": _build_image_set,
+}
+
+
+def _build_meta(
+    cell: Cell,
+    started: float,
+    seconds: dict[str, float] | None = None,
+    selection: dict[str, Json] | None = None,
+    episodes: dict[str, dict[str, float]] | None = None,
+) -> Meta:
     return Meta(
         identity=cell.identity,
         kind=cell.loaded.task.kind,
@@ -196,11 +225,12 @@ def _build_meta(cell: Cell, begun: float, seconds: dict[str, float] | None = Non
         pretraining_seed=cell.pretraining_seed,
         size=cell.size,
         counts=cell.loaded.counts(cell.split),
+        selection=selection or {},
+        episodes=episodes or {},
         protocol_config=to_plain_json(cell.cfg.model_dump(mode="json")),
         leakage=list(cell.leakage),
         warnings=list(cell.warnings),
-        seconds={**(seconds or {}), "total": round(time.monotonic() - begun, 3)},
+        seconds={**(seconds or {}), "total": round(time.monotonic() - started, 3)},
         versions=library_versions(),
         device=cell.device,
-        **more,
     )

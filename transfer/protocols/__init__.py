@@ -1,7 +1,88 @@
-"""Protocols by name. Each is a module with `Config`, `VERSION`, `NEEDS` ("pooled" features, "bags", "images") and `fit`: `common.py`."""
+"""The registry of protocols. A new protocol is a module with the members of `contract.TransferProtocol` and an entry here.
 
-from types import ModuleType
+Entries stand in the order of how far a protocol adapts to the labels. Help texts and report titles are made from them.
+"""
 
-from transfer.protocols import fewshot, finetune, knn, linear, mil
+from typing import TYPE_CHECKING
 
-PROTOCOLS: dict[str, ModuleType] = {"knn": knn, "linear": linear, "fewshot": fewshot, "finetune": finetune, "mil": mil}
+from transfer.protocols.contract import AnyProtocol, FittedProtocol, ProtocolEntry, TransferProtocol
+
+if TYPE_CHECKING:
+    from encoders.runtime.config import Config
+
+
+def _load_knn() -> AnyProtocol:
+    from transfer.protocols import knn
+
+    return knn
+
+
+def _load_fewshot() -> AnyProtocol:
+    from transfer.protocols import fewshot
+
+    return fewshot
+
+
+def _load_linear() -> AnyProtocol:
+    from transfer.protocols import linear
+
+    return linear
+
+
+def _load_finetune() -> AnyProtocol:
+    from transfer.protocols import finetune
+
+    return finetune
+
+
+def _load_mil() -> AnyProtocol:
+    from transfer.protocols import mil
+
+    return mil
+
+
+PROTOCOLS: dict[str, ProtocolEntry] = {
+    "knn": ProtocolEntry("k-NN", "weighted vote of the nearest train images", _load_knn),
+    "fewshot": ProtocolEntry("few-shot probe", "nearest class mean from 1 to 16 images per class", _load_fewshot),
+    "linear": ProtocolEntry("linear probe", "logistic regression on frozen features", _load_linear),
+    "finetune": ProtocolEntry("fine-tuning", "trains a copy of the encoder with a linear head", _load_finetune),
+    "mil": ProtocolEntry("slides, MIL", "scores slides from their tiles", _load_mil),
+}
+
+
+def resolve_protocol(name: str, cfg: "Config") -> AnyProtocol:
+    """The protocol that runs `cfg`: the presets of `linear` that augment images are in `probe`, all others in the entry's own module."""
+    from transfer.protocols import linear_config
+
+    if isinstance(cfg, linear_config.Config) and cfg.preset in linear_config.PUBLISHED_BUDGETS:
+        from transfer.protocols import probe
+
+        return probe
+    return PROTOCOLS[name].load()
+
+
+def scores_slides(name: str) -> bool:
+    """Whether a protocol scores slides instead of images; False for a name that the registry does not have."""
+    return name in PROTOCOLS and PROTOCOLS[name].load().NEEDS == "bags"
+
+
+def describe_protocol(name: str) -> str:
+    """The title of a protocol in reports; its name when the registry does not have it."""
+    return PROTOCOLS[name].title if name in PROTOCOLS else name
+
+
+def protocol_help() -> str:
+    """The names of all protocols with their one-line help, for an option of the command line."""
+    return "; ".join(f"{name} ({entry.help})" for name, entry in PROTOCOLS.items())
+
+
+__all__ = [
+    "PROTOCOLS",
+    "FittedProtocol",
+    "ProtocolEntry",
+    "TransferProtocol",
+    "describe_protocol",
+    "protocol_help",
+    "resolve_protocol",
+    "scores_slides",
+]

@@ -1,30 +1,24 @@
-"""What goes into a protocol and what comes out of it.
+"""The rows that protocols are fitted on, and helpers that several protocols share. The contract itself is in `contract.py`.
 
-A protocol is a module with `Config`, `VERSION`, `NEEDS` ("pooled" features, "bags" of them, or "images") and `fit`. It chooses its
-hyper-parameters with the function `select` it is handed, on validation rows only; it computes no reported metric and writes no file.
-VERSION goes into the protocol's hash: raise it when the same settings would give other scores, so that no table mixes old and new.
-One that is refitted on train and validation rows keeps in `held_out` (V, C) what the model before that gave the validation rows: thresholds
-and temperature are chosen on those.
-
-Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class task has one column a class, one-hot.
+Shapes: N rows, D width, C label columns. A binary task has C = 1; a multi-class task has one column per class, one-hot.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, log_loss, macro
 from transfer.tasks.task import TaskKind
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
+    from encoders.zoo.encoder import Encoder
 
-Select = Callable[[Array, Array], float]  # (labels (N, C), scores (N, C)) -> how good, higher is better
+Candidate = TypeVar("Candidate", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True)
@@ -47,9 +41,10 @@ class Features:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Rows of a split as images: `index` (N,) into the store; the rest as in Features."""
+    """Rows of a split as images: `index` (N,) into the store, and the encoder that reads them; the rest as in Features."""
 
     store: "Store"
+    encoder: "Encoder"
     index: Array
     y: Array
     key: Array
@@ -66,7 +61,9 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Bags:
-    """Slides of a split, each a bag of its tiles' features. x: (T, D) float32, bag i is x[ends[i]:ends[i + 1]]; the rest a row a slide."""
+    """Slides of a split, each a bag of the features of its tiles. x: (T, D) float32, bag i is x[ends[i]:ends[i + 1]].
+
+    The rest as in Features, one row per slide."""
 
     x: Array
     ends: Array
@@ -83,25 +80,16 @@ class Bags:
         return self.x[self.ends[i] : self.ends[i + 1]]
 
 
-class Fitted(Protocol):
-    """What `fit` returns: everything is chosen, nothing has seen the test split.
-
-    `selection` says what was chosen and the validation score of every candidate; it holds builtins only, so it can go into a record.
-    `scores` takes features (M, D), or the ImageSet or Bags that the protocol needs, and gives probabilities (M, C) in float64."""
-
-    selection: dict[str, Any]
-
-    def scores(self, x: Any) -> NDArray[np.float64]: ...
-
-
 def validation_score(y: Array, scores: Array) -> float:
-    """Macro AUROC over the labels that have both classes; the negative log loss where none has. The bench uses it unless told otherwise."""
+    """Macro AUROC over the labels that have both classes; the negative log loss where none has. The default of `fit`."""
     value, left_out = macro(auroc(y, scores))
     return float(-np.nanmean(log_loss(y, scores))) if left_out == np.shape(y)[1] else float(value)
 
 
-def best_candidate(table: list[dict[str, Any]]) -> dict[str, Any]:
-    """The candidate with the highest "score"; of equals the first, so a grid is ordered from the simplest on."""
+def best_candidate(table: Sequence[Candidate]) -> Candidate:
+    """The candidate with the highest "score"; the first among equals, so a grid starts with the simplest candidate.
+
+    Raises InputError when no candidate has a finite score."""
     known = [row for row in table if np.isfinite(row["score"])]
     if not known:
         raise InputError("no candidate can be scored on the validation split: it has no label with a known value; give it more patients")
@@ -110,11 +98,12 @@ def best_candidate(table: list[dict[str, Any]]) -> dict[str, Any]:
 
 def join_features(train: Features, val: Features) -> Features:
     """Train and validation rows as one set, for refitting after the choice is made."""
-    x, y, key, patient = (np.concatenate([getattr(train, name), getattr(val, name)]) for name in ("x", "y", "key", "patient"))
+    both = zip((train.x, train.y, train.key, train.patient), (val.x, val.y, val.key, val.patient), strict=True)
+    x, y, key, patient = (np.concatenate(columns) for columns in both)
     return replace(train, x=x, y=y, key=key, patient=patient)
 
 
-def find_labeled_rows(y: Array, kind: TaskKind) -> NDArray[np.bool_]:
-    """(N,) rows usable for training: with at least one known label; for a multi-class task all columns are known together."""
+def find_labeled_rows(y: Array, kind: TaskKind) -> BoolArray:
+    """(N,) rows usable for training: at least one label is known; in a multi-class task all columns are known or none is."""
     unknown = np.isnan(y)
     return ~np.asarray(unknown.any(axis=1) if kind == "multiclass" else unknown.all(axis=1))

@@ -1,35 +1,35 @@
-"""Full fine-tuning of a copy of the encoder with a linear head, stopped early on validation rows; the best weights are kept.
+"""Full fine-tuning of a copy of the encoder with a linear head, with early stopping on validation rows; the best weights are kept.
 
-AdamW with layer decay, linear warm-up and cosine, drop path for transformers, weight averaging, augmentation by modality. Order,
+AdamW with layer decay, linear warm-up and cosine decay, drop path for transformers, weight averaging, augmentation by modality. Order,
 augmentation, head and drop path are functions of (seed, step), so that two runs on one CPU give the same scores.
 
 Budget: `epochs` passes, but at least `min_steps` steps, because thirty labeled images need more than ten passes. With the defaults,
-3,000 images at 64 px and a ResNet-18 cost about 940 steps of 32 images, some five minutes on two CPU cores.
+3,000 images at 64 px and a ResNet-18 take about 940 steps of 32 images, about five minutes on two CPU cores.
 
 Shapes: B images of a step, N train rows, M rows to score, D width, C labels or classes.
 """
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
 from encoders.augment.presets import PRESETS, resolve_augment
 from encoders.loading.batches import Batches
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
 from encoders.zoo import backbone
 from encoders.zoo.preprocess import prepare_input
 from transfer.protocols import layers
-from transfer.protocols.common import Array, ImageSet, Select, find_labeled_rows, validation_score
+from transfer.protocols.common import ImageSet, find_labeled_rows, validation_score
+from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
 
@@ -37,42 +37,45 @@ if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
 
 VERSION = 1
-NEEDS = "images"
-Log = Callable[..., None]  # log(step, **scalars)
+NEEDS: Needs = "images"
 
 
 class Config(Base):
     """How the encoder is trained on labels."""
 
-    batch: int = Field(32, ge=2, description="images a step; fewer where there are fewer train rows")
-    epochs: float = Field(10.0, gt=0, description="passes over the train rows, if they make between min_steps and max_steps")
-    min_steps: int = Field(200, ge=1, description="steps at least")
-    max_steps: int = Field(20_000, ge=1, description="steps at most")
-    evaluations: int = Field(10, ge=1, description="validations, evenly spaced")
+    batch: int = Field(32, ge=2, description="images per step; fewer when there are fewer train rows")
+    epochs: float = Field(10.0, gt=0, description="passes over the train rows, limited to between min_steps and max_steps steps")
+    min_steps: int = Field(200, ge=1, description="minimum number of steps")
+    max_steps: int = Field(20_000, ge=1, description="maximum number of steps")
+    evaluations: int = Field(10, ge=1, description="number of validations, evenly spaced")
     patience: int = Field(4, ge=1, description="validations without a better score after which training stops")
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps in which the learning rate rises")
     optim: Optim = Field(
         Optim(kind="adamw", lr=3e-4, lr_rule="none", weight_decay=0.05, betas=(0.9, 0.999), lr_end=0.01), description="optimizer"
     )
     layer_decay: float | None = Field(
-        None, gt=0, le=1, description="learning rate factor a layer down; null: 0.75 for transformers, 0.9 for CNNs"
+        None, gt=0, le=1, description="learning rate factor per layer, from the head down; null: 0.75 for transformers, 0.9 for CNNs"
     )
-    head_lr: float = Field(1.0, gt=0, description="learning rate of the head as a multiple")
+    head_lr: float = Field(1.0, gt=0, description="learning rate of the head, as a multiple of the base rate")
     drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth; null: 0.1 for transformers, 0 for CNNs")
-    ema: float = Field(0.99, ge=0, lt=1, description="decay a step of the averaged weights that are validated and kept; 0: no averaging")
-    clip: float = Field(1.0, ge=0, description="limit of the gradient's norm; 0: none")
-    class_weight: Literal["balanced", "none"] = Field(
-        "balanced", description="weigh classes alike in the loss; taken back out of the scores"
+    ema: float = Field(
+        0.99, ge=0, lt=1, description="decay per step of the averaged weights, which are validated and kept; 0: no averaging"
     )
-    augment: dict[str, Any] = Field({"preset": "auto"}, description="preset and knobs; auto: finetune_<modality of the store>, or none")
-    freeze_bn: bool = Field(False, description="keep BatchNorm statistics; for batches of a few images, and not for random weights")
+    clip: float = Field(1.0, ge=0, description="maximum gradient norm; 0: no clipping")
+    class_weight: Literal["balanced", "none"] = Field(
+        "balanced", description="equal weight of all classes in the loss; removed again from the scores"
+    )
+    augment: dict[str, Any] = Field(
+        {"preset": "auto"}, description="preset and knobs; auto: finetune_<modality of the store>, or none if there is no such preset"
+    )
+    freeze_bn: bool = Field(False, description="keep the BatchNorm statistics; useful for very small batches, not for random weights")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the training forward pass; validation is in fp32")
-    workers: int = Field(0, ge=0, description="processes that make batches; the numbers do not depend on it")
-    seed: int = Field(0, description="of the head, the order, the augmentation and drop path")
+    workers: int = Field(0, ge=0, description="loader processes; results do not depend on it")
+    seed: int = Field(0, description="seed of the head, the order, the augmentation and drop path")
 
 
 class FinetuneNetwork(nn.Module):
-    """Backbone and linear head: images (B, K, S, S) -> logits (B, C)."""
+    """Backbone and linear head: maps images (B, K, S, S) to logits (B, C)."""
 
     def __init__(self, model: nn.Module, width: int, outputs: int):
         super().__init__()
@@ -81,33 +84,35 @@ class FinetuneNetwork(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(backbone.pooled_features(self.backbone, x))
+        logits: Tensor = self.head(backbone.pooled_features(self.backbone, x))
+        return logits
 
 
 @dataclass
-class Fitted:
+class Fitted(FittedProtocol[ImageSet]):
     """The network at its best validation score."""
 
     network: FinetuneNetwork
     encoder: "Encoder"
     kind: str
-    minus: Array  # (C,) what class weights added to the logits
+    class_offset: Array  # (C,) what the class weights added to the logits
     selection: dict[str, Any]
 
-    def scores(self, images: ImageSet) -> NDArray[np.float64]:
-        """Probabilities (M, C), float32 forward pass, evaluation mode."""
-        return predict_images(self.network, self.encoder, images, self.minus, self.kind)
+    def scores(self, rows: ImageSet) -> FloatArray:
+        """(M, C) probabilities; float32 forward pass in evaluation mode."""
+        return predict_images(self.network, self.encoder, rows, self.class_offset, self.kind)
 
 
-def fit(
-    cfg: Config, encoder: "Encoder", train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None
-) -> Fitted:
-    """Trains a copy of the encoder's network; `log(step, **scalars)` is told the loss and every validation.
+def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
+    """Trains a copy of the network of `train.encoder`; `log` receives the loss and the score of every validation.
 
-    Raises InputError for fewer than two labeled train rows."""
+    Raises InputError for fewer than two labeled train rows, and when no validation has a finite score."""
+    encoder = train.encoder
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
-        raise InputError(f"fine-tuning needs labeled train images, the split has {len(rows)}; check the task's label column")
+        raise InputError(
+            f"fine-tuning needs at least two labeled train images, and the split has {len(rows)}; check the task's label column"
+        )
     batch, device = min(cfg.batch, len(rows)), encoder.device
     steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
     weight = class_weights(train.y[rows], train.kind, cfg.class_weight == "balanced")
@@ -135,7 +140,7 @@ def _train(
     select: Select,
     log: Log | None,
 ) -> tuple[FinetuneNetwork, dict[str, Any]]:
-    """The network with its best weights, and the course of validation. labels: (rows of the store, C)."""
+    """The network with its best weights, and the selection with every validation. labels: (rows of the store, C)."""
     device = encoder.device
     decay = cfg.layer_decay if cfg.layer_decay is not None else 0.75 if layers.is_transformer(network.backbone) else 0.9
     groups = layers.parameter_groups(network.backbone, network.head, decay, cfg.optim.weight_decay, cfg.head_lr)
@@ -148,8 +153,8 @@ def _train(
     for step in range(steps):
         set_train_mode(network, cfg.freeze_bn)
         set_lr(optimizer, step, steps, round(cfg.warmup * steps), cfg.optim)
-        torch.manual_seed((cfg.seed << 32) + step + 1)  # drop path; the head was drawn with the seed alone
-        (micro,) = batches.of(step)
+        torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
+        (micro,) = batches.micro_batches(step)
         with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
             logits = network(micro.views[0])
         loss = supervised_loss(logits, labels[micro.index], cost, kind)
@@ -178,7 +183,7 @@ def _train(
 
 
 def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:
-    """A copy of the encoder's network, with drop path if it is to have any. The encoder itself is never trained."""
+    """A copy of the network of the encoder, with drop path if the rate is above 0. The encoder itself is never trained."""
     rate = drop_path if drop_path is not None else 0.1 if layers.is_transformer(encoder.model) else 0.0
     if not rate:
         return copy.deepcopy(encoder.model)
@@ -198,13 +203,13 @@ def build_batches(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array,
 
 
 def resolve_augmentation(raw: dict[str, Any], modality: str | None) -> Augment:
-    """The augmentation named, where `auto` is the modality's own if it has one."""
+    """The augmentation that `raw` names; `auto` is the preset of the modality, if there is one. Raises InputError for an unknown preset."""
     own = f"finetune_{modality}" if f"finetune_{modality}" in PRESETS else "none"
     return resolve_augment({**raw, "preset": own} if raw.get("preset", "auto") == "auto" else raw, "finetune.augment")
 
 
 def build_row_targets(train: ImageSet, rows: Array, device: torch.device) -> Tensor:
-    """(rows of the store, C) labels by row of the store, NaN elsewhere."""
+    """(rows of the store, C) labels at the given rows, NaN elsewhere."""
     by_row = np.full((len(train.store), train.y.shape[1]), np.nan, dtype=np.float32)
     by_row[train.index[rows]] = train.y[rows]
     return torch.from_numpy(by_row).to(device)
@@ -221,12 +226,12 @@ def set_train_mode(network: FinetuneNetwork, freeze_bn: bool) -> None:
 
 @torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Moves the averaged weights and BatchNorm statistics towards the model's; counters are copied."""
-    for mean, now in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+    """Moves the averaged weights and BatchNorm statistics towards those of the model; counters are copied."""
+    for mean, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
         if mean.is_floating_point():
-            mean.lerp_(now, 1 - decay)
+            mean.lerp_(current, 1 - decay)
         else:
-            mean.copy_(now)
+            mean.copy_(current)
 
 
 def copy_state(network: nn.Module) -> dict[str, Tensor]:
@@ -235,9 +240,9 @@ def copy_state(network: nn.Module) -> dict[str, Tensor]:
 
 
 def predict_images(
-    network: FinetuneNetwork, encoder: "Encoder", images: ImageSet, minus: Array, kind: str, batch: int = 128
-) -> NDArray[np.float64]:
-    """Probabilities (M, C) by the card's deterministic preprocessing."""
+    network: FinetuneNetwork, encoder: "Encoder", images: ImageSet, class_offset: Array, kind: str, batch: int = 128
+) -> FloatArray:
+    """(M, C) probabilities with the deterministic preprocessing of the card."""
     network.eval()
     parts = []
     with torch.inference_mode():
@@ -245,4 +250,4 @@ def predict_images(
             pixels = images.store.unit_images(images.index[start : start + batch])
             x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
             parts.append(network(x).double().cpu().numpy())
-    return logits_to_probabilities(np.concatenate(parts) - minus, kind)
+    return logits_to_probabilities(np.concatenate(parts) - class_offset, kind)

@@ -1,12 +1,13 @@
-"""The linear presets `mae` and `dinov2`: a frozen network, and heads trained on augmented images, as published (`heads.py`).
+"""The linear presets `mae` and `dinov2`: heads trained on augmented images through a frozen network, as published (`heads.py`).
 
-Both augment: a random crop of 8 to 100 % of the area, bicubic, and a left-right flip in half of the cases; so they read images, not cached
-features, and cost a forward pass for every image of every step. As published a step holds 16,384 (mae, 90 epochs) or 1,024 images (dinov2,
-12,500 steps); a train part with fewer images makes a step of all of them, and the rates follow by their rule. `linear.batch` and
-`linear.length` set others, which is another hash.
+Both augment: a random crop of 8 to 100 % of the area, bicubic, and a horizontal flip with probability 0.5. They therefore read images
+instead of cached features, and every step costs a forward pass of its images. As published, a step has 16,384 images (mae, 90 epochs) or
+1,024 (dinov2, 12,500 steps). A train part with fewer images is used whole at every step, and the learning rates scale with the batch.
+`linear.batch` and `linear.length` change the budget, which changes the hash of the protocol.
 
-Departures: MAE's number is that of its best epoch on the test set; here the epoch is chosen on validation rows, as DINOv2's head is (top-1,
-or macro AUROC for a multi-label task). MAE's BatchNorm sees a GPU's share of the batch, here the whole. A binary task has two classes.
+Departures: MAE reports the best epoch on the test set; here the epoch is chosen on validation rows, as is the head of DINOv2 (by top-1, or
+by macro AUROC for a multi-label task). In MAE, BatchNorm sees the share of the batch on one GPU; here it sees the whole batch. A binary
+task has two classes.
 
 Shapes: B images of a step, N train rows, M rows to score, D width, C labels or classes, K outputs.
 """
@@ -14,55 +15,56 @@ Shapes: B images of a step, N train rows, M rows to score, D width, C labels or 
 import copy
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from encoders.augment.config import Augment
 from encoders.loading.batches import Batches
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.preprocess import prepare_input
 from transfer.metrics import accuracy
 from transfer.protocols.blocks import extract_last_blocks
-from transfer.protocols.common import Array, ImageSet, Select, best_candidate, find_labeled_rows, validation_score
+from transfer.protocols.common import ImageSet, best_candidate, find_labeled_rows, validation_score
+from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead
+from transfer.protocols.linear_config import PUBLISHED_BUDGETS, Config
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.presets import softmax_columns
 
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
-    from transfer.protocols.linear import Config
 
 VERSION = 1
-NEEDS = "images"
-PUBLISHED_BUDGETS = {"mae": (16_384, 90), "dinov2": (1024, 12_500)}  # images a step; epochs of mae, steps of dinov2
-MAE_WARMUP = 10 / 90  # of mae's epochs
+NEEDS: Needs = "images"
+MAE_WARMUP = 10 / 90  # share of the epochs
 FORWARD_BATCH = 128  # images in a forward pass
 PROBE_AUGMENT = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
-HeadInputs = Mapping[str, Tensor]
+HeadInputs: TypeAlias = Mapping[str, Tensor]
+Extract: TypeAlias = Callable[[nn.Module, Tensor], HeadInputs]  # prepared images (B, K, S, S) -> inputs of the heads
 
 
 @dataclass(frozen=True)
 class HeadTraining:
-    """What heads are trained and chosen on."""
+    """The data and the budget with which heads are trained and chosen."""
 
     stream: Iterator[tuple[HeadInputs, Tensor]]  # features (B, D) of each input and targets (B, K), step after step
-    checked: HeadInputs  # features of the validation rows
+    val_inputs: HeadInputs  # features of the validation rows
     val: ImageSet
     outputs: int  # K
     batch: int
-    length: int  # epochs or steps, as PUBLISHED counts
-    an_epoch: int  # steps
+    budget: int  # epochs or steps, as in PUBLISHED_BUDGETS
+    steps_per_epoch: int
     select: Select
-    log: Callable[..., None] | None
+    log: Log | None
 
     @property
     def widths(self) -> dict[str, int]:
-        return {name: x.shape[1] for name, x in self.checked.items()}
+        return {name: x.shape[1] for name, x in self.val_inputs.items()}
 
     @property
     def exclusive(self) -> bool:
@@ -70,42 +72,38 @@ class HeadTraining:
 
     @property
     def device(self) -> torch.device:
-        return next(iter(self.checked.values())).device
+        return next(iter(self.val_inputs.values())).device
 
 
 @dataclass
-class Fitted:
-    """The network and its chosen head."""
+class Fitted(FittedProtocol[ImageSet]):
+    """The network and the chosen head."""
 
     encoder: "Encoder"
-    of: Callable[[Any, Tensor], HeadInputs]
+    extract: Extract
     head: Callable[[HeadInputs], Tensor]
     kind: str
     selection: dict[str, Any]
 
-    def scores(self, images: ImageSet) -> NDArray[np.float64]:
-        """Probabilities (M, C) on images as the card prepares them."""
-        return head_probabilities(self.head(extract_inputs(self.encoder, images, self.of)), self.kind)
+    def scores(self, rows: ImageSet) -> FloatArray:
+        """(M, C) probabilities on images with the preprocessing of the card."""
+        return head_probabilities(self.head(extract_inputs(self.encoder, rows, self.extract)), self.kind)
 
 
-def fit(
-    cfg: "Config",
-    encoder: "Encoder",
-    train: ImageSet,
-    val: ImageSet,
-    select: Select = validation_score,
-    log: Callable[..., None] | None = None,
-) -> Fitted:
+def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
     """Trains the heads of `cfg.preset` and chooses epoch or head on `val`. Raises InputError for fewer than two labeled train images."""
+    encoder = train.encoder
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
-        raise InputError(f"linear.preset={cfg.preset} needs labeled train images, the split has {len(rows)}; check the task's label column")
-    held_out = val.at(np.flatnonzero(find_labeled_rows(val.y, val.kind)))
+        raise InputError(
+            f"linear.preset={cfg.preset} needs at least two labeled train images, the split has {len(rows)}; check the task's label column"
+        )
+    labeled_val = val.at(np.flatnonzero(find_labeled_rows(val.y, val.kind)))
     batch, micro = batch_sizes(min(cfg.batch or PUBLISHED_BUDGETS[cfg.preset][0], len(rows)))
-    length = cfg.length or PUBLISHED_BUDGETS[cfg.preset][1]
+    budget = cfg.length or PUBLISHED_BUDGETS[cfg.preset][1]
     y = torch.from_numpy(head_targets(train.y[rows], train.kind)).to(encoder.device)
-    of = pooled_inputs if cfg.preset == "mae" else last_block_inputs
-    checked = extract_inputs(encoder, held_out, of)
+    extract: Extract = pooled_inputs if cfg.preset == "mae" else last_block_inputs
+    val_inputs = extract_inputs(encoder, labeled_val, extract)
     place = np.zeros(len(train.store), dtype=np.int64)
     place[train.index[rows]] = np.arange(len(rows))
     with (
@@ -122,43 +120,43 @@ def fit(
         ) as batches,
     ):
         torch.manual_seed(cfg.seed)
-        stream = stream_features(encoder, batches, y, torch.from_numpy(place).to(encoder.device), of)
-        trial = HeadTraining(stream, checked, held_out, y.shape[1], batch, length, batches.steps_per_epoch, select, log)
+        stream = stream_features(encoder, batches, y, torch.from_numpy(place).to(encoder.device), extract)
+        trial = HeadTraining(stream, val_inputs, labeled_val, y.shape[1], batch, budget, batches.steps_per_epoch, select, log)
         head, selection = train_mae_head(trial) if cfg.preset == "mae" else train_dinov2_heads(trial)
-    return Fitted(encoder, of, head, train.kind, selection | {"batch": batch, "length": length})
+    return Fitted(encoder, extract, head, train.kind, selection | {"batch": batch, "length": budget})
 
 
 def batch_sizes(wanted: int) -> tuple[int, int]:
-    """The images of a step and of a forward pass: at most AT_ONCE, and an equal share of the step, which may lose a few for it."""
-    turns = -(-wanted // FORWARD_BATCH)
-    return wanted // turns * turns, wanted // turns
+    """Images per step and per forward pass: at most FORWARD_BATCH, and an equal share of the step, which may shrink by a few images."""
+    passes = -(-wanted // FORWARD_BATCH)
+    return wanted // passes * passes, wanted // passes
 
 
 def stream_features(
-    encoder: "Encoder", batches: Batches, y: Tensor, place: Tensor, of: Callable[[Any, Tensor], HeadInputs]
+    encoder: "Encoder", batches: Batches, y: Tensor, place: Tensor, extract: Extract
 ) -> Iterator[tuple[HeadInputs, Tensor]]:
-    """Features and targets of step after step, each of freshly augmented images. y: (N, K).  place: row of the store -> row of y."""
+    """Yields features and targets of every step, of newly augmented images. y: (N, K).  place: row of the store -> row of y."""
     step = 0
     while True:
         parts, at = [], []
-        for micro in batches.of(step):
-            parts.append(frozen_inputs(encoder, micro.views[0], of))
+        for micro in batches.micro_batches(step):
+            parts.append(frozen_inputs(encoder, micro.views[0], extract))
             at.append(place[micro.index])
         yield {name: torch.cat([p[name] for p in parts]) for name in parts[0]}, y[torch.cat(at)]
         step += 1
 
 
 def train_mae_head(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor], dict[str, Any]]:
-    """MAE's head at its best epoch."""
-    (name,), epochs, an_epoch, val = trial.widths, trial.length, trial.an_epoch, trial.val
+    """The head of MAE at its best epoch, and the selection."""
+    (name,), epochs, steps_per_epoch, val = trial.widths, trial.budget, trial.steps_per_epoch, trial.val
     with trial.device:
-        warmup = round(MAE_WARMUP * epochs * an_epoch)
-        head = MaeHead(trial.widths[name], trial.outputs, trial.exclusive, trial.batch, epochs * an_epoch, warmup)
+        warmup = round(MAE_WARMUP * epochs * steps_per_epoch)
+        head = MaeHead(trial.widths[name], trial.outputs, trial.exclusive, trial.batch, epochs * steps_per_epoch, warmup)
     table: list[dict[str, Any]] = []
     kept, top = copy.deepcopy(head), -np.inf
     for epoch in range(1, epochs + 1):
-        loss = [head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(an_epoch))][-1]
-        score = float(trial.select(val.y, head_probabilities(head.logits(trial.checked[name]), val.kind)))
+        loss = [head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(steps_per_epoch))][-1]
+        score = float(trial.select(val.y, head_probabilities(head.logits(trial.val_inputs[name]), val.kind)))
         table.append({"epoch": epoch, "score": score, "loss": loss})
         if trial.log:
             trial.log(epoch, loss=loss, val=score)
@@ -169,58 +167,58 @@ def train_mae_head(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor],
 
 
 def train_dinov2_heads(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor], dict[str, Any]]:
-    """The best of DINOv2's heads."""
+    """The best head of DINOv2, and the selection."""
     val = trial.val
     with trial.device:
-        heads = DinoV2Heads(trial.widths, trial.outputs, trial.exclusive, trial.batch, trial.length)
-    for step in range(trial.length):
+        heads = DinoV2Heads(trial.widths, trial.outputs, trial.exclusive, trial.batch, trial.budget)
+    for step in range(trial.budget):
         loss = heads.step(*next(trial.stream))
-        if trial.log and step % trial.an_epoch == 0:
+        if trial.log and step % trial.steps_per_epoch == 0:
             trial.log(step, loss=loss)
     table: list[dict[str, Any]] = []
-    for name, logits in heads.logits(trial.checked).items():
+    for name, logits in heads.logits(trial.val_inputs).items():
         for h, rate in enumerate(DINOV2_RATES):
             p = head_probabilities(logits[:, h], val.kind)
             score = float(accuracy(val.y, p, val.kind).mean()) if trial.exclusive else float(trial.select(val.y, p))
             table.append({"input": name, "lr": rate, "score": score})
     chosen = best_candidate(table)
-    won, h = str(chosen["input"]), DINOV2_RATES.index(chosen["lr"])
-    return lambda x: heads.logits({won: x[won]})[won][:, h], {**chosen, "table": table}
+    name_of_best, h = str(chosen["input"]), DINOV2_RATES.index(chosen["lr"])
+    return lambda x: heads.logits({name_of_best: x[name_of_best]})[name_of_best][:, h], {**chosen, "table": table}
 
 
-def head_targets(y: Array, kind: str) -> NDArray[np.float32]:
-    """(N, K) targets of the heads: a binary label as two classes."""
+def head_targets(y: Array, kind: str) -> Array:
+    """(N, K) float32 targets of the heads; a binary label becomes two classes."""
     return np.concatenate([1 - y, y], axis=1).astype(np.float32) if kind == "binary" else np.asarray(y, dtype=np.float32)
 
 
-def head_probabilities(logits: Tensor, kind: str) -> NDArray[np.float64]:
+def head_probabilities(logits: Tensor, kind: str) -> FloatArray:
     """(M, C) probabilities from logits (M, K)."""
     z = logits.double().cpu().numpy()
     return logits_to_probabilities(z, kind) if kind == "multilabel" else softmax_columns(z, kind)
 
 
-def pooled_inputs(model: Any, x: Tensor) -> HeadInputs:
-    """The network's own pooled features (MAE: the class token, where the network has one and pools by it)."""
+def pooled_inputs(model: nn.Module, x: Tensor) -> HeadInputs:
+    """The pooled features of the network (MAE: the class token, if the network has one and pools by it)."""
     return {"pooled": backbone.pooled_features(model, x)}
 
 
-def last_block_inputs(model: Any, x: Tensor) -> HeadInputs:
-    """What DINOv2's heads look at."""
+def last_block_inputs(model: nn.Module, x: Tensor) -> HeadInputs:
+    """The inputs of the heads of DINOv2."""
     return extract_last_blocks(model, x).inputs()
 
 
-def frozen_inputs(encoder: "Encoder", x: Tensor, of: Callable[[Any, Tensor], HeadInputs]) -> HeadInputs:
+def frozen_inputs(encoder: "Encoder", x: Tensor, extract: Extract) -> HeadInputs:
     """The inputs of the heads, with the network in evaluation mode and no gradient."""
     with torch.no_grad():
         encoder.model.eval()
-        return {name: value.float() for name, value in of(encoder.model, x).items()}
+        return {name: value.float() for name, value in extract(encoder.model, x).items()}
 
 
-def extract_inputs(encoder: "Encoder", images: ImageSet, of: Callable[[Any, Tensor], HeadInputs]) -> dict[str, Tensor]:
-    """The inputs of the heads on images as the card prepares them, (M, D) each."""
+def extract_inputs(encoder: "Encoder", images: ImageSet, extract: Extract) -> dict[str, Tensor]:
+    """The inputs of the heads, (M, D) each, on images with the preprocessing of the card."""
     parts = []
     for start in range(0, len(images), FORWARD_BATCH):
         pixels = images.store.unit_images(images.index[start : start + FORWARD_BATCH])
         x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
-        parts.append(frozen_inputs(encoder, x, of))
+        parts.append(frozen_inputs(encoder, x, extract))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

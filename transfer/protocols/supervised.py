@@ -1,23 +1,22 @@
-"""Losses on labels, with unknown ones left out, and class weights that are taken back out of the scores.
+"""Losses that ignore unknown labels, and class weights that are removed again from the scores.
 
 Shapes: B images, N train rows, C labels or classes.
 """
 
-from typing import Any
-
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
-MAX_CLASS_WEIGHT = 50.0  # a class a thousand times rarer than another must not let a single image rule the step
+from encoders.runtime.arrays import Array, FloatArray
+
+MAX_CLASS_WEIGHT = 50.0  # a class a thousand times rarer than another must not let one image dominate a step
 
 
-def class_weights(y: NDArray[Any], kind: str, balanced: bool) -> NDArray[np.float64]:
-    """(C,) multi-class: weight of each class, mean 1 over the rows. Else: weight of a label's positives against its negatives.
+def class_weights(y: Array, kind: str, balanced: bool) -> FloatArray:
+    """(C,) multi-class: weight of each class, with mean 1 over the rows. Otherwise: weight of positives against negatives of a label.
 
-    y: (N, C).  Weights are at most 50 (or 1/50); a class without rows has weight 1."""
+    y: (N, C).  Weights are at most 50 and at least 1/50; a class without rows has weight 1."""
     known = ~np.isnan(y)
     hits = np.nansum(y, axis=0, dtype=np.float64)
     if not balanced:
@@ -32,9 +31,9 @@ def class_weights(y: NDArray[Any], kind: str, balanced: bool) -> NDArray[np.floa
 
 
 def supervised_loss(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Tensor:
-    """Mean loss (nats) over known labels; 0, with a gradient of 0, where none is known. logits, y: (B, C).  weight: (C,), `class_weights`.
+    """Mean loss (nats) over known labels; 0, with a gradient of 0, when none is known. logits, y: (B, C).  weight: (C,), `class_weights`.
 
-    Cross-entropy over the classes, or binary cross-entropy of every label."""
+    Cross-entropy over the classes of a multi-class task, otherwise binary cross-entropy of every label."""
     logits = logits.float()
     known = ~torch.isnan(y)
     y = torch.nan_to_num(y)
@@ -47,8 +46,9 @@ def supervised_loss(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Ten
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
-def logit_shift(weight: NDArray[Any]) -> NDArray[np.float64]:
-    """(C,) what the class weights add to the best logits: subtracted, scores are probabilities at the train prevalence again.
+def logit_shift(weight: Array) -> FloatArray:
+    """(C,) what the class weights add to the optimal logits; after subtracting it, scores are probabilities at the train prevalence.
 
-    A positive that weighs w multiplies the odds by w; so does a class that weighs w among classes."""
-    return np.log(weight)
+    A positive of weight w multiplies the odds by w; so does a class of weight w among classes."""
+    shift: FloatArray = np.log(weight)
+    return shift

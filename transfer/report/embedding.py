@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS, MARGIN_LEFT, Frame, LineStyle, draw_dots
+from transfer.protocols import scores_slides
 from transfer.records.record import Record
-from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail, scores_slides
+from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
 from transfer.tables.rows import Row, Section
 from transfer.tasks.group_columns import name_groups
 
@@ -28,7 +29,7 @@ QUERY_IMAGES, NEIGHBOURS_SHOWN = 6, 4  # images whose neighbours are shown, and 
 
 def embedding_section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str]) -> Html | None:
     """Maps and neighbours of the first encoder of a task and of what it was compared with; None where the store is not the task's own."""
-    rows = [row for s in block if not scores_slides(s) for row in s.rows if len(row.records) >= 1]
+    rows = [row for s in block if not scores_slides(s.protocol) for row in s.rows if len(row.records) >= 1]
     if store is None or not rows or rows[0].records[0].identity.store != store.fingerprint:
         return None
     lead = next((row for row in rows if row.role == "encoder"), rows[0])

@@ -12,12 +12,12 @@ import numpy as np
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.html import Html, join_html, tag
+from transfer.protocols import PROTOCOLS, scores_slides
 from transfer.report.tables import protocol_title
 from transfer.report.verdict import rows_with_most_labels
 from transfer.tables.rows import Row, Section, thresholded_balanced_accuracy
 
 THUMBNAIL_SIDE, MAX_THUMBNAILS = 112, 12  # pixels of a thumbnail; images a strip
-PREFERRED_PROTOCOLS = ("finetune", "linear", "fewshot", "knn")
 
 
 class Answers(NamedTuple):
@@ -48,8 +48,9 @@ def open_report_store(paths: Sequence[Any], records: Sequence[Any]) -> Any | Non
 def images_section(block: Sequence[Section], store: Any | None, shown: Mapping[str, str]) -> Html | None:
     """Hardest and most confidently wrong test images of a task; None where the store is not its own."""
     with_rows = sorted(
-        (s for s in block if s.rows and not scores_slides(s)),
-        key=lambda s: PREFERRED_PROTOCOLS.index(s.protocol) if s.protocol in PREFERRED_PROTOCOLS else 9,
+        (s for s in block if s.rows and not scores_slides(s.protocol)),
+        key=lambda s: [*PROTOCOLS].index(s.protocol) if s.protocol in PROTOCOLS else -1,
+        reverse=True,
     )
     if store is None or not with_rows or with_rows[0].rows[0].records[0].identity.store != store.fingerprint:
         return None
@@ -65,13 +66,6 @@ def images_section(block: Sequence[Section], store: Any | None, shown: Mapping[s
     strips = [_image_strip(title, order, value, own, lead, store, where) for title, order, value in (hardest, wrong)]
     about = "The number below an image is its row in the store; p is the probability that was given to its true label. One image a patient."
     return join_html([tag("h3", f"Images, {protocol_title(chosen)}"), tag("p", about, class_="note"), *strips])
-
-
-def scores_slides(section: Section) -> bool:
-    """Whether its rows are scored slides, which have no picture of their own in the store."""
-    from transfer.protocols import PROTOCOLS
-
-    return section.protocol in PROTOCOLS and PROTOCOLS[section.protocol].NEEDS == "bags"
 
 
 def gather_answers(row: Row) -> Answers:

@@ -7,9 +7,9 @@ import numpy as np
 
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, tag
 from encoders.runtime.svg import Frame, draw_chart, draw_dots, draw_line, draw_whiskers
+from transfer.protocols import describe_protocol
 from transfer.records.record import Record
 from transfer.report.plots import MAX_CURVES, Pens, axis_limits, draw_legend
-from transfer.report.verdict import PROTOCOL_TITLES
 from transfer.tables import shift_curves
 from transfer.tables.rows import Section
 from transfer.tables.shift_curves import ShiftCurve
@@ -50,5 +50,5 @@ def _shift_chart(kind: str, shift: str, same: Sequence[ShiftCurve], pens: Pens) 
         y, low, high = (np.array([getattr(p.auroc, end) for p in c.points]) for end in ("value", "low", "high"))
         pen = pens[c.encoder]
         marks += [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-    title = f"{shift}, {PROTOCOL_TITLES.get(kind, kind)}"
+    title = f"{shift}, {describe_protocol(kind)}"
     return tag("figure", draw_chart(frame, marks, title, f"strength of {shift} ({same[0].unit})", "AUROC", strengths))

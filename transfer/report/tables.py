@@ -10,7 +10,8 @@ import numpy as np
 
 from encoders.runtime.html import Html, column_label, html_table, tag
 from transfer.metrics import choose_on_validation, compute_all_metrics, confusion_matrix, decide_classes
-from transfer.report.verdict import PROTOCOL_TITLES, count_patients_and_images, rows_with_most_labels
+from transfer.protocols import describe_protocol
+from transfer.report.verdict import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
 from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, choose_record_thresholds, row_decisions
@@ -161,4 +162,4 @@ def intervals_note(block: Sequence[Section], shown: Mapping[str, str]) -> str:
 
 
 def protocol_title(section: Section) -> str:
-    return PROTOCOL_TITLES.get(section.protocol, section.protocol)
+    return describe_protocol(section.protocol)

@@ -12,10 +12,10 @@ import numpy as np
 
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS
+from transfer.protocols import describe_protocol, scores_slides
 from transfer.stats import Difference, holm, minimal_detectable_difference
 from transfer.tables.rows import Row, Section, count_tested
 
-PROTOCOL_TITLES = {"knn": "k-NN", "linear": "linear probe", "fewshot": "few-shot probe", "finetune": "fine-tuning", "mil": "slides, MIL"}
 VERDICT_CLASSES = {"better": "better", "worse": "worse", "not distinguishable": "same", "insufficient patients": "none"}
 HEADLINE_LINKS = {"not distinguishable": "not distinguishable from", "insufficient patients": "not to be compared with"}
 STRIP_SIZE = (220, 34)  # pixels of the interval beside a sentence
@@ -92,7 +92,7 @@ def render_verdict_cards(found: Sequence[Comparison], shown: Mapping[str, str]) 
 def _verdict_card(f: Comparison, shown: Mapping[str, str], reach: float, n: int) -> Html:
     kind = VERDICT_CLASSES[f.difference.told]
     share = "" if f.row.fraction == 1 else f", {f.row.fraction:.0%} of the labels"
-    where = f"{f.section.task}, {PROTOCOL_TITLES.get(f.section.protocol, f.section.protocol)}{share}"
+    where = f"{f.section.task}, {describe_protocol(f.section.protocol)}{share}"
     words = tag(
         "div",
         tag("div", where, class_="where"),
@@ -128,7 +128,7 @@ def describe_certainty(f: Comparison, n: int) -> str:
     """On whom, how sure, and what that does not mean."""
     d = f.difference
     patients, images = count_patients_and_images([f.row])
-    said = [f"{patients} test patients, {images} {'slides' if f.section.protocol == 'mil' else 'images'}."]
+    said = [f"{patients} test patients, {images} {'slides' if scores_slides(f.section.protocol) else 'images'}."]
     if not math.isnan(d.p):
         lost = fails_holm(f)
         corrected = (

@@ -21,6 +21,7 @@ from transfer.bench import bench as bench_module
 from transfer.bench.baselines import encoder_role
 from transfer.bench.bench import BenchRequest, plan_bench, run_bench
 from transfer.leakage import check
+from transfer.protocols import PROTOCOLS, ProtocolEntry
 from transfer.records import record, test_seal
 from transfer.tables import render
 from transfer.tables import rows as table
@@ -66,9 +67,9 @@ def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_spli
     first = run()
     looks = len(test_seal.read_ledger())
     second = run()
-    assert (first.made, first.reused, second.made, second.reused) == (2, 0, 0, 2)
+    assert (first.computed, first.reused, second.computed, second.reused) == (2, 0, 0, 2)
     assert len(test_seal.read_ledger()) == looks == 2
-    assert run(again=True).made == 2
+    assert run(recompute=True).computed == 2
     assert len(test_seal.read_ledger()) == 4
     for a, b in zip(first.records, second.records, strict=True):
         np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
@@ -76,10 +77,10 @@ def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_spli
 
 def test_names_of_imagenet_weights_are_not_for_ones_own_pretraining(cohort):
     store, rows = Store.open(cohort), np.arange(10)
-    with pytest.raises(InputError, match="name of that network's ImageNet weights, and this is a resnet10t"):
+    with pytest.raises(InputError, match="reserved for ImageNet weights, and this encoder is a resnet10t"):
         published("imagenet_resnet34", store, rows)
-    mine = load_encoder(NET).card.changed(config={"seed": 0}, method="moco", source=None)
-    with pytest.raises(InputError, match="and this is pretrained here"):
+    mine = load_encoder(NET).card.replace(config={"seed": 0}, method="moco", source=None)
+    with pytest.raises(InputError, match="and this encoder is pretrained here"):
         zoo.publish_encoder("imagenet_resnet10t", load_encoder(NET).model, mine)
     assert encoder_role("imagenet_resnet10t", mine) == "encoder"
 
@@ -126,7 +127,7 @@ def test_patients_named_anew_make_a_new_record(tmp_path):
     assert run(protocols=["knn"]).reused == 1
     save_store(tmp_path / "c.h5", images, patient=[f"p{i // 4}" for i in range(120)], labels=labels, meta=split)
     after = run(protocols=["knn"])
-    assert (before.made, after.made, after.reused) == (1, 1, 0)
+    assert (before.computed, after.computed, after.reused) == (1, 1, 0)
     assert len(set(after.records[0].arrays["test_patient"].tolist())) == 10
 
 
@@ -145,7 +146,7 @@ def test_another_version_of_a_protocols_code_is_another_hash_and_never_shares_a_
     records = run(protocols=["knn"]).records
     monkeypatch.setattr(knn, "VERSION", knn.VERSION + 1)
     again = run(protocols=["knn"])
-    assert (again.made, again.reused) == (1, 0)
+    assert (again.computed, again.reused) == (1, 0)
     sections = table.build_sections(records + again.records, resamples=10)
     assert len({s.protocol_hash for s in sections}) == len(sections) == len(render.group_sections(sections)) == 2
     assert all(len(s.rows) == 1 for s in sections)
@@ -167,19 +168,18 @@ class Cfg(Config):
 
 
 def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_go_on(cohort, monkeypatch):
-    from transfer.protocols import PROTOCOLS
-
-    def fit(cfg, train, val, select):
+    def fit(cfg, train, val, select, log):
         raise ZeroDivisionError("nothing to divide")
 
-    monkeypatch.setitem(PROTOCOLS, "broken", SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit))
+    broken = SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit)
+    monkeypatch.setitem(PROTOCOLS, "broken", ProtocolEntry("broken", "always fails", lambda: broken))
     add(cohort)
     outcome = run(protocols=["broken", "knn"])
     assert [r.meta.status for r in outcome.records] == ["failed", "ok"]
     assert outcome.failed[0].meta.error == "ZeroDivisionError: nothing to divide"
     assert "in fit" in outcome.failed[0].meta.traceback
     assert record.read_record(record.record_path(outcome.failed[0].identity)).meta.status == "failed"
-    assert run(protocols=["broken", "knn"]).made == 1  # a failure is tried again, a result is not
+    assert run(protocols=["broken", "knn"]).computed == 1  # a failure is tried again, a result is not
     text = render.results_to_markdown(table.build_sections(outcome.records, resamples=10), {}, {})
     assert "failed: ZeroDivisionError" in text
 
@@ -215,7 +215,7 @@ def published(name, store, rows, seed=0, lineage=None):
         "phash": store.column("phash")[rows],
         "patient_hash": check.hash_patients(store.column("patient")[rows], store.dataset),
     }
-    card = encoder.card.changed(name=name, method="moco", source=None, modality="cxr", lineage=lineage or {}, canary=None)
+    card = encoder.card.replace(name=name, method="moco", source=None, modality="cxr", lineage=lineage or {}, canary=None)
     zoo.publish_encoder(name, encoder.model, card, manifest)
 
 
@@ -247,7 +247,7 @@ def test_an_encoder_pretrained_on_the_train_part_only_is_no_leak(cohort):
     add(cohort)
     store = Store.open(cohort)
     published("fair", store, np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train"))
-    outcome = run("fair", protocols=["knn"], near=False)
+    outcome = run("fair", protocols=["knn"], near_duplicates=False)
     assert outcome.records[0].meta.leakage == []
     assert outcome.records[0].meta.role == "encoder"
 
@@ -405,13 +405,13 @@ def test_a_record_made_before_a_leak_was_known_gets_its_stamp_without_another_lo
     rows = np.arange(len(store))
     train = np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train")
     published("late", store, train)
-    before = run("late", protocols=["knn"], near=False).records[0]
+    before = run("late", protocols=["knn"], near_duplicates=False).records[0]
     manifest = zoo.manifest_path("late")
     manifest.unlink()
     np.savez(manifest, sha256=check.digests_to_bytes(store.column("sha256")[rows]))
     with pytest.raises(InputError, match="the pretraining of late"):
-        run("late", protocols=["knn"], near=False)
-    after = run("late", protocols=["knn"], near=False, allow_leakage=True).records[0]
+        run("late", protocols=["knn"], near_duplicates=False)
+    after = run("late", protocols=["knn"], near_duplicates=False, allow_leakage=True).records[0]
     assert before.meta.leakage == []
     assert "late" in after.meta.leakage[0]
     assert record.read_record(record.record_path(after.identity)).meta.leakage == after.meta.leakage

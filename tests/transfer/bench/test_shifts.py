@@ -119,7 +119,7 @@ def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp
     shifts = expand_shifts(["noise"], [1, 5])
     clean = run(NET, protocols=["linear"])
     both = run(NET, protocols=["linear"], shifts=shifts)
-    assert (both.made, both.reused) == (2, 1)
+    assert (both.computed, both.reused) == (2, 1)
     assert test_seal.count_split_usage(clean.records[0].identity.split).times == 3
     assert [line.get("shift") for line in test_seal.read_ledger()] == [None, "noise", "noise"]
     first, *others = both.records
@@ -130,7 +130,7 @@ def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp
         assert not np.array_equal(r.arrays["test_scores"], first.arrays["test_scores"])
         assert r.identity.amount == SHIFTS["noise"].values[r.identity.strength - 1]
         assert r.identity.model_copy(update={"shift": None, "strength": 0, "amount": None, "shift_version": None}) == first.identity
-    assert run(NET, protocols=["linear"], shifts=shifts).made == 0
+    assert run(NET, protocols=["linear"], shifts=shifts).computed == 0
     assert [len(s.rows[0].records) for s in table.build_sections(both.records, resamples=10)] == [1]
 
 
@@ -177,5 +177,5 @@ def test_another_version_of_the_shifts_is_scored_anew_and_is_another_curve(tmp_p
     records = run(NET, protocols=["knn"], shifts=asked).records
     monkeypatch.setattr(shifts, "VERSION", shifts.VERSION + 1)
     again = run(NET, protocols=["knn"], shifts=asked)
-    assert (again.made, again.reused) == (1, 1)
+    assert (again.computed, again.reused) == (1, 1)
     assert len(shift_curves.build_shift_curves(records + again.records[1:])) == 2

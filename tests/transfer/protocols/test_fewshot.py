@@ -60,7 +60,7 @@ def test_the_spread_over_episodes_is_kept_and_shrinks_with_shots():
     assert table["1"]["mean"] < table["16"]["mean"]
     values = [np.nanmean(auroc(val.y, s)) for s in fitted.episodes(val.x, 4)]
     assert (table["4"]["mean"], table["4"]["sd"]) == pytest.approx((np.mean(values), np.std(values, ddof=1)))
-    assert fitted.scores(val.x) == pytest.approx(np.mean(list(fitted.episodes(val.x, 16)), axis=0))
+    assert fitted.scores(val) == pytest.approx(np.mean(list(fitted.episodes(val.x, 16)), axis=0))
 
 
 def test_shots_that_a_class_cannot_fill_are_dropped_and_an_error_if_none_is_left():
@@ -73,6 +73,6 @@ def test_shots_that_a_class_cannot_fill_are_dropped_and_an_error_if_none_is_left
 
 def test_the_same_seed_draws_the_same_support_and_another_does_not():
     train, val = made(), made(20, seed=1)
-    a, b, c = (fewshot.fit(fewshot.Config(shots=(2,), episodes=5, seed=s), train, val).scores(val.x) for s in (0, 0, 1))
+    a, b, c = (fewshot.fit(fewshot.Config(shots=(2,), episodes=5, seed=s), train, val).scores(val) for s in (0, 0, 1))
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)

@@ -1,4 +1,6 @@
-"""Fine-tuning: what is learned, what is kept, and that every knob does what it says."""
+"""Fine-tuning: what is learned, what is kept, and the effect of every setting."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,10 +52,15 @@ def images(tmp_path_factory):
     return Store.open(path), y.astype(np.float32)[:, None]
 
 
-def part(images, rows, y=None, kind="binary"):
+def part(images, rows, y=None, kind="binary", encoder=None):
     store, own = images
     rows, names = np.asarray(rows), np.asarray(rows).astype(str)
-    return ImageSet(store, rows, (own if y is None else y)[rows], names, names, kind)
+    return ImageSet(store, encoder, rows, (own if y is None else y)[rows], names, names, kind)
+
+
+def fit(cfg, encoder, train, val, *more):
+    """`finetune.fit` on rows that the encoder reads."""
+    return finetune.fit(cfg, replace(train, encoder=encoder), replace(val, encoder=encoder), *more)
 
 
 def encoder(arch="resnet10t", size=32, channels=1, **args):
@@ -70,7 +77,7 @@ def test_it_learns_what_the_images_show_and_leaves_the_encoder_alone(images):
     e = encoder()
     before = {k: v.clone() for k, v in e.model.state_dict().items()}
     cfg = finetune.Config(**{**FAST, "min_steps": 40, "max_steps": 40})
-    fitted = finetune.fit(cfg, e, part(images, range(100)), part(images, range(100, 130)))
+    fitted = fit(cfg, e, part(images, range(100)), part(images, range(100, 130)))
     test = part(images, range(130, 160))
     scores = fitted.scores(test)
     assert scores.shape == (30, 1)
@@ -86,11 +93,11 @@ def test_two_runs_are_the_same_bits_and_leave_the_random_state_alone(images):
     got = []
     for _ in range(2):
         torch.manual_seed(5)
-        fitted = finetune.fit(cfg, tiny_vit(), part(images, range(60)), part(images, range(60, 90)))
+        fitted = fit(cfg, tiny_vit(), part(images, range(60)), part(images, range(60, 90)))
         assert torch.equal(torch.rand(3), want)
         got.append(fitted.scores(part(images, range(90, 160))))
     assert np.array_equal(*got)
-    other = finetune.fit(cfg.model_copy(update={"seed": 1}), tiny_vit(), part(images, range(60)), part(images, range(60, 90)))
+    other = fit(cfg.model_copy(update={"seed": 1}), tiny_vit(), part(images, range(60)), part(images, range(60, 90)))
     assert not np.array_equal(got[0], other.scores(part(images, range(90, 160))))
 
 
@@ -103,7 +110,7 @@ def test_the_weights_of_the_best_validation_are_kept(images, ema):
         seen.append(scores)
         return next(verdicts)
 
-    fitted = finetune.fit(finetune.Config(**FAST, ema=ema), encoder(), part(images, range(60)), val, select)
+    fitted = fit(finetune.Config(**FAST, ema=ema), encoder(), part(images, range(60)), val, select)
     assert fitted.selection["step"] == 4
     assert np.array_equal(fitted.scores(val), seen[1])
     assert not np.array_equal(seen[1], seen[3])
@@ -113,7 +120,7 @@ def test_training_stops_when_validation_gets_no_better(images):
     verdicts = iter([0.5, 0.4, 0.4, 1.0])
     told = []
     cfg = finetune.Config(**FAST, patience=2)
-    fitted = finetune.fit(
+    fitted = fit(
         cfg,
         encoder(),
         part(images, range(60)),
@@ -130,7 +137,7 @@ def test_several_classes_and_several_labels(images):
     rng = np.random.default_rng(1)
     code = rng.integers(0, 3, 160)
     classes = np.eye(3, dtype=np.float32)[code]
-    fitted = finetune.fit(
+    fitted = fit(
         finetune.Config(**FAST),
         encoder(),
         part(images, range(60), classes, "multiclass"),
@@ -139,7 +146,7 @@ def test_several_classes_and_several_labels(images):
     assert fitted.scores(part(images, range(9), classes, "multiclass")).sum(axis=1) == pytest.approx(np.ones(9))
     labels = (rng.random((160, 2)) < 0.5).astype(np.float32)
     labels[rng.random((160, 2)) < 0.4] = np.nan
-    fitted = finetune.fit(
+    fitted = fit(
         finetune.Config(**FAST),
         encoder(),
         part(images, range(60), labels, "multilabel"),
@@ -150,7 +157,7 @@ def test_several_classes_and_several_labels(images):
 
 def test_bf16_gives_nearly_the_same_and_does_give_another(images):
     half, full = (
-        finetune.fit(
+        fit(
             finetune.Config(**{**FAST, "min_steps": 4, "max_steps": 4}, precision=p),
             tiny_vit(),
             part(images, range(60)),
@@ -167,9 +174,9 @@ def test_rows_without_a_label_are_not_trained_on(images):
     y = images[1].copy()
     y[:58] = np.nan
     with pytest.raises(InputError, match="labeled train images"):
-        finetune.fit(finetune.Config(**FAST), encoder(), part(images, range(59), y), part(images, range(60, 90)))
-    few = finetune.fit(finetune.Config(**FAST), encoder(), part(images, range(70), y), part(images, range(70, 100)))
-    alone = finetune.fit(finetune.Config(**FAST), encoder(), part(images, range(58, 70)), part(images, range(70, 100)))
+        fit(finetune.Config(**FAST), encoder(), part(images, range(59), y), part(images, range(60, 90)))
+    few = fit(finetune.Config(**FAST), encoder(), part(images, range(70), y), part(images, range(70, 100)))
+    alone = fit(finetune.Config(**FAST), encoder(), part(images, range(58, 70)), part(images, range(70, 100)))
     assert np.array_equal(few.scores(part(images, range(100, 110))), alone.scores(part(images, range(100, 110))))
 
 
@@ -226,7 +233,7 @@ def test_drop_path_is_set_on_a_copy_with_the_encoders_weights():
 def test_frozen_batchnorm_keeps_its_statistics(images):
     e = encoder()
     for freeze in (True, False):
-        fitted = finetune.fit(finetune.Config(**FAST, freeze_bn=freeze), e, part(images, range(60)), part(images, range(60, 90)))
+        fitted = fit(finetune.Config(**FAST, freeze_bn=freeze), e, part(images, range(60)), part(images, range(60, 90)))
         same = [torch.equal(v, fitted.network.backbone.state_dict()[k]) for k, v in e.model.state_dict().items() if "running" in k]
         assert all(same) if freeze else not any(same)
 

@@ -32,7 +32,7 @@ def test_predictions_agree_with_scikit_learn_up_to_ties(vote):
 
     reference = KNeighborsClassifier(7, weights="uniform" if vote == "majority" else softmax)
     want = reference.fit(unit(train.x), train.y.argmax(1)).predict_proba(unit(test.x))
-    got = fitted.scores(test.x)
+    got = fitted.scores(test)
     assert got == pytest.approx(want, abs=2e-4)
     top = np.sort(want, axis=1)
     clear = top[:, -1] - top[:, -2] > 1e-3
@@ -63,7 +63,7 @@ def test_unknown_labels_have_no_vote_and_shares_are_renormalised_for_every_k():
     for k, scores in zip(cfg.k, seen, strict=True):
         assert scores == pytest.approx(by_hand(bank, val.x, k, 0.1), abs=1e-4)
     assert fitted.k == 9
-    assert fitted.scores(val.x) == pytest.approx(by_hand(bank, val.x, 9, 0.1), abs=1e-4)
+    assert fitted.scores(val) == pytest.approx(by_hand(bank, val.x, 9, 0.1), abs=1e-4)
 
 
 def test_the_choice_is_the_first_best_k_on_validation_rows():
@@ -82,14 +82,14 @@ def test_k_beyond_the_train_rows_is_dropped_and_an_empty_grid_is_an_error():
 
 def test_refitted_neighbours_do_not_score_the_validation_rows_they_hold():
     train, val = made(60), made(40, seed=1)
-    plain_, refitted = (knn.fit(knn.Config(refit=refit), train, val) for refit in (False, True))
-    np.testing.assert_array_equal(refitted.held_out, plain_.scores(val.x))
+    unchanged, refitted = (knn.fit(knn.Config(refit=refit), train, val) for refit in (False, True))
+    np.testing.assert_array_equal(refitted.val_scores, unchanged.scores(val))
     assert len(refitted.bank) == 100
-    assert plain_.held_out is None
+    assert unchanged.val_scores is None
 
 
 def test_the_length_of_a_feature_does_not_matter():
     train, val = made(), made(40, seed=1)
     long = Features(train.x * np.linspace(0.1, 9, len(train.x), dtype=np.float32)[:, None], train.y, train.key, train.patient, train.kind)
     cfg = knn.Config(k=(7,))
-    assert knn.fit(cfg, train, val).scores(val.x) == pytest.approx(knn.fit(cfg, long, val).scores(val.x), abs=1e-5)
+    assert knn.fit(cfg, train, val).scores(val) == pytest.approx(knn.fit(cfg, long, val).scores(val), abs=1e-5)

@@ -112,7 +112,7 @@ def test_c_is_the_first_best_on_validation_and_test_rows_cannot_matter():
     held_out = [np.nanmean(auroc(val.y, linear.logits_to_probabilities(z, "multiclass"))) for z in model.logits(val.x)]
     assert [row["score"] for row in fitted.selection["table"]] == pytest.approx(held_out, abs=5e-3)
     assert fitted.selection["score"] == max(row["score"] for row in fitted.selection["table"])
-    p = fitted.scores(val.x)
+    p = fitted.scores(val)
     assert p.dtype == np.float64
     assert p.sum(1) == pytest.approx(np.ones(len(p)))
 
@@ -123,7 +123,7 @@ def test_refit_uses_validation_rows_only_after_the_choice():
     assert plain.selection == again.selection
     c = again.selection["C"]
     both = solve_logistic(np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y]), np.array([c]), "multiclass", tolerance=1e-8)
-    assert again.scores(val.x) == pytest.approx(linear.logits_to_probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-6)
+    assert again.scores(val) == pytest.approx(linear.logits_to_probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -138,8 +138,8 @@ def test_a_refitted_probe_keeps_what_the_model_before_gave_the_validation_rows(r
     """Thresholds and temperature are chosen on these: its own scores would be those of rows it was trained on."""
     train, val = made(80, k=1, kind="binary"), made(60, k=1, kind="binary", seed=1)
     fitted = linear.fit(refitted, train, val)
-    np.testing.assert_allclose(fitted.held_out, before(train, val).scores(val.x), atol=1e-9)
-    assert np.abs(fitted.scores(val.x) - fitted.held_out).max() > 1e-3
+    np.testing.assert_allclose(fitted.val_scores, before(train, val).scores(val), atol=1e-9)
+    assert np.abs(fitted.scores(val) - fitted.val_scores).max() > 1e-3
 
 
 def test_two_solves_are_the_same_bits():

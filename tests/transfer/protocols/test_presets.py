@@ -45,7 +45,7 @@ def test_thunders_heads_are_those_trained_one_by_one():
     best = max(course, key=lambda c: (c[0], -c[1]))
     assert got.selection["score"] == pytest.approx(best[0])
     assert (got.selection["epoch"], got.selection["lr"]) == (best[1], best[2])
-    assert got.scores(val.x) == pytest.approx(best[3], abs=1e-5)
+    assert got.scores(val) == pytest.approx(best[3], abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "binary"])
@@ -66,7 +66,7 @@ def test_uni_minimises_its_objective_on_train_and_validation_rows(kind):
 
     found = minimize(objective, 0.01 * np.ones((d + 1) * k), method="BFGS").fun
     assert objective(np.concatenate([got.weight.ravel(), got.bias])) == pytest.approx(found, abs=1e-4)
-    assert got.scores(val.x).shape == val.y.shape
+    assert got.scores(val).shape == val.y.shape
 
 
 def test_dinov2s_logistic_regression_is_unscaled_and_refitted():
@@ -76,7 +76,7 @@ def test_dinov2s_logistic_regression_is_unscaled_and_refitted():
     both = solve_logistic(
         np.concatenate([train.x, val.x]), np.concatenate([train.y, val.y]), [got.selection["C"]], "multiclass", standardise=False
     )
-    assert got.scores(val.x) == pytest.approx(linear.logits_to_probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-3)
+    assert got.scores(val) == pytest.approx(linear.logits_to_probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-3)
 
 
 def test_published_budgets_are_the_papers():

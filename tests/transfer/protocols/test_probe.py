@@ -12,10 +12,11 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
-from transfer.protocols import linear, probe
+from transfer.protocols import linear, probe, resolve_protocol
 from transfer.protocols.blocks import extract_last_blocks
 from transfer.protocols.common import Features
 from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead, head_losses
+from transfer.protocols.linear_config import PUBLISHED_BUDGETS
 
 VIT = "random_vit_tiny_patch16_224:size=32,channels=1,mean=0.5,std=0.25"
 
@@ -41,7 +42,7 @@ def test_maes_head_is_batch_norm_and_a_layer_by_lars_with_warm_up_and_cosine():
     head = MaeHead(d, k, True, batch, steps, warmup)
     head.norm.double()
     head.linear.double()
-    head.moved = [m.double() for m in head.moved]
+    head.momentum_buffers = [m.double() for m in head.momentum_buffers]
     w, b = (p.detach().numpy().copy() for p in head.linear.parameters())
     assert np.abs(w).max() < 0.05
     assert not b.any()
@@ -90,7 +91,7 @@ def test_dinov2s_heads_are_those_trained_one_by_one():
 
 
 def test_published_numbers_are_the_papers():
-    assert probe.PUBLISHED_BUDGETS == {"mae": (16384, 90), "dinov2": (1024, 12500)}
+    assert PUBLISHED_BUDGETS == {"mae": (16384, 90), "dinov2": (1024, 12500)}
     assert DINOV2_RATES == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
     assert probe.PROBE_AUGMENT.crop == (0.08, 1.0)
     assert (probe.PROBE_AUGMENT.flip, probe.PROBE_AUGMENT.interpolation) == (0.5, "bicubic")
@@ -156,7 +157,7 @@ def test_the_presets_run_through_the_bench_and_are_hashed_apart(cohort, preset, 
     rows = r.meta.selection["table"]
     assert len(rows) == (3 if preset == "mae" else 26)
     assert r.meta.selection["score"] == max(row["score"] for row in rows)
-    again = run(NET, protocols=["linear"], overrides=settings, again=True).records[0]
+    again = run(NET, protocols=["linear"], overrides=settings, recompute=True).records[0]
     np.testing.assert_array_equal(again.arrays["test_scores"], r.arrays["test_scores"])
     (other,) = run(NET, protocols=["linear"], overrides=[f"linear.preset={preset}", "linear.length=2", "linear.batch=12"]).records
     assert other.identity.protocol_hash != r.identity.protocol_hash
@@ -175,7 +176,9 @@ def test_images_are_augmented_anew_at_every_step_and_the_network_stays_as_it_was
     shown = []
     before = probe.frozen_inputs
     monkeypatch.setattr(
-        probe, "frozen_inputs", lambda encoder, x, of: (shown.append((encoder.model.training, x.clone())), before(encoder, x, of))[1]
+        probe,
+        "frozen_inputs",
+        lambda encoder, x, extract: (shown.append((encoder.model.training, x.clone())), before(encoder, x, extract))[1],
     )
     run(NET, protocols=["linear"], overrides=["linear.preset=mae", "linear.length=2", "linear.batch=36"])
     views = [x for _, x in shown if len(x) == 36]
@@ -185,15 +188,15 @@ def test_images_are_augmented_anew_at_every_step_and_the_network_stays_as_it_was
 
 def test_cached_features_are_refused_where_images_are_wanted():
     rows = Features(np.zeros((2, 3), np.float32), np.eye(2, dtype=np.float32)[:, :1], np.arange(2), np.arange(2), "binary")
-    with pytest.raises(ValueError, match="wants images"):
+    with pytest.raises(ValueError, match="needs images"):
         linear.fit(linear.Config(preset="mae"), rows, rows)
-    assert linear.module(linear.Config(preset="dinov2")) is probe
-    assert linear.module(linear.Config()) is linear
+    assert resolve_protocol("linear", linear.Config(preset="dinov2")) is probe
+    assert resolve_protocol("linear", linear.Config()) is linear
 
 
 def test_too_few_labeled_images_are_refused(cohort):
     from transfer.protocols.common import ImageSet
 
-    none = ImageSet(None, np.arange(3), np.full((3, 1), np.nan, np.float32), np.arange(3), np.arange(3), "binary")
+    none = ImageSet(None, None, np.arange(3), np.full((3, 1), np.nan, np.float32), np.arange(3), np.arange(3), "binary")
     with pytest.raises(InputError, match="labeled train images"):
-        probe.fit(linear.Config(preset="mae"), None, none, none)
+        probe.fit(linear.Config(preset="mae"), none, none)

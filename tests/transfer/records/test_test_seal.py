@@ -2,6 +2,7 @@
 
 import threading
 from types import SimpleNamespace
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from tests.transfer import toys
 from transfer.bench import cell
+from transfer.protocols import FittedProtocol
 from transfer.protocols.common import validation_score
 from transfer.records import record, test_seal
 from transfer.records.test_seal import Seal, SealedError
@@ -103,11 +105,18 @@ class Cfg(Config):
 
 
 def spy(seen):
-    """A protocol that notes which rows it is shown, and when."""
+    """A protocol that records which rows it receives, and when."""
 
-    def fit(cfg, train, val, select):
+    class Fitted(FittedProtocol):
+        selection: ClassVar = {"chosen": 1}
+
+        def scores(self, rows):
+            seen.append(("scores", len(rows)))
+            return np.full((len(rows), 1), 0.5)
+
+    def fit(cfg, train, val, select, log):
         seen.append(("fit", {*train.key, *val.key}))
-        return SimpleNamespace(selection={"chosen": 1}, scores=lambda x: (seen.append(("scores", len(x))), np.full((len(x), 1), 0.5))[1])
+        return Fitted()
 
     return SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit)
 

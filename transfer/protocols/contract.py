@@ -1,0 +1,96 @@
+"""The contract between the bench and a protocol. Nothing heavy is imported here: command lines read the registry before they compute.
+
+A protocol is a module, or any object, with the members of `TransferProtocol`. `fit` returns a `FittedProtocol`. A protocol chooses its
+hyper-parameters with the function `select`, on validation rows only; it computes no reported metric, writes no file and prints nothing.
+
+Shapes: V validation rows, M rows to score, C label columns.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+
+if TYPE_CHECKING:
+    from encoders.runtime.arrays import Array, FloatArray
+    from encoders.runtime.config import Config as BaseConfig
+    from encoders.runtime.json_types import Json
+    from transfer.tasks.task import TaskKind
+
+Needs = Literal["pooled", "bags", "images"]
+Select: TypeAlias = Callable[["Array", "Array"], float]  # (labels (N, C), scores (N, C)) -> score of a candidate, higher is better
+
+
+class Log(Protocol):
+    """Receives the loss and validation score of a protocol that trains by steps."""
+
+    def __call__(self, step: int, **scalars: float) -> None: ...
+
+
+class Rows(Protocol):
+    """Rows of a split: `Features`, `Bags` or `ImageSet`. y: (N, C), NaN = unknown.  key, patient: (N,)."""
+
+    @property
+    def y(self) -> "Array": ...
+    @property
+    def key(self) -> "Array": ...
+    @property
+    def patient(self) -> "Array": ...
+    @property
+    def kind(self) -> "TaskKind": ...
+    def __len__(self) -> int: ...
+
+
+RowsT = TypeVar("RowsT", bound=Rows, contravariant=True)
+ConfigT = TypeVar("ConfigT", bound="BaseConfig", contravariant=True)
+
+
+class FittedProtocol(ABC, Generic[RowsT]):
+    """What `fit` returns: every hyper-parameter is chosen, and no test row has been seen."""
+
+    selection: "Mapping[str, Json]"
+    """What was chosen and the validation score of every candidate. Builtins only: it is stored in the record."""
+
+    val_scores: "Array | None" = None
+    """(V, C) validation scores of the model before a refit on train and validation rows; None when there was no refit.
+
+    Thresholds and temperature are chosen on these: a refitted model must not score the rows it was trained on."""
+
+    @abstractmethod
+    def scores(self, rows: RowsT) -> "FloatArray":
+        """(M, C) probabilities, float64."""
+
+    def episode_summary(self, rows: RowsT, metric: Select) -> dict[str, dict[str, float]]:
+        """Number of shots -> statistics over episodes of `metric` on `rows`; {} for a protocol without episodes."""
+        return {}
+
+
+class TransferProtocol(Protocol[ConfigT, RowsT]):
+    """The members that the bench uses. Each module of `transfer/protocols/` that the registry loads has them."""
+
+    @property
+    def Config(self) -> "type[BaseConfig]":
+        """Its settings. A field `seed`, if there is one, receives the seed of the bench and stays out of the protocol's hash."""
+
+    @property
+    def VERSION(self) -> int:
+        """Part of the protocol's hash. Raise it when equal settings would give other scores, so that no table mixes old and new."""
+
+    @property
+    def NEEDS(self) -> Needs:
+        """What `train`, `val` and the rows to score are: Features ("pooled"), Bags ("bags") or ImageSet ("images")."""
+
+    def fit(self, cfg: ConfigT, train: RowsT, val: RowsT, select: Select = ..., log: Log | None = ...) -> FittedProtocol[RowsT]:
+        """Fits on `train` and chooses on `val` the candidate for which `select` is highest."""
+
+
+AnyProtocol: TypeAlias = "TransferProtocol[Any, Any]"
+
+
+@dataclass(frozen=True)
+class ProtocolEntry:
+    """A protocol of the registry. title: in reports.  help: one line for the command line.  load: imports it, which may take seconds."""
+
+    title: str
+    help: str
+    load: Callable[[], AnyProtocol]

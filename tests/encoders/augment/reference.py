@@ -1,4 +1,4 @@
-"""The same augmentations, one image at a time and slowly, from Pillow, torchvision, SciPy and formulas: what `augment` must equal.
+"""A slow reference of the augmentations, one image at a time, from Pillow, torchvision, SciPy and formulas.
 
 An image is float32 (H, W, C) in [0, 1]; `one` holds a single row of the drawn parameters.
 """
@@ -16,6 +16,8 @@ def augment_view(image, one, size):
     """The view (S, S, C) of one image, all operations in their documented order."""
     view = apply_geometry(image, one, size)
     colour = image.shape[2] == 3
+    if "stain_map" in one and colour:
+        view = map_optical_density(view, one["stain_map"])
     if "stain_factor" in one and colour:
         view = jitter_stain(view, one["stain_factor"], one["stain_shift"])
     view = torch.from_numpy(np.ascontiguousarray(view, dtype=np.float32)).permute(2, 0, 1)
@@ -51,7 +53,7 @@ def augment_view(image, one, size):
 
 
 def apply_geometry(image, one, size):
-    """Pillow's crop and resize where the axes stay apart; otherwise a look-up pixel by pixel. Then quarter turns."""
+    """Pillow's crop and resize where the axes are independent; otherwise a look-up pixel by pixel. Then quarter turns."""
     bent = one.get("angle", 0) != 0 or one.get("zoom", 1) != 1 or np.any(one.get("elastic", 0))
     view = resample_by_lookup(image, one, size) if bent else resize_crop(image, one, size)
     return np.rot90(view, one.get("turn", 0))
@@ -84,6 +86,14 @@ def resample_by_lookup(image, one, size):
             places[0, row, column] = top + high / 2 - 0.5 + x * np.sin(angle) + y * np.cos(angle)
             places[1, row, column] = left + wide / 2 - 0.5 + x * np.cos(angle) - y * np.sin(angle)
     return np.stack([ndimage.map_coordinates(image[..., c], places, order=1, mode="grid-constant") for c in range(image.shape[2])], axis=2)
+
+
+def map_optical_density(view, matrix):
+    """Optical densities of red, green and blue, as a row vector, times a matrix: in float64, pixel by pixel."""
+    out = np.empty_like(view, dtype=np.float64)
+    for place in np.ndindex(view.shape[:2]):
+        out[place] = np.exp(np.log(np.maximum(view[place].astype(np.float64), 1e-6)) @ matrix)
+    return np.clip(out, 0, 1)
 
 
 def jitter_stain(view, factor, shift):

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The main job from end to end on made-up radiographs (phantoms): unlabeled images -> encoders -> a comparison one may believe.
-# `make demo` runs it; every command is shown as you would type it.
+# The whole workflow on synthetic radiographs (phantoms): unlabeled images -> encoders -> a benchmark with confidence intervals.
+# `make demo` runs it and prints every command. If interrupted, rerun it to resume.
 set -euo pipefail
 folder=${1:-demo}
 mkdir -p "$folder"

@@ -7,19 +7,26 @@ import typer
 
 
 def doctor(
-    store: Annotated[list[str], typer.Argument(help="a store, several, or a quoted pattern such as 'tiles/*.h5': seen as one")],
-    picture: Annotated[Path | None, typer.Option(help="PNG to write: the nearest pairs that are not identical, side by side")] = None,
-    radius: Annotated[int, typer.Option(min=0, max=32, help="bits of 256 that near-duplicates may differ in")] = 8,
-    near: Annotated[bool | None, typer.Option("--near/--no-near", help="look for near-duplicates  [default: up to 200,000 images]")] = None,
-    sample: Annotated[int, typer.Option(min=1, help="images for the histogram of values")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of tables")] = False,
+    store: Annotated[
+        list[str], typer.Argument(help="one or more stores, or a quoted pattern such as 'tiles/*.h5'; several are checked as one")
+    ],
+    picture: Annotated[Path | None, typer.Option(help="PNG to write: the most similar pairs of different images, side by side")] = None,
+    radius: Annotated[int, typer.Option(min=0, max=32, help="near-duplicates: hashes that differ in at most this many of 256 bits")] = 8,
+    near: Annotated[
+        bool | None,
+        typer.Option("--near/--no-near", help="search for near-duplicates  [default: search if the store has at most 200,000 images]"),
+    ] = None,
+    sample: Annotated[int, typer.Option(min=1, help="number of images for the histogram of values")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
-    """What is in a store, and what would make a comparison untrue: copies, patients in two splits, empty images and labels.
+    """Describe a store and report its problems.
 
-    Near-duplicates are found by a perceptual hash: it sees through JPEG, resizing and gamma, and misses crops of 3 % or more, flips
-    and rotations.
+    Reports duplicate images, patients in several splits, constant images and unusable labels.
 
-    Exit status: 0 nothing found; 1 something found; 2 the store cannot be read.
+    Near-duplicates are found with a perceptual hash. It is robust to JPEG compression, resizing and gamma, and misses crops of 3 % or
+    more, flips and rotations.
+
+    Exit status: 0 no findings, 1 findings, 2 the store cannot be read.
     """
     import json
 
@@ -38,5 +45,5 @@ def doctor(
     else:
         print_report(report)
         if picture is not None:
-            typer.echo(f"nearest pairs: {picture}")
+            typer.echo(f"most similar pairs: {picture}")
     raise typer.Exit(1 if report["findings"] else 0)

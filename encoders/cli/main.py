@@ -1,4 +1,4 @@
-"""`encoders`: images become stores, stores become features, and weights are kept with what must be known about them."""
+"""Ingest images into stores, check stores, compute features, and manage the zoo of encoders."""
 
 import typer
 

@@ -2,25 +2,31 @@
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from encoders.runtime.json_types import Json
     from encoders.zoo.card import Card
 
-NameArgument = Annotated[str, typer.Argument(help="a zoo name, a card's path, runs/X, runs/X@step, imagenet_<arch> or random_<arch>")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one when left out")]
+NameArgument = Annotated[
+    str, typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch> or random_<arch>")
+]
+DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if available]", show_default=False)]
 
 
 def list_(
-    everything: Annotated[bool, typer.Option("--all", help="also the untrained random_<arch> of every usual architecture")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON instead of a table")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="also list random_<arch> of the common architectures")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of a table")] = False,
 ) -> None:
-    """What encoders there are: yours, those of runs, and built-in ones; and whether their weights are here.
+    """List encoders and where their weights are.
 
-    Every network of timm works by name (imagenet_<arch>, random_<arch>, timm_<arch>.<tag>), not only those shown. Built-in ones have
-    variants: imagenet_resnet18:size=64, random_vit_tiny_patch16_224:seed=3,channels=1.
+    The list holds the entries of the zoo, the exports of runs, and the built-in encoders.
+    Built-in names work for every architecture of timm, not only for those listed: imagenet_<arch>, random_<arch>, timm_<arch>.<tag>.
+    Options after a colon select a variant, e.g. imagenet_resnet18:size=64 or random_vit_tiny_patch16_224:seed=3,channels=1.
     """
     import json
 
@@ -39,120 +45,147 @@ def list_(
     make_console().print(table)
     if not everything:
         make_console().print(
-            "and random_<arch> for every architecture of timm. Weights that are not here: `encoders show NAME` says what to put where."
+            "random_<arch> works for every architecture of timm. weights = no: `encoders show NAME` names the file to download."
         )
 
 
 def show(name: NameArgument) -> None:
-    """The card of an encoder: network, preprocessing, lineage; and where its weights are."""
+    """Show the card, lineage and weight file of an encoder.
+
+    The card describes the network, its preprocessing and its training.
+    """
     from encoders.zoo import lineage, zoo
 
-    found = zoo.find_encoder(name)
+    location = zoo.find_encoder(name)
     manifest = zoo.manifest_path(name)
-    print(found.card.text().rstrip())
+    print(location.card.to_yaml().rstrip())
     print(f"# lineage: {lineage.describe_lineage(name)}")
-    print(f"# weights: {zoo.describe_location(found)}")
-    print(f"# manifest: {manifest or 'none: what it was trained on cannot be checked against a test split'}")
+    print(f"# weights: {zoo.describe_location(location)}")
+    print(f"# manifest: {manifest or 'none, so its training images cannot be compared with a test split'}")
 
 
 def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="encoders; all of the zoo when left out")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="encoders  [default: every entry of the zoo]", show_default=False)] = None,
 ) -> None:
-    """Is an encoder what its card says? Checks the file's sha256, every tensor, and the answer to the built-in images.
+    """Check that encoders match their cards.
 
-    Exit status: 0 all is well, 1 an encoder is not what its card says, 2 wrong input.
+    Checks the sha256 of the file, every tensor, and the features of the canary images, which are compared with those in the card.
+
+    Exit status: 0 every check passed, 1 a check failed, 2 invalid input.
     """
     from encoders.runtime.paths import zoo_dir
     from encoders.zoo import listing, register
 
-    wanted = names or [folder.name for folder in listing.find_card_folders(zoo_dir())]
-    if not wanted:
+    selected = names or [folder.name for folder in listing.find_card_folders(zoo_dir())]
+    if not selected:
         print("the zoo is empty: nothing to verify")
     failed = False
-    for name in wanted:
+    for name in selected:
         for check in register.verify_encoder(name):
-            print(f"{name}: {check.what} {'ok' if check.good else 'FAILED'}: {check.detail}")
-            failed |= not check.good
+            print(f"{name}: {check.name} {'ok' if check.passed else 'FAILED'}: {check.detail}")
+            failed |= not check.passed
     raise typer.Exit(1 if failed else 0)
 
 
 def import_(
-    file: Annotated[Path, typer.Argument(help=".safetensors, .pt or .pth with a state dict; nothing in it is unpickled")],
-    card: Annotated[Path | None, typer.Option(help="card.yaml that says what the weights are; or give --arch, --mean, --std")] = None,
-    name: Annotated[str | None, typer.Option(help="name in the zoo; the card's, or the file's, when left out")] = None,
+    file: Annotated[
+        Path, typer.Argument(help=".safetensors, .pt or .pth file with a state dict; Python objects in it are never unpickled")
+    ],
+    card: Annotated[Path | None, typer.Option(help="card.yaml of the weights; without it --arch, --mean and --std are required")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="name in the zoo  [default: the name in the card, or the file name]", show_default=False)
+    ] = None,
     arch: Annotated[str | None, typer.Option(help="timm name of the network")] = None,
-    mean: Annotated[str | None, typer.Option(help="subtracted from images in [0, 1]: 0.5, or 0.485,0.456,0.406")] = None,
-    std: Annotated[str | None, typer.Option(help="divided by, as --mean")] = None,
-    size: Annotated[int, typer.Option(help="side of the input, pixels")] = 224,
+    mean: Annotated[
+        str | None, typer.Option(help="subtracted from images in [0, 1], one number or one per channel: 0.5 or 0.485,0.456,0.406")
+    ] = None,
+    std: Annotated[str | None, typer.Option(help="images are divided by it after --mean; same form as --mean")] = None,
+    size: Annotated[int, typer.Option(help="side of the model's input, pixels")] = 224,
     channels: Annotated[int, typer.Option(help="input channels, 1 or 3")] = 3,
-    resize: Annotated[str, typer.Option(help="crop, pad or squash")] = "crop",
-    interpolation: Annotated[str, typer.Option(help="bilinear or bicubic")] = "bicubic",
-    model_arg: Annotated[list[str] | None, typer.Option(help="key=value argument of the network, e.g. pad_type=same")] = None,
-    modality: Annotated[str | None, typer.Option(help="cxr, histology, ...: whose tasks it is for")] = None,
-    licence: Annotated[str, typer.Option(help="of the weights")] = "unknown",
-    prefix: Annotated[str | None, typer.Option(help="what stands before the network's names in the file; found when left out")] = None,
+    resize: Annotated[
+        Literal["crop", "pad", "squash"],
+        typer.Option(help="crop: shorter side to --size, centre crop; pad: longer side, black borders; squash: both sides"),
+    ] = "crop",
+    interpolation: Annotated[Literal["bilinear", "bicubic"], typer.Option(help="of the resizing")] = "bicubic",
+    model_arg: Annotated[
+        list[str] | None, typer.Option(help="key=value argument of the network, e.g. pad_type=same; repeat for several")
+    ] = None,
+    modality: Annotated[str | None, typer.Option(help="cxr, histology, ...: the modality of the images it is for")] = None,
+    licence: Annotated[str, typer.Option(help="licence of the weights")] = "unknown",
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="prefix of the network's tensor names in the file, e.g. module.encoder_q.  [default: detected]", show_default=False
+        ),
+    ] = None,
 ) -> None:
-    """Register a weight file in the zoo, every tensor of the network matched.
+    """Import a weight file into the zoo.
 
-    For example
+    Every tensor of the network must be in the file. The card states the network and its preprocessing: pass it with --card, or describe
+    the network with --arch, --mean and --std.
 
     \b
-        encoders import tf.pth --name imagenet_mobilenetv2_100 --arch mobilenetv2_100 --model-arg pad_type=same --mean 0.5 --std 0.5
+        encoders import tf.pth --name imagenet_mobilenetv2_100 --arch mobilenetv2_100 \\
+            --model-arg pad_type=same --mean 0.5 --std 0.5
     """
     from encoders.runtime.errors import InputError
     from encoders.zoo.card import Card
     from encoders.zoo.register import register_encoder
 
     if (card is None) == (arch is None):
-        raise InputError(f"say what {file} is: either --card CARD.yaml, or --arch with --mean and --std")
+        raise InputError(f"{file} needs a description: either --card CARD.yaml, or --arch with --mean and --std")
     if card is not None:
-        told = Card.read(card)
+        description = Card.read(card)
     else:
         if mean is None or std is None:
-            raise InputError("say how the images of these weights were normalised: --mean and --std, on [0, 1], e.g. --mean 0.5 --std 0.5")
-        pixels = {"size": size, "resize": resize, "interpolation": interpolation, "channels": channels}
-        middle, spread = _parse_channel_values(mean, channels, "--mean"), _parse_channel_values(std, channels, "--std")
-        pixels |= {"mean": middle, "std": spread}
-        if not all(0 <= m <= 1 for m in middle) or not all(0 < s <= 1 for s in spread):
-            raise InputError(f"--mean {mean} --std {std} are not on [0, 1]; divide what is meant for pixels from 0 to 255 by 255")
-        told = _card_from_options(file, arch or "", pixels, model_arg or []).changed(modality=modality, licence=licence)
-    done = register_encoder(file, told, name, prefix)
-    report = done.report
-    print(f"{done.folder.name}: {report.matched} tensors matched" + (f", {report.prefix!r} cut off their names" if report.prefix else ""))
+            raise InputError(
+                "--arch needs --mean and --std, the normalisation these weights were trained with, on [0, 1], e.g. --mean 0.5 --std 0.5"
+            )
+        means, stds = _parse_channel_values(mean, channels, "--mean"), _parse_channel_values(std, channels, "--std")
+        if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
+            raise InputError(f"--mean {mean} --std {std} are not on [0, 1]; divide values for pixels from 0 to 255 by 255")
+        preprocess = {"size": size, "resize": resize, "interpolation": interpolation, "channels": channels, "mean": means, "std": stds}
+        description = _card_from_options(file, arch or "", preprocess, model_arg or []).replace(modality=modality, licence=licence)
+    registered = register_encoder(file, description, name, prefix)
+    report, entry = registered.report, registered.folder
+    print(f"{entry.name}: {report.matched} tensors matched" + (f", prefix {report.prefix!r} removed" if report.prefix else ""))
     if report.dropped:
-        print(f"dropped {len(report.dropped)} tensors that are not the backbone's: {', '.join(report.dropped[:6])}")
-    for warning in done.warnings:
+        print(f"dropped {len(report.dropped)} tensors that do not belong to the backbone: {', '.join(report.dropped[:6])}")
+    for warning in registered.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    print(f"now in {done.folder}; try `encoders verify {done.folder.name}`")
+    print(f"written to {entry}; check it with `encoders verify {entry.name}`")
 
 
-def _card_from_options(file: Path, arch: str, pixels: dict[str, Any], model_arg: list[str]) -> "Card":
-    """The card of a file from the options of `encoders import`."""
+def _card_from_options(file: Path, arch: str, preprocess: "Mapping[str, Json]", model_arg: list[str]) -> "Card":
+    """The card of a file, from the options of `encoders import`."""
     from encoders.runtime.config import merge_settings, parse_override, validate_config
     from encoders.zoo import builtin
     from encoders.zoo.card import Card
 
     args = merge_settings(*map(parse_override, model_arg))
-    whole = {"name": file.stem, "arch": arch, "model_args": args, "dim": builtin.arch_feature_dim(arch, args), "preprocess": pixels}
-    return validate_config(Card, {**whole, "lineage": {"file": file.name}}, "the options")
+    network = {"name": file.stem, "arch": arch, "model_args": args, "dim": builtin.arch_feature_dim(arch, args)}
+    return validate_config(Card, {**network, "preprocess": preprocess, "lineage": {"file": file.name}}, "the options")
 
 
 def _parse_channel_values(text: str, channels: int, option: str) -> tuple[float, ...]:
-    """One number a channel from `0.5` or `0.485,0.456,0.406`."""
+    """One number per channel, from `0.5` or `0.485,0.456,0.406`. Raises InputError for anything else."""
     from encoders.runtime.errors import InputError
 
     try:
         values = tuple(float(part) for part in text.replace("/", ",").split(","))
-    except ValueError as wrong:
-        raise InputError(f"{option} is {text!r}, expected numbers with commas between them, e.g. 0.485,0.456,0.406") from wrong
+    except ValueError as error:
+        raise InputError(f"{option} is {text!r}, expected numbers separated by commas, e.g. 0.485,0.456,0.406") from error
     return values * channels if len(values) == 1 else values
 
 
 def export(
     name: NameArgument,
-    file: Annotated[Path, typer.Argument(help="the .safetensors file to write; its card goes beside it as .yaml")],
+    file: Annotated[Path, typer.Argument(help=".safetensors file to write; the card is written next to it as .yaml")],
 ) -> None:
-    """Write an encoder as one file that plain timm loads, its card beside it."""
+    """Export an encoder as a file that timm loads.
+
+    Writes the weights and the card, and prints the call of `timm.create_model` that loads them.
+    """
     from encoders.zoo import register
 
     print(register.export_encoder(name, file))
@@ -160,23 +193,29 @@ def export(
 
 def embed(
     name: NameArgument,
-    store: Annotated[str, typer.Argument(help="store made by `encoders ingest`, or a pattern such as 'tiles/*.h5'")],
-    out: Annotated[Path, typer.Argument(help="HDF5 file to write: /features, /key, /patient, row by row; with --by-slide a folder")],
-    slides: Annotated[bool, typer.Option("--by-slide", help="a file a slide, as CLAM and TRIDENT: features (N, D), coords (N, 2)")] = False,
-    kind: Annotated[str, typer.Option(help="pooled: one vector an image; tokens: one a patch or cell")] = "pooled",
-    batch: Annotated[int, typer.Option(min=1, help="images at a time")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="reading processes; 0: in this one")] = 0,
+    store: Annotated[str, typer.Argument(help="store written by `encoders ingest`, or a quoted pattern such as 'tiles/*.h5'")],
+    out: Annotated[Path, typer.Argument(help="HDF5 file to write, with /features, /key and /patient; with --by-slide a folder")],
+    slides: Annotated[
+        bool, typer.Option("--by-slide", help="write one file per slide in the format of CLAM and TRIDENT: features (N, D), coords (N, 2)")
+    ] = False,
+    kind: Annotated[
+        Literal["pooled", "tokens"], typer.Option(help="pooled: one vector per image; tokens: one per patch or cell of the last map")
+    ] = "pooled",
+    batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
+    workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
     device: DeviceOption = None,
 ) -> None:
-    """Features of every image of a store, for use elsewhere. What was computed before comes from the cache.
+    """Compute the features of every image of a store.
+
+    Writes them to an HDF5 file. Features in the cache are not computed again.
 
     \b
         encoders embed cxr_moco cxr.h5 features.h5
         encoders embed path_moco 'tiles/*.h5' features/ --by-slide
 
-    --by-slide goes on where it was: slides whose file is there are not embedded again. `coords` are level-0 pixels, x before y.
+    With --by-slide, rerun the same command to resume: slides with a finished file are skipped. `coords` are level-0 pixels, x before y.
 
-    Many processes share the work, each on its own GPU; the file is the one that a single process writes:
+    Several processes share the work, each on its own GPU; the output is identical to that of a single process:
 
     \b
         torchrun --nproc-per-node 4 $(which encoders) embed cxr_moco cxr.h5 features.h5
@@ -189,9 +228,9 @@ def embed(
     from encoders.zoo import zoo
 
     if out.is_dir() and not slides:
-        raise InputError(f"{out} is a folder; name the file to write, or pass --by-slide for a file a slide in it")
+        raise InputError(f"{out} is a folder; name the file to write, or pass --by-slide to write one file per slide into it")
     if out.is_file() and slides:
-        raise InputError(f"{out} is a file; --by-slide writes a file a slide: name a folder")
+        raise InputError(f"{out} is a file; --by-slide writes one file per slide: name a folder")
     images = Store.open(store)
     if out.is_file():
         embedding.check_replaceable(out)
@@ -202,17 +241,19 @@ def embed(
         from encoders.features.embed_slides import write_all_slide_features
 
         if kind != "pooled":
-            raise InputError("--by-slide writes one vector a tile: leave --kind out")
-        with advise_on_interrupt("the same command goes on with the next slide"), progress_counter(f"embed {name}", len(images)) as tick:
-            made, there = write_all_slide_features(encoder, images, out, batch, workers, tick)
-        who = f" (process {dist.rank() + 1} of {dist.world_size()})" if dist.world_size() > 1 else ""
-        print(f"{out}{who}: features of {made} slides by {encoder.card.name}" + (f", {there} were there already" if there else ""))
+            raise InputError("--by-slide writes one vector per tile and supports only --kind pooled; leave --kind out")
+        with (
+            advise_on_interrupt("rerun the same command to resume with the next slide"),
+            progress_counter(f"embed {name}", len(images)) as tick,
+        ):
+            written, skipped = write_all_slide_features(encoder, images, out, batch, workers, tick)
+        process = f" (process {dist.rank() + 1} of {dist.world_size()})" if dist.world_size() > 1 else ""
+        print(f"{out}{process}: features of {written} slides by {encoder.card.name}" + (f", {skipped} existed already" if skipped else ""))
         dist.leave_process_group()
         return
-    wanted = cast(Literal["pooled", "tokens"], kind)  # another word is refused by the encoder, with the known ones
     with progress_counter(f"embed {name}", len(images)) if dist.is_main() else nullcontext() as tick:
-        features = embedding.extract_features(encoder, images, wanted, batch=batch, workers=workers, progress=tick, ranks=True)
+        features = embedding.extract_features(encoder, images, kind, batch=batch, workers=workers, progress=tick, ranks=True)
     if dist.is_main():
-        embedding.write_features(out, features, encoder, images, wanted)
-        print(f"{out}: {' x '.join(map(str, features.shape))} features of {encoder.card.name}, row by row with /key and /patient")
+        embedding.write_features(out, features, encoder, images, kind)
+        print(f"{out}: {' x '.join(map(str, features.shape))} features by {encoder.card.name}, with /key and /patient of each row")
     dist.leave_process_group()

@@ -1,6 +1,6 @@
-"""Features of a whole store, computed once: the cache knows them by the encoder, the pixels and the kind of features.
+"""Features of a store, computed once: the cache key is the encoder, the pixels and the kind of features.
 
-Shapes: N images, B a batch, D width, T tokens.
+Shapes: N images, B images of a batch, D width, T tokens, K channels of the model, S side of its input.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from encoders.zoo.card import Preprocess
 from encoders.zoo.encoder import Encoder, FeatureKind
 from encoders.zoo.preprocess import prepare_input
 
-VERSION = 2  # of what stands in a cached file: raise it when `features` would give other numbers
+VERSION = 2  # of the cached features: increase it when `extract_features` would give other values
 
 
 def extract_features(
@@ -40,32 +40,33 @@ def extract_features(
 ) -> NDArray[np.float32]:
     """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order.
 
-    progress: called with the number of images done.  Tokens come as a read-only view of the cached file, as they may exceed memory.
-    With the features of the whole store in the cache, those of any rows are taken from there. What `batch` and `workers` are changes
-    no number beyond the last bits.  ranks: all ranks of the process group call this and share the work; the main rank alone gets the
-    features and writes them, the same bytes as one process, and the others get an empty array."""
+    batch: images per forward pass; like `workers` (reading processes) it changes the features by rounding only.  progress: called with
+    the number of images done.  cache: read from and write to the cache; if it holds the features of the whole store, those of any rows
+    are taken from there. Cached tokens are a read-only memory map, as they may exceed memory.  ranks: all ranks of the process group call
+    this function and share the work; the main rank returns and caches the features, bit-identical to a single process, and the others
+    return an empty array.  Raises InputError if there are no rows."""
     rows = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
     if not len(rows):
         raise InputError(f"there is no image to embed in {store.paths[0]}")
     path = feature_cache_path(encoder, store, kind, None if index is None else rows)
     writes = not ranks or dist.is_main()
-    found = _load_cached_rows(encoder, store, kind, rows, path) if cache and writes else None
-    if found is not None and progress:
+    cached = _load_cached_rows(encoder, store, kind, rows, path) if cache and writes else None
+    if cached is not None and progress:
         progress(len(rows))
-    if dist.any_rank(found is not None, encoder.device) if ranks else found is not None:
-        return _empty_features() if found is None else found
+    if dist.any_rank(cached is not None, encoder.device) if ranks else cached is not None:
+        return _empty_features() if cached is None else cached
     batches = _feature_batches(encoder, kind, store, rows, batch, workers, progress, ranks)
     if not writes:
         for _ in batches:
-            pass  # its rows are with the main rank
+            pass  # the main rank gathers the rows of this one
         return _empty_features()
     if not cache:
         return _fill_memory(batches, len(rows))
     with atomic_write(path) as temporary:
         _fill_file(temporary, batches, len(rows))
-    made = _load_cached(path, kind, len(rows))
-    assert made is not None, "what was just written can be read"
-    return made
+    written = _load_cached(path, kind, len(rows))
+    assert written is not None, "the file just written can be read"
+    return written
 
 
 def _empty_features() -> NDArray[np.float32]:
@@ -73,7 +74,7 @@ def _empty_features() -> NDArray[np.float32]:
 
 
 def feature_cache_path(encoder: Encoder, store: Store, kind: FeatureKind, rows: NDArray[np.int64] | None = None) -> Path:
-    """The cached file of these features."""
+    """The path of these features in the cache.  rows: of the store; None: all."""
     parts = [VERSION, encoder.sha256, store.fingerprint, str(store.attrs.get("unit")), kind, torch.__version__.split("+")[0]]
     if rows is not None:
         parts.append(hashlib.sha256(rows.tobytes()).hexdigest())
@@ -81,21 +82,21 @@ def feature_cache_path(encoder: Encoder, store: Store, kind: FeatureKind, rows: 
 
 
 def _load_cached_rows(encoder: Encoder, store: Store, kind: FeatureKind, rows: NDArray[np.int64], path: Path) -> NDArray[np.float32] | None:
-    """The features of `rows` in the cached file of the whole store, or in `path`."""
+    """The features of `rows` from the cached file of the whole store, or from `path`; None if neither exists."""
     whole = feature_cache_path(encoder, store, kind)
-    found = _load_cached(whole, kind, len(store))
-    if found is None:
+    features = _load_cached(whole, kind, len(store))
+    if features is None:
         return _load_cached(path, kind, len(rows))
-    return found if path == whole else found[rows]
+    return features if path == whole else features[rows]
 
 
 def _load_cached(path: Path, kind: FeatureKind, rows: int) -> NDArray[np.float32] | None:
-    """The features in a file; None when there is none, or another program damaged it."""
+    """The features in a file; None if it is missing or damaged."""
     try:
-        found = np.load(path, mmap_mode="r" if kind == "tokens" else None)
+        features: NDArray[np.float32] = np.load(path, mmap_mode="r" if kind == "tokens" else None)
     except (FileNotFoundError, ValueError, EOFError):
         return None
-    return found if len(found) == rows else None
+    return features if len(features) == rows else None
 
 
 def _feature_batches(
@@ -108,11 +109,11 @@ def _feature_batches(
     progress: Callable[[int], None] | None,
     ranks: bool,
 ) -> Iterator[NDArray[np.float32]]:
-    """The features batch by batch, or a round of the ranks' batches at a time."""
+    """The features of one batch at a time, or of one batch per rank at a time."""
     parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
     images = _PreparedBatches(store, encoder.card.preprocess, take_rank_pieces(parts) if ranks else parts)
-    made = (encoder.forward(x.to(encoder.device), kind) for x in DataLoader(images, batch_size=None, num_workers=workers))
-    for out in gather_pieces(made, batch, len(rows)) if ranks else made:
+    features = (encoder.forward(x.to(encoder.device), kind) for x in DataLoader(images, batch_size=None, num_workers=workers))
+    for out in gather_pieces(features, batch, len(rows)) if ranks else features:
         if progress:
             progress(len(out))
         yield out.cpu().numpy()
@@ -123,26 +124,27 @@ def _fill_memory(batches: Iterator[NDArray[np.float32]], rows: int) -> NDArray[n
 
 
 def _fill_file(path: Path, batches: Iterator[NDArray[np.float32]], rows: int) -> None:
-    made = _fill_array(batches, lambda shape: np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, *shape)))
-    made.flush()  # type: ignore[attr-defined]
+    mapped = _fill_array(batches, lambda shape: np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, *shape)))
+    assert isinstance(mapped, np.memmap), "open_memmap returns a memory map"
+    mapped.flush()
 
 
-def _fill_array(batches: Iterator[NDArray[np.float32]], make: Callable[[tuple[int, ...]], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The batches one after the other in an array made once their shape is known."""
+def _fill_array(batches: Iterator[NDArray[np.float32]], allocate: Callable[[tuple[int, ...]], NDArray[np.float32]]) -> NDArray[np.float32]:
+    """The batches, concatenated.  allocate: an array for features of a shape, called once the shape is known."""
     out, at = None, 0
     for x in batches:
-        out = make(x.shape[1:]) if out is None else out
+        out = allocate(x.shape[1:]) if out is None else out
         out[at : at + len(x)] = x
         at += len(x)
-    assert out is not None, "no rows were refused before"
+    assert out is not None, "there is at least one batch"
     return out
 
 
 class _PreparedBatches(Dataset[Tensor]):
-    """Batches of a store as model input; images of unlike sizes are prepared one by one."""
+    """Batches of a store as model input; images of different sizes are prepared one by one."""
 
     def __init__(self, store: Store, preprocess: Preprocess, rows: list[NDArray[np.int64]]):
-        """rows: of each batch."""
+        """rows: of the store, for each batch."""
         self.store, self.preprocess, self.rows = store, preprocess, rows
 
     def __len__(self) -> int:
@@ -157,34 +159,35 @@ class _PreparedBatches(Dataset[Tensor]):
 
 
 def read_encoder_sha256(out: Path) -> str | None:
-    """The SHA-256 of the encoder whose features a file holds; None where it is torn, or holds none."""
+    """The sha256 of the encoder whose features a file holds; None if the file is damaged or holds no features."""
     import h5py
 
     try:
         with h5py.File(out, "r") as file:
-            return file.attrs.get("encoder_sha256")  # type: ignore[no-any-return]
+            sha256 = file.attrs.get("encoder_sha256")
+            return None if sha256 is None else str(sha256)
     except OSError:
         return None
 
 
 def check_replaceable(out: Path) -> None:
-    """Raises InputError when a file is not one of features: a mistyped name must not cost a store."""
+    """Raises InputError unless a file holds features: a mistyped name must not overwrite a store."""
     if read_encoder_sha256(out) is None:
-        raise InputError(f"{out} exists and holds no features of an encoder; write to another name")
+        raise InputError(f"{out} exists and does not hold features of an encoder; choose another name for the output")
 
 
 def write_features(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Store, kind: FeatureKind) -> None:
-    """An HDF5 file with /features, /key and /patient, row by row, and in its attributes what they were made from."""
+    """Writes an HDF5 file with /features, /key and /patient; its attributes name the encoder and the store."""
     import h5py
 
     with atomic_write(out) as part, h5py.File(part, "w") as file:
         file.create_dataset("features", data=features)
         for column in ("key", "patient"):
             file.create_dataset(column, data=[str(value) for value in store.column(column)], dtype=h5py.string_dtype())
-        made_of = {"encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "store_fingerprint": store.fingerprint, "kind": kind}
-        file.attrs.update({**made_of, "dataset": store.dataset})
+        attributes = {"encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "store_fingerprint": store.fingerprint, "kind": kind}
+        file.attrs.update({**attributes, "dataset": store.dataset})
 
 
 def default_device() -> str:
-    """This process's GPU where there is one."""
+    """The GPU of this process if there is one, otherwise `cpu`."""
     return dist.local_gpu() if torch.cuda.is_available() else "cpu"

@@ -1,4 +1,4 @@
-"""Ranks that share an embedding or a search: the bytes are those of one process, whatever the last batch holds."""
+"""Ranks that share an embedding or a search: the result is bit-identical to that of one process, also with a partial last batch."""
 
 import os
 
@@ -16,13 +16,13 @@ from encoders.store.write import save_store
 from tests.ranks import run_on_two_ranks
 
 NAME = "random_resnet10t:size=32,channels=1"
-BATCH, SEARCHED = 4, 8  # images of a batch, rows of a chunk of the search
-FEW = [5, 3, 7]  # less than a batch: the second rank has nothing of its own
+BATCH, SEARCHED = 4, 8  # images per batch, query rows per search
+FEW = [5, 3, 7]  # less than a batch: the second rank has no batch of its own
 KINDS = ("pooled", "tokens")
 
 
-def made(out, paths):
-    """What the main rank writes and returns: files of features, of the cache, and neighbours."""
+def embed_and_search(out, paths):
+    """Writes the features, the cached files, and per rank the neighbours and the number of images embedded."""
     nearest.QUERY_CHUNK = SEARCHED
     encoder, done, own = encoders.load(NAME), [], []
     forward = encoder.forward
@@ -30,14 +30,14 @@ def made(out, paths):
     for i, path in enumerate(paths):
         store = Store.open(path)
         for kind in KINDS:
-            found = extract_features(encoder, store, kind, batch=BATCH, ranks=True, progress=done.append)
-            again = extract_features(encoder, store, kind, batch=BATCH, ranks=True)  # from the cache of the main rank
+            features = extract_features(encoder, store, kind, batch=BATCH, ranks=True, progress=done.append)
+            again = extract_features(encoder, store, kind, batch=BATCH, ranks=True)  # from the main rank's cache
             if dist.is_main():
-                assert np.array_equal(found, again)
-                write_features(out / f"{i}-{kind}.h5", found, encoder, store, kind)
+                assert np.array_equal(features, again)
+                write_features(out / f"{i}-{kind}.h5", features, encoder, store, kind)
                 (out / f"{i}-{kind}.npy").write_bytes(feature_cache_path(encoder, store, kind).read_bytes())
             else:
-                assert found.size == again.size == 0
+                assert features.size == again.size == 0
     few = extract_features(encoder, Store.open(paths[0]), index=FEW, batch=BATCH, cache=False, ranks=True)
     rng = np.random.default_rng(0)
     near = nearest.find_neighbours(rng.normal(size=(60, 6)), rng.normal(size=(37, 6)), 5, ranks=True)
@@ -45,13 +45,13 @@ def made(out, paths):
 
 
 def one_rank(rank, home, paths):
-    os.environ["ISOGRAFT_CACHE"] = str(home / f"cache{rank}")  # a node's own: the ranks must not rely on sharing it
-    made(home, paths)
+    os.environ["ISOGRAFT_CACHE"] = str(home / f"cache{rank}")  # one cache per rank: ranks on different nodes do not share it
+    embed_and_search(home, paths)
     assert (home / "cache1").exists() is False
 
 
 @pytest.mark.slow
-def test_two_ranks_write_the_bytes_of_one_process(tmp_path, monkeypatch):
+def test_two_ranks_are_bit_identical_to_one_process(tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     paths = [save_store(tmp_path / f"{n}.h5", rng.integers(0, 256, (n, 40, 32, 1), dtype=np.uint8)) for n in (18, 23)]  # 5 batches, 6
     two, one = tmp_path / "two", tmp_path / "one"
@@ -59,7 +59,7 @@ def test_two_ranks_write_the_bytes_of_one_process(tmp_path, monkeypatch):
     run_on_two_ranks(one_rank, two, paths)
     monkeypatch.setenv("ISOGRAFT_CACHE", str(one / "cache"))
     monkeypatch.setattr(nearest, "QUERY_CHUNK", SEARCHED)
-    made(one, paths)
+    embed_and_search(one, paths)
     files = sorted(path.name for path in one.iterdir() if path.is_file() and path.suffix != ".npz")
     assert len(files) == 8
     for name in files:
@@ -73,27 +73,27 @@ def test_two_ranks_write_the_bytes_of_one_process(tmp_path, monkeypatch):
     assert np.array_equal(other["near"], alone["near"])
 
 
-def test_each_piece_is_dealt_once_and_all_ranks_have_as_many(monkeypatch):
+def test_pieces_are_dealt_in_turn_and_all_ranks_have_equally_many(monkeypatch):
     monkeypatch.setattr(dist, "world_size", lambda: 3)
-    hands = []
+    dealt = []
     for rank in range(3):
         monkeypatch.setattr(dist, "rank", lambda rank=rank: rank)
-        hands.append(take_rank_pieces("abcdefg"))
-    assert ["".join(hand) for hand in hands] == ["adg", "beg", "cfg"]
+        dealt.append(take_rank_pieces("abcdefg"))
+    assert ["".join(pieces) for pieces in dealt] == ["adg", "beg", "cfg"]
 
 
-def test_a_process_knows_its_gpu_before_it_joins_the_others(monkeypatch):
+def test_a_process_knows_its_gpu_before_it_joins_the_process_group(monkeypatch):
     for name in ("LOCAL_RANK", "SLURM_STEP_ID", "MASTER_ADDR", "SLURM_LOCALID"):
         monkeypatch.delenv(name, raising=False)
     assert dist.local_rank() == 0
     monkeypatch.setenv("SLURM_LOCALID", "3")
-    assert dist.local_rank() == 0  # the sbatch script's own process is no rank
+    assert dist.local_rank() == 0  # the process of the sbatch script is not a rank
     monkeypatch.setenv("SLURM_STEP_ID", "0")
     monkeypatch.setenv("MASTER_ADDR", "n1")
     assert dist.local_rank() == 3
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
     assert dist.local_gpu() == "cuda:3"
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # the site shows each process its own
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)  # the cluster shows each process only its own GPU
     assert dist.local_gpu() == "cuda:0"
     monkeypatch.setenv("LOCAL_RANK", "2")
     assert dist.local_rank() == 2

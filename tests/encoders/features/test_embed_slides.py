@@ -1,4 +1,4 @@
-"""Features by slide, and scores over a slide's overview, on made slides that went through `encoders ingest wsi`."""
+"""Features by slide, and heat maps, on synthetic slides ingested with `encoders ingest wsi`."""
 
 import h5py
 import numpy as np
@@ -23,8 +23,8 @@ def tiles(tmp_path_factory):
     folder = tmp_path_factory.mktemp("slides")
     for k in range(2):
         write_slide(folder / "in" / f"s{k}.tiff", [draw_slide(4096, 4096, [BOX], seed=k)], mpp=0.25)
-    asked = ["ingest", "wsi", str(folder / "in"), str(folder / "tiles"), "--mpp", "0.5", "--tile", "256", "--workers", "1"]
-    assert CliRunner().invoke(app, asked).exit_code == 0
+    command = ["ingest", "wsi", str(folder / "in"), str(folder / "tiles"), "--mpp", "0.5", "--tile", "256", "--workers", "1"]
+    assert CliRunner().invoke(app, command).exit_code == 0
     return folder / "tiles"
 
 
@@ -33,7 +33,7 @@ def encoder():
     return encoders.load("random_resnet10t:size=32")
 
 
-def test_a_file_a_slide_holds_features_and_level_0_corners(tiles, encoder, tmp_path):
+def test_the_file_of_a_slide_holds_features_and_level_0_corners(tiles, encoder, tmp_path):
     store = Store.open(str(tiles / "*.h5"))
     assert write_all_slide_features(encoder, store, tmp_path) == (2, 0)
     whole = extract_features(encoder, store, cache=False)
@@ -49,7 +49,7 @@ def test_a_file_a_slide_holds_features_and_level_0_corners(tiles, encoder, tmp_p
             assert inside.all(axis=1).sum() >= 8  # the tissue is 2 x 4 tiles
 
 
-def test_finished_slides_are_left_alone_torn_ones_are_made_again_and_foreign_ones_refused(tiles, encoder, tmp_path):
+def test_finished_slides_are_kept_damaged_ones_are_written_again_and_those_of_other_encoders_rejected(tiles, encoder, tmp_path):
     store = Store.open(str(tiles / "*.h5"))
     write_all_slide_features(encoder, store, tmp_path)
     before = (tmp_path / "s0.h5").stat().st_mtime_ns
@@ -59,14 +59,14 @@ def test_finished_slides_are_left_alone_torn_ones_are_made_again_and_foreign_one
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(InputError, match=r"s0\.h5 holds features of another encoder"):
         write_all_slide_features(encoders.load("random_resnet10t:size=32,seed=1"), store, tmp_path)
-    with pytest.raises(InputError, match="holds features of another encoder"):  # also where the other's are of other slides
+    with pytest.raises(InputError, match="holds features of another encoder"):  # also if the other encoder embedded other slides
         (tmp_path / "s1.h5").unlink()
         write_all_slide_features(encoders.load("random_resnet10t:size=32,seed=1"), Store.open(str(tiles / "s1.h5")), tmp_path)
     before.pop("s1.h5")
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "no folder of two encoders"
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "a folder holds features of one encoder"
 
 
-def test_file_and_folder_are_told_apart_before_anything_is_embedded(tiles, tmp_path, monkeypatch):
+def test_file_and_folder_are_checked_before_anything_is_embedded(tiles, tmp_path, monkeypatch):
     monkeypatch.setattr("encoders.features.embed.extract_features", None)
     (tmp_path / "f.h5").touch()
     for words in ([str(tmp_path)], [str(tmp_path / "f.h5"), "--by-slide"]):
@@ -76,28 +76,30 @@ def test_file_and_folder_are_told_apart_before_anything_is_embedded(tiles, tmp_p
     store = tiles / "s0.h5"
     before = store.read_bytes()
     done = CliRunner().invoke(app, ["embed", "random_resnet10t:size=32", str(store), str(store)])
-    assert "holds no features of an encoder; write to another name" in str(done.exception)
+    assert "does not hold features of an encoder; choose another name" in str(done.exception)
     assert store.read_bytes() == before
     with pytest.raises(InputError, match=r"is a folder, and a store is a file: did you mean '.*/\*\.h5'"):
         Store.open(tiles)
 
 
-def test_a_heat_map_colours_the_scored_tiles_where_they_are(tiles, tmp_path):
+def test_a_heat_map_colours_the_scored_tiles_at_their_position(tiles, tmp_path):
     store = Store.open(str(tiles / "s0.h5"))
     keys = store.column("key").tolist()
     (tmp_path / "s.csv").write_text("key,score\n" + "".join(f"{key},1\n" for key in keys))
     picture = np.asarray(Image.open(write_heatmap(store, None, tmp_path / "s.csv", tmp_path / "a.png")).convert("RGB")).astype(int)
     red = (picture[..., 0] - picture[..., 2] > 60) & (picture[..., 1] < 140)
-    assert red[:, picture.shape[1] // 2 : -200].sum() > 10 * max(1, red[:, : picture.shape[1] // 2].sum())  # right: the map, left: plain
+    assert red[:, picture.shape[1] // 2 : -200].sum() > 10 * max(
+        1, red[:, : picture.shape[1] // 2].sum()
+    )  # right: the heat map, left: the overview
     (tmp_path / "none.csv").write_text("key,score\nelsewhere,1\n")
-    with pytest.raises(InputError, match="scores none of"):
+    with pytest.raises(InputError, match="has a score for none of"):
         write_heatmap(store, None, tmp_path / "none.csv", tmp_path / "b.png")
     (tmp_path / "nokey.csv").write_text("tile,score\nelsewhere,1\n")
     with pytest.raises(InputError, match="^no column called 'key'"):
         write_heatmap(store, None, tmp_path / "nokey.csv", tmp_path / "b.png")
 
 
-def test_a_heat_map_of_features_and_of_an_unknown_slide(tiles, encoder, tmp_path):
+def test_a_heat_map_of_features_is_drawn_and_an_unknown_slide_rejected(tiles, encoder, tmp_path):
     store = Store.open(str(tiles / "*.h5"))
     write_all_slide_features(encoder, store, tmp_path)
     assert write_heatmap(store, "s1", tmp_path / "s1.h5", tmp_path / "c.png").stat().st_size > 5000

@@ -1,22 +1,24 @@
-"""Small stores with patients, for tests of the transfer side: labels show as texture, patients as brightness."""
+"""Small stores with patients for tests of `transfer`: labels appear as texture, patients as brightness."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from encoders.store.write import save_store
 
 
 def pictures(texture: np.ndarray, bright: np.ndarray, size: int = 32, seed: int = 0) -> np.ndarray:
-    """(N, S, S, 1) uint8: noise with stripes where `texture` is 1, on a ground of brightness `bright`."""
+    """(N, S, S, 1) uint8: noise with stripes where `texture` is 1, on a background of brightness `bright`."""
     draw = np.random.default_rng(seed)
     stripes = 40 * np.sin(np.arange(size) * np.pi / 2)[None, :, None] * np.nan_to_num(texture)[:, None, None]
-    ground = draw.normal(0, 20, (len(texture), size, size)) + 100 + bright[:, None, None] + stripes
-    return np.clip(ground, 0, 255).astype(np.uint8)[..., None]
+    background = draw.normal(0, 20, (len(texture), size, size)) + 100 + bright[:, None, None] + stripes
+    return np.clip(background, 0, 255).astype(np.uint8)[..., None]
 
 
 def store(path: Path, patients: int = 30, each: int = 2, seed: int = 0, dataset: str = "toy", **columns) -> Path:
-    """A store with the binary label `sick` by patient (half of them), the text label `view`, and `grade` of three classes."""
+    """A store with the labels `sick` (half of the patients), `view` (text), `grade` (three classes) and `rare` (a fifth is NaN)."""
     draw = np.random.default_rng(seed)
     who = np.repeat(np.arange(patients), each)
     sick = (who % 2).astype(float)
@@ -28,3 +30,13 @@ def store(path: Path, patients: int = 30, each: int = 2, seed: int = 0, dataset:
     }
     images = pictures(sick, draw.normal(0, 10, patients)[who], seed=seed)
     return save_store(path, images, patient=[f"p{i}" for i in who], labels={**labels, **columns}, dataset=dataset)
+
+
+def add_slides(path: Path, names: Sequence[str] | None, **meta: Sequence[str]) -> Path:
+    """The store with the slide of every tile, unless it is None, and text columns of /meta."""
+    with h5py.File(path, "a") as file:
+        if names is not None:
+            file["index"].create_dataset("slide", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
+        for name, values in meta.items():
+            file.require_group("meta").create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
+    return path

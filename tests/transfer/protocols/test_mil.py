@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -125,22 +124,12 @@ def test_several_classes_and_labels(kind):
     assert roc_auc_score(test.y[:, 0], scores[:, 1]) > 0.9
 
 
-def slides(path, names, **fields):
-    """A toy store whose tiles are of the named slides."""
-    with h5py.File(path, "a") as file:
-        if names is not None:
-            file["index"].create_dataset("slide", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
-        for name, values in fields.items():
-            file.require_group("meta").create_dataset(name, data=np.array(values, dtype=object), dtype=h5py.string_dtype())
-    return path
-
-
 @pytest.fixture
 def cohort(tmp_path):
     """40 patients of two slides of three tiles."""
     names = [f"s{i // 3}" for i in range(240)]
     site = [f"site {i // 6 % 2}" for i in range(240)]
-    return slides(toys.store(tmp_path / "toy.h5", patients=40, each=6), names, site=site, place=["edge", "middle", "edge"] * 80)
+    return toys.add_slides(toys.store(tmp_path / "toy.h5", patients=40, each=6), names, site=site, place=["edge", "middle", "edge"] * 80)
 
 
 def test_a_bench_scores_slides_of_patients_who_were_not_trained_on(cohort, tmp_path):
@@ -190,7 +179,7 @@ ODD = np.arange(80) % 2
     ],
 )
 def test_what_makes_no_slides_is_refused_before_anything_is_embedded(tmp_path, monkeypatch, names, label, message):
-    where = slides(toys.store(tmp_path / "toy.h5", patients=40, odd=ODD.astype(float)), names)
+    where = toys.add_slides(toys.store(tmp_path / "toy.h5", patients=40, odd=ODD.astype(float)), names)
     add(where, labels=(label,), classes=(label,))
     monkeypatch.setattr("encoders.features.embed.extract_features", None)
     with pytest.raises(InputError, match=message):
@@ -199,7 +188,7 @@ def test_what_makes_no_slides_is_refused_before_anything_is_embedded(tmp_path, m
 
 def test_slides_of_one_name_in_two_stores_are_refused(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
-        slides(toys.store(tmp_path / f"{name}.h5", patients=40, seed=seed), [f"s{i // 2}" for i in range(80)])
+        toys.add_slides(toys.store(tmp_path / f"{name}.h5", patients=40, seed=seed), [f"s{i // 2}" for i in range(80)])
     add(f"{tmp_path}/*.h5", labels=("sick",))
     with pytest.raises(InputError, match=r"the slide 's0' of task .* is in .*a\.h5 and in .*b\.h5"):
         run(protocols=["mil"])

@@ -1,4 +1,4 @@
-"""Random transforms of whole batches: what to draw (`config`, `presets`), the draws (`draw`), applying them (`apply`), masks."""
+"""Random transforms of whole batches: one file per operation; settings in `config` and `presets`; `draw`, then `apply`; masks."""
 
 from encoders.augment.config import Augment
 from encoders.augment.presets import PRESETS, get_preset, resolve_augment

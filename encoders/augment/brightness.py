@@ -24,7 +24,8 @@ class Brightness(Augmentation[BrightnessSettings]):
         return {"brightness": draw_jitter_factor(cfg, draws, ColourLane.BRIGHTNESS, cfg.brightness)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["brightness"] != 1
+        rows: BoolArray = params["brightness"] != 1
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_brightness(views, params["brightness"])

@@ -25,7 +25,8 @@ class Contrast(Augmentation[ContrastSettings]):
         return {"contrast": draw_jitter_factor(cfg, draws, ColourLane.CONTRAST, cfg.contrast)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["contrast"] != 1
+        rows: BoolArray = params["contrast"] != 1
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_contrast(views, params["contrast"])

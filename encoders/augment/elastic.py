@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from pydantic import Field
@@ -34,7 +35,7 @@ class Elastic(Augmentation[ElasticSettings]):
         return {"elastic": (knots * picked[:, None]).reshape(-1, 2, ELASTIC_KNOTS, ELASTIC_KNOTS)}
 
     def lookup_rows(self, params: DrawnParams) -> BoolArray:
-        rows: BoolArray = params["elastic"].any(axis=(1, 2, 3))
+        rows: BoolArray = np.any(params["elastic"], axis=(1, 2, 3))
         return rows
 
 

@@ -33,7 +33,8 @@ class Flip(Augmentation[FlipSettings]):
         return {"flip": flip, "turn": np.where(u[2] < cfg.turn, 1 + (u[3] * 3).astype(np.int64), 0)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["turn"] != 0
+        rows: BoolArray = params["turn"] != 0
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         for view, turn in zip(views, params["turn"], strict=True):

@@ -44,7 +44,8 @@ class Gamma(Augmentation[GammaSettings]):
         return {"gamma": np.where(u[ColourLane.GAMMA] < cfg.gamma, exponent, 1.0)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["gamma"] != 1
+        rows: BoolArray = params["gamma"] != 1
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_gamma(views, params["gamma"])

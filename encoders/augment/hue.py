@@ -27,7 +27,8 @@ class Hue(Augmentation[HueSettings]):
         return {"hue": np.where(u[ColourLane.JITTER] < cfg.jitter, uniform_between(u[ColourLane.HUE], -cfg.hue, cfg.hue), 0.0)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["hue"] != 0
+        rows: BoolArray = params["hue"] != 0
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         rotate_hue(views, params["hue"])

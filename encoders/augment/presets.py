@@ -1,16 +1,16 @@
-"""Augmentations by name, with the published values and where they stand.
+"""Augmentation presets by name: published values and their sources.
 
-`moco`, `simclr`, `byol` and `mae` are for natural and microscopic colour images; a radiograph has no hue, its brightness is calibrated
-and much of what tells patients apart is small: `cxr*` are mild. A flip changes the side of heart and laterality marker: `flip=0` where
-the task asks for a side.
+`moco`, `simclr`, `byol` and `mae` are for natural and microscopic colour images. A radiograph has no hue, its brightness is calibrated
+and much of what distinguishes patients is small: `cxr*` are mild. A flip changes the side of the heart and of laterality markers: set
+`flip=0` where the task depends on the side.
 """
 
 from collections.abc import Mapping
-from typing import Any
 
 from encoders.augment.config import Augment
 from encoders.runtime.config import merge_settings, validate_config
 from encoders.runtime.errors import unknown_name_error
+from encoders.runtime.json_types import Json
 
 # SimCLR, appendix A (Chen et al. 2020, arXiv:2002.05709; google-research/simclr data_util.py): colour strength 1.0.
 _SIMCLR = Augment(crop=(0.08, 1.0), flip=0.5, jitter=0.8, brightness=0.8, contrast=0.8, saturation=0.8, hue=0.2, grayscale=0.2, blur=0.5)
@@ -53,16 +53,16 @@ PRESETS: dict[str, Augment] = {
     # LeJEPA (Balestriero and LeCun 2025, arXiv:2511.08544): two global views; the colour part is DINO's.
     "lejepa": _BYOL.model_copy(update={"crop": (0.3, 1.0), "blur": 0.5, "solarise": 0.2}),
     "cxr": _CXR,
-    # For tasks that ask on which side something is (effusion left or right, dextrocardia): a view that is flipped says the opposite.
+    # For tasks that depend on the side (left or right effusion, dextrocardia): a flipped view has the opposite label.
     "cxr_laterality": _CXR.model_copy(update={"flip": 0.0}),
     # Medical MAE (Xiao et al. 2022, arXiv:2210.12843; lambert-x/medical_mae PRETRAIN.md).
     "cxr_mae": Augment(crop=(0.5, 1.0), interpolation="bicubic", flip=0.5),
     "finetune_cxr": Augment(
         crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, rotate=10, jitter=0.8, brightness=0.15, contrast=0.15, noise=0.2, noise_std=(0.0, 0.02)
     ),
-    # Histology has no upright: all eight flips and turns (as UNI and Virchow do). The stain is jittered where it is mixed, in densities of
-    # haematoxylin and eosin: Tellez et al. 2019, arXiv:1902.06543, "HED-light" (sigma 0.05; "HED-strong": stain_sigma=0.2), so that hue is
-    # left alone. Magnification means something, so crops are milder than MoCo's; fine chromatin is what is looked at, so blur is too.
+    # Histology has no upright orientation: all eight flips and turns (as UNI and Virchow). The stain is jittered in densities of
+    # haematoxylin and eosin: Tellez et al. 2019, arXiv:1902.06543, "HED-light" (sigma 0.05; "HED-strong": stain_sigma=0.2), so hue is not
+    # changed. Magnification carries information, so crops are milder than MoCo's; so does fine chromatin, so blur is milder too.
     "histology": Augment(
         crop=(0.4, 1.0),
         flip=0.5,
@@ -97,32 +97,31 @@ PRESETS: dict[str, Augment] = {
 
 
 def get_preset(name: str) -> Augment:
-    """The augmentation called `name`. Raises InputError naming the nearest ones."""
+    """The preset `name`. Raises InputError, which names the nearest presets, when there is none."""
     if name not in PRESETS:
         raise unknown_name_error("augmentation preset", name, PRESETS)
     return PRESETS[name]
 
 
-def resolve_augment(raw: Mapping[str, Any], origin: str = "the recipe", within: str = "augment") -> Augment:
-    """`{"preset": NAME, knob: value, ...}` as an Augment: the preset ("none" if not named) with these knobs changed.
+def resolve_augment(raw: Mapping[str, Json], origin: str = "the recipe", within: str = "augment") -> Augment:
+    """`{"preset": NAME, setting: value, ...}` as an Augment: the preset ("none" by default) with these settings changed.
 
-    Raises InputError for an unknown preset or knob."""
+    Raises InputError for an unknown preset or setting."""
     rest = dict(raw)
     base = get_preset(str(rest.pop("preset", "none")))
     return validate_config(Augment, merge_settings(base.model_dump(), rest), origin, within)
 
 
 def byol_views(base: Augment) -> list[Augment]:
-    """BYOL's two unlike views (also MoCo v3, Barlow Twins, VICReg): blur always / seldom, solarise never / sometimes.
+    """BYOL's two asymmetric views (also MoCo v3, Barlow Twins, VICReg): blur always or rarely, solarise never or sometimes.
 
-    A base without blur (radiographs without it, by choice) stays without, and solarise is added only where the base has hue:
-    an inverted radiograph is not a picture of the same thing."""
-    blurred = {"blur": 1.0} if base.blur else {}
-    seldom = {"blur": 0.1} if base.blur else {}
+    A base without blur stays without, and solarise is added only to a base with hue: an inverted radiograph has another meaning."""
+    always_blurred = {"blur": 1.0} if base.blur else {}
+    rarely_blurred = {"blur": 0.1} if base.blur else {}
     solarised = {"solarise": 0.2} if base.hue else {}
-    return [base.model_copy(update=blurred), base.model_copy(update=seldom | solarised)]
+    return [base.model_copy(update=always_blurred), base.model_copy(update=rarely_blurred | solarised)]
 
 
 def local_view(base: Augment, size: int, crop: tuple[float, float]) -> Augment:
-    """A small view for multi-crop methods, e.g. DINO's `local(base, 96, (0.05, 0.4))`."""
+    """A small view for multi-crop methods, e.g. DINO's `local_view(base, 96, (0.05, 0.4))`."""
     return base.model_copy(update={"size": size, "crop": crop})

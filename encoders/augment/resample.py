@@ -1,13 +1,13 @@
-"""Resampling as weights: a crop, flip and change of size is one matrix for each axis.
+"""Resampling as weights: a crop, a flip and a change of size are one matrix per axis.
 
     view = rows @ image @ columns^T
 
-The weights are Pillow's: a triangle or Keys cubic (a = -0.5), widened by the factor of reduction, cut at the crop's border and
+The weights are Pillow's: a triangle or Keys cubic (a = -0.5), widened by the reduction factor, cut at the crop's border and
 normalised. The matrices are narrow bands. On a CUDA device they are multiplied densely for the whole batch; on a CPU each image is
 multiplied band by band, in blocks of about 56 output pixels, which does a quarter of the work and is two to three times as fast as
-`interpolate(antialias=True)`. Each image is computed alone, so that a row does not depend on what else is in its batch.
+`interpolate(antialias=True)`. Each image is computed alone, so that a row does not depend on the rest of the batch.
 
-Shapes: B images, C channels, H, W pixels of the source, S of the view, N blocks of P outputs each, K inputs that a block looks at.
+Shapes: B images, C channels, H, W pixels of the source, S of the view, N blocks of P outputs each, K inputs that a block reads.
 """
 
 from typing import NamedTuple
@@ -16,35 +16,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-OUTPUTS_PER_BLOCK = 56  # outputs a block: narrower ones do less work in more calls; measured best at 224 pixels
+from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
+
+OUTPUTS_PER_BLOCK = 56  # outputs per block: narrower ones do less work in more calls; fastest at 224 pixels
 
 
 class Band(NamedTuple):
     """Blocks of a banded matrix for each of B images."""
 
     weight: Tensor  # (B, N, P, K) float32; beyond an image's own `width` it is zero
-    start: np.ndarray  # (B, N) first input of a block
-    width: np.ndarray  # (B,) inputs of a block that this image needs
+    start: IntArray  # (B, N) first input of a block
+    width: IntArray  # (B,) inputs of a block that this image needs
 
 
 def uses_dense_matrices(device: torch.device) -> bool:
-    """Whether work is done for the whole batch at once, on full matrices, rather than image by image in the cache."""
+    """Whether the whole batch is computed at once, on full matrices, rather than image by image in the cache."""
     return device.type == "cuda"
 
 
 def count_blocks(n_out: int, device: torch.device) -> int:
-    """How many blocks the outputs are cut into."""
+    """The number of blocks that the outputs are divided into."""
     return 1 if uses_dense_matrices(device) else max(1, round(n_out / OUTPUTS_PER_BLOCK))
 
 
-def resize_band(low: np.ndarray, extent: np.ndarray, flip: np.ndarray, cubic: bool, n_in: int, n_out: int, device: torch.device) -> Band:
-    """The band that maps inputs [low, low + extent) to `n_out` outputs, mirrored where `flip`.  low, extent, flip: (B,)."""
+def resize_band(low: FloatArray, extent: FloatArray, flip: BoolArray, cubic: bool, n_in: int, n_out: int, device: torch.device) -> Band:
+    """The band that maps inputs [low, low + extent) to `n_out` outputs, reversed where `flip`.  low, extent, flip: (B,)."""
     n = count_blocks(n_out, device)
     size = -(-n_out // n)
     step = extent / n_out
     reach = np.maximum(step, 1.0) * (2 if cubic else 1)
     output = np.arange(n * size).reshape(n, size)
-    output = np.where(flip[:, None, None], n_out - 1 - output, output)  # (B, N, P); beyond n_out: computed, never used
+    output = np.where(flip[:, None, None], n_out - 1 - output, output)  # (B, N, P); those beyond n_out are computed and never used
     centre = low[:, None, None] + (output + 0.5) * step[:, None, None] - 0.5  # in input pixels
     start, width = _block_windows(centre.min(2) - reach[:, None], np.ceil(size * step + 2 * reach) + 1, n_in, device)
     offset, k = _kernel_offsets(centre, start, width, device)
@@ -64,7 +66,7 @@ def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int]
     out = images.new_empty((b, c, *size)) if out is None else out
     tall = images.new_empty((c, size[0], w))
     for i in range(b):
-        used = slice(int(columns.start[i].min()), int(columns.start[i].max() + columns.width[i]))  # columns that the view looks at
+        used = slice(int(columns.start[i].min()), int(columns.start[i].max() + columns.width[i]))  # columns that the view reads
         width, per = int(rows.width[i]), rows.weight.shape[2]
         for n, start in enumerate(rows.start[i].tolist()):
             weight = rows.weight[i, n, : size[0] - n * per, :width]
@@ -78,15 +80,15 @@ def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int]
     return out
 
 
-def _block_windows(first: np.ndarray, width: np.ndarray, n_in: int, device: torch.device) -> tuple[np.ndarray, np.ndarray]:
-    """Where each block begins to look (B, N) and how many inputs it looks at (B,), within the image."""
+def _block_windows(first: FloatArray, width: FloatArray, n_in: int, device: torch.device) -> tuple[IntArray, IntArray]:
+    """First input of each block (B, N) and the number of inputs it reads (B,), within the image."""
     if uses_dense_matrices(device):
         return np.zeros(first.shape, dtype=np.int64), np.full(len(first), n_in)
-    width = np.minimum(width, n_in).astype(np.int64)
-    return np.clip(np.floor(first).astype(np.int64), 0, (n_in - width)[:, None]), width
+    count = np.minimum(width, n_in).astype(np.int64)
+    return np.clip(np.floor(first).astype(np.int64), 0, (n_in - count)[:, None]), count
 
 
-def _kernel_offsets(centre: np.ndarray, start: np.ndarray, width: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
+def _kernel_offsets(centre: FloatArray, start: IntArray, width: IntArray, device: torch.device) -> tuple[Tensor, Tensor]:
     """Input minus centre (B, N, P, K), and the inputs counted from the block's start (K,). Small numbers, so float32 is exact enough."""
     k = torch.arange(int(width.max()), dtype=torch.float32, device=device)
     return k - _to_float_tensor(centre - start[:, :, None], device)[..., None], k[None, None, None]
@@ -102,5 +104,5 @@ def _resample_kernel(x: Tensor, cubic: bool) -> Tensor:
     return torch.where(x < 1, near, far.mul_(x < 2))
 
 
-def _to_float_tensor(array: np.ndarray, device: torch.device) -> Tensor:
+def _to_float_tensor(array: Array, device: torch.device) -> Tensor:
     return torch.as_tensor(np.ascontiguousarray(array, dtype=np.float32)).to(device, non_blocking=True)

@@ -37,7 +37,8 @@ class Rotate(Augmentation[RotateSettings]):
         return {"angle": angle, "zoom": log_uniform_between(u[2], cfg.scale)}
 
     def lookup_rows(self, params: DrawnParams) -> BoolArray:
-        return (params["angle"] != 0) | (params["zoom"] != 1)
+        rows: BoolArray = (params["angle"] != 0) | (params["zoom"] != 1)
+        return rows
 
 
 def rotation_of_row(params: Mapping[str, Array]) -> tuple[float, float]:

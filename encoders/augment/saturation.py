@@ -24,7 +24,8 @@ class Saturation(Augmentation[SaturationSettings]):
         return {"saturation": draw_jitter_factor(cfg, draws, ColourLane.SATURATION, cfg.saturation)}
 
     def changed_rows(self, params: DrawnParams) -> BoolArray:
-        return params["saturation"] != 1
+        rows: BoolArray = params["saturation"] != 1
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_saturation(views, params["saturation"])

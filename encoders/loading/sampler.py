@@ -65,4 +65,5 @@ def draw_weighted_rows(ends: FloatArray, seed: int, positions: IntArray) -> IntA
     words = random_bits(seed, Purpose.ORDER, positions, view=1, n=2).astype(np.float64)
     u = (words[:, 0] + words[:, 1] * 2.0**-32) * 2.0**-32  # 53 bits, not 32: exact shares for a million rows
     rows: IntArray = np.searchsorted(ends, u, side="right").astype(np.int64)
-    return np.minimum(rows, np.flatnonzero(np.diff(ends, prepend=0.0))[-1]).astype(np.int64)
+    last = int(np.flatnonzero(np.diff(ends, prepend=0.0))[-1])  # of weight above 0
+    return np.minimum(rows, last)

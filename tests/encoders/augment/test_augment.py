@@ -1,4 +1,4 @@
-"""Batched augmentation: equal to one image at a time by Pillow, torchvision and SciPy; draws that belong to their position."""
+"""Batched augmentation: equal to a slow per-image reference; draws that are a function of the position."""
 
 import numpy as np
 import pytest
@@ -13,8 +13,8 @@ from tests.encoders.augment.reference import augment_view
 
 N, SOURCE = 12, (50, 44)
 
-# One knob at a time, always on, so that a fault is found where it is; then everything together.
-KNOBS = {
+# One operation at a time, so that a failure names it; then everything together.
+SETTINGS = {
     "whole": {},
     "crop": {"crop": (0.1, 1.0)},
     "cubic crop": {"crop": (0.1, 1.0), "interpolation": "bicubic"},
@@ -44,7 +44,7 @@ KNOBS = {
 
 
 def pictures(n=N, source=SOURCE, channels=3, seed=0):
-    """Smooth shapes with some noise, so that a shift, a wrong kernel and a wrong border would all show."""
+    """Smooth shapes with some noise, so that a shift, a wrong kernel or a wrong border changes the result."""
     rng = np.random.default_rng(seed)
     coarse = torch.from_numpy(rng.random((n, channels, 7, 7), dtype=np.float32))
     smooth = torch.nn.functional.interpolate(coarse, size=source, mode="bilinear")
@@ -65,9 +65,9 @@ def path(request, monkeypatch):
 
 @pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("name", KNOBS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_augment_equals_the_slow_reference(name, channels):
-    cfg, batch = Augment(**KNOBS[name]), pictures(channels=channels)
+    cfg, batch = Augment(**SETTINGS[name]), pictures(channels=channels)
     params = draw_params(cfg, 3, np.arange(N), 1, SOURCE)
     for size in (40, 37):
         got = augment(batch.clone(), params, size)
@@ -76,11 +76,11 @@ def test_augment_equals_the_slow_reference(name, channels):
             np.testing.assert_allclose(got[i].permute(1, 2, 0).numpy(), want, atol=2e-4, err_msg=f"row {i} at {size}")
 
 
-@pytest.mark.parametrize("name", [name for name in KNOBS if name != "whole"])
-def test_each_knob_changes_something(name):
+@pytest.mark.parametrize("name", [name for name in SETTINGS if name != "whole"])
+def test_each_operation_changes_something(name):
     batch = pictures()
     plain = augment(batch, draw_params(Augment(), 3, np.arange(N), 0, SOURCE), 40)
-    assert not torch.allclose(augment(batch, draw_params(Augment(**KNOBS[name]), 3, np.arange(N), 0, SOURCE), 40), plain, atol=1e-3)
+    assert not torch.allclose(augment(batch, draw_params(Augment(**SETTINGS[name]), 3, np.arange(N), 0, SOURCE), 40), plain, atol=1e-3)
 
 
 def test_reduction_is_antialiased_as_pillow_does_it_in_many_blocks():
@@ -107,7 +107,9 @@ def test_nothing_turned_on_gives_the_input_back():
 
 
 def test_identity_parameters_of_every_operation_give_the_input_back():
-    cfg = Augment(**{name: value for knob in KNOBS.values() for name, value in knob.items()} | {"crop": None, "interpolation": "bilinear"})
+    cfg = Augment(
+        **{name: value for settings in SETTINGS.values() for name, value in settings.items()} | {"crop": None, "interpolation": "bilinear"}
+    )
     params = draw_params(cfg, 0, np.arange(N), 0, (48, 48))
     idle = {"stain_factor": 1, "brightness": 1, "contrast": 1, "saturation": 1, "gamma": 1, "zoom": 1, "solarise": 2}
     still = {name: np.full_like(value, idle.get(name, 0)) for name, value in params.items() if name not in ("box", "window", "cubic")}
@@ -145,13 +147,13 @@ def test_views_stay_in_the_unit_interval_and_leave_the_images_alone(name):
     assert torch.equal(batch, before)
 
 
-def test_turning_one_knob_leaves_the_draws_of_all_others():
-    full = draw_params(Augment(**KNOBS["all"]), 3, np.arange(N), 1, SOURCE)
-    for name, knobs in KNOBS.items():
-        same = {key: value for key, value in KNOBS["all"].items() if key in knobs or (key == "jitter" and "jitter" in knobs)}
+def test_turning_one_operation_on_leaves_the_draws_of_all_others():
+    full = draw_params(Augment(**SETTINGS["all"]), 3, np.arange(N), 1, SOURCE)
+    for name, settings in SETTINGS.items():
+        same = {key: value for key, value in SETTINGS["all"].items() if key in settings or (key == "jitter" and "jitter" in settings)}
         part = draw_params(Augment(**same), 3, np.arange(N), 1, SOURCE)
-        told = set(part) - {"box", "angle", "zoom", "flip", "turn"}
-        assert all((part[key] == full[key]).all() for key in told), name
+        names = set(part) - {"box", "angle", "zoom", "flip", "turn"}
+        assert all((part[key] == full[key]).all() for key in names), name
     assert (draw_params(Augment(crop=(0.2, 1.0)), 3, np.arange(N), 1, SOURCE)["box"] == full["box"]).all()
 
 
@@ -219,7 +221,7 @@ def test_noise_is_normal_with_the_drawn_deviation_and_fresh_for_each_image():
     assert abs(correlation[~np.eye(N, dtype=bool)]).max() < 0.03
 
 
-def test_unlike_views_differ_where_the_paper_says_and_spare_radiographs():
+def test_byol_views_differ_as_published_and_never_solarise_radiographs():
     first, second = byol_views(get_preset("byol"))
     assert (first.blur, second.blur, first.solarise, second.solarise) == (1.0, 0.1, 0.0, 0.2)
     assert all(view.solarise == 0 for view in byol_views(get_preset("cxr")))
@@ -232,7 +234,7 @@ def test_radiograph_presets_turn_no_hue_and_invert_nothing(name):
     assert cfg.rotate <= 10
 
 
-def test_a_preset_is_changed_knob_by_knob():
+def test_single_settings_change_a_preset():
     cfg = resolve_augment({"preset": "moco", "blur": 0, "crop": [0.5, 1]})
     assert cfg == get_preset("moco").model_copy(update={"blur": 0.0, "crop": (0.5, 1.0)})
 
@@ -247,7 +249,7 @@ def test_a_preset_is_changed_knob_by_knob():
         ({"flip": 1.5}, "flip"),
     ],
 )
-def test_a_wrong_knob_is_said(raw, message):
+def test_a_wrong_setting_is_an_error(raw, message):
     with pytest.raises(InputError, match=message):
         resolve_augment(raw)
 
@@ -256,7 +258,7 @@ def test_a_wrong_knob_is_said(raw, message):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("name", ["all", "cubic crop"])
 def test_cuda_equals_cpu(name):
-    batch, params = pictures(source=(96, 96)), draw_params(Augment(**KNOBS[name]), 0, np.arange(N), 0, (96, 96))
+    batch, params = pictures(source=(96, 96)), draw_params(Augment(**SETTINGS[name]), 0, np.arange(N), 0, (96, 96))
     torch.testing.assert_close(augment(batch.cuda(), params, 80).cpu(), augment(batch, params, 80), atol=1e-3, rtol=0)
 
 
@@ -274,6 +276,6 @@ def test_the_blocks_of_a_matrix_make_the_whole_matrix():
     assert not whole[0, :, 103:].any()
 
 
-def test_the_preset_for_tasks_with_sides_never_flips_and_is_else_that_of_radiographs():
+def test_the_laterality_preset_is_that_of_radiographs_without_flips():
     assert PRESETS["cxr_laterality"].flip == 0
     assert PRESETS["cxr_laterality"].model_copy(update={"flip": PRESETS["cxr"].flip}) == PRESETS["cxr"]

@@ -88,7 +88,8 @@ def test_an_operation_that_is_off_is_the_identity(name, tiles):
     """By default it changes no row, and neither do its parameters alone."""
     operation, draws = AUGMENTATIONS[name], Draws(3, np.arange(N), 1, (SIDE, SIDE), source(tiles, np.arange(N)))
     own = operation.own_params(operation.draw(Augment(), draws))
-    assert own is None or not np.any([operation.lookup_rows(own), operation.changed_rows(own)])
+    for rows in () if own is None else (operation.lookup_rows(own), operation.changed_rows(own)):
+        assert rows is None or not rows.any()
     whole = {"box": np.tile([0.0, 0.0, SIDE, SIDE], (N, 1)), "cubic": np.zeros(N, dtype=bool)}
     batch = torch.from_numpy(tiles.pixels).permute(0, 3, 1, 2).contiguous()
     assert torch.equal(augment(batch, whole | (own or {}), SIDE), batch)

@@ -1,4 +1,4 @@
-"""Batches: the same images and views whoever asks, in however many processes and pieces."""
+"""Batches: bit-identical for any number of processes, threads, ranks and micro-batches."""
 
 import multiprocessing
 import os
@@ -20,7 +20,7 @@ CXR = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
 
 
 class InMemory:
-    """As much of a store as batches need."""
+    """The part of a store that batches need."""
 
     def __init__(self, n=40, side=40, channels=1, broken=None):
         rng = np.random.default_rng(0)
@@ -122,7 +122,7 @@ def test_a_forked_process_starts_threads_of_its_own(threads):
         assert child.exitcode == 0
 
 
-def test_what_fails_in_a_thread_is_told_with_its_step(threads):
+def test_an_error_in_a_thread_names_its_step(threads):
     threads(2)
     with batches(InMemory(64), [Augment(crop=(0.5, 1.0))], batch=64) as source:
         raw = source._work.read_raw(3)
@@ -133,7 +133,7 @@ def test_what_fails_in_a_thread_is_told_with_its_step(threads):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_micro_batch_sent_early_is_the_one_asked_for(workers):
-    """What a CUDA device does; here the copies do nothing."""
+    """As on a CUDA device; here the copies do nothing."""
     steps = [0, 1, 2, 7, 7, 3]
     want = joined([micro for step in steps for micro in batches(accumulate=2).micro_batches(step)])
     early = batches(accumulate=2, workers=workers)
@@ -141,7 +141,7 @@ def test_a_micro_batch_sent_early_is_the_one_asked_for(workers):
     assert same(joined(taken(early, steps)), want)
 
 
-def test_an_early_micro_batch_that_fails_is_told_only_when_it_is_asked_for():
+def test_the_error_of_an_early_micro_batch_is_raised_when_it_is_needed():
     plain = batches()
     broken = next(plain.micro_batches(1)).index[0].item()
     early = batches(InMemory(broken=broken))
@@ -275,7 +275,7 @@ def test_loading_does_not_touch_the_random_numbers_of_the_model():
         ({"weights": np.ones(3)}, "expected 40 numbers"),
     ],
 )
-def test_what_cannot_be_batched_is_said(more, message):
+def test_settings_that_cannot_be_batched_are_errors(more, message):
     with pytest.raises(InputError, match=message):
         batches(**more)
 

@@ -1,4 +1,4 @@
-"""Who may stand in for an image in the second view: against a search over all pairs."""
+"""Partners of an image for the second view, against a search over all pairs."""
 
 import numpy as np
 import pytest
@@ -14,12 +14,12 @@ PATIENTS = np.array(["a", "b", "a", "", "c", "b", "a", "", "b", "d"])
 def drawn(partners, rows, times=400):
     """For each row, the set of its partners over many draws."""
     rows = np.asarray(rows)
-    told = [partners.sample(rows, np.arange(len(rows)) + t * len(rows), seed=3) for t in range(times)]
-    return [set(column.tolist()) for column in np.array(told).T]
+    draws = [partners.sample(rows, np.arange(len(rows)) + t * len(rows), seed=3) for t in range(times)]
+    return [set(column.tolist()) for column in np.array(draws).T]
 
 
 def test_partners_are_all_others_of_the_group_among_the_rows_in_use():
-    rows = np.array([0, 1, 2, 3, 4, 5, 7, 9])  # 6 and 8 are of the test part, say
+    rows = np.array([0, 1, 2, 3, 4, 5, 7, 9])  # 6 and 8 are, for example, in the test part
     got = drawn(same_group_partners(PATIENTS, rows), rows)
     for row, found in zip(rows, got, strict=True):
         want = {int(r) for r in rows if r != row and PATIENTS[r] == PATIENTS[row] and PATIENTS[row]}
@@ -48,15 +48,15 @@ def test_neighbours_are_the_tiles_that_touch_on_the_same_slide():
         assert found == (near or {int(row)}), row
 
 
-def test_a_tile_alone_on_its_slide_and_tiles_without_a_slide_stand_for_themselves():
+def test_a_tile_alone_on_its_slide_and_tiles_without_a_slide_have_no_partner():
     rows = np.arange(3)
-    made = adjacent_tile_partners(np.array(["s", "", ""]), np.zeros(3), np.zeros(3), rows)
-    assert made.paired_share == 0
-    assert (made.sample(rows, rows, 0) == rows).all()
+    partners = adjacent_tile_partners(np.array(["s", "", ""]), np.zeros(3), np.zeros(3), rows)
+    assert partners.paired_share == 0
+    assert (partners.sample(rows, rows, 0) == rows).all()
 
 
 @pytest.mark.parametrize("more", [{"workers": 2}, {"accumulate": 2}])
-def test_every_other_view_is_of_the_partner_in_whatever_pieces_it_is_made(more):
+def test_every_other_view_shows_the_partner_for_any_workers_and_accumulation(more):
     store, plain = InMemory(16, 32), [Augment()] * 3
     partners = same_group_partners(np.arange(16) // 4, np.arange(16))
     first, second, third, index, positions = joined(taken(batches(store, plain, partners=partners), [0, 1]))

@@ -36,12 +36,22 @@ SETTINGS = [
 
 
 def environment() -> dict[str, str]:
-    """What the last bits of a loss depend on besides the code: torch's version, the processor's family and its instruction set."""
+    """What the last bits of a loss depend on besides the code: torch's version, the processor and the instructions that torch uses of it."""
     return {
         "torch": torch.__version__.split("+")[0],
-        "machine": platform.machine(),
+        "processor": " ".join([platform.machine(), *_processor_model()]),
         "instructions": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def _processor_model() -> list[str]:
+    """Vendor, family and model, by which oneDNN and MKL choose their kernels; empty where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return []
+    facts = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in reversed(lines))}
+    return [facts[name] for name in ("vendor_id", "cpu family", "model") if name in facts]
 
 
 def make_store(folder: Path) -> Path:

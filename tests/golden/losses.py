@@ -36,7 +36,7 @@ SETTINGS = [
 
 
 def environment() -> dict[str, str]:
-    """What the last bits of a loss depend on besides the code: torch's version, the processor and the instructions that torch uses of it."""
+    """What the last bits of a loss depend on besides the code: torch's version, the processor and the instructions torch uses of it."""
     return {
         "torch": torch.__version__.split("+")[0],
         "processor": " ".join([platform.machine(), *_processor_model()]),

@@ -29,14 +29,18 @@ def smooth(channels=1, h=48, w=40, seed=0):
 
 
 @pytest.mark.parametrize("name", SHIFTS)
-def test_every_shift_takes_the_images_further_away_the_stronger_it_is_and_stays_in_range(name):
+@pytest.mark.parametrize("modality", ["cxr", "histology"])
+def test_a_shift_is_the_identity_at_strength_0_moves_images_further_at_each_strength_and_keeps_shape_and_range(name, modality):
     x = smooth(3)
-    away = [np.abs(apply_shift(x.copy(), ROWS, name, s, "cxr") - x).mean() for s in range(1, 6)]
-    assert away == sorted(away)
-    assert away[0] > 0
-    out = apply_shift(x.copy(), ROWS, name, 5, "cxr")
-    assert out.shape == x.shape
-    assert 0 <= out.min() <= out.max() <= 1
+    shifted = [apply_shift(x.copy(), ROWS, name, strength, modality) for strength in range(len(SHIFTS[name].values) + 1)]
+    np.testing.assert_array_equal(shifted[0], x)
+    distance = [np.abs(out - x).mean() for out in shifted]
+    assert (np.diff(distance) > 0).all()
+    for out in shifted:
+        assert (out.shape, out.dtype) == (x.shape, x.dtype)
+        assert 0 <= out.min() <= out.max() <= 1
+    assert SHIFTS[name].title
+    assert SHIFTS[name].unit
 
 
 @pytest.mark.parametrize("name", SHIFTS)
@@ -164,7 +168,7 @@ def test_what_cannot_be_shifted_is_refused(tmp_path):
         expand_shifts(["gama"], [1])
     with pytest.raises(InputError, match="1 .slight. to 5"):
         expand_shifts(["gamma"], [0, 9])
-    with pytest.raises(InputError, match="stain of gray images"):
+    with pytest.raises(InputError, match="`stain` needs RGB images"):
         run(NET, shifts=[("stain", 1)])
     assert record.find_records() == []
 

@@ -1,6 +1,7 @@
-"""What is in a store, and what in it would make a comparison untrue: copies, patients in two splits, empty images and labels.
+"""The checks of a store: duplicate images, patients in several splits, constant images and unusable labels.
 
-Everything here returns plain data; `doctor_table` shows it, `doctor_picture` draws the nearest pairs.
+Everything here returns plain data (encoders/doctor/report.py); encoders/doctor/text.py prints it, and encoders/doctor/picture.py draws the
+most similar pairs.
 
 Shapes: N images; P pairs; S sampled images.
 """
@@ -8,32 +9,50 @@ Shapes: N images; P pairs; S sampled images.
 import time
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.doctor.labels import summarise_labels
+from encoders.doctor.report import (
+    DoctorReport,
+    ExactDuplicates,
+    Examination,
+    Finding,
+    IntensitySummary,
+    LayoutSummary,
+    NearPairs,
+    PatientSummary,
+    SplitSize,
+    SplitSummary,
+    StoreSummary,
+)
+from encoders.runtime.arrays import Array, IntArray
 from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS, find_near_pairs, group_exact_duplicates
 from encoders.store.store import Store
 
 HISTOGRAM_BINS = 32
-MAX_LISTED = 1000  # rows or groups listed in the report; the counts are of all
-MAX_NEAR_IMAGES = 200_000  # images: near pairs are all against all, and take minutes above this
+MAX_LISTED = 1000  # rows or groups listed in the report; the counts cover all of them
+MAX_NEAR_IMAGES = 200_000  # every pair of images is compared, which takes minutes above this number
+
+RowGroups = list[list[int]]
 
 
 def examine_store(
     store: Store, radius: int = HASH_RADIUS, near: bool | None = None, sample: int = 1000, seconds: float = 1.0
-) -> dict[str, Any]:
-    """The whole report, ready for JSON. near: look for near-duplicates; None: if there are at most 200,000 images."""
+) -> DoctorReport:
+    """The whole report, ready for JSON.
+
+    radius: bits in which near-duplicates may differ.  near: search for near-duplicates; None: if there are at most MAX_NEAR_IMAGES
+    images.  sample: images of the histogram.  seconds: for measuring the read rate."""
     hashes, sha, keys = store.column("phash"), store.column("sha256"), store.column("key")
     patients = store.column("patient")
     splits = store.column("split") if store.has("split") else np.full(len(store), "")
     groups = group_exact_duplicates(sha)
-    known = np.where(patients == keys, "", patients)  # an image whose patient is unknown has its key there
+    known = np.where(patients == keys, "", patients)  # the patient of an image is its key if the patient is unknown
     look = len(store) <= MAX_NEAR_IMAGES if near is None else near
-    pairs, distance = find_near_duplicates(hashes, sha, radius) if look else (np.empty((0, 2), int), np.empty(0, int))
-    report: dict[str, Any] = {
+    pairs, distance = find_near_duplicates(hashes, sha, radius) if look else (np.empty((0, 2), np.int64), np.empty(0, np.int64))
+    report: Examination = {
         "store": describe_store(store),
         "layout": measure_layout(store, seconds),
         "intensity": measure_intensity(store, sample),
@@ -44,46 +63,57 @@ def examine_store(
         "splits": split_report(splits, patients),
         "labels": summarise_labels(store, splits, groups),
     }
-    return report | {"findings": list_findings(report)}
+    return {**report, "findings": list_findings(report)}
 
 
-def describe_store(store: Store) -> dict[str, Any]:
-    """What the store says about itself."""
-    attrs = store.attrs
+def describe_store(store: Store) -> StoreSummary:
+    """The size, format and attributes of the store."""
     shape = store.shape or infer_shape(store)
-    size = {"shape": list(shape) if shape else None, "dtype": store.dtype.name, "channels": store.channels}
-    of = {"images": len(store), "files": len(store.paths), "modality": store.modality, "dataset": store.dataset, **size}
-    return of | {"unit": attrs["unit"], "geometry": attrs["geometry"], "fingerprint": store.fingerprint, "columns": store.columns()}
+    return {
+        "images": len(store),
+        "files": len(store.paths),
+        "modality": store.modality,
+        "dataset": store.dataset,
+        "shape": list(shape) if shape else None,
+        "dtype": store.dtype.name,
+        "channels": store.channels,
+        "unit": store.attrs["unit"],
+        "geometry": store.attrs["geometry"],
+        "fingerprint": store.fingerprint,
+        "columns": store.columns(),
+    }
 
 
 def infer_shape(store: Store) -> tuple[int, ...] | None:
-    """The shape of images whose store does not say it, from some of them; None when they differ."""
-    some = np.linspace(0, len(store) - 1, min(64, len(store))).astype(int)
-    seen = {store.image(int(i)).shape for i in some}
-    return seen.pop() if len(seen) == 1 else None
+    """The common shape of at most 64 images of a store that does not state it; None if they differ."""
+    rows = np.linspace(0, len(store) - 1, min(64, len(store))).astype(int)
+    shapes = {store.image(int(i)).shape for i in rows}
+    return shapes.pop() if len(shapes) == 1 else None
 
 
-def measure_layout(store: Store, seconds: float) -> dict[str, Any]:
-    """How the pixels lie on disk, and single images read a second, in random order (of pages that may be cached already)."""
+def measure_layout(store: Store, seconds: float) -> LayoutSummary:
+    """The storage format, and the rate of reading single images in random order (from pages that may be cached)."""
     rng, count, volume = np.random.default_rng(0), 0, 0
-    store.image(0).copy()  # opens the map
+    store.image(0).copy()  # opens the memory map
     begun = time.perf_counter()
     while count < len(store) and (spent := time.perf_counter() - begun) < seconds:
         image = store.image(int(rng.integers(len(store))))
-        volume += image.copy().nbytes  # a view of the file costs nothing before its bytes are touched
+        volume += image.copy().nbytes  # a view of the file is read only when its bytes are copied
         count += 1
     spent = max(time.perf_counter() - begun, 1e-9)
     size = sum(path.stat().st_size for path in store.paths)
-    rate = {"read": count, "images_per_s": round(count / spent, 1), "mb_per_s": round(volume / spent / 1e6, 1)}
     return {
         "codec": "+".join(sorted({part.codec for part in store.parts})),
         "bytes": size,
         "bytes_per_image": size // max(len(store), 1),
-    } | rate
+        "read": count,
+        "images_per_s": round(count / spent, 1),
+        "mb_per_s": round(volume / spent / 1e6, 1),
+    }
 
 
-def measure_intensity(store: Store, sample: int) -> dict[str, Any]:
-    """Histogram of values in [0, 1], mean and standard deviation, over evenly spaced images (S of them)."""
+def measure_intensity(store: Store, sample: int) -> IntensitySummary:
+    """Histogram, mean and standard deviation of the values in [0, 1] of at most `sample` evenly spaced images."""
     chosen = np.unique(np.linspace(0, len(store) - 1, min(sample, len(store))).astype(int))  # (S,)
     counts, total, squares, n, black, white = np.zeros(HISTOGRAM_BINS), 0.0, 0.0, 0, 0, 0
     for i in chosen:
@@ -92,72 +122,67 @@ def measure_intensity(store: Store, sample: int) -> dict[str, Any]:
         total, squares, n = total + values.sum(dtype=np.float64), squares + np.square(values, dtype=np.float64).sum(), n + values.size
         black, white = black + int((values <= 0).sum()), white + int((values >= 1).sum())
     mean = total / max(n, 1)
-    spread = float(np.sqrt(max(squares / max(n, 1) - mean**2, 0)))
-    shares = {"black": round(black / max(n, 1), 5), "white": round(white / max(n, 1), 5)}
+    std = float(np.sqrt(max(squares / max(n, 1) - mean**2, 0)))
     return {
         "images": len(chosen),
         "mean": round(mean, 5),
-        "std": round(spread, 5),
-        **shares,
+        "std": round(std, 5),
+        "black": round(black / max(n, 1), 5),
+        "white": round(white / max(n, 1), 5),
         "histogram": (counts / max(n, 1)).round(5).tolist(),
     }
 
 
 def find_constant_images(store: Store, hashes: NDArray[np.uint8]) -> list[int]:
-    """Images of one value only. Their perceptual hash is all zero (no cell is brighter than another), so few need to be read."""
+    """Rows of images with a single value. Their perceptual hash is zero (no cell is brighter than another), so few images are read."""
     return [int(i) for i in np.flatnonzero(~hashes.any(axis=1)) if np.ptp(store.image(int(i))) == 0]
 
 
-def find_near_duplicates(hashes: NDArray[np.uint8], sha: NDArray[Any], radius: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs (P, 2) of unlike pixels with hashes at most `radius` bits apart, and their distances (P,), nearest first."""
-    unique, members, same = group_by_hash(hashes, sha)
-    found, distance = find_near_pairs(unique, radius=radius)
-    return merge_pairs(same, found, distance, members)
+def find_near_duplicates(hashes: NDArray[np.uint8], sha: Array, radius: int) -> tuple[IntArray, IntArray]:
+    """Pairs (P, 2) of images with different pixels and hashes at most `radius` bits apart, and their distances (P,), nearest first."""
+    unique, members, identical = group_by_hash(hashes, sha)
+    near, distance = find_near_pairs(unique, radius=radius)
+    return merge_pairs(identical, near, distance, members)
 
 
-def find_nearest_pairs(store: Store, enough: int = 6) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The `enough` nearest pairs of unlike pixels, however far apart: what a radius has to tell from copies."""
+def find_nearest_pairs(store: Store, count: int = 6) -> tuple[IntArray, IntArray]:
+    """The `count` most similar pairs (P, 2) of images with different pixels, at any distance, and their distances (P,)."""
     import faiss
 
-    unique, members, same = group_by_hash(store.column("phash"), store.column("sha256"))
+    unique, members, identical = group_by_hash(store.column("phash"), store.column("sha256"))
     bank = faiss.IndexBinaryFlat(HASH_BITS)
     bank.add(unique)
-    distance, index = bank.search(unique, min(enough + 1, len(unique)))  # itself among them; the nearest pairs are within these
+    distance, index = bank.search(unique, min(count + 1, len(unique)))  # each hash finds itself; the nearest pairs are among these
     rows = np.repeat(np.arange(len(unique)), index.shape[1])
     pairs = np.stack([rows, index.ravel()], axis=1)
     once = pairs[:, 0] < pairs[:, 1]
-    order = np.argsort(distance.ravel()[once], kind="stable")[:enough]
-    pairs, far = merge_pairs(same, pairs[once][order], distance.ravel()[once][order], members)
-    return pairs[:enough], far[:enough]
+    order = np.argsort(distance.ravel()[once], kind="stable")[:count]
+    pairs, far = merge_pairs(identical, pairs[once][order], distance.ravel()[once][order], members)
+    return pairs[:count], far[:count]
 
 
-RowGroups = list[list[int]]
+def group_by_hash(hashes: NDArray[np.uint8], sha: Array) -> tuple[NDArray[np.uint8], RowGroups, RowGroups]:
+    """The distinct hashes, the images of each hash, and pairs of images with the same hash.
 
-
-def group_by_hash(hashes: NDArray[np.uint8], sha: NDArray[Any]) -> tuple[NDArray[np.uint8], RowGroups, RowGroups]:
-    """The different hashes, the images that have each, and pairs of images with one hash.
-
-    One image stands for all with its pixels; of images with one hash each is paired with the next, so that a thousand of them are not a
-    million pairs."""
+    One image represents all with identical pixels. Images with the same hash are paired only with the next one, so that a thousand of
+    them do not become a million pairs."""
     first = np.sort(np.unique(sha, return_index=True)[1])
-    unique, of = np.unique(hashes[first], axis=0, return_inverse=True)
+    unique, hash_of = np.unique(hashes[first], axis=0, return_inverse=True)
     members: RowGroups = [[] for _ in unique]
-    for row, h in zip(first, of.ravel(), strict=True):
+    for row, h in zip(first, hash_of.ravel(), strict=True):
         members[h].append(int(row))
     return unique, members, [list(pair) for rows in members for pair in pairwise(rows)]
 
 
-def merge_pairs(
-    same: RowGroups, found: NDArray[np.int64], distance: NDArray[Any], members: RowGroups
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Pairs of images: those with one hash, then those with near hashes, each by its first image."""
-    apart = [sorted((members[a][0], members[b][0])) for a, b in found]
-    pairs = np.array([*same, *apart], dtype=np.int64).reshape(-1, 2)
-    return pairs, np.concatenate([np.zeros(len(same), np.int64), distance.astype(np.int64)])
+def merge_pairs(identical_pairs: RowGroups, near_pairs: IntArray, distance: Array, members: RowGroups) -> tuple[IntArray, IntArray]:
+    """Pairs of images (P, 2) and distances (P,): those with the same hash, then those with near hashes, each hash by its first image."""
+    apart = [sorted((members[a][0], members[b][0])) for a, b in near_pairs]
+    pairs = np.array([*identical_pairs, *apart], dtype=np.int64).reshape(-1, 2)
+    return pairs, np.concatenate([np.zeros(len(identical_pairs), np.int64), distance.astype(np.int64)])
 
 
-def duplicate_report(groups: list[list[int]], keys: NDArray[Any], patients: NDArray[Any], splits: NDArray[Any]) -> dict[str, Any]:
-    """Groups of images with the same pixels.  patients, splits: "" where unknown."""
+def duplicate_report(groups: RowGroups, keys: Array, patients: Array, splits: Array) -> ExactDuplicates:
+    """Groups of images with identical pixels.  patients, splits: (N,), "" if unknown."""
     return {
         "groups": len(groups),
         "images": sum(map(len, groups)),
@@ -167,12 +192,10 @@ def duplicate_report(groups: list[list[int]], keys: NDArray[Any], patients: NDAr
     }
 
 
-def near_duplicate_report(
-    pairs: NDArray[np.int64], distance: NDArray[np.int64], keys: NDArray[Any], patients: NDArray[Any], splits: NDArray[Any]
-) -> dict[str, Any]:
-    """Pairs that look the same and are not."""
+def near_duplicate_report(pairs: IntArray, distance: IntArray, keys: Array, patients: Array, splits: Array) -> NearPairs:
+    """Pairs of similar images with different pixels.  patients, splits: (N,), "" if unknown."""
     a, b = pairs[:, 0], pairs[:, 1]
-    across = [int(((of[a] != of[b]) & (of[a] != "") & (of[b] != "")).sum()) for of in (patients, splits)]
+    across = [int(((names[a] != names[b]) & (names[a] != "") & (names[b] != "")).sum()) for names in (patients, splits)]
     return {
         "pairs": len(pairs),
         "across_patients": across[0],
@@ -181,48 +204,49 @@ def near_duplicate_report(
     }
 
 
-def patient_report(patients: NDArray[Any], keys: NDArray[Any]) -> dict[str, Any]:
-    """Patients, and how many images they have."""
-    _, each = np.unique(patients, return_counts=True)
-    several = {"median": float(np.median(each)), "most": int(each.max()), "with_several": int((each > 1).sum())}
-    return {"patients": len(each), **several, "images_without_patient": int((patients == keys).sum())}
+def patient_report(patients: Array, keys: Array) -> PatientSummary:
+    """The number of patients, and of images per patient."""
+    _, counts = np.unique(patients, return_counts=True)
+    return {
+        "patients": len(counts),
+        "median": float(np.median(counts)),
+        "most": int(counts.max()),
+        "with_several": int((counts > 1).sum()),
+        "images_without_patient": int((patients == keys).sum()),
+    }
 
 
-def split_report(splits: NDArray[Any], patients: NDArray[Any]) -> dict[str, Any]:
-    """Images and patients of each split, and the patients who are in more than one."""
+def split_report(splits: Array, patients: Array) -> SplitSummary:
+    """Images and patients of each split, and the patients in more than one."""
     names = known_names(splits)
-    of = {name: {str(p) for p in patients[splits == name]} for name in names}
-    both = sorted(p for p in set().union(*of.values()) if sum(p in members for members in of.values()) > 1) if of else []
+    members = {name: {str(p) for p in patients[splits == name]} for name in names}
+    both = sorted(p for p in set().union(*members.values()) if sum(p in own for own in members.values()) > 1) if members else []
+    sizes: dict[str, SplitSize] = {name: {"images": int((splits == name).sum()), "patients": len(members[name])} for name in names}
     images = int(np.isin(patients, both).sum())
-    sizes = {name: {"images": int((splits == name).sum()), "patients": len(of[name])} for name in names}
     return {"splits": sizes, "patients_in_several": len(both), "their_images": images, "who": both[:MAX_LISTED]}
 
 
-def known_names(values: Iterable[Any]) -> list[str]:
-    """The names that occur, unknown ones left out."""
+def known_names(values: Iterable[object]) -> list[str]:
+    """The distinct values as sorted strings, without the empty one, which means unknown."""
     return sorted({str(value) for value in values} - {""})
 
 
-def list_findings(report: dict[str, Any]) -> list[dict[str, Any]]:
-    """What should be put right or known before anything is measured on the store; [] for a clean one."""
-    exact, near, splits = report["exact"], report["near"], report["splits"]
-    told = [
-        ("constant images", len(report["constant"]), "images of one value only"),
-        ("exact duplicates", exact["groups"], f"groups of images with the same pixels, {exact['images']} images in all"),
-        ("near duplicates", near["pairs"], f"pairs of images that differ in at most {near['radius']} of {HASH_BITS} hash bits"),
+def list_findings(report: Examination) -> list[Finding]:
+    """The problems to fix or consider before using the store; [] for a clean one."""
+    exact, near, splits, labels = report["exact"], report["near"], report["splits"], report["labels"]
+    rows = [
+        ("constant images", len(report["constant"]), "images with a single value"),
+        ("exact duplicates", exact["groups"], f"groups of images with identical pixels, {exact['images']} images in all"),
+        ("near duplicates", near["pairs"], f"pairs of images whose hashes differ in at most {near['radius']} of {HASH_BITS} bits"),
         (
             "patients in several splits",
             splits["patients_in_several"],
-            f"patients, with {splits['their_images']} images: a score would leak",
+            f"patients with {splits['their_images']} images: test scores would leak",
         ),
-        ("duplicates across splits", exact["across_splits"], "groups of identical images lie in more than one split"),
-        ("near duplicates across splits", near["across_splits"], "pairs of nearly identical images lie in two splits"),
-        ("duplicates across patients", exact["across_patients"], "groups of identical images are said to be of different patients"),
-        ("conflicting labels", sum(row["conflicts"] for row in report["labels"]), "groups of identical images with different labels"),
-        (
-            "useless labels",
-            sum(row["values"] < 2 for row in report["labels"]),
-            "labels that are unknown for all images or the same for all",
-        ),
+        ("duplicates across splits", exact["across_splits"], "groups of identical images are in more than one split"),
+        ("near duplicates across splits", near["across_splits"], "pairs of nearly identical images are in two splits"),
+        ("duplicates across patients", exact["across_patients"], "groups of identical images are assigned to different patients"),
+        ("conflicting labels", sum(row["conflicts"] for row in labels), "groups of identical images have different labels"),
+        ("useless labels", sum(row["values"] < 2 for row in labels), "labels are unknown for all images or have one value only"),
     ]
-    return [{"finding": what, "count": int(n), "meaning": f"{n} {why}"} for what, n, why in told if n]
+    return [{"finding": name, "count": int(n), "meaning": f"{n} {meaning}"} for name, n, meaning in rows if n]

@@ -1,4 +1,4 @@
-"""The doctor on stores with known faults, and on Kermany."""
+"""The doctor on stores with known problems, and on the Kermany radiographs."""
 
 import json
 
@@ -16,7 +16,7 @@ from encoders.store.write import full_range_unit, pixel_fingerprint, write_store
 
 
 def scene(seed, size=48):
-    """A smooth picture that is unlike those of other seeds."""
+    """A smooth image, different for each seed."""
     rng = np.random.default_rng(seed)
     low = Image.fromarray(rng.integers(20, 235, (6, 6), np.uint8))
     return np.asarray(low.resize((size, size), Image.Resampling.BICUBIC))[..., None]
@@ -34,7 +34,7 @@ def store_of(path, images, patients=None, splits=None, labels=None) -> Store:
     return Store.open(path)
 
 
-def found(report):
+def finding_counts(report):
     return {row["finding"]: row["count"] for row in report["findings"]}
 
 
@@ -47,7 +47,7 @@ def test_a_clean_store_has_no_findings(tmp_path):
     assert report["splits"]["splits"] == {"train": {"images": 4, "patients": 2}, "test": {"images": 4, "patients": 2}}
 
 
-def test_every_fault_that_was_planted_is_found(tmp_path):
+def test_every_planted_problem_is_found(tmp_path):
     images = [scene(k) for k in range(8)]
     images.append(images[0])  # 8: identical, another patient, another split, another label
     images.append(np.clip(images[1].astype(int) + 2, 0, 255).astype(np.uint8))  # 9: nearly identical, another split
@@ -56,7 +56,7 @@ def test_every_fault_that_was_planted_is_found(tmp_path):
     splits = ["train"] * 8 + ["test"] * 3
     labels = {"mass": [0.0, 1.0] * 4 + [1.0, 1.0, np.nan], "same": [1.0] * 11, "none": [np.nan] * 11}
     report = examine_store(store_of(tmp_path / "a.h5", images, patients, splits, labels), seconds=0.01)
-    assert found(report) == {
+    assert finding_counts(report) == {
         "constant images": 1,
         "exact duplicates": 1,
         "near duplicates": 1,
@@ -74,12 +74,12 @@ def test_every_fault_that_was_planted_is_found(tmp_path):
     assert report["splits"]["their_images"] == 2
 
 
-def test_copies_of_unknown_patients_are_not_said_to_be_of_different_ones(tmp_path):
+def test_duplicates_of_unknown_patients_are_not_reported_across_patients(tmp_path):
     report = examine_store(store_of(tmp_path / "a.h5", [scene(0), scene(1), scene(0)]), seconds=0.01)
-    assert found(report) == {"exact duplicates": 1}
+    assert finding_counts(report) == {"exact duplicates": 1}
 
 
-def test_the_label_table_counts_what_is_known(tmp_path):
+def test_the_label_summary_counts_known_values(tmp_path):
     labels = {"mass": [1, 0, np.nan, 1], "grade": [1.5, 2.5, 4.0, np.nan], "kind": ["a", "b", "", "b"]}
     store = store_of(tmp_path / "a.h5", [scene(k) for k in range(4)], None, ["train", "train", "test", "test"], labels)
     rows = {row["label"]: row for row in examine_store(store, seconds=0.01)["labels"]}
@@ -90,16 +90,16 @@ def test_the_label_table_counts_what_is_known(tmp_path):
     assert (rows["kind"]["known"], rows["kind"]["unknown"]) == (3, 1)
 
 
-def test_histogram_mean_and_spread_are_those_of_the_pixels(tmp_path):
+def test_histogram_mean_and_std_equal_those_of_the_pixels(tmp_path):
     images = [scene(k) for k in range(5)]
-    light = examine_store(store_of(tmp_path / "a.h5", images), seconds=0.01)["intensity"]
+    intensity = examine_store(store_of(tmp_path / "a.h5", images), seconds=0.01)["intensity"]
     values = np.stack(images) / 255
-    np.testing.assert_allclose(light["histogram"], np.histogram(values, 32, (0, 1))[0] / values.size, atol=1e-5)
-    assert light["mean"] == pytest.approx(values.mean(), abs=1e-4)
-    assert light["std"] == pytest.approx(values.std(), abs=1e-4)
+    np.testing.assert_allclose(intensity["histogram"], np.histogram(values, 32, (0, 1))[0] / values.size, atol=1e-5)
+    assert intensity["mean"] == pytest.approx(values.mean(), abs=1e-4)
+    assert intensity["std"] == pytest.approx(values.std(), abs=1e-4)
 
 
-def test_a_thousand_images_of_one_hash_are_not_a_million_pairs(tmp_path):
+def test_images_of_one_hash_are_paired_only_with_the_next(tmp_path):
     images = []
     for k in range(40):
         image = scene(0).copy()
@@ -109,21 +109,21 @@ def test_a_thousand_images_of_one_hash_are_not_a_million_pairs(tmp_path):
     assert report["near"]["pairs"] == 39
 
 
-def test_the_nearest_pairs_are_those_of_all_pairs(tmp_path):
+def test_the_nearest_pairs_equal_a_loop_over_all_pairs(tmp_path):
     store = store_of(tmp_path / "a.h5", [scene(k) for k in range(13)])
     bits = np.unpackbits(store.column("phash"), axis=1).astype(int)
-    every = sorted((int((bits[i] != bits[j]).sum()), i, j) for i in range(13) for j in range(i + 1, 13))
+    expected = sorted((int((bits[i] != bits[j]).sum()), i, j) for i in range(13) for j in range(i + 1, 13))
     pairs, distance = find_nearest_pairs(store, 6)
-    assert distance.tolist() == [d for d, _, _ in every[:6]]
-    assert pairs[0].tolist() == list(every[0][1:])
+    assert distance.tolist() == [d for d, _, _ in expected[:6]]
+    assert pairs[0].tolist() == list(expected[0][1:])
 
 
-def test_the_picture_shows_a_row_for_each_pair(tmp_path):
+def test_the_picture_has_one_row_per_pair(tmp_path):
     images = [scene(k) for k in range(4)]
     images.append(np.clip(images[2].astype(int) + 3, 0, 255).astype(np.uint8))
     store_of(tmp_path / "a.h5", images)
-    told = CliRunner().invoke(app, ["doctor", str(tmp_path / "a.h5"), "--picture", str(tmp_path / "pairs.png")])
-    assert told.exit_code == 1
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path / "a.h5"), "--picture", str(tmp_path / "pairs.png")])
+    assert result.exit_code == 1
     with Image.open(tmp_path / "pairs.png") as sheet:
         assert sheet.size == (600, 6 * 238 + 23)
         top = np.asarray(sheet.convert("L"), int)[65:257]  # (192, 600): the first pair, its difference on the right
@@ -139,11 +139,11 @@ def test_exit_codes_and_json(tmp_path):
     assert json.loads(clean.output)["findings"] == []
     double = CliRunner().invoke(app, ["doctor", str(tmp_path / "double.h5")])
     assert double.exit_code == 1
-    assert "1 groups of images with the same pixels, 2 images in all" in double.output
+    assert "1 groups of images with identical pixels, 2 images in all" in double.output
     assert "i00 = i02" in double.output
 
 
-def test_several_stores_are_seen_as_one(tmp_path):
+def test_several_stores_are_checked_as_one(tmp_path):
     store_of(tmp_path / "a.h5", [scene(0), scene(1)], ["p", "q"], ["train"] * 2)
     store_of(tmp_path / "b.h5", [scene(0), scene(2)], ["p", "r"], ["test"] * 2)
     report = examine_store(Store.open([tmp_path / "a.h5", tmp_path / "b.h5"]), seconds=0.01)
@@ -152,7 +152,7 @@ def test_several_stores_are_seen_as_one(tmp_path):
     assert report["store"]["files"] == 2
 
 
-def test_a_missing_store_is_the_users_to_mend(tmp_path, capsys, monkeypatch):
+def test_a_missing_store_is_a_user_error(tmp_path, capsys, monkeypatch):
     from encoders.runtime.cli import run_cli
 
     monkeypatch.setattr("sys.argv", ["encoders", "doctor", str(tmp_path / "no.h5")])
@@ -162,7 +162,7 @@ def test_a_missing_store_is_the_users_to_mend(tmp_path, capsys, monkeypatch):
     assert "no store at" in capsys.readouterr().err
 
 
-def test_the_sparkline_rises_with_the_shares():
+def test_the_sparkline_increases_with_the_fractions():
     line = sparkline([0.0, 0.01, 0.04, 0.25, 0.36])
     assert line[0] == " "
     assert list(line[1:]) == sorted(line[1:])
@@ -175,9 +175,9 @@ def test_kermany_has_thirty_identical_groups_and_170_prefixes_in_both_splits(tmp
     folder = data_dir / "cxr_kermany224"
     options = ["--labels", str(folder / "labels.csv"), "--size", "64", "--workers", "2", "--resize", "squash"]
     assert CliRunner().invoke(app, ["ingest", "folder", str(folder), str(tmp_path / "k.h5"), *options]).exit_code == 0
-    told = CliRunner().invoke(app, ["doctor", str(tmp_path / "k.h5"), "--json"])
-    assert told.exit_code == 1
-    report = json.loads(told.stdout)
+    result = CliRunner().invoke(app, ["doctor", str(tmp_path / "k.h5"), "--json"])
+    assert result.exit_code == 1
+    report = json.loads(result.stdout)
     assert report["store"]["images"] == 5840
     assert report["exact"]["groups"] == 30
     assert report["splits"]["patients_in_several"] == 170

@@ -1,0 +1,116 @@
+"""The types of the doctor's report, which `encoders doctor --json` prints."""
+
+from collections.abc import Mapping
+from typing import Literal, TypedDict
+
+from encoders.runtime.json_types import Json
+
+LabelKind = Literal["text", "yes/no", "number"]
+Distribution = dict[str, float]  # counts by class; or positive and prevalence; or min, mean and max
+
+
+class StoreSummary(TypedDict):
+    images: int
+    files: int
+    modality: str
+    dataset: str
+    shape: list[int] | None  # None: sizes vary
+    dtype: str
+    channels: int
+    unit: Mapping[str, Json]
+    geometry: Mapping[str, Json]
+    fingerprint: str
+    columns: list[str]
+
+
+class LayoutSummary(TypedDict):
+    codec: str
+    bytes: int
+    bytes_per_image: int
+    read: int  # images read to measure the rates
+    images_per_s: float
+    mb_per_s: float
+
+
+class IntensitySummary(TypedDict):
+    images: int
+    mean: float
+    std: float
+    black: float  # fraction of values that are 0
+    white: float  # fraction of values that are 1
+    histogram: list[float]  # fractions
+
+
+class ExactDuplicates(TypedDict):
+    groups: int
+    images: int
+    across_patients: int
+    across_splits: int
+    keys: list[list[str]]  # at most MAX_LISTED groups
+
+
+class NearPairs(TypedDict):
+    pairs: int
+    across_patients: int
+    across_splits: int
+    nearest: list[list[str | int]]  # two keys and the distance in bits; at most MAX_LISTED pairs
+
+
+class NearDuplicates(NearPairs):
+    looked: bool
+    radius: int
+
+
+class PatientSummary(TypedDict):
+    patients: int
+    median: float  # images per patient
+    most: int
+    with_several: int
+    images_without_patient: int
+
+
+class SplitSize(TypedDict):
+    images: int
+    patients: int
+
+
+class SplitSummary(TypedDict):
+    splits: dict[str, SplitSize]
+    patients_in_several: int
+    their_images: int
+    who: list[str]  # at most MAX_LISTED patients
+
+
+class LabelSummary(TypedDict):
+    label: str
+    kind: LabelKind
+    known: int
+    unknown: int
+    values: int  # distinct values
+    spread: Distribution
+    by_split: dict[str, Distribution]
+    conflicts: int  # groups of identical images with different values
+
+
+class Finding(TypedDict):
+    finding: str
+    count: int
+    meaning: str
+
+
+class Examination(TypedDict):
+    """The report without its findings."""
+
+    store: StoreSummary
+    layout: LayoutSummary
+    intensity: IntensitySummary
+    constant: list[str]
+    exact: ExactDuplicates
+    near: NearDuplicates
+    patients: PatientSummary
+    splits: SplitSummary
+    labels: list[LabelSummary]
+
+
+class DoctorReport(Examination):
+    findings: list[Finding]

@@ -1,4 +1,4 @@
-"""Slow NumPy versions of the losses, each written from its paper: loops over samples, no tricks. What the fast ones are tested against.
+"""Slow NumPy versions of the losses, each written from its paper as loops over samples. The fast ones are tested against them.
 
 Shapes: B images, D width, K queue, N patches, p patch side.
 """
@@ -6,12 +6,18 @@ Shapes: B images, D width, K queue, N patches, p patch side.
 import numpy as np
 
 
-def info_nce(q, k, negatives, t):
-    """MoCo, equation 1, mean over queries.  q, k: (B, D), negatives: (K, D)."""
+def unit(x):
+    """Rows of length 1."""
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def info_nce(q, k, negatives, t, patients=None, negative_patients=None):
+    """MoCo, equation 1, mean over queries, without negatives of the query's own patient.  q, k: (B, D), negatives: (K, D)."""
     losses = []
-    for a, b in zip(q, k, strict=True):
+    for i, (a, b) in enumerate(zip(q, k, strict=True)):
         own = np.exp(a @ b / t)
-        losses.append(-np.log(own / (own + sum(np.exp(a @ n / t) for n in negatives))))
+        others = [n for j, n in enumerate(negatives) if patients is None or negative_patients[j] != patients[i]]
+        losses.append(-np.log(own / (own + sum(np.exp(a @ n / t) for n in others))))
     return np.mean(losses)
 
 
@@ -26,15 +32,16 @@ def info_nce_gradient(q, k, negatives, t):
     return grad
 
 
-def nt_xent(a, b, t):
-    """SimCLR, algorithm 1: the loss of (2k - 1, 2k) and back, mean over all 2N.  a, b: (B, D)."""
+def nt_xent(a, b, t, patients=None):
+    """SimCLR, algorithm 1: the loss of (2k - 1, 2k) and back, mean over all 2N, without other images of the patient.  a, b: (B, D)."""
     z = [row for pair in zip(a, b, strict=True) for row in pair]
     s = [[u @ v / (np.linalg.norm(u) * np.linalg.norm(v)) for v in z] for u in z]
 
-    def one(i, j):
-        return -np.log(np.exp(s[i][j] / t) / sum(np.exp(s[i][m] / t) for m in range(len(z)) if m != i))
+    def pair_loss(i, j):
+        others = [m for m in range(len(z)) if m != i and (m == j or patients is None or patients[m // 2] != patients[i // 2])]
+        return -np.log(np.exp(s[i][j] / t) / sum(np.exp(s[i][m] / t) for m in others))
 
-    return sum(one(2 * k, 2 * k + 1) + one(2 * k + 1, 2 * k) for k in range(len(a))) / (2 * len(a))
+    return sum(pair_loss(2 * k, 2 * k + 1) + pair_loss(2 * k + 1, 2 * k) for k in range(len(a))) / (2 * len(a))
 
 
 def patches(image, p):
@@ -112,12 +119,12 @@ def vicreg(a, b):
     return invariance, variance, covariance
 
 
-def moco_v3(q, k, t):
-    """MoCo v3, algorithm 1, `ctr`: cross-entropy over the batch's keys, times 2 T."""
+def moco_v3(q, k, t, patients=None):
+    """MoCo v3, algorithm 1, `ctr`: cross-entropy over the batch's keys, without others of the patient, times 2 T."""
     losses = []
     for i, a in enumerate(q):
-        weights = [np.exp(a @ b / t) for b in k]
-        losses.append(-np.log(weights[i] / sum(weights)))
+        weights = {j: np.exp(a @ b / t) for j, b in enumerate(k) if j == i or patients is None or patients[j] != patients[i]}
+        losses.append(-np.log(weights[i] / sum(weights.values())))
     return 2 * t * np.mean(losses)
 
 
@@ -139,15 +146,15 @@ def dino(student, teacher, centre, student_t, teacher_t):
 
 def sigreg(x, directions, knots, t_max):
     """LeJEPA, equation 10 along each direction: Epps-Pulley by trapezoids over [-t_max, t_max], mean over directions."""
-    n, found = len(x), []
+    n, distances = len(x), []
     grid = np.linspace(-t_max, t_max, 2 * knots - 1)
     for a in directions.T:
         values = []
         for t in grid:
             empirical = sum(np.exp(1j * t * (row @ a)) for row in x) / n
             values.append(abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2))
-        found.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
-    return np.mean(found)
+        distances.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
+    return np.mean(distances)
 
 
 def lejepa(views, n_global, directions, weight, knots, t_max):

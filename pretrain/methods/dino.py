@@ -104,7 +104,7 @@ class DINO(Method):
         networks="CNN, ViT",
         passes_with_grad=2,
         passes_without_grad=2,
-        needs="AdamW and clipping; each local crop adds a small pass with gradients (8 of them: about 1.5 more); a second encoder in memory",
+        needs="AdamW and clipping; each local crop adds a small pass with gradients (8 add about 1.5); a second encoder in memory",
         when_to_choose="a ViT with 100,000 or more images, k-NN and attention maps without fine-tuning; small data: fewer prototypes",
     )
     centre: Tensor

@@ -133,7 +133,7 @@ class MAE(Method):
         return {"loss": masked_mse(gather_tokens(predicted, masked), target, self.cfg.norm_pix_loss)}
 
     def encode(self, images: Tensor, keep: Tensor) -> Tensor:
-        """Codes of the prefix tokens and the visible patches: (B, P + K, D). If all patches are kept, equal to timm's `forward_features`."""
+        """Codes of the prefix tokens and the visible patches: (B, P + K, D). With all patches kept, timm's `forward_features`."""
         tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
         prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
         x = self.vit.norm_pre(torch.cat([prefix, gather_tokens(patches, keep)], dim=1))

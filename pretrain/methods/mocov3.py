@@ -1,4 +1,4 @@
-"""MoCo v3: distinguish the other view of an image from the other images of the batch, with a slow copy and a predictor; for CNN and ViT.
+"""MoCo v3: distinguish the other view of an image from the other images of the batch, with a slow copy and a predictor.
 
 Source: Chen, Xie, He 2021 (arXiv:2104.02057), algorithm 1 and section 4; facebookresearch/moco-v3 for the heads.
 
@@ -60,7 +60,7 @@ class MoCoV3(Method):
 
     Config = MoCoV3Config
     cfg: MoCoV3Config
-    summary = "MoCo v3: distinguish the other view of an image from the other images of the batch, with a slow copy and a predictor; for CNN and ViT."
+    summary = "MoCo v3: distinguish the other view of an image from the other images of the batch, with a slow copy and a predictor."
     traits = Traits(
         networks="CNN, ViT",
         passes_with_grad=2,

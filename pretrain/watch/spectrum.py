@@ -1,4 +1,4 @@
-"""What a matrix of features says about collapse, in closed form.
+"""Measures of collapse of a matrix of features, in closed form.
 
 Sources: RankMe, Garrido et al. 2023 (arXiv:2210.02885), equation 4; alpha-ReQ, Agrawal et al. 2022 (NeurIPS), section 3.
 Everything in float64. Shapes: N images, D width, K outcomes of a teacher.
@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 
 def rankme(x: Tensor) -> float:
-    """Effective rank, exp of the entropy of the singular values' shares: 1 for one direction, min(N, D) for as many equal ones.
+    """Effective rank, the exponential of the entropy of the singular values' shares: 1 for one direction, min(N, D) at most.
 
     x: (N, D), not centred, as published."""
     values = torch.linalg.svdvals(x.double())
@@ -21,15 +21,15 @@ def rankme(x: Tensor) -> float:
 
 
 def alpha_req(x: Tensor) -> float:
-    """The exponent a of the spectrum i ** -a of the covariance; 1 is published as good, far above 1 is a collapse of dimensions.
+    """The exponent a of the spectrum i ** -a of the covariance; 1 is published as good, far above 1 is dimensional collapse.
 
-    Least squares in log-log over the larger half of the eigenvalues (the tail of N images is noise). NaN where there are fewer than three.
+    Least squares in log-log over the larger half of the eigenvalues (the tail of N images is noise). NaN if there are fewer than three.
 
     x: (N, D)."""
     centred = x.double() - x.double().mean(dim=0)
     values = torch.linalg.svdvals(centred) ** 2 / max(len(x) - 1, 1)
     values = values[: max(min(len(x) - 1, x.shape[1]) // 2, 1)]
-    values = values[values > 1e-12 * values[0].clamp(min=1e-300)]  # what is left of rounding is no spectrum
+    values = values[values > 1e-12 * values[0].clamp(min=1e-300)]  # smaller ones are rounding errors
     if len(values) < 3:
         return math.nan
     rank, height = torch.arange(1, len(values) + 1, dtype=torch.float64).log(), values.log()
@@ -52,11 +52,11 @@ def mean_cosine(x: Tensor) -> float:
 
 
 def teacher_entropies(p: Tensor) -> tuple[float, float]:
-    """(mean entropy of an image, entropy of the mean image), as shares of log K.  p: (N, K), rows that sum to 1.
+    """(mean entropy of a row, entropy of the mean row), as shares of log K.  p: (N, K), rows that sum to 1.
 
-    Equal, all images are told the same; both 1: nothing is told; the second 0: one outcome for everything."""
-    whole = math.log(p.shape[1])
+    Both equal: all images get the same distribution; both 1: it is uniform; the second 0: all images get one outcome."""
+    largest = math.log(p.shape[1])
     p = p.double()
-    own = -torch.xlogy(p, p).sum(dim=1).mean()
+    per_row = -torch.xlogy(p, p).sum(dim=1).mean()
     mean = p.mean(dim=0)
-    return float(own) / whole, float(-torch.xlogy(mean, mean).sum()) / whole
+    return float(per_row) / largest, float(-torch.xlogy(mean, mean).sum()) / largest

@@ -1,10 +1,26 @@
-"""Small networks and batches that the tests of all methods share."""
+"""Small networks, methods and batches that the tests of all methods share."""
 
+import numpy as np
 import timm
 import torch
 
+from encoders.augment.masks import Masks, draw_mask
+from encoders.augment.presets import get_preset
 from pretrain.methods import METHODS, DataShape
 from pretrain.methods.precision import l2_normalize
+
+SMALL = {
+    "moco": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
+    "mae": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
+    "simclr": {"dim": 16, "hidden": 32},
+    "byol": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
+    "simsiam": {"dim": 32, "bottleneck": 8},
+    "barlowtwins": {"dim": 32},
+    "vicreg": {"dim": 32},
+    "mocov3": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
+    "dino": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "n_local": 0, "momentum": 0.9, "scale_momentum": False, "freeze": 0.0},
+    "lejepa": {"dim": 8, "hidden": 32, "slices": 64},
+}
 
 
 def rows(n, d, seed):
@@ -28,16 +44,35 @@ def vit(channels=1, size=32, patch=8, depth=2, **more):
     )
 
 
+def backbone_for(name, channels=1):
+    """A CNN, or a ViT for a method that needs one."""
+    return vit(channels) if METHODS[name].plain_vit_only else cnn(channels)
+
+
 def method(name, backbone=None, n_images=512, batch=16, size=32, channels=1, pretrained=False, seed=1, **cfg):
-    backbone = backbone if backbone is not None else cnn(channels)
+    backbone = backbone if backbone is not None else backbone_for(name, channels)
     torch.manual_seed(seed)
     kind = METHODS[name]
     return kind(kind.Config(**cfg), backbone, DataShape(n_images, size, channels, batch, pretrained)).train()
 
 
-def step(m, views, masks=None, progress=0.0, lr=0.05):
+def small_method(name, backbone=None, n_images=64, channels=1, seed=1, **cfg):
+    """A method with the settings of SMALL, changed by `cfg`."""
+    return method(name, backbone, n_images=n_images, channels=channels, seed=seed, **(SMALL[name] | cfg))
+
+
+def batch(m, i=0, n=16):
+    """Batch number i of noise: one batch of images per view of the method, and masks if it needs them."""
+    specs, spec = m.views(get_preset("cxr")), m.mask_spec()
+    views = [images(n, m.data.channels, s.size or m.data.size, seed=len(specs) * i + v) for v, s in enumerate(specs)]
+    if spec is None:
+        return views, None
+    return views, [Masks(*map(torch.from_numpy, draw_mask(0, np.arange(n) + n * i, spec.tokens, spec.ratio, v))) for v in range(len(specs))]
+
+
+def step(m, views, masks=None, progress=0.0, lr=0.05, patient_ids=None):
     """One plain SGD step as the loop takes it; returns the loss."""
-    out = m(views, masks, progress)
+    out = m(views, masks, progress, patient_ids)
     out["loss"].backward()
     m.after_backward(progress)
     with torch.no_grad():

@@ -53,14 +53,14 @@ def test_the_teacher_sees_global_views_and_the_student_all():
 
 def test_the_centre_is_the_slow_mean_of_the_teachers_outputs_over_micro_batches():
     m = method("dino", n_local=0, centre_momentum=0.75, **SMALL)
-    told = []
-    m.teacher.register_forward_hook(lambda *a: told.append(a[-1].clone()))
+    seen = []
+    m.teacher.register_forward_hook(lambda *a: seen.append(a[-1].clone()))
     for micro in range(2):
         m(views(seed=10 * micro, n_local=0), None, 0.0)["loss"].backward()
     assert not m.centre.any()
     m.after_backward(0.0)
     m.after_step(0.0)
-    torch.testing.assert_close(m.centre, 0.25 * torch.cat(told).mean(0))
+    torch.testing.assert_close(m.centre, 0.25 * torch.cat(seen).mean(0))
 
 
 def test_a_rejected_step_does_not_move_the_centre():
@@ -68,10 +68,10 @@ def test_a_rejected_step_does_not_move_the_centre():
     m(views(n_local=0), None, 0.0)["loss"].backward()
     m.after_backward(0.0)
     m(views(seed=5, n_local=0), None, 0.0)["loss"].backward()
-    assert len(m.fresh.kept) == 1
+    assert len(m.step_outputs.tensors) == 1
 
 
-def test_prototypes_stay_at_first_and_keep_their_length():
+def test_prototypes_stay_fixed_at_first_and_keep_their_length():
     m = method("dino", n_local=0, freeze=0.1, **SMALL)
     before = m.head.prototypes.clone()
     step(m, views(n_local=0), progress=0.05)
@@ -108,7 +108,7 @@ def test_views_are_two_large_and_some_small_of_whole_patches():
     assert [s.solarise for s in specs] == [0.0, 0.2, 0.0, 0.0, 0.0]
 
 
-def test_a_vit_takes_crops_of_two_sizes_or_says_what_to_do():
+def test_a_vit_takes_crops_of_two_sizes_or_the_error_names_the_setting():
     m = method("dino", vit(dynamic_img_size=True), n_local=2, **SMALL)
     assert torch.isfinite(m(views(), None, 0.0)["loss"])
     with pytest.raises(InputError, match="dynamic_img_size"):
@@ -124,8 +124,8 @@ def test_the_teachers_entropy_is_reported_in_nats():
     assert entropy == pytest.approx(np.log(24), rel=1e-5)
 
 
-def test_a_teacher_that_warms_up_is_told_of_and_the_published_one_is_not():
-    said = method("dino", n_local=0, teacher_temperature=0.07, **SMALL)
-    assert any("method.teacher_temperature=0.04" in note for note in said.notes(said.data))
-    quiet = method("dino", n_local=0, **SMALL)
-    assert not any("temperature" in note for note in quiet.notes(quiet.data))
+def test_a_teacher_that_warms_up_is_noted_and_the_published_one_is_not():
+    warm = method("dino", n_local=0, teacher_temperature=0.07, **SMALL)
+    assert any("method.teacher_temperature=0.04" in note for note in warm.notes(warm.data))
+    published = method("dino", n_local=0, **SMALL)
+    assert not any("temperature" in note for note in published.notes(published.data))

@@ -102,7 +102,7 @@ def test_the_order_of_visible_patches_does_not_matter():
     assert m([x], [(keep.flip(1), masked.flip(1))], 0.0)["loss"].item() == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_decoder_puts_codes_in_their_places():
+def test_the_decoder_puts_codes_in_their_positions():
     m = method("mae", vit(), **SMALL)
     m.decoder.blocks, m.decoder.norm, m.decoder.pixels = torch.nn.Identity(), torch.nn.Identity(), torch.nn.Identity()
     x, (keep, masked) = images(1), masks(1)
@@ -180,7 +180,7 @@ def test_a_reconstruction_is_in_the_units_of_its_input(norm_pix):
 
 def test_the_loss_falls_on_a_few_images():
     m = method("mae", vit(), **SMALL)
-    x = torch.nn.functional.interpolate(images(8, size=4), size=32, mode="bilinear")  # smooth, so that there is something to infer
+    x = torch.nn.functional.interpolate(images(8, size=4), size=32, mode="bilinear")  # smooth, so that hidden patches can be inferred
     optimizer = torch.optim.AdamW([{"params": g["params"]} for g in m.param_groups()], lr=2e-3)
     losses = []
     for i in range(60):
@@ -206,6 +206,6 @@ def test_a_network_without_patches_is_refused():
         method("mae", cnn(), **SMALL)
 
 
-def test_a_network_without_patches_is_refused_in_words(tmp_path):
-    with pytest.raises(InputError, match="mae hides patches, so it takes ViTs; arch=resnet18 is none"):
+def test_a_recipe_with_a_network_without_patches_is_refused(tmp_path):
+    with pytest.raises(InputError, match="method mae needs a plain ViT; arch=resnet18 is none"):
         build_setup(recipe(store(tmp_path), ["cxr_mae_tiny", "arch=resnet18", "model_args={}", *SHORT]), "cpu")

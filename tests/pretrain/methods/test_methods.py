@@ -1,77 +1,62 @@
-"""What every method owes the loop, whatever it is called."""
+"""What every method must do for the loop, whatever its name."""
+
+import inspect
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from encoders.augment.masks import draw_mask
-from pretrain.methods import METHODS
-from tests.pretrain.tiny import cnn, images, method, same_state, snapshot, step, vit
+from encoders.augment.presets import get_preset
+from pretrain.methods import METHODS, Method, Reconstructs
+from tests.pretrain.tiny import backbone_for, batch, images, same_state, small_method, snapshot, step, vit
 
-SMALL = {
-    "moco": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
-    "mae": {"decoder_width": 32, "decoder_depth": 1, "decoder_heads": 2},
-    "simclr": {"dim": 16, "hidden": 32},
-    "byol": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
-    "simsiam": {"dim": 32, "bottleneck": 8},
-    "barlowtwins": {"dim": 32},
-    "vicreg": {"dim": 32},
-    "mocov3": {"dim": 16, "hidden": 32, "momentum": 0.9, "scale_momentum": False},
-    "dino": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "n_local": 0, "momentum": 0.9, "scale_momentum": False, "freeze": 0.0},
-    "lejepa": {"dim": 8, "hidden": 32, "slices": 64},
-}
 ALL = pytest.mark.parametrize("name", sorted(METHODS))
-
-
-def made(name, channels=1, seed=1, backbone=None):
-    backbone = backbone or (vit(channels) if name == "mae" else cnn(channels))
-    return method(name, backbone, n_images=64, channels=channels, seed=seed, **SMALL[name])
-
-
-def batch(name, i, channels=1, n=16):
-    if name == "mae":
-        keep, masked = draw_mask(0, np.arange(n) + n * i, 16, 0.75)
-        return [images(n, channels, seed=i)], [(torch.from_numpy(keep), torch.from_numpy(masked))]
-    return [images(n, channels, seed=2 * i), images(n, channels, seed=2 * i + 1)], None
 
 
 @ALL
 def test_every_trained_parameter_is_in_one_group_and_gets_a_gradient(name):
-    m = made(name)
+    m = small_method(name)
     listed = [id(p) for g in m.param_groups() for p in g["params"]]
     trained = {id(p): n for n, p in m.named_parameters() if p.requires_grad}
     assert len(listed) == len(set(listed))
     assert set(listed) == set(trained)
     assert len({g["name"] for g in m.param_groups()}) == len(m.param_groups())
-    views, masks = batch(name, 0)
+    views, masks = batch(m)
     m(views, masks, 0.5)["loss"].backward()
     assert [trained[id(p)] for p in m.parameters() if p.requires_grad and p.grad is None] == []
 
 
 @ALL
-def test_a_resumed_method_goes_on_as_if_never_stopped(name):
+def test_a_resumed_method_gives_the_losses_of_one_never_stopped(name):
     def steps(m, some):
         losses = []
         for i in some:
             torch.manual_seed(i)  # as the loop seeds each micro-batch
-            losses.append(step(m, *batch(name, i), progress=i / 4))
+            losses.append(step(m, *batch(m, i), progress=i / 4))
         return losses
 
-    whole = made(name)
-    want = steps(whole, range(4))
-    first = made(name)
+    uninterrupted = small_method(name)
+    want = steps(uninterrupted, range(4))
+    first = small_method(name)
     steps(first, range(2))
-    second = made(name, seed=7)
+    second = small_method(name, seed=7)
     second.load_state_dict(first.state_dict())
     assert steps(second, range(2, 4)) == want[2:]
-    assert same_state(whole.state_dict(), second.state_dict())
+    assert same_state(uninterrupted.state_dict(), second.state_dict())
+
+
+@ALL
+def test_the_state_holds_tensors_only(name):
+    """A rollback looks at every value of it for NaN and inf."""
+    assert all(isinstance(value, torch.Tensor) for value in small_method(name).state_dict().values())
 
 
 @ALL
 @pytest.mark.parametrize("channels", [1, 3])
 def test_under_autocast_the_loss_is_float32_finite_and_near_the_exact_one(name, channels):
-    m = made(name, channels)
-    views, masks = batch(name, 0, channels)
+    m = small_method(name, channels=channels)
+    views, masks = batch(m)
     torch.manual_seed(0)
     exact = m(views, masks, 0.5)["loss"].item()
     torch.manual_seed(0)
@@ -82,36 +67,70 @@ def test_under_autocast_the_loss_is_float32_finite_and_near_the_exact_one(name, 
 
 
 @ALL
-def test_an_image_takes_the_passes_that_are_told(name):
-    m, seen = made(name), {True: 0, False: 0}
+def test_an_image_takes_the_stated_number_of_passes(name):
+    m, seen = small_method(name), {True: 0, False: 0}
 
     def count(layer, given, out):
         seen[torch.is_grad_enabled()] += len(given[0])
 
-    for network in (
-        getattr(m, "backbone", None) or m.encoder(),
-        getattr(m, "key", None),
-        getattr(m, "target", None),
-        getattr(m, "teacher", None),
-    ):
-        if network is not None:
-            next(layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)).register_forward_hook(count)
-    views, masks = batch(name, 0)
+    for layer in m.modules():
+        if isinstance(layer, torch.nn.Conv2d) and layer.in_channels == m.data.channels:  # the first layer of each encoder
+            layer.register_forward_hook(count)
+    views, masks = batch(m)
     m(views, masks, 0.5)
-    assert (seen[True] / 16, seen[False] / 16) == (m.traits.trained, m.traits.untrained)
+    assert (seen[True] / 16, seen[False] / 16) == (m.traits.passes_with_grad, m.traits.passes_without_grad)
+    assert (m.slow_network is not None) == (m.traits.passes_without_grad > 0)
+
+
+@ALL
+def test_every_forward_has_the_signature_of_the_contract(name):
+    assert inspect.signature(METHODS[name].forward) == inspect.signature(Method.forward)
+
+
+@ALL
+def test_the_summary_is_the_first_line_of_the_file(name):
+    kind = METHODS[name]
+    assert kind.summary == (sys.modules[kind.__module__].__doc__ or "").splitlines()[0]
+
+
+@ALL
+def test_patients_are_needed_only_if_they_are_excluded_as_negatives(name):
+    kind = METHODS[name]
+    assert ("exclude_same_patient" in kind.Config.model_fields) == kind.has_negatives
+    assert not small_method(name).needs_patients()
+    if kind.has_negatives:
+        assert small_method(name, exclude_same_patient=True).needs_patients()
+
+
+def test_the_members_that_the_plan_and_the_watchdog_read():
+    all_methods = {name: small_method(name) for name in METHODS}
+    assert {name for name, m in all_methods.items() if m.loss_head is None} == {"mae"}
+    assert {name for name, m in all_methods.items() if m.slow_network is not None} == {"moco", "byol", "mocov3", "dino"}
+    assert {name: m.queue_length for name, m in all_methods.items() if m.queue_length is not None} == {"moco": 32}
+    assert {name: m.constant_momentum for name, m in all_methods.items() if m.constant_momentum is not None} == {"moco": 0.9}
+    assert {name for name, m in all_methods.items() if m.plain_vit_only} == {"mae"}
+    assert {name for name, m in all_methods.items() if isinstance(m, Reconstructs)} == {"mae"}
+    assert {name for name, m in all_methods.items() if m.has_negatives} == {"moco", "simclr", "mocov3"}
+
+
+@ALL
+def test_the_slow_network_gets_no_gradient(name):
+    m = small_method(name)
+    views, masks = batch(m)
+    m(views, masks, 0.5)["loss"].backward()
+    assert m.slow_network is None or all(p.grad is None and not p.requires_grad for p in m.slow_network.parameters())
 
 
 @ALL
 def test_the_encoder_is_exported_in_timms_names(name):
-    fresh = vit() if name == "mae" else cnn()
-    assert set(made(name).encoder().state_dict()) == set(fresh.state_dict())
+    assert set(small_method(name).encoder().state_dict()) == set(backbone_for(name).state_dict())
 
 
 @ALL
-def test_looking_without_gradients_leaves_the_weights(name):
-    m = made(name).eval()
+def test_a_forward_pass_without_gradients_leaves_the_state(name):
+    m = small_method(name).eval()
     before = snapshot(m)
-    views, masks = batch(name, 0)
+    views, masks = batch(m)
     with torch.no_grad():
         m(views, masks, 0.5)
     assert same_state(before, snapshot(m))
@@ -120,14 +139,14 @@ def test_looking_without_gradients_leaves_the_weights(name):
 @ALL
 @pytest.mark.slow
 def test_the_loss_falls_on_a_few_images_and_features_stay_apart(name):
-    m = made(name)
+    m = small_method(name)
     x = torch.nn.functional.interpolate(images(16, size=4), size=32, mode="bilinear")
     optimizer = torch.optim.AdamW([{"params": g["params"]} for g in m.param_groups()], lr=2e-3)
     losses = []
     for i in range(20):
         torch.manual_seed(i)
-        views = [x + 0.1 * torch.randn_like(x) for _ in range(1 if name == "mae" else 2)]
-        loss = m(views, batch(name, i)[1], i / 20)["loss"]
+        views = [x + 0.1 * torch.randn_like(x) for _ in m.views(get_preset("cxr"))]
+        loss = m(views, batch(m, i)[1], i / 20)["loss"]
         optimizer.zero_grad()
         loss.backward()
         m.after_backward(i / 20)
@@ -139,8 +158,7 @@ def test_the_loss_falls_on_a_few_images_and_features_stay_apart(name):
     assert (features - features.mean(0)).norm() > 1e-3 * features.norm()
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"mae"}))
-def test_cnn_methods_take_a_vit_too(name):
-    m = made(name, backbone=vit())
-    views, masks = batch(name, 0)
-    assert np.isfinite(step(m, views, masks))
+@pytest.mark.parametrize("name", sorted(name for name, kind in METHODS.items() if not kind.plain_vit_only))
+def test_methods_for_a_cnn_take_a_vit_too(name):
+    m = small_method(name, vit())
+    assert np.isfinite(step(m, *batch(m)))

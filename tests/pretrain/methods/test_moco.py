@@ -1,4 +1,4 @@
-"""MoCo v2 against its paper: the loss, the queue, the slow key encoder, and what BatchNorm may not give away."""
+"""MoCo v2 against its paper: the loss, the queue, the slow key encoder, and that BatchNorm leaks no key."""
 
 import math
 
@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.methods.moco import count_bn_groups, encode_in_groups, info_nce, query_key_cosines
+from pretrain.methods.moco import count_bn_groups, encode_in_groups
+from pretrain.methods.moco import info_nce as loss_and_top1
 from tests import reference
 from tests.pretrain.tiny import cnn, images, method, rows, same_state, snapshot, step, vit
+
+
+def info_nce(*given):
+    return loss_and_top1(*given)[0]
 
 
 @pytest.mark.parametrize("t", [0.07, 0.2, 1.0])
@@ -48,8 +53,8 @@ def test_the_loss_is_float32_under_autocast():
     q, k, negatives = (rows(n, 8, n).float() for n in (4, 4, 16))
     k = k[torch.arange(4)]
     with torch.autocast("cpu", torch.bfloat16):
-        inside, similar = info_nce(q, k, negatives, 0.2), query_key_cosines(q, k, negatives)
-    assert similar.dtype == torch.float32
+        inside, top1 = loss_and_top1(q, k, negatives, 0.2)
+    assert inside.dtype == top1.dtype == torch.float32
     assert inside.item() == info_nce(q, k, negatives, 0.2).item()
     m = method("moco")
     with torch.autocast("cpu", torch.bfloat16):
@@ -98,7 +103,7 @@ def test_the_queue_is_first_in_first_out_over_micro_batches():
         keys = []
         for micro in range(2):
             m([images(8, seed=10 * s + micro), images(8, seed=99 + 10 * s + micro)], None, 0.0)["loss"].backward()
-            keys.append(m.fresh.kept[-1])
+            keys.append(m.step_keys.tensors[-1])
         assert torch.equal(m.queue, before)  # nothing enters before the step
         m.after_backward(0.0)
         m.after_step(0.0)
@@ -118,13 +123,13 @@ def test_keys_of_a_rejected_step_do_not_enter_the_queue():
     assert (m.queue != queue).any(dim=1).sum() == 16
 
 
-def test_looking_without_gradients_leaves_no_trace():
+def test_a_forward_pass_without_gradients_leaves_the_state():
     m = method("moco")
     before = snapshot(m)
     with torch.no_grad():
         m.eval()([images(16), images(16, seed=1)], None, 0.0)
     assert same_state(before, snapshot(m))
-    assert not m.fresh.kept
+    assert not m.step_keys.tensors
 
 
 @pytest.mark.parametrize(("n_images", "batch", "size"), [(1000, 32, 480), (10**6, 256, 65536), (100, 64, 64), (10**6, 96, 65472)])
@@ -132,11 +137,11 @@ def test_the_queue_is_whole_batches_and_at_most_half_the_images(n_images, batch,
     assert len(method("moco", n_images=n_images, batch=batch).queue) == size
 
 
-def test_what_was_adjusted_is_said():
+def test_adjustments_to_the_data_are_noted():
     m = method("moco", n_images=1000, batch=32)
-    said = " ".join(m.notes(m.data))
-    assert "65536 -> 480" in said
-    assert "0.999 -> 0.999875" in said
+    notes = " ".join(m.notes(m.data))
+    assert "65536 -> 480" in notes
+    assert "0.999 -> 0.999875" in notes
     big = method("moco", n_images=10**6, batch=256)
     assert big.notes(big.data) == []
     tiny = method("moco", n_images=20, batch=16)
@@ -160,8 +165,8 @@ def test_groups_have_their_own_statistics_and_rows_keep_their_places():
     torch.testing.assert_close(mixed[order[:8]], (part - part.mean(0)) / (part.var(0, unbiased=False) + 1e-5).sqrt())
 
 
-def test_shuffled_groups_cut_what_batch_statistics_tell_about_the_partner():
-    """An encoder that emits nothing but its batch's mean: how much of the query's value does its key share?"""
+def test_shuffled_groups_reduce_what_batch_statistics_leak_about_the_partner():
+    """For an encoder that outputs the mean of its batch: how much of the query's value does its key share?"""
 
     class Leak(torch.nn.Module):
         def forward(self, x):
@@ -174,12 +179,12 @@ def test_shuffled_groups_cut_what_batch_statistics_tell_about_the_partner():
         pairs = [(encode_in_groups(Leak(), b, n, False)[0].item(), encode_in_groups(Leak(), b, n, shuffle)[0].item()) for b in x]
         return np.corrcoef(np.array(pairs).T)[0, 1]
 
-    assert correlation(1, False) == pytest.approx(1.0)  # one process, whole batch: the key is given away
+    assert correlation(1, False) == pytest.approx(1.0)  # one process, whole batch: the key is leaked
     assert correlation(8, False) == pytest.approx(1.0)
     assert correlation(8, True) == pytest.approx(1 / 8, abs=0.07)  # as on 8 GPUs with shuffling; +-3 standard errors of 2000 pairs
 
 
-def test_query_and_key_of_an_image_meet_different_companions():
+def test_query_and_key_of_an_image_are_in_different_groups():
     m = method("moco", batch=64)
     shared = []
     for part, record in ((m.backbone, "q"), (m.key, "k")):
@@ -207,7 +212,7 @@ def test_an_encoder_without_batchnorm_is_not_split():
     assert calls == [16]
 
 
-def test_all_state_is_saved_so_that_a_resumed_method_goes_on_alike():
+def test_all_state_is_saved_so_that_a_resumed_method_gives_the_same_losses():
     batches = [[images(16, seed=2 * i), images(16, seed=2 * i + 1)] for i in range(4)]
 
     def steps(m, some):
@@ -217,14 +222,14 @@ def test_all_state_is_saved_so_that_a_resumed_method_goes_on_alike():
             losses.append(step(m, batches[i]))
         return losses
 
-    whole = method("moco", n_images=96)
-    want = steps(whole, range(4))
+    uninterrupted = method("moco", n_images=96)
+    want = steps(uninterrupted, range(4))
     first = method("moco", n_images=96)
     steps(first, range(2))
     second = method("moco", cnn(), n_images=96, seed=5)
     second.load_state_dict(first.state_dict())
     assert steps(second, range(2, 4)) == want[2:]
-    assert same_state(whole.state_dict(), second.state_dict())
+    assert same_state(uninterrupted.state_dict(), second.state_dict())
 
 
 def test_the_loss_falls_on_a_few_images():
@@ -242,3 +247,30 @@ def test_the_encoder_is_the_timm_module():
     m = method("moco", backbone)
     assert m.encoder() is backbone
     assert set(m.encoder().state_dict()) == set(cnn().state_dict())
+
+
+def test_top1_is_the_share_of_queries_that_are_nearest_to_their_own_key():
+    q, k, negatives = rows(40, 4, 1), rows(40, 4, 2), rows(8, 4, 3)
+    k[:20] = q[:20]
+    cosines = np.column_stack([(q * k).sum(1), q @ negatives.T])
+    assert loss_and_top1(q, k, negatives, 0.2)[1].item() == pytest.approx(np.mean(cosines.argmax(axis=1) == 0))
+
+
+def test_negatives_of_the_same_patient_are_left_out():
+    q, k, negatives = rows(6, 8, 1), rows(6, 8, 2), rows(5, 8, 3)
+    patients, queue_patients = torch.tensor([0, 1, 0, 2, 1, 0]), torch.tensor([1, -1, 0, 2, 0])
+    want = reference.info_nce(q.numpy(), k.numpy(), negatives.numpy(), 0.2, patients.numpy(), queue_patients.numpy())
+    assert info_nce(q, k, negatives, 0.2, patients, queue_patients).item() == pytest.approx(want, rel=1e-10)
+    assert want < info_nce(q, k, negatives, 0.2).item()
+
+
+def test_a_checkpoint_that_calls_the_patients_of_the_queue_whose_still_loads():
+    m = method("moco", n_images=64, exclude_same_patient=True)
+    step(m, [images(16), images(16, seed=1)], patient_ids=torch.arange(16))
+    old = {("whose" if name == "patient_ids" else name): value for name, value in m.state_dict().items()}
+    other = method("moco", cnn(), n_images=64, exclude_same_patient=True, seed=5)
+    other.load_state_dict(old, strict=True)
+    assert same_state(m.state_dict(), other.state_dict())
+    assert "whose" in old, "the caller's dict is left alone"
+    with pytest.raises(RuntimeError, match="patient_ids"):
+        method("moco", n_images=64).load_state_dict(old, strict=True)  # a queue without patients

@@ -1,0 +1,122 @@
+"""What `forward` must return as its loss: for each method, the loss of its paper for the outputs of the method's own modules.
+
+The losses are those of tests/reference.py, in NumPy and float64. The outputs come from the declared members of a method (`encoder`,
+`loss_embedding`, `slow_network`) and from its predictor or decoder; no loss, similarity or schedule of pretrain/ is called.
+
+Shapes: B images, V views, D width.
+"""
+
+import numpy as np
+import torch
+
+from tests import reference
+
+# Settings that enter the loss: the published ones ({}), then others.
+SETTINGS = {
+    "moco": [{}, {"temperature": 0.07, "queue": 16, "bn_group": 4}, {"temperature": 0.5, "exclude_same_patient": True}],
+    "mae": [{}, {"norm_pix_loss": False, "mask_ratio": 0.5}],
+    "simclr": [{}, {"temperature": 0.5}, {"temperature": 0.3, "exclude_same_patient": True}],
+    "byol": [{}, {"momentum": 0.5}],
+    "simsiam": [{}, {"dim": 24}],
+    "barlowtwins": [{}, {"redundancy": 0.3}],
+    "vicreg": [{}, {"invariance": 3.0, "variance": 2.0, "covariance": 5.0}],
+    "mocov3": [{}, {"temperature": 0.3}, {"temperature": 0.5, "exclude_same_patient": True}],
+    "dino": [
+        {},
+        {"student_temperature": 0.2, "teacher_temperature": 0.07, "warmup_temperature": 0.03, "n_local": 2, "local_size": 16},
+        {"teacher_temperature": 0.06, "temperature_warmup": 0.05, "fixed_norm": False, "centre_momentum": 0.5},
+    ],
+    "lejepa": [{}, {"weight": 0.3, "knots": 9, "t_max": 5.0}, {"n_local": 2, "local_size": 16}],
+}
+
+
+def numpy(x):
+    return x.detach().numpy()
+
+
+def embed(m, images):
+    """What the loss compares of these images, (B, D)."""
+    return m.loss_embedding(images, m.encoder()(images))
+
+
+def embed_together(m, views):
+    """(B, D) per view: views of one size share their BatchNorm statistics, global ones first."""
+    parts = [embed(m, torch.cat(part)).chunk(len(part)) for part in (views[:2], views[2:]) if part]
+    return [numpy(view) for part in parts for view in part]
+
+
+def moco(m, views, masks, progress, patient_ids):
+    n, n_groups = len(views[0]), max(len(views[0]) // m.cfg.bn_group, 2)
+    q = np.concatenate([numpy(embed(m, part)) for part in views[0].tensor_split(n_groups)])
+    order = torch.randperm(n)
+    k = np.empty_like(q)
+    for part in order.tensor_split(n_groups):
+        k[part.numpy()] = numpy(m.slow_network(views[1][part]))
+    queue_patients = None if patient_ids is None else m.patient_ids.numpy()
+    return reference.info_nce(reference.unit(q), reference.unit(k), m.queue.numpy(), m.cfg.temperature, patient_ids, queue_patients)
+
+
+def mae(m, views, masks, progress, patient_ids):
+    keep, masked = masks[0]
+    predicted = m.decoder(m.encode(views[0], keep), keep)
+    return reference.mae(views[0].numpy(), numpy(predicted), masked.numpy(), 8, m.cfg.norm_pix_loss)
+
+
+def simclr(m, views, masks, progress, patient_ids):
+    return reference.nt_xent(*embed_together(m, views), m.cfg.temperature, patient_ids)
+
+
+def byol(m, views, masks, progress, patient_ids):
+    prediction = [numpy(m.predictor(embed(m, view))) for view in views]
+    target = [numpy(m.slow_network(view)) for view in views]
+    return reference.byol(prediction[0], target[1]) + reference.byol(prediction[1], target[0])
+
+
+def simsiam(m, views, masks, progress, patient_ids):
+    projection = [embed(m, view) for view in views]
+    prediction = [numpy(m.predictor(z)) for z in projection]
+    z = [numpy(view) for view in projection]
+    return reference.simsiam(prediction[0], z[1]) / 2 + reference.simsiam(prediction[1], z[0]) / 2
+
+
+def barlowtwins(m, views, masks, progress, patient_ids):
+    return reference.barlow_twins(*(numpy(embed(m, view)) for view in views), m.cfg.redundancy, 1e-5)
+
+
+def vicreg(m, views, masks, progress, patient_ids):
+    invariance, variance, covariance = reference.vicreg(*(numpy(embed(m, view)) for view in views))
+    return m.cfg.invariance * invariance + m.cfg.variance * variance + m.cfg.covariance * covariance
+
+
+def mocov3(m, views, masks, progress, patient_ids):
+    q = [reference.unit(numpy(m.predictor(embed(m, view)))) for view in views]
+    k = [reference.unit(numpy(m.slow_network(view))) for view in views]
+    t = 1.0 if m.cfg.temperature is None else m.cfg.temperature  # of a CNN
+    return reference.moco_v3(q[0], k[1], t, patient_ids) + reference.moco_v3(q[1], k[0], t, patient_ids)
+
+
+def dino(m, views, masks, progress, patient_ids):
+    cfg = m.cfg
+    teacher = [numpy(view) for view in m.slow_network(torch.cat(views[:2])).chunk(2)]
+    warm = np.clip(progress / cfg.temperature_warmup, 0, 1)
+    teacher_t = (1 - warm) * cfg.warmup_temperature + warm * cfg.teacher_temperature
+    return reference.dino(embed_together(m, views), teacher, m.centre.numpy(), cfg.student_temperature, teacher_t)
+
+
+def lejepa(m, views, masks, progress, patient_ids):
+    directions = m.directions(progress).double().numpy()
+    return reference.lejepa(embed_together(m, views), 2, directions, m.cfg.weight, m.cfg.knots, m.cfg.t_max)
+
+
+FORWARD_LOSS = {
+    "moco": moco,
+    "mae": mae,
+    "simclr": simclr,
+    "byol": byol,
+    "simsiam": simsiam,
+    "barlowtwins": barlowtwins,
+    "vicreg": vicreg,
+    "mocov3": mocov3,
+    "dino": dino,
+    "lejepa": lejepa,
+}

@@ -1,4 +1,4 @@
-"""The store gives back what was put in, under every way of starting workers, and says clearly what is wrong with a file."""
+"""The store reads back what was written, under every start method of workers, and its errors name what is wrong with a file."""
 
 import io
 import pickle
@@ -21,7 +21,7 @@ def pictures(n=40, dtype=np.uint8, channels=1, seed=0, size=16):
 
 
 def test_pixels_before_jpeg_and_after_it_have_two_fingerprints(tmp_path):
-    """Features, records and runs know a store by its fingerprint: those of JPEGs are not those of the pixels that were encoded."""
+    """Features, records and runs identify a store by its fingerprint: that of JPEGs differs from that of the encoded pixels."""
     raw = Store.open(save_store(tmp_path / "r.h5", pictures(4)))
     with h5py.File(tmp_path / "r.h5") as file:
         index = {name: file["index"][name].asstr()[:] for name in ("key", "patient", "sha256")}
@@ -55,7 +55,7 @@ def test_pixels_come_back_as_they_went_in_and_as_hdf5_itself_reads_them(tmp_path
     assert store.shape == images.shape[1:]
     assert store.dtype == dtype
     np.testing.assert_allclose(store.unit_images(order), images[order] / np.iinfo(dtype).max, atol=1e-7)
-    np.testing.assert_array_equal(store.unit(store.images(order)), store.unit_images(order))
+    np.testing.assert_array_equal(store.to_unit(store.images(order)), store.unit_images(order))
 
 
 def test_the_same_content_gives_the_same_bytes(tmp_path):
@@ -64,7 +64,7 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
-def test_columns_and_labels_keep_numbers_text_and_what_is_unknown(tmp_path):
+def test_columns_and_labels_keep_numbers_text_and_unknown_values(tmp_path):
     labels = {"code": ["sick", "well", "", "nan"], "grade": [2, None, 0.5, float("nan")], "never": ["", "", "", ""]}
     meta = {"age": ["40", "", "7.5", "61"], "site": ["007", "12", "", "é"]}
     store = Store.open(save_store(tmp_path / "a.h5", pictures(4), patient=["p", "q", "p", "r"], labels=labels, meta=meta))
@@ -106,7 +106,7 @@ def test_several_files_are_one_store_and_each_keeps_its_own_unit(tmp_path):
     with pytest.raises(InputError, match="uint16.*uint8"):
         store.images([0, 40])
     with pytest.raises(InputError, match="unit_images"):
-        store.unit(a)
+        store.to_unit(a)
     assert store.classes("x") == ["a", "b", "c"]
     np.testing.assert_array_equal(store.labels("x")[[0, 1, 30, 31]], [1, 2, 0, 2])
     assert np.isnan(store.labels("y")[:30]).all()
@@ -174,7 +174,7 @@ def test_the_right_pixels_arrive_through_four_workers(tmp_path, context):
     save_store(tmp_path / "a.h5", images[:40])
     save_store(tmp_path / "b.h5", images[40:])
     store = Store.open([tmp_path / "a.h5", tmp_path / "b.h5"])
-    store.image(0)  # the parent has mapped the file already: the hard case for fork
+    store.image(0)  # the parent has mapped the file already: the difficult case for fork
     seen, workers = {}, set()
     for index, batch, worker in DataLoader(Rows(store), 4, shuffle=True, num_workers=4, multiprocessing_context=context):
         seen |= {int(i): row.numpy() for i, row in zip(index, batch, strict=True)}
@@ -184,13 +184,13 @@ def test_the_right_pixels_arrive_through_four_workers(tmp_path, context):
     np.testing.assert_array_equal(np.stack([seen[i] for i in range(64)]), images.astype(np.float32) / np.float32(65535))
 
 
-def test_what_is_wrong_with_a_file_is_said(tmp_path):
+def test_errors_name_what_is_wrong_with_a_file(tmp_path):
     good = save_store(tmp_path / "good.h5", pictures()).read_bytes()
 
     def message(where):
-        with pytest.raises(InputError) as told:
+        with pytest.raises(InputError) as raised:
             Store.open(where)
-        return str(told.value)
+        return str(raised.value)
 
     def changed(**attrs):
         path = tmp_path / "changed.h5"

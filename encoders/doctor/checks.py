@@ -47,7 +47,7 @@ def examine_store(
     images.  sample: images of the histogram.  seconds: for measuring the read rate."""
     hashes, sha, keys = store.column("phash"), store.column("sha256"), store.column("key")
     patients = store.column("patient")
-    splits = store.column("split") if store.has("split") else np.full(len(store), "")
+    splits = store.column("split") if store.has_column("split") else np.full(len(store), "")
     groups = group_exact_duplicates(sha)
     known = np.where(patients == keys, "", patients)  # the patient of an image is its key if the patient is unknown
     look = len(store) <= MAX_NEAR_IMAGES if near is None else near

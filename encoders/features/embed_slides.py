@@ -39,19 +39,19 @@ def group_by_slide(store: Store) -> dict[str, NDArray[np.int64]]:
     """The rows of every slide, by slide name, sorted.
 
     Raises InputError if tiles have no slide or coordinates, or if two stores hold a slide of the same name."""
-    missing = [name for name in ("slide", "x", "y") if not store.has(name)]
+    missing = [name for name in ("slide", "x", "y") if not store.has_column(name)]
     if missing:
         raise InputError(
             f"{store.paths[0]} has no column {' or '.join(missing)}: features by slide need the coordinates of every tile; "
             "`encoders ingest wsi` stores them, and `encoders ingest folder --pattern` reads them from file names"
         )
     names = store.column("slide").astype(str)
-    if two := store.divided(names, np.arange(len(store))):
+    if two := store.find_split_name(names, np.arange(len(store))):
         raise InputError(f"the slide {two[0]!r} is in {two[1]} and in {two[2]}; embed the two stores into two folders")
     rows = {str(name): np.flatnonzero(names == name) for name in np.unique(names)}
     for name, own in rows.items():
         if not name or "/" in name or name.startswith("."):
-            raise InputError(f"the slide {name!r} of {store.place(int(own[0]))[0].path} cannot be used as a file name")
+            raise InputError(f"the slide {name!r} of {store.locate(int(own[0]))[0].path} cannot be used as a file name")
     return rows
 
 
@@ -94,8 +94,8 @@ def write_all_slide_features(
 
 def feature_file_attributes(encoder: Encoder, store: Store, name: str, rows: NDArray[np.int64]) -> SlideAttributes:
     """The attributes of the feature file of a slide."""
-    part, first = store.place(int(rows[0]))
-    size, mpp = int(part.image(first).shape[0]), float(store.column("mpp")[rows[0]]) if store.has("mpp") else float("nan")
+    part, first = store.locate(int(rows[0]))
+    size, mpp = int(part.image(first).shape[0]), float(store.column("mpp")[rows[0]]) if store.has_column("mpp") else float("nan")
     level0 = tile_side(part, mpp, size)
     tiles = hashlib.sha256("".join(store.column("sha256")[rows].tolist()).encode()).hexdigest()
     return {

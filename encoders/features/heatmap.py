@@ -84,7 +84,7 @@ def draw_heatmap(store: Store, name: str, rows: NDArray[np.int64], values: Float
     from matplotlib.patches import Rectangle
     from PIL import Image
 
-    part, first = store.place(int(rows[0]))
+    part, first = store.locate(int(rows[0]))
     encoded, facts = part.picture("overview"), part.attrs.get("slide")
     if encoded is None or not isinstance(facts, dict):
         raise InputError(f"{part.path} has no overview of its slide; stores written by `encoders ingest wsi` have one")

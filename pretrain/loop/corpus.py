@@ -68,7 +68,7 @@ def require_one_size(store: Store, rows: IntArray) -> None:
         return
     first = rows[np.unique(np.searchsorted(store.starts, rows, side="right"), return_index=True)[1]]
     some = rows[np.linspace(0, len(rows) - 1, min(SIZE_CHECK_IMAGES, len(rows))).astype(int)]
-    seen = {store.image(int(i)).shape[:2]: store.place(int(i))[0].path for i in [*some, *first]}
+    seen = {store.image(int(i)).shape[:2]: store.locate(int(i))[0].path for i in [*some, *first]}
     if len(seen) > 1:
         sizes = ", ".join(f"{height} x {width} in {path.name}" for (height, width), path in sorted(seen.items()))
         raise InputError(f"the images differ in size ({sizes}); ingest them with one --size")

@@ -13,7 +13,7 @@ from transfer.tasks.load import LoadedTask
 def gather_split_leaks(loaded: LoadedTask, near_duplicates: bool) -> list[check.Leak]:
     """Images and patients that the parts of the split share."""
     leaks = check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256, loaded.task.split.patients_by_split)
-    if near_duplicates and loaded.store.has("phash"):
+    if near_duplicates and loaded.store.has_column("phash"):
         phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
         leaks += check.find_near_duplicates(loaded.split, loaded.key, phash, loaded.sha256, pixels_agree)
     return leaks
@@ -24,7 +24,7 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
     rows, leaks = loaded.split.rows("test"), []
     for name, manifest in load_manifests(entry.name):
         leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.datasets)
-        if near_duplicates and loaded.store.has("phash"):
+        if near_duplicates and loaded.store.has_column("phash"):
             phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
             leaks += check.find_manifest_near_duplicates(name, manifest, rows, loaded.key, phash, loaded.sha256, pixels_agree)
     return leaks

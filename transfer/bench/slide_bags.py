@@ -25,7 +25,7 @@ class SlideBags:
 def gather_slides(loaded: LoadedTask, rows: np.ndarray) -> SlideBags:
     """The given rows of a task's store by slide. Raises InputError without slides, or where tiles of one differ in patient or label."""
     task, store = loaded.task.name, loaded.store
-    if not store.has("slide"):
+    if not store.has_column("slide"):
         raise InputError(
             f"the protocol mil scores slides, and the store of task {task!r} has no column `slide`; ingest with a slide for every tile: "
             "`encoders ingest wsi`, or `encoders ingest folder --pattern '(?P<slide>...)'`"
@@ -33,7 +33,7 @@ def gather_slides(loaded: LoadedTask, rows: np.ndarray) -> SlideBags:
     name = np.asarray(store.column("slide")).astype(str)[rows]
     if empty := int((name == "").sum()):
         raise InputError(f"{empty} of the {len(name)} tiles of task {task!r} have no slide; the protocol mil needs the slide of every tile")
-    if two := store.divided(name, rows):
+    if two := store.find_split_name(name, rows):
         raise InputError(f"the slide {two[0]!r} of task {task!r} is in {two[1]} and in {two[2]}; give slides names that tell them apart")
     order = np.argsort(name, kind="stable")
     rows, name = rows[order], name[order]

@@ -70,7 +70,7 @@ def check_pixels(store: "Store") -> Iterator[CheckResult]:
     damaged = []
     for i in rows:
         try:
-            image, raw = store.image(int(i)), store.place(int(i))[0].attrs["codec"] == "raw"
+            image, raw = store.image(int(i)), store.locate(int(i))[0].attrs["codec"] == "raw"
             same = not raw or pixel_sha256(image) == str(known[i])
         except (OSError, ValueError, InputError):
             same = False

@@ -71,7 +71,7 @@ def read_store_labels(store: "Store", names: Sequence[str]) -> list[LabelColumn]
         if name in labels:
             without_row = np.concatenate([np.full(len(part), name not in part.groups.get("labels", ())) for part in store.parts])
             columns.append(LabelColumn(name, np.asarray(store.labels(name), dtype=np.float32), store.classes(name), without_row))
-        elif store.has(name):
+        elif store.has_column(name):
             columns.append(encode_column(name, store.column(name)))
         elif not labels:
             raise InputError(
@@ -158,7 +158,7 @@ def _match_rows(path: str | Path, on: str, values: list[str], store: "Store") ->
         raise InputError(f"{path}: {len(values) - len(where)} rows repeat a value of `{on}` {twice or ''}; expected one row per image")
     best = np.full(len(store), -1)
     for name in ("key", "source") if on != "key" else ("key",):
-        if store.has(name):
+        if store.has_column(name):
             texts = [str(v) for v in store.column(name)]
             at = np.array([where.get(v, -1) for v in texts])
             best = at if (at >= 0).sum() > (best >= 0).sum() else best

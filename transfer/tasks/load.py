@@ -122,7 +122,7 @@ def read_split_column(store: "Store", rule: SplitRule) -> Array | None:
     if rule.lists:
         return match_official_lists(store, rule)
     assert rule.column is not None
-    if not store.has(rule.column):
+    if not store.has_column(rule.column):
         raise unknown_name_error("split column", rule.column, store.columns(), "(--split-column none: a random split by patient)")
     values = np.asarray(store.column(rule.column)).astype(object)
     if rule.pattern:
@@ -169,7 +169,7 @@ def read_official_list(path: str) -> list[str]:
 
 def find_split_column(store: "Store") -> str | None:
     """`split` if the store has a column of that name with a train and a test part, else None."""
-    if not store.has("split"):
+    if not store.has_column("split"):
         return None
     parts = {PART_NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
     return "split" if {"train", "test"} <= parts else None

@@ -39,7 +39,7 @@ def test_good_files_go_in_and_broken_ones_are_told(tmp_path):
         "b/jpeg_cut.dcm": "truncated",
         "b/report.dcm": "Basic Text SR",
         "c/flat.dcm": "constant",
-        "c/text.dcm": "no DICOM file",
+        "c/text.dcm": "not a DICOM file",
     }.items():
         assert told in reasons[name], (name, reasons[name])
     with (tmp_path / "a.h5.quarantine.csv").open() as file:
@@ -50,14 +50,14 @@ def test_pixels_in_the_store_are_those_of_the_files(tmp_path):
     mixed_folder(tmp_path / "archive")
     store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
     assert store.dtype == np.uint16
-    np.testing.assert_allclose(store.unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
-    np.testing.assert_allclose(store.unit(store.images([1]))[0, ..., 0], ramp()[::-1] / 4095, atol=1e-5)
+    np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
+    np.testing.assert_allclose(store.to_unit(store.images([1]))[0, ..., 0], ramp()[::-1] / 4095, atol=1e-5)
 
 
 def test_an_eight_bit_jpeg_and_twelve_bits_share_a_store_and_a_meaning(tmp_path):
     mixed_folder(tmp_path / "archive")
     store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
-    eight, twelve = store.unit(store.images([2])), store.unit(store.images([0]))
+    eight, twelve = store.to_unit(store.images([2])), store.to_unit(store.images([0]))
     assert np.abs(eight - twelve).max() < 0.03
 
 
@@ -220,7 +220,7 @@ def test_a_window_by_name_reaches_the_store(tmp_path):
     save_dicom(build_dicom(values, Modality="CR"), tmp_path / "ct" / "2.dcm")
     store, summary = taken_in(tmp_path / "ct", tmp_path / "a.h5", window=parse_window("lung"))
     assert store.attrs["recipe"]["window"] == {"center": -600.0, "width": 1500.0, "name": "lung"}
-    np.testing.assert_allclose(store.unit(store.images([0]))[0, ..., 0], np.clip((values + 600.5) / 1499 + 0.5, 0, 1), atol=1e-4)
+    np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], np.clip((values + 600.5) / 1499 + 0.5, 0, 1), atol=1e-4)
     assert [name for name, _ in summary.quarantined] == ["2.dcm"]
 
 
@@ -240,7 +240,7 @@ def test_a_file_without_the_marker_is_read_when_it_begins_like_dicom(tmp_path):
     path = save_dicom(build_dicom(ramp(), BitsStored=12), tmp_path / "archive" / "1.dcm")
     path.write_bytes(path.read_bytes()[132:])
     store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
-    np.testing.assert_allclose(store.unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
+    np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
 
 
 @pytest.mark.parametrize(("told", "years"), [("034Y", 34), ("018M", 1.5), ("62", 62), ("101Y", 90), ("", None), ("old", None)])

@@ -52,7 +52,7 @@ def test_every_shape_and_depth_keeps_its_values(tmp_path, dtype, channels):
     store = taken_in(tmp_path, path, images="images")
     want = values.reshape(6, 20, 20, channels or 1)
     full = {"u": np.iinfo(values.dtype).max if values.dtype.kind == "u" else 1, "f": 1}[values.dtype.kind]
-    np.testing.assert_allclose(store.unit(store.images(np.arange(6))), want / full, atol=1e-5)
+    np.testing.assert_allclose(store.to_unit(store.images(np.arange(6))), want / full, atol=1e-5)
 
 
 def test_channels_first_is_seen_and_turned(tmp_path):
@@ -90,7 +90,7 @@ def test_floats_outside_the_unit_range_are_quarantined_unless_a_range_is_given(t
     summary = ingest(Hdf5Source([path], "images"), tmp_path / "a_store.h5")
     assert [(name, "--range" in why) for name, why in summary.quarantined] == [("a/000002", True)]
     wide = taken_in(tmp_path, path, images="images", limits=(0.0, 300.0))
-    np.testing.assert_allclose(wide.unit(wide.images([2]))[0], values[2] / 300, atol=1e-5)
+    np.testing.assert_allclose(wide.to_unit(wide.images([2]))[0], values[2] / 300, atol=1e-5)
 
 
 def test_wide_integers_need_a_range(tmp_path):
@@ -141,8 +141,8 @@ def test_memory_stays_far_below_the_size_of_the_array(tmp_path):
         data[:100] = random_images(100, 64)
     code = f"""
 import resource
-from encoders.ingest.hdf5 import Hdf5
-source = Hdf5([{str(path)!r}], "x")
+from encoders.ingest.hdf5 import Hdf5Source
+source = Hdf5Source([{str(path)!r}], "x")
 source.read((0, 0))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 total = sum(int(source.read(item).image[0, 0, 0]) for item in source.items())

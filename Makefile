@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.docs
 DEMO   ?= demo
 
-.PHONY: help env demo test test-cluster check losses format docs clean
+.PHONY: help env demo test test-cluster check losses tables format docs clean
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
@@ -35,6 +35,9 @@ check: $(READY) ## check formatting, lint, types and layering
 
 losses: $(READY) ## rewrite tests/golden/losses.json, the first losses of every method
 	$(BIN)/python -m tests.golden.losses
+
+tables: $(READY) ## rewrite the tables of README and docs that list methods, protocols, shifts and sources
+	$(BIN)/python -m tests.doc_tables
 
 format: $(READY) ## format the code
 	$(BIN)/ruff format .

@@ -207,3 +207,13 @@ def test_links_between_pages_resolve(page):
 
 def test_the_readme_stays_short():
     assert len(README.read_text().splitlines()) <= 200
+
+
+def test_tables_of_registered_parts_are_those_of_the_registries():
+    """`make tables` rewrites them."""
+    from tests import doc_tables
+
+    found = [name for page in doc_tables.pages() for _, name, _, _ in doc_tables.REGION.findall(page.read_text())]
+    assert set(found) == set(doc_tables.TABLES)
+    stale = [page.name for page in doc_tables.pages() if doc_tables.with_tables(page.read_text()) != page.read_text()]
+    assert not stale

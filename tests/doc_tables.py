@@ -1,0 +1,92 @@
+"""The tables of README and docs that list registered parts. `make tables` (`python -m tests.doc_tables`) rewrites them from the registries.
+
+A table stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`; `tests/test_docs.py` compares it with the registry.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from encoders.augment.config import AUGMENTATIONS
+from encoders.ingest.sources import SOURCES
+from pretrain.methods import METHODS
+from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
+from transfer.bench.shifts import SHIFTS
+from transfer.protocols import PROTOCOLS
+from transfer.tasks.recipes import RECIPES as DATA_SETS
+
+ROOT = Path(__file__).resolve().parent.parent
+REGION = re.compile(r"(<!-- table: ([\w-]+) -->\n)(.*?)(<!-- end of table -->)", re.DOTALL)
+
+
+def render_table(head: Iterable[str], rows: Iterable[Iterable[object]]) -> str:
+    """A Markdown table. A pipe in a cell is escaped."""
+    lines = [list(head), *([str(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    written = [f"| {' | '.join(line)} |" for line in lines]
+    return "\n".join([written[0], "|" + "---|" * len(lines[0]), *written[1:]]) + "\n"
+
+
+def methods() -> str:
+    rows = [
+        (f"`{name}`", method.traits.networks, method.traits.cost, method.traits.needs, method.traits.when_to_choose)
+        for name, method in METHODS.items()
+    ]
+    return render_table(("method", "networks", "encoder passes per image and step", "requirements", "choose it for"), rows)
+
+
+def protocols() -> str:
+    return render_table(
+        ("protocol", "title", "what it does"), [(f"`{name}`", entry.title, entry.help) for name, entry in PROTOCOLS.items()]
+    )
+
+
+def shifts() -> str:
+    rows = [(f"`{name}`", shift.title, shift.unit, ", ".join(f"{value:g}" for value in shift.values)) for name, shift in SHIFTS.items()]
+    return render_table(("shift", "what it does", "unit", "strengths 1 to 5"), rows)
+
+
+def sources() -> str:
+    return render_table(("command", "result"), [(f"`encoders ingest {name}`", entry.summary) for name, entry in SOURCES.items()])
+
+
+def supported() -> str:
+    """The parts by name, for README."""
+    lists = {
+        "**Sources**": [f"`{name}`" for name in SOURCES],
+        "**Known data sets**": [f"`{name}`" for name in DATA_SETS],
+        "**Pretraining methods**": [method.summary.partition(":")[0] for method in METHODS.values()],
+        "**Pretraining recipes**": [f"`{name}`" for name in PRETRAINING_RECIPES if not name.endswith("_tiny")],
+        "**Augmentations**": [name.replace("_", " ") for name in AUGMENTATIONS],
+        "**Protocols**": [f"{entry.title} (`{name}`)" for name, entry in PROTOCOLS.items()],
+        "**Acquisition shifts**": [f"`{name}`" for name in SHIFTS],
+    }
+    return render_table(("parts", ""), [(title, ", ".join(names)) for title, names in lists.items()])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "supported": supported,
+    "methods": methods,
+    "protocols": protocols,
+    "shifts": shifts,
+    "sources": sources,
+}
+
+
+def pages() -> list[Path]:
+    """README and every page of the documentation."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def with_tables(text: str) -> str:
+    """The text with every marked table made anew."""
+    return REGION.sub(lambda found: found[1] + TABLES[found[2]]() + found[4], text)
+
+
+def main() -> None:
+    """Rewrites the marked tables of all pages."""
+    for page in pages():
+        page.write_text(with_tables(page.read_text()))
+
+
+if __name__ == "__main__":
+    main()

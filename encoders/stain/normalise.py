@@ -1,46 +1,59 @@
-"""Stain normalisation as a step of ingest: measured once a slide, or once a file, and then the same for each of its tiles.
+"""Stain normalisation as a step of ingest: measured once per slide or file, and applied to each of its tiles.
 
-Glass is made white first, as staintools does it, because scanners and cameras tint it and a tint counts as stain.
+Glass is mapped to white first, as in staintools, because scanners and cameras tint it and a tint counts as stain.
 
 Shapes: H, W of an image.
 """
 
-from typing import Any
+from collections.abc import Callable
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.errors import unknown_name_error
 from encoders.stain import methods
 
-STAIN_MEASURES: dict[str, Any] = {"macenko": methods.estimate_stains, "reinhard": methods.lab_statistics}
-STAIN_TRANSFORMS: dict[str, Any] = {
-    "macenko": lambda values, source: methods.macenko(values, methods.Stains(*source)),
-    "reinhard": lambda values, source: methods.reinhard(values, tuple(source)),
+StainStatistics = tuple[FloatArray, FloatArray]  # of one method: stain vectors and concentrations, or mean and standard deviation
+STAIN_MEASURES: dict[str, Callable[[FloatArray], StainStatistics | None]] = {
+    "macenko": methods.estimate_stains,
+    "reinhard": methods.lab_statistics,
 }
-WHITE_PERCENTILE = 99.0  # percentile of every channel that is taken for glass
-MIN_GLASS_VALUE = 0.75  # ... where no channel of it is darker than this: else there is no glass in view, and white stays 1
-StainLook = dict[str, Any]  # how, white (3,), source: what was measured, as JSON holds it
+STAIN_TRANSFORMS: dict[str, Callable[[FloatArray, StainStatistics], FloatArray]] = {
+    "macenko": lambda values, source: methods.macenko(values, methods.Stains(*source)),
+    "reinhard": lambda values, source: methods.reinhard(values, source),
+}
+WHITE_PERCENTILE = 99.0  # this percentile of every channel counts as glass ...
+MIN_GLASS_VALUE = 0.75  # ... unless one of its channels is darker than this: then no glass is in view, and white stays 1
 
 
-def validate_stain_method(how: str | None) -> str | None:
-    """The name of a normalisation, or None. Raises InputError for another one."""
-    if how is not None and how not in STAIN_MEASURES:
-        raise unknown_name_error("stain normalisation", how, list(STAIN_MEASURES))
-    return how
+class StainLook(TypedDict):
+    """The measured stain of a slide or file, as its store keeps it."""
+
+    how: str  # the method: macenko or reinhard
+    white: list[float]  # (3,) values of glass
+    source: list[list[float]] | list[list[list[float]]]  # the two arrays of StainStatistics
 
 
-def measure_stain(how: str, image: NDArray[np.uint8]) -> StainLook | None:
-    """What a slide's tiles, or one file, (..., 3) look like; None where there is too little tissue, or but one colour."""
+def validate_stain_method(method: str | None) -> str | None:
+    """`method`, if it is the name of a stain normalisation or None. Raises InputError otherwise."""
+    if method is not None and method not in STAIN_MEASURES:
+        raise unknown_name_error("stain normalisation", method, list(STAIN_MEASURES))
+    return method
+
+
+def measure_stain(method: str, image: NDArray[np.uint8]) -> StainLook | None:
+    """The stain of the tiles of a slide, or of one file, (..., 3); None if it has too little tissue or only one colour."""
     values = image.reshape(-1, 3) / 255
     white = np.percentile(values, WHITE_PERCENTILE, axis=0)
     white = white if white.min() >= MIN_GLASS_VALUE else np.ones(3)
-    found = STAIN_MEASURES[how]((values / white).clip(0, 1))
-    return None if found is None else {"how": how, "white": white.tolist(), "source": [part.tolist() for part in found]}
+    statistics = STAIN_MEASURES[method]((values / white).clip(0, 1))
+    return None if statistics is None else {"how": method, "white": white.tolist(), "source": [part.tolist() for part in statistics]}
 
 
 def normalise_stain(image: NDArray[np.uint8], look: StainLook) -> NDArray[np.uint8]:
-    """The image (H, W, 3) as the reference looks."""
-    source = [np.array(part) for part in look["source"]]
-    changed = STAIN_TRANSFORMS[look["how"]]((image / 255 / np.array(look["white"])).clip(0, 1), source)
-    return np.asarray(np.rint(changed * 255), dtype=np.uint8)
+    """The image (H, W, 3) with the stain of the reference."""
+    first, second = (np.array(part) for part in look["source"])
+    values = STAIN_TRANSFORMS[look["how"]]((image / 255 / np.array(look["white"])).clip(0, 1), (first, second))
+    return np.asarray(np.rint(values * 255), dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Copies are found and strangers are not, on made images and on real radiographs."""
+"""Copies are found and different images are not, on synthetic images and on real radiographs."""
 
 import io
 import time
@@ -26,10 +26,10 @@ def bits(a, b):
 
 
 @pytest.mark.parametrize("radius", [0, 5, 100])
-def test_near_pairs_are_those_that_a_loop_over_all_pairs_finds(radius):
+def test_near_pairs_equal_a_loop_over_all_pairs(radius):
     rng = np.random.default_rng(0)
     a = rng.integers(0, 256, (40, 32), dtype=np.uint8)
-    a[7], a[9] = a[3], a[4] ^ np.eye(1, 32, 0, dtype=np.uint8)[0] * 7  # equal; three bits apart
+    a[7], a[9] = a[3], a[4] ^ np.eye(1, 32, 0, dtype=np.uint8)[0] * 7  # identical; three bits apart
     want = sorted((bits(a[i], a[j]), i, j) for i in range(40) for j in range(i + 1, 40) if bits(a[i], a[j]) <= radius)
     pairs, distance = find_near_pairs(a, radius=radius)
     assert [(d, i, j) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
@@ -38,16 +38,16 @@ def test_near_pairs_are_those_that_a_loop_over_all_pairs_finds(radius):
 
 
 @pytest.mark.parametrize(("n", "m"), [(30, 90), (90, 30)])
-@pytest.mark.parametrize("most", [1, 3, 100])
-def test_the_nearest_few_are_those_of_a_loop_whichever_side_is_larger_and_however_it_is_cut(n, m, most, monkeypatch):
+@pytest.mark.parametrize("max_matches", [1, 3, 100])
+def test_the_nearest_few_equal_a_loop_for_any_sizes_and_chunks(n, m, max_matches, monkeypatch):
     monkeypatch.setattr(perceptual_hash, "HASH_CHUNK", 7)
     rng = np.random.default_rng(1)
-    kinds = rng.integers(0, 256, (6, 32), dtype=np.uint8)  # hashes in clusters, as those of like images, with many ties
+    kinds = rng.integers(0, 256, (6, 32), dtype=np.uint8)  # hashes in clusters, as of similar images, with many ties
     a, b = (kinds[rng.integers(0, 6, k)] ^ (rng.random((k, 32)) < 0.08).astype(np.uint8) for k in (n, m))
     want = []
     for i in range(n):
-        want += sorted((bits(a[i], b[j]), j, i) for j in range(m) if bits(a[i], b[j]) <= HASH_RADIUS)[:most]
-    pairs, distance = find_nearest_few(a, b, most=most)
+        want += sorted((bits(a[i], b[j]), j, i) for j in range(m) if bits(a[i], b[j]) <= HASH_RADIUS)[:max_matches]
+    pairs, distance = find_nearest_few(a, b, max_matches=max_matches)
     assert [(d, j, i) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
     assert len(want) > n / 2
 
@@ -58,34 +58,34 @@ def test_no_images_have_no_pairs():
     assert distance.shape == (0,)
 
 
-def test_exact_groups_are_rows_with_one_hash():
+def test_exact_groups_are_rows_with_the_same_hash():
     assert group_exact_duplicates(["x", "y", "x", "z", "y", "x"]) == [[0, 2, 5], [1, 4]]
 
 
-def test_the_pixel_hash_knows_shape_and_depth():
+def test_the_pixel_hash_depends_on_shape_and_dtype():
     image = np.zeros((4, 6, 1), np.uint8)
     assert (
         len({pixel_sha256(image), pixel_sha256(image.reshape(6, 4, 1)), pixel_sha256(image.astype(np.uint16)), pixel_sha256(image + 1)})
         == 4
     )
-    assert pixel_sha256(image) == pixel_sha256(np.zeros((4, 12, 1), np.uint8)[:, ::2])  # not of how it lies in memory
+    assert pixel_sha256(image) == pixel_sha256(np.zeros((4, 12, 1), np.uint8)[:, ::2])  # independent of the memory layout
 
 
-def test_the_perceptual_hash_forgets_bit_depth_and_repeated_channels():
+def test_the_perceptual_hash_ignores_bit_depth_and_replicated_channels():
     image = np.random.default_rng(1).integers(0, 256, (64, 64, 1), dtype=np.uint8)
     assert bits(phash256(image), phash256(image.astype(np.uint16) * 257)) <= 1
     assert bits(phash256(image), phash256(image.repeat(3, axis=2))) <= 1
 
 
 @pytest.mark.parametrize("size", [(64, 64), (37, 50), (128, 96), (9, 16), (5, 7)])
-def test_hashes_of_many_are_those_of_each_alone_and_flat_areas_have_no_bits(size):
+def test_batched_hashes_equal_single_ones_and_flat_areas_set_no_bits(size):
     rng = np.random.default_rng(2)
     gray = rng.integers(0, 256, (60, *size), dtype=np.uint8)
-    gray[:20] = np.clip(rng.normal(240, 1, (20, *size)), 0, 255)  # near white, where rounding decides
+    gray[:20] = np.clip(rng.normal(240, 1, (20, *size)), 0, 255)  # near white, where rounding matters
     gray[20], gray[21, :, : size[1] // 2] = 255, 3
-    found = phash256_tiles(gray)
-    np.testing.assert_array_equal(found, [phash256(image[..., None]) for image in gray])
-    assert not found[20].any()
+    hashes = phash256_tiles(gray)
+    np.testing.assert_array_equal(hashes, [phash256(image[..., None]) for image in gray])
+    assert not hashes[20].any()
 
 
 def jpeg50(image):
@@ -120,7 +120,7 @@ def radiographs(data_dir):
 
 @pytest.mark.real
 @pytest.mark.slow
-def test_on_real_radiographs_copies_stay_within_the_radius_and_strangers_without(radiographs):
+def test_on_real_radiographs_copies_are_within_the_radius_and_different_images_outside(radiographs):
     images, _ = radiographs
     begun = time.process_time()
     hashes = np.stack([phash256(image) for image in images])
@@ -129,22 +129,22 @@ def test_on_real_radiographs_copies_stay_within_the_radius_and_strangers_without
     groups = group_exact_duplicates(sha)
     assert len(groups) == 30  # as many as there are groups of equal files
     pairs, _ = find_near_pairs(hashes, radius=HASH_RADIUS)
-    strangers = [(i, j) for i, j in pairs.tolist() if sha[i] != sha[j]]
-    assert strangers == []
+    different = [(i, j) for i, j in pairs.tolist() if sha[i] != sha[j]]
+    assert different == []
     assert {tuple(p) for p in pairs.tolist()} == {(i, j) for g in groups for i in g for j in g if i < j}
     for name, change in CHANGES.items():
         far = [bits(phash256(change(images[i])), hashes[i]) for i in range(0, len(images), 25)]
         assert max(far) <= HASH_RADIUS, name
     for name, change in CHANGES.items():
         least = min(structure_correlation(change(images[i]) / 255, images[i] / 255) for i in range(0, len(images), 100))
-        assert least > MIN_CORRELATION, name  # what the hash suspects, the pixels confirm
+        assert least > MIN_CORRELATION, name  # the pixels confirm what the hash suspects
 
 
 @pytest.mark.real
 @pytest.mark.slow
 @pytest.mark.parametrize("folder", ["cxr_hannover", "path_lc25000_lung224"])
 def test_real_images_that_are_not_copies_are_not_confirmed(data_dir, folder):
-    """Not even exposures of one patient, nor LC25000's augmented copies, which are turned and flipped."""
+    """Neither exposures of one patient nor the rotated and flipped copies of LC25000."""
     paths = sorted((data_dir / folder / "images").iterdir())[:243]
     images = [read_image(path) / 255 for path in paths]
     for i, j in zip(range(243), np.random.default_rng(0).permutation(243), strict=True):

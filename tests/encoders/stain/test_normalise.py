@@ -1,4 +1,4 @@
-"""Stain normalisation as a step of ingest: what is stored, what says so, and that nothing else goes into the same store."""
+"""Stain normalisation as a step of ingest: stored pixels, recorded settings, and that settings are not mixed in one store."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def tile(seed=0):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three tiles of two stains, one that is all glass, one that is gray."""
+    """Three tiles of two stains, one of glass only, and one gray image."""
     (tmp_path / "src").mkdir()
     for k in range(3):
         Image.fromarray(bytes_of(tile(k))).save(tmp_path / "src" / f"{k}.png")
@@ -46,10 +46,10 @@ def folder(tmp_path):
 
 
 @pytest.mark.parametrize("how", ["macenko", "reinhard"])
-def test_a_folder_is_normalised_file_by_file_and_what_shows_no_stain_is_named(folder, tmp_path, how):
-    told = run("folder", folder, tmp_path / "t.h5", "--modality", "histology", "--size", 0, "--normalise", how, code=1)
-    assert "glass.png" in told
-    assert "gray.png" in told
+def test_a_folder_is_normalised_file_by_file_and_files_without_stain_are_named(folder, tmp_path, how):
+    output = run("folder", folder, tmp_path / "t.h5", "--modality", "histology", "--size", 0, "--normalise", how, code=1)
+    assert "glass.png" in output
+    assert "gray.png" in output
     store = Store.open(tmp_path / "t.h5")
     assert store.column("key").astype(str).tolist() == ["0.png", "1.png", "2.png"]
     assert store.attrs["geometry"]["normalise"] == store.attrs["recipe"]["normalise"] == how
@@ -60,7 +60,7 @@ def test_a_folder_is_normalised_file_by_file_and_what_shows_no_stain_is_named(fo
         assert np.abs(store.image(k).astype(int) - want * 255).max() <= 0.5 + 1e-9
 
 
-def test_another_normalisation_never_goes_into_the_same_store_nor_is_opened_with_it(folder, tmp_path):
+def test_stores_of_different_normalisation_are_not_mixed(folder, tmp_path):
     for name, words in (("a.h5", []), ("b.h5", ["--normalise", "macenko"]), ("c.h5", ["--normalise", "macenko"])):
         run("folder", folder, tmp_path / name, "--size", 0, "--channels", 3, *words, code=1 if words else 0)
     assert len(Store.open([tmp_path / "b.h5", tmp_path / "c.h5"])) == 6
@@ -71,7 +71,7 @@ def test_another_normalisation_never_goes_into_the_same_store_nor_is_opened_with
 
 
 @pytest.mark.parametrize("how", ["macenko", "reinhard"])
-def test_a_tint_of_the_glass_is_taken_out_first(how):
+def test_a_tint_of_the_glass_is_removed_first(how):
     image = tile()
     tinted = image * np.array([0.88, 0.93, 1.0])
     one, other = (normalise.normalise_stain(bytes_of(i), normalise.measure_stain(how, bytes_of(i))).astype(int) for i in (image, tinted))
@@ -81,7 +81,7 @@ def test_a_tint_of_the_glass_is_taken_out_first(how):
     assert normalise.measure_stain(how, bytes_of(image[20:] * 0.7))["white"] == [1, 1, 1]  # no glass in view
 
 
-def test_a_slide_has_one_look_for_all_of_its_tiles(tmp_path):
+def test_all_tiles_of_a_slide_are_normalised_alike(tmp_path):
     base = draw_slide(1024, 1536, [(0, 0, 1024, 1024)], 0)
     (tmp_path / "slides").mkdir()
     write_slide(tmp_path / "slides" / "a.tiff", [base, halve_image(base)], 0.25)
@@ -93,7 +93,7 @@ def test_a_slide_has_one_look_for_all_of_its_tiles(tmp_path):
     assert before.column("key").tolist() == after.column("key").tolist()
     look = after.attrs["slide"]["stain"]
     assert look["how"] == after.attrs["geometry"]["normalise"] == after.attrs["recipe"]["normalise"] == "reinhard"
-    seen = np.concatenate([before.image(i)[::2, ::2].reshape(-1, 3) for i in range(len(before))])  # four tiles: all are looked at
+    seen = np.concatenate([before.image(i)[::2, ::2].reshape(-1, 3) for i in range(len(before))])  # four tiles: all are measured
     assert look == normalise.measure_stain("reinhard", seen)
     for i in range(len(before)):
         np.testing.assert_array_equal(after.image(i), normalise.normalise_stain(before.image(i), look))

@@ -14,7 +14,7 @@ KNOWN = KNOWN / np.linalg.norm(KNOWN, axis=0)
 
 
 def mixed(vectors=KNOWN, pixels=20_000, seed=0):
-    """A tile of two known stains: pixels of either alone among mixtures, so that the extreme angles are the stains themselves."""
+    """A tile of two known stains: pure pixels of each among mixtures, so that the extreme angles are the stains."""
     rng = np.random.default_rng(seed)
     amounts = rng.uniform(0.3, 1.2, (pixels, 2))
     amounts[: pixels // 10, 1] = 0
@@ -24,7 +24,7 @@ def mixed(vectors=KNOWN, pixels=20_000, seed=0):
 
 
 def published(image):
-    """Stain vectors as the authors' code finds them, on densities of our definition: a loop over the same steps."""
+    """Stain vectors by the steps of the authors' code, on densities as defined here."""
     od = -np.log(np.maximum(image.reshape(-1, 3), 1 / 255))
     od = od[(od[:, 0] + od[:, 1] + od[:, 2]) / 3 >= 0.15]
     _, axes = np.linalg.eigh(np.cov(od.T))
@@ -36,39 +36,39 @@ def published(image):
     return np.array([first, second] if first[0] > second[0] else [second, first]).T
 
 
-def test_known_stains_are_given_back():
+def test_known_stains_are_recovered():
     image, _ = mixed()
-    found = methods.estimate_stains(image)
-    angle = np.rad2deg(np.arccos(np.clip((found.vectors * KNOWN).sum(axis=0), -1, 1)))
+    stains = methods.estimate_stains(image)
+    angle = np.rad2deg(np.arccos(np.clip((stains.vectors * KNOWN).sum(axis=0), -1, 1)))
     assert angle.max() < 1.0
-    np.testing.assert_allclose(found.vectors, published(image), atol=1e-8)
-    np.testing.assert_allclose(np.linalg.norm(found.vectors, axis=0), 1, atol=1e-12)
+    np.testing.assert_allclose(stains.vectors, published(image), atol=1e-8)
+    np.testing.assert_allclose(np.linalg.norm(stains.vectors, axis=0), 1, atol=1e-12)
 
 
 def test_the_reference_is_the_published_one():
     np.testing.assert_array_equal(methods.REFERENCE_STAINS.vectors, [[0.5626, 0.2159], [0.7201, 0.8012], [0.4062, 0.5581]])
-    np.testing.assert_array_equal(methods.REFERENCE_STAINS.most, [1.9705, 1.0308])
+    np.testing.assert_array_equal(methods.REFERENCE_STAINS.max_concentrations, [1.9705, 1.0308])
     np.testing.assert_allclose(
         np.linalg.norm(methods.REFERENCE_STAINS.vectors, axis=0), 1, atol=2e-3
-    )  # its columns are unit, to four digits
+    )  # its columns have unit length to four digits
 
 
-def test_macenko_gives_the_reference_stains_and_doing_it_twice_changes_nothing():
+def test_macenko_gives_the_reference_stains_and_is_idempotent():
     image, _ = mixed()
     once = methods.macenko(image, methods.estimate_stains(image))
     again = methods.estimate_stains(once)
     np.testing.assert_allclose(again.vectors, methods.REFERENCE_STAINS.vectors, atol=0.02)
-    np.testing.assert_allclose(again.most, methods.REFERENCE_STAINS.most, rtol=0.02)
+    np.testing.assert_allclose(again.max_concentrations, methods.REFERENCE_STAINS.max_concentrations, rtol=0.02)
     assert np.abs(methods.macenko(once, again) - once).max() < 3 / 255
 
 
-def test_macenko_is_least_squares_and_rescaling_pixel_by_pixel():
+def test_macenko_equals_least_squares_and_rescaling_per_pixel():
     image, _ = mixed(pixels=500)
     source = methods.estimate_stains(image)
     got = methods.macenko(image, source)
     for place in [(0, 0), (2, 30), (4, 99)]:
         amounts = np.linalg.lstsq(source.vectors, -np.log(image[place]), rcond=None)[0]
-        want = np.exp(-(methods.HE_REFERENCE @ (amounts / source.most * methods.MAX_CONCENTRATIONS_REFERENCE)))
+        want = np.exp(-(methods.HE_REFERENCE @ (amounts / source.max_concentrations * methods.MAX_CONCENTRATIONS_REFERENCE)))
         np.testing.assert_allclose(got[place], want, atol=1e-12)
 
 
@@ -80,8 +80,8 @@ def test_white_stays_white(how):
     np.testing.assert_array_equal(getattr(methods, how)(image, source)[:20], 1.0)
 
 
-def test_two_scanners_become_one_picture():
-    """The same tissue in two stains is the same after normalisation: to 3 grey levels, where it was 30 apart."""
+def test_normalisation_removes_the_difference_of_two_scanners():
+    """The same tissue in two stains differs by less than 3 grey levels after normalisation, and by more than 30 before."""
     other = np.array([[0.45, 0.20], [0.80, 0.85], [0.40, 0.49]])
     one, _ = mixed()
     two, _ = mixed(other / np.linalg.norm(other, axis=0))
@@ -89,9 +89,9 @@ def test_two_scanners_become_one_picture():
     assert np.abs(methods.macenko(one, methods.estimate_stains(one)) - methods.macenko(two, methods.estimate_stains(two))).max() < 3 / 255
 
 
-def test_reinhard_meets_the_target_exactly_against_a_loop():
+def test_reinhard_reaches_the_target_statistics_exactly():
     image, _ = mixed()
-    target = methods.LAB_MEAN, np.array([0.2, 0.02, 0.01])  # narrow: nothing is cut off at 0 or 255
+    target = methods.LAB_MEAN, np.array([0.2, 0.02, 0.01])  # narrow: no value is clipped at 0 or 255
     got = methods.reinhard(image, methods.lab_statistics(image), target)
     cones = np.array([[0.3811, 0.5783, 0.0402], [0.1967, 0.7244, 0.0782], [0.0241, 0.1288, 0.8444]])
 
@@ -107,13 +107,13 @@ def test_reinhard_meets_the_target_exactly_against_a_loop():
     np.testing.assert_allclose(found.std(axis=0), target[1], atol=1e-9)
 
 
-def test_reinhard_twice_is_once():
+def test_reinhard_is_idempotent():
     image, _ = mixed()
     target = methods.LAB_MEAN, np.array([0.2, 0.02, 0.01])
     once = methods.reinhard(image, methods.lab_statistics(image), target)
     assert (
         np.abs(methods.reinhard(once, methods.lab_statistics(once), target) - once).max() < 3 / 255
-    )  # a few pixels became, or ceased to be, tissue
+    )  # a few pixels change between tissue and glass
 
 
 @pytest.mark.parametrize("value", [1.0, 0.5])
@@ -123,7 +123,7 @@ def test_a_tile_of_one_colour_has_no_stains(value):
     assert methods.lab_statistics(flat) is None
 
 
-def test_mixing_nothing_of_another_stain_is_the_identity_and_all_of_it_is_the_other():
+def test_mixing_with_share_0_is_the_identity_and_with_share_1_the_other_stain():
     image, _ = mixed()
     own, other = methods.estimate_stains(image), methods.REFERENCE_STAINS
     np.testing.assert_allclose(
@@ -131,11 +131,11 @@ def test_mixing_nothing_of_another_stain_is_the_identity_and_all_of_it_is_the_ot
     )
     whole = methods.interpolate_stains(own, other, 1.0)
     np.testing.assert_allclose(whole.vectors, other.vectors / np.linalg.norm(other.vectors, axis=0), atol=1e-12)
-    np.testing.assert_allclose(whole.most, other.most)
+    np.testing.assert_allclose(whole.max_concentrations, other.max_concentrations)
 
 
 class Slides:
-    """Twelve tiles, each of its own two stains; as much of a store as views need."""
+    """Twelve tiles, each with its own two stains, with the parts of a store that views need."""
 
     def __init__(self):
         rng = np.random.default_rng(1)
@@ -154,7 +154,7 @@ def views(store, positions, cfg, corpus=None, seed=3):
     return raw, augment(to_planar_float(raw.images, raw.scale), raw.params[0], 100).permute(0, 2, 3, 1).numpy()
 
 
-def test_stain_mixing_moves_stains_towards_the_partners_and_no_further():
+def test_stain_mixing_interpolates_between_the_stains_of_both_images():
     store, cfg = Slides(), Augment(stain_mix=1.0)
     raw, got = views(store, np.arange(12), cfg, corpus=np.array([7]))
     share = uniform(3, Purpose.STAIN_MIX, np.arange(12), 0, 3)[:, 1]
@@ -167,7 +167,7 @@ def test_stain_mixing_moves_stains_towards_the_partners_and_no_further():
     assert np.array_equal(raw.params[0]["stain_map"][7].round(9), np.eye(3))  # with itself
 
 
-def test_stain_mixing_is_a_function_of_the_position_alone():
+def test_stain_mixing_depends_only_on_the_position():
     store, cfg = Slides(), Augment(stain_mix=0.5)
     _, whole = views(store, np.arange(12), cfg)
     _, part = views(store, [9, 4], cfg)
@@ -178,7 +178,7 @@ def test_stain_mixing_is_a_function_of_the_position_alone():
 
 
 def test_no_stain_is_taken_from_outside_the_corpus():
-    """Rows that are not trained on (another split) lend no stain."""
+    """Rows outside the training split are not used as partners."""
     store, cfg = Slides(), Augment(stain_mix=1.0)
     asked = []
     store.unit_images = lambda index: asked.extend(np.asarray(index).tolist()) or store.pixels[np.asarray(index)]

@@ -1,4 +1,8 @@
-"""Does an encoder's preprocessing fit a task's images? Warnings for what would make a comparison unfair; see design.md, preprocessing."""
+"""Warnings about differences between an encoder's pretraining images and a task's images that make a comparison unfair.
+
+The store maps stored values to [0, 1], and the card maps [0, 1] to the model's input. If the two stores differ in unit, geometry, stain or
+modality, the encoder receives other values than in pretraining. See docs/architecture.md, Preprocessing.
+"""
 
 from collections.abc import Mapping
 from typing import Any

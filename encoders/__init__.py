@@ -1,6 +1,6 @@
-"""Ground floor: from a file on disk to an embedding, and what pretraining and transfer both need.
+"""Image stores, encoders and their features, and the code that `pretrain` and `transfer` share.
 
-`encoders.load(name).encode(images)` is the shortest way in.
+`encoders.load(name).encode(images)` returns the features of images.
 """
 
 from typing import TYPE_CHECKING
@@ -12,9 +12,9 @@ __version__ = "0.1.0"
 
 
 def load(name: str, device: str = "cpu") -> "Encoder":
-    """The encoder of that name: a zoo name, a card's path, `runs/X`, `runs/X@step`, `imagenet_<arch>` or `random_<arch>`.
+    """The encoder of that name: an entry of the zoo, the path of a card, `runs/X`, `runs/X@step`, `imagenet_<arch>` or `random_<arch>`.
 
-    Raises InputError for an unknown name, and for weights that cannot be had without a network."""
-    from encoders.zoo import zoo  # torch and timm are heavy: imported when used
+    Raises InputError for an unknown name, and for weights that are neither available locally nor downloadable."""
+    from encoders.zoo import zoo  # torch and timm are slow to import: only when used
 
     return zoo.load_encoder(name, device=device)

@@ -1,1 +1,1 @@
-"""Upper floor A: from a store of unlabeled images to weights with a card."""
+"""Self-supervised pretraining: from a store of unlabeled images to an encoder with a card."""

@@ -38,7 +38,7 @@ def test_an_installed_copy_finds_recipes_by_name_from_any_folder(wheel, tmp_path
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(site)
     code = (
-        "import encoders, pathlib; from pretrain.recipe.config import find_recipe; from encoders.runtime.slurm import read_template;"
+        "import encoders, pathlib; from pretrain.recipe.recipes import find_recipe; from encoders.runtime.slurm import read_template;"
         "print(pathlib.Path(encoders.__file__).parent.parent); print(find_recipe('cxr_moco')); print(read_template('pretrain.sbatch')[:11])"
     )
     env = {"PYTHONPATH": str(site), "PATH": "/usr/bin:/bin"}

@@ -1,33 +1,44 @@
-"""`pretrain`: a store of unlabeled images and a recipe become an encoder."""
+"""Pretrain an image encoder on unlabeled images.
 
+A run takes a recipe (method, network, schedule) and a store of images, which `encoders ingest` writes. For example
+
+\b
+    pretrain recipes                                      # choose one
+    pretrain preview cxr_moco_tiny data.store=cxr.h5      # look at the augmented views
+    pretrain plan cxr_moco_tiny data.store=cxr.h5         # estimate time and memory
+    pretrain run cxr_moco_tiny data.store=cxr.h5          # train, and export the encoder to the zoo
+
+Runs are kept in runs/ and encoders in zoo/, below the working folder or the folder that ISOGRAFT_HOME names. Exit status of all commands:
+0 success, 2 wrong input; `pretrain run --help` lists those of a run.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from encoders.runtime.cli import run_cli as boundary
+from encoders.runtime.cli import make_console, run_cli
+from pretrain.cli.arguments import RECIPE_LIST, DeviceOption, OverridesArgument, RecipeArgument, RunArgument
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
+from pretrain.recipe.recipes import RECIPES, read_title
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 
-RecipeArgument = Annotated[str, typer.Argument(help="recipe: a name (see `pretrain recipes`) or the path of a YAML file")]
-OverridesArgument = Annotated[
-    list[str] | None, typer.Argument(help="key=value settings (see `pretrain settings`), e.g. data.store=cxr.h5 batch=64")
-]
-RunArgument = Annotated[str, typer.Argument(help="run: a name below runs/, or its path")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; a GPU where there is one when left out")]
 
-
-@app.command()
+@app.command(epilog=RECIPE_LIST)
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
-    name: Annotated[str | None, typer.Option(help="name of the run and of the encoder; the recipe's when left out")] = None,
-    out: Annotated[str | None, typer.Option(help="folder for the run; runs/ when left out")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the run and of its encoder  [default: name of the recipe]")] = None,
+    out: Annotated[str | None, typer.Option(help="folder in which the run's folder is created  [default: runs/]")] = None,
     device: DeviceOption = None,
-    go_on: Annotated[bool, typer.Option("--continue", help="go on with the run if it exists: for jobs that are started again")] = False,
+    continue_existing: Annotated[
+        bool, typer.Option("--continue", help="resume the run if it exists; for jobs that are started more than once")
+    ] = False,
 ) -> None:
-    """Pretrain an encoder and put it into the zoo.
+    """Train an encoder and export it to the zoo.
 
     For example
 
@@ -35,148 +46,175 @@ def run(
         pretrain run cxr_moco data.store=cxr.h5
         pretrain run cxr_moco_tiny data.store=cxr.h5 arch=resnet18 size=128 steps=2000 --name cxr_small
 
-    Everything is kept in runs/NAME: config.yaml (every setting), metrics.jsonl, checkpoints/, run.json. Ctrl-C saves; `pretrain resume
-    NAME` goes on as if never stopped. A watchdog looks for collapse and divergence (watch.policy=warn, stop or rollback). Exit status: 0
-    done, 2 wrong input, 3 diverged or stopped by the watchdog (saved), 75 stopped by SIGTERM or SIGUSR1 (saved, to be resumed), 130 stopped
-    by Ctrl-C (saved).
+    The run's files are in runs/NAME: config.yaml (all settings), metrics.jsonl, checkpoints/, run.json. Ctrl-C saves a checkpoint and
+    stops; `pretrain resume NAME` then continues as if the run had never stopped. A watchdog detects collapse and divergence; watch.policy
+    says whether it warns, stops or rolls back.
+
+    \b
+    Exit status:
+      0    finished
+      2    wrong input
+      3    diverged, or stopped by the watchdog; a checkpoint is saved
+      75   stopped by SIGTERM or SIGUSR1; saved, to be resumed
+      130  stopped by Ctrl-C; saved
     """
-    from pretrain.recipe import config
-    from pretrain.run import lifecycle as runs
+    from pretrain.recipe.config import load_recipe
+    from pretrain.run.lifecycle import new_run_dir, start_run
 
-    _exit_with_status(
-        lambda: runs.start_run(config.load_recipe(recipe, overrides or []), runs.new_run_dir(name, recipe, out), device, go_on)
-    )
+    _exit_with_status(lambda: start_run(load_recipe(recipe, overrides or []), new_run_dir(name, recipe, out), device, continue_existing))
 
 
-@app.command()
+@app.command(epilog=RECIPE_LIST)
 def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: DeviceOption = None) -> None:
-    """Say what a run would do and cost here: rates, lengths, memory and time from a few timed steps. Writes nothing."""
-    from encoders.runtime.cli import make_console
-    from pretrain.recipe import config
-    from pretrain.run.lifecycle import prepare_process
-    from pretrain.run.plan import plan_run as planned
+    """Estimate the size, time and memory of a run. Nothing is written.
 
-    chosen = config.load_recipe(recipe, overrides or [])
-    rows, notes = planned(chosen, prepare_process(device, chosen.threads))
-    for what, value in rows:
-        make_console().print(f"{what:14} {value}", markup=False, soft_wrap=True)
+    Speed and memory are measured by a few training steps on this machine. Notes point out settings that are adjusted to the data, and
+    settings that are probably a mistake. For example
+
+    \b
+        pretrain plan cxr_moco data.store=cxr.h5
+        pretrain plan cxr_moco data.store=cxr.h5 batch=64 --device cpu
+    """
+    from pretrain.recipe.config import load_recipe
+    from pretrain.run.plan import plan_run
+    from pretrain.run.process import prepare_process
+
+    resolved = load_recipe(recipe, overrides or [])
+    rows, notes = plan_run(resolved, prepare_process(device, resolved.threads))
+    for label, value in rows:
+        make_console().print(f"{label:14} {value}", markup=False, soft_wrap=True)
     for note in notes:
         make_console().print(f"note: {note}", markup=False, soft_wrap=True)
 
 
-app.command()(preview)
+app.command(epilog=RECIPE_LIST)(preview)
 
 
 @app.command()
 def resume(
     run: RunArgument,
-    overrides: Annotated[list[str] | None, typer.Argument(help="key=value settings that are to be others from here on")] = None,
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings to change from here on, as key=value")] = None,
     device: DeviceOption = None,
-    allow_change: Annotated[bool, typer.Option("--allow-change", help="also such as decide the weights; written down in run.json")] = False,
+    allow_change: Annotated[
+        bool, typer.Option("--allow-change", help="also change settings that decide the weights; the change is recorded in run.json")
+    ] = False,
 ) -> None:
-    """Go on with a run that was stopped or killed, from its newest good checkpoint.
+    """Resume a stopped or killed run from its newest good checkpoint.
 
     For example
 
     \b
         pretrain resume cxr_moco
-        pretrain resume cxr_moco log_every=1 data.workers=4                  # what does not decide the weights may change
-        pretrain resume cxr_moco optim.lr=0.01 steps=20000 --allow-change    # what does is written down: run.json, card
+        pretrain resume cxr_moco log_every=1 data.workers=4                  # these do not decide the weights
+        pretrain resume cxr_moco optim.lr=0.01 steps=20000 --allow-change    # these do; run.json and the card record them
 
-    Without changes the run ends with the weights of the run never stopped, bit for bit on a CPU. A damaged checkpoint, or one of another
-    run, is refused with its reason, and the last good one is used.
+    Without changes, a run resumed on a CPU ends with weights that are bit-identical to those of an uninterrupted run. A checkpoint that is
+    damaged, or of another run, is skipped with a warning, and the newest good one is used.
     """
-    from pretrain.run import lifecycle as runs
-    from pretrain.run import rundir
+    from pretrain.run.lifecycle import resume_run
+    from pretrain.run.rundir import find_run
 
-    _exit_with_status(lambda: runs.resume_run(rundir.find_run(run), device, overrides=overrides or [], allow_change=allow_change))
+    _exit_with_status(lambda: resume_run(find_run(run), device, overrides=overrides or [], allow_change=allow_change))
 
 
 @app.command()
 def export(
     run: RunArgument,
-    step: Annotated[int | None, typer.Option(help="step of a kept checkpoint; the newest when left out")] = None,
-    name: Annotated[str | None, typer.Option(help="name of the encoder; the run's when left out")] = None,
+    step: Annotated[int | None, typer.Option(help="step of the checkpoint to export  [default: the newest]")] = None,
+    name: Annotated[str | None, typer.Option(help="name of the encoder  [default: name of the run]")] = None,
 ) -> None:
-    """Put the encoder of a run's checkpoint into the zoo."""
-    from pretrain.run import rundir
-    from pretrain.run.export import export_run as publish
+    """Export the encoder of a run's checkpoint to the zoo.
 
-    print(publish(rundir.find_run(run), step, name))
+    A finished run has exported its encoder already. For example
+
+    \b
+        pretrain export cxr_moco --step 5000 --name cxr_moco_5000
+    """
+    from pretrain.run.export import export_run
+    from pretrain.run.rundir import find_run
+
+    print(export_run(find_run(run), step, name))
 
 
 @app.command()
-def status(runs: Annotated[list[str] | None, typer.Argument(help="runs; all when left out")] = None) -> None:
-    """Say how far the runs are."""
+def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs  [default: all runs]")] = None) -> None:
+    """List runs with their state, progress, speed and SLURM job.
+
+    States: running; finished; stopped (by a signal or the watchdog); diverged; died (its process is gone); to be resumed (by its SLURM
+    job). `pretrain resume NAME` continues a run that was stopped or died.
+    """
     from rich.table import Table
 
-    from encoders.runtime.cli import make_console
     from pretrain.run import rundir
-    from pretrain.run import status as states
+    from pretrain.run.status import STATUS_HEADER, status_row
 
-    table = Table(*states.STATUS_HEADER, box=None)
-    for one in [rundir.find_run(name) for name in runs] if runs else rundir.list_runs():
-        table.add_row(*states.status_row(one))
-    make_console().print(table if table.row_count else "no run yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
+    table = Table(*STATUS_HEADER, box=None)
+    for each in [rundir.find_run(name) for name in runs] if runs else rundir.list_runs():
+        table.add_row(*status_row(each))
+    make_console().print(table if table.row_count else "no runs yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
 
 
 @app.command()
-def watch(run: RunArgument, once: Annotated[bool, typer.Option("--once", help="print it once and return")] = False) -> None:
-    """Show the dashboard of a run, running or finished, from its record: curves, speed, where the time goes, what ails it.
+def watch(run: RunArgument, once: Annotated[bool, typer.Option("--once", help="print the present state and exit")] = False) -> None:
+    """Show the dashboard of a run: progress, curves, speed, diagnoses.
 
     For example
 
     \b
-        pretrain watch cxr_moco            # follows it from another terminal, until it ends; Ctrl-C only stops watching
+        pretrain watch cxr_moco            # updates until the run ends; Ctrl-C ends the dashboard, not the run
         pretrain watch cxr_moco --once
     """
-    from pretrain.run import rundir
     from pretrain.run.monitor import follow_run
+    from pretrain.run.rundir import find_run
 
-    follow_run(rundir.find_run(run), once)
+    follow_run(find_run(run), once)
 
 
 @app.command()
 def report(
-    run: RunArgument, out: Annotated[str | None, typer.Option(help="the HTML file; report.html in the run's folder when left out")] = None
+    run: RunArgument,
+    out: Annotated[str | None, typer.Option(help="HTML file to write  [default: report.html in the run's folder]")] = None,
 ) -> None:
-    """Write one self-contained HTML page on a run: curves, diagnoses, views, settings, environment, lineage, sessions, rollbacks.
+    """Write a self-contained HTML page on a run.
 
-    For example
+    It holds curves, diagnoses, views, settings, environment, lineage, sessions and rollbacks. For example
 
     \b
         pretrain report cxr_moco
         pretrain report cxr_moco --out page.html
 
-    The views show images of patients; remove views.png from the run's folder first for a page that is to be passed on.
+    The views show images of patients: to share the page, remove views.png from the run's folder before writing it.
     """
-    from pathlib import Path
-
-    from pretrain.run import rundir
     from pretrain.run.report import write_report
+    from pretrain.run.rundir import find_run
 
-    where = rundir.find_run(run)
+    where = find_run(run)
     print(write_report(where, Path(out) if out else where.path / "report.html"))
 
 
-app.command()(submit)
-app.command()(stage)
+app.command(epilog=RECIPE_LIST)(submit)
+app.command(epilog=RECIPE_LIST)(stage)
 
 
 @app.command()
 def recipes() -> None:
-    """List the shipped recipes with what they claim."""
-    from pretrain.recipe import config
+    """List the shipped recipes.
 
-    for name, path in config.list_recipes().items():
-        print(f"{name:18} {config.read_claim(path)}")
+    The header of a recipe's file states its claim, its cost, its command, and where its values come from. Recipes that end in _tiny run in
+    minutes on a CPU.
+    """
+    width = max(map(len, RECIPES))
+    for name, path in RECIPES.items():
+        print(f"{name:{width}} {read_title(path)}")
 
 
 @app.command()
 def methods(
-    names: Annotated[list[str] | None, typer.Argument(help="methods whose settings are shown, too; none when left out")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="methods to show with all their settings  [default: all methods, without their settings]")
+    ] = None,
 ) -> None:
-    """List the methods: what each takes, needs and costs, and when to choose it; with a name, its settings and published values.
+    """List the methods, or show the settings of some.
 
     For example
 
@@ -184,53 +222,62 @@ def methods(
         pretrain methods
         pretrain methods moco lejepa
 
-    Cost is how often an image passes the encoder in a step. Passes with a backward keep their activations, which are what fills a GPU.
+    \b
+    takes    networks that the method works with
+    cost     how often an image passes through an encoder per step; a forward and backward pass keeps its activations in GPU memory
+    needs    batch size, normalisation, memory
+    choose   when to choose the method
     """
     from encoders.runtime.errors import unknown_name_error
     from pretrain.methods import METHODS
-    from pretrain.recipe import config
+    from pretrain.recipe.config import describe_settings
 
-    for wrong in sorted(set(names or []) - set(METHODS)):
-        raise unknown_name_error("method", wrong, METHODS)
+    for unknown in sorted(set(names or []) - set(METHODS)):
+        raise unknown_name_error("method", unknown, METHODS)
     for name in names or METHODS:
-        method, module = METHODS[name], __import__(METHODS[name].__module__, fromlist=["__doc__"])
-        print(f"{name}: {(module.__doc__ or '').strip().partition(chr(10))[0]}")
-        traits = method.traits
-        for word in ("takes", "cost", "needs", "choose"):
-            print(f"  {word:7} {getattr(traits, word)}")
+        method = METHODS[name]
+        print(f"{name}: {method.summary}")
+        for label, text in method.traits.rows():
+            print(f"  {label:7} {text}")
         if names:
-            _print_settings(config.describe_settings(method.Config, "method."))
+            _print_settings(describe_settings(method.Config, "method."))
 
 
 @app.command()
 def settings() -> None:
-    """List every setting of a recipe, for use as key=value; a method's own are under `pretrain methods NAME`."""
-    from encoders.augment.config import Augment
-    from pretrain.recipe import config
+    """List all settings of a recipe with their defaults.
 
-    _print_settings(config.describe_settings())
-    _print_settings(config.describe_settings(Augment, "augment."))
+    Use them as key=value, e.g. `pretrain run cxr_moco data.store=cxr.h5 optim.lr=0.01`. `pretrain methods NAME` lists the settings of a
+    method.
+    """
+    from encoders.augment.config import Augment
+    from pretrain.recipe.config import describe_settings
+
+    _print_settings(describe_settings())
+    _print_settings(describe_settings(Augment, "augment."))
 
 
 def _print_settings(rows: list[tuple[str, str, str]]) -> None:
+    width = max(len(key) for key, _, _ in rows)
     for key, default, text in rows:
-        print(f"  {key:24} {text}  [{default}]")
+        print(f"  {key:{width}} {text}  [{default}]")
 
 
-def _exit_with_status(work: "object") -> None:
-    """Leaves with the exit status that `work` returns."""
+def _exit_with_status(work: Callable[[], int]) -> None:
+    """Exits with the status that `work` returns."""
     from encoders.runtime import dist
     from pretrain.loop.train import Diverged
+    from pretrain.run.session import DIVERGED_EXIT_STATUS
 
     try:
-        code = work()  # type: ignore[operator]
-    except Diverged as wrong:
-        typer.echo(f"error: {wrong}", err=True)
-        code = 3
+        code = work()
+    except Diverged as error:
+        typer.echo(f"error: {error}", err=True)
+        code = DIVERGED_EXIT_STATUS
     finally:
         dist.leave_process_group()
     raise typer.Exit(code)
 
 
 def main() -> None:
-    boundary(app)
+    run_cli(app)

@@ -1,4 +1,4 @@
-"""A run at a glance, from the lines of its record: where it stands, curves as sparklines, where the time goes, what ails it."""
+"""The dashboard of a run, from the lines of its metrics.jsonl: progress, curves as sparklines, shares of the time, diagnoses."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SPARKLINE_BARS = "▁▂▃▄▅▆▇█"
-SPARKLINE_WIDTH = 48  # characters of a sparkline
-CURVES = {
+SPARKLINE_WIDTH = 48  # characters
+CURVES = {  # title: metric
     "loss": "loss",
     "gradient": "grad_norm",
     "rank": "watch/rank",
@@ -26,7 +26,7 @@ CURVES = {
 
 
 def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
-    """The values from left to right as bars from their least to their largest, averaged to `width`; a point where there is no number."""
+    """The values as bars between their minimum and maximum, averaged to `width` characters; a dot stands for NaN or inf."""
     finite = [v for v in values if math.isfinite(v)]
     if not finite:
         return ""
@@ -40,13 +40,13 @@ def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
 
 def format_duration(seconds: float) -> str:
     """Seconds as 1:02:03 or 2:03."""
-    whole = round(seconds)
-    hours, minutes = divmod(whole // 60, 60)
-    return f"{hours}:{minutes:02d}:{whole % 60:02d}" if hours else f"{minutes}:{whole % 60:02d}"
+    total = round(seconds)
+    hours, minutes = divmod(total // 60, 60)
+    return f"{hours}:{minutes:02d}:{total % 60:02d}" if hours else f"{minutes}:{total % 60:02d}"
 
 
 def describe_progress(lines: Sequence[MetricsLine], steps: int) -> str:
-    """Step, time left, speed and memory in one line."""
+    """Step, time left, speed, memory and learning rate in one line."""
     last = lines[-1]
     left = format_duration((steps - int(last["step"])) * float(last.get("time/s_per_step", 0.0)))
     memory = f"  {last['time/memory_gib']:.1f} GiB" if "time/memory_gib" in last else ""
@@ -58,37 +58,37 @@ def describe_progress(lines: Sequence[MetricsLine], steps: int) -> str:
 
 
 def describe_time_shares(last: MetricsLine) -> str:
-    """Where the time of the last lines went."""
+    """The share of the time in each part of a step, in one line."""
     return "  ".join(f"{part} {100 * last[f'time/{part}']:.0f} %" for part in STEP_PARTS if f"time/{part}" in last)
 
 
 def list_curves(lines: Sequence[MetricsLine]) -> list[tuple[str, str, str]]:
-    """(name, sparkline, last number) of each curve that the record has."""
-    found = []
+    """(name, sparkline, last value) of each metric in CURVES that was logged."""
+    rows = []
     for name, key in CURVES.items():
         values = [float(line[key]) for line in lines if key in line]
         if values:
-            found.append((name, sparkline(values), f"{values[-1]:.4g}"))
-    return found
+            rows.append((name, sparkline(values), f"{values[-1]:.4g}"))
+    return rows
 
 
-def draw_progress_bar(done: float) -> "Text":
-    """The share of the run that is behind us."""
+def draw_progress_bar(progress: float) -> "Text":
+    """A bar.  progress: fraction of the run that is done."""
     from rich.text import Text
 
-    full = round(done * SPARKLINE_WIDTH)
+    full = round(progress * SPARKLINE_WIDTH)
     return Text.assemble(("━" * full, "cyan"), ("━" * (SPARKLINE_WIDTH - full), "dim"))
 
 
 def build_panel(title: str, lines: Sequence[MetricsLine], steps: int, baseline: Mapping[str, float]) -> "RenderableType":
-    """The dashboard."""
+    """The dashboard.  steps: of the whole run.  baseline: metrics of the untrained network, for the diagnoses."""
     from rich.console import Group
     from rich.panel import Panel
     from rich.table import Table
     from rich.text import Text
 
     if not lines:
-        return Panel(Text("no line of the record yet"), title=Text(title))
+        return Panel(Text("no metrics logged yet"), title=Text(title))
     grid = Table.grid(padding=(0, 2))
     for name, bars, value in list_curves(lines):
         grid.add_row(Text(name), Text(bars, style="cyan"), Text(value, style="bold"))

@@ -1,11 +1,13 @@
-"""A picture of what a recipe shows its network: the first images of the run, with the views that the first step makes of them.
+"""A picture of a recipe's views: the first images of the run, with the views that its first step makes of them.
 
-A row is an image, with the outline of each view's crop; a column is a view, un-normalised, and what was done to it. A method that hides
-patches shows what is left, what it makes of it, and what it should have been.
+One row per image, with the outline of each view's crop; one column per view, with the augmentation that was drawn for it. For a method
+that hides patches the columns are the masked input, the reconstruction and the target.
 
 Shapes: n images, V views, C channels, H, W pixels.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,39 +16,53 @@ import torch
 from torch import Tensor
 
 from encoders.augment.masks import Masks
-from encoders.loading.views import RawBatch, make_views, read_raw_batch
+from encoders.loading.views import RawBatch, make_views, read_raw_batch, shows_partner
+from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.threads import single_torch_thread
 from encoders.zoo.card import Preprocess
-from pretrain.loop.setup import Setup, build_setup, inherit_settings, open_corpus
+from pretrain.loop.complete_recipe import inherit_settings
+from pretrain.loop.corpus import open_corpus
+from pretrain.loop.setup import Setup, build_setup
+from pretrain.methods import Reconstructs
 from pretrain.recipe.config import Recipe, augmentation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-CELL_INCHES = 2.1  # inches a picture
+CELL_INCHES = 2.1  # width of a column, inches
+HIDDEN_GRAY = 0.6  # of hidden patches: neither black nor white, which occur in images
 
 
-def write_preview(recipe: Recipe, out: str | Path, n: int = 6, checkpoint: dict[str, Any] | None = None) -> Path:
-    """Writes the PNG and returns its path.  checkpoint: of a run of this recipe, whose weights then make the reconstructions.
+@dataclass(frozen=True)
+class PreviewColumns:
+    """The columns to the right of the stored images."""
 
-    Raises InputError when the recipe names no store, or `out` is no .png."""
+    pictures: list[Array]  # (n, H, W, C) in [0, 1] each
+    titles: list[str]
+    are_views: bool  # one column per view, or else masked input, reconstruction and target
+
+
+def write_preview(recipe: Recipe, out: str | Path, n: int = 6, checkpoint: Mapping[str, Any] | None = None) -> Path:
+    """Writes the PNG and returns its path.  checkpoint: of a run of this recipe, whose weights make the reconstructions.
+
+    Raises InputError when the recipe names no store, or `out` does not end in .png."""
     out = Path(out)
     if out.suffix.lower() != ".png":
-        raise InputError(f"a preview is a PNG picture; choose a name like {out.stem or 'preview'}.png instead of {str(out)!r}")
-    made = build_setup(recipe if checkpoint else preview_recipe(recipe), "cpu", checkpoint and checkpoint["card"])
+        raise InputError(f"a preview is a PNG picture; use a name like {out.stem or 'preview'}.png instead of {str(out)!r}")
+    setup = build_setup(recipe if checkpoint else preview_recipe(recipe), "cpu", checkpoint["card"] if checkpoint else None)
     if checkpoint is not None:
-        made.method.load_state_dict(checkpoint["method"], strict=True)
-    picture = draw_preview(made, n, None if checkpoint is None else int(checkpoint["step"]))
+        setup.method.load_state_dict(checkpoint["method"], strict=True)
+    figure = draw_preview(setup, n, None if checkpoint is None else int(checkpoint["step"]))
     with atomic_write(out) as part:
-        picture.savefig(part, format="png", dpi=100, metadata={"Software": None})  # no version: the same picture, the same bytes
+        figure.savefig(part, format="png", dpi=100, metadata={"Software": None})  # without a version equal pictures have equal bytes
     return out
 
 
 def preview_recipe(recipe: Recipe) -> Recipe:
-    """The recipe with all that its views depend on, and without what they do not: weights to start from, and a batch of so many images."""
+    """The recipe without what its views do not depend on: it starts from random weights, and its batch is at most the corpus."""
     if recipe.init is not None:
         from encoders.zoo import zoo
 
@@ -54,107 +70,113 @@ def preview_recipe(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update={"batch": min(recipe.batch, len(open_corpus(recipe).index)), "accumulate": 1})
 
 
-def draw_preview(made: Setup, n: int, step: int | None) -> "Figure":
-    """The figure: a row for each of the first `n` images of the run."""
+def draw_preview(setup: Setup, n: int, step: int | None) -> "Figure":
+    """The figure: one row for each of the first `n` images of the run.  step: of the weights, or None if they are untrained."""
     from matplotlib.figure import Figure
 
-    raw, views = make_first_views(made, n)
-    columns, titles = build_columns(made, raw, views, step)
-    figure = Figure(figsize=(CELL_INCHES * (1 + len(columns)), (CELL_INCHES + 0.3) * len(raw.images) + 0.4), layout="constrained")
-    cells = figure.subplots(len(raw.images), 1 + len(columns), squeeze=False)
+    raw, views = make_first_views(setup, n)
+    columns = build_columns(setup, raw, views, step)
+    width = 1 + len(columns.pictures)
+    figure = Figure(figsize=(CELL_INCHES * width, (CELL_INCHES + 0.3) * len(raw.images) + 0.4), layout="constrained")
+    grid = figure.subplots(len(raw.images), width, squeeze=False)
     sources = raw.images.numpy() / raw.scale
-    for row, line in enumerate(cells):
-        draw_image(line[0], sources[row], f"image {int(raw.index[row])}")
+    for row, axes in enumerate(grid):
+        draw_image(axes[0], sources[row], f"image {int(raw.index[row])}")
         for view, params in enumerate(raw.params):
-            if raw.partners is not None and view % 2:
-                continue  # this view is of another image
-            draw_crop_outline(line[0], {name: value[row] for name, value in params.items()}, f"C{view}")
-        for cell, column in zip(line[1:], columns, strict=True):
-            draw_image(cell, column[row])
-        if len(columns) == len(raw.params):  # plain views: say what was done
-            for cell, params in zip(line[1:], raw.params, strict=True):
-                cell.set_title(describe_augmentation({name: value[row] for name, value in params.items()}), fontsize=6, wrap=True)
-    for place, (cell, title) in enumerate(zip(cells[0], ["stored image", *titles], strict=True)):
-        framed = place and len(columns) == len(raw.params) and not (raw.partners is not None and place % 2 == 0)
-        cell.set_title(f"{title}\n{cell.get_title()}", fontsize=7, color=f"C{place - 1}" if framed else "black")  # as its frame
+            if outlined(raw, view):
+                draw_crop_outline(axes[0], {name: value[row] for name, value in params.items()}, f"C{view}")
+        for ax, pictures in zip(axes[1:], columns.pictures, strict=True):
+            draw_image(ax, pictures[row])
+        if columns.are_views:
+            for ax, params in zip(axes[1:], raw.params, strict=True):
+                ax.set_title(describe_augmentation({name: value[row] for name, value in params.items()}), fontsize=6, wrap=True)
+    grid[0][0].set_title(f"stored image\n{grid[0][0].get_title()}", fontsize=7, color="black")
+    for view, (ax, title) in enumerate(zip(grid[0][1:], columns.titles, strict=True)):
+        colour = f"C{view}" if columns.are_views and outlined(raw, view) else "black"  # that of the outline
+        ax.set_title(f"{title}\n{ax.get_title()}", fontsize=7, color=colour)
     return figure
 
 
-def make_first_views(made: Setup, n: int) -> tuple[RawBatch, list[Tensor]]:
-    """What step 0 of the run reads and draws, for its first `n` images; and the normalised views (n, C, H, W)."""
-    rows, positions = made.batches.order.of(0)
-    specs, prep = made.method.views(augmentation(made.recipe)), made.card.preprocess
+def outlined(raw: RawBatch, view: int) -> bool:
+    """Whether the stored image shows the outline of a view's crop: not if the view is of the image's partner."""
+    return raw.partners is None or not shows_partner(view)
+
+
+def make_first_views(setup: Setup, n: int) -> tuple[RawBatch, list[Tensor]]:
+    """What step 0 of the run reads and draws for its first `n` images, and the normalised views (n, C, H, W)."""
+    rows, positions = setup.batches.order.micro_batch_rows(0)
+    specs, prep = setup.method.views(augmentation(setup.recipe)), setup.card.preprocess
     with single_torch_thread():
-        store, seed = made.corpus.store, made.recipe.seed
-        mask, partners = made.method.mask_spec(), made.batches.partners
-        raw = read_raw_batch(store, rows[:n], positions[:n], specs, mask, seed, partners, made.corpus.index)
+        store, seed = setup.corpus.store, setup.recipe.seed
+        mask, partners = setup.method.mask_spec(), setup.batches.partners
+        raw = read_raw_batch(store, rows[:n], positions[:n], specs, mask, seed, partners, setup.corpus.index)
         return raw, make_views(raw.images, raw, specs, prep)
 
 
-def build_columns(made: Setup, raw: RawBatch, views: list[Tensor], step: int | None) -> tuple[list[np.ndarray], list[str]]:
-    """The columns, (n, H, W, C) in [0, 1] each, and their titles."""
-    prep = made.card.preprocess
-    if raw.masks is None or not hasattr(made.method, "reconstruct"):
-        return [denormalise_views(view, prep) for view in views], [f"view {v + 1}" for v in range(len(views))]
-    made.method.eval()
-    masked, rebuilt, target = made.method.reconstruct(views, raw.masks)
-    hidden = hidden_pixel_mask(made, raw.masks[0], target)
-    # Without this remark a reconstruction looks better than it is: its patches have the right brightness by construction.
-    given = "\nmean and contrast of each patch given" if getattr(made.method.cfg, "norm_pix_loss", False) else ""
-    names = ["masked input", f"reconstruction, {'untrained' if step is None else f'step {step}'}{given}", "target"]
-    return [denormalise_views(masked, prep, hidden), denormalise_views(rebuilt, prep), denormalise_views(target, prep)], names
+def build_columns(setup: Setup, raw: RawBatch, views: list[Tensor], step: int | None) -> PreviewColumns:
+    """The views; or masked input, reconstruction and target for a method that reconstructs."""
+    prep, method = setup.card.preprocess, setup.method
+    if raw.masks is None or not isinstance(method, Reconstructs):
+        return PreviewColumns([denormalise_views(v, prep) for v in views], [f"view {i + 1}" for i in range(len(views))], are_views=True)
+    method.eval()
+    masked, reconstruction, target = method.reconstruct(views, raw.masks)
+    hidden = hidden_pixel_mask(method.grid, raw.masks[0], target)
+    # Without this remark a reconstruction looks better than it is: the brightness of its patches comes from the target.
+    remark = "\nmean and contrast of each patch from the target" if method.given_patch_statistics else ""
+    titles = ["masked input", f"reconstruction, {'untrained' if step is None else f'step {step}'}{remark}", "target"]
+    pictures = [denormalise_views(masked, prep, hidden), denormalise_views(reconstruction, prep), denormalise_views(target, prep)]
+    return PreviewColumns(pictures, titles, are_views=False)
 
 
-def hidden_pixel_mask(made: Setup, masks: Masks, like: Tensor) -> np.ndarray:
-    """(n, H, W) true where a patch is hidden: of the pixels of `like` (n, C, H, W)."""
-    method = made.method
-    hidden = torch.zeros(len(like), 1, method.rows * method.columns).scatter_(2, masks.masked[:, None], 1.0)
-    grid = hidden.view(len(like), 1, method.rows, method.columns)
-    return torch.nn.functional.interpolate(grid, size=like.shape[2:], mode="nearest")[:, 0].bool().numpy()
+def hidden_pixel_mask(grid: tuple[int, int], masks: Masks, images: Tensor) -> BoolArray:
+    """(n, H, W) true for the pixels of hidden patches.  grid: rows and columns of patches.  images: (n, C, H, W)."""
+    rows, columns = grid
+    hidden = torch.zeros(len(images), 1, rows * columns).scatter_(2, masks.masked[:, None], 1.0)
+    patches = hidden.view(len(images), 1, rows, columns)
+    return torch.nn.functional.interpolate(patches, size=images.shape[2:], mode="nearest")[:, 0].bool().numpy()
 
 
-def denormalise_views(views: Tensor, prep: Preprocess, hidden: np.ndarray | None = None) -> np.ndarray:
-    """Normalised views as pictures (n, H, W, C) in [0, 1]; hidden pixels become a gray that is told from black."""
-    mean, std = (torch.tensor(one).view(-1, 1, 1) for one in (prep.mean, prep.std))
-    pictures = (views.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
+def denormalise_views(views: Tensor, prep: Preprocess, hidden: BoolArray | None = None) -> Array:
+    """Normalised views (n, C, H, W) as pictures (n, H, W, C) in [0, 1].  hidden: (n, H, W), pixels to paint gray."""
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
+    pictures: Array = (views.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
     if hidden is not None:
-        pictures = np.where(hidden[..., None], 0.6, pictures)
+        pictures = np.where(hidden[..., None], HIDDEN_GRAY, pictures)
     return pictures
 
 
-def draw_image(cell: "Axes", image: np.ndarray, title: str = "") -> None:
-    cell.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    cell.set_xticks([])
-    cell.set_yticks([])
-    cell.set_title(title, fontsize=6)
+def draw_image(ax: "Axes", image: Array, title: str = "") -> None:
+    """Draws an image (H, W, C) in [0, 1], gray for C = 1."""
+    ax.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ax.set_xticks([])
+    ax.set_yticks([])
+    ax.set_title(title, fontsize=6)
 
 
-def draw_crop_outline(cell: "Axes", one: dict[str, Any], colour: str) -> None:
-    """The border of a view's crop on the stored image, turned and magnified as the crop was."""
-    top, left, high, wide = one["box"]
-    angle, zoom = np.deg2rad(one.get("angle", 0.0)), one.get("zoom", 1.0)
-    x, y = np.array([-1, 1, 1, -1, -1]) * wide / 2 / zoom, np.array([-1, -1, 1, 1, -1]) * high / 2 / zoom
-    across, down = (
-        left + wide / 2 - 0.5 + x * np.cos(angle) - y * np.sin(angle),
-        top + high / 2 - 0.5 + x * np.sin(angle) + y * np.cos(angle),
-    )
-    limits = cell.get_xlim(), cell.get_ylim()
-    cell.plot(across, down, color=colour, linewidth=1)
-    cell.set_xlim(limits[0])
-    cell.set_ylim(limits[1])
+def draw_crop_outline(ax: "Axes", params: Mapping[str, Any], colour: str) -> None:
+    """Draws the border of a view's crop on the stored image, with its rotation and magnification."""
+    top, left, height, width = params["box"]
+    angle, zoom = np.deg2rad(params.get("angle", 0.0)), params.get("zoom", 1.0)
+    x, y = np.array([-1, 1, 1, -1, -1]) * width / 2 / zoom, np.array([-1, -1, 1, 1, -1]) * height / 2 / zoom
+    across = left + width / 2 - 0.5 + x * np.cos(angle) - y * np.sin(angle)
+    down = top + height / 2 - 0.5 + x * np.sin(angle) + y * np.cos(angle)
+    limits = ax.get_xlim(), ax.get_ylim()
+    ax.plot(across, down, color=colour, linewidth=1)
+    ax.set_xlim(limits[0])
+    ax.set_ylim(limits[1])
 
 
-def describe_augmentation(one: dict[str, Any]) -> str:
-    """What was drawn for one view of one image, in a few words; nothing is said of what stays as it is."""
+def describe_augmentation(params: Mapping[str, Any]) -> str:
+    """The augmentation drawn for one view of one image, in a few words; operations without effect are left out."""
     words = []
-    if one.get("flip", (False, False))[0]:
+    if params.get("flip", (False, False))[0]:
         words.append("flip")
-    if one.get("flip", (False, False))[1]:
+    if params.get("flip", (False, False))[1]:
         words.append("upside down")
-    if one.get("turn", 0):
-        words.append(f"turn {90 * int(one['turn'])}")
-    if one.get("angle", 0):
-        words.append(f"{one['angle']:+.0f} deg")
+    if params.get("turn", 0):
+        words.append(f"turn {90 * int(params['turn'])}")
+    if params.get("angle", 0):
+        words.append(f"{params['angle']:+.0f} deg")
     for name, idle, word in (
         ("zoom", 1, "zoom x{:.2f}"),
         ("brightness", 1, "brightness x{:.2f}"),
@@ -165,16 +187,16 @@ def describe_augmentation(one: dict[str, Any]) -> str:
         ("blur", 0, "blur {:.1f} px"),
         ("noise", 0, "noise {:.3f}"),
     ):
-        if one.get(name, idle) != idle:
-            words.append(word.format(one[name]))
+        if params.get(name, idle) != idle:
+            words.append(word.format(params[name]))
     for name, on in (
-        ("elastic", np.any(one.get("elastic", 0))),
-        ("stain", np.any(one.get("stain_factor", 1) != 1)),
-        ("stain mixed", np.any(one.get("stain_map", np.eye(3)) != np.eye(3))),
-        ("window", "window" in one and tuple(one["window"]) != (0.0, 1.0)),
-        ("grayscale", one.get("grayscale", False)),
-        ("solarised", one.get("solarise", 2) <= 1),
-        ("cutout", "cutout" in one and one["cutout"][2] > 0),
+        ("elastic", np.any(params.get("elastic", 0))),
+        ("stain", np.any(params.get("stain_factor", 1) != 1)),
+        ("stain mixed", np.any(params.get("stain_map", np.eye(3)) != np.eye(3))),
+        ("window", "window" in params and tuple(params["window"]) != (0.0, 1.0)),
+        ("grayscale", params.get("grayscale", False)),
+        ("solarised", params.get("solarise", 2) <= 1),
+        ("cutout", "cutout" in params and params["cutout"][2] > 0),
     ):
         if on:
             words.append(name)

@@ -1,116 +1,152 @@
-"""A recipe: what is pretrained, on what, how long. Field descriptions are the help text (`pretrain run --help`)."""
+"""A recipe: the typed settings of a pretraining run. Field descriptions are the help text of `pretrain settings`."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Collection, Sequence
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, model_validator
 
 from encoders.runtime.config import Config, json_digest, merge_settings, parse_override, read_yaml, to_yaml, validate_config
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import unknown_name_error
+from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
+from pretrain.recipe.recipes import find_recipe
 
 if TYPE_CHECKING:
     from encoders.augment.config import Augment
+
+FieldTree: TypeAlias = dict[str, "bool | FieldTree"]  # fields by name; True: the whole field
+
+
+class OutsideIdentity(Enum):
+    """Marks a setting that does not enter `recipe_identity`. A setting without a mark always does."""
+
+    ALWAYS = "changes speed or what is recorded, not the weights"
+    UNLESS_POLICY_ACTS = "changes the weights only when watch.policy acts on an alarm"
 
 
 class DataConfig(Config):
     """The images."""
 
     store: str | list[str] | None = Field(None, description="store(s) of unlabeled images: a file, a list, or a pattern like 'tiles/*.h5'")
-    weights: list[float] | None = Field(None, description="how often to draw from each store; in proportion to its images when left out")
+    weights: list[float] | None = Field(None, description="sampling weight of each store; null: proportional to its number of images")
     balance: str | None = Field(
-        None, description="column, e.g. slide or patient, whose values are drawn equally often; of many tiles of one, each is drawn seldom"
+        None, description="column, e.g. slide or patient, whose values are sampled equally often, however many images each has"
     )
-    keys: str | None = Field(None, description="file with one image key a line: train on these only")
-    split: str | None = Field(None, description="train only on rows whose `split` column holds this, e.g. train")
+    keys: str | None = Field(None, description="text file with one image key per line: train on these images only")
+    split: str | None = Field(None, description="train only on rows with this value in the `split` column, e.g. train")
     positives: Literal["image", "study", "patient", "neighbour"] = Field(
         "image",
-        description="what the second view is of: the same image, another of its study or patient, or a tile that touches it; an image that "
-        "has no other stands for itself",
+        description="image that the second view shows: the same image, another one of its study or patient, or an adjacent tile; an image "
+        "without such a partner is paired with itself",
     )
-    workers: int = Field(0, ge=0, description="loader processes a rank; 0 loads in the training process, with the same batches")
-    context: Literal["fork", "spawn"] = Field("fork", description="how loader processes are started")
+    workers: Annotated[int, OutsideIdentity.ALWAYS] = Field(
+        0, ge=0, description="loader processes per rank; 0 loads in the training process. The batches do not depend on it"
+    )
+    context: Annotated[Literal["fork", "spawn"], OutsideIdentity.ALWAYS] = Field("fork", description="start method of the loader processes")
 
 
 class PreprocessConfig(Config):
-    """What becomes the card's preprocessing; mean and std stand on the [0, 1] scale of the store."""
+    """What becomes the card's preprocessing. mean and std refer to the [0, 1] scale of the store."""
 
-    resize: Literal["crop", "pad", "squash"] = Field("crop", description="how an image that is not square becomes so, at transfer")
+    resize: Literal["crop", "pad", "squash"] = Field("crop", description="how a non-square image is made square at transfer")
     interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="resampling at transfer")
-    mean: tuple[float, ...] | None = Field(None, description="per channel; measured on the corpus, or taken from `init`, when left out")
-    std: tuple[float, ...] | None = Field(None, description="per channel; measured on the corpus, or taken from `init`, when left out")
+    mean: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
+    std: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
 
 
 class WatchConfig(Config):
-    """The watchdog: a look at a fixed set of images at intervals, and what follows from it. Looking does not change the run."""
+    """The watchdog: probes a fixed set of images at intervals and acts on alarms. Probing does not change the run."""
 
-    images: int = Field(256, ge=0, description="images of the corpus that each look is taken on; 0: no looks")
-    every: int = Field(100, ge=1, description="steps between looks; at least twenty looks a run")
-    policy: Literal["warn", "stop", "rollback"] = Field(
-        "warn", description="on an alarm: tell; or save and stop; or go back to the last good checkpoint with a lower learning rate"
+    images: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(256, ge=0, description="corpus images per probe; 0 disables probing")
+    every: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
+        100, ge=1, description="steps between probes; lowered in short runs, which have about twenty probes"
     )
-    lr_factor: float = Field(0.5, gt=0, lt=1, description="the learning rate's factor at each rollback")
-    max_rollbacks: int = Field(3, ge=0, description="rollbacks before a run gives up; also after steps without a number; 0: none")
-    labeled: str | None = Field(None, description="a labeled store for an online k-NN probe; of images no test will use")
-    label: str | None = Field(None, description="the label of `watch.labeled` to probe by")
-    k: int = Field(20, ge=1, description="neighbours of the online probe")
+    policy: Annotated[Literal["warn", "stop", "rollback"], OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
+        "warn",
+        description="on an alarm: warn prints it; stop saves and stops; rollback returns to the last good checkpoint with a lower lr",
+    )
+    lr_factor: float = Field(0.5, gt=0, lt=1, description="factor applied to the learning rate at each rollback")
+    max_rollbacks: int = Field(3, ge=0, description="rollbacks, for an alarm or for NaN, before the run fails; 0: fail at once")
+    labeled: Annotated[str | None, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
+        None, description="labeled store for an online k-NN probe; use images that belong to no test set"
+    )
+    label: Annotated[str | None, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
+        None, description="label of `watch.labeled` that the online k-NN probe predicts"
+    )
+    k: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(20, ge=1, description="neighbours of the online k-NN probe")
 
     @model_validator(mode="after")
-    def _both(self) -> "WatchConfig":
+    def _labeled_needs_label(self) -> "WatchConfig":
         if (self.labeled is None) != (self.label is None):
             raise ValueError("give watch.labeled and watch.label together")
         return self
 
 
 class Recipe(Config):
-    """One pretraining run, resolved from defaults, a YAML file and `key=value`."""
+    """One pretraining run, resolved from defaults, a YAML file and `key=value` overrides."""
 
-    method: dict[str, Any] = Field(description="name: one of `pretrain methods`; its own settings beside it")
+    method: dict[str, Any] = Field(description="method.name: one of `pretrain methods`; method.KEY: the settings of that method")
     arch: str | None = Field("resnet50", description="timm name of the backbone; null: that of `init`")
-    model_args: dict[str, Any] = Field({}, description="arguments of the backbone that are part of the network, e.g. {pad_type: same}")
-    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth during pretraining")
-    channels: Literal[1, 3] | None = Field(None, description="input channels; null: those of `init`, or else of the store")
-    size: int = Field(224, ge=16, description="side of a view in pixels")
+    model_args: dict[str, Any] = Field({}, description="arguments of the timm model that are part of the network, e.g. {pad_type: same}")
+    drop_path: float = Field(0.0, ge=0, lt=1, description="stochastic depth rate during pretraining")
+    channels: Literal[1, 3] | None = Field(None, description="input channels; null: those of `init`, otherwise those of the store")
+    size: int = Field(224, ge=16, description="side length of a view in pixels")
     init: str | None = Field(None, description="encoder to start from, e.g. imagenet_resnet50; null: random weights from `seed`")
-    modality: str | None = Field(None, description="cxr, histology, ...; null: the store's")
+    modality: str | None = Field(None, description="cxr, histology, ...; null: that of the store")
     preprocess: PreprocessConfig = PreprocessConfig()
     data: DataConfig = DataConfig()
-    augment: dict[str, Any] = Field({"preset": "none"}, description="preset: a named augmentation; single settings of it beside it")
+    augment: dict[str, Any] = Field(
+        {"preset": "none"}, description="augment.preset: a named augmentation; augment.KEY: single settings that differ from it"
+    )
     optim: Optim = Optim()
     watch: WatchConfig = WatchConfig()
-    batch: int = Field(256, ge=1, description="images an optimizer step, over all ranks and micro-batches")
-    accumulate: int = Field(1, ge=1, description="micro-batches a step: less memory, the same step but for BatchNorm and negatives")
-    steps: int | None = Field(None, ge=1, description="optimizer steps; give this or epochs")
-    epochs: float | None = Field(None, gt=0, description="passes over the images; give this or steps")
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up; wins over warmup_epochs when above 0")
-    warmup_epochs: float = Field(0, ge=0, description="the same in passes over the images")
-    clip: float | None = Field(None, gt=0, description="limit of the gradient's L2 norm; null: none")
-    seed: int = Field(0, ge=0, description="of everything drawn: weights, order, augmentation, masks")
+    batch: int = Field(256, ge=1, description="images per optimizer step, over all ranks and micro-batches")
+    accumulate: int = Field(
+        1, ge=1, description="micro-batches per step: less memory, the same step except for BatchNorm statistics and in-batch negatives"
+    )
+    steps: int | None = Field(None, ge=1, description="optimizer steps; give either this or epochs")
+    epochs: float | None = Field(None, gt=0, description="passes over the images; give either this or steps")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up; overrides warmup_epochs when above 0")
+    warmup_epochs: float = Field(0, ge=0, description="linear warm-up in passes over the images")
+    clip: float | None = Field(None, gt=0, description="maximum L2 norm of the gradient; null: no clipping")
+    seed: int = Field(0, ge=0, description="seed of all random draws: weights, order, augmentation, masks")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="autocast of the backbone, losses stay in float32; auto: bf16 where the processor has it, else fp32"
+        "auto",
+        description="autocast dtype of the network; losses stay in float32. auto: bf16 if the device supports it natively, else fp32",
     )
-    channels_last: bool = Field(True, description="memory layout that is faster for convolutions")
+    channels_last: bool = Field(True, description="channels-last memory format, which is faster for convolutions")
     sync_batchnorm: bool | None = Field(
-        None, description="BatchNorm over the images of all processes; null: as the method is meant, which is yes but for moco"
+        None, description="synchronise BatchNorm over all processes; null: as the method requires (yes for all but moco)"
     )
-    compile: bool = Field(False, description="torch.compile: a minute at the start, faster steps; needs a C++ compiler on a CPU")
-    checkpointing: bool = Field(False, description="compute activations again in the backward pass: less memory, a third more time")
-    threads: int | None = Field(None, ge=1, description="CPU threads; null: as many as allowed. A resumed run keeps its own number")
-    max_skipped: int = Field(10, ge=1, description="roll back after this many steps in a row with a loss or gradient that is no number")
-    log_every: int = Field(10, ge=1, description="steps between lines of metrics.jsonl")
-    save_every: int = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
-    keep_every: int = Field(0, ge=0, description="steps between checkpoints kept for good; 0: none")
-    pictures: Literal["none", "local", "wandb"] = Field(
+    compile: bool = Field(
+        False, description="torch.compile: about a minute at the start, then faster steps; on a CPU it needs a C++ compiler"
+    )
+    checkpointing: bool = Field(False, description="gradient checkpointing: less memory, about a third more time")
+    threads: Annotated[int | None, OutsideIdentity.ALWAYS] = Field(
+        None, ge=1, description="CPU threads; null: all that this process may use. A resumed run keeps its number"
+    )
+    max_skipped: int = Field(10, ge=1, description="roll back after this many consecutive steps with a NaN or inf loss or gradient")
+    log_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    save_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
+    keep_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(
+        0, ge=0, description="steps between checkpoints that are never deleted; 0: none"
+    )
+    pictures: Annotated[Literal["none", "local", "wandb"], OutsideIdentity.ALWAYS] = Field(
         "local",
-        description="views of the first images at the end of the run: views.png in its folder; wandb: sent to W&B too, patients' images!",
+        description="picture of the first images' views at the end of the run: local writes views.png; wandb also uploads it, and it shows "
+        "images of patients",
     )
-    licence: str = Field("unknown", description="licence of the exported weights; that of the images usually decides it")
+    licence: Annotated[str, OutsideIdentity.ALWAYS] = Field(
+        "unknown", description="licence of the exported weights; usually that of the images"
+    )
 
     @model_validator(mode="after")
-    def _consistent(self) -> "Recipe":
+    def _check_consistent(self) -> "Recipe":
         if (self.steps is None) == (self.epochs is None):
-            raise ValueError("give steps or epochs, one of them (null the other: steps=null epochs=10)")
+            raise ValueError("give steps or epochs, not both (set the other to null: steps=null epochs=10)")
         if "name" not in self.method:
             raise ValueError("method.name is required: one of `pretrain methods`")
         if self.batch % self.accumulate:
@@ -118,106 +154,85 @@ class Recipe(Config):
         if self.keep_every % self.save_every:
             raise ValueError(f"keep_every={self.keep_every} must be a multiple of save_every={self.save_every}")
         if self.arch is None and self.init is None:
-            raise ValueError("arch is null and there is no init to take it from: give arch=resnet50, say")
+            raise ValueError("arch is null and there is no init to take it from; set one of them, e.g. arch=resnet50")
         return self
 
 
-def recipe_dirs() -> list[Path]:
-    """Where recipes are: in a checkout beside the packages, when installed inside this one."""
-    here = Path(__file__).resolve().parents[1]
-    return [d for d in (here.parent / "configs" / "pretrain", here / "configs") if d.is_dir()]
-
-
-def list_recipes() -> dict[str, Path]:
-    """The shipped recipes by name."""
-    return {path.stem: path for folder in reversed(recipe_dirs()) for path in sorted(folder.glob("*.yaml"))}
-
-
-def read_claim(path: Path) -> str:
-    """The first comment line of a recipe: what it claims."""
-    first = path.read_text().partition("\n")[0]
-    return first.lstrip("# ").strip()
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given by name or path. Raises InputError naming the nearest one."""
-    if name.endswith((".yaml", ".yml")) or "/" in name:
-        if Path(name).is_file():
-            return Path(name)
-        raise InputError(f"no recipe file {name}; shipped recipes are given by name: {', '.join(list_recipes())}")
-    known = list_recipes()
-    if name not in known:
-        raise unknown_name_error("recipe", name, known, "`pretrain recipes` lists them; a file of your own is given by its path.")
-    return known[name]
-
-
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe with its method's and its augmentation's settings filled in, so that it says everything about the run.
+    """The recipe with every setting of its method and augmentation filled in.
 
+    name: of a shipped recipe, or the path of a YAML file.  overrides: `key=value`, later ones win.
     Raises InputError for an unknown recipe, method, preset or key."""
     path = find_recipe(name)
-    given = [parse_override(one) for one in overrides]
+    changes = [parse_override(text) for text in overrides]
     raw = read_yaml(path)
-    for one in given:
-        for this, other in (("steps", "epochs"), ("epochs", "steps")):  # the command line's `steps` replaces the file's `epochs`
-            if one.get(this) is not None:
+    for change in changes:
+        for key, other in (("steps", "epochs"), ("epochs", "steps")):  # `steps` on the command line replaces `epochs` in the file
+            if change.get(key) is not None:
                 raw.pop(other, None)
-        if "name" in one.get("method", {}) and one["method"]["name"] != raw.get("method", {}).get("name"):
-            raw["method"] = {}  # another method's settings would be unknown keys
-        if "preset" in one.get("augment", {}):
+        if "name" in change.get("method", {}) and change["method"]["name"] != raw.get("method", {}).get("name"):
+            raw["method"] = {}  # the settings of the file's method would be unknown keys
+        if "preset" in change.get("augment", {}):
             raw["augment"] = {}
-    return resolve_recipe(
-        validate_config(Recipe, merge_settings(raw, *given), describe_source(path, overrides)), describe_source(path, overrides)
-    )
+    source = describe_source(path, overrides)
+    return resolve_recipe(validate_config(Recipe, merge_settings(raw, *changes), source), source)
 
 
 def describe_source(path: Path, overrides: Sequence[str]) -> str:
-    """Where a setting came from, for messages."""
+    """Where the settings come from, for error messages."""
     return f"{path.name} with {' '.join(overrides)}" if overrides else str(path)
 
 
-def resolve_recipe(recipe: Recipe, where: str) -> Recipe:
-    """`recipe` with every setting of its method and augmentation written out."""
-    method = {"name": recipe.method["name"]} | method_config(recipe, where).model_dump(mode="json")
-    augment = {"preset": recipe.augment.get("preset", "none")} | augmentation(recipe, where).model_dump(mode="json")
+def resolve_recipe(recipe: Recipe, source: str) -> Recipe:
+    """`recipe` with every setting of its method and augmentation filled in."""
+    method = {"name": recipe.method["name"]} | method_config(recipe, source).model_dump(mode="json")
+    augment = {"preset": recipe.augment.get("preset", "none")} | augmentation(recipe, source).model_dump(mode="json")
     return recipe.model_copy(update={"method": method, "augment": augment})
 
 
-def method_config(recipe: Recipe, where: str = "the recipe") -> Any:
-    """The settings of the recipe's method, typed."""
+def method_config(recipe: Recipe, source: str = "the recipe") -> BaseModel:
+    """The settings of the recipe's method as its `Config`. Raises InputError for an unknown method or key."""
     from pretrain.methods import METHODS
 
-    name, own = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
+    name, settings = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
     if name not in METHODS:
         raise unknown_name_error("method", name, METHODS, "`pretrain methods` lists them.")
-    return validate_config(METHODS[name].Config, own, where, "method")
+    return validate_config(METHODS[name].Config, settings, source, "method")
 
 
-def augmentation(recipe: Recipe, where: str = "the recipe") -> "Augment":
-    """The recipe's augmentation, typed: a preset with single settings changed."""
-    from encoders.augment.presets import resolve_augment as augment
+def augmentation(recipe: Recipe, source: str = "the recipe") -> "Augment":
+    """The recipe's augmentation: a preset with single settings changed. Raises InputError for an unknown preset or key."""
+    from encoders.augment.presets import resolve_augment
 
-    return augment(recipe.augment, where)
+    return resolve_augment(recipe.augment, source)
 
 
 def recipe_identity(recipe: Recipe) -> str:
-    """A digest of what decides the weights: two runs of equal identity on the same store are the same run.
+    """A digest of the settings that decide the weights: two runs with equal digests on the same store are the same run.
 
-    Precision, torch.compile and the like are in it: they decide the last bits. Looking is not, unless a policy acts on what is seen."""
-    told = recipe.model_dump(mode="json", exclude={"log_every", "save_every", "keep_every", "threads", "licence", "pictures"})
-    told["data"] = {k: v for k, v in told["data"].items() if k not in ("workers", "context")}  # these change speed, not what is learnt
-    acting = ("lr_factor", "max_rollbacks") if recipe.watch.policy == "warn" else tuple(told["watch"])
-    told["watch"] = {k: told["watch"][k] for k in acting}
-    return json_digest(told)
+    Precision, torch.compile and the like are in it because they decide the last bits. A watchdog that only warns is not."""
+    marks = {OutsideIdentity.ALWAYS} | ({OutsideIdentity.UNLESS_POLICY_ACTS} if recipe.watch.policy == "warn" else set())
+    return json_digest(recipe.model_dump(mode="json", exclude=list_marked_fields(Recipe, marks)))
+
+
+def list_marked_fields(kind: type[BaseModel], marks: Collection[OutsideIdentity]) -> FieldTree:
+    """The fields of `kind` that carry one of `marks`, nested as `model_dump(exclude=...)` takes them."""
+    tree: FieldTree = {}
+    for name, field in kind.model_fields.items():
+        if any(mark in field.metadata for mark in marks):
+            tree[name] = True
+        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            tree[name] = list_marked_fields(field.annotation, marks)
+    return tree
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The resolved recipe of a run directory."""
+    """The resolved recipe of a run, from its config.yaml."""
     return validate_config(Recipe, read_yaml(path), str(path))
 
 
 def write_recipe(path: Path, recipe: Recipe) -> None:
-    """The resolved recipe as YAML, one key a line."""
+    """Writes the resolved recipe as YAML, one key per line, atomically."""
     from encoders.runtime.files import atomic_write
 
     with atomic_write(path) as part:
@@ -225,12 +240,17 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def describe_settings(kind: type[BaseModel] = Recipe, prefix: str = "") -> list[tuple[str, str, str]]:
-    """(key, default, description) of every setting, nested ones with their path: the help text."""
+    """(key, default, description) of every setting; the keys of nested settings are dotted paths."""
     rows: list[tuple[str, str, str]] = []
     for key, field in kind.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             rows += describe_settings(field.annotation, f"{prefix}{key}.")
         else:
-            default = "required" if field.is_required() else str(field.default)
+            default = "required" if field.is_required() else format_setting(field.default)
             rows.append((prefix + key, default, field.description or ""))
     return rows
+
+
+def format_setting(value: Json) -> str:
+    """A value as the user writes it in `key=value`: null, true, 0.9, [0.9, 0.95], crop."""
+    return value if isinstance(value, str) else json.dumps(value)

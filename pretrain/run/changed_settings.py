@@ -1,81 +1,99 @@
-"""Settings that are changed in the middle of a run: only when that is meant, and written down.
+"""Settings that change when a run is resumed.
 
-What decides the weights needs `--allow-change`; what only decides speed or what is kept does not. What a checkpoint is made of
-cannot change.
+A setting that decides the weights changes only with `--allow-change`; one that decides speed or what is recorded changes freely. All
+changes are recorded. Settings that the checkpoints depend on cannot change.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from encoders.runtime import dist
 from encoders.runtime.config import json_digest, merge_settings, parse_override, validate_config
 from encoders.runtime.errors import InputError
-from pretrain.loop.setup import Setup, recipe_without_folders
+from encoders.runtime.json_types import Json
+from pretrain.loop.first_card import recipe_without_folders
+from pretrain.loop.setup import Setup
 from pretrain.recipe import config
 from pretrain.recipe.config import Recipe
+from pretrain.run.run_info import ChangeInfo
 from pretrain.run.rundir import RunDir
 
-FIXED_SETTINGS = ("arch", "model_args", "channels", "init", "seed", "method.name", "optim.kind", "preprocess.mean", "preprocess.std")
+# Settings that cannot change, with all settings below them.
+FIXED_SETTINGS = (
+    "arch", "model_args", "channels", "channels_last", "init", "seed", "method.name", "optim.kind", "preprocess.mean", "preprocess.std",
+)  # fmt: skip
 
 
 class SettingChange(NamedTuple):
-    """One setting that is no longer what it was."""
+    """A setting with two different values."""
 
     key: str
-    before: Any
-    after: Any
+    before: Json
+    after: Json
 
 
-def apply_overrides(run: RunDir, recipe: Recipe, overrides: Sequence[str], allowed: bool) -> tuple[Recipe, list[SettingChange]]:
-    """The recipe with the overrides, and what they change. Raises InputError for what cannot change, or was not allowed to."""
+def apply_overrides(run: RunDir, recipe: Recipe, overrides: Sequence[str], allow_change: bool) -> tuple[Recipe, list[SettingChange]]:
+    """The recipe with the overrides, and what they change.
+
+    Raises InputError for a setting that cannot change, or that decides the weights without `allow_change`."""
     if not overrides:
         return recipe, []
-    where = f"{run.config} with {' '.join(overrides)}"
-    given = [parse_override(one) for one in overrides]
-    new = config.resolve_recipe(validate_config(Recipe, merge_settings(recipe.model_dump(mode="json"), *given), where), where)
-    found = diff_settings(recipe.model_dump(mode="json"), new.model_dump(mode="json"))
-    if stuck := [c.key for c in found if c.key.startswith(FIXED_SETTINGS)]:
-        raise InputError(f"{', '.join(stuck)}: a checkpoint of run {run.name!r} does not fit that; start another run with --name")
-    if found and run.read()["status"] == "finished":
-        raise InputError(f"run {run.name!r} is finished and its encoder published; go on from that in another run, with init={run.name}")
-    if found and config.recipe_identity(new) != config.recipe_identity(recipe) and not allowed:
-        told = "; ".join(f"{c.key} from {c.before} to {c.after}" for c in found)
-        raise InputError(f"{told}: run {run.name!r} would no longer be the run that was begun; add --allow-change if that is meant")
-    return new, found
+    source = f"{run.config} with {' '.join(overrides)}"
+    settings = recipe.model_dump(mode="json")
+    raw = merge_settings(settings, *(parse_override(text) for text in overrides))
+    new = config.resolve_recipe(validate_config(Recipe, raw, source), source)
+    changes = diff_settings(settings, new.model_dump(mode="json"))
+    if fixed := [c.key for c in changes if is_fixed_setting(c.key)]:
+        raise InputError(
+            f"{', '.join(fixed)} cannot change: the checkpoints of run {run.name!r} depend on it; start another run with --name"
+        )
+    if changes and run.read()["status"] == "finished":
+        raise InputError(
+            f"run {run.name!r} is finished and its encoder published; to train it further, start another run with init={run.name}"
+        )
+    if changes and config.recipe_identity(new) != config.recipe_identity(recipe) and not allow_change:
+        listed = "; ".join(f"{c.key} from {c.before} to {c.after}" for c in changes)
+        raise InputError(f"{listed}: this changes what decides the weights of run {run.name!r}; add --allow-change to do it anyway")
+    return new, changes
 
 
-def diff_settings(a: Mapping[str, Any], b: Mapping[str, Any], within: str = "") -> list[SettingChange]:
-    """Every leaf in which two trees differ."""
-    found = []
+def is_fixed_setting(key: str) -> bool:
+    """Whether `key` is one of FIXED_SETTINGS or below one of them."""
+    return any(key == fixed or key.startswith(f"{fixed}.") for fixed in FIXED_SETTINGS)
+
+
+def diff_settings(a: Mapping[str, Json], b: Mapping[str, Json], prefix: str = "") -> list[SettingChange]:
+    """Every leaf in which two trees of settings differ; `prefix` stands before its key."""
+    changes = []
     for key in {**a, **b}:
-        one, two = a.get(key), b.get(key)
-        if isinstance(one, Mapping) and isinstance(two, Mapping):
-            found += diff_settings(one, two, f"{within}{key}.")
-        elif one != two:
-            found.append(SettingChange(within + key, one, two))
-    return found
+        before, after = a.get(key), b.get(key)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            changes += diff_settings(before, after, f"{prefix}{key}.")
+        elif before != after:
+            changes.append(SettingChange(prefix + key, before, after))
+    return changes
 
 
-def record_changes(run: RunDir, made: Setup, changes: Sequence[SettingChange], step: int) -> None:
-    """The changes in run.json and on the card, and config.yaml as it is from now on."""
-    told = list(run.read().get("changes", []))
-    new = [{"step": step, "key": c.key, "from": c.before, "to": c.after} for c in changes]
-    told += [one for one in new if one not in told]  # once, also when a kill came between the two files
-    made.card = made.card.changed(config=recipe_without_folders(made.recipe), lineage=made.card.lineage | {"changes": told})
+def record_changes(run: RunDir, setup: Setup, changes: Sequence[SettingChange], step: int) -> None:
+    """Writes the changes to run.json and the card, and the new settings to config.yaml."""
+    recorded = list(run.read().get("changes", []))
+    new: list[ChangeInfo] = [{"step": step, "key": c.key, "from": c.before, "to": c.after} for c in changes]
+    recorded += [change for change in new if change not in recorded]  # once, also after a kill between the two files
+    setup.card = setup.card.replace(config=recipe_without_folders(setup.recipe), lineage=setup.card.lineage | {"changes": recorded})
     if dist.is_main():
-        config.write_recipe(run.config, made.recipe)
-        run.update(changes=told, settings=settings_digest(made.recipe), steps=made.steps, warmup=made.warmup)
+        config.write_recipe(run.config, setup.recipe)
+        run.update(changes=recorded, settings=settings_digest(setup.recipe), steps=setup.steps, warmup=setup.warmup)
 
 
 def settings_digest(recipe: Recipe) -> str:
-    """Of every setting in config.yaml."""
+    """A digest of all settings in config.yaml."""
     return json_digest(recipe)
 
 
 def require_unedited_config(run: RunDir, recipe: Recipe) -> None:
-    """Raises InputError when config.yaml was edited since it was written."""
+    """Raises InputError when config.yaml was edited after the run wrote it."""
     if run.read().get("settings", settings_digest(recipe)) != settings_digest(recipe):
         raise InputError(
-            f"{run.config} was edited: undo that, and give what you want changed as `pretrain resume {run.name} key=value --allow-change`, "
-            f"which is written down"
+            f"{run.config} was edited: undo the edit, and pass the change as `pretrain resume {run.name} key=value --allow-change`, "
+            f"which records it"
         )

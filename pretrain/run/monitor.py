@@ -1,37 +1,47 @@
-"""What a person sees while a run trains: the dashboard on a terminal, plain lines in a log file and under SLURM."""
+"""The progress of a run as it trains: the dashboard on a terminal, plain lines in a log file and under SLURM."""
 
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from encoders.runtime.cli import make_console
 from encoders.runtime.metrics_log import read_metrics
 from pretrain.display.dashboard import build_panel, format_duration
-from pretrain.run.rundir import RunDir, is_run_alive
+from pretrain.run.lock import is_run_alive
+from pretrain.run.run_info import read_baseline
+from pretrain.run.rundir import RunDir
 
-ShowMetrics = Callable[..., None]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+LINE_INTERVAL_S = 5.0  # between two lines in a log file
+
+
+class ShowMetrics(Protocol):
+    """Shows the metrics that were logged at a step."""
+
+    def __call__(self, step: int, **metrics: float) -> None: ...
 
 
 @contextmanager
 def monitor_run(run: RunDir, first: int, steps: int, quiet: bool = False) -> Iterator[ShowMetrics]:
-    """A function `show(step, **numbers)` to call at every line of the record."""
-    title = run.name
+    """Yields the function to call with each line of metrics.jsonl.  first: step at which this session starts.  quiet: shows nothing."""
     if quiet:
-        yield lambda step, **numbers: None
+        yield lambda step, **metrics: None
     elif sys.stderr.isatty() and "SLURM_JOB_ID" not in os.environ:
-        with _open_dashboard(title, steps, read_metrics(run.path), run.read().get("untrained", {})) as show:
+        with _open_dashboard(run.name, steps, read_metrics(run.path), read_baseline(run.read())) as show:
             yield show
     else:
-        yield _build_line_printer(title, first, steps)
+        yield _build_line_printer(run.name, first, steps)
 
 
-def describe_metrics(numbers: dict[str, Any]) -> str:
-    """The numbers that matter while one waits."""
-    rate, wait = numbers.get("time/images_per_s", 0.0), numbers.get("time/data_wait", 0.0)
-    return f"loss {float(numbers['loss']):.4f}  lr {numbers['lr']:.2e}  {rate:.0f} images/s  data wait {100 * wait:.0f} %"
+def describe_metrics(metrics: Mapping[str, float]) -> str:
+    """Loss, learning rate, speed and share of time spent waiting for data, in one line."""
+    rate, wait = metrics.get("time/images_per_s", 0.0), metrics.get("time/data_wait", 0.0)
+    return f"loss {metrics['loss']:.4f}  lr {metrics['lr']:.2e}  {rate:.0f} images/s  data wait {100 * wait:.0f} %"
 
 
 @contextmanager
@@ -40,43 +50,43 @@ def _open_dashboard(title: str, steps: int, lines: list[dict[str, Any]], baselin
 
     with Live(build_panel(title, lines, steps, baseline), console=make_console(stderr=True), auto_refresh=False) as live:
 
-        def show(step: int, **numbers: Any) -> None:
-            lines.append({"step": step, **numbers})
+        def show(step: int, **metrics: float) -> None:
+            lines.append({"step": step, **metrics})
             live.update(build_panel(title, lines, steps, baseline), refresh=True)
 
         yield show
 
 
 def follow_run(run: RunDir, once: bool) -> None:
-    """The dashboard of a run that another process works on, until it ends; or as it is now."""
+    """Shows the dashboard of a run that another process trains, until it ends; with `once`, prints its present state."""
     from rich.live import Live
 
-    def now() -> Any:
-        told = run.read()
-        return build_panel(f"{run.name}, {told['status']}", read_metrics(run.path), int(told["steps"]), told.get("untrained", {}))
+    def panel() -> "RenderableType":
+        info = run.read()
+        return build_panel(f"{run.name}, {info['status']}", read_metrics(run.path), int(info["steps"]), read_baseline(info))
 
     if once:
-        make_console().print(now())
+        make_console().print(panel())
         return
-    with Live(now(), console=make_console(), auto_refresh=False) as live:
+    with Live(panel(), console=make_console(), auto_refresh=False) as live:
         while is_run_alive(run):
             time.sleep(1.0)
-            live.update(now(), refresh=True)
-        live.update(now(), refresh=True)
+            live.update(panel(), refresh=True)
+        live.update(panel(), refresh=True)
 
 
 def _build_line_printer(title: str, first: int, steps: int) -> ShowMetrics:
-    """Plain lines, at most one in five seconds, and the last one always."""
-    begun = time.monotonic()
-    last = begun - 5.0
+    """Prints at most one line per LINE_INTERVAL_S, and always the last one."""
+    started = time.monotonic()
+    last = started - LINE_INTERVAL_S
 
-    def show(step: int, **numbers: Any) -> None:
+    def show(step: int, **metrics: float) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last < 5.0 and step < steps:
+        if now - last < LINE_INTERVAL_S and step < steps:
             return
         last = now
-        left = (now - begun) / max(step - first, 1) * (steps - step)
-        print(f"{title}: step {step}/{steps}  {describe_metrics(numbers)}  {format_duration(left)} left", file=sys.stderr, flush=True)
+        left = (now - started) / max(step - first, 1) * (steps - step)
+        print(f"{title}: step {step}/{steps}  {describe_metrics(metrics)}  {format_duration(left)} left", file=sys.stderr, flush=True)
 
     return show

@@ -1,67 +1,69 @@
-"""Back to the last good checkpoint with a lower learning rate: a bounded number of times, and written down.
+"""Rollback: back to the last good checkpoint with a lower learning rate, a limited number of times, and recorded.
 
-The checkpoint itself is changed first (its learning rate and its list of rollbacks), then everything after it goes: whenever this is
-killed, resuming comes to the same place.
+The checkpoint is rewritten first, with the new learning rate and its list of rollbacks; later checkpoints are deleted after that. If
+the process is killed in between, resuming arrives at the same state.
 """
 
-from typing import Any
+from collections.abc import Iterator
 
 import torch
 
 from encoders.runtime import checkpoint, dist
 from pretrain.loop.setup import Setup, build_setup
 from pretrain.loop.train import Diverged, TrainState
+from pretrain.run.restore import CheckpointContents, checkpoint_contents, read_checkpoint
 from pretrain.run.rundir import RunDir
 from pretrain.watch import RollbackRequested
 from pretrain.watch.diagnose import PATIENCE
 
 
-def detection_delay(made: Setup, every: int) -> int:
-    """Steps that a fault may be at work before it is noticed: a checkpoint must be older to be good."""
-    return max(PATIENCE * every, made.recipe.max_skipped)
+def detection_delay(setup: Setup, probe_interval: int) -> int:
+    """Steps that may pass before a fault is detected: a good checkpoint is older than that."""
+    return max(PATIENCE * probe_interval, setup.recipe.max_skipped)
 
 
-def is_good_checkpoint(saved: dict[str, Any]) -> bool:
-    """Whether a checkpoint can be gone back to: no bad step just before it, and every number of it is one."""
-    numbers = (v for v in saved["method"].values() if v.is_floating_point())
-    return saved["skipped"] == 0 and all(bool(torch.isfinite(v).all()) for v in numbers)
+def is_good_checkpoint(saved: CheckpointContents) -> bool:
+    """Whether a checkpoint can be rolled back to: its last step was accepted, and all numbers of the method are finite."""
+    floats = (v for v in saved["method"].values() if v.is_floating_point())
+    return saved["skipped"] == 0 and all(bool(torch.isfinite(v).all()) for v in floats)
 
 
-def roll_back(run: RunDir, made: Setup, state: TrainState, why: Diverged | RollbackRequested, every: int, contents: Any) -> int:
-    """Prepares the checkpoint to go on from, and returns its step; with none good, step 0 is made anew.
+def roll_back(run: RunDir, setup: Setup, state: TrainState, error: Diverged | RollbackRequested, probe_interval: int) -> int:
+    """Prepares the checkpoint to continue from, and returns its step; without a good one, step 0 is built again.
 
-    contents: (Setup, State) -> what a checkpoint holds.  Raises Diverged when it was done `watch.max_rollbacks` times already."""
-    cfg = made.recipe.watch
+    Raises Diverged when the run was rolled back `watch.max_rollbacks` times already."""
+    cfg = setup.recipe.watch
     if len(state.rollbacks) >= cfg.max_rollbacks:
-        raise Diverged(f"{why} (rolled back {len(state.rollbacks)} times; watch.max_rollbacks={cfg.max_rollbacks})") from why
-    found = next((s for s in iter_readable_checkpoints(run, state.step - detection_delay(made, every)) if is_good_checkpoint(s)), None)
-    if found is None:
-        fresh = build_setup(made.recipe, str(made.device))
+        raise Diverged(f"{error} (rolled back {len(state.rollbacks)} times; watch.max_rollbacks={cfg.max_rollbacks})") from error
+    newest = state.step - detection_delay(setup, probe_interval)
+    saved = next((s for s in iter_readable_checkpoints(run, newest) if is_good_checkpoint(s)), None)
+    if saved is None:
+        fresh = build_setup(setup.recipe, str(setup.device))
         fresh.batches.close()
-        fresh.card = made.card
-        found = contents(fresh, TrainState())
+        fresh.card = setup.card
+        saved = checkpoint_contents(fresh, TrainState())
     factor = state.lr_factor * cfg.lr_factor
-    told = {"at_step": state.step, "to_step": found["step"], "lr_factor": factor, "why": short_reason(why)}
-    found |= {"lr_factor": factor, "rollbacks": [*state.rollbacks, told]}
+    rollback = {"at_step": state.step, "to_step": saved["step"], "lr_factor": factor, "why": short_reason(error)}
+    saved["lr_factor"], saved["rollbacks"] = factor, [*state.rollbacks, rollback]
     if dist.is_main():
-        checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, found["step"]), found)
+        checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, saved["step"]), saved)
         for step in reversed(checkpoint.list_steps(run.checkpoints)):
-            if step > found["step"]:
+            if step > saved["step"]:
                 checkpoint.checkpoint_path(run.checkpoints, step).unlink(missing_ok=True)
-        run.update(rollbacks=found["rollbacks"], step=found["step"])
+        run.update(rollbacks=saved["rollbacks"], step=saved["step"])
     dist.barrier()
-    return int(found["step"])
+    return int(saved["step"])
 
 
-def short_reason(why: Exception) -> str:
-    """What happened, without the advice: that is for a run that gives up."""
-    return str(why).partition("; ")[0]
+def short_reason(error: Exception) -> str:
+    """What happened, without the advice, which is for a run that ends with the error."""
+    return str(error).partition("; ")[0]
 
 
-def iter_readable_checkpoints(run: RunDir, newest: int) -> Any:
-    """The readable checkpoints of the steps up to `newest`, the newest first."""
+def iter_readable_checkpoints(run: RunDir, newest: int) -> Iterator[CheckpointContents]:
+    """The readable checkpoints of the steps up to `newest`, newest first."""
     for step in reversed([s for s in checkpoint.list_steps(run.checkpoints) if s <= newest]):
         try:
-            yield checkpoint.load_checkpoint(checkpoint.checkpoint_path(run.checkpoints, step))
+            yield read_checkpoint(run, step)
         except checkpoint.DamagedCheckpoint:
-            continue  # resuming tells of it; here an older one is as good
+            continue  # an older one serves as well here; `pretrain resume` reports damaged ones

@@ -1,4 +1,4 @@
-"""Runs small enough for tests: a store of noise, two recipes that take a second, and a process that can be killed at a chosen place."""
+"""Runs for tests: a store of noise, two recipes that take a second, and a process that is killed at a chosen place."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ METHODS = {"moco": MOCO, "mae": MAE}
 
 
 def store(folder, n=80, size=40):
-    """Images with some structure, two of each patient."""
+    """Images with some structure, two per patient."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (n, size // 8, size // 8, 1)).astype(np.uint8)
     return save_store(Path(folder) / "images.h5", coarse.repeat(8, 1).repeat(8, 2), patient=[i // 2 for i in range(n)])
@@ -32,14 +32,14 @@ def recipe(images, words, *more):
 
 
 def run(images, words, name, *more):
-    """A whole run in this process; returns its folder."""
+    """Trains a run to its end in this process; returns its folder."""
     where = rundir.run_dir_for(name)
     assert runs.start_run(recipe(images, words, *more), where, "cpu") == 0
     return where
 
 
 def sigterm_at_step(monkeypatch, step):
-    """This process gets SIGTERM in the middle of the given step of the next run."""
+    """Sends SIGTERM to this process in the middle of the given step of the next run."""
     real = train.clip_gradients
 
     def clip(*given):
@@ -71,9 +71,9 @@ def after(f):
         die()
         return out
     return inner
-if where == "step":      # in the middle of a step, the optimizer not yet moved
+if where == "step":      # in the middle of a step, before the optimizer's
     train.clip_gradients = before(train.clip_gradients)
-elif where == "writing":  # half of a checkpoint is on the disk
+elif where == "writing":  # half of a checkpoint is written
     def half(state, file):
         import io, torch
         whole = io.BytesIO(); real(state, whole)
@@ -82,14 +82,14 @@ elif where == "writing":  # half of a checkpoint is on the disk
         file.write(whole.getvalue()[whole.tell() // 2 :])
     real = checkpoint.torch.save
     checkpoint.torch.save = half
-elif where == "written":  # the checkpoint has its name, nothing after it was done
+elif where == "written":  # the checkpoint is complete, nothing after it is done
     checkpoint.save_checkpoint = after(checkpoint.save_checkpoint)
 cli.main()
 """
 
 
 def run_until_killed(home, place, *words):
-    """Starts `pretrain ...` as a process that gets SIGKILL at `place` ("step:5": in the fifth step), and waits until it is dead."""
+    """Runs `pretrain ...` in a process that gets SIGKILL at `place` ("step:5": in the fifth step), and waits for its end."""
     env = {**os.environ, "ISOGRAFT_HOME": str(home), "KILL": place, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     done = subprocess.run(
         [sys.executable, "-c", KILLED_PROCESS_SCRIPT, *map(str, words)], env=env, capture_output=True, text=True, timeout=300

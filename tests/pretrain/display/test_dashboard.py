@@ -1,4 +1,4 @@
-"""The dashboard and the page on a run."""
+"""The dashboard and the HTML report of a run."""
 
 import io
 import re
@@ -13,7 +13,7 @@ from pretrain.display.dashboard import SPARKLINE_BARS, build_panel, sparkline
 from tests.pretrain.runs import MOCO, run, store
 
 
-def test_a_sparkline_goes_from_the_least_to_the_largest_and_shows_holes():
+def test_a_sparkline_spans_minimum_to_maximum_and_marks_nan():
     assert sparkline([0, 1, 2, 3, 4, 5, 6, 7]) == SPARKLINE_BARS
     assert sparkline([3.0, 3.0]) == SPARKLINE_BARS[0] * 2
     assert sparkline([0.0, float("nan"), 7.0]) == f"{SPARKLINE_BARS[0]}·{SPARKLINE_BARS[-1]}"
@@ -31,9 +31,9 @@ def test_a_run_is_shown_and_reported(where, tmp_path):
     parts = [f"time/{part}" for part in ("wait", "augment", "forward", "backward", "optimizer", "logging")]
     assert all(sum(line[part] for part in parts) == pytest.approx(1) for line in lines)
     assert lines[-1]["time/forward"] > 0
-    told = Console(width=120, file=io.StringIO(), record=True)
-    told.print(build_panel("seen", lines, 9, {}))
-    text = told.export_text()
+    console = Console(width=120, file=io.StringIO(), record=True)
+    console.print(build_panel("seen", lines, 9, {}))
+    text = console.export_text()
     for word in ("loss", "rank", "std", "images/s", "data wait", "left", "GiB", "backward"):
         assert word in text
     shown = CliRunner().invoke(app, ["watch", "seen", "--once"])

@@ -204,7 +204,7 @@ def test_the_same_run_again_does_nothing_and_another_of_its_name_is_refused(imag
     where = run(images, METHODS["mae"], "twice")
     before = (where.path / "metrics.jsonl").read_bytes()
     assert runs.start_run(recipe(images, METHODS["mae"]), where, "cpu") == 0
-    assert "finished already" in capsys.readouterr().err
+    assert "already finished" in capsys.readouterr().err
     assert (where.path / "metrics.jsonl").read_bytes() == before
     with pytest.raises(InputError, match="exists with other settings.*--name"):
         runs.start_run(recipe(images, METHODS["mae"], "seed=1"), where, "cpu")
@@ -269,7 +269,7 @@ def test_what_cannot_be_trained_is_refused(images):
         build_setup(recipe(images, METHODS["moco"], "warmup_steps=9"), "cpu")
     with pytest.raises(InputError, match=r"data\.store"):
         build_setup(config.load_recipe("cxr_moco_tiny"), "cpu")
-    with pytest.raises(InputError, match="cannot be the name of a run"):
+    with pytest.raises(InputError, match="is not a valid run name"):
         rundir.run_dir_for("../x")
 
 
@@ -277,7 +277,7 @@ def test_a_folder_that_cannot_be_written_and_a_wrong_device_are_refused_before_a
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(InputError, match="cannot write in .*file/r: Not a directory; choose a folder"):
         runs.start_run(recipe(images, METHODS["mae"]), rundir.run_dir_for("r", tmp_path / "file"), "cpu")
-    with pytest.raises(InputError, match="'cud' is no device; write cpu, cuda"):
+    with pytest.raises(InputError, match="'cud' is not a device; use cpu, cuda"):
         runs.pick_device("cud")
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "zoo").write_text("not a folder")

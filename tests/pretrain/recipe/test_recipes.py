@@ -1,4 +1,4 @@
-"""Every shipped recipe is whole: it loads, says what it claims, costs and how it is run, and its network exists."""
+"""Every shipped recipe loads, its network exists, and its header states claim, cost, command and the source of its values."""
 
 import pytest
 import timm
@@ -8,24 +8,21 @@ from encoders.runtime import optim
 from encoders.runtime.errors import InputError
 from pretrain.methods import METHODS
 from pretrain.recipe import config
-
-RECIPES = config.list_recipes()
+from pretrain.recipe.recipes import RECIPES, find_recipe, read_title
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name):
-    recipe = config.load_recipe(name)
+def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name, tmp_path):
+    assert find_recipe(name) == RECIPES[name]
+    recipe = config.load_recipe(name, ["data.store=x.h5"])
     assert timm.is_model(recipe.arch)
     header = [line for line in RECIPES[name].read_text().splitlines() if line.startswith("#")]
     for word in ("Claim", "Cost", "Command", "Values"):
         assert any(line.startswith(f"# {word} ") for line in header), word
     assert any(f"pretrain run {name} " in line for line in header)
-    assert config.read_claim(RECIPES[name])
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_resolved_recipe_says_everything_and_reads_back_equal(name, tmp_path):
-    recipe = config.load_recipe(name, ["data.store=x.h5"])
+    assert read_title(RECIPES[name]) in RECIPES[name].read_text().partition("\n")[0]
+    assert read_title(RECIPES[name])
+    # the resolved recipe holds every setting and reads back equal
     config.write_recipe(tmp_path / "config.yaml", recipe)
     assert config.read_recipe(tmp_path / "config.yaml") == recipe
     written = yaml.safe_load((tmp_path / "config.yaml").read_text())
@@ -94,18 +91,18 @@ def test_the_last_override_wins_and_steps_replace_epochs():
     assert (recipe.steps, recipe.epochs, recipe.optim.lr, recipe.init) == (100, None, 0.02, None)
 
 
-def test_another_method_brings_its_own_settings():
+def test_another_method_replaces_the_settings_of_the_method():
     recipe = config.load_recipe("cxr_moco_tiny", ["method.name=mae", "method.mask_ratio=0.6"])
     assert recipe.method == {"name": "mae", **METHODS["mae"].Config(mask_ratio=0.6).model_dump(mode="json")}
 
 
-def test_a_preset_is_the_ground_and_single_settings_change_it():
+def test_single_settings_override_a_preset():
     recipe = config.load_recipe("cxr_moco_tiny", ["augment.preset=moco", "augment.flip=0"])
     assert (recipe.augment["flip"], recipe.augment["crop"], recipe.augment["hue"]) == (0.0, [0.2, 1.0], 0.1)
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "told"),
+    ("name", "words", "message"),
     [
         ("cxr_mco", [], "no recipe called 'cxr_mco'; did you mean cxr_moco"),
         ("nowhere/x.yaml", [], "no recipe file nowhere/x.yaml"),
@@ -118,19 +115,19 @@ def test_a_preset_is_the_ground_and_single_settings_change_it():
         ("cxr_moco", ["augment.flipp=1"], r": augment\.flipp: unknown key; did you mean flip"),
         ("cxr_moco", ["batch"], "'batch' is not an override"),
         ("cxr_moco", ["batch=10", "accumulate=3"], "batch=10 cannot be split into accumulate=3"),
-        ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, one of them"),
-        ("cxr_moco", ["epochs=null"], "give steps or epochs, one of them"),
+        ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, not both"),
+        ("cxr_moco", ["epochs=null"], "give steps or epochs, not both"),
         ("cxr_moco", ["keep_every=1500"], "keep_every=1500 must be a multiple of save_every=1000"),
         ("cxr_moco", ["precision=fp8"], "precision: .*'auto', 'fp32', 'bf16' or 'fp16'"),
         ("cxr_moco", ["optim.lr=fast"], r"optim\.lr: .*given: 'fast'"),
     ],
 )
-def test_a_mistake_is_named_with_the_nearest_right_thing(name, words, told):
-    with pytest.raises(InputError, match=told):
+def test_an_error_names_the_closest_valid_name(name, words, message):
+    with pytest.raises(InputError, match=message):
         config.load_recipe(name, words)
 
 
-def test_what_only_changes_speed_does_not_make_another_run():
+def test_settings_that_only_change_speed_do_not_enter_the_identity():
     same = [config.recipe_identity(config.load_recipe("cxr_moco", w)) for w in ([], ["data.workers=9"], ["log_every=1"], ["threads=1"])]
     other = [
         config.recipe_identity(config.load_recipe("cxr_moco", w))
@@ -140,7 +137,22 @@ def test_what_only_changes_speed_does_not_make_another_run():
     assert len(set(other) | set(same)) == 5
 
 
+def test_a_watchdog_that_only_warns_does_not_enter_the_identity():
+    def identity(*words):
+        return config.recipe_identity(config.load_recipe("cxr_moco", words))
+
+    assert identity("watch.every=7") == identity("watch.images=0") == identity()
+    assert identity("watch.lr_factor=0.3") != identity()
+    assert identity("watch.policy=stop", "watch.every=7") != identity("watch.policy=stop") != identity()
+
+
+def test_the_identity_of_a_recipe_does_not_change_between_versions():
+    """Runs begun by an earlier version are continued: their run.json holds this digest."""
+    assert config.recipe_identity(config.load_recipe("cxr_moco_tiny")) == "31946542a13d6680"
+    assert config.recipe_identity(config.load_recipe("path_mae", ["watch.policy=rollback"])) == "8f023b014711f59e"
+
+
 def test_every_setting_is_described():
     rows = config.describe_settings()
-    assert ("optim.lr", "0.00015", "peak learning rate at a global batch of 256 images; scaled by `lr_rule`") in rows
+    assert ("optim.lr", "0.00015", optim.Optim.model_fields["lr"].description) in rows
     assert not [key for key, _, text in rows if not text]

@@ -1,8 +1,8 @@
 """Starts a run and kills it (SIGKILL) twenty times, at random moments of the clock and at random bytes of a checkpoint, in turn.
 
-    python -m tests.pretrain.run.kills NAME RECIPE key=value ...      prints, as JSON, the step of the newest checkpoint at each kill
+    python -m tests.pretrain.run.kills NAME RECIPE key=value ...      prints the step of the newest checkpoint at each kill, as JSON
 
-The libraries are imported once and every start is a fork: twenty starts of Python would take minutes.
+The libraries are imported once and every start is a fork, because twenty starts of Python would take minutes.
 """
 
 import io
@@ -26,23 +26,23 @@ KILLS = 20
 
 def main() -> None:
     name, *words = sys.argv[1:]
-    draws, at = random.Random(0), []
+    rng, steps = random.Random(0), []
     for i in range(KILLS):
-        known = rundir.run_dir_for(name).exists()
-        command = ["resume", name] if known else ["run", *words, "--name", name]
-        child = start_and_maybe_die([*command, "--device", "cpu"], saves=draws.randint(1, 4) if i % 2 else None, part=draws.random())
+        exists = rundir.run_dir_for(name).exists()
+        command = ["resume", name] if exists else ["run", *words, "--name", name]
+        child = start_and_maybe_die([*command, "--device", "cpu"], saves=rng.randint(1, 4) if i % 2 else None, part=rng.random())
         if i % 2 == 0:
             wait_for_a_line(name)
-            time.sleep(draws.uniform(0, 0.2))
+            time.sleep(rng.uniform(0, 0.2))
             os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
-        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, f"start {i} ended by itself: {status}"
-        at.append(max(checkpoint.list_steps(rundir.run_dir_for(name).checkpoints), default=0))
-    print(json.dumps(at))
+        assert os.waitstatus_to_exitcode(status) == -signal.SIGKILL, f"start {i} was not killed: {status}"
+        steps.append(max(checkpoint.list_steps(rundir.run_dir_for(name).checkpoints), default=0))
+    print(json.dumps(steps))
 
 
 def start_and_maybe_die(command: list[str], saves: int | None, part: float) -> int:
-    """The process id of a `pretrain` that dies in its save number `saves`, when that share of the file is written."""
+    """The process id of a `pretrain` that is killed in its save number `saves`, when the share `part` of the file is written."""
     child = os.fork()
     if child:
         return child
@@ -71,7 +71,7 @@ def make_dying_save(saves: int, part: float):  # type: ignore[no-untyped-def]
 
 
 def wait_for_a_line(name: str) -> None:
-    """Until the run writes to its record: only then is it at work."""
+    """Waits until the run logs a line: only then does it train."""
     record = rundir.run_dir_for(name).path / "metrics.jsonl"
     size, end = record.stat().st_size if record.exists() else 0, time.monotonic() + 60
     while (record.stat().st_size if record.exists() else 0) <= size and time.monotonic() < end:

@@ -1,4 +1,4 @@
-"""Checkpoints: what may be in one, what a damaged one looks like, and which are kept."""
+"""Checkpoints: what they may hold, how damage is detected, and which are kept."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ STATE = {
 }
 
 
-def test_a_state_comes_back_as_it_was_saved_and_needs_no_unpickling(tmp_path):
+def test_a_state_loads_as_it_was_saved_without_unpickling(tmp_path):
     checkpoint.save_checkpoint(tmp_path / "step-00000003.pt", STATE)
     back = torch.load(tmp_path / "step-00000003.pt", weights_only=True)
     assert torch.equal(back["method"]["w"], STATE["method"]["w"])
@@ -28,19 +28,19 @@ def test_equal_states_give_equal_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.float64(1.0), np.zeros(2), {1, 2}, torch.float32, object()])
-def test_what_could_not_be_read_back_is_refused_when_saving_and_named(tmp_path, bad):
+def test_a_type_that_could_not_be_loaded_is_refused_when_saving(tmp_path, bad):
     with pytest.raises(TypeError, match=r"state\['a'\]\[1\] is a .*: a checkpoint holds only tensors and built-in types"):
         checkpoint.save_checkpoint(tmp_path / "x.pt", {"a": [1, bad]})
     assert not list(tmp_path.iterdir())
 
 
-def test_a_view_does_not_drag_its_whole_storage_along(tmp_path):
+def test_a_view_is_saved_without_the_rest_of_its_storage(tmp_path):
     checkpoint.save_checkpoint(tmp_path / "x.pt", {"row": torch.zeros(1000, 1000)[3]})
     assert (tmp_path / "x.pt").stat().st_size < 10_000
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "zeroed", "empty", "foreign", "gone"])
-def test_a_damaged_file_is_told_from_a_good_one(tmp_path, damage):
+def test_a_damaged_file_is_detected(tmp_path, damage):
     path = tmp_path / "step-00000003.pt"
     checkpoint.save_checkpoint(path, STATE)
     data = bytearray(path.read_bytes())
@@ -56,7 +56,7 @@ def test_a_damaged_file_is_told_from_a_good_one(tmp_path, damage):
         checkpoint.load_checkpoint(path)
 
 
-def test_the_newest_good_checkpoint_is_found_and_worse_ones_are_told(tmp_path):
+def test_the_newest_good_checkpoint_is_loaded_and_damaged_ones_are_reported(tmp_path):
     for step in (2, 4, 6):
         checkpoint.save_checkpoint(checkpoint.checkpoint_path(tmp_path, step), {"step": step})
     checkpoint.checkpoint_path(tmp_path, 6).write_bytes(b"torn")

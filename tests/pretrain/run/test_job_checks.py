@@ -1,4 +1,4 @@
-"""What `pretrain submit` refuses before a job waits in the queue, and what the job script says of nodes and processes."""
+"""What `pretrain submit` checks before a job waits in the queue, and the nodes and processes in the job script."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from encoders.runtime import slurm
 from encoders.runtime.errors import InputError
 from encoders.store import staging
 from encoders.store.store import Store
-from pretrain.loop import setup
+from pretrain.loop.corpus import open_corpus
 from pretrain.run import job_checks
 from pretrain.run.slurm_job import JobShape, build_job_script
 from tests.pretrain.runs import METHODS, recipe, store
@@ -26,34 +26,34 @@ def test_time_limits_are_read_as_slurm_reads_them(text, want):
     assert slurm.parse_time_limit(text) == want
 
 
-def test_a_start_too_short_for_its_first_checkpoint_is_refused():
+def test_a_start_too_short_for_its_first_checkpoint_is_an_error():
     job_checks.require_time_to_checkpoint(1.0, 500, limit_s=1000, notice_s=400)
-    with pytest.raises(InputError, match=r"save_every=500 .* 16:40 .* lower save_every, or raise --time"):
+    with pytest.raises(InputError, match=r"save_every=500 .* 16:40, .* lower save_every, or raise --time"):
         job_checks.require_time_to_checkpoint(2.0, 500, limit_s=1000, notice_s=400)
     with pytest.raises(InputError, match="raise --time or lower --signal-s"):
         job_checks.require_time_to_checkpoint(0.0, 500, limit_s=120, notice_s=180)
 
 
-def test_files_that_each_node_has_for_itself_are_refused_unless_said_to_be_shared():
+def test_node_local_files_are_an_error_unless_declared_as_shared():
     job_checks.require_shared_paths([Path("/home/x/cxr.h5")], [])
     with pytest.raises(InputError, match=r"/tmp/x/cxr.h5 is below /tmp, .* shared: \[/tmp/x\]"):
         job_checks.require_shared_paths([Path("/tmp/x/cxr.h5")], [])
     job_checks.require_shared_paths([Path("/tmp/x/cxr.h5")], ["/tmp/x"])
 
 
-def test_a_batch_that_cannot_be_dealt_out_is_refused_with_the_nearest_one_that_can(images):
+def test_a_batch_that_does_not_divide_is_an_error_that_names_the_nearest_one_that_does(images):
     job_checks.require_even_batch(recipe(images, METHODS["moco"]), 8)
-    with pytest.raises(InputError, match=r"batch=16 cannot be dealt out to 6 processes x accumulate=1: try batch=18"):
+    with pytest.raises(InputError, match=r"batch=16 cannot be divided among 6 processes x accumulate=1: use batch=18"):
         job_checks.require_even_batch(recipe(images, METHODS["moco"]), 6)
 
 
-def test_the_whole_check_says_what_the_plan_says_and_measures_the_time(images):
-    wants = slurm.Site(gpus=0, shared=["/tmp", "/"])
+def test_the_check_prints_the_plan_and_an_estimate_of_the_time(images):
+    site = slurm.Site(gpus=0, shared=["/tmp", "/"])
     chosen = recipe(images, METHODS["moco"])
-    script = build_job_script("r", "cxr_moco_tiny", [], wants, JobShape(2, 2))
-    said = "\n".join(job_checks.check_job(chosen, script, 4, False, wants))
-    assert "images" in said
-    assert "at best with 4 process(es)" in said
+    script = build_job_script("r", "cxr_moco_tiny", [], site, JobShape(2, 2))
+    printed = "\n".join(job_checks.check_job(chosen, script, 4, False, site))
+    assert "images" in printed
+    assert "with 4 processes like this one" in printed
 
 
 def test_nodes_and_processes_reach_the_script_and_each_process_needs_a_gpu():
@@ -68,19 +68,19 @@ def test_nodes_and_processes_reach_the_script_and_each_process_needs_a_gpu():
         build_job_script("r", "cxr_moco", [], slurm.Site(stage='/x"; rm'), JobShape())
 
 
-def test_a_staged_store_is_copied_once_checked_and_read_instead_of_the_shared_one(images, tmp_path, monkeypatch):
+def test_a_staged_store_is_copied_once_verified_and_read_instead_of_the_shared_one(images, tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     (copy,) = staging.stage_stores(str(images), disk)
     assert copy.read_bytes() == Path(images).read_bytes()
-    born = copy.stat().st_mtime_ns
+    copied_at = copy.stat().st_mtime_ns
     assert staging.stage_stores(str(images), disk) == [copy]
-    assert copy.stat().st_mtime_ns == born  # an earlier start's copy is kept
+    assert copy.stat().st_mtime_ns == copied_at  # an earlier start's copy is kept
     monkeypatch.setenv("ISOGRAFT_STAGE", str(disk))
-    found = setup.open_corpus(recipe(images, METHODS["moco"])).store
+    found = open_corpus(recipe(images, METHODS["moco"])).store
     assert found.paths == [copy]
     assert found.fingerprint == Store.open(images).fingerprint
     copy.write_bytes(copy.read_bytes()[:-5])
-    with pytest.raises(InputError, match="no whole copy"):
+    with pytest.raises(InputError, match="no complete copy"):
         staging.resolve_staged(str(images))
     assert staging.stage_stores(str(images), disk) == [copy]  # a torn one is made again
     assert staging.resolve_staged(str(images)) == [copy]

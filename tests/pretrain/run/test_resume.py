@@ -1,7 +1,8 @@
-"""Stopped, killed or torn, a resumed run equals the run that was never stopped."""
+"""A resumed run equals the uninterrupted run: after a signal, a kill, and with a damaged checkpoint."""
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -33,13 +34,14 @@ def same(a, b):
 
 
 def equal_runs(a, b, but="time"):
-    one, two = last(a), last(b)
-    assert one["step"] == two["step"]
-    assert same(one["method"], two["method"])
-    assert same(one["optimizer"], two["optimizer"])
-    record = [[json.loads(line) for line in (r.path / "metrics.jsonl").read_text().splitlines()] for r in (a, b)]
-    told = [[{k: v for k, v in line.items() if not k.startswith(("time", but))} for line in lines] for lines in record]
-    assert told[0] == told[1]
+    """Asserts that two runs ended with the same numbers and logged the same metrics, except times and those that start with `but`."""
+    first, second = last(a), last(b)
+    assert first["step"] == second["step"]
+    assert same(first["method"], second["method"])
+    assert same(first["optimizer"], second["optimizer"])
+    logs = [[json.loads(line) for line in (r.path / "metrics.jsonl").read_text().splitlines()] for r in (a, b)]
+    kept = [[{k: v for k, v in line.items() if not k.startswith(("time", but))} for line in lines] for lines in logs]
+    assert kept[0] == kept[1]
     return True
 
 
@@ -49,16 +51,16 @@ def images(tmp_path):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_run_stopped_by_a_signal_and_resumed_equals_the_run_never_stopped(method, images, monkeypatch):
-    whole = run(images, METHODS[method], "whole")
+def test_a_run_stopped_by_a_signal_and_resumed_equals_the_uninterrupted_run(method, images, monkeypatch):
+    uninterrupted = run(images, METHODS[method], "uninterrupted")
     where = rundir.run_dir_for("stopped")
     sigterm_at_step(monkeypatch, 5)
     assert runs.start_run(recipe(images, METHODS[method]), where, "cpu") == 75
-    assert where.requeue.exists()
-    assert last(where)["step"] == 5  # the step was finished, not thrown away
+    assert where.requeue_marker.exists()
+    assert last(where)["step"] == 5  # the step was completed, not discarded
     assert runs.resume_run(where, "cpu") == 0
-    assert not where.requeue.exists()
-    assert equal_runs(whole, where)
+    assert not where.requeue_marker.exists()
+    assert equal_runs(uninterrupted, where)
 
 
 SMALL = {
@@ -76,15 +78,15 @@ SMALL = {
 
 
 def smallest(method):
-    """The words of a run of any method that takes a second: a ViT of one block, images of 16 pixels."""
+    """The arguments of a run of any method that takes a second: a ViT of one block, images of 16 pixels."""
     network = ["arch=vit_tiny_patch16_224", "model_args={depth: 1, patch_size: 8, embed_dim: 24, num_heads: 2, dynamic_img_size: true}"]
     length = ["size=16", "batch=8", "steps=5", "epochs=null", "warmup_steps=1", "log_every=1", "save_every=2", "threads=1", "drop_path=0.1"]
     return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "pictures=none"]
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)
-def test_every_method_resumes_as_if_never_stopped(method, images, monkeypatch):
-    whole, where = run(images, smallest(method), "whole"), rundir.run_dir_for("stopped")
+def test_every_method_resumes_as_if_it_had_never_stopped(method, images, monkeypatch):
+    uninterrupted, where = run(images, smallest(method), "uninterrupted"), rundir.run_dir_for("stopped")
     real, steps = train.clip_gradients, []
 
     def clip(*given):
@@ -97,13 +99,13 @@ def test_every_method_resumes_as_if_never_stopped(method, images, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         runs.start_run(recipe(images, smallest(method)), where, "cpu")
     assert runs.resume_run(where, "cpu") == 0
-    assert equal_runs(whole, where)
+    assert equal_runs(uninterrupted, where)
 
 
 @pytest.mark.slow
-def test_a_run_killed_twenty_times_also_while_saving_ends_with_the_weights_of_the_run_never_killed(images):
+def test_a_run_killed_twenty_times_also_while_saving_ends_with_the_weights_of_the_uninterrupted_run(images):
     words = [*smallest("moco"), "steps=160", "save_every=1", "watch.images=0"]
-    whole = run(images, words, "whole", "save_every=500")
+    uninterrupted = run(images, words, "uninterrupted", "save_every=500")
     env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     killer = [sys.executable, "-m", "tests.pretrain.run.kills", "killed", *words, f"data.store={images}"]
     done = subprocess.run(killer, env=env, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[3])
@@ -113,48 +115,48 @@ def test_a_run_killed_twenty_times_also_while_saving_ends_with_the_weights_of_th
     assert reached == sorted(reached)  # a step that was saved is never lost
     where = rundir.find_run("killed")
     assert runs.resume_run(where, "cpu") == 0
-    assert equal_runs(whole, where)
+    assert equal_runs(uninterrupted, where)
     assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("places", [("step:1", "step:4"), ("writing:2", "written:1"), ("written:2", "writing:1")])
-def test_a_run_killed_twice_and_resumed_equals_the_run_never_stopped(method, places, images):
-    whole = run(images, METHODS[method], "whole")
+def test_a_run_killed_twice_and_resumed_equals_the_uninterrupted_run(method, places, images):
+    uninterrupted = run(images, METHODS[method], "uninterrupted")
     words = [METHODS[method][0], *METHODS[method][1:], f"data.store={images}", "--name", "killed", "--device", "cpu"]
     run_until_killed(home_dir(), places[0], "run", *words)
     run_until_killed(home_dir(), places[1], "resume", "killed", "--device", "cpu")
     where = rundir.find_run("killed")
     assert runs.resume_run(where, "cpu") == 0
-    assert equal_runs(whole, where)
+    assert equal_runs(uninterrupted, where)
     assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
 
 
-def test_a_torn_checkpoint_is_refused_with_its_reason_and_the_one_before_is_used(images, capsys):
-    where = run(images, METHODS["moco"], "torn")
-    whole = last(where)
+def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_used(images, capsys):
+    where = run(images, METHODS["moco"], "damaged")
+    uninterrupted = last(where)
     newest = checkpoint.checkpoint_path(where.checkpoints, 9)
     newest.write_bytes(newest.read_bytes()[:-2000])
     assert runs.resume_run(where, "cpu") == 0
-    told = capsys.readouterr().err
-    assert "step-00000009.pt is damaged" in told
-    assert "of step 8" in told
-    assert same(last(where)["method"], whole["method"])
+    printed = capsys.readouterr().err
+    assert "step-00000009.pt is damaged" in printed
+    assert "of step 8" in printed
+    assert same(last(where)["method"], uninterrupted["method"])
 
 
-def test_a_run_whose_every_checkpoint_is_torn_says_so(images):
-    where = run(images, METHODS["moco"], "torn")
+def test_a_run_whose_checkpoints_are_all_damaged_is_an_error(images):
+    where = run(images, METHODS["moco"], "damaged")
     for step in checkpoint.list_steps(where.checkpoints):
-        checkpoint.checkpoint_path(where.checkpoints, step).write_bytes(b"torn")
+        checkpoint.checkpoint_path(where.checkpoints, step).write_bytes(b"damaged")
     with pytest.raises(InputError, match="no checkpoint can be used"):
         runs.resume_run(where, "cpu")
 
 
-def test_a_run_does_not_go_on_with_other_images(images, tmp_path):
+def test_a_run_is_not_resumed_with_other_images(images, tmp_path):
     where = run(images, METHODS["moco"], "moved")
     store(tmp_path, n=70)
-    with pytest.raises(InputError, match="began on other images"):
+    with pytest.raises(InputError, match="started with other images"):
         runs.resume_run(where, "cpu")
 
 
@@ -162,28 +164,28 @@ def test_loader_workers_do_not_change_a_run(images):
     assert equal_runs(run(images, METHODS["moco"], "inline"), run(images, METHODS["moco"], "workers", "data.workers=2"))
 
 
-def test_threads_of_the_checkpoint_are_kept_and_a_change_of_torch_is_said(images, capsys, monkeypatch):
+def test_a_resumed_run_keeps_its_threads_and_prints_a_note_about_another_torch(images, capsys, monkeypatch):
     where = run(images, METHODS["mae"], "pinned")
     torch.set_num_threads(2)
     monkeypatch.setattr(torch, "__version__", "9.9")
     assert runs.resume_run(where, "cpu") == 0
     assert torch.get_num_threads() == 1
-    told = capsys.readouterr().err
-    assert "not exact to the bit" in told
-    assert "is 9.9" in told
-    assert "threads" not in told
+    printed = capsys.readouterr().err
+    assert "not bit-identical" in printed
+    assert "is 9.9" in printed
+    assert "threads" not in printed
 
 
-def test_a_second_process_is_refused_while_the_first_lives_and_a_dead_one_is_taken_over(images, capsys):
+def test_a_second_process_is_refused_while_the_first_is_alive_and_the_lock_of_a_dead_one_is_taken_over(images, capsys):
     where = run(images, METHODS["mae"], "locked")
     lock = where.path / "lock"
-    lock.write_text(json.dumps({"host": rundir.socket.gethostname(), "pid": os.getpid(), "born": None, "job": None}))
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": None, "job": None}))
     with pytest.raises(InputError, match=rf"locked by process {os.getpid()} .* it is alive"):
         runs.resume_run(where, "cpu")
     lock.write_text(json.dumps({"host": "elsewhere", "pid": 1, "born": None, "job": "77"}))
-    with pytest.raises(InputError, match="elsewhere, SLURM job 77, and whether it is alive cannot be seen"):
+    with pytest.raises(InputError, match="elsewhere, SLURM job 77, and this host cannot tell whether it is alive"):
         runs.resume_run(where, "cpu")
-    lock.write_text(json.dumps({"host": rundir.socket.gethostname(), "pid": os.getpid(), "born": "1", "job": None}))
-    assert runs.resume_run(where, "cpu") == 0  # the number is ours now, its former owner is dead
+    lock.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "born": "1", "job": None}))
+    assert runs.resume_run(where, "cpu") == 0  # the process id is ours now, its former process is dead
     assert "no longer alive" in capsys.readouterr().err
     assert not lock.exists()

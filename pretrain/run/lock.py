@@ -1,0 +1,165 @@
+"""The lock of a run's folder: one process at a time writes to a run.
+
+The file `lock` names the process that holds it. It is taken over from a process that is known to be dead.
+"""
+
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TypedDict
+
+from encoders.runtime import dist
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import ensure_writable, process_tag
+from pretrain.run.process import PrintLine
+from pretrain.run.rundir import RunDir
+
+EMPTY_LOCK_MAX_AGE_S = 5.0  # an older empty lock belongs to a process that died before it filled it
+
+
+class LockInfo(TypedDict, total=False):
+    """The process that holds a lock; {} if the lock is empty."""
+
+    host: str
+    pid: int
+    born: str | None  # clock ticks since boot: a process id may be reused
+    job: str | None
+
+
+def lock_on_main_rank(run: RunDir, say: PrintLine) -> AbstractContextManager[None]:
+    """The run's lock, held by rank 0."""
+    return lock_run(run, say) if dist.is_main() else nullcontext()
+
+
+@contextmanager
+def lock_run(run: RunDir, say: PrintLine = print) -> Iterator[None]:
+    """Holds the run's lock. Raises InputError that names the process which holds it.
+
+    A lock is taken over, with a message, if its process is dead on this host or was an earlier start of the same SLURM job."""
+    lock = run.path / "lock"
+    own_lock: LockInfo = {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "born": _process_start_ticks(os.getpid()),
+        "job": os.environ.get("SLURM_JOB_ID"),
+    }
+    ensure_writable(run.path)
+    for _ in range(3):  # another process may take or release the lock between two lines
+        if _try_to_lock(lock, json.dumps(own_lock)):
+            break
+        _take_over_lock(lock, run, own_lock, say)
+    else:
+        raise InputError(f"run {run.name!r} is being started by another process; try again")
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+
+
+def is_run_alive(run: RunDir) -> bool:
+    """Whether a process works on the run, as far as this host can tell: a lock of another host counts as alive."""
+    try:
+        lock_info = json.loads((run.path / "lock").read_text())
+    except (FileNotFoundError, ValueError):
+        return False
+    return lock_info.get("host") != socket.gethostname() or _is_process_alive(lock_info)
+
+
+def _try_to_lock(lock: Path, text: str) -> bool:
+    """Whether the lock was free and now holds `text`. A hard link creates it with its contents in one step, also on NFS."""
+    part = lock.with_name(f".lock.{process_tag()}.part")
+    part.write_text(text)
+    try:
+        os.link(part, lock)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without hard links
+        try:
+            handle = os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        except FileExistsError:
+            return False
+        with os.fdopen(handle, "w") as file:
+            file.write(text)
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _take_over_lock(lock: Path, run: RunDir, own_lock: LockInfo, say: PrintLine) -> None:
+    """Removes a stale lock. Raises InputError for one whose process may be alive."""
+    lock_info: LockInfo
+    try:
+        text = lock.read_text()
+        lock_info = json.loads(text)
+    except FileNotFoundError:
+        return
+    except ValueError:  # without hard links: its writer died between creating and filling it, or is about to fill it
+        if _lock_age_s(lock) < EMPTY_LOCK_MAX_AGE_S:
+            return
+        lock_info = {}
+    holder = f"process {lock_info.get('pid')} on {lock_info.get('host')}"
+    if lock_info.get("job"):
+        holder += f", SLURM job {lock_info['job']}"
+    same_host = lock_info.get("host") == own_lock["host"]
+    if not lock_info or (same_host and not _is_process_alive(lock_info)):
+        say(f"run {run.name}: taking over the lock of {holder}, which is no longer alive")
+    elif lock_info.get("job") and lock_info["job"] == own_lock["job"] and not same_host:
+        say(f"run {run.name}: taking over the lock of an earlier start of this job ({holder})")
+    else:
+        reason = "it is alive" if same_host else "this host cannot tell whether it is alive"
+        raise InputError(
+            f"run {run.name!r} is locked by {holder}, and {reason}. Wait for it or stop it; if you know that it is dead, remove {lock} "
+            f"and try again"
+        )
+    _remove_stale_lock(lock, text)
+
+
+def _lock_age_s(lock: Path) -> float:
+    """Seconds since the lock was written; 0 if it no longer exists."""
+    try:
+        return time.time() - lock.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _remove_stale_lock(lock: Path, stale: str) -> None:
+    """Removes the lock if it still holds the text `stale`.
+
+    Another process may have removed the same stale lock and hold the run by now. `.lock.removing` lets one process at a time remove."""
+    removing = lock.with_name(".lock.removing")
+    try:
+        os.close(os.open(removing, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+    except FileExistsError:
+        if _lock_age_s(removing) > EMPTY_LOCK_MAX_AGE_S:  # the process that created it died in this function
+            removing.unlink(missing_ok=True)
+        return
+    try:
+        if lock.read_text() == stale and (stale or _lock_age_s(lock) > EMPTY_LOCK_MAX_AGE_S):
+            lock.unlink()
+    except FileNotFoundError:
+        pass
+    finally:
+        removing.unlink(missing_ok=True)
+
+
+def _is_process_alive(lock_info: LockInfo) -> bool:
+    """Whether the process that wrote the lock is alive. Its start time tells it from a later process with the same id."""
+    try:
+        os.kill(lock_info["pid"], 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return lock_info.get("born") is None or _process_start_ticks(lock_info["pid"]) in (lock_info["born"], None)
+
+
+def _process_start_ticks(pid: int) -> str | None:
+    """The start time of a process in clock ticks since boot; None without /proc."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return None

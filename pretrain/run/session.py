@@ -1,0 +1,174 @@
+"""One process at work on a run: trains to the end, a signal, a rollback or a stop by the watchdog, and exports at the end."""
+
+import time
+from typing import SupportsFloat
+
+from encoders.runtime import checkpoint, dist
+from encoders.runtime.metrics_log import MetricsLog, read_metrics, to_json_number
+from encoders.runtime.stop import REQUEUE_EXIT_STATUS, REQUEUE_SIGNALS, StopRequest, listen_for_stop
+from encoders.zoo.card import Card
+from pretrain.loop.setup import Setup, describe_adjustments
+from pretrain.loop.train import Diverged, TrainState, fit
+from pretrain.run.export import export_run
+from pretrain.run.monitor import monitor_run
+from pretrain.run.process import PrintLine
+from pretrain.run.restore import checkpoint_contents, load_run_checkpoint, read_checkpoint, restore_checkpoint
+from pretrain.run.rollback import detection_delay, roll_back, short_reason
+from pretrain.run.run_info import read_baseline
+from pretrain.run.rundir import RunDir, describe_session
+from pretrain.watch import RollbackRequested, Watchdog, probe_interval
+
+STOPPED_BY_WATCHDOG = "watchdog"  # as the requester of a stop; other requesters are names of signals
+DIVERGED_EXIT_STATUS = 3  # also of a run that the watchdog stopped
+INTERRUPTED_EXIT_STATUS = 130  # 128 + SIGINT, as shells have it
+
+
+def train_run(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> int:
+    """Trains from `state` to the end or to a signal, with rollbacks where needed, and exports at the end; returns the exit status."""
+    begin_session(run, setup, state)
+    for note in describe_adjustments(setup):
+        say(f"note: {note}")
+    while True:
+        try:
+            return train_session(run, setup, state, say)
+        except (Diverged, RollbackRequested) as error:
+            state = roll_back_run(run, setup, state, error, say)
+
+
+def begin_session(run: RunDir, setup: Setup, state: TrainState) -> None:
+    """Enters this session in run.json, and the run in the card."""
+    if dist.is_main():
+        info = run.read()
+        run.requeue_marker.unlink(missing_ok=True)
+        session = describe_session(str(setup.device), state.step)
+        run.update(status="running", sessions=[*info["sessions"], session], rollbacks=state.rollbacks)
+        setup.card = setup.card.replace(name=run.name, lineage=setup.card.lineage | {"run": run.name, "run_id": info["id"]})
+
+
+def roll_back_run(run: RunDir, setup: Setup, state: TrainState, error: Diverged | RollbackRequested, say: PrintLine) -> TrainState:
+    """The state to continue from after a rollback. Raises Diverged when the run was rolled back as often as allowed."""
+    try:
+        step = roll_back(run, setup, state, error, probe_interval(setup))
+    except Diverged:
+        if dist.is_main():
+            run.update(status="diverged")
+        raise
+    restored = restore_checkpoint(setup, read_checkpoint(run, step), say)
+    say(f"run {run.name}: {short_reason(error)}; rolled back to step {step}, learning rate x {restored.lr_factor:g} from there")
+    return restored
+
+
+def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> int:
+    """Trains from `state` to the end, a signal or a stop by the watchdog; returns the exit status.
+
+    Raises Diverged and RollbackRequested for what needs a rollback."""
+    cfg = setup.recipe
+
+    def save(now: TrainState) -> None:
+        if dist.is_main():
+            checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, now.step), checkpoint_contents(setup, now))
+            older = now.step - detection_delay(setup, probe_interval(setup))  # keep one from before a fault that is detected later
+            checkpoint.prune_checkpoints(run.checkpoints, last=2, every=cfg.keep_every, older=older)
+            run.update(step=now.step)
+
+    with (
+        open_metrics_log(run, setup, state) as metrics_log,
+        listen_for_stop() as stop,
+        monitor_run(run, state.step, setup.steps, not dist.is_main()) as show,
+    ):
+        watchdog = start_watchdog(run, setup, state, say) if dist.is_main() else None
+
+        def log(step: int, **metrics: SupportsFloat) -> None:
+            values = {name: float(value) for name, value in metrics.items()}
+            alarm = None
+            if watchdog:
+                values |= watchdog.measure(step) if watchdog.is_due(step) else {}
+                alarm = watchdog.check(step, values)
+            metrics_log.log(step, **values)
+            show(step, **values)
+            if dist.any_rank(alarm is not None, setup.device):
+                apply_watch_policy(cfg.watch.policy, alarm or "alarm on rank 0", stop)
+
+        started = time.monotonic()
+        try:
+            fit(setup.method, setup.batches, setup.optimizer, setup.scaler, cfg, setup.steps, setup.warmup, state, log, save, stop,
+                setup.device)  # fmt: skip
+        finally:
+            setup.batches.close()
+        return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say)
+
+
+def start_watchdog(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> Watchdog:
+    """The watchdog with the metrics logged so far. At step 0 it probes the untrained network for its baseline."""
+    watchdog = Watchdog(setup, read_metrics(run.path), read_baseline(run.read()), say)
+    if state.step == 0:
+        watchdog.baseline = watchdog.measure(0)
+        run.update(untrained={name: to_json_number(value) for name, value in watchdog.baseline.items()})
+    return watchdog
+
+
+def apply_watch_policy(policy: str, alarm: str, stop: StopRequest) -> None:
+    """Acts on an alarm as `watch.policy` says. Raises RollbackRequested for a rollback."""
+    if policy == "rollback":
+        raise RollbackRequested(alarm)
+    if policy == "stop":
+        stop.requested = stop.requested or STOPPED_BY_WATCHDOG
+
+
+def open_metrics_log(run: RunDir, setup: Setup, state: TrainState) -> MetricsLog:
+    """The run's metrics.jsonl, continued at the step of `state`, and the same W&B run."""
+    wandb_id = run.read().get("wandb") if dist.is_main() else None
+    metrics_log = MetricsLog(
+        run.path,
+        group=run.name,
+        job_type="pretrain",
+        name=run.name,
+        config=setup.recipe.model_dump(mode="json"),
+        resume=wandb_id,
+        step=state.step,
+        rank=dist.rank(),
+    )
+    if dist.is_main():
+        run.update(wandb=metrics_log.id)
+    return metrics_log
+
+
+def finish_session(
+    run: RunDir, setup: Setup, state: TrainState, stop: StopRequest, metrics_log: MetricsLog, seconds: float, say: PrintLine
+) -> int:
+    """Exports the encoder of a finished run, or prints how to resume a stopped one. Returns the exit status."""
+    if not dist.is_main():
+        return 0
+    sessions = run.read()["sessions"]
+    total = sum(s.get("seconds", 0.0) for s in sessions) + seconds
+    sessions[-1].update({"to_step": state.step, "seconds": round(seconds, 1), "ended_by": stop.requested})
+    run.update(sessions=sessions, seconds=round(total, 1))
+    if state.step < setup.steps:
+        run.update(status="stopped")
+        cause = (
+            "stopped by the watchdog"
+            if stop.requested == STOPPED_BY_WATCHDOG
+            else f"stopped by {stop.requested or 'a signal to another rank'}"
+        )
+        say(f"run {run.name}: {cause}, saved at step {state.step} of {setup.steps}; resume with: pretrain resume {run.name}")
+        if stop.requested in REQUEUE_SIGNALS:
+            run.requeue_marker.write_text(f"{stop.requested} at step {state.step}\n")
+            return REQUEUE_EXIT_STATUS
+        return DIVERGED_EXIT_STATUS if stop.requested == STOPPED_BY_WATCHDOG else INTERRUPTED_EXIT_STATUS
+    path = export_run(run)
+    save_views_picture(run, setup, state, metrics_log)
+    run.update(status="finished", encoder=str(path))
+    metrics_log.artifact(run.name, path, {"steps": state.step, "sha256": Card.read(path / "card.yaml").sha256})
+    say(f"run {run.name}: {state.step} steps in {total:.0f} s; encoder {run.name!r} is in {path}")
+    return 0
+
+
+def save_views_picture(run: RunDir, setup: Setup, state: TrainState, metrics_log: MetricsLog) -> None:
+    """Writes `views.png` in the run's folder. It shows images of patients, so it is uploaded to W&B only with pictures=wandb."""
+    if setup.recipe.pictures == "none":
+        return
+    from pretrain.display.preview import write_preview  # imports matplotlib, which takes a second
+
+    path = write_preview(setup.recipe, run.path / "views.png", checkpoint=load_run_checkpoint(run, state.step))
+    if setup.recipe.pictures == "wandb":
+        metrics_log.image(state.step, "views", path)

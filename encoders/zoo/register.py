@@ -1,12 +1,13 @@
 """Importing weight files into the zoo, verifying encoders, and exporting them for plain timm."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
+from encoders.runtime.json_types import Json
 from encoders.zoo import backbone, canary, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.publish import publish_encoder
@@ -100,7 +101,7 @@ def export_encoder(name: str, file: Path) -> str:
     card = encoder.card.replace(name=file.stem, sha256=sha, canary=answer)
     card.write(file.with_suffix(".yaml"))
     p = card.preprocess
-    args: dict[str, Any] = {"num_classes": 0, "in_chans": p.channels, **card.model_args}
+    args: dict[str, Json] = {"num_classes": 0, "in_chans": p.channels, **card.model_args}
     if backbone.has_fixed_size(card.arch):
         args.setdefault("img_size", p.size)
     options = ", ".join(f"{key}={value!r}" for key, value in args.items())

@@ -1,8 +1,8 @@
-"""Arrays in, numbers out.
+"""Metrics of labels and scores. Arrays in, numbers out.
 
 y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores, higher = more likely; probabilities where the metric says so.
-weight: None, or (N, B): B weightings of the rows at once, which is what makes the bootstrap quick; results gain a leading axis B.
-Per-label metrics give (C,) or (B, C), NaN where a label has no positives or no negatives; `macro` leaves those out and says how many.
+weight: None, or (N, B): B weightings of the rows at once, which makes the bootstrap fast; results gain a leading axis B.
+Per-label metrics return (C,) or (B, C), NaN for a label without positives or negatives; `macro` ignores those and returns their number.
 """
 
 from transfer.metrics.calibration import (

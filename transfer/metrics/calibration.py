@@ -1,53 +1,60 @@
-"""Are the probabilities right? Calibration error, Brier score and its parts, log loss, temperature, risk against coverage.
+"""Calibration of probabilities: calibration error, Brier score and its parts, log loss, temperature scaling, risk and coverage.
 
-Binary and multi-label scores are one probability a label. For a multi-class task pass the one-hot columns: every column is then judged as
-a one-against-rest probability; `confidence` gives the top-label view.
+Binary and multi-label scores are one probability per label. For a multi-class task pass the one-hot columns: every column is then treated
+as a one-against-rest probability; `confidence` gives the top-label view.
 
 Shapes: N rows, C label columns, B weightings, Q bins.
 """
 
-from typing import Any, Literal
+from typing import Literal, TypedDict
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 
-TINY = 1e-15  # probabilities are kept this far from 0 and 1 in logarithms, as scikit-learn did; a sure and wrong answer costs 34.5 nats
+TINY = 1e-15  # distance of probabilities from 0 and 1 in logarithms, as scikit-learn used; a certain and wrong answer costs 34.5 nats
 
 
-def brier(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
+class RiskCoverage(TypedDict):
+    """coverage, risk: (N,), by falling confidence.  area: under the curve."""
+
+    coverage: Array
+    risk: Array
+    area: float
+
+
+def brier(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
     """(C,) or (B, C) mean squared error of the probabilities."""
     return _mean_loss((np.asarray(s, dtype=np.float64) - y) ** 2, weight)
 
 
-def log_loss(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
-    """(C,) or (B, C) mean negative log-likelihood (nats) of every label as a yes-or-no question."""
+def log_loss(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
+    """(C,) or (B, C) mean negative log-likelihood (nats) of every label as a binary problem."""
     p = np.clip(np.asarray(s, dtype=np.float64), TINY, 1 - TINY)
     return _mean_loss(-np.where(np.asarray(y) > 0.5, np.log(p), np.log1p(-p)) + 0 * np.asarray(y), weight)
 
 
-def cross_entropy(y: Array, s: Array) -> NDArray[np.float64]:
-    """(1,) mean negative log-probability (nats) of the true class of a multi-class task. y: (N, C) one-hot, rows with NaN left out."""
+def cross_entropy(y: Array, s: Array) -> FloatArray:
+    """(1,) mean negative log-probability (nats) of the true class of a multi-class task. y: (N, C) one-hot; rows with NaN are ignored."""
     known = ~np.isnan(y).any(axis=1)
     own = np.take_along_axis(np.asarray(s[known], dtype=np.float64), y[known].argmax(axis=1)[:, None], axis=1)
     return np.array([-np.log(np.clip(own, TINY, 1)).mean()]) if known.any() else np.array([np.nan])
 
 
-def _mean_loss(loss: Array, weight: Array | None) -> NDArray[np.float64]:
+def _mean_loss(loss: Array, weight: Array | None) -> FloatArray:
     """Mean of `loss` (N, C) over rows without NaN, weighted by the columns of `weight` (N, B)."""
     loss = loss[:, None] if loss.ndim == 1 else loss
     known = ~np.isnan(loss)
     w = np.ones((len(loss), 1)) if weight is None else np.asarray(weight, dtype=np.float64)
     mass = w.T @ known.astype(np.float64)
-    mean = np.divide(w.T @ np.where(known, loss, 0.0), mass, out=np.full(mass.shape, np.nan), where=mass > 0)
-    return mean[0] if weight is None else mean
+    mean: FloatArray = np.divide(w.T @ np.where(known, loss, 0.0), mass, out=np.full(mass.shape, np.nan), where=mass > 0)
+    return np.asarray(mean[0]) if weight is None else mean
 
 
 def reliability(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width", "equal_mass"] = "equal_width") -> dict[str, Array]:
-    """For one label, by bin: number of rows, mean probability, share of positives. y, s: (N,). Empty bins are left out.
+    """For one label and every non-empty bin: number of rows, mean probability, share of positives. y, s: (N,).
 
-    equal_width: (0, 1/Q], (1/Q, 2/Q], ...; 0 belongs to the first.  equal_mass: equally many rows a bin, ties kept in order."""
+    equal_width: (0, 1/Q], (1/Q, 2/Q], ...; 0 belongs to the first.  equal_mass: equal numbers of rows per bin, ties in order."""
     known = ~np.isnan(y)
     y, s = y[known].astype(np.float64), s[known].astype(np.float64)
     if mass == "equal_width":
@@ -61,8 +68,8 @@ def reliability(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width",
     return {"count": count[full], "confidence": totals[0] / count[full], "frequency": totals[1] / count[full]}
 
 
-def ece(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width", "equal_mass"] = "equal_width") -> NDArray[np.float64]:
-    """(C,) expected calibration error: mean over bins, by their rows, of |share of positives - mean probability|."""
+def ece(y: Array, s: Array, bins: int = 15, mass: Literal["equal_width", "equal_mass"] = "equal_width") -> FloatArray:
+    """(C,) expected calibration error: mean over bins, weighted by their rows, of |share of positives - mean probability|."""
     return np.array([_label_ece(y[:, c], s[:, c], bins, mass) for c in range(y.shape[1])])
 
 
@@ -73,8 +80,8 @@ def _label_ece(y: Array, s: Array, bins: int, mass: Literal["equal_width", "equa
 
 
 def brier_parts(y: Array, s: Array, bins: int = 15) -> dict[str, float]:
-    """One label's Brier score as reliability - resolution + uncertainty + within (Murphy 1973; the last term, due to binning, is from
-    Stephenson et al. 2008). They add up exactly. y, s: (N,)."""
+    """The Brier score of one label as reliability - resolution + uncertainty + within (Murphy 1973; the last term, due to binning, is from
+    Stephenson et al. 2008). The sum is exact. y, s: (N,)."""
     known = ~np.isnan(y)
     table = reliability(y, s, bins)
     share, rate = table["count"] / table["count"].sum(), float(y[known].mean())
@@ -89,26 +96,28 @@ def brier_parts(y: Array, s: Array, bins: int = 15) -> dict[str, float]:
 
 
 def confidence(y: Array, s: Array) -> tuple[Array, Array]:
-    """The top-label view of a multi-class task: was the argmax right (N,), 0 or 1, NaN = unknown; and its probability (N,)."""
-    right = (np.nan_to_num(y).argmax(axis=1) == s.argmax(axis=1)).astype(np.float64)
-    return np.where(np.isnan(y).any(axis=1), np.nan, right), s.max(axis=1)
+    """The top-label view of a multi-class task: whether the argmax is correct (N,), 0 or 1, NaN = unknown; and its probability (N,)."""
+    correct = (np.nan_to_num(y).argmax(axis=1) == s.argmax(axis=1)).astype(np.float64)
+    return np.where(np.isnan(y).any(axis=1), np.nan, correct), s.max(axis=1)
 
 
-def temper(s: Array, temperature: float, kind: str = "multilabel") -> NDArray[np.float64]:
-    """The probabilities with their logits divided by `temperature`; the order of a label's rows (of a row's classes) does not change."""
+def temper(s: Array, temperature: float, kind: str = "multilabel") -> FloatArray:
+    """The probabilities with their logits divided by `temperature`. The order of the rows of a label (the classes of a row) stays."""
     p = np.clip(np.asarray(s, dtype=np.float64), TINY, 1 - TINY)
     if kind == "multiclass":
         logit = np.log(p) / temperature
         odds = np.exp(logit - logit.max(axis=1, keepdims=True))
-        return odds / odds.sum(axis=1, keepdims=True)
+        softmax: FloatArray = odds / odds.sum(axis=1, keepdims=True)
+        return softmax
     logit = (np.log(p) - np.log1p(-p)) / temperature
-    return np.exp(-np.logaddexp(0.0, -logit))
+    sigmoid: FloatArray = np.exp(-np.logaddexp(0.0, -logit))
+    return sigmoid
 
 
 def fit_temperature(y: Array, s: Array, kind: str = "multilabel") -> float:
-    """The temperature with the least log loss on validation rows, one for all labels. Source: Guo et al. 2017, sec. 4.2.
+    """The temperature with the lowest log loss on validation rows, one for all labels. Source: Guo et al. 2017, sec. 4.2.
 
-    The loss is convex in 1 / T; a golden-section search over ln T in [-4, 4] finds it to four digits."""
+    The loss is convex in 1 / T; a golden-section search over ln T in [-4, 4] finds it to four decimal places."""
     if kind == "multiclass":
         rows = ~np.isnan(y).any(axis=1)
         truth = np.nan_to_num(y[rows]).argmax(axis=1)
@@ -128,11 +137,11 @@ def fit_temperature(y: Array, s: Array, kind: str = "multilabel") -> float:
     return float(np.exp((low + high) / 2))
 
 
-def risk_coverage(wrong: Array, sure: Array) -> dict[str, Any]:
-    """Error rate among the most confident rows, at every coverage, and its area. wrong: (N,) 0 or 1.  sure: (N,) confidence."""
-    order = np.argsort(-sure, kind="stable")
+def risk_coverage(error: Array, confidence: Array) -> RiskCoverage:
+    """Error rate among the most confident rows, at every coverage, and its area. error: (N,) 0 or 1.  confidence: (N,)."""
+    order = np.argsort(-confidence, kind="stable")
     count = np.arange(1, len(order) + 1)
-    # Rows of equal confidence are answered or refused together: each shares the risk at the end of its group.
-    last = np.searchsorted(-sure[order], -sure[order], side="right") - 1
-    risk = (np.cumsum(wrong[order]) / count)[last]
+    # Rows of equal confidence are accepted or rejected together: each has the risk at the end of its group.
+    last = np.searchsorted(-confidence[order], -confidence[order], side="right") - 1
+    risk = (np.cumsum(error[order]) / count)[last]
     return {"coverage": count[last] / len(order), "risk": risk, "area": float(risk.mean())}

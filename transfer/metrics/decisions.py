@@ -1,23 +1,22 @@
-"""Metrics of decisions, all from one confusion matrix, so that a thousand weightings cost one matrix product.
+"""Metrics of decisions, all from confusion matrices, so that a thousand weightings cost one matrix product.
 
 A multi-class task decides by argmax and has one confusion matrix over its classes; binary and multi-label tasks decide each label by a
-threshold and have one 2 x 2 matrix a label. So results are (T,) or (B, T): T = 1 table for a multi-class task, else one a label.
+threshold and have one 2 x 2 matrix per label. Results are (T,) or (B, T): T = 1 table for a multi-class task, otherwise one per label.
 
 Shapes: N rows, C label columns, K classes, T tables, B weightings.
 """
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 
-Matrix = NDArray[np.float64]  # (..., K, K): true class by predicted class
+Matrix = FloatArray  # (..., K, K): true class by predicted class
 
 
 def decide_classes(y: Array, s: Array, kind: str, threshold: float | Array = 0.5) -> list[tuple[Array, Array, int]]:
-    """For every table: true codes (N,), -1 where unknown; predicted codes (N,); number of classes. threshold: one, or one a label."""
+    """For every table: true codes (N,), -1 where unknown; predicted codes (N,); number of classes. threshold: one, or one per label."""
     y, s = np.asarray(y), np.asarray(s)
     if kind == "multiclass":
         known = ~np.isnan(y).any(axis=1)
@@ -26,10 +25,10 @@ def decide_classes(y: Array, s: Array, kind: str, threshold: float | Array = 0.5
     return [(np.where(np.isnan(y[:, c]), -1, y[:, c] > 0.5).astype(int), (s[:, c] >= cut[c]).astype(int), 2) for c in range(y.shape[1])]
 
 
-def confusion_matrix(true: Array, guess: Array, n: int, weight: Array | None = None) -> Matrix:
-    """(K, K) or (B, K, K) weight of every (true, predicted) pair; rows with true = -1 are left out. weight: (N, B)."""
-    known = true >= 0
-    cell = true[known] * n + guess[known]
+def confusion_matrix(true: Array, predicted: Array, n_classes: int, weight: Array | None = None) -> Matrix:
+    """(K, K) or (B, K, K) weight of every (true, predicted) pair; rows with true = -1 are ignored. weight: (N, B)."""
+    n, known = n_classes, true >= 0
+    cell = true[known] * n + predicted[known]
     if weight is None:
         return np.bincount(cell, minlength=n * n).reshape(n, n).astype(np.float64)
     total = np.zeros((n * n, weight.shape[1]))
@@ -38,18 +37,20 @@ def confusion_matrix(true: Array, guess: Array, n: int, weight: Array | None = N
     return total.T.reshape(-1, n, n)
 
 
-def _metric_of_confusion(of: Any, y: Array, s: Array, kind: str, threshold: float | Array, weight: Array | None) -> NDArray[np.float64]:
-    tables = [of(confusion_matrix(true, guess, n, weight)) for true, guess, n in decide_classes(y, s, kind, threshold)]
+def _metric_of_confusion(
+    metric: Callable[[Matrix], Array], y: Array, s: Array, kind: str, threshold: float | Array, weight: Array | None
+) -> FloatArray:
+    tables = [metric(confusion_matrix(true, predicted, n, weight)) for true, predicted, n in decide_classes(y, s, kind, threshold)]
     return np.stack(tables, axis=-1)
 
 
 def accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """The share of right decisions. It flatters rare labels: show it beside the majority class."""
+    """The share of correct decisions. It is high for rare labels: compare it with the majority class."""
     return _metric_of_confusion(accuracy_from_confusion, y, s, kind, threshold, weight)
 
 
 def balanced_accuracy(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """The mean recall over the classes that occur; NaN for a label of which only one class is known."""
+    """The mean recall over the classes that occur; NaN for a label with a single known class."""
     return _metric_of_confusion(balanced_accuracy_from_confusion, y, s, kind, threshold, weight)
 
 
@@ -59,12 +60,12 @@ def macro_f1(y: Array, s: Array, kind: str = "multilabel", threshold: float | Ar
 
 
 def precision(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """The share of positive decisions that are right; multi-class: its mean over the classes that are predicted. NaN if none is."""
+    """The share of positive decisions that are correct; multi-class: its mean over the predicted classes. NaN if there is none."""
     return _metric_of_confusion(precision_from_confusion, y, s, kind, threshold, weight)
 
 
 def mcc(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """Matthews' correlation of true and predicted class. Multi-class form: Gorodkin 2004, eq. 8. NaN if either is constant."""
+    """Matthews correlation coefficient of true and predicted class. Multi-class form: Gorodkin 2004, eq. 8. NaN if either is constant."""
     return _metric_of_confusion(mcc_from_confusion, y, s, kind, threshold, weight)
 
 
@@ -79,17 +80,17 @@ def quadratic_kappa(y: Array, s: Array, kind: str = "multiclass", threshold: flo
 
 
 def sensitivity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """The share of positives that are called so, a label at a time; not for multi-class tasks. NaN without a positive."""
+    """The share of positives that are predicted positive, per label; not for multi-class tasks. NaN without a positive."""
     return _metric_of_confusion(lambda m: recall_from_confusion(m)[..., 1], y, s, kind, threshold, weight)
 
 
 def specificity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """The share of negatives that are called so, a label at a time; not for multi-class tasks. NaN without a negative."""
+    """The share of negatives that are predicted negative, per label; not for multi-class tasks. NaN without a negative."""
     return _metric_of_confusion(lambda m: recall_from_confusion(m)[..., 0], y, s, kind, threshold, weight)
 
 
 def recall_from_confusion(m: Matrix) -> Array:
-    """(..., K) of every class."""
+    """(..., K) recall of every class."""
     return _ratio(np.diagonal(m, axis1=-2, axis2=-1), m.sum(axis=-1))
 
 
@@ -98,8 +99,8 @@ def accuracy_from_confusion(m: Matrix) -> Array:
 
 
 def balanced_accuracy_from_confusion(m: Matrix) -> Array:
-    single = (m.sum(axis=-1) > 0).sum(axis=-1) < 2
-    return np.where(single, np.nan, _mean_known(recall_from_confusion(m)))
+    single_class = (m.sum(axis=-1) > 0).sum(axis=-1) < 2
+    return np.where(single_class, np.nan, _mean_known(recall_from_confusion(m)))
 
 
 def macro_f1_from_confusion(m: Matrix) -> Array:
@@ -113,26 +114,27 @@ def precision_from_confusion(m: Matrix) -> Array:
 
 
 def mcc_from_confusion(m: Matrix) -> Array:
-    true, guess, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
-    covariance = np.trace(m, axis1=-2, axis2=-1) * n - (true * guess).sum(axis=-1)
-    return _ratio(covariance, np.sqrt((n**2 - (true**2).sum(axis=-1)) * (n**2 - (guess**2).sum(axis=-1))))
+    true, predicted, n = m.sum(axis=-1), m.sum(axis=-2), m.sum(axis=(-2, -1))
+    covariance = np.trace(m, axis1=-2, axis2=-1) * n - (true * predicted).sum(axis=-1)
+    return _ratio(covariance, np.sqrt((n**2 - (true**2).sum(axis=-1)) * (n**2 - (predicted**2).sum(axis=-1))))
 
 
 def kappa_from_confusion(m: Matrix, power: int = 0) -> Array:
-    """power 0: every disagreement weighs the same; 2: by the squared distance of the class codes."""
+    """power: 0, all disagreements have the same weight; 2, the squared distance of the class codes."""
     k = np.arange(m.shape[-1])
-    apart = np.abs(k[:, None] - k[None, :])
-    cost = (apart > 0).astype(float) if power == 0 else apart.astype(float) ** power
+    distance = np.abs(k[:, None] - k[None, :])
+    cost = (distance > 0).astype(float) if power == 0 else distance.astype(float) ** power
     by_chance = m.sum(axis=-1)[..., :, None] * m.sum(axis=-2)[..., None, :] / np.maximum(m.sum(axis=(-2, -1)), 1e-300)[..., None, None]
-    return 1.0 - _ratio((cost * m).sum(axis=(-2, -1)), (cost * by_chance).sum(axis=(-2, -1)))
+    return np.asarray(1.0 - _ratio((cost * m).sum(axis=(-2, -1)), (cost * by_chance).sum(axis=(-2, -1))))
 
 
 def _ratio(a: Array, b: Array) -> Array:
     """a / b, NaN where b is 0."""
-    return np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan), where=np.asarray(b) > 0)
+    ratio: Array = np.divide(a, b, out=np.full(np.broadcast_shapes(np.shape(a), np.shape(b)), np.nan), where=np.asarray(b) > 0)
+    return ratio
 
 
 def _mean_known(values: Array) -> Array:
-    """Mean over the last axis without NaN; NaN if all are."""
+    """Mean over the last axis, ignoring NaN; NaN if all values are."""
     known = ~np.isnan(values)
     return _ratio(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1).astype(float))

@@ -1,7 +1,7 @@
-"""Metrics of order: AUROC and average precision, for one weighting of the rows or a thousand at once.
+"""Ranking metrics: AUROC and average precision, for one weighting of the rows or a thousand at once.
 
 Both are sums over groups of equal scores. A group without an anchor (a row of the class that is summed over) only adds to a running
-total, so groups are cut at anchors: with 1 % positives the arrays that grow with the number of weightings are a hundred times
+total, so groups are divided at anchors: with 1 % positives, the arrays that grow with the number of weightings are a hundred times
 shorter than N.
 
 Shapes: N rows, C labels, B weightings, A anchor groups.
@@ -11,33 +11,32 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 
-RANKING_CHUNK = 128  # weightings at a time: (N, 128) float32 is 13 MB at 25,596 rows, so it stays near the cache
+RANKING_CHUNK = 128  # weightings at a time: (N, 128) float32 is 13 MB at 25,596 rows, which fits in the cache
 
 
-def auroc(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
-    """(C,) or (B, C) area under the ROC curve: the weighted share of (positive, negative) pairs in the right order, ties counting half.
+def auroc(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
+    """(C,) or (B, C) area under the ROC curve: the weighted share of (positive, negative) pairs in the right order; ties count half.
 
-    NaN where a label has no positives or no negatives."""
+    NaN for a label without positives or without negatives."""
     return _by_label(_label_auroc, y, s, weight)
 
 
-def average_precision(y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
-    """(C,) or (B, C) average precision: sum over thresholds of precision times the recall gained there; NaN without positives."""
+def average_precision(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
+    """(C,) or (B, C) average precision: sum over thresholds of precision times the increase of recall; NaN without positives."""
     return _by_label(_label_average_precision, y, s, weight)
 
 
-def micro(metric: Callable[..., NDArray[np.float64]], y: Array, s: Array, weight: Array | None = None) -> NDArray[np.float64]:
+def micro(metric: Callable[..., FloatArray], y: Array, s: Array, weight: Array | None = None) -> FloatArray:
     """`metric` over all known (row, label) cells pooled: () or (B,)."""
-    spread = None if weight is None else np.repeat(weight, y.shape[1], axis=0)
-    return metric(np.reshape(y, (-1, 1)), np.reshape(s, (-1, 1)), spread)[..., 0]
+    per_cell = None if weight is None else np.repeat(weight, y.shape[1], axis=0)
+    return np.asarray(metric(np.reshape(y, (-1, 1)), np.reshape(s, (-1, 1)), per_cell)[..., 0])
 
 
 def macro(values: Array) -> tuple[Any, int]:
-    """The mean over the labels that are defined, and how many were left out. values: (C,) or (B, C)."""
+    """The mean over the defined labels, and the number of labels that are never defined. values: (C,) or (B, C)."""
     values = np.asarray(values, dtype=np.float64)
     known = ~np.isnan(values)
     count = known.sum(axis=-1)
@@ -47,7 +46,7 @@ def macro(values: Array) -> tuple[Any, int]:
     return (float(mean) if mean.ndim == 0 else mean), left_out
 
 
-def _by_label(one: Callable[[Array, Array, Array], Array], y: Array, s: Array, weight: Array | None) -> NDArray[np.float64]:
+def _by_label(metric: Callable[[Array, Array, Array], Array], y: Array, s: Array, weight: Array | None) -> FloatArray:
     y, s = _as_columns(y), _as_columns(s)
     w = np.ones((len(y), 1), dtype=np.float32) if weight is None else np.asarray(weight).reshape(len(y), -1)
     out = np.empty((w.shape[1], y.shape[1]))
@@ -56,7 +55,7 @@ def _by_label(one: Callable[[Array, Array, Array], Array], y: Array, s: Array, w
         rows = np.flatnonzero(known)[np.argsort(s[known, c], kind="stable")]  # ascending scores
         positive, score = y[rows, c] > 0.5, s[rows, c]
         for at in range(0, w.shape[1], RANKING_CHUNK):
-            out[at : at + RANKING_CHUNK, c] = one(positive, score, w[rows, at : at + RANKING_CHUNK])
+            out[at : at + RANKING_CHUNK, c] = metric(positive, score, w[rows, at : at + RANKING_CHUNK])
     return out[0] if weight is None else out
 
 
@@ -66,27 +65,27 @@ def _as_columns(a: Array) -> Array:
 
 
 def _label_auroc(positive: Array, score: Array, w: Array) -> Array:
-    """positive, score: (n,) in ascending order of score.  w: (n, B)."""
+    """(B,) AUROC of one label. positive, score: (n,) in ascending order of score.  w: (n, B)."""
     if positive.all() or not positive.any():
         return np.full(w.shape[1], np.nan)
-    # Anchors are the rarer class; counting pairs from the other side gives one minus the area.
+    # Anchors are the rarer class; counting pairs from the other class gives one minus the area.
     flip = positive.mean() > 0.5
     anchor = ~positive if flip else positive
     own, before, within, after = _count_pairs(anchor, score, w)
     below = before + 0.5 * within
     total = own.sum(axis=0) * after
     with np.errstate(invalid="ignore", divide="ignore"):
-        area = (own * below).sum(axis=0) / total
+        area: Array = (own * below).sum(axis=0) / total
     return 1.0 - area if flip else area
 
 
 def _count_pairs(anchor: Array, score: Array, w: Array) -> tuple[Array, Array, Array, Array]:
-    """For every group of equal scores that holds an anchor: the anchors' weight (A, B), the others' weight in lower groups (A, B) and in
-    the group itself (A, B); and the others' total weight (B,)."""
+    """For every group of equal scores with an anchor: weight of the anchors (A, B), of other rows in lower groups (A, B) and in the group
+    itself (A, B); and the total weight of the other rows (B,)."""
     group = np.concatenate([[0], np.cumsum(score[1:] != score[:-1])])  # (n,)
     holds = np.unique(group[anchor])  # (A,)
     own = _sum_by_slot(w[anchor], np.searchsorted(holds, group[anchor]), len(holds))
-    # The others fall into 2A + 1 slots in order: below the first anchor group, in it, between it and the second, ...
+    # The other rows fall into 2A + 1 slots in order: below the first anchor group, in it, between it and the second, ...
     other = group[~anchor]
     left = np.searchsorted(holds, other, side="left")
     slot = 2 * left + np.where(holds[np.minimum(left, len(holds) - 1)] == other, 1, 0) * (left < len(holds))
@@ -95,7 +94,7 @@ def _count_pairs(anchor: Array, score: Array, w: Array) -> tuple[Array, Array, A
     return own, upto[:-1:2], slots[1::2], upto[-1]
 
 
-def _sum_by_slot(rows: Array, slot: Array, n: int) -> NDArray[np.float64]:
+def _sum_by_slot(rows: Array, slot: Array, n: int) -> FloatArray:
     """(n, B) sums of `rows` (m, B) by their ascending `slot` (m,); an empty slot is 0."""
     if len(rows) == n and (slot == np.arange(n)).all():
         return rows.astype(np.float64)
@@ -109,16 +108,17 @@ def _sum_by_slot(rows: Array, slot: Array, n: int) -> NDArray[np.float64]:
 def _label_average_precision(positive: Array, score: Array, w: Array) -> Array:
     if not positive.any():
         return np.full(w.shape[1], np.nan)
-    # From the highest score on: the others "before" an anchor group are those that score higher.
+    # From the highest score on: the other rows "before" an anchor group are those with higher scores.
     own, before, within, _ = _count_pairs(positive[::-1], score[::-1], w[::-1])
     hit = np.cumsum(own, axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         precision = hit / (hit + before + within)
-        return np.where(own > 0, own * precision, 0.0).sum(axis=0) / own.sum(axis=0)
+        average: Array = np.where(own > 0, own * precision, 0.0).sum(axis=0) / own.sum(axis=0)
+    return average
 
 
 def roc_curve(y: Array, s: Array) -> tuple[Array, Array, Array]:
-    """False positive rate, sensitivity and threshold (predict positive at s >= threshold) of one label, from (0, 0) on."""
+    """False positive rate, sensitivity and threshold (predict positive at s >= threshold) of one label, starting at (0, 0)."""
     known = ~np.isnan(y)
     order = np.argsort(-s[known], kind="stable")
     score, positive = s[known][order], y[known][order] > 0.5

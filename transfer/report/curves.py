@@ -12,7 +12,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from transfer.metrics import choose_on_validation, macro, reliability, risk_coverage
-from transfer.metrics.calibration import confidence
+from transfer.metrics.calibration import RiskCoverage, confidence
 from transfer.metrics.panel import are_probabilities, threshold_margins
 from transfer.records.record import Record
 from transfer.stats import draw_resamples
@@ -99,7 +99,7 @@ def reliability_bins(truth: Array, sure: Array) -> dict[str, Array]:
     return reliability(truth, sure, 10, "equal_mass")
 
 
-def pooled_risk_coverage(records: Sequence[Record]) -> dict[str, Array] | None:
+def pooled_risk_coverage(records: Sequence[Record]) -> RiskCoverage | None:
     """Coverage and risk (N,) of all answers of these records, the surest first; None where the scores are no probabilities.
 
     Sure is a multi-class answer by its largest probability, any other by its distance from the threshold that validation chose."""

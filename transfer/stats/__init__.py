@@ -1,7 +1,7 @@
-"""Intervals, paired differences and tests. The unit that is resampled, counted or swapped is always the patient.
+"""Confidence intervals, paired differences and tests. The unit that is resampled, counted or swapped is always the patient.
 
 y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores.  patient: (N,) names.  A metric is a function of `transfer.metrics` that takes
-(y, s, weight); several labels are averaged over those that are defined.
+(y, s, weight); its value is the mean over the labels for which it is defined.
 """
 
 from transfer.stats.areas import auroc_difference, auroc_interval, auroc_intervals, pooled_difference, pooled_gap, pooled_interval

@@ -1,8 +1,8 @@
-"""AUROC of one or several test parts with its interval, and paired differences.
+"""AUROC of one or several test parts with its confidence interval, and paired differences.
 
-Several test parts of one row of a table (folds, draws of the labels) are pooled by their components: draws of one fold share their
-patients, whose errors are averaged; folds have patients of their own, whose errors add. So an area of 1 in every fold gets the interval
-that no mistake among so many patients allows, where resampling would give one point.
+Several test parts in one row of a table (folds, draws of the labels) are pooled by their components: draws of one fold share their
+patients, so errors are averaged per patient; folds have different patients, so their errors add. An area of 1 in every fold therefore has
+the interval of zero errors among all patients, where resampling would give a single point.
 
 Shapes: N rows, C labels.
 """
@@ -28,16 +28,16 @@ from transfer.stats.delong import AreaComponents, area_variance, label_component
 from transfer.stats.mover import mover_interval, p_value_from_interval
 
 ScoredRows = tuple[Array, Array, Array]  # labels (N,) or (N, C), scores (N,) or (N, C), patients (N,) of one test part
-ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, its scored draws
+ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, the scored test part of every draw
 
 
 def auroc_interval(y: Array, s: Array, patient: Array, level: float = 0.95) -> Interval:
-    """The AUROC, averaged over the labels that are defined, with its clustered DeLong interval. y, s: (N,) or (N, C)."""
+    """The mean AUROC over the labels with both classes, with its clustered DeLong interval. y, s: (N,) or (N, C)."""
     return pooled_interval([[(y, s, patient)]], level)
 
 
 def pooled_interval(tests: ScoredFolds, level: float = 0.95) -> Interval:
-    """The mean AUROC over test parts with one interval. tests: for every fold, its scored draws."""
+    """The mean AUROC over test parts, with one interval. tests: for every fold, its scored draws."""
     method = describe_method(tests, "logit, t")
     note, whole = few_patients_note_over_folds(tests), pool_components(tests)
     if whole is None:
@@ -46,39 +46,39 @@ def pooled_interval(tests: ScoredFolds, level: float = 0.95) -> Interval:
     return Interval(whole.area, low, high, method, level, note)
 
 
-def pool_components(tests: ScoredFolds, extra: ScoredFolds = ()) -> AreaComponents | None:
-    """The parts of the mean area over all test parts; those of one class only are left out, and None if all are.
+def pool_components(tests: ScoredFolds, also: ScoredFolds = ()) -> AreaComponents | None:
+    """The components of the mean area over all test parts. Parts with a single class are ignored; None when all have a single class.
 
-    extra: test parts whose patients get a place too, so that the parts of two groups can be laid beside each other."""
+    also: test parts whose patients are counted among the G, so that the components of two groups are aligned."""
     own = np.concatenate([np.asarray(patient).astype(str) for fold in tests for _, _, patient in fold])
-    others = [np.asarray(patient).astype(str) for fold in extra for _, _, patient in fold]
+    others = [np.asarray(patient).astype(str) for fold in also for _, _, patient in fold]
     code, n = encode_patients(np.concatenate([own, *others]))
     folds, at = [], 0
     for fold in tests:
-        drawn = []
+        draws = []
         for y, s, patient in fold:
             defined = label_components(y, s, code[at : at + len(patient)], n)
-            drawn += [mean_components(defined)] if defined else []
+            draws += [mean_components(defined)] if defined else []
             at += len(patient)
-        folds += [mean_components(drawn)] if drawn else []
+        folds += [mean_components(draws)] if draws else []
     if not folds:
         return None
     whole, (a, b, c) = mean_components(folds), np.sum([(p.n_positive, p.n_negative, p.n) for p in folds], axis=0)
     return replace(whole, n_positive=int(a), n_negative=int(b), n=int(c))
 
 
-def describe_method(tests: ScoredFolds, how: str) -> str:
-    """The method, as a table says it."""
-    return f"clustered DeLong{f' over {len(tests)} folds' if len(tests) > 1 else ''}, {how}"
+def describe_method(tests: ScoredFolds, details: str) -> str:
+    """The method of an interval, as a table names it."""
+    return f"clustered DeLong{f' over {len(tests)} folds' if len(tests) > 1 else ''}, {details}"
 
 
 def few_patients_note_over_folds(tests: ScoredFolds) -> str:
-    """The warning for insufficient patients a class over all folds, or ""."""
+    """The warning for insufficient patients in a class over all folds, or ""."""
     return few_patients_note(*_distinct_folds(tests))
 
 
 def count_fewest_over_folds(tests: ScoredFolds) -> int:
-    """Patients in the smaller class of the label with fewest, over all folds."""
+    """The smallest number of patients in a class over all folds; 0 when no label has both classes."""
     return count_fewest_patients(*_distinct_folds(tests)) or 0
 
 
@@ -89,13 +89,13 @@ def _distinct_folds(tests: ScoredFolds) -> tuple[Array, Array]:
 
 
 def auroc_intervals(y: Array, s: Array, patient: Array, level: float = 0.95) -> list[Interval]:
-    """The same for every label on its own."""
+    """The AUROC of every label with its interval."""
     y, s = to_columns(y), to_columns(s)
     return [auroc_interval(y[:, c], s[:, c], patient, level) for c in range(y.shape[1])]
 
 
 def auroc_difference(y: Array, a: Array, b: Array, patient: Array, level: float = 0.95) -> Difference:
-    """AUROC of scores `a` minus that of `b` on the same rows, averaged over labels, from the components' differences patient by patient."""
+    """AUROC of scores `a` minus that of `b` on the same rows, averaged over labels; interval from per-patient differences."""
     return pooled_difference([[(y, a, patient)]], [[(y, b, patient)]], level)
 
 
@@ -117,7 +117,7 @@ def pooled_difference(a: ScoredFolds, b: ScoredFolds, level: float = 0.95) -> Di
 
 
 def pooled_gap(a: ScoredFolds, b: ScoredFolds, level: float = 0.95) -> Difference:
-    """The mean AUROC of test images `a` minus that of other test images `b`, by the same encoder; patients may have images in both."""
+    """The mean AUROC on test images `a` minus that on other test images `b` of one encoder; patients may have images in both."""
     one, other = pool_components(a), pool_components(b)
     note = few_patients_note_over_folds(a) or few_patients_note_over_folds(b)
     method = describe_method(a, "of two groups, MOVER")
@@ -129,11 +129,11 @@ def pooled_gap(a: ScoredFolds, b: ScoredFolds, level: float = 0.95) -> Differenc
 
 
 def correlate_areas(a: ScoredFolds, b: ScoredFolds) -> float:
-    """Of the errors of the two areas, by the patients who have images in both; 0 where nobody has."""
-    who = {str(p) for fold in b for _, _, patient in fold for p in patient}
-    if not any(str(p) in who for fold in a for _, _, patient in fold for p in patient):
+    """Correlation of the errors of the two areas, from patients with images in both; 0 when there are none."""
+    patients_of_b = {str(p) for fold in b for _, _, patient in fold for p in patient}
+    if not any(str(p) in patients_of_b for fold in a for _, _, patient in fold for p in patient):
         return 0.0
-    one, other = pool_components(a, extra=b), pool_components(b, extra=a)
+    one, other = pool_components(a, also=b), pool_components(b, also=a)
     if one is None or other is None:
         return 0.0
     x, z = one.positive + one.negative, other.positive + other.negative
@@ -142,16 +142,16 @@ def correlate_areas(a: ScoredFolds, b: ScoredFolds) -> float:
 
 
 def _without_variance(one: AreaComponents, other: AreaComponents, method: str, level: float, note: str) -> Difference:
-    """Both order every pair alike: equal where there are mistakes to be alike in. Where neither made any, other patients may show some."""
-    apart = one.area - other.area
+    """The difference when its variance is 0. Zero width only if both sides make the same errors; without errors, MOVER."""
+    difference = one.area - other.area
     if one.area == other.area and one.area not in (0.0, 1.0):
         return Difference(0.0, 0.0, 0.0, 1.0, "not distinguishable", method, level, note)
     ends = mover_interval(one, other, 0.0)
     return build_area_difference(
-        apart, ends(level), p_value_from_interval(ends), f"{method}; without a mistake: both areas' own bounds", level, note
+        difference, ends(level), p_value_from_interval(ends), f"{method}; without errors: bounds of both areas", level, note
     )
 
 
 def macro_area(y: Array, s: Array) -> float:
-    """The mean area over defined labels, from the same components (a check on `metrics.auroc`)."""
+    """The mean area over defined labels, from the same components (to check `metrics.auroc`)."""
     return float(macro(np.array([p.area for p in label_components(y, s, np.arange(len(y)), len(y))]))[0])

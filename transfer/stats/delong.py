@@ -1,8 +1,9 @@
 """Interval of an AUROC and of a difference of AUROCs when a patient has several images.
 
-The variance is that of structural components summed within patients (Obuchowski 1997, Biometrics 53, eq. 4-7); with one image a patient
-it is DeLong's (1988). The interval of one area is made on the logit scale with quantiles of Student's t, because plain Wald and percentile
-intervals cover too little at a hundred patients. The degrees of freedom are Satterthwaite's for the two classes' shares of the variance.
+The variance is that of structural components summed within patients (Obuchowski 1997, Biometrics 53, eq. 4-7); with one image per patient
+it equals that of DeLong (1988). The interval of one area is computed on the logit scale with quantiles of Student's t, because plain Wald
+and percentile intervals have too low a coverage at a hundred patients. The degrees of freedom are those of Satterthwaite for the variances
+of the two classes.
 
 Shapes: N rows, P positives, M negatives, G patients, C labels.
 """
@@ -11,16 +12,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 from transfer.stats.common import perfect_lower_bound, to_columns
 
 
 @dataclass(frozen=True)
 class AreaComponents:
-    """One label: its area, and what each patient's positive and negative rows add to the area's error, (G,) each, with the number of
-    patients that have such rows. Sums of squares of the parts are the two terms of the variance."""
+    """The area of one label and what the positive and the negative rows of each patient contribute to its error, (G,) each.
+
+    The sums of squares of `positive` and `negative` are the two terms of the variance. n_positive, n_negative: patients with such rows."""
 
     area: float
     positive: Array
@@ -30,40 +31,41 @@ class AreaComponents:
     n: int
 
     def __sub__(self, other: "AreaComponents") -> "AreaComponents":
-        """The same for the difference of two areas on the same rows."""
+        """The components of the difference of two areas on the same rows."""
         return AreaComponents(
             self.area - other.area, self.positive - other.positive, self.negative - other.negative, self.n_positive, self.n_negative, self.n
         )
 
 
 def area_components(y: Array, s: Array, code: Array, n: int) -> AreaComponents | None:
-    """The parts of one label; None where it has patients of one class only. y, s, code: (N,); n patients in all."""
+    """The components of one label; None when it has a single class. y, s, code: (N,), code: patients as integers below n."""
     known = ~np.isnan(y)
     positive, score, code = y[known] > 0.5, np.asarray(s[known], dtype=np.float64), code[known]
     if positive.all() or not positive.any():
         return None
     high, low = score[positive], score[~positive]
-    won = _share_below(low, high)  # (P,) share of the negatives that each positive exceeds, ties half
-    lost = 1 - _share_below(high, low)  # (M,) share of the positives that exceed each negative
-    area = float(won.mean())
+    v10 = _share_below(low, high)  # (P,) placement values: share of the negatives below each positive, ties count half
+    v01 = 1 - _share_below(high, low)  # (M,) share of the positives above each negative
+    area = float(v10.mean())
     sides = []
-    for deviation, who in ((won - area, code[positive]), (lost - area, code[~positive])):
-        with_rows = len(np.unique(who))
+    for deviation, patients in ((v10 - area, code[positive]), (v01 - area, code[~positive])):
+        with_rows = len(np.unique(patients))
         inflate = np.sqrt(with_rows / (with_rows - 1)) if with_rows > 1 else np.nan
-        sides.append((inflate * np.bincount(who, weights=deviation, minlength=n) / len(deviation), with_rows))
+        sides.append((inflate * np.bincount(patients, weights=deviation, minlength=n) / len(deviation), with_rows))
     return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
 
 
-def _share_below(reference: Array, score: Array) -> NDArray[np.float64]:
-    """For each score the share of the reference below it, equal ones counting half."""
+def _share_below(reference: Array, score: Array) -> FloatArray:
+    """For each score, the share of `reference` below it; ties count half."""
     ordered = np.sort(reference)
-    return (np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")) / (2 * len(ordered))
+    share: FloatArray = (np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")) / (2 * len(ordered))
+    return share
 
 
 def mean_components(parts: list[AreaComponents]) -> AreaComponents:
-    """The parts of the mean area over labels: errors add within a patient, so labels of one patient need not be independent.
+    """The components of the mean area over labels. Errors add within a patient, so labels of one patient need not be independent.
 
-    The counts are the fewest of any label, which keeps the quantile on the safe side."""
+    The counts are the smallest of any label, so that the t quantile is conservative."""
     return AreaComponents(
         float(np.mean([p.area for p in parts])),
         np.mean([p.positive for p in parts], axis=0),
@@ -75,11 +77,11 @@ def mean_components(parts: list[AreaComponents]) -> AreaComponents:
 
 
 def area_variance(p: AreaComponents) -> tuple[float, float]:
-    """Variance of the area, and its degrees of freedom."""
+    """Variance of the area, and its degrees of freedom (Satterthwaite over the two classes)."""
     a, b = float((p.positive**2).sum()), float((p.negative**2).sum())
-    # Patients with rows of both classes. Obuchowski's factor n / (n - 1), in place of the two classes' own.
-    own = np.sqrt((1 - 1 / p.n_positive) * (1 - 1 / p.n_negative)) if min(p.n_positive, p.n_negative) > 1 else np.nan
-    shared = 2 * float((p.positive * p.negative).sum()) * own * p.n / max(p.n - 1, 1)
+    # Covariance from patients with rows of both classes, with Obuchowski's factor n / (n - 1) instead of those of the two classes.
+    undo_factors = np.sqrt((1 - 1 / p.n_positive) * (1 - 1 / p.n_negative)) if min(p.n_positive, p.n_negative) > 1 else np.nan
+    shared = 2 * float((p.positive * p.negative).sum()) * undo_factors * p.n / max(p.n - 1, 1)
     total = max(a + b + shared, 0.0)
     if not a + b > 0:
         return total, float(min(p.n_positive, p.n_negative) - 1)
@@ -87,13 +89,13 @@ def area_variance(p: AreaComponents) -> tuple[float, float]:
 
 
 def logit_interval(p: AreaComponents) -> Callable[[float], tuple[float, float]]:
-    """The interval of an area as a function of its level; NaN with fewer than two patients in a class."""
+    """The interval of an area as a function of its level; NaN for fewer than two patients in a class."""
     from scipy.special import expit, logit, stdtrit
 
     fewest = min(p.n_positive, p.n_negative)
     if fewest < 2:
         return lambda level: (np.nan, np.nan)
-    if p.area == 1.0:  # no error was seen, so no variance
+    if p.area == 1.0:  # no error was observed, so the variance is 0
         return lambda level: (perfect_lower_bound(fewest, level), 1.0)
     if p.area == 0.0:
         return lambda level: (0.0, 1 - perfect_lower_bound(fewest, level))
@@ -108,7 +110,7 @@ def logit_interval(p: AreaComponents) -> Callable[[float], tuple[float, float]]:
 
 
 def label_components(y: Array, s: Array, code: Array, n: int) -> list[AreaComponents]:
-    """The parts of every label that is defined. code: (N,) patients as numbers below n."""
+    """The components of every label with both classes. code: (N,) patients as integers below n."""
     y, s = to_columns(y), to_columns(s)
-    every = [area_components(y[:, c], s[:, c], code, n) for c in range(y.shape[1])]
-    return [p for p in every if p is not None]
+    all_labels = [area_components(y[:, c], s[:, c], code, n) for c in range(y.shape[1])]
+    return [p for p in all_labels if p is not None]

@@ -1,7 +1,7 @@
-"""The interval of a difference of two areas from the areas' own intervals.
+"""The interval of a difference of two areas from the intervals of the two areas (MOVER).
 
 Source: Zou and Donner 2008 (Stat Med 27, 1693), with the covariance term of Zou 2007 (Psychol Methods 12, 399). Unlike a Wald interval it
-is skewed where an area is near 1, and has a width where one is 1.
+is asymmetric when an area is near 1, and has a positive width when one is 1.
 """
 
 from collections.abc import Callable
@@ -14,20 +14,20 @@ Ends = Callable[[float], tuple[float, float]]  # an interval as a function of it
 
 
 def mover_interval(one: AreaComponents, other: AreaComponents, correlation: float) -> Ends:
-    """The interval of `one` minus `other`. correlation: of the two estimates."""
-    mine, theirs, apart = logit_interval(one), logit_interval(other), one.area - other.area
+    """The interval of the area `one` minus the area `other`. correlation: of the two estimates."""
+    interval_one, interval_other, difference = logit_interval(one), logit_interval(other), one.area - other.area
 
     def at(level: float) -> tuple[float, float]:
-        (low, high), (down, up) = mine(level), theirs(level)
-        below, above = (one.area - low, up - other.area), (high - one.area, other.area - down)
+        (low, high), (other_low, other_high) = interval_one(level), interval_other(level)
+        below, above = (one.area - low, other_high - other.area), (high - one.area, other.area - other_low)
         ends = [np.sqrt(max(u**2 + v**2 - 2 * correlation * u * v, 0.0)) for u, v in (below, above)]
-        return float(apart - ends[0]), float(apart + ends[1])
+        return float(difference - ends[0]), float(difference + ends[1])
 
     return at
 
 
 def p_value_from_interval(interval: Ends) -> float:
-    """The p-value that an interval implies: one minus the level at which it first touches zero."""
+    """The p-value of an interval: one minus the level at which the interval first contains zero."""
     inside, outside = 1.0, 0.0  # levels
     if np.isnan(interval(0.95)[0]):
         return float("nan")

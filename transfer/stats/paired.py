@@ -1,9 +1,8 @@
-"""Is encoder A better than encoder B on the same test patients?"""
+"""Paired comparison of two encoders on the same test patients."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
 from transfer.stats.areas import auroc_difference
@@ -16,7 +15,7 @@ PERMUTATION_CHUNK = 256  # permutations at a time
 def paired_difference(
     metric: Metric, y: Array, s_a: Array, s_b: Array, patient: Array, n: int = 1000, seed: int = 0, level: float = 0.95
 ) -> Difference:
-    """Metric of `s_a` minus metric of `s_b` with interval, p-value and verdict. AUROC: clustered DeLong; else patient bootstrap.
+    """Metric of `s_a` minus metric of `s_b` with interval, p-value and verdict. AUROC: clustered DeLong; otherwise patient bootstrap.
 
     y, s_a, s_b: (N,) or (N, C).  The bootstrap's p-value is twice the smaller share of resamples on either side of zero."""
     if metric is auroc:
@@ -31,38 +30,39 @@ def paired_difference(
 
 
 def paired_permutation(metric: Metric, y: Array, s_a: Array, s_b: Array, patient: Array, n: int = 1000, seed: int = 0) -> float:
-    """Two-sided p-value of the difference when, patient by patient, the two encoders' scores are swapped at random.
+    """Two-sided p-value of the difference under random swaps of the scores of the two encoders, patient by patient.
 
-    Scores are turned into ranks for AUROC, since only order means the same for both encoders (Bandos et al. 2005). Swapping is done by
-    weights: both encoders' rows stand below each other, and a row counts for the side it was dealt to."""
+    For AUROC, scores are replaced by ranks, because only their order is comparable between encoders (Bandos et al. 2005). Swaps are
+    weights: the rows of both encoders are stacked, and a row has weight 1 on the side it is assigned to."""
     y, a, b = to_columns(y), to_columns(s_a), to_columns(s_b)
     if metric is auroc:
         a, b = midranks(a), midranks(b)
     code, size = encode_patients(patient)
     both_y, both = np.concatenate([y, y]), np.concatenate([a, b])
     draw = generator(seed, Purpose.BOOTSTRAP, 1)
-    seen = abs(macro(np.asarray(metric(y, a)) - np.asarray(metric(y, b)))[0])
+    observed = abs(macro(np.asarray(metric(y, a)) - np.asarray(metric(y, b)))[0])
     as_large = 0
     for start in range(0, n, PERMUTATION_CHUNK):
         swap = draw.integers(0, 2, (size, min(PERMUTATION_CHUNK, n - start))).astype(np.float32)[code]  # (N, B)
         first = np.asarray(metric(both_y, both, weight=np.concatenate([1 - swap, swap])))
         second = np.asarray(metric(both_y, both, weight=np.concatenate([swap, 1 - swap])))
-        as_large += int((np.abs(macro(first - second)[0]) >= seen - 1e-12).sum())  # 1e-12: equal up to rounding counts as equal
+        as_large += int((np.abs(macro(first - second)[0]) >= observed - 1e-12).sum())  # 1e-12: rounding
     return (as_large + 1) / (n + 1)
 
 
-def midranks(s: Array) -> NDArray[np.float64]:
+def midranks(s: Array) -> FloatArray:
     """(N, C) mid-ranks of every column."""
     from scipy.stats import rankdata
 
-    return rankdata(s, axis=0)
+    ranks: FloatArray = rankdata(s, axis=0)
+    return ranks
 
 
 def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]:
-    """p-value for "both are right equally often", and the method. right_a, right_b: (N,) booleans.
+    """p-value of equal accuracy, and the method. right_a, right_b: (N,) booleans, whether each row was classified correctly.
 
-    One image a patient: the exact binomial test on discordant rows. Several: Durkalski et al. 2003 (Stat Med 22, 2417), whose variance is
-    between patients; the plain test would count a patient's images as independent."""
+    One image per patient: the exact binomial test on discordant rows. Several: Durkalski et al. 2003 (Stat Med 22, 2417), whose variance is
+    between patients; the plain test would treat images of one patient as independent."""
     from scipy.stats import binomtest, chi2
 
     a, b = np.asarray(right_a, dtype=bool), np.asarray(right_b, dtype=bool)
@@ -71,12 +71,12 @@ def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]
         won, lost = int((a & ~b).sum()), int((b & ~a).sum())
         return (float(binomtest(won, won + lost).pvalue) if won + lost else 1.0), "McNemar, exact"
     mean = np.bincount(code, weights=a.astype(float) - b, minlength=size) / np.bincount(code, minlength=size)
-    spread = float((mean**2).sum())
-    return (float(chi2.sf(mean.sum() ** 2 / spread, 1)) if spread > 0 else 1.0), "McNemar, clustered by patient (Durkalski 2003)"
+    variance = float((mean**2).sum())
+    return (float(chi2.sf(mean.sum() ** 2 / variance, 1)) if variance > 0 else 1.0), "McNemar, clustered by patient (Durkalski 2003)"
 
 
-def holm(p: Array) -> NDArray[np.float64]:
-    """Adjusted p-values: rejecting those below alpha keeps the chance of any false rejection below alpha (Holm 1979). NaN stays NaN."""
+def holm(p: Array) -> FloatArray:
+    """Adjusted p-values: rejecting those below alpha keeps the probability of any false rejection below alpha (Holm 1979). NaN stays."""
     p = np.asarray(p, dtype=np.float64)
     known = np.flatnonzero(~np.isnan(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -86,11 +86,11 @@ def holm(p: Array) -> NDArray[np.float64]:
 
 
 def minimal_detectable_difference(difference: Difference, power: float = 0.8) -> float:
-    """The true difference that a test set like this one would find "better" with the given power.
+    """The true difference for which a test set like this one gives the verdict "better" with the given power.
 
-    From the width of the interval: half of it is the quantile times the standard error, and the power needs its own quantile on top."""
+    From the width of the interval: half of it is the quantile times the standard error, to which the quantile of the power is added."""
     from scipy.stats import norm
 
     half = (difference.high - difference.low) / 2
-    needed = norm.ppf((1 + difference.level) / 2)
-    return float(half * (1 + norm.ppf(power) / needed))
+    quantile = norm.ppf((1 + difference.level) / 2)
+    return float(half * (1 + norm.ppf(power) / quantile))

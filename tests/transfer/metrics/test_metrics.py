@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 
 from encoders.runtime.errors import InputError
 from transfer import metrics as m
+from transfer.metrics.panel import DECISION_METRICS, RANKING_METRICS
 
 
 def made(n=240, c=3, seed=0, step=0.1):
@@ -75,6 +76,19 @@ def test_macro_of_nothing_defined_is_nan():
     mean, left_out = m.macro(np.array([np.nan, np.nan]))
     assert np.isnan(mean)
     assert left_out == 2
+
+
+@pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
+def test_all_metrics_are_the_macro_means_of_the_registered_metrics(kind):
+    y, s = classes()[:2] if kind == "multiclass" else made(c=1 if kind == "binary" else 3)
+    choice = m.choose_on_validation(y, s, kind)
+    values = m.compute_all_metrics(y, s, choice)
+    for name, metric in RANKING_METRICS.items():
+        assert values[name] == pytest.approx(np.mean(metric(y, s)))
+    for name, metric in DECISION_METRICS.items():
+        assert values[name] == pytest.approx(np.nanmean(metric(y, s, kind, choice.threshold)))
+    assert list(values)[: len(RANKING_METRICS) + len(DECISION_METRICS)] == [*RANKING_METRICS, *DECISION_METRICS]
+    assert all(isinstance(value, float) for value in values.values())
 
 
 DECIDED = [

@@ -7,8 +7,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from transfer import stats
 from transfer.metrics import accuracy, auroc, average_precision, balanced_accuracy
-from transfer.stats.areas import macro_area
+from transfer.stats.areas import macro_area, pool_components
 from transfer.stats.bootstrap import draw_resamples
+from transfer.stats.common import encode_patients
+from transfer.stats.delong import area_components, area_variance
 
 
 def made(patients=60, images=3, seed=0, c=1):
@@ -98,15 +100,34 @@ def obuchowski_by_hand(y, s, patient):
 
 
 def test_several_images_a_patient_give_obuchowskis_variance():
-    from transfer.stats.common import encode_patients
-    from transfer.stats.delong import area_components, area_variance
-
     y, s, patient = made(images=4)
     y[::11] = np.nan
     code, n = encode_patients(patient)
     got, _ = area_variance(area_components(y[:, 0], s[:, 0], code, n))
     known = ~np.isnan(y[:, 0])
     assert got == pytest.approx(obuchowski_by_hand(y[known, 0], s[known, 0], patient[known]), rel=1e-9)
+
+
+@pytest.mark.parametrize("images", [1, 4])
+def test_variance_and_degrees_of_freedom_are_those_of_sample_covariances_of_placement_values(images):
+    """np.cov with ddof = 1 over patients of their summed placement values, and Satterthwaite's formula with one less than the patients."""
+    y, s, patient = made(patients=40, images=images)
+    y, s = y[:, 0], np.round(s[:, 0], 1)
+    low, high = s[y == 0], s[y == 1]
+    wins = (high[:, None] > low) + 0.5 * (high[:, None] == low)  # (P, M)
+    area, names = wins.mean(), np.unique(patient)
+    per_patient, shares, counts = [], [], []
+    for placement, of in ((wins.mean(axis=1), patient[y == 1]), (wins.mean(axis=0), patient[y == 0])):
+        sums = np.array([(placement[of == name] - area).sum() for name in names]) / len(placement)
+        with_rows = np.isin(names, of)
+        per_patient.append(sums)
+        counts.append(with_rows.sum())
+        shares.append(np.cov(sums[with_rows], ddof=1) * counts[-1])
+    covariance = np.cov(*per_patient, ddof=1)[0, 1] * len(names)
+    code, n = encode_patients(patient)
+    variance, df = area_variance(area_components(y, s, code, n))
+    assert variance == pytest.approx(sum(shares) + 2 * covariance * (images > 1), rel=1e-9)
+    assert df == pytest.approx(sum(shares) ** 2 / (shares[0] ** 2 / (counts[0] - 1) + shares[1] ** 2 / (counts[1] - 1)), rel=1e-9)
 
 
 def test_repeating_every_image_narrows_nothing():
@@ -251,9 +272,6 @@ def test_pooled_folds_have_the_mean_area_and_the_variance_of_a_mean_of_independe
     parts = [[(*(a[:, 0] if a.ndim == 2 else a for a in made(seed=i)[:2]), np.char.add(made(seed=i)[2], f"f{i}"))] for i in range(2)]
     alone, both = [stats.pooled_interval([p]) for p in parts], stats.pooled_interval(parts)
     assert both.value == pytest.approx(np.mean([a.value for a in alone]))
-    from transfer.stats.areas import pool_components
-    from transfer.stats.delong import area_variance
-
     assert area_variance(pool_components(parts))[0] == pytest.approx(
         sum(area_variance(pool_components([p]))[0] for p in parts) / 4, rel=0.02
     )

@@ -1,80 +1,94 @@
-"""`encoders ingest folder` and `encoders ingest phantom`, and what all ingest commands share: the last options and the summary."""
+"""`encoders ingest folder` and `encoders ingest phantom`, and what all ingest commands share: common options and the summary."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from encoders.ingest.options import ChannelChoice, Codec, SquareRule
+from encoders.ingest.sources import SOURCES
+
 if TYPE_CHECKING:
-    from encoders.ingest.shards import Source
+    from encoders.ingest.source import ItemT, Source
 
 ingest_app = typer.Typer(
-    no_args_is_help=True, help="Images -> one store. Broken files are listed in OUT.quarantine.csv; exit status 1 then."
+    no_args_is_help=True, help="Images -> one store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
 )
 
 OutArgument = Annotated[Path, typer.Argument(help="the store to write, e.g. cxr.h5")]
-RESUME_ADVICE = "the same command goes on where it was"
-WorkersOption = Annotated[int, typer.Option(min=0, help="processes; 0: as many as the scheduler gave")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace OUT, and drop an interrupted ingest with other settings")]
+RESUME_ADVICE = "rerun the same command to resume"
+WorkersOption = Annotated[int, typer.Option(min=0, help="number of processes; 0: as many as the scheduler assigned")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace OUT, and discard an interrupted ingest with other settings")]
 ModalityOption = Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")]
 DatasetOption = Annotated[
-    str | None, typer.Option(help="name of the data set: with the patient it says who a person is  [default: the folder's name]")
+    str | None, typer.Option(help="name of the data set; with the patient, it identifies a person  [default: name of the folder]")
 ]
 
 HELP_FOOTER = """
 
-Exit status: 0 all went in; 1 some files could not be read (the rest is in OUT, the reasons in OUT.quarantine.csv); 2 nothing was
-done because of a mistake in the command. An interrupted run goes on where it was when the same command is given again."""
+Exit status: 0 all files were ingested; 1 some files could not be read (the others are in OUT, the reasons in OUT.quarantine.csv);
+2 nothing was written because of an error in the command. If interrupted, rerun the same command to resume."""
 
-FOLDER_HELP = f"""A folder of PNG, JPEG and TIFF images (8 and 16 bits, kept) becomes the store OUT.
 
-Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest, because a crop loses the apices or the
-costophrenic angles of a radiograph and squashing changes the heart's shape. It is recorded in the store. Transparent pixels become
-black, palettes and CMYK become RGB, EXIF orientation is applied. Empty cells, nan, na, n/a and null in the CSV mean unknown.
+def command_help(name: str, details: str) -> str:
+    """The help text of the command `encoders ingest NAME`: the summary of the source, then the details."""
+    return f"{SOURCES[name].summary}\n\n{details}"
 
-A tree of folders needs no CSV: --pattern says what a path means, here class folders, and a folder for each patient.
+
+FOLDER_HELP = command_help(
+    "folder",
+    f"""Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest. A crop would lose the apices or
+the costophrenic angles of a radiograph, and squashing would change the shape of the heart. The store records the geometry. Transparent
+pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. Empty cells, nan, na, n/a and null in the CSV mean
+unknown.
+
+A tree of folders needs no CSV: --pattern reads columns from the paths, here class folders, and a folder per patient.
 
 \b
     encoders ingest folder tiles/ tiles.h5 --modality histology --codec jpeg --mpp 0.5 --pattern '(?P<label>[^/]+)/[^/]+$'
     encoders ingest folder tiles/ tiles.h5 --modality histology --pattern '(?P<patient>[^/]+)/(?P<slide>[^/_]+)_(?P<x>[0-9]+)_(?P<y>[0-9]+)'
-    encoders ingest folder cxr/ cxr.h5 --labels train.csv --pattern '(?P<patient>patient[0-9]+)/(?P<study>study[0-9]+)/'{HELP_FOOTER}"""
+    encoders ingest folder cxr/ cxr.h5 --labels train.csv --pattern '(?P<patient>patient[0-9]+)/(?P<study>study[0-9]+)/'{HELP_FOOTER}""",
+)
 
-PHANTOM_HELP = f"""Made-up images with patients and labels become the store OUT: for trying things out, and for tests. They are not patients.
-
-cxr: chest radiographs; label `opacity`: a reticular and nodular pattern in the lungs. histology: tiles like H&E; label `malignant`: glands
-lost, nuclei large and unlike. Mean intensity says nothing about the labels. The same seed gives the same images.{HELP_FOOTER}"""
+PHANTOM_HELP = command_help(
+    "phantom",
+    f"""They show no patients. cxr: chest radiographs; label `opacity`: a reticular and nodular pattern in the lungs. histology: tiles that
+resemble H&E; label `malignant`: lost glands, large and irregular nuclei. Mean intensity is independent of the labels. The same seed gives
+the same images.{HELP_FOOTER}""",
+)
 
 
 @ingest_app.command("folder", help=FOLDER_HELP)
 def ingest_folder(
-    src: Annotated[Path, typer.Argument(help="folder with the images, searched through and through")],
+    src: Annotated[Path, typer.Argument(help="folder of the images, searched recursively")],
     out: OutArgument,
-    labels: Annotated[Path | None, typer.Option(help="CSV with a line for each image; images that it does not name are left out")] = None,
+    labels: Annotated[Path | None, typer.Option(help="CSV with one row per image; images without a row are left out")] = None,
     file_column: Annotated[str | None, typer.Option(help="column of file names, relative to SRC  [default: guessed, e.g. file]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed, e.g. patient_id; "": none]')] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed, e.g. split; "": none]')] = None,
     label_column: Annotated[
-        list[str] | None, typer.Option(help="column of labels, text or numbers; may be repeated  [default: guessed]")
+        list[str] | None, typer.Option(help="column of labels, text or numbers; repeatable  [default: guessed]")
     ] = None,
-    meta_column: Annotated[list[str] | None, typer.Option(help="column of other facts (sex, age, view, site); may be repeated")] = None,
+    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata (sex, age, view, site); repeatable")] = None,
     pattern: Annotated[
         str | None,
-        typer.Option(help="regular expression over a file's path; its groups patient, slide, study, split, label, x, y are columns"),
+        typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label, x, y become columns"),
     ] = None,
     mpp: Annotated[
-        float | None, typer.Option(min=0.01, max=50, help="micrometres a pixel of the files; what is stored after resizing is recorded")
+        float | None, typer.Option(min=0.01, max=50, help="micrometres per pixel of the files; the store records the value after resizing")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="column=value: only rows for which it holds; may be repeated")] = None,
-    size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: as the files are, all of one size")] = 256,
-    resize: Annotated[str, typer.Option(help="pad, crop (keep the middle) or squash (lose the aspect)")] = "pad",
+    only: Annotated[list[str] | None, typer.Option(help="column=value: only rows with this value; repeatable")] = None,
+    size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the files, which must be equal")] = 256,
+    resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
     channels: Annotated[
-        str, typer.Option(help="auto (1 if every image of the set is gray in every pixel, else 3), 1 (colour by luminance) or 3")
+        ChannelChoice,
+        typer.Option(help="auto (1 if every image of the set is gray in every pixel, otherwise 3), 1 (luminance of colour images) or 3"),
     ] = "auto",
-    bits: Annotated[int | None, typer.Option(min=9, max=16, help="bits really used by 16-bit files  [default: 16]")] = None,
-    codec: Annotated[str, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
+    bits: Annotated[int | None, typer.Option(min=9, max=16, help="bits that 16-bit files use  [default: 16]")] = None,
+    codec: Annotated[Codec, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
     normalise: Annotated[
         str | None,
-        typer.Option(help="H&E stain to a reference: macenko or reinhard, measured on every file by itself; recorded in the store"),
+        typer.Option(help="H&E stain normalisation: macenko or reinhard, measured on every file; recorded in the store"),
     ] = None,
     modality: ModalityOption = "cxr",
     dataset: DatasetOption = None,
@@ -82,15 +96,7 @@ def ingest_folder(
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.folder import FolderSource
-    from encoders.runtime.errors import unknown_name_error
 
-    for kind, given, known in (
-        ("resize rule", resize, ["pad", "crop", "squash"]),
-        ("channels", channels, ["auto", "1", "3"]),
-        ("codec", codec, ["raw", "jpeg"]),
-    ):
-        if given not in known:
-            raise unknown_name_error(kind, given, known)
     source = FolderSource(
         src,
         labels,
@@ -99,7 +105,7 @@ def ingest_folder(
         meta=meta_column or (),
         only=only or (),
         size=size,
-        resize=resize,  # type: ignore[arg-type]
+        resize=resize,
         channels=None if channels == "auto" else int(channels),
         bits=bits,
         modality=modality,
@@ -109,40 +115,31 @@ def ingest_folder(
         mpp=mpp,
         normalise=normalise,
     )
-    run_ingest(source, out, workers, overwrite, source.notes)
+    run_ingest(source, out, workers, overwrite)
 
 
 @ingest_app.command("phantom", help=PHANTOM_HELP)
 def ingest_phantom(
     out: OutArgument,
     kind: Annotated[str, typer.Option(help="cxr or histology")] = "cxr",
-    patients: Annotated[int, typer.Option(min=2, help="people; each has one to four images")] = 240,
+    patients: Annotated[int, typer.Option(min=2, help="number of patients; each has one to four images")] = 240,
     size: Annotated[int, typer.Option(min=32, help="side of the images")] = 96,
-    seed: Annotated[int, typer.Option(min=0, help="another seed: other people; the labels mean the same")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="seed of the patients; the meaning of the labels does not depend on it")] = 0,
     labeled: Annotated[float, typer.Option(min=0, max=1, help="share of the patients whose labels are stored")] = 1.0,
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    from encoders.ingest.phantom.source import PHANTOM_KINDS, PhantomSource
-    from encoders.runtime.errors import unknown_name_error
+    from encoders.ingest.phantom.source import PhantomSource
 
-    if kind not in PHANTOM_KINDS:
-        raise unknown_name_error("kind of phantom", kind, list(PHANTOM_KINDS))
-    run_ingest(
-        PhantomSource(kind, patients, size, seed, labeled),
-        out,
-        workers,
-        overwrite,
-        ["these images are synthetic: made by a program, no patient"],
-    )
+    run_ingest(PhantomSource(kind, patients, size, seed, labeled), out, workers, overwrite)
 
 
-def run_ingest(source: "Source", out: Path, workers: int, overwrite: bool, notes: list[str]) -> None:
-    """Ingests with progress and prints the summary. Raises typer.Exit(1) when something was quarantined."""
+def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool) -> None:
+    """Ingests with a progress bar, prints the notes and the summary, and raises typer.Exit with the exit status."""
     from encoders.ingest.shards import available_cpus, ingest
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
 
-    for note in notes:
+    for note in source.notes:
         typer.echo(note)
     with advise_on_interrupt(RESUME_ADVICE), progress_counter(f"ingest {out.name}", len(source.items())) as tick:
         summary = ingest(source, out, workers or available_cpus(), overwrite, tick)

@@ -6,36 +6,50 @@ from typing import Annotated
 
 import typer
 
-from encoders.cli.ingest import HELP_FOOTER, DatasetOption, OutArgument, OverwriteOption, WorkersOption, run_ingest
+from encoders.cli.ingest import (
+    HELP_FOOTER,
+    DatasetOption,
+    ModalityOption,
+    OutArgument,
+    OverwriteOption,
+    WorkersOption,
+    command_help,
+    run_ingest,
+)
+from encoders.ingest.options import ArrayLayout, Codec, FixedChannels, KeyMode, SquareRule, Voi
 
 LOW_CONTRAST_SPAN = 0.1  # share of the 16-bit range; a CT without its window uses 2 %
-SizeOption = Annotated[int, typer.Option(min=0, help="side of the stored square; 0: as the images are, all of one size")]
-ResizeOption = Annotated[str, typer.Option(help="pad, crop (keep the middle) or squash (lose the aspect)")]
+SizeOption = Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the images, which must be equal")]
+ResizeOption = Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")]
 
-DICOM_HELP = f"""A folder of DICOM files becomes the store OUT, 16 bits, as a viewer would show them.
+DICOM_HELP = command_help(
+    "dicom",
+    f"""Order: modality table or rescale; VOI table or window; inversion (MONOCHROME1, PresentationLUTShape INVERSE); padding black. 0 is
+the darkest and 65535 the brightest displayed value. The columns dicom_* record what was done to each file.
 
-Order: modality table or rescale; VOI table or window; inversion (MONOCHROME1, PresentationLUTShape INVERSE); padding black. 0 is the
-darkest and 65535 the brightest displayed value. What was done to each file is in the columns dicom_*.
+Patients: PatientID and StudyInstanceUID are pseudonymised (hashes of the name of the data set and the identifier; pseudonymous, not
+anonymous: use --salt-file to prevent guessing). Sex, age (at most 90) and view are stored, other tags only with --keep-tag. A key is the
+relative name of the file; if the name contains the identifier or the name of the patient, the key is a hash (--key).
 
-People: PatientID and StudyInstanceUID become pseudonyms (hashes of the data set's name and the identifier; pseudonymous, not anonymous:
-use --salt-file against guessing). Sex, age (90 for all older) and view are kept, other tags only with --keep-tag. A key is the file's
-relative name, unless that repeats the patient's identifier or name: then it is a hash, too (--key).
+Default geometry: 256 px, `pad`. Files with several frames, without pixels, truncated or constant are quarantined.{HELP_FOOTER}""",
+)
 
-Default geometry: 256 px, `pad`. Files with several frames, without pixels, cut off or constant are quarantined.{HELP_FOOTER}"""
+MEDMNIST_HELP = command_help(
+    "medmnist",
+    f"""Mutually exclusive classes become the text label `label`, a binary label one column (`pneumonia`, `malignant`), several findings
+one column each. The files do not identify patients: every image counts as a patient of its own. Default geometry:
+unchanged.{HELP_FOOTER}""",
+)
 
-MEDMNIST_HELP = f"""A MedMNIST file (.npz, 28 to 224 px) becomes the store OUT, with its train, val and test split and its labels by name.
-
-Classes that exclude each other are the text label `label`; yes and no is one column (`pneumonia`, `malignant`), several findings are one
-each. The files do not say who the patients are: every image counts as a patient of its own. Default geometry: as it is.{HELP_FOOTER}"""
-
-HDF5_HELP = f"""Arrays (N, H, W[, C]) in HDF5 become the store OUT, read one image at a time.
-
-PCam:  encoders ingest hdf5 train_x.h5 pcam.h5 --images x --labels y --labels-file train_y.h5
+HDF5_HELP = command_help(
+    "hdf5",
+    f"""PCam:  encoders ingest hdf5 train_x.h5 pcam.h5 --images x --labels y --labels-file train_y.h5
 
 CLAM:  encoders ingest hdf5 'patches/*.h5' tiles.h5 --images imgs --coords coords
 
-uint8 and uint16 are kept, floats in [0, 1] become 16 bits, other numbers need --range. (N, C, H, W) is recognised. Default geometry: as
-it is.{HELP_FOOTER}"""
+uint8 and uint16 are stored unchanged, floats in [0, 1] become 16 bits, other numbers need --range. (N, C, H, W) is detected. Default
+geometry: unchanged.{HELP_FOOTER}""",
+)
 
 
 def add_format_commands(ingest_app: typer.Typer) -> None:
@@ -46,33 +60,35 @@ def add_format_commands(ingest_app: typer.Typer) -> None:
 
 
 def ingest_dicom(
-    src: Annotated[Path, typer.Argument(help="folder with the files, searched through and through, or one file")],
+    src: Annotated[Path, typer.Argument(help="folder of the files, searched recursively, or one file")],
     out: OutArgument,
     voi: Annotated[
-        str,
-        typer.Option(help="auto (the file's table, else its window, else none), lut, window, or none (the whole range its bits allow)"),
+        Voi,
+        typer.Option(help="auto (the table of the file, else its window, else none), lut, window, or none (the full range of its bits)"),
     ] = "auto",
     window: Annotated[
         str | None,
         typer.Option(help="CENTER,WIDTH for all files, or for CT lung, mediastinum, abdomen, liver, bone, brain, subdural, stroke"),
     ] = None,
     view: Annotated[
-        str, typer.Option(help="keep these only, e.g. PA,AP; PA AP LATERAL FRONTAL (PA, AP or untold) OBLIQUE OTHER UNKNOWN")
+        str, typer.Option(help="views to keep, e.g. PA,AP; PA AP LATERAL FRONTAL (PA, AP or not stated) OBLIQUE OTHER UNKNOWN")
     ] = "",
-    crop_borders: Annotated[bool, typer.Option("--crop-borders", help="cut even borders (collimation, film edge) before resizing")] = False,
-    labels: Annotated[Path | None, typer.Option(help="CSV joined on file, SOPInstanceUID or PatientID, whichever fits")] = None,
-    join_column: Annotated[str | None, typer.Option(help="its column to join on  [default: guessed]")] = None,
-    patient_column: Annotated[str | None, typer.Option(help="its column to use in place of PatientID; hashed alike")] = None,
-    split_column: Annotated[str | None, typer.Option(help='its column of train, val, test  [default: guessed; "": none]')] = None,
-    label_column: Annotated[list[str] | None, typer.Option(help="its column of labels; may be repeated  [default: guessed]")] = None,
-    meta_column: Annotated[list[str] | None, typer.Option(help="its column of other facts; may be repeated")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="column=value: only files whose row says so; may be repeated")] = None,
-    keep_tag: Annotated[list[str] | None, typer.Option(help="DICOM keyword to store as it is, e.g. StationName; may be repeated")] = None,
-    key: Annotated[str, typer.Option(help="auto, file (always the relative name) or hash (never)")] = "auto",
-    salt_file: Annotated[Path | None, typer.Option(help="file with a secret: pseudonyms cannot be guessed without it; keep it")] = None,
+    crop_borders: Annotated[
+        bool, typer.Option("--crop-borders", help="cut uniform borders (collimation, film edge) before resizing")
+    ] = False,
+    labels: Annotated[Path | None, typer.Option(help="CSV joined on file, SOPInstanceUID or PatientID, whichever matches")] = None,
+    join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
+    patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
+    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
+    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
+    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="column=value: only files whose row has this value; repeatable")] = None,
+    keep_tag: Annotated[list[str] | None, typer.Option(help="DICOM keyword to store unchanged, e.g. StationName; repeatable")] = None,
+    key: Annotated[KeyMode, typer.Option(help="auto, file (always the relative name) or hash (always a hash)")] = "auto",
+    salt_file: Annotated[Path | None, typer.Option(help="file with a secret, without which pseudonyms cannot be guessed; keep it")] = None,
     size: SizeOption = 256,
     resize: ResizeOption = "pad",
-    channels: Annotated[int, typer.Option(help="1 (files with colour are quarantined) or 3")] = 1,
+    channels: Annotated[FixedChannels, typer.Option(help="1 (files with colour are quarantined) or 3")] = "1",
     modality: Annotated[str, typer.Option(help="cxr, ct, ...: which tasks and baselines belong together")] = "cxr",
     dataset: DatasetOption = None,
     workers: WorkersOption = 0,
@@ -84,35 +100,31 @@ def ingest_dicom(
     from encoders.ingest.dicom.source import DicomSource
     from encoders.runtime.cli import track_progress
 
-    check_choice("--voi", voi, ["auto", "lut", "window", "none"])
-    check_choice("--resize", resize, ["pad", "crop", "squash"])
-    check_choice("--key", key, ["auto", "file", "hash"])
-    check_choice("--channels", str(channels), ["1", "3"])
-    told = None
+    table = None
     if labels is not None:
-        told = DicomLabels(labels, join_column, patient_column, split_column, label_column or (), meta_column or (), only or ())
+        table = DicomLabels(labels, join_column, patient_column, split_column, label_column or (), meta_column or (), only or ())
     require_labels(
         labels, join_column=join_column, patient_column=patient_column, only=only, label_column=label_column, meta_column=meta_column
     )
     source = DicomSource(
         src,
-        told,
-        voi=voi,  # type: ignore[arg-type]
+        table,
+        voi=voi,
         window=parse_window(window) if window else None,
         views=view,
         crop_borders=crop_borders,
         keep_tags=keep_tag or (),
-        key=key,  # type: ignore[arg-type]
+        key=key,
         salt=read_salt(salt_file),
         size=size,
-        resize=resize,  # type: ignore[arg-type]
-        channels=channels,
+        resize=resize,
+        channels=int(channels),
         modality=modality,
         dataset=dataset,
-        watch=lambda names: track_progress(names, "headers"),
+        wrap_progress=lambda names: track_progress(names, "headers"),
     )
     try:
-        run_ingest(source, out, workers, overwrite, source.notes)
+        run_ingest(source, out, workers, overwrite)
     except typer.Exit:
         print_dicom_notes(out)
         raise
@@ -123,50 +135,47 @@ def ingest_medmnist(
     out: OutArgument,
     size: SizeOption = 0,
     resize: ResizeOption = "squash",
-    modality: Annotated[str, typer.Option(help="cxr, histology, ...  [default: known for the sets of MedMNIST v2]")] = "",
-    dataset: Annotated[str, typer.Option(help="name of the data set  [default: the file's name without _224]")] = "",
+    modality: Annotated[str, typer.Option(help="cxr, histology, ...  [default: that of the set, for MedMNIST v2]")] = "",
+    dataset: Annotated[str, typer.Option(help="name of the data set  [default: name of the file without _224]")] = "",
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.medmnist.source import MedMNISTSource
 
-    check_choice("--resize", resize, ["pad", "crop", "squash"])
     spool = out.with_name(out.name + ".unpacked")
-    source = MedMNISTSource(file, spool, size, resize, dataset, modality)  # type: ignore[arg-type]
+    source = MedMNISTSource(file, spool, size, resize, dataset, modality)
     try:
-        notes = ["MedMNIST files name no patients: every image counts as a patient of its own, and the file's split is kept"]
-        run_ingest(source, out, workers, overwrite, notes)
+        run_ingest(source, out, workers, overwrite)
     finally:
         shutil.rmtree(spool, ignore_errors=True)
 
 
 def ingest_hdf5(
-    src: Annotated[str, typer.Argument(help="a file, or a quoted pattern of files of the same make, e.g. 'patches/*.h5'")],
+    src: Annotated[str, typer.Argument(help="a file, or a quoted pattern of files with the same layout, e.g. 'patches/*.h5'")],
     out: OutArgument,
     images: Annotated[str, typer.Option(help="key of the images: x (PCam), imgs (CLAM), or a path in the file")],
     labels: Annotated[str | None, typer.Option(help="key of the labels, (N,), (N, 1, ...) or (N, K); numbers or text")] = None,
     label_names: Annotated[str, typer.Option(help="a,b,c: names of the label columns  [default: the key]")] = "",
-    labels_file: Annotated[Path | None, typer.Option(help="the file that holds labels and patients, if it is another one")] = None,
+    labels_file: Annotated[Path | None, typer.Option(help="file of labels and patients, if not the file of images")] = None,
     patients: Annotated[str | None, typer.Option(help="key of the patients")] = None,
     coords: Annotated[
-        str | None, typer.Option(help="key of (x, y) places: every file is a slide then, and a patient unless --patients")
+        str | None, typer.Option(help="key of (x, y) positions; every file then is one slide, and one patient unless --patients")
     ] = None,
-    layout: Annotated[str, typer.Option(help="auto, NHWC or NCHW")] = "auto",
-    value_range: Annotated[str, typer.Option("--range", help="LOW,HIGH: values that become black and white, for other numbers")] = "",
-    codec: Annotated[str, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; smaller, slower to read)")] = "raw",
+    layout: Annotated[ArrayLayout, typer.Option(help="auto, NHWC or NCHW")] = "auto",
+    value_range: Annotated[
+        str, typer.Option("--range", help="LOW,HIGH: values that become black and white, for other types of numbers")
+    ] = "",
+    codec: Annotated[Codec, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; smaller, slower to read)")] = "raw",
     size: SizeOption = 0,
     resize: ResizeOption = "pad",
-    modality: Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")] = "histology",
-    dataset: Annotated[str, typer.Option(help="name of the data set  [default: the file's or the folder's name]")] = "",
+    modality: ModalityOption = "histology",
+    dataset: Annotated[str, typer.Option(help="name of the data set  [default: name of the file or the folder]")] = "",
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.hdf5 import Hdf5Source, parse_range
     from encoders.store.store import match_files
 
-    check_choice("--layout", layout, ["auto", "NHWC", "NCHW"])
-    check_choice("--resize", resize, ["pad", "crop", "squash"])
-    check_choice("--codec", codec, ["raw", "jpeg"])
     source = Hdf5Source(
         [Path(path) for path in match_files(src)],
         images,
@@ -175,35 +184,27 @@ def ingest_hdf5(
         patients,
         coords,
         labels_file,
-        layout,  # type: ignore[arg-type]
+        layout,
         parse_range(value_range) if value_range else None,
         size,
-        resize,  # type: ignore[arg-type]
+        resize,
         dataset,
         modality,
         codec,
     )
-    known = patients or coords
-    run_ingest(source, out, workers, overwrite, [] if known else ["no --patients: every image counts as a patient of its own"])
-
-
-def check_choice(option: str, given: str, known: list[str]) -> None:
-    from encoders.runtime.errors import unknown_name_error
-
-    if given not in known:
-        raise unknown_name_error(f"value for {option}", given, known)
+    run_ingest(source, out, workers, overwrite)
 
 
 def require_labels(labels: Path | None, **options: object) -> None:
-    """Raises InputError for an option about the CSV where there is none."""
+    """Raises InputError for an option that requires --labels, if there is no CSV."""
     from encoders.runtime.errors import InputError
 
     if labels is None and (given := [name for name, value in options.items() if value]):
-        raise InputError(f"--{given[0].replace('_', '-')} speaks of the CSV of labels; pass --labels FILE.csv too")
+        raise InputError(f"--{given[0].replace('_', '-')} requires a CSV of labels; pass --labels FILE.csv too")
 
 
 def print_dicom_notes(out: Path) -> None:
-    """Says what became of the names of patients and files, and whether the values fill their range."""
+    """Prints how patients and files were pseudonymised, and whether the images use their range of values."""
     from encoders.ingest.dicom.source import HIDDEN_KEY_PREFIX
     from encoders.store.store import Store
 
@@ -212,11 +213,14 @@ def print_dicom_notes(out: Path) -> None:
     alone = int((store.column("patient") == store.column("key")).sum())
     typer.echo(f"patients: {store.attrs['patients']}")
     if hidden:
-        typer.echo(f"{hidden} keys are hashes, because the file's name repeats the patient's identifier or name (or --key hash)")
+        typer.echo(
+            f"{hidden} keys are hashes, because the file name contains the identifier or the name of the patient (or because of --key hash)"
+        )
     if alone:
         typer.echo(f"warning: {alone} images have no PatientID; each counts as a patient of its own")
     flat = int((store.column("dicom_span") < LOW_CONTRAST_SPAN).sum())
     if flat:
         typer.echo(
-            f"warning: {flat} images use less than {LOW_CONTRAST_SPAN:.0%} of the range; column dicom_voi says why: pass --window, or another --voi"
+            f"warning: {flat} images use less than {LOW_CONTRAST_SPAN:.0%} of the range (column dicom_voi has the reason); "
+            "pass --window, or another --voi"
         )

@@ -1,28 +1,27 @@
-"""Images to one square size, antialiased, 8 and 16 bits alike.
+"""Resizing of images to a square, antialiased, for 8 and 16 bits.
 
-Shapes: H, W, C of the image given, S the side asked for.
+Shapes: H, W, C of the input image, S side of the square.
 """
 
-from typing import Any, Literal
-
 import numpy as np
-from numpy.typing import NDArray
 
-ResizeRule = Literal["pad", "crop", "squash", "none"]
+from encoders.ingest.options import ResizeRule
+from encoders.runtime.arrays import Array
+from encoders.runtime.json_types import Json
 
 
-def describe_geometry(size: int, rule: ResizeRule) -> dict[str, Any]:
-    """What a store records about its shape: every reader may compare it with what an encoder was trained on."""
+def describe_geometry(size: int, rule: ResizeRule) -> dict[str, Json]:
+    """The geometry that a store records, so that readers can compare it with the training data of an encoder."""
     if not size:
         return {"resize": "none", "size": None}
     return {"resize": rule, "size": [size, size], "interpolation": "bicubic", "antialias": True, "fill": 0 if rule == "pad" else None}
 
 
-def resize_to_square(image: NDArray[Any], size: int, rule: ResizeRule) -> NDArray[Any]:
-    """(S, S, C) in the same dtype; `size` 0 leaves the image as it is.
+def resize_to_square(image: Array, size: int, rule: ResizeRule) -> Array:
+    """(S, S, C) of the same dtype; with `size` 0, the image unchanged.
 
-    pad: the long side becomes S, and black fills the rest evenly on both sides.  crop: the short side becomes S, and the middle is kept.
-    squash: both sides become S, the aspect is lost."""
+    pad: the long side becomes S, with equal black margins on both sides.  crop: the short side becomes S, and the centre is kept.
+    squash: both sides become S, and the aspect ratio is lost."""
     if not size or rule == "none":
         return image
     height, width = image.shape[:2]
@@ -38,16 +37,16 @@ def resize_to_square(image: NDArray[Any], size: int, rule: ResizeRule) -> NDArra
     return out
 
 
-def resize_bicubic(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
-    """(height, width, C): bicubic, with a filter as wide as the reduction asks for. Rounded and clipped, never wrapped."""
+def resize_bicubic(image: Array, height: int, width: int) -> Array:
+    """(height, width, C): bicubic, with a filter as wide as the reduction requires. Values are rounded and clipped."""
     from PIL import Image
 
     if image.shape[:2] == (height, width):
         return image
     if image.dtype == np.uint8:
-        picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
-        return np.asarray(picture.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
+        img = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+        return np.asarray(img.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
     top = np.iinfo(image.dtype).max
     planes = [Image.fromarray(image[..., c].astype(np.float32)) for c in range(image.shape[2])]  # Pillow cannot resample 16-bit integers
     out = np.stack([np.asarray(p.resize((width, height), Image.Resampling.BICUBIC)) for p in planes], axis=-1)
-    return np.clip(np.rint(out), 0, top).astype(image.dtype)
+    return np.asarray(np.clip(np.rint(out), 0, top).astype(image.dtype))

@@ -1,6 +1,6 @@
-"""Arrays in HDF5: PCam (`x` in one file, `y` in another), CLAM (`imgs`, `coords`, a file a slide), or any (N, H, W[, C]).
+"""Arrays in HDF5: PCam (`x` in one file, `y` in another), CLAM (`imgs`, `coords`, one file per slide), or any (N, H, W[, C]).
 
-Images are read one at a time and in order; a chunk of many images is kept in HDF5's cache while its images are taken.
+Images are read one at a time and in order. HDF5 caches a chunk of many images while they are read.
 
 Shapes: N images in a file, H, W, C of one image.
 """
@@ -10,25 +10,25 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
 
 import h5py
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.ingest.geometry import ResizeRule, describe_geometry, resize_to_square
-from encoders.ingest.source import ImageRow, Unreadable, Value, file_stamp
+from encoders.ingest.geometry import describe_geometry, resize_to_square
+from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
+from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, file_stamp
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.json_types import Json
 
-ArrayLayout = Literal["auto", "NHWC", "NCHW"]
-Hdf5Item = tuple[int, int]  # which file, which row of it
-MAX_CHUNK_CACHE = 512 << 20  # bytes: a chunk larger than this is decompressed anew for every image
+Hdf5Item = tuple[int, int]  # number of the file, row in the file
+MAX_CHUNK_CACHE = 512 << 20  # bytes; a larger chunk is decompressed again for every image
 UINT16_MAX = 65535.0
 
 
 @dataclass
-class Hdf5Source:
-    """A source: one dataset of images in one or several files of the same make."""
+class Hdf5Source(Source[Hdf5Item]):
+    """One dataset of images in one or several files of the same layout."""
 
     paths: Sequence[Path]
     images: str
@@ -36,41 +36,40 @@ class Hdf5Source:
     label_names: Sequence[str] = ()
     patients: str | None = None
     coords: str | None = None
-    labels_path: Path | None = None  # where labels and patients are, if not beside the images
+    labels_path: Path | None = None  # file with labels and patients, if they are not beside the images
     layout: ArrayLayout = "auto"
-    limits: tuple[float, float] | None = None  # values that become 0 and 1, for floats outside [0, 1] and for wide integers
+    limits: tuple[float, float] | None = None  # values that map to 0 and 1, for floats outside [0, 1] and for integers of more than 16 bits
     size: int = 0
     resize: ResizeRule = "pad"
     dataset: str = ""
     modality: str = "histology"
-    codec: str = "raw"
+    codec: Codec = "raw"
     channels: int | None = None
-    unit: dict[str, Any] | None = None
-    _open: dict[tuple[Path, str], h5py.Dataset] = field(default_factory=dict, repr=False)
+    unit: PixelUnit | None = None
+    _open_datasets: dict[tuple[Path, str], h5py.Dataset] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
-        """Raises InputError when a file or key is missing, or the shapes and types cannot be images."""
+        """Raises InputError if a file or key is missing, or if a shape or type cannot be that of images."""
         self.paths = [Path(p) for p in self.paths]
         self.dataset = self.dataset or (self.paths[0].stem if len(self.paths) == 1 else self.paths[0].parent.name)
         self.geometry = describe_geometry(self.size, self.resize)
         if self.labels_path is not None and len(self.paths) > 1:
-            raise InputError(f"one --labels-file was given for {len(self.paths)} files of images; ingest them one at a time")
+            raise InputError(f"--labels-file names one file for {len(self.paths)} files of images; ingest the files one at a time")
         above = Path(os.path.commonpath([p.absolute().parent for p in self.paths]))
         self.stems = [p.absolute().relative_to(above).with_suffix("").as_posix() for p in self.paths]  # unique, and no absolute path
-        self.lengths = [self._checked(path) for path in self.paths]
+        self.lengths = [self._check_file(path) for path in self.paths]
         self._stamps = [file_stamp(path) for path in self.paths]
         kind = self._data(self.paths[0], self.images).dtype
         if self.limits or not is_stored_unchanged(kind):
             low, high = self.limits or (0.0, 1.0)
-            self.unit = {
-                "scale": UINT16_MAX,
-                "offset": 0.0,
-                "meaning": f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}",
-            }
+            meaning = f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}"
+            self.unit = PixelUnit(scale=UINT16_MAX, offset=0.0, meaning=meaning)
+        if not self.patients and not self.coords:
+            self.notes = ["no --patients: every image counts as a patient of its own"]
         self.close()
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_open_datasets": {}}
 
     def items(self) -> Sequence[Hdf5Item]:
         return [(f, i) for f, n in enumerate(self.lengths) for i in range(n)]
@@ -92,29 +91,26 @@ class Hdf5Source:
         if self.coords:
             x, y = self._data(path, self.coords)[i][:2]
             slide = self.stems[item[0]]
-            index |= {"slide": slide, "x": int(x), "y": int(y), "patient": slide}  # a slide at least is one person's
+            index |= {"slide": slide, "x": int(x), "y": int(y), "patient": slide}  # a slide belongs to one patient
         if self.patients:
             index["patient"] = to_text(self._data(self.labels_path or path, self.patients)[i])
         return ImageRow(resize_to_square(to_stored_values(image, self.limits), self.size, self.resize), index, {}, self._labels(path, i))
 
-    def recipe(self) -> dict[str, Any]:
-        keys = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
+    def recipe(self) -> dict[str, Json]:
+        keys: dict[str, Json] = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
         return {"command": "ingest hdf5", **keys, "layout": self.layout, "range": list(self.limits) if self.limits else None}
 
-    def attributes(self) -> dict[str, Any]:
-        return {}
-
     def close(self) -> None:
-        for data in self._open.values():
+        for data in self._open_datasets.values():
             data.file.close()
-        self._open.clear()
+        self._open_datasets.clear()
 
     def _labels(self, path: Path, i: int) -> dict[str, Value]:
         if not self.labels:
             return {}
         values = np.asarray(self._data(self.labels_path or path, self.labels)[i]).reshape(-1)
-        found = [to_text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
-        return dict(zip(self._label_names(len(found)), found, strict=True))
+        labels = [to_text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
+        return dict(zip(self._label_names(len(labels)), labels, strict=True))
 
     def _label_names(self, n: int) -> list[str]:
         if self.label_names:
@@ -123,32 +119,32 @@ class Hdf5Source:
         return [last] if n == 1 else [f"{last}_{k}" for k in range(n)]
 
     def _data(self, path: Path, key: str) -> h5py.Dataset:
-        """The dataset, opened once a process, with a cache that holds the chunks of one image."""
-        if (path, key) not in self._open:
+        """The dataset, opened once per process, with a cache that holds the chunks of one image."""
+        if (path, key) not in self._open_datasets:
             with open_hdf5(path) as file:
                 cache = chunk_cache_bytes(find_dataset(file, key, path))
             file = open_hdf5(path, rdcc_nbytes=cache, rdcc_nslots=10007)
-            self._open[path, key] = file[key]
-        return self._open[path, key]
+            self._open_datasets[path, key] = file[key]
+        return self._open_datasets[path, key]
 
     def _layout(self, path: Path) -> str:
         return self.layout if self.layout != "auto" else guess_layout(self._data(path, self.images).shape, self.images)
 
-    def _checked(self, path: Path) -> int:
-        """Rows in the file."""
+    def _check_file(self, path: Path) -> int:
+        """Number of rows of the file. Raises InputError if they cannot be read as images."""
         images = self._data(path, self.images)
         if images.ndim not in (3, 4) or not len(images):
-            raise InputError(f"{self.images!r} in {path} has shape {images.shape}; (N, H, W), (N, H, W, C) or (N, C, H, W) is read")
+            raise InputError(f"{self.images!r} in {path} has shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W)")
         if images.ndim == 4:
             channels = images.shape[1 if self._layout(path) == "NCHW" else 3]
             if channels not in (1, 3):
                 raise InputError(
-                    f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; 1 or 3 are read"
+                    f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; expected 1 or 3"
                 )
         if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not is_stored_unchanged(images.dtype) and not self.limits):
             raise InputError(
-                f"{self.images!r} in {path} is {images.dtype}; uint8, uint16 and float in [0, 1] are read as they are, "
-                "other numbers with --range LOW,HIGH (the values that become black and white)"
+                f"{self.images!r} in {path} is {images.dtype}; expected uint8, uint16 or float in [0, 1]. "
+                "For other numbers, pass --range LOW,HIGH (the values that become black and white)"
             )
         for key in filter(None, (self.labels, self.patients, self.coords)):
             beside = self._data(path if key == self.coords else self.labels_path or path, key)
@@ -157,22 +153,24 @@ class Hdf5Source:
         if self.label_names and self.labels:
             width = math.prod(self._data(self.labels_path or path, self.labels).shape[1:])
             if width != len(self.label_names):
-                raise InputError(f"{len(self.label_names)} --label-names for the {width} columns of {self.labels!r}")
+                raise InputError(f"--label-names has {len(self.label_names)} names for the {width} columns of {self.labels!r}")
         return len(images)
 
 
-def open_hdf5(path: Path, **options: Any) -> h5py.File:
-    """The file, read-only. Raises InputError when it is missing or no HDF5."""
+def open_hdf5(path: Path, **cache: int) -> h5py.File:
+    """The file, read-only. cache: settings of the chunk cache.  Raises InputError if it is missing or is not HDF5."""
     try:
-        return h5py.File(path, "r", locking=False, **options)
+        return h5py.File(path, "r", locking=False, **cache)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
     except OSError as wrong:
-        raise InputError(f"{path} is not a readable HDF5 file (cut off while being copied, or compressed as a whole?): {wrong}") from wrong
+        raise InputError(
+            f"{path} is not a readable HDF5 file (truncated while it was copied, or compressed as a whole?): {wrong}"
+        ) from wrong
 
 
 def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    """The dataset called `key`. Raises InputError naming those that the file has."""
+    """The dataset called `key`. Raises InputError with the datasets of the file if there is none."""
     found = file.get(key)
     if isinstance(found, h5py.Dataset) and found.ndim:
         return found
@@ -182,7 +180,7 @@ def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
 
 
 def chunk_cache_bytes(data: h5py.Dataset) -> int:
-    """Bytes: the chunks that one image touches, so that none is decompressed twice in a row."""
+    """Bytes of the chunks that one image spans, so that no chunk is decompressed twice in a row."""
     if data.chunks is None:
         return 1 << 20
     across = math.prod(-(-n // c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True))
@@ -190,20 +188,22 @@ def chunk_cache_bytes(data: h5py.Dataset) -> int:
 
 
 def guess_layout(shape: tuple[int, ...], key: str) -> str:
-    """NHWC or NCHW, by which axis has 1 or 3. Raises InputError when both or neither have."""
+    """NHWC or NCHW, by the axis that has length 1 or 3. Raises InputError if both axes or neither have."""
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
-        raise InputError(f"which axis of {key!r} {shape} is colour cannot be told; pass --layout NHWC or --layout NCHW")
+        raise InputError(f"cannot determine the channel axis of {key!r} {shape}; pass --layout NHWC or --layout NCHW")
     return "NCHW" if first else "NHWC"
 
 
-def is_stored_unchanged(dtype: Any) -> bool:
-    """Whether values of this type are stored as they are: 8 or 16 bits unsigned, of either byte order."""
+def is_stored_unchanged(dtype: np.dtype[np.generic]) -> bool:
+    """Whether values of this type are stored unchanged: unsigned, 8 or 16 bits, of either byte order."""
     return dtype.kind == "u" and dtype.itemsize in (1, 2)
 
 
-def to_stored_values(image: NDArray[Any], limits: tuple[float, float] | None) -> NDArray[Any]:
-    """(H, W, C) uint8 or uint16: as it is, or spread over 16 bits from [0, 1] or `limits`. Raises Unreadable outside [0, 1]."""
+def to_stored_values(image: Array, limits: tuple[float, float] | None) -> Array:
+    """(H, W, C) uint8 or uint16: unchanged, or mapped to 16 bits from [0, 1] or from `limits`.
+
+    Raises Unreadable for values that are not finite, and without `limits` for values outside [0, 1]."""
     if limits is None and is_stored_unchanged(image.dtype):
         return np.ascontiguousarray(image).astype(image.dtype.newbyteorder("="), copy=False)
     low, high = limits or (0.0, 1.0)
@@ -212,23 +212,24 @@ def to_stored_values(image: NDArray[Any], limits: tuple[float, float] | None) ->
         raise Unreadable("has NaN or infinite values")
     if limits is None and not (values.min() >= 0 and values.max() <= 1):
         raise Unreadable(
-            f"has values from {values.min():g} to {values.max():g}, not in [0, 1]; pass --range LOW,HIGH (what becomes black and white)"
+            f"has values from {values.min():g} to {values.max():g}, expected [0, 1]; "
+            "pass --range LOW,HIGH (the values that become black and white)"
         )
     return np.rint(np.clip(values, 0, 1) * UINT16_MAX).astype(np.uint16)
 
 
 def parse_range(given: str) -> tuple[float, float]:
-    """`LOW,HIGH`. Raises InputError for anything but two rising numbers."""
+    """The two numbers of `LOW,HIGH`. Raises InputError unless LOW is below HIGH."""
     try:
         low, high = map(float, given.split(","))
     except ValueError:
-        raise InputError(f"--range {given!r} is not LOW,HIGH, e.g. --range=-1000,1000") from None
+        raise InputError(f"--range {given!r} is not LOW,HIGH; pass two numbers, e.g. --range=-1000,1000") from None
     if not low < high:
-        raise InputError(f"--range {given!r}: the first number becomes black and must be below the second")
+        raise InputError(f"--range {given!r}: the first number, which becomes black, must be below the second")
     return low, high
 
 
-def to_text(value: Any) -> str:
-    """A value of a column as text; bytes as UTF-8."""
-    value = np.asarray(value).reshape(-1)[0]
-    return value.decode() if isinstance(value, bytes) else str(value)
+def to_text(value: object) -> str:
+    """A value of a column as text; bytes are decoded as UTF-8."""
+    first = np.asarray(value).reshape(-1)[0]
+    return first.decode() if isinstance(first, bytes) else str(first)

@@ -1,13 +1,16 @@
-"""A CSV of labels: which column is what, and the rows that are wanted."""
+"""A CSV of labels: the role of each column, and the filter for rows."""
 
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.json_types import Json
 
-COLUMN_GUESSES = {
+Role = Literal["file", "patient", "split", "study", "slide", "label"]
+COLUMN_GUESSES: dict[Role, list[str]] = {
     "file": ["file", "filename", "file_name", "path", "image", "image_path", "img", "image_id", "image index"],
     "patient": ["patient", "patient_id", "patientid", "patient id", "subject", "subject_id", "case_id", "case"],
     "split": ["split", "subset", "partition"],
@@ -20,7 +23,7 @@ META_COLUMNS = ["sex", "gender", "age", "view", "projection", "site"]
 
 @dataclass(frozen=True)
 class ColumnRoles:
-    """Which column plays which part."""
+    """The column of each role."""
 
     file: str
     patient: str | None
@@ -30,55 +33,66 @@ class ColumnRoles:
     label: tuple[str, ...]
     meta: tuple[str, ...]
 
-    def said(self, columns: list[str], elsewhere: Sequence[str] = ()) -> list[str]:
-        """What was taken for what, and what was left out, in words. elsewhere: columns that the caller uses by themselves."""
-        told = [
-            f"{role} = column {getattr(self, role)!r}" for role in ("file", "patient", "split", "study", "slide") if getattr(self, role)
-        ]
-        told += [f"{role} = column {name!r}" for role in ("label", "meta") for name in getattr(self, role)]
-        used = {self.file, self.patient, self.split, self.study, self.slide, *self.label, *self.meta}
-        told += [f"{name} = column {name!r}" for name in elsewhere if name in columns and name not in used]
-        left = [name for name in columns if name not in {*used, *elsewhere}]
-        none = "" if self.label or not left else "; no label is stored, --label-column names one"
-        return [f"columns: {', '.join(told)}" + (f"; not used: {', '.join(left)}" if left else "") + none]
+    @property
+    def identity(self) -> dict[str, str]:
+        """The columns with one value per image that become columns of /index, by role; roles without a column are left out."""
+        columns = {"patient": self.patient, "split": self.split, "study": self.study, "slide": self.slide}
+        return {role: name for role, name in columns.items() if name}
+
+    def as_json(self) -> dict[str, Json]:
+        """The roles for a recipe."""
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+
+    def describe(self, columns: list[str], used_by_caller: Sequence[str] = ()) -> list[str]:
+        """The roles and the unused columns, in words. used_by_caller: columns that the caller reads itself."""
+        single = {"file": self.file, **self.identity}
+        roles = [f"{role} = column {name!r}" for role, name in single.items()]
+        roles += [f"{role} = column {name!r}" for role, names in (("label", self.label), ("meta", self.meta)) for name in names]
+        used = {*single.values(), *self.label, *self.meta}
+        roles += [f"{name} = column {name!r}" for name in used_by_caller if name in columns and name not in used]
+        unused = [name for name in columns if name not in {*used, *used_by_caller}]
+        advice = "" if self.label or not unused else "; no label is stored, choose one with --label-column"
+        return [f"columns: {', '.join(roles)}" + (f"; not used: {', '.join(unused)}" if unused else "") + advice]
 
 
 def read_label_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """The column names and the rows. Raises InputError when the file is missing, is no CSV, or has rows of unlike length."""
+    """Column names and rows. Raises InputError if the file is missing, is not a CSV, or has rows of different length."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             head = file.readline()
             file.seek(0)
             lines = list(csv.reader(file, delimiter=(delimiter := guess_separator(head))))
-    except OSError as wrong:
-        raise InputError(f"cannot read the labels {path}: {wrong.strerror}") from wrong
-    except (UnicodeDecodeError, csv.Error) as wrong:
-        raise InputError(f"{path} is not a CSV in UTF-8: {wrong}") from wrong
+    except OSError as error:
+        raise InputError(f"cannot read the labels {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is not a CSV in UTF-8: {error}") from error
     columns = [name.strip() for name in lines[0]] if lines else []
     if len(set(columns)) < len(columns) or not any(columns):
-        raise InputError(f"the first line of {path} must name the columns, each once; it reads {head.strip()[:100]!r}")
+        raise InputError(f"the first line of {path} must name the columns, each once; it is {head.strip()[:100]!r}")
     for number, line in enumerate(lines[1:], start=2):
         if line and len(line) != len(columns):
             raise InputError(
-                f"{path}, line {number}: {len(line)} values for {len(columns)} columns; quote values that hold a {delimiter!r}"
+                f"{path}, line {number}: {len(line)} values for {len(columns)} columns; quote values that contain {delimiter!r}"
             )
     return columns, [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:] if line]
 
 
 def guess_separator(head: str) -> str:
-    """What separates the columns of a table, from its first line: comma, semicolon or tab."""
+    """The separator of the columns, guessed from the first line: comma, semicolon or tab."""
     return max(",;\t", key=head.count)
 
 
 def assign_roles(
-    columns: list[str], given: dict[str, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column"
+    columns: list[str], given: Mapping[Role, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column"
 ) -> ColumnRoles:
-    """The columns named, and where none is named the first that is usual for the part; "" as a name means none.
+    """The named columns; for roles without a name, the first column with a usual name. "" as a name means no column.
 
-    Raises InputError for a name that is not a column, and when there is no column of file names."""
-    chosen = {role: find_column(columns, given.get(role), role) for role in ("file", "patient", "split", "study", "slide")}
-    if chosen["file"] is None:
-        raise InputError(f"which column holds the file names? None has a usual name: {advice}; columns: {', '.join(columns)}")
+    Raises InputError for a name that is not a column, and if there is no column of file names."""
+    single: tuple[Role, ...] = ("file", "patient", "split", "study", "slide")
+    chosen = {role: find_column(columns, given.get(role), role) for role in single}
+    file = chosen["file"]
+    if file is None:
+        raise InputError(f"no column of file names found: {advice}; columns: {', '.join(columns)}")
     for name in (*label, *meta):
         if name and name not in columns:
             raise unknown_name_error("column", name, columns)
@@ -87,11 +101,19 @@ def assign_roles(
     guess = find_column(free, None, "label")
     labels = [name for name in label if name] if label else [guess] if guess else []
     metas = [name for name in meta if name] if meta else [name for name in free if name.lower() in META_COLUMNS and name not in labels]
-    return ColumnRoles(**chosen, label=tuple(labels), meta=tuple(metas))  # type: ignore[arg-type]
+    return ColumnRoles(
+        file=file,
+        patient=chosen["patient"],
+        split=chosen["split"],
+        study=chosen["study"],
+        slide=chosen["slide"],
+        label=tuple(labels),
+        meta=tuple(metas),
+    )
 
 
-def find_column(columns: list[str], given: str | None, role: str) -> str | None:
-    """The column for a part: the one named, or the first usual name that is there, or None."""
+def find_column(columns: list[str], given: str | None, role: Role) -> str | None:
+    """The column of a role: the named one, or the first with a usual name, or None."""
     if given is not None:
         if given and given not in columns:
             raise unknown_name_error("column", given, columns, f"(for --{role}-column)")
@@ -101,7 +123,7 @@ def find_column(columns: list[str], given: str | None, role: str) -> str | None:
 
 
 def filter_rows(columns: list[str], rows: list[dict[str, str]], filters: list[str]) -> list[dict[str, str]]:
-    """The rows in which every `column=value` holds. Raises InputError for an unknown column, and when no row is left."""
+    """The rows that satisfy every `column=value`. Raises InputError for an unknown column, and if no row is left."""
     for text in filters:
         name, equals, value = text.partition("=")
         if not equals:

@@ -1,19 +1,19 @@
-"""What a file's path says: patient, slide, study, split, label and a tile's place by the named groups of one regular expression."""
+"""Columns from the path of a file: the named groups of a regular expression give patient, slide, study, split, label, x and y."""
 
 import re
 from collections.abc import Sequence
 
 from encoders.runtime.errors import InputError, unknown_name_error
 
-PATTERN_GROUPS = ("patient", "split", "study", "slide", "label", "x", "y")  # x, y: pixels of the slide, numbers
+PATTERN_GROUPS = ("patient", "split", "study", "slide", "label", "x", "y")  # x, y: position of a tile in pixels of the slide
 
 
 def compile_pattern(text: str) -> re.Pattern[str]:
-    """Raises InputError when it is no regular expression, names no group, or one that is no part of a row."""
+    """The compiled pattern. Raises InputError if it is not a regular expression, has no named group, or has an unknown group."""
     try:
         pattern = re.compile(text)
-    except re.error as wrong:
-        raise InputError(f"--pattern {text!r} is not a regular expression: {wrong}") from wrong
+    except re.error as error:
+        raise InputError(f"--pattern {text!r} is not a regular expression: {error}") from error
     if not pattern.groupindex:
         raise InputError(f"--pattern {text!r} names no group; write e.g. '(?P<label>[^/]+)/[^/]+$' (groups: {', '.join(PATTERN_GROUPS)})")
     for name in pattern.groupindex:
@@ -23,14 +23,14 @@ def compile_pattern(text: str) -> re.Pattern[str]:
 
 
 def split_by_match(pattern: re.Pattern[str], names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The names that the pattern is found in, and the others. Raises InputError when it is found in none."""
-    fit = [name for name in names if pattern.search(name)]
-    if not fit:
-        raise InputError(f"--pattern {pattern.pattern!r} is found in none of the {len(names)} files, e.g. not in {names[0]!r}")
-    return fit, sorted(set(names) - set(fit))
+    """The names that match the pattern, and the others. Raises InputError if no name matches."""
+    matched = [name for name in names if pattern.search(name)]
+    if not matched:
+        raise InputError(f"--pattern {pattern.pattern!r} matches none of the {len(names)} files (first: {names[0]!r})")
+    return matched, sorted(set(names) - set(matched))
 
 
 def extract_groups(pattern: re.Pattern[str], name: str) -> dict[str, str]:
-    """Part to text, of the groups that took part in the match."""
-    found = pattern.search(name)
-    return {part: text for part, text in found.groupdict().items() if text is not None} if found else {}
+    """Group name to text, for the groups that took part in the match."""
+    match = pattern.search(name)
+    return {part: text for part, text in match.groupdict().items() if text is not None} if match else {}

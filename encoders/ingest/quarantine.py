@@ -1,4 +1,4 @@
-"""What could not be read, shown so that one line says how bad it is and a few lines say what to look at."""
+"""The table of items that could not be read: its path, its content, and its display."""
 
 import csv
 from pathlib import Path
@@ -7,7 +7,7 @@ MAX_QUARANTINE_SHOWN = 20
 
 
 def read_quarantine(store: Path) -> list[tuple[str, str]]:
-    """The (item, reason) pairs that the ingest of a store wrote beside it."""
+    """The (item, reason) pairs that the ingest of a store wrote; empty if every item was read."""
     path = quarantine_path(store)
     if not path.is_file():
         return []
@@ -16,11 +16,12 @@ def read_quarantine(store: Path) -> list[tuple[str, str]]:
 
 
 def quarantine_path(out: Path) -> Path:
+    """OUT.quarantine.csv."""
     return out.with_name(out.name + ".quarantine.csv")
 
 
 def print_quarantine(quarantined: list[tuple[str, str]], path: Path) -> None:
-    """Prints the first of the (item, reason) pairs as a table, and where all of them are."""
+    """Prints the first (item, reason) pairs as a table, and the path of the complete table."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""What an ingest command has to say about its data: which items there are, and how one of them becomes rows of a store.
+"""The contract of a source: which items a data set has, and how one item becomes rows of a store.
 
 A source is pickled to the worker processes, so it holds paths and settings, never open files.
 
@@ -6,67 +6,118 @@ Shapes: H, W, C of one stored image.
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from pathlib import Path
+from typing import Any, Generic, TypedDict, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from encoders.ingest.options import Codec
+from encoders.runtime.arrays import Array
+from encoders.runtime.json_types import Json
 
 Value = str | float | int | None  # None, NaN and "" mean unknown
+ItemT = TypeVar("ItemT")
+
+
+class PixelUnit(TypedDict):
+    """How stored values map to [0, 1]: (stored - offset) / scale."""
+
+    scale: float
+    offset: float
+    meaning: str  # what 0 and 1 stand for
 
 
 @dataclass
 class ImageRow:
-    """One image with what is known about it."""
+    """One image and its columns."""
 
-    image: NDArray[Any]  # (H, W, C) uint8 or uint16
-    index: Mapping[str, Value]  # key (unique, required), patient (unknown: leave out), and where known split study slide x y mpp source
+    image: Array  # (H, W, C) uint8 or uint16
+    index: Mapping[str, Value]  # key (unique, required), patient (leave out if unknown); if known: split study slide x y mpp source
     meta: Mapping[str, Value] = field(default_factory=dict)  # sex age view site ...
-    labels: Mapping[str, Value] = field(default_factory=dict)  # numbers, or class names: the whole column decides
+    labels: Mapping[str, Value] = field(default_factory=dict)  # numbers or class names; the whole column decides which
 
 
 class Unreadable(ValueError):
-    """This item cannot become a row, for a reason that is understood: it is quarantined with the message and without a traceback."""
+    """The item cannot become a row, for a known reason: it is quarantined with the message and without a traceback."""
 
 
-class Source(Protocol):
-    """Items in their final order, and a function from an item to its rows."""
+class ItemCollection(ABC, Generic[ItemT]):
+    """Items in their final order, and the facts that all stores made from them share."""
 
-    modality: str  # cxr, histology, ...
-    dataset: str  # the name that, with the patient, identifies a person
-    codec: str  # "raw": every image of one height and width; "jpeg": heights and widths may vary
-    unit: (
-        dict[str, Any] | None
-    )  # {"scale", "offset", "meaning"}: (stored - offset) / scale is in [0, 1]; None: the full range of the bit depth
-    geometry: dict[str, Any]  # resize rule, size, mpp: what was done to get the stored height and width
-    channels: int | None  # 1, 3, or None: 1 if every image of the whole set is gray in all its pixels, otherwise 3
+    modality: str  # cxr, histology, ...; required
+    dataset: str  # name of the data set, required; together with the patient it identifies a person
+    codec: Codec = "raw"  # "raw": all images have one height and width; "jpeg": height and width may vary
+    unit: PixelUnit | None = None  # None: the full range of the bit depth
+    geometry: Mapping[str, Json] = {"resize": "none", "size": None}  # resize rule, size, mpp: how the stored height and width came about
+    channels: int | None = None  # 1, 3, or None: 1 if every image of the whole set is gray in all its pixels, otherwise 3
+    notes: Sequence[str] = ()  # what the user should know before the ingest starts
 
-    def items(self) -> Sequence[Any]:
-        """Every item, picklable, in the order of the store; the same list each time."""
+    @abstractmethod
+    def items(self) -> Sequence[ItemT]:
+        """Every item, picklable, in the order of the store; the same list at every call."""
 
-    def name(self, item: Any) -> str:
-        """What the item is called in tables and messages: unique, relative to the source."""
+    @abstractmethod
+    def name(self, item: ItemT) -> str:
+        """Name of the item in tables and messages: unique, and relative to the source."""
 
-    def stamp(self, item: Any) -> str:
-        """Changes when the item's content may have changed (a file's size and time); "" where there is nothing to watch."""
+    def stamp(self, item: ItemT) -> str:
+        """Changes when the item's content may have changed (size and time of a file); "" if there is nothing to watch."""
+        return ""
 
-    def read(self, item: Any) -> ImageRow | Iterable[ImageRow]:
-        """Its row, or its rows (a slide). Raises Unreadable, or anything else, which is quarantined with its traceback."""
-
-    def recipe(self) -> dict[str, Any]:
+    @abstractmethod
+    def recipe(self) -> dict[str, Json]:
         """Every setting that changes the result, as JSON: no time, no host, no absolute path."""
 
-    def attributes(self) -> dict[str, Any]:
+
+class Source(ItemCollection[ItemT]):
+    """A collection whose items are read one at a time and become one store.
+
+    To add a source: subclass this, set `modality` and `dataset`, write the four abstract methods, and add an entry to `SOURCES`."""
+
+    @abstractmethod
+    def read(self, item: ItemT) -> ImageRow | Iterable[ImageRow]:
+        """Row or rows of the item.
+
+        Raises Unreadable for a known reason. Any other exception quarantines the item with its traceback."""
+
+    def attributes(self) -> dict[str, Json]:
         """Further attributes of the store, e.g. {"synthetic": True}."""
+        return {}
 
 
-def file_stamp(path: Any) -> str:
-    """The size and modification time of a file: what `make` would look at too."""
-    found = os.stat(path)
-    return f"{found.st_size}:{found.st_mtime_ns}"
+@dataclass(frozen=True, kw_only=True)
+class IngestResult:
+    """What every ingest reports."""
+
+    out: Path  # a store, or a folder of stores
+    rows: int
+    quarantined: list[tuple[str, str]] = field(default_factory=list)  # (item, reason)
+
+    @property
+    def exit_code(self) -> int:
+        """0 if every item became rows, 1 if an item was quarantined."""
+        return 1 if self.quarantined else 0
 
 
-def is_gray(image: NDArray[Any], tolerance: int = 0) -> bool:
+def to_pixel_unit(unit: Mapping[str, Any]) -> PixelUnit:
+    """The unit in the form that sources declare."""
+    return PixelUnit(scale=unit["scale"], offset=unit["offset"], meaning=unit["meaning"])
+
+
+def unit_to_json(unit: PixelUnit) -> dict[str, Json]:
+    """The unit as a value of a recipe or an attribute."""
+    return {"scale": unit["scale"], "offset": unit["offset"], "meaning": unit["meaning"]}
+
+
+def file_stamp(path: str | os.PathLike[str]) -> str:
+    """Size and modification time of a file, which is what `make` compares."""
+    status = os.stat(path)
+    return f"{status.st_size}:{status.st_mtime_ns}"
+
+
+def is_gray(image: Array, tolerance: int = 0) -> bool:
     """Whether all pixels of an (H, W, C) image have equal channels."""
     return image.shape[2] == 1 or int(np.ptp(image, axis=2).max(initial=0)) <= tolerance

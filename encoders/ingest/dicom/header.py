@@ -1,8 +1,8 @@
-"""What a DICOM header says about an image, and what of it may be stored.
+"""Metadata of an image from its DICOM header, and which part of it may be stored.
 
-No tag that identifies a person is kept unless it was asked for by name. Patients and studies appear as pseudonyms: a hash of the
-data set's name and the identifier. That is pseudonymous, not anonymous: who knows an identifier can compute its pseudonym,
-unless a secret salt was given.
+Tags that identify a person are stored only if the user names them. Patients and studies are pseudonymised: their identifiers become hashes
+of the name of the data set and the identifier. The result is pseudonymous, not anonymous: anyone who knows an identifier can compute its
+pseudonym, unless a secret salt is used.
 """
 
 import hashlib
@@ -10,76 +10,85 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from encoders.ingest.source import Unreadable, Value
 from encoders.runtime.errors import InputError, unknown_name_error
 
-PSEUDONYM_DIGITS = 16  # hex, 64 bits: two of a million patients share a pseudonym with probability 3e-8
+if TYPE_CHECKING:
+    from pydicom import FileDataset
+    from pydicom.dataset import Dataset
+
+PSEUDONYM_DIGITS = 16  # hex, 64 bits: probability 3e-8 that any two of a million patients share a pseudonym
 IDENTIFYING_TAGS = ("PatientID", "PatientName", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
 HEADER_TAGS = ["SOPInstanceUID", "SOPClassUID", "PatientID", "Modality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Rows"]
 DICOM_VIEWS = {"PA", "AP", "LATERAL", "FRONTAL", "OBLIQUE", "OTHER", "UNKNOWN"}
 
 
-def read_dataset(path: Path, **options: Any) -> Any:
-    """The pydicom data set of a file. Raises Unreadable where it is no DICOM file or ends early."""
+def read_dataset(path: Path, tags: Sequence[str] | None = None) -> "FileDataset":
+    """The pydicom data set of a file.  tags: keywords to read, without the pixels; None: everything.
+
+    Raises Unreadable if the file is not a DICOM file or is truncated."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
     if path.stat().st_size == 0:
         raise Unreadable("is empty (0 bytes)")
     try:
-        with warnings.catch_warnings(record=True) as said:  # values that break the standard's rules are common and harmless here
+        with warnings.catch_warnings(record=True) as caught:  # values that violate the standard are common, and harmless here
             warnings.simplefilter("always")
-            ds = pydicom.dcmread(path, force=lacks_preamble(path), **options)
+            force, header_only = lacks_preamble(path), tags is not None
+            ds = pydicom.dcmread(path, force=force, stop_before_pixels=header_only, specific_tags=list(tags) if tags is not None else None)
     except InvalidDicomError:
-        raise Unreadable("is no DICOM file") from None
-    except (EOFError, OSError) as wrong:
-        raise Unreadable(f"cannot be read to its end: {wrong}") from wrong
-    if any("End of file reached" in str(warning.message) for warning in said):
-        raise Unreadable("ends before its pixels do: the file is truncated")
-    if not getattr(ds.file_meta, "TransferSyntaxUID", None):
+        raise Unreadable("is not a DICOM file") from None
+    except (EOFError, OSError) as error:
+        raise Unreadable(f"cannot be read to its end: {error}") from error
+    if any("End of file reached" in str(warning.message) for warning in caught):
+        raise Unreadable("ends before its pixels end: the file is truncated")
+    if not ds.file_meta.get("TransferSyntaxUID"):
         from pydicom.uid import ImplicitVRLittleEndian
 
-        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # what the standard takes for granted where nothing is said
+        ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the default of the standard
     return ds
 
 
 def lacks_preamble(path: Path) -> bool:
-    """Whether a file without the DICM marker starts like a data set all the same: old archives leave the preamble out."""
+    """Whether a file without the DICM marker starts like a data set: files of old archives have no preamble."""
     with path.open("rb") as file:
         start = file.read(132)
     return start[128:] != b"DICM" and start[:2] in (b"\x02\x00", b"\x08\x00")
 
 
 def pseudonym(dataset: str, value: str, salt: str = "") -> str:
-    """16 hex digits that stand for an identifier of this data set; the same every time."""
+    """16 hex digits for an identifier of this data set; always the same for the same input."""
     return hashlib.sha256(f"{salt}{dataset}:{value}".encode()).hexdigest()[:PSEUDONYM_DIGITS]
 
 
 def read_salt(path: str | Path | None) -> str:
-    """The secret in a file; "" for none. Raises InputError when it cannot be read or is too short to be one."""
+    """The secret in a file; "" without a file. Raises InputError if it cannot be read or is too short."""
     if path is None:
         return ""
     try:
         salt = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as wrong:
-        raise InputError(f"cannot read the salt in {path}: {wrong}") from wrong
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"cannot read the salt in {path}: {error}") from error
     if len(salt) < 16:
-        raise InputError(f"the salt in {path} has {len(salt)} characters, expected at least 16: `openssl rand -hex 32 > {path}` makes one")
+        raise InputError(
+            f"the salt in {path} has {len(salt)} characters, expected at least 16; create one with `openssl rand -hex 32 > {path}`"
+        )
     return salt
 
 
-def read_view(ds: Any) -> str:
-    """PA, AP, LATERAL, OBLIQUE, FRONTAL (front or back is not told), OTHER or UNKNOWN.
+def read_view(ds: "Dataset") -> str:
+    """PA, AP, LATERAL, OBLIQUE, FRONTAL (PA or AP is not stated), OTHER or UNKNOWN.
 
-    From ViewPosition, else the meaning of ViewCodeSequence, else PatientOrientation, which can tell only frontal from lateral."""
+    From ViewPosition, else the meaning of ViewCodeSequence, else PatientOrientation, which only separates frontal from lateral."""
     position = str(ds.get("ViewPosition") or "").upper().strip()
     meaning = " ".join(str(item.get("CodeMeaning", "")) for item in ds.get("ViewCodeSequence") or []).upper()
     for words in (position, meaning):
-        if found := parse_view(words):
-            return found
-    rows = str((list(ds.get("PatientOrientation") or []) or [""])[0]).upper()  # where the right end of a row of pixels points
+        if view := parse_view(words):
+            return view
+    rows = str((list(ds.get("PatientOrientation") or []) or [""])[0]).upper()  # direction of the right end of a row of pixels
     if rows[:1] in ("A", "P"):
         return "LATERAL"
     if rows[:1] in ("L", "R"):
@@ -88,7 +97,7 @@ def read_view(ds: Any) -> str:
 
 
 def parse_view(words: str) -> str | None:
-    """The view that a ViewPosition or a code meaning names; None where it names none that is known."""
+    """The view that a ViewPosition or a code meaning names; None if it names no known view."""
     if re.search(r"OBLIQUE|\b(RAO|LAO|RPO|LPO|LLO|RLO)\b", words):
         return "OBLIQUE"
     if re.search(r"\bPA\b|POSTERO.?ANTERIOR", words):
@@ -99,7 +108,7 @@ def parse_view(words: str) -> str | None:
 
 
 def parse_wanted_views(text: str) -> set[str]:
-    """`PA,AP` as a set; FRONTAL means PA and AP too. Raises InputError for a view that there is not."""
+    """`PA,AP` as a set; FRONTAL includes PA and AP. Raises InputError for an unknown view."""
     views = {part.strip().upper() for part in text.split(",") if part.strip()}
     for name in views - DICOM_VIEWS:
         raise unknown_name_error("view", name, DICOM_VIEWS)
@@ -107,7 +116,7 @@ def parse_wanted_views(text: str) -> set[str]:
 
 
 def validate_tags(keywords: Sequence[str]) -> list[str]:
-    """The keywords. Raises InputError for one that the DICOM dictionary does not have."""
+    """The keywords. Raises InputError for a keyword that is not in the DICOM dictionary."""
     from pydicom.datadict import DicomDictionary, tag_for_keyword
 
     for keyword in keywords:
@@ -116,29 +125,29 @@ def validate_tags(keywords: Sequence[str]) -> list[str]:
     return list(keywords)
 
 
-def patient_age(ds: Any) -> float | None:
-    """Years; 90 for all older ones, who would be recognised by their age; None where it is not told."""
-    told = re.fullmatch(r"0*(\d+)([DWMY]?)", str(ds.get("PatientAge") or "").strip().upper())
-    if not told:
+def patient_age(ds: "Dataset") -> float | None:
+    """Years, at most 90, because a higher age identifies a person; None if the age is not stated."""
+    match = re.fullmatch(r"0*(\d+)([DWMY]?)", str(ds.get("PatientAge") or "").strip().upper())
+    if not match:
         return None
-    years = int(told[1]) / {"D": 365.25, "W": 52.18, "M": 12.0}.get(told[2], 1.0)
+    years = int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12.0}.get(match[2], 1.0)
     return min(round(years, 2), 90.0)
 
 
-def patient_metadata(ds: Any) -> dict[str, Value]:
-    """What is stored about whom: sex, age, view. Nothing that names them."""
+def patient_metadata(ds: "Dataset") -> dict[str, Value]:
+    """The stored metadata of the patient: sex, age and view; nothing that identifies the person."""
     sex = str(ds.get("PatientSex") or "").upper().strip()
     return {"sex": sex if sex in ("F", "M", "O") else None, "age": patient_age(ds), "view": read_view(ds)}
 
 
-def dicom_file_metadata(ds: Any) -> dict[str, Value]:
-    """What the file was, before anything was done to it."""
+def dicom_file_metadata(ds: "Dataset") -> dict[str, Value]:
+    """Properties of the file before any processing."""
     return {
         "dicom_modality": str(ds.get("Modality") or ""),
         "dicom_photometric": str(ds.get("PhotometricInterpretation") or ""),
         "dicom_presentation_lut_shape": str(ds.get("PresentationLUTShape") or ""),
         "dicom_presentation_intent": str(ds.get("PresentationIntentType") or ""),
-        "dicom_transfer_syntax": ds.file_meta.TransferSyntaxUID.name,
+        "dicom_transfer_syntax": str(ds.file_meta.TransferSyntaxUID.name),
         "dicom_lossy": str(ds.get("LossyImageCompression") or ""),
         "dicom_rows": int(ds.Rows),
         "dicom_columns": int(ds.Columns),
@@ -148,15 +157,15 @@ def dicom_file_metadata(ds: Any) -> dict[str, Value]:
     }
 
 
-def reveals_identity(name: str, ds: Any) -> bool:
-    """Whether a file name repeats an identifying tag of the file (three characters or more of it)."""
+def reveals_identity(name: str, ds: "Dataset") -> bool:
+    """Whether a file name contains a word of an identifying tag of the file (with three or more characters)."""
     letters = keep_alphanumeric(name)
     values = [str(value) for keyword in IDENTIFYING_TAGS for value in split_tag_value(ds.get(keyword))]
     return any(len(keep_alphanumeric(v)) >= 3 and keep_alphanumeric(v) in letters for v in values)
 
 
-def split_tag_value(value: Any) -> list[str]:
-    """The words of a name, the members of a list, or the value."""
+def split_tag_value(value: object) -> list[str]:
+    """The words of a name, or of every member of a list."""
     if value in (None, ""):
         return []
     members = value if isinstance(value, (list, tuple)) else [value]
@@ -164,4 +173,5 @@ def split_tag_value(value: Any) -> list[str]:
 
 
 def keep_alphanumeric(text: str) -> str:
+    """The letters and digits of the text, in lower case."""
     return re.sub(r"[^a-z0-9]", "", text.casefold())

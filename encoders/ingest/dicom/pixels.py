@@ -1,32 +1,35 @@
-"""The pixels of a DICOM image as they are meant to be seen: 16 bits, 0 darkest and 65535 brightest, with a record of every step.
+"""The pixels of a DICOM image as displayed: 16 bits, 0 darkest and 65535 brightest, with a record of every step.
 
-The order is the standard's (PS3.3 C.7.6.3 and C.11): stored values -> modality LUT or rescale -> VOI LUT or window -> inversion where the
-lowest value is meant white (MONOCHROME1, or PresentationLUTShape INVERSE) -> padding black. pydicom decodes; the tables and
-windows are ours, because pydicom 3.0 wraps indices of VOI tables of 8 bits with more than 256 entries and knows no modality
-tables of 10 to 15 bits.
+The order follows the standard (PS3.3 C.7.6.3 and C.11): stored values -> modality LUT or rescale -> VOI LUT or window -> inversion if the
+lowest value is displayed white (MONOCHROME1, or PresentationLUTShape INVERSE) -> padding black. pydicom decodes the pixels. Tables and
+windows are implemented here, because pydicom 3.0 wraps indices of 8-bit VOI tables with more than 256 entries, and does not support
+modality tables of 10 to 15 bits.
 
 Shapes: H, W rows and columns; C 1 or 3.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from encoders.ingest.dicom.stored_values import Array, decode_stored_values, is_signed, padding_mask
-from encoders.ingest.source import Unreadable
+from encoders.ingest.dicom.stored_values import decode_stored_values, is_signed, padding_mask
+from encoders.ingest.options import Voi
+from encoders.ingest.source import PixelUnit, Unreadable, Value
+from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.errors import InputError, unknown_name_error
 
-Voi = Literal["auto", "lut", "window", "none"]
-DISPLAY_MAX = 65535.0
-DISPLAY_UNIT = {
-    "scale": DISPLAY_MAX,
-    "offset": 0.0,
-    "meaning": "0 = darkest, 1 = brightest displayed value of the window, VOI table or range used for the image",
-}
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
-# Centre and width in Hounsfield units, as usual in teaching (Radiopaedia, "Windowing (CT)"); for CT images only.
+DisplayRecord = dict[str, Value]  # what was done to an image; stored in the columns dicom_*
+DISPLAY_MAX = 65535.0
+DISPLAY_UNIT = PixelUnit(
+    scale=DISPLAY_MAX, offset=0.0, meaning="0 = darkest, 1 = brightest displayed value of the window, VOI table or range used for the image"
+)
+
+# Centre and width in Hounsfield units, for CT images only.  Source: Radiopaedia, "Windowing (CT)".
 CT_WINDOWS = {
     "lung": (-600.0, 1500.0),
     "mediastinum": (50.0, 350.0),
@@ -41,7 +44,7 @@ CT_WINDOWS = {
 
 @dataclass(frozen=True)
 class VoiWindow:
-    """Values around `center` that are told apart, `width` of them; `name` where it is one of the CT windows."""
+    """The displayed range: `width` values around `center`.  name: of a CT window, or ""."""
 
     center: float
     width: float
@@ -49,7 +52,7 @@ class VoiWindow:
 
 
 def parse_window(text: str) -> VoiWindow:
-    """`CENTER,WIDTH` or the name of a CT window. Raises InputError for anything else."""
+    """The window from `CENTER,WIDTH` or from the name of a CT window. Raises InputError for other text."""
     if text in CT_WINDOWS:
         return VoiWindow(*CT_WINDOWS[text], name=text)
     parts = text.split(",")
@@ -58,32 +61,34 @@ def parse_window(text: str) -> VoiWindow:
     try:
         center, width = map(float, parts)
     except ValueError:
-        raise InputError(f"--window {text!r} is not CENTER,WIDTH (two numbers, e.g. --window=-600,1500) nor a CT window's name") from None
+        raise InputError(
+            f"--window {text!r} is neither CENTER,WIDTH (two numbers, e.g. --window=-600,1500) nor the name of a CT window"
+        ) from None
     if not width >= 1:
         raise InputError(f"--window {text!r}: the width is {width:g}, expected at least 1")
     return VoiWindow(center, width)
 
 
-def render_display(ds: Any, voi: Voi = "auto", window: VoiWindow | None = None) -> tuple[Array, dict[str, Any]]:
-    """The image (H, W, C) uint16 of a pydicom data set, and what was done to get it.
+def render_display(ds: "Dataset", voi: Voi = "auto", window: VoiWindow | None = None) -> tuple[Array, DisplayRecord]:
+    """The displayed image (H, W, C) uint16 of a pydicom data set, and the record of what was done.
 
-    A given `window` is used whatever `voi` says. Raises Unreadable with the reason where an image cannot be had."""
+    A `window` overrides `voi`. Raises Unreadable with the reason if there is no image."""
     stored = decode_stored_values(ds)
     if stored.ndim == 3:
         return render_colour(stored, ds)
     values, (low, high), rescaled = apply_modality(stored, ds)
-    seen, used = apply_voi(values, low, high, ds, voi, window)
+    shown, used = apply_voi(values, low, high, ds, voi, window)
     inverted = is_inverted(ds)
     if inverted:
-        seen = 1.0 - seen
+        shown = 1.0 - shown
     padded = padding_mask(stored, ds)
-    seen[padded] = 0.0
-    record = {**rescaled, **used, "inverted": int(inverted), "padding": float(padded.mean()) if padded.any() else 0.0}
-    return np.rint(seen * DISPLAY_MAX).astype(np.uint16)[..., None], record  # (H, W, 1)
+    shown[padded] = 0.0
+    record: DisplayRecord = {**rescaled, **used, "inverted": int(inverted), "padding": float(padded.mean()) if padded.any() else 0.0}
+    return np.rint(shown * DISPLAY_MAX).astype(np.uint16)[..., None], record  # (H, W, 1)
 
 
-def apply_modality(stored: Array, ds: Any) -> tuple[Array, tuple[float, float], dict[str, Any]]:
-    """Values in the units of the modality (H, W) float64, their possible range, and the record."""
+def apply_modality(stored: Array, ds: "Dataset") -> tuple[Array, tuple[float, float], DisplayRecord]:
+    """Values (H, W) float64 in the units of the modality, their possible range, and the record."""
     bits = int(ds.BitsStored)
     low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if is_signed(ds) else (0.0, 2.0**bits - 1)
     if ds.get("ModalityLUTSequence"):
@@ -91,44 +96,44 @@ def apply_modality(stored: Array, ds: Any) -> tuple[Array, tuple[float, float], 
         return apply_lut(stored, table, first), (0.0, 2.0**depth - 1), {"modality_lut": 1}
     slope, intercept = number_or_default(ds, "RescaleSlope", 1.0), number_or_default(ds, "RescaleIntercept", 0.0)
     if slope == 0:
-        raise Unreadable("RescaleSlope is 0: every pixel would be the same")
+        raise Unreadable("RescaleSlope is 0: every pixel would have the same value")
     ends = sorted((low * slope + intercept, high * slope + intercept))
     return stored.astype(np.float64) * slope + intercept, (ends[0], ends[1]), {"rescale_slope": slope, "rescale_intercept": intercept}
 
 
-def apply_voi(values: Array, low: float, high: float, ds: Any, voi: Voi, window: VoiWindow | None) -> tuple[Array, dict[str, Any]]:
-    """Values in [0, 1] (H, W), and which table, window or range took them there.
+def apply_voi(values: Array, low: float, high: float, ds: "Dataset", voi: Voi, window: VoiWindow | None) -> tuple[Array, DisplayRecord]:
+    """Values (H, W) in [0, 1], and the table, window or range that maps to them.
 
-    auto: the file's VOI table if it has one, else its first window, else the whole range that its bits allow."""
+    auto: the VOI table of the file, else its first window, else the full range of its bits."""
     has_lut = bool(ds.get("VOILUTSequence"))
     if window is not None:
         if window.name and ds.get("Modality") != "CT":
             raise Unreadable(
                 f"the window {window.name!r} is in Hounsfield units, but the modality is {ds.get('Modality') or 'not given'}, not CT"
             )
-        return apply_windowing(values, window.center, window.width, "LINEAR"), window_record(
-            "window given", window.center, window.width, "LINEAR"
-        )
+        record = window_record("window given", window.center, window.width, "LINEAR")
+        return apply_windowing(values, window.center, window.width, "LINEAR"), record
     if voi == "lut" or (voi == "auto" and has_lut):
         if not has_lut:
-            raise Unreadable("has no VOI table; choose --voi auto")
+            raise Unreadable("has no VOI table; pass --voi auto")
         table, first, depth = read_lut(ds.VOILUTSequence[0], ds, bool(values.min() < 0))
         return apply_lut(np.rint(values), table, first) / (2.0**depth - 1), {"voi": "lut"}
     own = read_window(ds)
     if voi == "window" or (voi == "auto" and own):
         if own is None:
-            raise Unreadable("has no window; choose --voi auto, or give --window CENTER,WIDTH")
+            raise Unreadable("has no window; pass --voi auto, or --window CENTER,WIDTH")
         function = str(ds.get("VOILUTFunction") or "LINEAR").upper()
         return apply_windowing(values, *own, function), window_record("window of the file", *own, function)
     return np.clip((values - low) / (high - low), 0.0, 1.0), {"voi": "none"}
 
 
-def window_record(how: str, center: float, width: float, function: str) -> dict[str, Any]:
-    return {"voi": how, "window_center": center, "window_width": width, "window_function": function}
+def window_record(voi: str, center: float, width: float, function: str) -> DisplayRecord:
+    """The record of a window."""
+    return {"voi": voi, "window_center": center, "window_width": width, "window_function": function}
 
 
-def read_window(ds: Any) -> tuple[float, float] | None:
-    """Centre and width of the first window in the file; None where it has none."""
+def read_window(ds: "Dataset") -> tuple[float, float] | None:
+    """Centre and width of the first window of the file; None if there is none."""
     center, width = first_number(ds, "WindowCenter"), first_number(ds, "WindowWidth")
     return None if center is None or width is None else (center, width)
 
@@ -136,11 +141,11 @@ def read_window(ds: Any) -> tuple[float, float] | None:
 def apply_windowing(values: Array, center: float, width: float, function: str) -> Array:
     """(H, W) in [0, 1].  Source: PS3.3 C.11.2.1.2 (LINEAR) and C.11.2.1.3 (SIGMOID, LINEAR_EXACT)."""
     if not (width >= 1 if function == "LINEAR" else width > 0):
-        raise Unreadable(f"its window has width {width:g}, which {function} does not allow; choose --voi none or give --window")
+        raise Unreadable(f"its window has width {width:g}, which {function} does not allow; pass --voi none or --window")
     if function == "SIGMOID":
-        return 1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700)))  # exp overflows beyond 709
+        return np.asarray(1.0 / (1.0 + np.exp(np.clip(-4.0 * (values - center) / width, -700, 700))))  # exp overflows beyond 709
     if function not in ("LINEAR", "LINEAR_EXACT"):
-        raise Unreadable(f"VOILUTFunction {function!r} is unknown; choose --voi none or give --window")
+        raise Unreadable(f"VOILUTFunction {function!r} is unknown; pass --voi none or --window")
     if function == "LINEAR":
         center, width = center - 0.5, width - 1.0
     if width == 0:
@@ -148,8 +153,8 @@ def apply_windowing(values: Array, center: float, width: float, function: str) -
     return np.clip((values - center) / width + 0.5, 0.0, 1.0)
 
 
-def read_lut(item: Any, ds: Any, below_zero: bool = False) -> tuple[Array, int, int]:
-    """A table of the file as (its entries, the value that meets the first one, bits of an entry)."""
+def read_lut(item: "Dataset", ds: "Dataset", below_zero: bool = False) -> tuple[Array, int, int]:
+    """A lookup table of the file: its entries, the value that maps to the first entry, and the bits of an entry."""
     entries, first, depth = (int(v) for v in item.LUTDescriptor)
     entries = entries or 2**16  # 65536 does not fit the descriptor's 16 bits
     if first >= 2**15 and (below_zero or is_signed(ds)):
@@ -165,52 +170,54 @@ def read_lut(item: Any, ds: Any, below_zero: bool = False) -> tuple[Array, int, 
 
 
 def apply_lut(values: Array, table: Array, first: int) -> Array:
-    """(H, W) float64: values below the first entry take it, values above the last take that."""
-    return table[np.clip(values.astype(np.int64) - first, 0, len(table) - 1)]
+    """(H, W) float64: values below or above the table map to its first or last entry."""
+    return np.asarray(table[np.clip(values.astype(np.int64) - first, 0, len(table) - 1)])
 
 
-def is_inverted(ds: Any) -> bool:
-    """MONOCHROME1 and the shape INVERSE say the same thing twice in DX images; either one inverts, both invert once."""
-    return ds.PhotometricInterpretation == "MONOCHROME1" or str(ds.get("PresentationLUTShape") or "").upper() == "INVERSE"
+def is_inverted(ds: "Dataset") -> bool:
+    """Whether the lowest value is displayed white. DX images have both MONOCHROME1 and the shape INVERSE; together they invert once."""
+    return bool(ds.PhotometricInterpretation == "MONOCHROME1" or str(ds.get("PresentationLUTShape") or "").upper() == "INVERSE")
 
 
-def render_colour(stored: Array, ds: Any) -> tuple[Array, dict[str, Any]]:
-    """(H, W, C) uint16 of an RGB image; C = 1 where it is grey all over."""
+def render_colour(stored: Array, ds: "Dataset") -> tuple[Array, DisplayRecord]:
+    """(H, W, C) uint16 of an RGB image; C = 1 if it is gray in all pixels."""
     top = 2.0 ** (8 * stored.dtype.itemsize if ds.PhotometricInterpretation == "PALETTE COLOR" else int(ds.BitsStored)) - 1
     image = np.rint(np.clip(stored / top, 0, 1) * DISPLAY_MAX).astype(np.uint16)
-    grey = bool((np.ptp(image, axis=2) == 0).all())
-    return image[..., :1] if grey else image, {"voi": "none (colour)", "inverted": 0, "padding": 0.0}
+    gray = bool((np.ptp(image, axis=2) == 0).all())
+    return image[..., :1] if gray else image, {"voi": "none (colour)", "inverted": 0, "padding": 0.0}
 
 
-def find_content_box(image: Array, tolerance: float = 0.02, most: float = 0.5) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of what is left when even borders are cut: rows and columns whose values span at most `tolerance`
-    of the image's range, from the outside in.  An axis that would lose more than the share `most` is left alone."""
-    grey = image.max(axis=2).astype(np.int64)  # (H, W)
-    allowed = tolerance * (int(grey.max()) - int(grey.min()))
-    top, left, (bottom, right) = 0, 0, grey.shape
+def find_content_box(image: Array, tolerance: float = 0.02, max_share: float = 0.5) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the image (H, W, C) without uniform borders.
+
+    Rows and columns are cut from the outside while their values span at most `tolerance` of the range of the image. An axis that would
+    lose more than `max_share` is not cut."""
+    gray = image.max(axis=2).astype(np.int64)  # (H, W)
+    allowed = tolerance * (int(gray.max()) - int(gray.min()))
+    top, left, (bottom, right) = 0, 0, gray.shape
     while True:
-        box = grey[top:bottom, left:right]
+        box = gray[top:bottom, left:right]
         rows, columns = true_span(np.ptp(box, axis=1) > allowed), true_span(np.ptp(box, axis=0) > allowed)
         if rows == (0, bottom - top) and columns == (0, right - left):
             break
         top, bottom, left, right = top + rows[0], top + rows[1], left + columns[0], left + columns[1]
-    if bottom - top < (1 - most) * grey.shape[0]:
-        top, bottom = 0, grey.shape[0]
-    if right - left < (1 - most) * grey.shape[1]:
-        left, right = 0, grey.shape[1]
+    if bottom - top < (1 - max_share) * gray.shape[0]:
+        top, bottom = 0, gray.shape[0]
+    if right - left < (1 - max_share) * gray.shape[1]:
+        left, right = 0, gray.shape[1]
     return top, bottom, left, right
 
 
-def true_span(lively: NDArray[np.bool_]) -> tuple[int, int]:
-    """First and one past the last True; the whole where there is none."""
-    found = np.flatnonzero(lively)
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else (0, len(lively))
+def true_span(mask: BoolArray) -> tuple[int, int]:
+    """Index of the first True, and one past the last; the whole length if there is none."""
+    places = np.flatnonzero(mask)
+    return (int(places[0]), int(places[-1]) + 1) if len(places) else (0, len(mask))
 
 
-def first_number(ds: Any, keyword: str) -> float | None:
-    """The first value of a tag as a number; None where it is missing, empty or no number."""
+def first_number(ds: "Dataset", keyword: str) -> float | None:
+    """The first value of a tag as a number; None if it is missing, empty or not a number."""
     value = ds.get(keyword)
-    if isinstance(value, (list, tuple)) or (hasattr(value, "__len__") and not isinstance(value, (str, bytes))):
+    if isinstance(value, Sequence) and not isinstance(value, (str, bytes)):
         value = value[0] if len(value) else None
     try:
         return float(value) if value not in (None, "") else None
@@ -218,6 +225,7 @@ def first_number(ds: Any, keyword: str) -> float | None:
         return None
 
 
-def number_or_default(ds: Any, keyword: str, default: float) -> float:
-    found = first_number(ds, keyword)
-    return default if found is None else found
+def number_or_default(ds: "Dataset", keyword: str, default: float) -> float:
+    """The first value of a tag as a number, or the default."""
+    value = first_number(ds, keyword)
+    return default if value is None else value

@@ -1,6 +1,6 @@
-"""What the numbers in MedMNIST's label arrays mean, and what kind of images each set has.
+"""Meaning of the label arrays of MedMNIST, and the modality of each set.
 
-Source: medmnist 2.1, medmnist/info.py (Yang et al., Sci Data 2023).  A set that is not here keeps its class codes.
+Source: medmnist 2.1, medmnist/info.py (Yang et al., Sci Data 2023).  Sets that are not listed keep their class codes.
 """
 
 from encoders.ingest.source import Value
@@ -19,7 +19,7 @@ ORGAN_NAMES = [
     "spleen",
 ]
 
-# Classes that exclude each other: the label column `label` holds the name.
+# Mutually exclusive classes: the label column `label` holds the name.
 CLASS_NAMES = {
     "pathmnist": [
         "adipose",
@@ -67,10 +67,10 @@ CLASS_NAMES = {
     "organsmnist": ORGAN_NAMES,
 }
 
-# Yes or no: the column has this name, and is 1 where the array holds this code.
+# Binary labels: the column has this name, and is 1 where the array has this code.
 BINARY_LABELS = {"pneumoniamnist": ("pneumonia", 1), "breastmnist": ("malignant", 0)}
 
-# Several at once: one column each.
+# Multi-label sets: one column per finding.
 FINDING_NAMES = {
     "chestmnist": [
         "atelectasis",
@@ -107,7 +107,7 @@ MODALITY_OF_DATASET = {
 
 
 def name_labels(dataset: str, codes: list[int]) -> dict[str, Value]:
-    """The label columns of one image: names where they are known, otherwise `label` (or `label_0`, `label_1`, ...) with the codes."""
+    """Label columns of one image: names if they are known, otherwise `label` (or `label_0`, `label_1`, ...) with the codes."""
     if dataset in BINARY_LABELS and len(codes) == 1:
         name, code = BINARY_LABELS[dataset]
         return {name: float(codes[0] == code)}

@@ -1,11 +1,11 @@
-"""A picture like a frontal chest radiograph: body, lungs, ribs, clavicles, spine, heart, diaphragm, vessels. Made up, no patient.
+"""Synthetic images that resemble a frontal chest radiograph: body, lungs, ribs, clavicles, spine, heart, diaphragm, vessels.
 
 The label `opacity` is a pattern in the lungs: a network of lines with nodules (1), or cloudy noise with the same power spectrum and the
-same histogram (0). So neither mean intensity nor any other statistic of single pixels tells them apart, and nor does the spectrum. It
-is hard: no recipe has learnt it in minutes. The label `view`, AP or PA, is of the kind that they do learn: AP has a wider heart, lower
+same histogram (0). Neither the spectrum nor any statistic of single pixels, such as mean intensity, separates the classes. The task is
+hard: no recipe learns it within minutes. The label `view`, AP or PA, is easier, and recipes do learn it: AP has a wider heart, lower
 lungs and no stomach bubble.
 
-Shapes: S side of the picture.
+Shapes: S side of the image.
 """
 
 from dataclasses import dataclass
@@ -23,13 +23,9 @@ from encoders.ingest.phantom.fields import (
     soft_ellipse,
     soft_step,
 )
+from encoders.ingest.phantom.kind import PhantomKind
 
-LABEL = "opacity"
-FACTS = ("view",)  # of the meta data that are labels, too
-MIN_TEXTURE_SIDE = (
-    128  # side of the smallest picture that shows the lung pattern in proportion: below, its lines would be thinner than a pixel
-)
-CHANNELS = 1
+MIN_TEXTURE_SIDE = 128  # side of the smallest image with the lung pattern in proportion: below, its lines are thinner than a pixel
 
 
 @dataclass(frozen=True)
@@ -40,79 +36,79 @@ class CxrPerson:
     sex: str
     age: int
     site: str
-    wide: float  # chest width, 1 = average
-    tall: float  # lung height
-    heart: float  # heart width
-    tilt: float  # slope of the ribs
-    bone: float  # brightness of bone
-    fat: float  # brightness of soft tissue
-    coarse: float  # size of the lung pattern, share of the picture
-    strong: float  # amplitude of the lung pattern
-    gamma: float  # exposure at that person's visit
+    chest_width: float  # 1 = average
+    lung_height: float  # 1 = average
+    heart_width: float  # 1 = average
+    rib_slope: float
+    bone_brightness: float
+    tissue_brightness: float  # of soft tissue
+    texture_size: float  # of the lung pattern, as a share of the image side
+    texture_amplitude: float  # of the lung pattern
+    gamma: float  # exposure at this person's visit
     contrast: float
 
 
-def person(rng: np.random.Generator) -> CxrPerson:
-    """A person drawn from the population; the site changes how images look, not who is ill."""
+def draw_cxr_person(rng: np.random.Generator) -> CxrPerson:
+    """A person drawn from the population. The site changes the appearance of images, not the label."""
     site, sex = str(rng.choice(["north", "south", "east"], p=[0.5, 0.3, 0.2])), str(rng.choice(["F", "M"]))
     return CxrPerson(
         label=int(rng.integers(2)),
         sex=sex,
         age=int(rng.integers(20, 90)),
         site=site,
-        wide=rng.normal(1.0, 0.05),
-        tall=rng.normal(1.0, 0.06),
-        heart=rng.normal(1.0, 0.1),
-        tilt=rng.normal(0.32, 0.05),
-        bone=rng.uniform(0.7, 1.2),
-        fat=rng.normal(0.0, 0.04),
-        coarse=rng.uniform(0.013, 0.02),
-        strong=rng.uniform(0.075, 0.115),
+        chest_width=rng.normal(1.0, 0.05),
+        lung_height=rng.normal(1.0, 0.06),
+        heart_width=rng.normal(1.0, 0.1),
+        rib_slope=rng.normal(0.32, 0.05),
+        bone_brightness=rng.uniform(0.7, 1.2),
+        tissue_brightness=rng.normal(0.0, 0.04),
+        texture_size=rng.uniform(0.013, 0.02),
+        texture_amplitude=rng.uniform(0.075, 0.115),
         gamma=float(np.exp(rng.normal({"north": 0.0, "south": 0.12, "east": -0.12}[site], 0.18))),
         contrast=rng.uniform(0.75, 1.05),
     )
 
 
-def picture(who: CxrPerson, rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], dict[str, str | int]]:
-    """(S, S, 1) uint8, white is dense, and what is known about the image. Every call is another exposure of the person."""
+def draw_cxr_image(person: CxrPerson, rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], dict[str, str | int]]:
+    """(S, S, 1) uint8, dense is white, and the metadata of the image. Every call is another exposure of the person."""
     view = "AP" if rng.random() < 0.3 else "PA"
     x, y = coordinate_grid(size, rng.normal(0, 0.04), rng.normal(0.97, 0.04), *rng.normal(0, 0.04, 2))
-    lungs, tissue = draw_anatomy(who, rng, x, y, view == "AP", size)
-    tissue = tissue + lungs * draw_lung_texture(who, rng, size, lungs) * who.strong
-    return render_exposure(who, rng, tissue, size), {"sex": who.sex, "age": who.age, "view": view, "site": who.site}
+    lungs, tissue = draw_anatomy(person, rng, x, y, view == "AP", size)
+    tissue = tissue + lungs * draw_lung_texture(person, rng, size, lungs) * person.texture_amplitude
+    return render_exposure(person, rng, tissue, size), {"sex": person.sex, "age": person.age, "view": view, "site": person.site}
 
 
-def draw_lung_texture(who: CxrPerson, rng: np.random.Generator, size: int, lungs: Field) -> Field:
-    """(S, S) the pattern of the lungs with mean 0 and deviation 1 inside them."""
-    coarse = who.coarse * max(size, MIN_TEXTURE_SIDE)  # pixels
+def draw_lung_texture(person: CxrPerson, rng: np.random.Generator, size: int, lungs: Field) -> Field:
+    """(S, S): the lung pattern, with mean 0 and standard deviation 1 inside the lungs."""
+    coarse = person.texture_size * max(size, MIN_TEXTURE_SIDE)  # pixels
     lines = -np.abs(smooth_noise(rng, size, coarse * 1.6))  # bright where a smooth field changes sign: a network
     nodules = np.maximum(smooth_noise(rng, size, coarse) - 1.4, 0)
     field = gaussianise(lines + 1.2 * nodules)
-    if not who.label:
+    if not person.label:
         field = gaussianise(shuffle_phases(rng, field))
     weight = lungs / lungs.sum()
     centred = field - (weight * field).sum()
-    return centred / np.sqrt((weight * centred**2).sum())
+    return np.asarray(centred / np.sqrt((weight * centred**2).sum()))
 
 
-def draw_anatomy(who: CxrPerson, rng: np.random.Generator, x: Field, y: Field, supine: bool, size: int) -> tuple[Field, Field]:
-    """(S, S) share of lung, and (S, S) density from 0 to about 1 without the lung pattern."""
-    wide, tall = who.wide, who.tall * (0.93 if supine else 1.0)
+def draw_anatomy(person: CxrPerson, rng: np.random.Generator, x: Field, y: Field, supine: bool, size: int) -> tuple[Field, Field]:
+    """(S, S): share of lung. (S, S): density from 0 to about 1, without the lung pattern."""
+    wide, tall = person.chest_width, person.lung_height * (0.93 if supine else 1.0)
     body = np.maximum(soft_ellipse(x, y, 0, 0.45, 0.93 * wide, 1.30, 0.03, 4.5), soft_ellipse(x, y, 0, -0.95, 0.25, 0.5, 0.03))
-    shoulder = soft_step(-(y + 0.86 - 0.42 * np.abs(x) ** 2.2), 0.03)  # slopes away from the neck
+    shoulder = soft_step(-(y + 0.86 - 0.42 * np.abs(x) ** 2.2), 0.03)  # slopes down from the neck
     body = body * np.maximum(shoulder, soft_ellipse(x, y, 0, -0.95, 0.25, 0.5, 0.03))
     right, left = (draw_lung(x, y, side, wide, tall, rng) for side in (-1, 1))
-    heart = soft_ellipse(x + 0.35 * (y - 0.2), y, 0.15 * wide, 0.22, 0.30 * who.heart * (1.12 if supine else 1.0), 0.36, 0.025)
+    heart = soft_ellipse(x + 0.35 * (y - 0.2), y, 0.15 * wide, 0.22, 0.30 * person.heart_width * (1.12 if supine else 1.0), 0.36, 0.025)
     middle = soft_ellipse(x, y, 0.02, -0.2, 0.15 * wide, 0.85, 0.03, 3)  # great vessels and spine
     arch = soft_ellipse(x, y, 0.14 * wide, -0.33, 0.09, 0.1, 0.02)  # aortic knob
     lungs = np.maximum(right, left) * (1 - heart) * (1 - 0.9 * middle) * (1 - arch)
-    density = body * (0.62 + who.fat - 0.10 * np.abs(x) ** 3) - 0.36 * lungs
+    density = body * (0.62 + person.tissue_brightness - 0.10 * np.abs(x) ** 3) - 0.36 * lungs
     density += body * (0.22 * heart * np.maximum(right, left) + 0.17 * middle + 0.08 * arch * np.maximum(right, left))
-    density += draw_vessels(rng, x, y, wide) * lungs * 0.13 + draw_bones(who, x, y, supine) * body * 0.15 * who.bone
+    density += draw_vessels(rng, x, y, wide) * lungs * 0.13 + draw_bones(person, x, y, supine) * body * 0.15 * person.bone_brightness
     density -= 0.20 * soft_band(x - 0.01, 0.045) * soft_step(y + 0.30, 0.04) * body  # trachea
     stomach = soft_ellipse(x, y, 0.42 * wide, 0.66, 0.13, 0.07, 0.02)
     density -= 0.22 * stomach * (0.0 if supine else 1.0)
-    if who.sex == "F":
+    if person.sex == "F":
         density += (
             0.06 * body * np.maximum(soft_ellipse(x, y, -0.45, 0.33, 0.33, 0.27, 0.04), soft_ellipse(x, y, 0.45, 0.33, 0.33, 0.27, 0.04))
         )
@@ -120,9 +116,9 @@ def draw_anatomy(who: CxrPerson, rng: np.random.Generator, x: Field, y: Field, s
 
 
 def draw_lung(x: Field, y: Field, side: int, wide: float, tall: float, rng: np.random.Generator) -> Field:
-    """One lung: narrow at the apex, wide at the base, cut by the dome of the diaphragm; `side` -1 is the left of the picture."""
+    """(S, S): one lung, narrow at the apex, wide at the base, cut by the dome of the diaphragm. `side` -1 is the left of the image."""
     centre = side * 0.43 * wide
-    low = 0.50 + (0.04 if side > 0 else 0.0) + rng.normal(0, 0.02)  # the heart's side lies lower
+    low = 0.50 + (0.04 if side > 0 else 0.0) + rng.normal(0, 0.02)  # the lung on the heart's side is lower
     dome = y - low + 0.13 * (1 - ((x - centre) / (0.35 * wide)) ** 2) - 0.16 * np.maximum((np.abs(x) - 0.55 * wide) / 0.3, 0)
     reach = 0.37 * wide * np.clip(0.62 + 0.42 * (y + 0.75 * tall) / 1.2, 0.3, 1.08)  # half width at that height
     top = -0.74 * tall
@@ -130,14 +126,14 @@ def draw_lung(x: Field, y: Field, side: int, wide: float, tall: float, rng: np.r
     return soft_step((shape - 1) * 0.3, 0.018) * soft_step(dome, 0.015)
 
 
-def draw_bones(who: CxrPerson, x: Field, y: Field, supine: bool) -> Field:
-    """(S, S) posterior and anterior ribs, clavicles and vertebrae."""
+def draw_bones(person: CxrPerson, x: Field, y: Field, supine: bool) -> Field:
+    """(S, S): posterior and anterior ribs, clavicles and vertebrae."""
     out = np.zeros_like(x)
-    far = np.abs(x) / who.wide
+    far = np.abs(x) / person.chest_width
     inner = soft_step(0.10 - far, 0.02) * soft_step(far - 0.80, 0.03)
     for k in range(9):
-        start = -0.72 + 0.155 * k * who.tall
-        back = y - start - who.tilt * (far - 0.1) ** 2 + 0.20 * soft_band(far - 0.05, 0.18) * 0.4
+        start = -0.72 + 0.155 * k * person.lung_height
+        back = y - start - person.rib_slope * (far - 0.1) ** 2 + 0.20 * soft_band(far - 0.05, 0.18) * 0.4
         out = np.maximum(out, 0.9 * rimmed_band(back, 0.024) * inner)
         front = y - start - 0.45 + 0.42 * (far - 0.1)
         out = np.maximum(out, 0.45 * rimmed_band(front, 0.030) * inner * soft_step(0.25 - far, 0.05))
@@ -149,12 +145,12 @@ def draw_bones(who: CxrPerson, x: Field, y: Field, supine: bool) -> Field:
 
 
 def rimmed_band(offset: Field, half: float) -> Field:
-    """A band with bright rims, as the cortex of a bone shows."""
+    """(S, S): a band with bright rims, like the cortex of a bone."""
     return soft_step(np.abs(offset) - half, 0.008) * (0.65 + 0.5 * np.minimum(np.abs(offset) / half, 1.0) ** 2)
 
 
 def draw_vessels(rng: np.random.Generator, x: Field, y: Field, wide: float) -> Field:
-    """(S, S) branches that leave the two hila and thin out."""
+    """(S, S): branches that leave the two hila and become thinner."""
     out = np.zeros_like(x)
     for side in (-1, 1):
         hx, hy = side * 0.17 * wide, -0.06 if side < 0 else -0.10
@@ -167,10 +163,10 @@ def draw_vessels(rng: np.random.Generator, x: Field, y: Field, wide: float) -> F
     return out
 
 
-def render_exposure(who: CxrPerson, rng: np.random.Generator, density: Field, size: int) -> NDArray[np.uint8]:
-    """(S, S, 1) uint8: exposure, contrast, noise, collimation and the side marker of one acquisition."""
-    gamma = who.gamma * np.exp(rng.normal(0, 0.06))
-    shown = np.clip((density - 0.06) * who.contrast + rng.normal(0.04, 0.03), 0, None) ** gamma
+def render_exposure(person: CxrPerson, rng: np.random.Generator, density: Field, size: int) -> NDArray[np.uint8]:
+    """(S, S, 1) uint8: the density with exposure, contrast, noise, collimation and side marker of one acquisition."""
+    gamma = person.gamma * np.exp(rng.normal(0, 0.06))
+    shown = np.clip((density - 0.06) * person.contrast + rng.normal(0.04, 0.03), 0, None) ** gamma
     dose = rng.uniform(0.008, 0.03)
     shown += dose * (0.4 + shown) * rng.standard_normal(shown.shape)
     u, v = coordinate_grid(size)
@@ -182,4 +178,9 @@ def render_exposure(who: CxrPerson, rng: np.random.Generator, density: Field, si
     shown[marker] = 0.95
     left, right, up, down = 1 + 0.03 - np.maximum(rng.normal(0, 0.07, 4), 0)
     shown *= (u > -left) & (u < right) & (v > -up) & (v < down)
-    return np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8)[..., None]
+    return np.asarray(np.clip(np.rint(shown * 255), 0, 255).astype(np.uint8)[..., None])
+
+
+CXR_PHANTOM = PhantomKind(
+    label="opacity", channels=1, stream=0, draw_person=draw_cxr_person, draw_image=draw_cxr_image, labelled_meta=("view",)
+)

@@ -1,4 +1,4 @@
-"""The slides of a folder, each once: files by their suffix, DICOM by its series."""
+"""Finds the slides of a folder, each once: files by suffix, DICOM files by series."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -8,70 +8,72 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
-COMPANION_SUFFIXES = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # of MIRAX, Hamamatsu and QuPath; a JPEG beside a .vms is one, too
+COMPANION_SUFFIXES = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # files of MIRAX, Hamamatsu and QuPath beside a slide
 
 
 def discover_slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
-    """Slide name to the file that OpenSlide is to open, in sorted order; and how many files of other kinds there are.
+    """Slide name to the file that OpenSlide opens, sorted; and the number of other files by suffix.
 
-    where: a folder, searched through and through, or one slide (for DICOM: any file of its series, or their folder).
-    Raises InputError when there is none."""
+    where: a folder, searched recursively, or one slide (for DICOM: any file of its series, or the folder of the series).
+    Raises InputError if there is no slide."""
     if not where.exists():
-        raise InputError(f"{where} does not exist; give a folder of slides, or one slide")
+        raise InputError(f"{where} does not exist; name a folder of slides, or one slide")
     root = where if where.is_dir() else where.parent
     files = sorted(walk_files(where)) if where.is_dir() else [where]
     dicoms = [p for p in files if is_dicom(p)]
     plain = [p for p in files if p.suffix.lower() in SLIDE_SUFFIXES and p not in set(dicoms)]
     series = first_of_series(dicoms)
-    found = name_slides([*plain, *series], root, {p: folder for p in series if (folder := folder_of_lone_slide(p, dicoms, series, root))})
-    if not found:
-        raise InputError(f"{where} holds no slide: suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM; {len(files)} other files")
+    slides = name_slides([*plain, *series], root, {p: folder for p in series if (folder := folder_of_lone_slide(p, dicoms, series, root))})
+    if not slides:
+        raise InputError(f"{where} holds no slide (suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM), but {len(files)} other files")
     used = {*plain, *dicoms}
-    return found, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANION_SUFFIXES)
+    return slides, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANION_SUFFIXES)
 
 
 def is_dicom(path: Path) -> bool:
+    """Whether the file is DICOM, by its suffix or its marker."""
     if path.suffix.lower() not in (".dcm", ""):
         return False
     with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"  # a broken .dcm is a slide that cannot be read
+        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"  # a broken .dcm counts as a slide that cannot be read
 
 
 def first_of_series(paths: Iterable[Path]) -> dict[Path, str]:
-    """First file of every series in a folder, to its series: OpenSlide finds the others, the levels of the slide, beside it."""
+    """First file of every series in a folder, to its series. OpenSlide finds the other files of the series beside it."""
     import pydicom
 
     seen: dict[tuple[Path, str], Path] = {}
     for path in sorted(paths):
         try:
             series = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)
-        except Exception:  # noqa: BLE001  boundary: whatever is wrong with this file, opening it will tell
+        except Exception:  # noqa: BLE001  boundary: opening the file as a slide reports the reason
             series = f"unreadable {path.name}"
         seen.setdefault((path.parent, series), path)
     return {path: series for (_, series), path in seen.items()}
 
 
 def folder_of_lone_slide(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path) -> Path | None:
-    """The folder of a DICOM slide, when it holds that slide alone: then it names the slide better than one of a hundred files."""
+    """The folder of a DICOM slide if it holds only this slide: it names the slide better than one of its files does."""
     if path.parent == root or sum(p.parent == path.parent for p in series) > 1:
         return None
     return path.parent if sum(p.parent == path.parent for p in dicoms) > 1 else None
 
 
 def name_slides(paths: Iterable[Path], root: Path, folders: dict[Path, Path]) -> dict[str, Path]:
-    """Names that can be file names: the relative path without suffix, with it where two would be the same.
+    """Names that are valid file names: the relative path without suffix, or with suffix if two would be equal.
 
-    Raises InputError where two would be the same even so."""
+    Raises InputError if two are equal even with suffix."""
     short = {path: flatten_path(folders[path], root) if path in folders else flatten_path(path.with_suffix(""), root) for path in paths}
     twice = Counter(short.values())
     names: dict[str, Path] = {}
     for path, name in short.items():
         name = name if twice[name] == 1 else flatten_path(path, root)
         if name in names:
-            raise InputError(f"{names[name]} and {path} would both be called {name}; rename one")
+            raise InputError(f"{names[name]} and {path} would both be called {name}; rename one of them")
         names[name] = path
     return dict(sorted(names.items()))
 
 
 def flatten_path(path: Path, root: Path) -> str:
+    """The relative path with "__" for "/"."""
     return path.relative_to(root).as_posix().replace("/", "__")

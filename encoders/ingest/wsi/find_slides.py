@@ -1,13 +1,13 @@
-"""Which slides there are, and what the table, the paths and the folders of masks and regions say about each."""
+"""Lists the slides with their masks and regions, and with their fields from the table and the paths."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 from encoders.ingest.folder import FileFinder
-from encoders.ingest.label_table import assign_roles, read_label_table
+from encoders.ingest.label_table import Role, assign_roles, read_label_table
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.discover import discover_slides
@@ -17,6 +17,16 @@ from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import walk_files
 from encoders.store.write import is_known, is_number
+
+
+@dataclass(frozen=True)
+class SlideFields:
+    """What the user states about a slide, by command line, path and table."""
+
+    mpp: float | None = None
+    index: Mapping[str, str] = field(default_factory=dict)  # patient, split, study, slide
+    meta: Mapping[str, str] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def list_slide_items(
@@ -31,39 +41,53 @@ def list_slide_items(
     include: Sequence[str],
     exclude: Sequence[str],
 ) -> tuple[list[SlideItem], list[str]]:
-    """The slides in order, and what the reader should know. Raises InputError for what the user got wrong."""
-    found, others = discover_slides(where)
+    """The slides in order, and notes for the user. Raises InputError for options that do not fit the files."""
+    slides, others = discover_slides(where)
     root = where if where.is_dir() else where.parent
     notes = [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
         if folder and not folder.exists():
             raise InputError(f"{option} {folder} does not exist")
     if masks and not masks.is_dir():
-        raise InputError(f"--masks {masks} is a file; give the folder with NAME.png for every slide NAME")
+        raise InputError(f"--masks {masks} is a file; name the folder with NAME.png for every slide NAME")
     if (classes := [*include, *exclude]) and not regions:
-        raise InputError(f"--include and --exclude choose among drawn regions ({', '.join(classes)}); pass --regions with their folder")
-    facts: dict[str, dict[str, Any]] = {name: {"mpp": mpp} for name in found}
+        raise InputError(f"--include and --exclude select among drawn regions ({', '.join(classes)}); pass --regions with their folder")
+    fields = {name: SlideFields(mpp) for name in slides}
     if pattern:
-        apply_path_pattern(facts, found, root, pattern, notes)
+        fields = apply_path_pattern(fields, slides, root, pattern, notes)
     if table:
-        facts = apply_slide_table(facts, found, root, table, label, meta, notes)
-    if not any("patient" in of.get("said", ()) for of in facts.values()):
-        notes.append("warning: nothing names the patients (--labels or --pattern): every slide counts as a patient of its own")
-    sources = {name: found[name].relative_to(root).as_posix() for name in facts}
+        fields = apply_slide_table(fields, slides, root, table, label, meta, notes)
+    if not any("patient" in each.index for each in fields.values()):
+        notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")
+    sources = {name: slides[name].relative_to(root).as_posix() for name in fields}
     drawn = find_region_files(regions, sources, notes) if regions else {}
     check_region_classes(drawn.values(), include, exclude, notes)
-    mask = {name: masks / f"{name}.png" for name in facts} if masks else {}
-    made = [SlideItem(n, found[n], sources[n], mask=mask.get(n), regions=drawn.get(n), **of) for n, of in align_columns(facts).items()]
-    return made, notes
+    fields, numbers = align_columns(fields)
+    items = [
+        SlideItem(
+            name,
+            slides[name],
+            sources[name],
+            each.mpp,
+            masks / f"{name}.png" if masks else None,
+            drawn.get(name),
+            each.index,
+            each.meta,
+            each.labels,
+            numbers,
+        )
+        for name, each in fields.items()
+    ]
+    return items, notes
 
 
 def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:
-    """The GeoJSON of every slide that has one: by its name in OUT_DIR, its path, or its path without suffix.
+    """The GeoJSON files of slides: by name in OUT_DIR, path, or path without suffix. Slides without a file are left out.
 
-    Raises InputError when no slide has one: they are misnamed, and what was to be left out would be in."""
+    Raises InputError if no slide has a file: then the names are wrong, and regions to exclude would be included."""
     if not regions.is_dir():
         if len(sources) > 1:
-            raise InputError(f"--regions {regions} is one file for {len(sources)} slides; give a folder with NAME.geojson for each")
+            raise InputError(f"--regions {regions} is one file for {len(sources)} slides; name a folder with NAME.geojson for each")
         return dict.fromkeys(sources, regions)
     files = {path.relative_to(regions).as_posix(): path for path in walk_files(regions) if path.suffix.lower() in (".geojson", ".json")}
     out: dict[str, Path] = {}
@@ -71,108 +95,125 @@ def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) 
         usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in (".geojson", ".json"))
         if (file := next((files[text] for text in usual if text in files), None)) is not None:
             out[name] = file
-    loose = sorted(text for text, path in files.items() if path not in out.values())
+    unused = sorted(text for text, path in files.items() if path not in out.values())
     if not out:
-        told = f"it holds {len(files)} GeoJSON files, e.g. {loose[0]}" if files else "it holds no GeoJSON file"
+        content = f"it holds {len(files)} GeoJSON files, e.g. {unused[0]}" if files else "it holds no GeoJSON file"
         raise InputError(
-            f"--regions {regions} has regions of none of the {len(sources)} slides: {told}; expected e.g. {next(iter(sources))}.geojson"
+            f"--regions {regions} has regions for none of the {len(sources)} slides: {content}; expected e.g. {next(iter(sources))}.geojson"
         )
     notes.append(
-        f"regions: of {len(out)} of {len(sources)} slides" + (f"; {len(loose)} files are of none of them, e.g. {loose[0]}" if loose else "")
+        f"regions: {len(out)} of {len(sources)} slides have a file"
+        + (f"; {len(unused)} files belong to none of them (first: {unused[0]})" if unused else "")
     )
     return out
 
 
 def check_region_classes(files: Iterable[Path], include: Sequence[str], exclude: Sequence[str], notes: list[str]) -> None:
-    """Raises InputError for a class of --include that no file has, and for one of --exclude that looks misspelt, as nothing would tell."""
+    """Raises InputError for a class of --include that no file has, and for a class of --exclude that is probably misspelt."""
     seen: set[str] = set()
     for path in set(files):
         if seen.issuperset((*include, *exclude)):
-            break  # as a rule after a file or two: exports of cells are large
-        with suppress(Unreadable):  # its slide will be named
+            break  # usually after one or two files; exports of cells are large
+        with suppress(Unreadable):  # the slide itself is quarantined
             seen |= {region.name for region in read_regions(path)}
     for name in [n for n in (*include, *exclude) if seen and n not in seen]:
         near = get_close_matches(name, list(seen), n=3)
         if name in include or (near and not {*near} & {*exclude}):
             raise unknown_name_error("class of regions", name, seen)
-        notes.append(f"no region is called {name!r}; there are: {', '.join(sorted(map(repr, seen)))}")
+        notes.append(f"no region has the class {name!r}; known classes: {', '.join(sorted(map(repr, seen)))}")
 
 
-def align_columns(facts: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The facts with the same columns in every slide, "" where nothing is known, and with the names of those that are numbers in all:
-    every slide becomes a store of its own, and they are to open as one."""
-    columns: dict[str, dict[str, list[str]]] = {}
-    for kind in ("said", "meta", "labels"):
-        names = sorted({name for of in facts.values() for name in of.get(kind, ())} - ({"patient", "slide"} if kind == "said" else set()))
-        columns[kind] = {name: [of.get(kind, {}).get(name, "") for of in facts.values()] for name in names}
-    every = columns["meta"] | columns["labels"]
+def align_columns(fields: Mapping[str, SlideFields]) -> tuple[dict[str, SlideFields], frozenset[str]]:
+    """The fields with the same columns in every slide, "" for unknown, and the columns that hold numbers in every slide.
+
+    Every slide becomes a store of its own, and all of them must open as one."""
+    rows = list(fields.values())
+    index = sorted({name for row in rows for name in row.index} - {"patient", "slide"})
+    meta, labels = sorted({name for row in rows for name in row.meta}), sorted({name for row in rows for name in row.labels})
+    every = {name: [row.meta.get(name, "") for row in rows] for name in meta}
+    every |= {name: [row.labels.get(name, "") for row in rows] for name in labels}
     numbers = frozenset(n for n, values in every.items() if any(map(is_known, values)) and all(is_number(v) for v in values if is_known(v)))
-    return {
-        name: of | {k: dict.fromkeys(columns[k], "") | of.get(k, {}) for k in columns} | {"numbers": numbers} for name, of in facts.items()
+    aligned = {
+        name: SlideFields(
+            row.mpp,
+            {**dict.fromkeys(index, ""), **row.index},
+            {**dict.fromkeys(meta, ""), **row.meta},
+            {**dict.fromkeys(labels, ""), **row.labels},
+        )
+        for name, row in fields.items()
     }
+    return aligned, numbers
 
 
-def apply_path_pattern(facts: dict[str, dict[str, Any]], found: dict[str, Path], root: Path, text: str, notes: list[str]) -> None:
-    """Adds what the pattern finds in the paths; a slide that it does not fit stays out."""
+def apply_path_pattern(
+    fields: Mapping[str, SlideFields], slides: Mapping[str, Path], root: Path, text: str, notes: list[str]
+) -> dict[str, SlideFields]:
+    """The fields with the groups that the pattern finds in the paths; slides that do not match are left out."""
     pattern = compile_pattern(text)
-    names = {found[name].relative_to(root).as_posix(): name for name in found}
-    fit, others = split_by_match(pattern, list(names))
-    for path in others:
-        del facts[names[path]]
+    names = {slides[name].relative_to(root).as_posix(): name for name in slides}
+    matched, others = split_by_match(pattern, list(names))
     if others:
-        notes.append(f"{len(others)} slides do not match --pattern and were left out, e.g. {others[0]}")
-    for path in fit:
-        said = extract_groups(pattern, path)
-        labels = {"label": said.pop("label")} if "label" in said else {}
-        facts[names[path]] |= {"said": said, "labels": labels}
+        notes.append(f"{len(others)} slides do not match --pattern and are left out (first: {others[0]})")
+    out = {}
+    for path in matched:
+        groups = extract_groups(pattern, path)
+        labels = {"label": groups.pop("label")} if "label" in groups else {}
+        out[names[path]] = replace(fields[names[path]], index=groups, labels=labels)
+    return out
 
 
 def apply_slide_table(
-    facts: dict[str, dict[str, Any]],
-    found: dict[str, Path],
+    fields: Mapping[str, SlideFields],
+    slides: Mapping[str, Path],
     root: Path,
     path: Path,
     label: Sequence[str],
     meta: Sequence[str],
     notes: list[str],
-) -> dict[str, dict[str, Any]]:
-    """The slides that the table names, with what it says. A file may be named by path, file name, or name without suffix."""
+) -> dict[str, SlideFields]:
+    """The slides that the table names, with its fields. The table names a slide by path, file name, or name without suffix."""
     columns, rows = read_label_table(path)
-    given = {"file": next((c for c in columns if c.lower() in ("slide", "slide_id")), None)} if "file" not in columns else {}
-    role = assign_roles(columns, {**given, "slide": ""}, list(label), list(meta), "call it file or slide")
+    given: dict[Role, str | None] = {"slide": ""}
+    if "file" not in columns:
+        given["file"] = next((c for c in columns if c.lower() in ("slide", "slide_id")), None)
+    role = assign_roles(columns, given, list(label), list(meta), "call it file or slide")
     if taken := [name for name in role.meta if name in TileQuality._fields]:
-        raise InputError(f"the column {taken[0]!r} of {path} would hide what is measured of every tile; rename it")
-    notes.extend(role.said(columns, ["mpp"]))
-    find = FileFinder([found[name].relative_to(root).as_posix() for name in found])
-    names = {found[name].relative_to(root).as_posix(): name for name in found} | {name: name for name in found}
-    out: dict[str, dict[str, Any]] = {}
-    strangers: list[str] = []
+        raise InputError(f"the column {taken[0]!r} of {path} has the name of a measure of tiles; rename it")
+    notes.extend(role.describe(columns, ["mpp"]))
+    find = FileFinder([slides[name].relative_to(root).as_posix() for name in slides])
+    names = {slides[name].relative_to(root).as_posix(): name for name in slides} | {name: name for name in slides}
+    out: dict[str, SlideFields] = {}
+    unmatched: list[str] = []
     for row in rows:
         name = names.get(find(row[role.file]))
-        if name is None or name not in facts:
-            strangers.append(row[role.file])
+        if name is None or name not in fields:
+            unmatched.append(row[role.file])
             continue
         if name in out:
             raise InputError(f"{path} names the slide {name} in two rows; keep one")
-        said = {part: row[c] for part in ("patient", "split", "study") if (c := getattr(role, part)) and row[c]}  # "": see `alike`
-        of = facts[name]
-        out[name] = of | {"mpp": of["mpp"] or read_mpp(row, path), "said": of.get("said", {}) | said}
-        out[name] |= {"meta": {c: row[c] for c in role.meta}, "labels": of.get("labels", {}) | {c: row[c] for c in role.label}}
+        index = {part: row[c] for part, c in role.identity.items() if row[c]}  # empty cells: see `align_columns`
+        known = fields[name]
+        out[name] = SlideFields(
+            known.mpp or read_mpp(row, path),
+            {**known.index, **index},
+            {column: row[column] for column in role.meta},
+            {**known.labels, **{column: row[column] for column in role.label}},
+        )
     if not out:
-        raise InputError(f"not one of the {len(rows)} slides in column {role.file!r} of {path} is among the {len(found)} found")
-    left = [name for name in facts if name not in out]
-    notes.append(
-        f"{len(rows)} rows, {len(strangers)} of them without a slide{format_first(strangers)}; {len(left)} slides without a row{format_first(left)}"
-    )
+        raise InputError(f"none of the {len(rows)} slides in column {role.file!r} of {path} is among the {len(slides)} slides")
+    left = [name for name in fields if name not in out]
+    missing = f"{len(unmatched)} of them without a slide{format_first(unmatched)}"
+    notes.append(f"{len(rows)} rows, {missing}; {len(left)} slides without a row{format_first(left)}")
     return dict(sorted(out.items()))
 
 
 def format_first(names: Sequence[str]) -> str:
+    """The text ` (first: NAME)`, or "" without names."""
     return f" (first: {names[0]})" if names else ""
 
 
 def read_mpp(row: dict[str, str], path: Path) -> float | None:
-    """The column mpp of a row, where there is one that is filled."""
+    """The value of the column mpp; None if there is no such column, or no value."""
     text = row.get("mpp", "")
     if not is_known(text):
         return None
@@ -181,5 +222,5 @@ def read_mpp(row: dict[str, str], path: Path) -> float | None:
     except ValueError:
         value = -1.0
     if not 0.01 <= value <= 50:
-        raise InputError(f"{path}: mpp is {text!r}; micrometres a pixel are expected, e.g. 0.25")
+        raise InputError(f"{path}: mpp is {text!r}; expected micrometres per pixel, e.g. 0.25")
     return value

@@ -1,6 +1,6 @@
-"""The work on the slides of a cohort: first all plans, then the tiles, so that progress knows the whole from early on.
+"""Ingests the slides of a cohort: first all plans, then the tiles, so that the progress bar knows the total number of tiles.
 
-With many slides a process takes a slide at a time; with few, the pieces of one slide are shared out.
+With many slides, a process ingests one slide at a time; with few slides, the shards of a slide are distributed over the processes.
 """
 
 import errno
@@ -14,8 +14,9 @@ from typing import TypeVar
 from encoders.ingest.merge_shards import write_quarantine
 from encoders.ingest.source import Unreadable
 from encoders.ingest.workers import Tick, WorkerDied, WorkerPool
-from encoders.ingest.wsi.cohort import Cohort, SlideRecord, describe_problem, lock_cohort_folder
+from encoders.ingest.wsi.cohort import Cohort, describe_problem, lock_cohort_folder
 from encoders.ingest.wsi.merge_slide import write_slide_store
+from encoders.ingest.wsi.records import SlideRecord
 from encoders.ingest.wsi.relabel import relabel_store
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.slide_item import SlideItem
@@ -24,59 +25,65 @@ from encoders.ingest.wsi.tile_plan import TilePlan, plan_tiles
 from encoders.ingest.wsi.tile_shard import count_tile_shards, tile_shard_rows, tile_table_path, write_tile_shard
 from encoders.runtime.errors import InputError
 
-T = TypeVar("T")
-MIN_SLIDES_PER_WORKER = 3  # slides a worker: fewer of them, and their pieces are shared out
+ResultT = TypeVar("ResultT")
+MIN_SLIDES_PER_WORKER = 3  # below this, the shards of a slide are distributed over the workers
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
-Ticker = Callable[[str, int], AbstractContextManager[Tick]]
+Ticker = Callable[[str, int], AbstractContextManager[Tick]]  # (title, total): shows the progress of one phase
 
 
 @dataclass(frozen=True)
 class TileJob:
-    """Pieces of a slide to write, and whether its store is to be made from them then."""
+    """Shards of a slide to write, and whether to write its store afterwards."""
 
     item: SlideItem
-    pieces: tuple[int, ...]
-    tiles: int  # in these pieces
-    finish: bool
+    shards: tuple[int, ...]
+    tiles: int  # number of tiles in these shards
+    writes_store: bool
 
 
 def ingest_slides(
-    cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False, say: Callable[[str], None] = lambda text: None
+    cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False, notify: Callable[[str], None] = lambda text: None
 ) -> list[SlideRecord]:
-    """Tiles every slide that is not finished yet; returns the records of all, in order.  ticker(title, total): shows progress.
-    say: is told what is done again.  workers: processes; 0: all is done in this one, which a slide that crashes it then ends.
+    """Tiles every slide that is not finished; returns the records of all slides, in order. If interrupted, the same call resumes.
 
-    Raises InputError when OUT_DIR was begun with another recipe and `overwrite` is not given, or holds stores of other slides and `prune`
-    is not given."""
+    workers: number of processes; 0: this process, which a slide that crashes its process then ends.  notify: called with a message if
+    finished slides are tiled again.
+    Raises InputError if OUT_DIR was started with another recipe (unless `overwrite`), or holds stores of other slides (unless `prune`)."""
     with lock_cohort_folder(cohort, overwrite, prune), WorkerPool(cohort, workers) as pool:
-        finished = {item.name: (record, record["stamp"] == item.stamp()) for item in cohort.items if (record := cohort.finished(item))}
+        finished = {
+            item.name: (record, record["stamp"] == item.content_stamp())
+            for item in cohort.items
+            if (record := cohort.read_finished_record(item))
+        }
         known: dict[str, SlideRecord] = {name: record for name, (record, current) in finished.items() if current}
         if again := [name for name in finished if name not in known]:
-            why = "their file, mask, regions or resolution is another now, or the program is"
-            say(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
-        if said := [item for item in cohort.items if item.name in known and known[item.name].get("told") != item.told()]:
-            with ticker("slides: columns", len(said)) as tick:
-                for item, done in pool.each(relabel_slide, said, tick):
+            why = "their file, mask, regions or resolution has changed, or the program has"
+            notify(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
+        if changed := [item for item in cohort.items if item.name in known and known[item.name].get("told") != item.metadata_stamp()]:
+            with ticker("slides: columns", len(changed)) as tick:
+                for item, outcome in pool.run_jobs(relabel_slide, changed, tick):
                     record = known.pop(item.name)
-                    known |= {item.name: cohort.note(item, record)} if done is True else {}
+                    known |= {item.name: cohort.save_record(item, record)} if outcome is True else {}
         todo = [item for item in cohort.items if item.name not in known]
         failed: dict[str, SlideRecord] = {}
         tiles: dict[str, int] = {}
         with ticker("slides: tissue", len(todo)) as tick:
-            for item, found in pool.each(plan_slide, todo, tick):
-                if isinstance(found, int):
-                    tiles[item.name] = found
+            for item, planned in pool.run_jobs(plan_slide, todo, tick):
+                if isinstance(planned, int):
+                    tiles[item.name] = planned
                 else:
-                    failed[item.name] = failure_record(found)
-        ready = sorted((item for item in todo if item.name in tiles), key=lambda item: -tiles[item.name])  # largest first: a short tail
+                    failed[item.name] = failure_record(planned)
+        ready = sorted(
+            (item for item in todo if item.name in tiles), key=lambda item: -tiles[item.name]
+        )  # largest first, so that no large slide starts last
         jobs = [
             job for item in ready for job in split_into_jobs(cohort, item, tiles[item.name], len(ready) < MIN_SLIDES_PER_WORKER * workers)
         ]
         with ticker("tiles", sum(job.tiles for job in jobs)) as tick:
-            run_jobs(cohort, pool, jobs, tick, known, failed)
-            unfinished = [TileJob(item, (), 0, finish=True) for item in ready if item.name not in {*known, *failed}]
-            run_jobs(cohort, pool, unfinished, tick, known, failed)
-        known |= {item.name: cohort.note(item, failed[item.name]) for item in todo if item.name in failed}
+            run_tile_jobs(cohort, pool, jobs, tick, known, failed)
+            unfinished = [TileJob(item, (), 0, writes_store=True) for item in ready if item.name not in {*known, *failed}]
+            run_tile_jobs(cohort, pool, unfinished, tick, known, failed)
+        known |= {item.name: cohort.save_record(item, failed[item.name]) for item in todo if item.name in failed}
         records = [known[item.name] for item in cohort.items]
         write_quarantine(
             cohort.out / "slides", [[r["source"], why, r.get("traceback", "")] for r in records if (why := describe_problem(r))]
@@ -84,7 +91,7 @@ def ingest_slides(
     return records
 
 
-def run_jobs(
+def run_tile_jobs(
     cohort: Cohort,
     pool: WorkerPool[Cohort],
     jobs: Sequence[TileJob],
@@ -92,29 +99,30 @@ def run_jobs(
     known: dict[str, SlideRecord],
     failed: dict[str, SlideRecord],
 ) -> None:
-    """Does the jobs, and sorts the slides whose end they were."""
-    for job, told in pool.each(tile_slide, jobs, tick):
-        if isinstance(told, WorkerDied) or (told and "reason" in told):
-            failed.setdefault(job.item.name, failure_record(told))
-        elif told:
-            known[job.item.name] = cohort.note(job.item, told)
+    """Runs the jobs, and adds the slides that they finish to `known` or `failed`."""
+    for job, answer in pool.run_jobs(tile_slide, jobs, tick):
+        if isinstance(answer, WorkerDied) or (answer and "reason" in answer):
+            failed.setdefault(job.item.name, failure_record(answer))
+        elif answer:
+            known[job.item.name] = cohort.save_record(job.item, answer)
 
 
 def failure_record(answer: SlideRecord | WorkerDied) -> SlideRecord:
-    return answer if isinstance(answer, dict) else {"reason": str(answer)}
+    """The record of a slide that failed, or whose process died."""
+    return {"reason": str(answer)} if isinstance(answer, WorkerDied) else answer
 
 
 def split_into_jobs(cohort: Cohort, item: SlideItem, tiles: int, few: bool) -> list[TileJob]:
-    """What is to be done for a slide: in one job, or in one for each piece."""
-    folder = cohort.work(item)
+    """The unfinished work of a slide: one job, or one job per shard if there are few slides."""
+    folder = cohort.work_folder(item)
     left = [k for k in range(count_tile_shards(tiles)) if not tile_table_path(folder, k).exists()]
     if few:
-        return [TileJob(item, (k,), len(tile_shard_rows(tiles, k)), finish=False) for k in left]
-    return [TileJob(item, tuple(left), sum(len(tile_shard_rows(tiles, k)) for k in left), finish=True)]
+        return [TileJob(item, (k,), len(tile_shard_rows(tiles, k)), writes_store=False) for k in left]
+    return [TileJob(item, tuple(left), sum(len(tile_shard_rows(tiles, k)) for k in left), writes_store=True)]
 
 
 def relabel_slide(cohort: Cohort, item: SlideItem, tick: Tick) -> bool | SlideRecord:
-    """Other columns into the slide's store; the answer is True, or what went wrong: then it is tiled again."""
+    """Writes new columns to the store of a slide; True, or the record of a failure, after which the slide is tiled again."""
 
     def work() -> bool:
         relabel_store(cohort, item)
@@ -126,13 +134,13 @@ def relabel_slide(cohort: Cohort, item: SlideItem, tick: Tick) -> bool | SlideRe
 
 
 def plan_slide(cohort: Cohort, item: SlideItem, tick: Tick) -> int | SlideRecord:
-    """The plan of a slide into its file; the answer is the number of tiles to read, or the record of a failure."""
+    """Writes the plan of a slide; the number of tiles to read, or the record of a failure."""
 
     def work() -> int:
-        where = cohort.plan(item)
-        if not where.exists():
-            plan_tiles(item, cohort.settings).save(where)
-        return len(TilePlan.load(where).x)
+        path = cohort.plan_path(item)
+        if not path.exists():
+            plan_tiles(item, cohort.settings).save(path)
+        return len(TilePlan.load(path).x)
 
     answer = run_guarded(cohort.out, work)
     tick(1)
@@ -140,34 +148,34 @@ def plan_slide(cohort: Cohort, item: SlideItem, tick: Tick) -> int | SlideRecord
 
 
 def tile_slide(cohort: Cohort, job: TileJob, tick: Tick) -> SlideRecord | None:
-    """Pieces into their files, and at last the store; the answer is the record of the slide when that is known."""
+    """Writes the shards of a job, then the store; the record of the slide, or None if other jobs of the slide remain."""
 
     def work() -> SlideRecord | None:
-        folder, plan = cohort.work(job.item), TilePlan.load(cohort.plan(job.item))
-        if job.pieces:
+        folder, plan = cohort.work_folder(job.item), TilePlan.load(cohort.plan_path(job.item))
+        if job.shards:
             slide = Slide(job.item.path, cohort.settings.icc)
             try:
-                for number in job.pieces:
+                for number in job.shards:
                     write_tile_shard(slide, plan, number, cohort.settings, folder, tick)
             finally:
                 slide.close()
-        if not job.finish:
+        if not job.writes_store:
             return None
-        save_thumbnail(plan, folder, cohort.picture(job.item.name))
-        return write_slide_store(job.item, plan, cohort.settings, cohort.attrs, folder, cohort.store(job.item))
+        save_thumbnail(plan, folder, cohort.thumbnail_path(job.item.name))
+        return write_slide_store(job.item, plan, cohort.settings, cohort.attrs, folder, cohort.store_path(job.item))
 
     return run_guarded(cohort.out, work)
 
 
-def run_guarded(out: Path, work: Callable[[], T]) -> T | SlideRecord:
-    """What `work` returns, or the reason why not: one bad slide never ends the job. A full disk does."""
+def run_guarded(out: Path, work: Callable[[], ResultT]) -> ResultT | SlideRecord:
+    """The result of `work`, or the record of a failure, so that one bad slide does not end the ingest. A full disk raises InputError."""
     try:
         return work()
-    except Unreadable as wrong:
-        return {"reason": str(wrong)}
+    except Unreadable as error:
+        return {"reason": str(error)}
     except InputError:
         raise
-    except Exception as wrong:
-        if isinstance(wrong, OSError) and wrong.errno in DISK_FULL_ERRNOS:
-            raise InputError(f"the disk of {out} is full; make room and repeat the command: it goes on where it was") from wrong
-        return {"reason": f"{type(wrong).__name__}: {wrong}", "traceback": traceback.format_exc()}
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
+            raise InputError(f"the disk of {out} is full; free space and rerun the same command to resume") from error
+        return {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

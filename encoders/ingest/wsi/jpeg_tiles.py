@@ -1,8 +1,8 @@
-"""The pixels of a TIFF level whose tiles are JPEG, decoded straight from the file.
+"""Decodes JPEG tiles of a TIFF level directly from the file.
 
-OpenSlide decodes a tile to ARGB, paints it by cairo, and Python turns it into RGBA and then RGB; that is most of reading. The two commonest
-kinds of slide are plain tiled TIFFs, whose tiles any JPEG decoder reads: the same pixels in a third of the time. Whatever is not so plain
-(a border, a missing or damaged tile) is left to OpenSlide.
+OpenSlide decodes a tile to ARGB and paints it with cairo, and Python converts it to RGBA and then to RGB, which takes most of the reading
+time. The two most frequent kinds of slide are plain tiled TIFFs, whose tiles any JPEG decoder reads: the same pixels in a third of the
+time. OpenSlide reads everything else (a border, a missing or damaged tile).
 
 Shapes: W, H of a region, w, h of a tile, in pixels of the level.
 """
@@ -10,26 +10,26 @@ Shapes: W, H of a region, w, h of a tile, in pixels of the level.
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-JPEG_TILE_VENDORS = ("aperio", "generic-tiff")  # of OpenSlide: tiles side by side, without overlap
-TAG_WIDTH, TAG_HEIGHT, TAG_COMPRESSION, TAG_PHOTOMETRIC, TAG_SAMPLES = 256, 257, 259, 262, 277  # tags of TIFF 6.0
+JPEG_TILE_VENDORS = ("aperio", "generic-tiff")  # vendors of OpenSlide whose tiles do not overlap
+TAG_WIDTH, TAG_HEIGHT, TAG_COMPRESSION, TAG_PHOTOMETRIC, TAG_SAMPLES = 256, 257, 259, 262, 277  # TIFF 6.0
 TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS, TAG_JPEG_TABLES = 322, 323, 324, 325, 347
 COMPRESSION_JPEG, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 7, 2, 6
-ADOBE_MARKER = (
-    b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"  # then a byte: 0 for RGB, 1 for YCbCr. A tile does not say it, its directory does
-)
+# The byte that follows is 0 for RGB and 1 for YCbCr. The directory of the level declares it, a tile does not.
+ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+Directory = Mapping[int, Any]  # number of a TIFF tag to its value
 
 
 class JpegTiles:
-    """One level of one file; keeps `cache` bytes of decoded tiles."""
+    """The tiles of one level of one file; keeps at most `cache` bytes of decoded tiles."""
 
-    def __init__(self, path: Path, directory: dict[int, Any], cache: int):
+    def __init__(self, path: Path, directory: Directory, cache: int):
         self.size = int(directory[TAG_WIDTH]), int(directory[TAG_HEIGHT])
         self.tile = int(directory[TAG_TILE_WIDTH]), int(directory[TAG_TILE_HEIGHT])
         self.across = -(-self.size[0] // self.tile[0])
@@ -44,23 +44,23 @@ class JpegTiles:
     def close(self) -> None:
         os.close(self.file)
 
-    def region(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8] | None:
-        """(H, W, 3) from the pixel (x, y) of the level; None where it is not all inside, or a tile is missing or damaged."""
+    def read_region(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8] | None:
+        """(H, W, 3) from the pixel (x, y) of the level; None if it is not completely inside, or if a tile is missing or damaged."""
         if x < 0 or y < 0 or x + width > self.size[0] or y + height > self.size[1]:
             return None
         (w, h), out = self.tile, np.empty((height, width, 3), np.uint8)
         for row in range(y // h, (y + height - 1) // h + 1):
             for column in range(x // w, (x + width - 1) // w + 1):
-                tile = self.decoded(row * self.across + column)
+                tile = self.decode_tile(row * self.across + column)
                 if tile is None:
                     return None
-                left, top = column * w - x, row * h - y  # of the tile in the region
+                left, top = column * w - x, row * h - y  # position of the tile in the region
                 to = slice(max(top, 0), min(top + h, height)), slice(max(left, 0), min(left + w, width))
                 out[to] = tile[to[0].start - top : to[0].stop - top, to[1].start - left : to[1].stop - left]
         return out
 
-    def decoded(self, number: int) -> NDArray[np.uint8] | None:
-        """(h, w, 3) of a tile; None when it is missing, damaged or of another size."""
+    def decode_tile(self, number: int) -> NDArray[np.uint8] | None:
+        """(h, w, 3) of a tile; None if it is missing, damaged or has another size."""
         import simplejpeg
 
         if number in self.kept:
@@ -70,7 +70,9 @@ class JpegTiles:
         if not data.startswith(b"\xff\xd8"):
             return None
         try:
-            tile = simplejpeg.decode_jpeg(data[:2] + self.colours + self.tables + data[2:], fastdct=False, fastupsample=False)
+            tile: NDArray[np.uint8] = simplejpeg.decode_jpeg(
+                data[:2] + self.colours + self.tables + data[2:], fastdct=False, fastupsample=False
+            )
         except ValueError:
             return None
         if tile.shape != (self.tile[1], self.tile[0], 3):
@@ -78,25 +80,23 @@ class JpegTiles:
         self.kept[number] = tile
         if len(self.kept) > self.room:
             self.kept.popitem(last=False)
-        return tile  # type: ignore[no-any-return]
+        return tile
 
 
 def open_jpeg_tiles(path: Path, vendor: str, size: tuple[int, int], cache: int) -> JpegTiles | None:
-    """The level of `size` (W, H) in pixels of a slide; None where it is not made of JPEG tiles, or two levels have that size."""
+    """The level of a slide with `size` (W, H) in pixels; None if it does not consist of JPEG tiles, or if two levels have this size."""
     if vendor not in JPEG_TILE_VENDORS:
         return None
     try:
-        with warnings.catch_warnings(action="ignore"):  # Pillow warns of a torn file and gives the tags it has
-            found = [
-                each for each in read_directories(path) if (each.get(TAG_WIDTH), each.get(TAG_HEIGHT)) == size and has_jpeg_tiles(each)
-            ]
-    except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # what Pillow raises for a file that is no TIFF, or a torn one
+        with warnings.catch_warnings(action="ignore"):  # Pillow warns about a truncated file and returns the tags it has
+            levels = [d for d in read_directories(path) if (d.get(TAG_WIDTH), d.get(TAG_HEIGHT)) == size and has_jpeg_tiles(d)]
+    except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # raised by Pillow for a file that is not TIFF or is truncated
         return None
-    return JpegTiles(path, found[0], cache) if len(found) == 1 else None
+    return JpegTiles(path, levels[0], cache) if len(levels) == 1 else None
 
 
-def has_jpeg_tiles(directory: dict[int, Any]) -> bool:
-    """Whether it holds tiles of three 8-bit colours as JPEG."""
+def has_jpeg_tiles(directory: Directory) -> bool:
+    """Whether the directory holds JPEG tiles with three channels."""
     needed = {TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS} <= directory.keys()
     return (
         needed
@@ -106,8 +106,8 @@ def has_jpeg_tiles(directory: dict[int, Any]) -> bool:
     )
 
 
-def read_directories(path: Path) -> Iterator[dict[int, Any]]:
-    """The tags of every directory of a TIFF file, BigTIFF too."""
+def read_directories(path: Path) -> Iterator[Directory]:
+    """The tags of every directory of a TIFF or BigTIFF file."""
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     with path.open("rb") as file:

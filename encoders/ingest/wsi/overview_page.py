@@ -1,13 +1,16 @@
-"""The page of a cohort: what was kept and what was not, slide by slide; opens from disk, names no patient."""
+"""The overview page of a cohort: kept and rejected tiles of every slide. It opens from disk and names no patient."""
 
 import base64
 from collections.abc import Sequence
 
-from encoders.ingest.wsi.cohort import Cohort, SlideRecord, describe_problem
+from encoders.ingest.wsi.cohort import Cohort, describe_problem
+from encoders.ingest.wsi.records import SlideRecord
 from encoders.ingest.wsi.thumbnail import KEPT, OUTCOME_COLOURS
 from encoders.runtime.html import Html, html_table, join_html, tag
 
-MAX_SLIDE_CARDS = 200  # slides with their picture in the page: about 100 kB each; those in trouble first, then those that lost most
+MAX_SLIDE_CARDS = (
+    200  # slides with a thumbnail in the page, about 100 kB each; slides with problems first, then those with the fewest kept tiles
+)
 
 PAGE_STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 24px; color: #1c1c22; background: #fff }
@@ -38,17 +41,17 @@ td.n { text-align: right; font-variant-numeric: tabular-nums }
 
 
 def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
-    """One HTML file with everything in it."""
+    """A self-contained HTML file."""
     bad = [record for record in records if describe_problem(record)]
     order = sorted(records, key=lambda record: (not describe_problem(record), share_kept(record), record["name"]))
-    shown = [record for record in order if cohort.picture(record["name"]).exists()][:MAX_SLIDE_CARDS]
+    shown = [record for record in order if cohort.thumbnail_path(record["name"]).exists()][:MAX_SLIDE_CARDS]
     title = f"{cohort.dataset}: tiles"
     failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad)] if bad else []
     body = [
         tag("h1", title),
         tag("p", describe_settings(cohort), class_="sub"),
         render_headline(records),
-        tag("h2", "What became of the tiles"),
+        tag("h2", "Outcome of the tiles"),
         render_tally(records),
         *failed,
         tag("h2", "Slides"),
@@ -62,99 +65,114 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
 
 
 def describe_settings(cohort: Cohort) -> str:
+    """The settings in words."""
     s = cohort.settings
-    told = [
-        f"{s.tile} × {s.tile} px at {s.mpp:g} µm a pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
-        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} µm a pixel",
-        f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm a pixel",
+    parts = [
+        f"{s.tile} × {s.tile} px at {s.mpp:g} µm per pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
+        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} µm per pixel",
+        f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm per pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
         f"colour profile {'applied' if s.icc else 'not applied'}",
-        *([f"stains to the {s.normalise} reference (pictures show them as they were)"] if s.normalise else []),
+        *([f"stains normalised to the {s.normalise} reference (thumbnails show the original colours)"] if s.normalise else []),
         *([f"regions of {regions} slides"] if (regions := sum(item.regions is not None for item in cohort.items)) else []),
         *(f"{word} {', '.join(names)}" for word, names in (("only in", s.include), ("none in", s.exclude)) if names),
         s.codec,
     ]
-    return "; ".join([*told, *([f"at most {s.max_tiles} tiles a slide, seed {s.seed}"] if s.max_tiles else [])])
+    return "; ".join([*parts, *([f"at most {s.max_tiles} tiles per slide, seed {s.seed}"] if s.max_tiles else [])])
 
 
 def render_headline(records: Sequence[SlideRecord]) -> Html:
+    """The most important numbers."""
     good = [record for record in records if "tiles" in record]
     seconds, read = sum(r["seconds"] for r in good), sum(r["read"] for r in good)
     numbers = {
         "slides tiled": f"{len(good)} of {len(records)}",
         "tiles kept": f"{sum(r['tiles'] for r in good):,}",
-        "tiles a second and process": f"{read / seconds:.0f}" if seconds else "-",
+        "tiles per second and process": f"{read / seconds:.0f}" if seconds else "-",
         "failed or damaged": str(sum(bool(describe_problem(r)) for r in records)),
     }
     return tag("div", *(tag("div", tag("b", value), name) for name, value in numbers.items()), class_="big")
 
 
 def count_tiles_by_outcome(records: Sequence[SlideRecord]) -> dict[str, int]:
-    """What became of tiles to their number, in the order of the colours."""
-    found = {KEPT: sum(record.get("tiles", 0) for record in records)}
+    """Outcome to number of tiles, in the order of the colours."""
+    counts = {KEPT: sum(record.get("tiles", 0) for record in records)}
     for record in records:
         for reason, n in record.get("rejected", {}).items():
-            found[reason] = found.get(reason, 0) + n
-    return {name: found[name] for name in OUTCOME_COLOURS if found.get(name)}
+            counts[reason] = counts.get(reason, 0) + n
+    return {name: counts[name] for name in OUTCOME_COLOURS if counts.get(name)}
 
 
 def css_colour(name: str) -> str:
+    """The colour of an outcome in CSS."""
     return "rgb({},{},{})".format(*OUTCOME_COLOURS[name])
 
 
 def render_tally(records: Sequence[SlideRecord]) -> Html:
-    found = count_tiles_by_outcome(records)
-    every = sum(found.values())
+    """The table and the bar of all tiles by outcome."""
+    counts = count_tiles_by_outcome(records)
+    every = sum(counts.values())
     if not every:
-        return tag("p", "No tile was looked at.")
-    lines: list[tuple[str, int, str]] = [(join_html([render_swatch(name), name]), n, f"{n / every:.1%}") for name, n in found.items()]
-    lines.append(("all of the grid", every, ""))
-    number = lambda text: tag("td", text, class_="n")  # noqa: E731
+        return tag("p", "No tile was read.")
+    lines: list[tuple[str, int, str]] = [(join_html([render_swatch(name), name]), n, f"{n / every:.1%}") for name, n in counts.items()]
+    lines.append(("all tiles of the grid", every, ""))
     return join_html(
         [
-            render_bar(found),
-            html_table(["tile", "number", "share"], [[name, number(f"{n:,}"), number(part)] for name, n, part in lines], "numbers"),
+            render_bar(counts),
+            html_table(
+                ["tile", "number", "share"], [[name, number_cell(f"{n:,}"), number_cell(part)] for name, n, part in lines], "numbers"
+            ),
         ]
     )
 
 
+def number_cell(text: str) -> Html:
+    """A table cell with a number."""
+    return tag("td", text, class_="n")
+
+
 def render_swatch(name: str) -> Html:
+    """A square in the colour of an outcome."""
     return tag("span", class_="key", style=f"background:{css_colour(name)}")
 
 
-def render_bar(found: dict[str, int]) -> Html:
-    pieces = (tag("span", style=f"flex:{n};background:{css_colour(name)}", title=f"{name}: {n}") for name, n in found.items())
-    return tag("div", *pieces, class_="bar")
+def render_bar(counts: dict[str, int]) -> Html:
+    """A stacked bar of the tiles by outcome."""
+    parts = (tag("span", style=f"flex:{n};background:{css_colour(name)}", title=f"{name}: {n}") for name, n in counts.items())
+    return tag("div", *parts, class_="bar")
 
 
 def render_failures(bad: Sequence[SlideRecord]) -> Html:
+    """The table of slides with problems."""
     return html_table(["slide", "reason"], [[r["source"], tag("td", describe_problem(r), class_="bad")] for r in bad])
 
 
 def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> str:
+    """What the thumbnails show, and their order."""
     more = (
-        f" The first {len(shown)} of {len(records)}; the pictures of the others are in slides/."
+        f" The first {len(shown)} of {len(records)}; the other thumbnails are in slides/."
         if len(shown) == MAX_SLIDE_CARDS < len(records)
         else ""
     )
-    halves = "Left: the outline of what was taken for tissue. Right: every tile by what became of it."
-    return f"{halves} Slides in trouble first, then those that kept the least.{more}"
+    halves = "Left: outline of the tissue mask. Right: tiles coloured by outcome."
+    return f"{halves} Slides with problems come first, then those with the smallest share of kept tiles.{more}"
 
 
 def share_kept(record: SlideRecord) -> float:
+    """Share of the tiles of a slide that were kept."""
     every = record.get("tiles", 0) + sum(record.get("rejected", {}).values())
     return record.get("tiles", 0) / every if every else 0.0
 
 
 def render_slide_card(cohort: Cohort, record: SlideRecord) -> Html:
-    """One slide: what it is, how many of its tiles were kept, and its picture."""
-    picture = base64.b64encode(cohort.picture(record["name"]).read_bytes()).decode()
+    """One slide: its facts, the outcome of its tiles, and its thumbnail."""
+    picture = base64.b64encode(cohort.thumbnail_path(record["name"]).read_bytes()).decode()
     tiled = "facts" in record
-    told = " · ".join(describe_slide(record) if tiled else [record["reason"]])
+    facts = " · ".join(describe_slide(record) if tiled else [record["reason"]])
     return tag(
         "div",
         tag("h3", record["name"], class_="bad" if describe_problem(record) else None),
-        tag("div", told, class_="facts"),
+        tag("div", facts, class_="facts"),
         render_bar(count_tiles_by_outcome([record])) if tiled else None,
         tag("img", alt="", src=f"data:image/jpeg;base64,{picture}"),
         class_="slide",
@@ -162,11 +180,12 @@ def render_slide_card(cohort: Cohort, record: SlideRecord) -> Html:
 
 
 def describe_slide(record: SlideRecord) -> list[str]:
+    """The facts of a slide in words."""
     facts = record["facts"]
     width, height = facts["dimensions"]
     return [
-        f"{width:,} × {height:,} px, {facts['mpp'][0]:.4g} µm a pixel ({facts['mpp_source']})",
+        f"{width:,} × {height:,} px, {facts['mpp'][0]:.4g} µm per pixel ({facts['mpp_source']})",
         f"read from level {facts['level']} (downsample {facts['downsample']:.5g})",
         f"{record['tiles']:,} kept",
-        *(f"{n:,} {why}" for why, n in sorted(record["rejected"].items(), key=lambda of: -of[1])),
+        *(f"{n:,} {why}" for why, n in sorted(record["rejected"].items(), key=lambda pair: -pair[1])),
     ]

@@ -1,28 +1,26 @@
-"""Is a tile sharp, and is it tissue? Measured on a small copy, so that asking costs less than reading.
+"""Quality of tiles: sharpness, and shares of pen, white and black. Measured on a small copy, which costs less than reading the tile.
 
 Shapes: B tiles, h, w of the small copy of one.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.tile_geometry import SIZE_TOLERANCE
+from encoders.runtime.arrays import BoolArray
 
-QUALITY_MPP = 2.0  # um a pixel of the small copy: blur of 2 um and more shows, and a nucleus has four pixels
-GLASS_MAX_SATURATION, GLASS_MIN_VALUE, DARK_MAX_VALUE = (
-    20,
-    220,
-    40,
-)  # of 255: saturation of glass at most, its value at least, value of what no light came through
-INK_MIN_SATURATION = 80  # of 255: least saturation of a pen's line
-GREEN_INK_HUES, BLUE_INK_HUES = (
-    (70, 170),
-    (180, 225),
-)  # degrees of hue; haematoxylin lies at 240 to 300, eosin at 310 to 360. Red ink lies there too: missed
+if TYPE_CHECKING:
+    from PIL import Image
+
+QUALITY_MPP = 2.0  # micrometres per pixel of the small copy: blur from 2 um is visible, and a nucleus has four pixels
+GLASS_MAX_SATURATION, GLASS_MIN_VALUE, DARK_MAX_VALUE = 20, 220, 40  # of 255, in HSV
+INK_MIN_SATURATION = 80  # of 255: smallest saturation of a pen line
+# Degrees of hue. Haematoxylin has 240 to 300, eosin 310 to 360; red ink has the hue of eosin and is not detected.
+GREEN_INK_HUES, BLUE_INK_HUES = (70, 170), (180, 225)
 
 
 class TileQuality(NamedTuple):
@@ -33,8 +31,8 @@ class TileQuality(NamedTuple):
     white: float
     black: float
 
-    def fault(self, limits: TilingSettings) -> str:
-        """The first reason to reject the tile; "" when there is none."""
+    def rejection_reason(self, limits: TilingSettings) -> str:
+        """The first reason to reject the tile; "" if there is none."""
         if self.black > limits.max_black:
             return "black"
         if self.white > limits.max_white:
@@ -44,23 +42,26 @@ class TileQuality(NamedTuple):
         return "blurred" if self.sharpness < limits.min_sharpness else ""
 
 
-def shrink_tile(image: Any, mpp: float) -> Any:
-    """A Pillow tile of `mpp` um a pixel at QUALITY_MPP; itself where it is coarser than that."""
+def shrink_tile(image: "Image.Image", mpp: float) -> "Image.Image":
+    """A Pillow tile of `mpp` micrometres per pixel, reduced to QUALITY_MPP; unchanged if it is coarser."""
     from PIL import Image
 
     factor = QUALITY_MPP / mpp
     if factor <= 1:
         return image
-    if abs(factor / round(factor) - 1) <= SIZE_TOLERANCE and min(image.size) >= 3 * factor:  # averaging whole pixels costs a third
+    if (
+        abs(factor / round(factor) - 1) <= SIZE_TOLERANCE and min(image.size) >= 3 * factor
+    ):  # averaging whole pixels takes a third of the time
         return image.reduce(round(factor))
     size = max(3, round(image.width / factor)), max(3, round(image.height / factor))
     return image.resize(size, Image.Resampling.BOX)
 
 
-def measure_quality(images: Sequence[Any]) -> tuple[list[TileQuality], NDArray[np.uint8]]:
-    """Of the small copies of B tiles, Pillow RGB images of one size: a measure each, and their gray values (B, h, w).
+def measure_quality(images: Sequence["Image.Image"]) -> tuple[list[TileQuality], NDArray[np.uint8]]:
+    """The quality of B tiles, and their gray values (B, h, w).
 
-    Together, because a call costs more than the few pixels of one."""
+    images: small copies of the tiles, Pillow RGB images of one size. They are measured together, because a call costs more than the few
+    pixels of one tile."""
     from PIL import Image
 
     width, height = images[0].size
@@ -77,15 +78,16 @@ def measure_quality(images: Sequence[Any]) -> tuple[list[TileQuality], NDArray[n
     return [TileQuality(*each) for each in zip(measure_sharpness(gray).tolist(), *shares, strict=True)], gray
 
 
-def hue_in_range(hue: NDArray[np.uint8], degrees: tuple[int, int]) -> NDArray[np.bool_]:
+def hue_in_range(hue: NDArray[np.uint8], degrees: tuple[int, int]) -> BoolArray:
+    """Whether the hue, 0-255, lies in the range of degrees."""
     low, high = (round(limit * 255 / 360) for limit in degrees)
-    return (hue - np.uint8(low)) <= high - low  # unsigned: what is below `low` wraps to large numbers
+    return (hue - np.uint8(low)) <= high - low  # unsigned: values below `low` wrap to large numbers
 
 
 def measure_sharpness(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """(B,): variance of the 4-neighbour Laplacian inside each of (B, h, w).
+    """(B,): variance of the 4-neighbour Laplacian of each image of (B, h, w), without the border.
 
     Source: Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy"."""
     g = gray.astype(np.int16)
     edges = g[:, :-2, 1:-1] + g[:, 2:, 1:-1] + g[:, 1:-1, :-2] + g[:, 1:-1, 2:] - 4 * g[:, 1:-1, 1:-1]
-    return edges.reshape(len(g), -1).astype(np.float32).var(axis=1)
+    return np.asarray(edges.reshape(len(g), -1).astype(np.float32).var(axis=1))

@@ -1,4 +1,4 @@
-"""A finished slide about which the table says something else now: its store gets other columns, and keeps its tiles."""
+"""Rewrites the columns of a finished slide after a change of the table; its tiles stay."""
 
 from collections.abc import Iterator
 
@@ -15,16 +15,16 @@ from encoders.runtime.errors import InputError
 from encoders.store.part import StorePart
 from encoders.store.write import write_jpeg_store, write_store
 
-TILE_COLUMNS = ("key", "mpp", "level", "x", "y", "tissue", "sha256", "phash")  # columns of the index that no table says anything of
+TILE_COLUMNS = ("key", "mpp", "level", "x", "y", "tissue", "sha256", "phash")  # columns of the index that do not come from a table
 
 
 def relabel_store(cohort: Cohort, item: SlideItem) -> None:
-    """Writes the store as tiling the slide again would write it, to the byte. Raises Unreadable when the store is damaged."""
-    path = cohort.store(item)
+    """Rewrites the store with the same bytes as a new ingest of the slide. Raises Unreadable if the store is damaged."""
+    path = cohort.store_path(item)
     try:
         part = StorePart(path)
-    except InputError as wrong:
-        raise Unreadable(f"its store is damaged: {wrong}") from wrong
+    except InputError as error:
+        raise Unreadable(f"its store is damaged: {error}") from error
     attrs = {**part.attrs, **cohort.attrs}
     index = {name: part.column("index", name) for name in TILE_COLUMNS} | constant_columns(item, attrs["slide"], len(part))
     meta, labels = build_meta_and_labels(item, {name: part.column("meta", name) for name in TileQuality._fields}, len(part))
@@ -39,5 +39,6 @@ def relabel_store(cohort: Cohort, item: SlideItem) -> None:
 
 
 def read_stored_chunks(blob: h5py.Dataset) -> Iterator[bytes]:
+    """The encoded tiles of a store, concatenated, in chunks."""
     for start in range(0, len(blob), BLOB_CHUNK_BYTES):
         yield blob[start : start + BLOB_CHUNK_BYTES].tobytes()

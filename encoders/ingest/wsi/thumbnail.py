@@ -1,11 +1,11 @@
-"""A slide at a glance: what was taken for tissue, and what became of every tile.
+"""The thumbnail of a slide: the outline of the tissue mask, and the outcome of every tile.
 
 Shapes: H, W of the overview.
 """
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,16 @@ from numpy.typing import NDArray
 from encoders.ingest.wsi.merge_slide import gather_faults
 from encoders.ingest.wsi.tile_plan import LITTLE_TISSUE, NOT_SAMPLED, OUTSIDE_REGIONS, TilePlan
 from encoders.ingest.wsi.tile_shard import DAMAGED, count_tile_shards, read_tile_table
+from encoders.runtime.arrays import BoolArray
 from encoders.runtime.files import atomic_write
 
-THUMBNAIL_SIDE = 560  # pixels of the longer side of each half
+if TYPE_CHECKING:
+    from PIL import Image
+
+THUMBNAIL_SIDE = 560  # pixels, longer side of each half
 KEPT = "kept"
-FILL_ALPHA = {KEPT: 40, LITTLE_TISSUE: 50}  # of 255: thin where most tiles are, so that the slide stays visible
-OUTCOME_COLOURS = {  # of Paul Tol's bright and muted schemes: told apart by colour-blind eyes too
+FILL_ALPHA = {KEPT: 40, LITTLE_TISSUE: 50}  # of 255: low for the most frequent outcomes, so that the slide stays visible
+OUTCOME_COLOURS = {  # from the bright and muted schemes of Paul Tol, which colour-blind people can distinguish
     KEPT: (0, 150, 90),
     LITTLE_TISSUE: (170, 170, 170),
     OUTSIDE_REGIONS: (120, 110, 190),
@@ -32,7 +36,7 @@ OUTCOME_COLOURS = {  # of Paul Tol's bright and muted schemes: told apart by col
 
 
 def save_thumbnail(plan: TilePlan, folder: Path, path: Path) -> None:
-    """JPEG: left the overview with the outline of the mask, right the tiles coloured by what became of them."""
+    """Writes a JPEG: left, the overview with the outline of the mask; right, the tiles coloured by outcome."""
     from PIL import Image
 
     view = Image.open(io.BytesIO(plan.overview)).convert("RGB")
@@ -48,8 +52,8 @@ def save_thumbnail(plan: TilePlan, folder: Path, path: Path) -> None:
         both.save(part, "JPEG", quality=85, subsampling=0)
 
 
-def draw_outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The image (H, W, 3), paler outside the mask, its border drawn."""
+def draw_outline(image: NDArray[np.uint8], mask: BoolArray) -> NDArray[np.uint8]:
+    """The image (H, W, 3), paler outside the mask, with the outline of the mask."""
     from scipy import ndimage
 
     out = np.where(mask[..., None], image, 128 + image // 2)
@@ -57,19 +61,19 @@ def draw_outline(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> NDArray[n
     return out
 
 
-def draw_tiles(view: Any, plan: TilePlan, folder: Path) -> Any:
-    """The overview with every tile of the grid over it: filled thinly, and framed where there is room for a frame."""
+def draw_tiles(view: "Image.Image", plan: TilePlan, folder: Path) -> "Image.Image":
+    """The overview with every tile of the grid: with a transparent fill, and with a frame if the tile is large enough."""
     from PIL import Image, ImageDraw
 
     tables = [read_tile_table(folder, number) for number in range(count_tile_shards(len(plan.x)))]
     kept = np.concatenate([np.empty(0, np.int64), *(table["kept"] for table in tables)]).astype(np.int64)
-    where = {**plan.rejected, **gather_faults(tables), KEPT: np.stack([plan.x[kept], plan.y[kept]], 1).tolist()}
+    outcomes = {**plan.rejected, **gather_faults(tables), KEPT: np.stack([plan.x[kept], plan.y[kept]], 1).tolist()}
     ox, oy, width, height = plan.facts["bounds"]
     sx, sy = view.width / width, view.height / height
     side = plan.cut.field[0] * sx, plan.cut.field[1] * sy
     layer = Image.new("RGBA", view.size)
     draw = ImageDraw.Draw(layer)
-    for reason, corners in where.items():
+    for reason, corners in outcomes.items():
         colour = OUTCOME_COLOURS[reason]
         for x, y in corners:
             left, top = (x - ox) * sx, (y - oy) * sy

@@ -1,4 +1,4 @@
-"""Which tiles of a slide are worth reading: the grid, less what has little tissue, lies outside the regions, or was not drawn.
+"""Selects the tiles of a slide to read: the grid without tiles that have little tissue, lie outside the regions, or are not sampled.
 
 Shapes: N tiles, H, W of overview and mask.
 """
@@ -7,46 +7,68 @@ import io
 import json
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.mpp import Resolution, find_resolution
+from encoders.ingest.wsi.records import Corners, SlideFacts
 from encoders.ingest.wsi.regions import allowed_mask, read_regions
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.tile_geometry import TileGeometry
 from encoders.ingest.wsi.tissue import MaskCoverage, Overview, read_overview, read_tissue_mask, tissue_mask
+from encoders.runtime.arrays import BoolArray, IntArray
 from encoders.runtime.files import atomic_write
 from encoders.runtime.random import Purpose, generator
 from encoders.stain.normalise import StainLook, measure_stain
 
-MPP_TOLERANCE = 0.05  # a resolution given by hand and the slide's own may differ by so much without a word
-STAIN_TILES = 16  # tiles that the stains of a slide are measured on
-MIN_REGION_SHARE = 0.5  # share of a tile that must lie in the regions where no tissue is asked for
+MPP_TOLERANCE = 0.05  # relative difference between a given resolution and that of the slide, from which the user is warned
+STAIN_TILES = 16  # number of tiles on which the stains of a slide are measured
+MIN_REGION_SHARE = 0.5  # share of a tile that must lie in the regions if --min-tissue is 0
 LITTLE_TISSUE, OUTSIDE_REGIONS, NOT_SAMPLED = "little tissue", "outside the regions", "not drawn"
+
+
+class SavedGeometry(TypedDict):
+    """A TileGeometry as JSON."""
+
+    level: int
+    downsample: float
+    size: list[int]
+    span: list[float]
+    shrink: list[int]
+
+
+class SavedPlan(TypedDict):
+    """The part of a TilePlan that is saved as JSON."""
+
+    cut: SavedGeometry
+    facts: SlideFacts
+    rejected: dict[str, Corners]
 
 
 @dataclass(frozen=True)
 class TilePlan:
-    """What reading a slide needs to know; kept in a file while the slide is worked on."""
+    """Everything that is needed to read the tiles of a slide; saved in a file during the ingest."""
 
     cut: TileGeometry
-    facts: dict[str, Any]  # about the slide, for its store
-    x: NDArray[np.int64]  # (N,) L0 corners of the tiles to read, row by row
-    y: NDArray[np.int64]
-    tissue: NDArray[np.float32]  # (N,) share
-    rejected: dict[str, list[list[int]]]  # reason to L0 corners
+    facts: SlideFacts
+    x: IntArray  # (N,) L0 corners of the tiles to read, row by row
+    y: IntArray
+    tissue: NDArray[np.float32]  # (N,) share of tissue
+    rejected: dict[str, Corners]  # by reason
     overview: bytes  # JPEG (H, W)
     mask: bytes  # PNG (H, W)
 
     def save(self, path: Path) -> None:
+        """Writes the plan to `path`."""
         cut = {"level": self.cut.level, "downsample": self.cut.downsample, "size": self.cut.size, "span": self.cut.span}
         text = json.dumps({"cut": cut | {"shrink": self.cut.shrink}, "facts": self.facts, "rejected": self.rejected})
         arrays: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue, "text": np.array(text)}
@@ -56,106 +78,112 @@ class TilePlan:
 
     @classmethod
     def load(cls, path: Path) -> "TilePlan":
+        """The plan that `save` wrote."""
         with np.load(path) as file:
-            text = json.loads(str(file["text"]))
-            cut: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in text["cut"].items()}
+            text: SavedPlan = json.loads(str(file["text"]))
+            saved = text["cut"]
+            size, span, shrink = saved["size"], saved["span"], saved["shrink"]
+            cut = TileGeometry(saved["level"], saved["downsample"], (size[0], size[1]), (span[0], span[1]), (shrink[0], shrink[1]))
             overview, mask = file["overview"].tobytes(), file["mask"].tobytes()
-            return cls(TileGeometry(**cut), text["facts"], file["x"], file["y"], file["tissue"], text["rejected"], overview, mask)
+            return cls(cut, text["facts"], file["x"], file["y"], file["tissue"], text["rejected"], overview, mask)
 
 
 def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
-    """The plan of a slide. Raises Unreadable when the slide cannot be tiled, with the reason."""
+    """The plan of a slide. Raises Unreadable with the reason if the slide cannot be tiled."""
     if settings.include and not item.regions:
-        raise Unreadable(f"has no {item.name}.geojson in the folder of --regions, and --include asks for regions")
+        raise Unreadable(f"has no {item.name}.geojson in the folder of --regions, but --include requires regions")
     slide = Slide(item.path, settings.icc)
     try:
-        found = find_resolution(slide.properties, item.mpp)
-        cut = TileGeometry.make(slide.downsamples, found, settings.mpp, (settings.tile, settings.tile))
-        view = read_overview(slide, found, settings.tissue_mpp)
+        resolution = find_resolution(slide.properties, item.mpp)
+        cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile))
+        view = read_overview(slide, resolution, settings.tissue_mpp)
         mask = read_tissue_mask(item.mask, view, slide.dimensions) if item.mask else tissue_mask(view)
-        x, y = tile_grid(slide, cut, settings, found)
+        x, y = tile_grid(slide, cut, settings, resolution)
         shares = MaskCoverage(mask, view)(x, y, cut.field)
-        enough, inside, drawn = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
+        enough, inside, sampled = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
         if item.regions:
-            drawing = allowed_mask(read_regions(item.regions), settings.include, settings.exclude, view)
-            mask = mask & drawing
+            allowed = allowed_mask(read_regions(item.regions), settings.include, settings.exclude, view)
+            mask = mask & allowed
             shares = MaskCoverage(mask, view)(x, y, cut.field)
-            drawn_in = MaskCoverage(drawing, view)(x, y, cut.field)
-            inside = (shares >= settings.min_tissue) & (drawn_in >= (settings.min_tissue or MIN_REGION_SHARE))
+            region_shares = MaskCoverage(allowed, view)(x, y, cut.field)
+            inside = (shares >= settings.min_tissue) & (region_shares >= (settings.min_tissue or MIN_REGION_SHARE))
         left = np.flatnonzero(enough & inside)
         if settings.max_tiles and len(left) > settings.max_tiles:
             rng = generator(settings.seed, Purpose.TILES, zlib.crc32(item.name.encode()))
-            drawn[left] = False
-            drawn[rng.choice(left, settings.max_tiles, replace=False)] = True
-        where = np.stack([x, y], 1)
-        reasons = {LITTLE_TISSUE: ~enough, OUTSIDE_REGIONS: enough & ~inside, NOT_SAMPLED: enough & inside & ~drawn}
-        keep = enough & inside & drawn
-        facts = slide_facts(slide, item, found, cut)
+            sampled[left] = False
+            sampled[rng.choice(left, settings.max_tiles, replace=False)] = True
+        corners = np.stack([x, y], 1)
+        reasons = {LITTLE_TISSUE: ~enough, OUTSIDE_REGIONS: enough & ~inside, NOT_SAMPLED: enough & inside & ~sampled}
+        keep = enough & inside & sampled
+        facts = slide_facts(slide, item, resolution, cut)
         if settings.normalise and keep.any():
-            facts["stain"] = measure_slide_stain(slide, cut, settings.normalise, where[keep])
-        rejected = {reason: where[rows].tolist() for reason, rows in reasons.items() if rows.any()}
+            facts["stain"] = measure_slide_stain(slide, cut, settings.normalise, corners[keep])
+        rejected = {reason: corners[rows].tolist() for reason, rows in reasons.items() if rows.any()}
         return TilePlan(cut, facts, x[keep], y[keep], shares[keep].astype(np.float32), rejected, *encode_pictures(view, mask))
     finally:
         slide.close()
 
 
-def tile_grid(slide: Slide, cut: TileGeometry, settings: TilingSettings, found: Resolution) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(N,) L0 x and y of the corners of all tiles that fit, row by row. Raises Unreadable when none does."""
+def tile_grid(slide: Slide, cut: TileGeometry, settings: TilingSettings, resolution: Resolution) -> tuple[IntArray, IntArray]:
+    """(N,) each: L0 x and y of the corners of all tiles that fit, row by row. Raises Unreadable if no tile fits."""
     x0, y0, width, height = slide.bounds
     xs = cut.positions(x0, width, 0, settings.overlap)
     ys = cut.positions(y0, height, 1, settings.overlap)
     if not xs or not ys:
-        sides = f"{width * found.x:.0f} x {height * found.y:.0f} um, a tile has {settings.tile * settings.mpp:.0f} um"
-        raise Unreadable(f"is smaller than one tile: {sides}; choose a smaller --tile")
+        sides = f"{width * resolution.x:.0f} x {height * resolution.y:.0f} um, a tile has {settings.tile * settings.mpp:.0f} um"
+        raise Unreadable(f"is smaller than one tile: {sides}; pass a smaller --tile")
     y, x = np.meshgrid(np.array(ys, np.int64), np.array(xs, np.int64), indexing="ij")
     return x.ravel(), y.ravel()
 
 
-def measure_slide_stain(slide: Slide, cut: TileGeometry, how: str, where: NDArray[np.int64]) -> StainLook:
-    """The look of the slide, from tiles evenly spaced among those to read. Raises Unreadable when it has no two stains."""
-    seen = []
-    for x, y in where[np.linspace(0, len(where) - 1, min(STAIN_TILES, len(where))).astype(int)].tolist():
-        with suppress(Unreadable):  # a damaged tile is counted when it is its turn
-            seen.append(np.asarray(cut.read(slide, x, y))[::2, ::2].reshape(-1, 3))
-    look = measure_stain(how, np.concatenate(seen)) if seen else None
+def measure_slide_stain(slide: Slide, cut: TileGeometry, method: str, corners: IntArray) -> StainLook:
+    """The stains of the slide, measured on evenly spaced tiles. Raises Unreadable if it has fewer than two stains."""
+    pixels = []
+    for x, y in corners[np.linspace(0, len(corners) - 1, min(STAIN_TILES, len(corners))).astype(int)].tolist():
+        with suppress(Unreadable):  # a damaged tile is counted when it is read
+            pixels.append(np.asarray(cut.read(slide, x, y))[::2, ::2].reshape(-1, 3))
+    look = measure_stain(method, np.concatenate(pixels)) if pixels else None
     if look is None:
-        raise Unreadable(f"shows no two stains in {len(seen)} of its tiles, which --normalise {how} needs")
+        raise Unreadable(f"has fewer than two stains in {len(pixels)} of its tiles, but --normalise {method} requires two")
     return look
 
 
-def slide_facts(slide: Slide, item: SlideItem, found: Resolution, cut: TileGeometry) -> dict[str, Any]:
-    """The facts of a slide that its store keeps: no path, no host, nothing from the scanner's free text."""
-    return {
+def slide_facts(slide: Slide, item: SlideItem, resolution: Resolution, cut: TileGeometry) -> SlideFacts:
+    """The facts of a slide that its store keeps: no absolute path, no host, no free text of the scanner."""
+    facts: SlideFacts = {
         "name": item.name,
         "source": item.source,
         "vendor": slide.properties.get("openslide.vendor", ""),
         "quickhash": slide.quickhash,
         "dimensions": list(slide.dimensions),
         "bounds": list(slide.bounds),
-        "mpp": [found.x, found.y],
-        "mpp_source": found.source,
-        "oblong": found.oblong,
-        **conflicting_mpp(slide, found),
+        "mpp": [resolution.x, resolution.y],
+        "mpp_source": resolution.source,
+        "oblong": resolution.oblong,
         "level": cut.level,
         "downsample": cut.downsample,
         "field": list(cut.field),
         "icc": slide.icc,
     }
+    own = conflicting_mpp(slide, resolution)
+    if own is not None:
+        facts["mpp_said"] = own
+    return facts
 
 
-def conflicting_mpp(slide: Slide, found: Resolution) -> dict[str, float]:
-    """`mpp_said`: what the slide says of its resolution itself, where the user said something else."""
-    if found.source != "given":
-        return {}
+def conflicting_mpp(slide: Slide, resolution: Resolution) -> float | None:
+    """The resolution in the metadata of the slide if it differs from the one that the user gave, otherwise None."""
+    if resolution.source != "given":
+        return None
     try:
         own = find_resolution(slide.properties)
     except Unreadable:
-        return {}
-    return {"mpp_said": own.x} if abs(own.x / found.x - 1) > MPP_TOLERANCE and "estimated" not in own.source else {}
+        return None
+    return own.x if abs(own.x / resolution.x - 1) > MPP_TOLERANCE and "estimated" not in own.source else None
 
 
-def encode_pictures(view: Overview, mask: NDArray[np.bool_]) -> tuple[bytes, bytes]:
-    """Overview as JPEG and mask as PNG."""
+def encode_pictures(view: Overview, mask: BoolArray) -> tuple[bytes, bytes]:
+    """The overview as JPEG, and the mask as PNG."""
     from PIL import Image
 
     jpeg, png = io.BytesIO(), io.BytesIO()
@@ -164,6 +192,6 @@ def encode_pictures(view: Overview, mask: NDArray[np.bool_]) -> tuple[bytes, byt
     return jpeg.getvalue(), png.getvalue()
 
 
-def count_by_reason(rejected: dict[str, list[list[int]]]) -> Counter[str]:
+def count_by_reason(rejected: Mapping[str, Corners]) -> Counter[str]:
     """Reason to number of tiles."""
-    return Counter({reason: len(where) for reason, where in rejected.items()})
+    return Counter({reason: len(corners) for reason, corners in rejected.items()})

@@ -1,4 +1,4 @@
-"""Where on a slide there is tissue: an overview at a fixed resolution, and a mask of it.
+"""Tissue detection: an overview of the slide at a fixed resolution, and a mask of the tissue.
 
 Shapes: H, W of overview and mask.
 """
@@ -7,7 +7,6 @@ import math
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,98 +15,100 @@ from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.tile_geometry import TileGeometry
+from encoders.runtime.arrays import BoolArray, FloatArray
 
-OVERVIEW_BLOCK = 64  # pixels of the overview made at a time: a slide with one level only must not come into memory whole
-MIN_BLOCK, MAX_DAMAGED_BLOCKS = (
-    8,
-    64,
-)  # pixels of the least square that a damaged block is cut into; blocks: a slide with more of them is broken
-SATURATION_FLOOR, SATURATION_CEILING = 8, 45  # saturation (0-255): Otsu's threshold is held here, where glass ends and pale stain begins
-CLOSING_RADIUS_UM = 32.0  # radius: gaps between cells and fibres belong to the tissue
-MIN_TISSUE_UM2 = 20_000.0  # a square of 140 um: less is dust
+OVERVIEW_BLOCK = 64  # pixels of the overview that are read at a time, because a slide with a single level does not fit in memory
+MIN_BLOCK = 8  # pixels, side of the smallest square into which a damaged block is divided
+MAX_DAMAGED_BLOCKS = 64  # a slide with more damaged blocks is unreadable
+SATURATION_FLOOR, SATURATION_CEILING = 8, 45  # of 255: limits of Otsu's threshold, between glass and pale stain
+CLOSING_RADIUS_UM = 32.0  # gaps between cells and fibres belong to the tissue
+MIN_TISSUE_UM2 = 20_000.0  # a square of 140 um; smaller objects are dust
 
 
 @dataclass(frozen=True)
 class Overview:
-    """A small picture of what was scanned; pixel (row, column) is the square of `scale` L0 pixels there."""
+    """A small image of the scanned area; each of its pixels covers `scale` L0 pixels."""
 
     image: NDArray[np.uint8]  # (H, W, 3)
     origin: tuple[int, int]  # L0 (x, y) of its corner
-    scale: tuple[float, float]  # L0 pixels a pixel, along x and y
-    mpp: float  # um a pixel
-    unknown: NDArray[np.bool_]  # (H, W): damaged
+    scale: tuple[float, float]  # L0 pixels per pixel, along x and y
+    mpp: float  # micrometres per pixel
+    damaged: BoolArray  # (H, W): pixels that cannot be read
 
 
 def read_overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
-    """The scanned part at `mpp` um a pixel, or at L0 where that is coarser; made in blocks.
+    """The scanned area at `mpp` micrometres per pixel, or at L0 if that is coarser; read in blocks.
 
-    What is damaged is read from a finer level, or else left unknown. Raises Unreadable for all of it, or more than MOST_DAMAGED blocks."""
+    Damaged blocks are read from a finer level if possible. Raises Unreadable if all of the slide, or more than MAX_DAMAGED_BLOCKS blocks,
+    are damaged."""
     mpp = max(mpp, resolution.x, resolution.y)
     scale = mpp / resolution.x, mpp / resolution.y
     x0, y0, width, height = slide.bounds
-    cut = TileGeometry.make(slide.downsamples, resolution, mpp, (OVERVIEW_BLOCK, OVERVIEW_BLOCK))
+    cut = TileGeometry.for_resolution(slide.downsamples, resolution, mpp, (OVERVIEW_BLOCK, OVERVIEW_BLOCK))
     image = np.full((math.ceil(height / scale[1]), math.ceil(width / scale[0]), 3), 255, np.uint8)
-    unknown = np.zeros(image.shape[:2], bool)
-    faults: list[Unreadable] = []
+    damaged = np.zeros(image.shape[:2], bool)
+    errors: list[Unreadable] = []
 
     def read(top: int, left: int, by: TileGeometry) -> None:
         block = np.asarray(by.read(slide, x0 + round(left * scale[0]), y0 + round(top * scale[1])))
         rows, columns = image[top : top + len(block), left : left + len(block)].shape[:2]
         image[top : top + rows, left : left + columns] = block[:rows, :columns]
 
-    def piecemeal(top: int, left: int, side: int) -> None:
-        """A damaged block in ever smaller squares, each from the coarsest level that can be read there."""
+    def read_parts(top: int, left: int, side: int) -> None:
+        """Reads a damaged block in ever smaller squares, each from the coarsest level that can be read there."""
         for level in range(cut.level, -1, -1):
             with suppress(Unreadable):
-                read(top, left, TileGeometry.make(slide.downsamples[: level + 1], resolution, mpp, (side, side)))
+                read(top, left, TileGeometry.for_resolution(slide.downsamples[: level + 1], resolution, mpp, (side, side)))
                 return
         if side == MIN_BLOCK:
-            unknown[top : top + side, left : left + side] = True
+            damaged[top : top + side, left : left + side] = True
             return
         for down in (0, side // 2):
             for across in (0, side // 2):
                 if top + down < image.shape[0] and left + across < image.shape[1]:
-                    piecemeal(top + down, left + across, side // 2)
+                    read_parts(top + down, left + across, side // 2)
 
     for top in range(0, image.shape[0], OVERVIEW_BLOCK):
         for left in range(0, image.shape[1], OVERVIEW_BLOCK):
             try:
                 read(top, left, cut)
-            except Unreadable as wrong:
-                faults.append(wrong)
-                if len(faults) > MAX_DAMAGED_BLOCKS:
+            except Unreadable as error:
+                errors.append(error)
+                if len(errors) > MAX_DAMAGED_BLOCKS:
                     raise
-                piecemeal(top, left, OVERVIEW_BLOCK)
-    if unknown.all():
-        raise faults[0]
-    return Overview(image, (x0, y0), scale, mpp, unknown)
+                read_parts(top, left, OVERVIEW_BLOCK)
+    if damaged.all():
+        raise errors[0]
+    return Overview(image, (x0, y0), scale, mpp, damaged)
 
 
-def tissue_mask(view: Overview) -> NDArray[np.bool_]:
-    """(H, W): more saturated than Otsu's threshold, closed, and without small objects; and what is unknown, so that it is looked at."""
+def tissue_mask(view: Overview) -> BoolArray:
+    """(H, W): pixels more saturated than Otsu's threshold, after closing and without small objects; and damaged pixels, which are kept."""
     from scipy import ndimage
 
     values = hsv_saturation(view.image)
-    found = values > min(max(otsu_threshold(values), SATURATION_FLOOR), SATURATION_CEILING)
+    mask = values > min(max(otsu_threshold(values), SATURATION_FLOOR), SATURATION_CEILING)
     radius = round(CLOSING_RADIUS_UM / view.mpp)
     if radius:
         away = np.arange(-radius, radius + 1)
         disk = away[:, None] ** 2 + away**2 <= radius**2
-        found = ndimage.binary_closing(np.pad(found, radius), disk)[radius:-radius, radius:-radius]  # padded: the edge is no background
-    labels, count = ndimage.label(found)
+        mask = ndimage.binary_closing(np.pad(mask, radius), disk)[
+            radius:-radius, radius:-radius
+        ]  # padded, so that the edge does not count as background
+    labels, count = ndimage.label(mask)
     areas = np.bincount(labels.ravel(), minlength=count + 1) * view.mpp**2  # um2
     areas[0] = 0
-    return (areas >= MIN_TISSUE_UM2)[labels] | view.unknown
+    return np.asarray((areas >= MIN_TISSUE_UM2)[labels] | view.damaged)
 
 
 def hsv_saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W): 255 (max - min) / max over the channels, as in HSV; 0 for black."""
     high, low = image.max(axis=2).astype(np.uint16), image.min(axis=2)
-    return ((high - low) * 255 // np.maximum(high, 1)).astype(np.uint8)
+    return np.asarray(((high - low) * 255 // np.maximum(high, 1)).astype(np.uint8))
 
 
 def otsu_threshold(values: NDArray[np.uint8]) -> int:
-    """The value that splits a histogram of 0-255 so that the variance between the halves is largest; at and below it is the lower half.
+    """The value that divides a histogram of 0-255 into two classes with the largest variance between them; it belongs to the lower class.
 
     Source: Otsu 1979, "A threshold selection method from gray-level histograms", eq. 18."""
     counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
@@ -116,22 +117,22 @@ def otsu_threshold(values: NDArray[np.uint8]) -> int:
     mass = np.cumsum(counts * np.arange(256))
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return int(np.argmax(np.nan_to_num(between[:-1], nan=-1.0)))  # nan: one half is empty
+    return int(np.argmax(np.nan_to_num(between[:-1], nan=-1.0)))  # NaN: one class is empty
 
 
-def read_tissue_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> NDArray[np.bool_]:
-    """(H, W) from the user's picture of the whole slide, of any size: not 0 is tissue. Raises Unreadable when it has another shape."""
+def read_tissue_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> BoolArray:
+    """(H, W) from an image of the whole slide, of any size, where tissue is not 0. Raises Unreadable if its aspect ratio differs."""
     from PIL import Image
 
     from encoders.ingest.decode import read_image
 
     try:
         mask = read_image(path).any(axis=2)
-    except Unreadable as wrong:
-        raise Unreadable(f"its mask {path.name} in the folder of --masks: {wrong}") from wrong
+    except Unreadable as error:
+        raise Unreadable(f"its mask {path.name} in the folder of --masks: {error}") from error
     if abs(math.log(mask.shape[1] / mask.shape[0] * dimensions[1] / dimensions[0])) > 0.05:
-        raise Unreadable(f"is {dimensions[0]} x {dimensions[1]}, its mask {mask.shape[1]} x {mask.shape[0]}: another shape")
-    per = mask.shape[1] / dimensions[0], mask.shape[0] / dimensions[1]  # mask pixels an L0 pixel
+        raise Unreadable(f"is {dimensions[0]} x {dimensions[1]}, its mask {mask.shape[1]} x {mask.shape[0]}: the aspect ratios differ")
+    per = mask.shape[1] / dimensions[0], mask.shape[0] / dimensions[1]  # mask pixels per L0 pixel
     height, width = view.image.shape[:2]
     (x, y), (sx, sy) = view.origin, view.scale
     box = x * per[0], y * per[1], min((x + width * sx) * per[0], mask.shape[1]), min((y + height * sy) * per[1], mask.shape[0])
@@ -139,26 +140,26 @@ def read_tissue_mask(path: Path, view: Overview, dimensions: tuple[int, int]) ->
 
 
 class MaskCoverage:
-    """How much of a rectangle at L0 a mask covers, from sums of the mask; fractions of its pixels count as such."""
+    """The share of a rectangle at L0 that a mask covers, from an integral image. Parts of pixels of the mask count by area."""
 
-    def __init__(self, mask: NDArray[np.bool_], view: Overview):
+    def __init__(self, mask: BoolArray, view: Overview):
         self.view = view
-        self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)  # in whole numbers: half the memory, and exact
+        self.sums = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1), np.int32)  # integers are exact and need half the memory
         np.cumsum(np.cumsum(mask, 0, np.int32), 1, out=self.sums[1:, 1:])
 
-    def __call__(self, x: NDArray[Any], y: NDArray[Any], field: tuple[float, float]) -> NDArray[np.float64]:
-        """(N,) in [0, 1] for the rectangles of one size whose corners are the L0 points (x, y)."""
+    def __call__(self, x: NDArray[np.number], y: NDArray[np.number], field: tuple[float, float]) -> FloatArray:
+        """(N,) in [0, 1], for rectangles of one size with corners at the L0 points (x, y)."""
         (ox, oy), (sx, sy) = self.view.origin, self.view.scale
         left, top = (x - ox) / sx, (y - oy) / sy
         right, low = left + field[0] / sx, top + field[1] / sy
-        inside = self.at(right, low) - self.at(left, low) - self.at(right, top) + self.at(left, top)
+        inside = self.integral_at(right, low) - self.integral_at(left, low) - self.integral_at(right, top) + self.integral_at(left, top)
         return np.clip(inside / (field[0] / sx * field[1] / sy), 0, 1)
 
-    def at(self, x: NDArray[Any], y: NDArray[Any]) -> NDArray[np.float64]:
-        """The sum of the mask above and left of points between its pixels."""
+    def integral_at(self, x: NDArray[np.number], y: NDArray[np.number]) -> FloatArray:
+        """The sum of the mask above and to the left of each point, interpolated between pixels."""
         rows, columns = self.sums.shape
         x, y = np.clip(x, 0, columns - 1), np.clip(y, 0, rows - 1)
         i, j = np.minimum(y.astype(int), rows - 2), np.minimum(x.astype(int), columns - 2)
         v, u = y - i, x - j
         s = self.sums
-        return (1 - v) * ((1 - u) * s[i, j] + u * s[i, j + 1]) + v * ((1 - u) * s[i + 1, j] + u * s[i + 1, j + 1])
+        return np.asarray((1 - v) * ((1 - u) * s[i, j] + u * s[i, j + 1]) + v * ((1 - u) * s[i + 1, j] + u * s[i + 1, j + 1]))

@@ -84,7 +84,7 @@ def test_guesses_and_what_was_left_out_are_said(folder, tmp_path):
     ):
         assert part in said
     assert "not used: score" in said
-    assert "10 rows wanted, 1 of them without a file; 1 images without a row" in said
+    assert "10 rows selected, 1 of them without a file; 1 images without a row" in said
 
 
 def test_the_table_may_lie_in_the_folder(folder, tmp_path, monkeypatch):
@@ -254,7 +254,7 @@ def test_deep_colour_is_refused_rather_than_cut_to_eight_bits(tmp_path):
     raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise(8, 8, 3, dtype=np.uint16))
     head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
-    with pytest.raises(Unreadable, match="16 bits a channel"):
+    with pytest.raises(Unreadable, match="16 bits per channel"):
         read_image(tmp_path / "a.png")
 
 
@@ -363,7 +363,7 @@ def arguments(src, out):
     return [
         sys.executable,
         "-c",
-        "from encoders.cli_ingest import ingest_app; ingest_app()",
+        "from encoders.cli.ingest import ingest_app; ingest_app()",
         "folder",
         str(src),
         str(out),
@@ -448,10 +448,10 @@ def test_another_recipe_or_other_files_are_refused_with_the_reason(folder, tmp_p
         ingest(source(folder, size=64), out)
     png(folder / "a" / "0.png", noise(20, 24, seed=77))
     os.utime(folder / "a" / "0.png", (1, 1))
-    with pytest.raises(InputError, match=r"1 of the source's files is changed on disk \(first: a/0.png\)"):
+    with pytest.raises(InputError, match=r"1 files of the source is changed on disk \(first: a/0.png\)"):
         ingest(source(folder), out)
     (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("b/3.png,p1,", "b/3.png,p2,"))
-    with pytest.raises(InputError, match=r"2 of the source's files are changed"):
+    with pytest.raises(InputError, match=r"2 files of the source are changed"):
         ingest(source(folder), out)
     ingest(source(folder), out, overwrite=True)
     assert Store.open(out).image(0)[0, 0, 0] == noise(20, 24, seed=77)[0, 0]
@@ -502,7 +502,7 @@ def test_an_empty_split_column_is_no_split_and_an_empty_patient_is_the_image_its
     (folder / "labels.csv").write_text("file,patient,split\na/0.png,,\na/2.png,p,\n")
     ingest(FolderSource(folder, folder / "labels.csv"), tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
-    assert not store.has("split")
+    assert not store.has_column("split")
     assert store.column("patient").tolist() == ["a/0.png", "p"]
 
 
@@ -512,7 +512,7 @@ def test_a_tree_of_folders_is_read_by_what_its_paths_say(tmp_path):
         png(src / "train" / kind / f"{who}_{k}.png", noise(20, 24, seed=k))
     png(src / "other.png", noise(20, 24, seed=9))
     made = FolderSource(src, size=0, pattern=r"(?P<split>train|test)/(?P<label>[A-Z]+)/(?P<patient>p\d+)_")
-    assert "1 files do not match --pattern and were left out, e.g. other.png" in made.notes
+    assert "1 files do not match --pattern and are left out (first: other.png)" in made.notes
     ingest(made, tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
     assert store.column("patient").tolist() == ["p1", "p1", "p2"]
@@ -536,7 +536,7 @@ def test_patients_from_the_path_go_with_labels_from_a_table(folder, tmp_path):
         ("(?P<label>", "not a regular expression"),
         ("[ab]/", "names no group"),
         ("(?P<pateint>[ab])/", "did you mean patient"),
-        ("(?P<label>z)/", "found in none of the"),
+        ("(?P<label>z)/", "matches none of the"),
         ("(?P<patient>[ab])/", "in --pattern and in a column"),
     ],
 )
@@ -560,4 +560,4 @@ def test_a_tree_of_tiles_says_patient_slide_and_place_and_mpp_is_that_of_what_is
     assert store.attrs["recipe"]["mpp"] == 0.25
     png(tmp_path / "in" / "p3" / "s4_0_0.png", noise(40, 64, 3))
     with pytest.raises(InputError, match="not square"):
-        FolderSource(tmp_path / "in", resize="squash", mpp=0.25, size=32).mpp_of((40, 64, 3))
+        FolderSource(tmp_path / "in", resize="squash", mpp=0.25, size=32).stored_mpp((40, 64, 3))

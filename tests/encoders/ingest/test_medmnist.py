@@ -91,7 +91,7 @@ def test_images_can_be_resized_on_the_way(tmp_path):
     ("arrays", "told"),
     [
         ({"x": np.zeros(3)}, "train_images"),
-        ({"train_images": np.zeros((4, 28, 28, 28), np.uint8), "train_labels": np.zeros((4, 1))}, "no volumes"),
+        ({"train_images": np.zeros((4, 28, 28, 28), np.uint8), "train_labels": np.zeros((4, 1))}, "volumes are not supported"),
         ({"train_images": np.zeros((4, 28, 28), np.uint8), "train_labels": np.zeros((3, 1))}, "another length"),
     ],
 )

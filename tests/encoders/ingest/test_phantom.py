@@ -5,7 +5,7 @@ import pytest
 import typer.testing
 
 from encoders.cli.ingest import ingest_app
-from encoders.ingest.phantom import cxr as phantom_cxr
+from encoders.ingest.phantom.cxr import CXR_PHANTOM, draw_lung_texture
 from encoders.ingest.phantom.fields import gaussianise, shuffle_phases, smooth_noise
 from encoders.ingest.phantom.source import PHANTOM_KINDS, PhantomSource
 from encoders.ingest.shards import ingest
@@ -25,7 +25,7 @@ def test_the_store_is_the_same_each_time_and_says_that_it_is_synthetic(tmp_path,
     assert store.attrs["synthetic"]
     assert store.dataset == f"phantom-{kind}"
     assert store.modality == kind
-    assert store.shape == (32, 32, PHANTOM_KINDS[kind].CHANNELS)
+    assert store.shape == (32, 32, PHANTOM_KINDS[kind].channels)
     assert {"sex", "age", "site"} <= set(store.columns())
 
 
@@ -71,8 +71,8 @@ def test_inside_the_lungs_the_pattern_has_the_same_mean_and_spread_for_both_labe
     lungs = np.zeros((64, 64))
     lungs[10:50, 8:28] = lungs[10:50, 36:56] = 1
     for seed in range(6):
-        who = phantom_cxr.person(np.random.default_rng(seed))
-        pattern = phantom_cxr.draw_lung_texture(who, np.random.default_rng(seed), 64, lungs)[lungs > 0]
+        person = CXR_PHANTOM.draw_person(np.random.default_rng(seed))
+        pattern = draw_lung_texture(person, np.random.default_rng(seed), 64, lungs)[lungs > 0]
         assert pattern.mean() == pytest.approx(0, abs=1e-9)
         assert pattern.std() == pytest.approx(1, abs=1e-9)
 
@@ -104,7 +104,7 @@ def population(request):
     """One image of each of 300 patients at 64 pixels, and the labels."""
     source = PhantomSource(request.param, 300, 64, seed=5)
     rows = [source.read((p, 0)) for p in range(300)]
-    return np.stack([row.image for row in rows]), np.array([row.labels[PHANTOM_KINDS[request.param].LABEL] for row in rows])
+    return np.stack([row.image for row in rows]), np.array([row.labels[PHANTOM_KINDS[request.param].label] for row in rows])
 
 
 @pytest.mark.slow

@@ -53,7 +53,7 @@ def cohort(tmp_path_factory):
 
 def test_rows_pixels_and_attributes_arrive(cohort):
     root, told = cohort
-    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um a pixel, jpeg" in told
+    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um per pixel, jpeg" in told
     store = Store.open(f"{root}/out/*.h5")
     assert len(store) == 10
     a = store.column("slide") == "p1__a"
@@ -80,7 +80,7 @@ def test_rows_pixels_and_attributes_arrive(cohort):
 
 
 def subsampling(store, i):
-    part, j = store.place(i)
+    part, j = store.locate(i)
     blob = part.path.read_bytes()[part.offsets[j] : part.offsets[j + 1]]
     with Image.open(io.BytesIO(blob)) as picture:
         return b"4:4:4" if all(layer[1:3] == (1, 1) for layer in picture.layer) else b"subsampled"
@@ -121,7 +121,7 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused_or_rebuilt(co
 
 def test_foreign_stores_are_not_mixed_in(cohort, tmp_path):
     (tmp_path / "b.h5").touch()
-    with pytest.raises(Exception, match="not of `encoders ingest wsi`"):
+    with pytest.raises(Exception, match="that `encoders ingest wsi` did not write"):
         run(cohort[0] / "slides", tmp_path, code=2)
 
 
@@ -148,9 +148,10 @@ def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
     with (tmp_path / "out" / "slides.quarantine.csv").open() as file:
         reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     expected = {
-        "broken.dcm": "cut off, or of a format", "coarse.tiff": r"4\.00 times too coarse", "cut.tiff": "cut off|damaged|cannot be opened",
+        "broken.dcm": "truncated, or has a format", "coarse.tiff": r"4\.00 times too coarse",
+        "cut.tiff": "truncated|damaged|cannot be opened",
         "empty.svs": "empty", "glass.tiff": "no tile is left of 20: 20 little tissue", "plain.tif": "vips tiffsave",
-        "text.ndpi": "cut off, or of a format", "tiny.tiff": "smaller than one tile: 64 x 64 um", "unsaid.tiff": "--slide-mpp",
+        "text.ndpi": "truncated, or has a format", "tiny.tiff": "smaller than one tile: 64 x 64 um", "unsaid.tiff": "--slide-mpp",
     }  # fmt: skip
     assert reasons.keys() == expected.keys()
     assert [name for name, why in expected.items() if not re.search(why, reasons[name])] == []
@@ -185,7 +186,7 @@ def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
 
 KILLED = """
 import sys
-from encoders.cli import app
+from encoders.cli.main import app
 app(["ingest", "wsi", sys.argv[1], sys.argv[2], "--mpp", "0.25", "--tile", "64", "--workers", sys.argv[3]])
 """
 
@@ -251,12 +252,12 @@ def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
     assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
     with pytest.raises(Exception, match="pass --regions"):
         run(cohort[0] / "slides", tmp_path / "none", "--include", "Tumor", code=2)
-    with pytest.raises(Exception, match="of none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
+    with pytest.raises(Exception, match="for none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
         run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--exclude", "Tumor", code=2)
     (tmp_path / "regions" / "p1").mkdir()
     (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the slide's path, as well
     told = run(cohort[0] / "slides", tmp_path / "both", "--regions", tmp_path / "regions", "--include", "Tumor", "--workers", 1, code=1)
-    assert "regions: of 1 of 2 slides" in told
+    assert "regions: 1 of 2 slides have a file" in told
     assert "has no p2__b.geojson" in " ".join(told.replace("│", " ").split())
 
 
@@ -271,7 +272,9 @@ def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--include", "Stroma", code=2)
     assert not (tmp_path / "x").exists()
     lists = ["--exclude", "Tumor", "--exclude", "Tumour", "--exclude", "Fold"]  # both spellings, and one that no slide has
-    assert "no region is called 'Fold'; there are: 'Tumor'" in run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "ok", *given, *lists)
+    assert "no region has the class 'Fold'; known classes: 'Tumor'" in run(
+        cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "ok", *given, *lists
+    )
     for option, kept in (("--include", 2), ("--exclude", 18)):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / option, *given, option, "Tumor")
         store = Store.open(tmp_path / option / "a.h5")
@@ -300,7 +303,7 @@ def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, t
     np.testing.assert_array_equal(store.column("age")[first], [45, 50, np.nan])
     for wrong in ("nan%", "-0.25", "1e9"):
         (tmp_path / "t.csv").write_text(f"slide,mpp\na,{wrong}\n")
-        with pytest.raises(Exception, match="micrometres a pixel are expected"):
+        with pytest.raises(Exception, match="expected micrometres per pixel"):
             run(tmp_path / "in", tmp_path / "x", "--labels", tmp_path / "t.csv", code=2)
 
 
@@ -328,12 +331,12 @@ def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(coh
     broken.write_bytes(broken.read_bytes()[:3000])
     run(root, tmp_path / "out", *given)  # a store that cannot be read to be relabelled is tiled again
     assert broken.read_bytes() == (tmp_path / "anew" / "p1__a.h5").read_bytes()
-    with pytest.raises(Exception, match="the column 'pen' .* would hide what is measured"):
+    with pytest.raises(Exception, match="the column 'pen' .* has the name of a measure"):
         (tmp_path / "t.csv").write_text("slide,patient,pen\na,p1,yes\n")
         run(root, tmp_path / "x", *given, "--meta-column", "pen", code=2)
     (tmp_path / "t.csv").write_text(later)
     told = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
-    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution is another now" in told
+    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution has changed" in told
 
 
 def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
@@ -341,20 +344,20 @@ def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
     for name in ("a", "b"):
         shutil.copy(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "in" / f"{name}.tiff")
     told = run(tmp_path / "in", tmp_path / "out", "--slide-mpp", 0.23, "--workers", 1)
-    assert "warning: a and b are the same slide: its tiles count twice, and as those of 2 slides" in told
-    assert "warning: 2 slides themselves say another resolution than the one given (first: a, 0.25 um a pixel)" in told
+    assert "warning: a and b are the same slide; its tiles are duplicated, as tiles of 2 slides" in told
+    assert "warning: the metadata of 2 slides have another resolution than the given one (first: a, 0.25 um per pixel)" in told
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
     told = run(tmp_path / "in", tmp_path / "masked", "--masks", tmp_path / "masks", "--workers", 1, code=1)
     assert "its mask b.png in the folder of --masks: there is no such file" in " ".join(told.replace("│", " ").split())
-    with pytest.raises(Exception, match="give the folder with NAME.png"):
+    with pytest.raises(Exception, match="name the folder with NAME.png"):
         run(tmp_path / "in", tmp_path / "x", "--masks", tmp_path / "masks" / "a.png", code=2)
 
 
 def test_what_a_table_says_is_told_with_what_it_does_not_say(cohort, tmp_path):
     (tmp_path / "t.csv").write_text("slide,patient,grade,mpp\na,p1,high,0.25\nz,p9,low,\n")
     told = run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", "--workers", 1)
-    assert "mpp = column 'mpp'; not used: grade; no label is stored, --label-column names one" in told
+    assert "mpp = column 'mpp'; not used: grade; no label is stored, choose one with --label-column" in told
     assert "2 rows, 1 of them without a slide (first: z); 1 slides without a row (first: p2__b)" in told
     (tmp_path / "t.csv").write_text("name;patient\na;p1\n")
     with pytest.raises(Exception, match="call it file or slide; columns: name, patient"):
@@ -363,7 +366,7 @@ def test_what_a_table_says_is_told_with_what_it_does_not_say(cohort, tmp_path):
 
 def test_tiles_too_small_to_be_judged_are_refused_or_not_judged(cohort, tmp_path):
     given = [cohort[0] / "slides" / "p1", tmp_path / "out", "--mpp", 0.25, "--tile", 16, "--workers", 1, "--max-tiles", 40]
-    with pytest.raises(Exception, match="a tile of 4 um is too small to be called sharp or not"):
+    with pytest.raises(Exception, match="a tile of 4 um is too small to measure its sharpness"):
         run(*given, code=2)
     run(*given, "--min-sharpness", 0)
     assert np.isfinite(Store.open(tmp_path / "out" / "a.h5").column("sharpness")).all()
@@ -379,7 +382,7 @@ def test_ctrl_c_ends_workers_and_says_how_to_go_on(tmp_path):
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
     told = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert told.strip().endswith("interrupted; the same command goes on where it was")
+    assert told.strip().endswith("interrupted; rerun the same command to resume")
     assert "Traceback" not in told
     run(tmp_path / "in", tmp_path / "out", "--mpp", "0.25", "--tile", "64", "--dataset", "in", "--workers", 1)
 
@@ -391,12 +394,12 @@ def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_pa
     with pytest.raises(Exception, match=r"1 stores of slides that are not among these 1 \(first: p2__b\).*--prune"):
         run(*given, code=2)
     assert (out / "p2__b.h5").exists()
-    with pytest.raises(Exception, match="--prune would remove all 1 stores .*is this the right folder"):
+    with pytest.raises(Exception, match="--prune would remove all 1 stores .*check the folder"):
         (out / "p1__a.h5").rename(tmp_path / "kept.h5")
         run(*given, "--prune", code=2)
     (tmp_path / "kept.h5").rename(out / "p1__a.h5")
     (out / "features.h5").touch()
-    with pytest.raises(Exception, match=r"features\.h5 is no store of this command"):
+    with pytest.raises(Exception, match=r"features\.h5 is not a store of this command"):
         run(*given, "--prune", code=2)
     (out / "features.h5").unlink()
     run(*given, "--prune")
@@ -505,8 +508,8 @@ def boom(shared, job, tick):
 
 def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
     with WorkerPool(10, 2) as pool:
-        answers = dict(pool.each(boom, list(range(6)), lambda n: None))
-        again = dict(pool.each(boom, [4, 5], lambda n: None))
+        answers = dict(pool.run_jobs(boom, list(range(6)), lambda n: None))
+        again = dict(pool.run_jobs(boom, [4, 5], lambda n: None))
     assert isinstance(answers.pop(3), WorkerDied)
     assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}
     assert again == {4: 40, 5: 50}, "the pool goes on after a death"
@@ -515,7 +518,7 @@ def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
 def test_one_job_that_kills_its_process_does_not_kill_this_one():
     for number in (1, 2):
         with WorkerPool(10, number) as pool:
-            ((job, answer),) = pool.each(boom, [3], lambda n: None)
+            ((job, answer),) = pool.run_jobs(boom, [3], lambda n: None)
         assert job == 3
         assert isinstance(answer, WorkerDied)
 
@@ -535,7 +538,7 @@ def test_workers_stay_from_round_to_round_and_progress_counts_each_round_anew():
         return tick
 
     with WorkerPool(None, 2) as pool:
-        rounds = [{pid for _, pid in pool.each(process, [1, 2, 3, 4], count(turn))} for turn in (0, 1)]
+        rounds = [{pid for _, pid in pool.run_jobs(process, [1, 2, 3, 4], count(turn))} for turn in (0, 1)]
     assert len(rounds[0] | rounds[1]) <= 2
     assert os.getpid() not in rounds[0] | rounds[1]
     assert counted == [10, 10]

@@ -45,7 +45,7 @@ def test_the_field_of_view_is_right_whatever_the_downsample(tmp_path, sizes, dow
     slide = Slide(write_slide(tmp_path / "a.tiff", levels))
     assert slide.downsamples[1] == pytest.approx(downsample, rel=2e-4)
     tile = 256 if mpp != 0.5 else 512
-    cut = TileGeometry.make(slide.downsamples, Resolution(0.25, 0.25, "given"), mpp, (tile, 256))
+    cut = TileGeometry.for_resolution(slide.downsamples, Resolution(0.25, 0.25, "given"), mpp, (tile, 256))
     assert cut.level == (0 if mpp == 0.8 else 1)
     seen = field_seen(np.asarray(cut.read(slide, 100, 40)))
     assert seen == pytest.approx(tile * mpp / 0.25, rel=0.005)
@@ -65,7 +65,7 @@ def test_half_the_resolution_is_the_mean_of_four_pixels(tmp_path, levels):
     base = tissue_like(1024, 1200)
     pyramid = [base, halve_image(base)][:levels]
     slide = Slide(write_slide(tmp_path / "a.tiff", pyramid))
-    cut = TileGeometry.make(slide.downsamples, Resolution(0.25, 0.25, "given"), 0.5, (256, 256))
+    cut = TileGeometry.for_resolution(slide.downsamples, Resolution(0.25, 0.25, "given"), 0.5, (256, 256))
     got = np.asarray(cut.read(slide, 512, 256)).astype(int)
     want = halve_image(base)[128:384, 256:512].astype(int)
     assert np.abs(got - want).mean() <= 1
@@ -77,7 +77,7 @@ def test_neighbouring_tiles_are_parts_of_one_resized_image(tmp_path, mpp):
     """Against Pillow's antialiased bicubic of the whole slide: no seam, no shift."""
     base = np.asarray(Image.fromarray(tissue_like(1024, 1024)).resize((1024, 1024), Image.Resampling.BILINEAR, box=(0, 0, 512, 512)))
     slide = Slide(write_slide(tmp_path / "a.tiff", [base]))
-    cut = TileGeometry.make(slide.downsamples, Resolution(0.25, 0.25, "given"), mpp, (96, 96))
+    cut = TileGeometry.for_resolution(slide.downsamples, Resolution(0.25, 0.25, "given"), mpp, (96, 96))
     xs, ys = cut.positions(0, 1024, 0, 0), cut.positions(0, 1024, 1, 0)
     differences = []
     for y in ys[1:3]:
@@ -96,7 +96,7 @@ def test_neighbouring_tiles_are_parts_of_one_resized_image(tmp_path, mpp):
 
 
 def test_positions_do_not_drift_and_stay_inside():
-    cut = TileGeometry.make((1.0, 3.997), Resolution(0.25, 0.25, "given"), 1.0, (256, 256))
+    cut = TileGeometry.for_resolution((1.0, 3.997), Resolution(0.25, 0.25, "given"), 1.0, (256, 256))
     xs = cut.positions(0, 100_000, 0, 0)
     assert len(xs) == 97  # 100,000 / 1,024 = 97.66
     assert np.abs(np.array(xs) - np.arange(97) * 1024).max() <= 3.997 / 2 + 0.5
@@ -107,11 +107,11 @@ def test_positions_do_not_drift_and_stay_inside():
 
 
 def test_what_is_almost_right_is_not_resampled_and_says_what_it_is():
-    cut = TileGeometry.make((1.0,), Resolution(0.499, 0.499, "metadata"), 0.5, (256, 256))
-    assert cut.exact
-    assert cut.stored(0.5) == pytest.approx(0.499)
-    assert TileGeometry.make((1.0,), Resolution(0.495, 0.495, "metadata"), 0.5, (256, 256)).stored(0.5) == 0.5
-    assert TileGeometry.make((1.0,), Resolution(0.25, 0.25, "metadata"), 0.5, (256, 256)).stored(0.5) == 0.5
+    cut = TileGeometry.for_resolution((1.0,), Resolution(0.499, 0.499, "metadata"), 0.5, (256, 256))
+    assert cut.is_exact
+    assert cut.actual_mpp(0.5) == pytest.approx(0.499)
+    assert TileGeometry.for_resolution((1.0,), Resolution(0.495, 0.495, "metadata"), 0.5, (256, 256)).actual_mpp(0.5) == 0.5
+    assert TileGeometry.for_resolution((1.0,), Resolution(0.25, 0.25, "metadata"), 0.5, (256, 256)).actual_mpp(0.5) == 0.5
 
 
 def test_oblong_pixels_give_square_tiles(tmp_path):
@@ -120,7 +120,7 @@ def test_oblong_pixels_give_square_tiles(tmp_path):
     disc = ((x - 500) * 0.25) ** 2 + ((y - 250) * 0.5) ** 2 <= 100**2
     base = np.where(disc[..., None], np.uint8(40), np.uint8(240)).repeat(3, axis=2)
     slide = Slide(write_slide(tmp_path / "a.tiff", [base]))
-    cut = TileGeometry.make(slide.downsamples, Resolution(0.25, 0.5, "given"), 1.0, (240, 240))
+    cut = TileGeometry.for_resolution(slide.downsamples, Resolution(0.25, 0.5, "given"), 1.0, (240, 240))
     dark = np.asarray(cut.read(slide, 0, 0))[..., 0] < 128
     assert dark.any(0).sum() == pytest.approx(200, abs=2)
     assert dark.any(1).sum() == pytest.approx(200, abs=2)

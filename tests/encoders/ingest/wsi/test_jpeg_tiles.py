@@ -58,14 +58,14 @@ def test_a_region_over_several_tiles_is_put_together(made, at):
 
 def test_beyond_the_border_lies_the_background(made):
     slide = Slide(made)
-    assert slide._directly(900, 800, 0, 256, 256) is None
+    assert slide._read_jpeg_tiles(900, 800, 0, 256, 256) is None
     assert (np.asarray(slide.read(900, 800, 0, 256, 256))[150:, 150:] == 255).all()
     slide.close()
 
 
 def test_a_position_between_pixels_is_left_to_openslide(made):
     slide = Slide(made)
-    assert slide._directly(201, 100, 1, 64, 64) is None  # the level's pixel 100.5
+    assert slide._read_jpeg_tiles(201, 100, 1, 64, 64) is None  # the level's pixel 100.5
     slide.close()
 
 
@@ -87,8 +87,8 @@ def test_a_level_that_is_no_whole_number_smaller_gives_its_own_pixels(tmp_path):
 
 
 def test_tiles_that_are_not_what_they_seem_are_read_by_openslide_from_then_on(made, monkeypatch):
-    region = JpegTiles.region
-    monkeypatch.setattr(JpegTiles, "region", lambda self, *at: 255 - region(self, *at))
+    region = JpegTiles.read_region
+    monkeypatch.setattr(JpegTiles, "read_region", lambda self, *at: 255 - region(self, *at))
     slide = Slide(made)
     for _ in range(2):
         assert np.array_equal(np.asarray(slide.read(10, 20, 0, 128, 128)), its(made, 10, 20, 0, 128, 128))
@@ -138,7 +138,7 @@ def test_closing_a_slide_closes_its_files(made):
 def test_the_memory_of_decoded_tiles_is_bounded(made):
     tiles = slides.open_jpeg_tiles(made, "generic-tiff", (1000, 900), 3 * 256 * 256 * 4)
     for number in range(16):
-        tiles.decoded(number)
+        tiles.decode_tile(number)
     assert list(tiles.kept) == [12, 13, 14, 15]
     tiles.close()
 

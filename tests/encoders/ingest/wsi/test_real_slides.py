@@ -59,7 +59,7 @@ def test_half_a_micrometre_from_a_quarter_is_the_mean_of_four_pixels(wsi):
     """Exactly so where there is only L0; where the file has a level of its own, up to what its JPEG changed."""
     path = wsi / "derived" / "monuseg_tma_pyramid.tiff"
     slide, base = Slide(path), openslide.OpenSlide(path)
-    cut = TileGeometry.make(slide.downsamples, find_resolution(slide.properties), 0.5, (256, 256))
+    cut = TileGeometry.for_resolution(slide.downsamples, find_resolution(slide.properties), 0.5, (256, 256))
     assert cut.level == 1
     for x, y in ((512, 512), (2048, 2560), (4096, 3600)):
         fine = np.asarray(base.read_region((x, y), 0, (512, 512)).convert("RGB")).astype(float)
@@ -68,7 +68,7 @@ def test_half_a_micrometre_from_a_quarter_is_the_mean_of_four_pixels(wsi):
         shifted = np.roll(np.asarray(cut.read(slide, x, y)), 1, axis=1) - want
         assert np.abs(apart).mean() < 0.5 * np.abs(shifted).mean()
         assert abs(apart.mean()) < 0.5
-        single = TileGeometry.make((1.0,), Resolution(0.25, 0.25, "given"), 0.5, (256, 256))
+        single = TileGeometry.for_resolution((1.0,), Resolution(0.25, 0.25, "given"), 0.5, (256, 256))
         assert np.abs(np.asarray(single.read(slide, x, y)) - want).mean() < 0.5
     slide.close()
     base.close()

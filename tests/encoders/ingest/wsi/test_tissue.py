@@ -139,10 +139,10 @@ def test_what_is_nearly_a_whole_number_of_pixels_is_averaged_without_resampling(
 def test_each_fault_is_told_by_its_name():
     limits = TilingSettings()
     faults = {(250, 249, 250): "white", (8, 8, 8): "black", (20, 80, 200): "pen", (30, 150, 60): "pen", (200, 120, 170): "blurred"}
-    assert {colour: judged(Image.new("RGB", (64, 64), colour)).fault(limits) for colour in faults} == faults
-    assert judged(shrink_tile(Image.fromarray(tissue_like(256, 256)), 0.5)).fault(limits) == ""
-    assert TileQuality(99.0, 0, 0, 0).fault(limits) == "blurred"
-    assert TileQuality(99.0, 0, 0, 0).fault(TilingSettings(min_sharpness=90)) == ""
+    assert {colour: judged(Image.new("RGB", (64, 64), colour)).rejection_reason(limits) for colour in faults} == faults
+    assert judged(shrink_tile(Image.fromarray(tissue_like(256, 256)), 0.5)).rejection_reason(limits) == ""
+    assert TileQuality(99.0, 0, 0, 0).rejection_reason(limits) == "blurred"
+    assert TileQuality(99.0, 0, 0, 0).rejection_reason(TilingSettings(min_sharpness=90)) == ""
 
 
 def feature(name, rings, kind="Polygon"):
@@ -203,7 +203,7 @@ def test_a_feature_without_a_place_is_left_out(tmp_path):
     assert [region.name for region in read_regions(tmp_path / "r.geojson")] == ["Tumor"]
     for odd in (float("nan"), float("inf")):
         (tmp_path / "r.geojson").write_text(json.dumps(feature("Artefact", [[[0, 0], [64, odd], [64, 64]]])))
-        with pytest.raises(Unreadable, match="a coordinate is no number"):
+        with pytest.raises(Unreadable, match="a coordinate is NaN or infinite"):
             read_regions(tmp_path / "r.geojson")
 
 
@@ -233,7 +233,7 @@ def test_bounds_limit_the_grid_and_are_the_origin_of_overview():
     said = {"openslide.bounds-x": "1000", "openslide.bounds-y": "300", "openslide.bounds-width": "5000", "openslide.bounds-height": "700"}
     assert scanned_bounds(said, (9000, 900)) == (1000, 300, 5000, 600)
     assert scanned_bounds({}, (9000, 900)) == (0, 0, 9000, 900)
-    cut = TileGeometry.make((1.0,), Resolution(0.5, 0.5, "given"), 0.5, (256, 256))
+    cut = TileGeometry.for_resolution((1.0,), Resolution(0.5, 0.5, "given"), 0.5, (256, 256))
     assert cut.positions(1000, 600, 0, 0) == [1000, 1256]
 
 

@@ -1,0 +1,12 @@
+"""The words that options of the ingest commands accept. This module imports nothing, so that the command line starts quickly."""
+
+from typing import Literal
+
+ResizeRule = Literal["pad", "crop", "squash", "none"]
+SquareRule = Literal["pad", "crop", "squash"]  # the rules that give a square
+Codec = Literal["raw", "jpeg"]
+KeyMode = Literal["auto", "file", "hash"]
+Voi = Literal["auto", "lut", "window", "none"]
+ArrayLayout = Literal["auto", "NHWC", "NCHW"]
+ChannelChoice = Literal["auto", "1", "3"]
+FixedChannels = Literal["1", "3"]

@@ -1,0 +1,114 @@
+"""The sources by the name that follows `encoders ingest`. A class is imported when it is first used."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from encoders.runtime.errors import unknown_name_error
+
+if TYPE_CHECKING:
+    from encoders.ingest.source import IngestResult, ItemCollection
+    from encoders.ingest.workers import Tick
+
+SourceFactory = Callable[..., "ItemCollection[Any]"]
+IngestFunction = Callable[..., "IngestResult"]  # (source, out, workers, overwrite, tick), as `encoders.ingest.shards.ingest`
+
+
+def load_ingest() -> IngestFunction:
+    """The function that writes a `Source` to one store."""
+    from encoders.ingest.shards import ingest
+
+    return ingest
+
+
+def load_slide_ingest() -> IngestFunction:
+    """The function that writes a folder of slides to a folder of stores."""
+    from encoders.ingest.wsi.source import ingest_slide_source
+
+    return ingest_slide_source
+
+
+@dataclass(frozen=True)
+class SourceEntry:
+    """One kind of source."""
+
+    load: Callable[[], SourceFactory]  # imports the class of the source, or a function that returns one
+    summary: str  # first line of the command's help
+    extra: str = ""  # optional dependency group of the package that the source needs; "": none
+    load_ingest: Callable[[], IngestFunction] = load_ingest
+
+
+def _folder() -> SourceFactory:
+    from encoders.ingest.folder import FolderSource
+
+    return FolderSource
+
+
+def _phantom() -> SourceFactory:
+    from encoders.ingest.phantom.source import PhantomSource
+
+    return PhantomSource
+
+
+def _dicom() -> SourceFactory:
+    from encoders.ingest.dicom.source import DicomSource
+
+    return DicomSource
+
+
+def _medmnist() -> SourceFactory:
+    from encoders.ingest.medmnist.source import MedMNISTSource
+
+    return MedMNISTSource
+
+
+def _hdf5() -> SourceFactory:
+    from encoders.ingest.hdf5 import Hdf5Source
+
+    return Hdf5Source
+
+
+def _wsi() -> SourceFactory:
+    from encoders.ingest.wsi.source import SlideSource
+
+    return SlideSource
+
+
+SOURCES: dict[str, SourceEntry] = {
+    "folder": SourceEntry(_folder, "A folder of PNG, JPEG and TIFF images (8 or 16 bits, kept as they are) becomes the store OUT."),
+    "phantom": SourceEntry(
+        _phantom, "Synthetic images with patients and labels become the store OUT, for tests and for trying things out."
+    ),
+    "dicom": SourceEntry(_dicom, "A folder of DICOM files becomes the store OUT, 16 bits, as a viewer displays them."),
+    "medmnist": SourceEntry(
+        _medmnist, "A MedMNIST file (.npz, 28 to 224 px) becomes the store OUT, with its split and the names of its labels."
+    ),
+    "hdf5": SourceEntry(_hdf5, "Arrays (N, H, W[, C]) in HDF5 become the store OUT, read one image at a time."),
+    "wsi": SourceEntry(
+        _wsi, "Whole-slide images become tiles of an exact resolution: one store per slide in OUT_DIR.", load_ingest=load_slide_ingest
+    ),
+}
+
+
+def find_source(name: str) -> SourceEntry:
+    """The entry called `name`. Raises InputError with the nearest names if there is none."""
+    if name not in SOURCES:
+        raise unknown_name_error("source", name, list(SOURCES))
+    return SOURCES[name]
+
+
+def open_source(name: str, *args: object, **options: object) -> "ItemCollection[Any]":
+    """The source called `name`, built from the arguments of its class."""
+    factory: SourceFactory = find_source(name).load()
+    return factory(*args, **options)
+
+
+def ingest_source(
+    name: str, source: "ItemCollection[Any]", out: str | Path, workers: int = 1, overwrite: bool = False, tick: "Tick | None" = None
+) -> "IngestResult":
+    """Writes a source of the kind `name` to `out`: a store, or a folder of stores for slides.
+
+    tick: called with the number of items done since the last call.  Raises InputError when `out` exists (unless `overwrite`), cannot be
+    written, or was begun with another recipe or other files."""
+    return find_source(name).load_ingest()(source, Path(out), workers, overwrite, tick)

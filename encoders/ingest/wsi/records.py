@@ -1,0 +1,54 @@
+"""What is recorded about a slide: its facts in the store, and the outcome of its ingest."""
+
+from typing import TypedDict, cast
+
+from encoders.runtime.json_types import Json
+from encoders.stain.normalise import StainLook
+
+Corners = list[list[int]]  # L0 (x, y) of tiles
+
+
+class RequiredSlideFacts(TypedDict):
+    """Facts that every slide has."""
+
+    name: str
+    source: str  # path relative to the folder of slides
+    vendor: str
+    quickhash: str
+    dimensions: list[int]  # W, H at L0
+    bounds: list[int]  # x, y, W, H at L0 of the scanned area
+    mpp: list[float]  # micrometres per pixel at L0, along x and y
+    mpp_source: str
+    oblong: bool
+    level: int
+    downsample: float
+    field: list[float]  # W, H of a tile at L0
+    icc: str
+
+
+class SlideFacts(RequiredSlideFacts, total=False):
+    """Facts of a slide that its store keeps."""
+
+    mpp_said: float  # the resolution in the metadata, if the user gave a different one
+    stain: StainLook
+
+
+class SlideRecord(TypedDict, total=False):
+    """Outcome of one slide; `tiles` is present if the slide has a store, otherwise `reason`."""
+
+    name: str
+    source: str
+    stamp: str  # see SlideItem.content_stamp
+    told: str  # see SlideItem.metadata_stamp
+    tiles: int
+    rejected: dict[str, int]  # reason to number of tiles
+    read: int  # tiles read, kept or not
+    seconds: float
+    facts: SlideFacts
+    reason: str
+    traceback: str
+
+
+def facts_to_json(facts: SlideFacts) -> dict[str, Json]:
+    """The facts as a value of an attribute."""
+    return cast(dict[str, Json], dict(facts))

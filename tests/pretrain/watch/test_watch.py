@@ -1,4 +1,4 @@
-"""The watchdog: its numbers, its names for what ails a run, and that looking changes nothing."""
+"""The watchdog: its metrics, its diagnoses, and that measuring does not change a run."""
 
 import math
 
@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.store.write import save_store
-from encoders.zoo.backbone import pooled_features
+from encoders.zoo.backbone import feature_dim, pooled_features
 from encoders.zoo.card import Preprocess
 from pretrain.methods import METHODS as METHODS_BY_NAME
-from pretrain.methods import byol, dino, simsiam
-from pretrain.methods.common import feature_dim, frozen_copy, l2_normalize, mlp
+from pretrain.methods import byol, dino, simsiam, vicreg
+from pretrain.methods.networks import frozen_copy, mlp
+from pretrain.methods.precision import l2_normalize
 from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
@@ -53,7 +54,9 @@ def test_alpha_is_that_of_a_known_power_law(alpha):
     centred = x(200, 30) - x(200, 30).mean(0)
     u, v = torch.linalg.svd(centred, full_matrices=False)[0], orthogonal(30, 30, seed=1)
     values = torch.arange(1, 31, dtype=torch.float64) ** -alpha  # eigenvalues of the covariance
-    assert spectrum.alpha_req(u * values.sqrt() @ v.T + 5.0) == pytest.approx(alpha, rel=1e-8)  # + 5: the mean is no dimension
+    assert spectrum.alpha_req(u * values.sqrt() @ v.T + 5.0) == pytest.approx(
+        alpha, rel=1e-8
+    )  # + 5: the mean does not count as a dimension
 
 
 def test_spread_is_1_over_the_sphere_and_0_for_a_point():
@@ -75,7 +78,7 @@ def test_entropies_of_a_teacher():
     assert spectrum.teacher_entropies(torch.eye(8)[[3] * 5]) == pytest.approx((0, 0), abs=1e-6)
 
 
-def test_the_online_probe_names_what_is_separable_and_guesses_what_is_not():
+def test_the_online_knn_finds_separable_classes_and_guesses_others():
     rng = np.random.default_rng(0)
     y = np.arange(300) % 3
     apart = (np.eye(3)[y] * 5 + rng.normal(size=(300, 3))).astype(np.float32)
@@ -93,20 +96,20 @@ def names(lines, progress=0.5, baseline=None):
     return [f.name for f in diagnose(lines, baseline or {}, progress)]
 
 
-WELL = {
+HEALTHY = {
     "loss": lambda i: 5 - 0.01 * i + 0.05 * math.sin(7 * i),
     "grad_norm": lambda i: 1 + 0.3 * math.sin(3 * i),
     "watch/std": 0.5, "watch/rank": 30.0, "watch/cosine": 0.4, "watch/alpha": 1.0,
 }  # fmt: skip
 
 
-def test_a_run_in_order_has_no_finding():
-    assert names(record(100, **WELL)) == []
+def test_a_healthy_run_has_no_finding():
+    assert names(record(100, **HEALTHY)) == []
     assert diagnose([], {}, 0.0) == []
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
+    ("name", "fault"),
     [
         ("complete collapse", {"watch/cosine": lambda i: 0.4 if i < 90 else 0.9995}),
         ("complete collapse", {"watch/head_cosine": lambda i: 0.4 if i < 90 else 0.9995}),
@@ -119,30 +122,30 @@ def test_a_run_in_order_has_no_finding():
         ("skipped steps", {"skipped": lambda i: i // 3}),
     ],
 )
-def test_what_ails_a_run_is_named_with_advice(name, wrong):
-    found = diagnose(record(100, **(WELL | wrong)), {}, 0.5)
-    assert [f.name for f in found] == [name]
-    assert "optim." in found[0].text or "method." in found[0].text or "data." in found[0].text
+def test_each_fault_is_diagnosed_with_advice(name, fault):
+    findings = diagnose(record(100, **(HEALTHY | fault)), {}, 0.5)
+    assert [f.name for f in findings] == [name]
+    assert "optim." in findings[0].text or "method." in findings[0].text or "data." in findings[0].text
 
 
-def test_one_bad_look_is_no_alarm_and_neither_is_an_untrained_network_or_a_saturated_end():
-    assert names(record(100, **(WELL | {"watch/cosine": lambda i: 0.9999 if i == 99 else 0.4}))) == []
-    assert names(record(100, **(WELL | {"watch/cosine": 0.9995})), baseline={"watch/cosine": 0.9996}) == []
-    assert names(record(100, **(WELL | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
+def test_one_bad_measurement_an_untrained_network_and_a_saturated_end_raise_no_alarm():
+    assert names(record(100, **(HEALTHY | {"watch/cosine": lambda i: 0.9999 if i == 99 else 0.4}))) == []
+    assert names(record(100, **(HEALTHY | {"watch/cosine": 0.9995})), baseline={"watch/cosine": 0.9996}) == []
+    assert names(record(100, **(HEALTHY | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
 
 
-def test_what_mae_drops_of_an_untrained_network_is_no_alarm_and_what_a_head_drops_is():
-    """MAE on phantoms: an effective rank of 10 before the first step, 2.4 at the first looks, 10 again at the end."""
-    rises = WELL | {"watch/rank": lambda i: 2.4 + i / 50}
+def test_rank_that_mae_loses_from_the_untrained_network_is_no_alarm_and_rank_that_a_head_loses_is():
+    """MAE on phantoms: an effective rank of 10 before the first step, 2.4 in the first measurements, 10 again at the end."""
+    rises = HEALTHY | {"watch/rank": lambda i: 2.4 + i / 50}
     assert names(record(100, **rises), baseline={"watch/rank": 10.2}) == []
     assert names(record(100, **(rises | {"watch/head_rank": 20.0})), baseline={"watch/rank": 60.0}) == ["dimensional collapse"]
 
 
-def test_a_method_without_a_head_is_told_nothing_of_one():
-    lines = record(100, **(WELL | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
-    (told,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]
-    assert "head" not in told.partition(";")[0]
-    assert "nan" not in told
+def test_the_text_for_a_method_without_a_head_mentions_none():
+    lines = record(100, **(HEALTHY | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
+    (text,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]
+    assert "head" not in text.partition(";")[0]
+    assert "nan" not in text
 
 
 @pytest.fixture
@@ -150,37 +153,58 @@ def images(tmp_path):
     return store(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["simclr", "moco", "byol", "dino"])
-def test_a_look_asks_the_encoder_once_and_sees_what_head_and_teacher_make_of_the_images(name, images):
-    m = tiny.method(name, n_images=80)
-    seen, passes = Probe(Store.open(images), np.arange(80), 80, PIXELS, torch.device("cpu")), []
+HEADS = {"simclr": "head", "moco": "head", "byol": "projector", "vicreg": "expander", "dino": "head"}
+
+
+def probed(m, images):
+    """A probe of 80 images, and its metrics for the method."""
+    probe = Probe(Store.open(images), np.arange(80), 80, PIXELS, torch.device("cpu"))
+    return probe, probe.measure(m, 0.5)
+
+
+@pytest.mark.parametrize(("name", "head"), HEADS.items())
+def test_a_measurement_runs_the_encoder_once_and_includes_the_outputs_of_the_head(name, head, images):
+    m, passes = tiny.method(name, n_images=80), []
     handle = m.encoder().register_forward_hook(lambda *_: passes.append(1))
-    numbers = seen.look(m, 0.5)
+    probe, metrics = probed(m, images)
     handle.remove()
     assert len(passes) == 2, "80 images in passes of 64"
     m.eval()
     with torch.no_grad():
-        x = pooled_features(m.encoder(), seen.images)
-        z = getattr(m, "projector", getattr(m, "head", None))(m.backbone(seen.images))
-        told = F.softmax((m.teacher(seen.images) - m.centre) / dino.teacher_temperature(m.cfg, 0.5), dim=-1) if name == "dino" else None
-    expected = {"watch/rank": spectrum.rankme(x), "watch/head_rank": spectrum.rankme(z)}
-    if told is not None:
-        expected["watch/teacher_entropy"], expected["watch/teacher_marginal"] = spectrum.teacher_entropies(told)
-    assert {key: numbers[key] for key in expected} == pytest.approx(expected, rel=1e-4)
+        x = pooled_features(m.encoder(), probe.images)
+        z = m.get_submodule(head)(m.backbone(probe.images))
+    want = {"watch/rank": spectrum.rankme(x), "watch/head_rank": spectrum.rankme(z), "watch/head_cosine": spectrum.mean_cosine(z)}
+    assert {key: metrics[key] for key in want} == pytest.approx(want, rel=1e-4)
+
+
+def test_a_measurement_includes_the_entropies_of_the_teacher(images):
+    m = tiny.method("dino", n_images=80)
+    probe, metrics = probed(m, images)
+    m.eval()
+    with torch.no_grad():
+        p = F.softmax((m.teacher(probe.images) - m.centre) / dino.teacher_temperature(m.cfg, 0.5), dim=-1)
+    assert (metrics["watch/teacher_entropy"], metrics["watch/teacher_marginal"]) == pytest.approx(spectrum.teacher_entropies(p), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS_BY_NAME))
+def test_metrics_of_a_head_and_of_a_teacher_exist_where_the_method_has_them(name, images):
+    m = tiny.small_method(name)
+    _, metrics = probed(m, images)
+    assert ("watch/head_rank" in metrics) == (m.loss_head is not None)
+    assert ("watch/teacher_entropy" in metrics) == (m.teacher_probs(torch.zeros(2, feature_dim(m.encoder())), 0.5) is not None)
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_looking_does_not_change_a_run(method, images):
+def test_measuring_does_not_change_a_run(method, images):
     labeled = save_store(images.parent / "l.h5", np.random.default_rng(0).integers(0, 256, (30, 40, 40, 1)).astype(np.uint8),
                    patient=list(range(30)), labels={"ill": [0, 1] * 15})  # fmt: skip
-    seen = run(images, METHODS[method], "seen", f"watch.labeled={labeled}", "watch.label=ill")
-    blind = run(images, METHODS[method], "blind", "watch.images=0")
-    told = rundir.read_json(seen.path / "run.json")
-    assert "watch/rank" in told["untrained"]
-    assert equal_runs(seen, blind, but="watch/")
+    watched = run(images, METHODS[method], "watched", f"watch.labeled={labeled}", "watch.label=ill")
+    unwatched = run(images, METHODS[method], "unwatched", "watch.images=0")
+    assert "watch/rank" in watched.read()["untrained"]
+    assert equal_runs(watched, unwatched, but="watch/")
 
 
-def test_a_labeled_store_that_cannot_be_watched_by_is_refused(images):
+def test_a_labeled_store_without_the_label_is_refused(images):
     with pytest.raises(InputError, match="no label called 'ill'"):
         run(images, METHODS["mae"], "no", f"watch.labeled={images}", "watch.label=ill")
     with pytest.raises(InputError, match=r"give watch\.labeled and watch\.label together"):
@@ -194,18 +218,19 @@ TINY = [
 ]  # fmt: skip
 BYOL = ["cxr_byol_tiny", *TINY, "method.dim=32", "method.hidden=64"]
 SIMSIAM = ["cxr_simsiam_tiny", *TINY, "method.dim=32", "method.bottleneck=8"]
+VICREG = ["cxr_vicreg_tiny", *TINY, "method.dim=32"]
 DINO = ["cxr_dino_tiny", *TINY, "method.prototypes=64", "method.hidden=64", "method.bottleneck=32", "method.n_local=0", "method.freeze=0"]
-DINO += ["optim.lr=3.0e-4", "method.centre_momentum=0.5"]  # in sixty steps a slower centre comes too late even for the whole method
+DINO += ["optim.lr=3.0e-4", "method.centre_momentum=0.5"]  # in sixty steps a slower centre comes too late even for the intact method
 
 
 def attempt(images, words, name):
-    """(exit status, run) of a run that may be stopped."""
+    """(exit status, run) of a run that the watchdog may stop."""
     where = rundir.run_dir_for(name)
     return runs.start_run(config.load_recipe(words[0], [*words[1:], f"data.store={images}"]), where, "cpu"), where
 
 
 class BrokenBYOL(byol.BYOL):
-    """Neither predictor nor slow target, nor BatchNorm, which alone keeps images apart."""
+    """No predictor, no slow target, and no BatchNorm, which alone keeps images apart."""
 
     def __init__(self, cfg, backbone, data):
         super().__init__(cfg, backbone, data)
@@ -226,11 +251,19 @@ class BrokenDINO(dino.DINO):
 
 
 class BrokenSimSiam(simsiam.SimSiam):
-    """The gradient goes both ways (see the test), without BatchNorm."""
+    """The gradient goes both ways (see `no_stop`), without BatchNorm."""
 
     def __init__(self, cfg, backbone, data):
         super().__init__(cfg, backbone, data)
         self.projector = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], norm=False)
+
+
+class BrokenVICReg(vicreg.VICReg):
+    """Nothing but the distance between views, and no BatchNorm: the expander collapses before the encoder does."""
+
+    def __init__(self, cfg, backbone, data):
+        super().__init__(cfg.model_copy(update={"variance": 0.0, "covariance": 0.0}), backbone, data)
+        self.expander = mlp([feature_dim(backbone), cfg.dim, cfg.dim, cfg.dim], norm=False)
 
 
 def no_stop(prediction, projection):
@@ -238,7 +271,7 @@ def no_stop(prediction, projection):
 
 
 @pytest.mark.parametrize(
-    ("words", "broken", "finding"),
+    ("words", "break_method", "finding"),
     [
         (BYOL, lambda patch: patch.setitem(METHODS_BY_NAME, "byol", BrokenBYOL), "complete collapse"),
         (
@@ -249,18 +282,21 @@ def no_stop(prediction, projection):
             ),
             "dimensional collapse",  # on the way to a complete one
         ),
+        (
+            VICREG,
+            lambda patch: patch.setitem(METHODS_BY_NAME, "vicreg", BrokenVICReg),
+            "the head's outputs of different images are one point",
+        ),
         (DINO, lambda patch: patch.setitem(METHODS_BY_NAME, "dino", BrokenDINO), "dimensional collapse"),
     ],
 )
-def test_a_method_that_is_made_to_collapse_is_noticed_and_stopped_and_the_whole_one_is_not(
-    words, broken, finding, images, monkeypatch, capsys
-):
-    assert attempt(images, words, "whole")[0] == 0
+def test_a_broken_method_is_diagnosed_and_stopped_and_the_intact_one_is_not(words, break_method, finding, images, monkeypatch, capsys):
+    assert attempt(images, words, "intact")[0] == 0
     assert "collapse" not in capsys.readouterr().err
-    broken(monkeypatch)
+    break_method(monkeypatch)
     code, where = attempt(images, words, "broken")
     assert code == 3
-    told = capsys.readouterr().err
-    assert finding in told
-    assert "stopped by the watchdog" in told
+    printed = capsys.readouterr().err
+    assert finding in printed
+    assert "stopped by the watchdog" in printed
     assert where.read()["status"] == "stopped"

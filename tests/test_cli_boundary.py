@@ -1,4 +1,4 @@
-"""The command line's boundary: the user's mistakes are told alone with status 2, ours keep their traceback."""
+"""The boundary of the command lines: user errors are printed alone with status 2, other errors keep their traceback; `--version`."""
 
 import io
 import os
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from encoders import __version__
 from encoders.runtime.cli import progress_counter, run_cli
 from encoders.runtime.errors import InputError
 
+ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ["encoders", "pretrain", "transfer"]
 
 
@@ -21,19 +23,19 @@ def raising(error):
     return app
 
 
-def test_a_users_mistake_is_printed_alone(capsys):
-    with pytest.raises(SystemExit) as left:
+def test_a_user_error_is_printed_alone(capsys):
+    with pytest.raises(SystemExit) as exit_info:
         run_cli(raising(InputError("no file here")))
-    assert left.value.code == 2
+    assert exit_info.value.code == 2
     assert capsys.readouterr().err == "error: no file here\n"
 
 
-def test_a_fault_of_ours_keeps_its_traceback():
+def test_any_other_error_keeps_its_traceback():
     with pytest.raises(ZeroDivisionError):
         run_cli(raising(ZeroDivisionError()))
 
 
-def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left(monkeypatch):
+def test_progress_in_a_log_file_is_complete_lines_with_rate_and_time_left(monkeypatch):
     clock, out = iter([0.0, 4.0, 11.0, 12.0]), io.StringIO()
     monkeypatch.setattr("encoders.runtime.cli.time.monotonic", lambda: next(clock))
     monkeypatch.setattr(sys, "stderr", out)
@@ -45,17 +47,17 @@ def test_progress_in_a_log_is_whole_lines_with_rate_and_time_left(monkeypatch):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_help_answers_at_once_and_names_every_command(command):
+def test_help_is_fast_and_lists_the_commands(command):
     script = Path(sys.executable).with_name(command)
-    took = []
+    seconds = []
     for _ in range(3):
         before = os.times()
         done = subprocess.run([script, "--help"], capture_output=True, text=True)
         after = os.times()
-        took.append(after.children_user + after.children_system - before.children_user - before.children_system)
+        seconds.append(after.children_user + after.children_system - before.children_user - before.children_system)
     assert done.returncode == 0
     assert "Commands" in done.stdout
-    assert min(took) < 1.0  # seconds of CPU, which others on the machine do not lengthen; half of it with files at hand
+    assert min(seconds) < 1.0  # CPU time, which does not depend on other processes; half of it with files in the cache
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -63,3 +65,20 @@ def test_an_unknown_command_is_exit_2(command):
     done = subprocess.run([Path(sys.executable).with_name(command), "frobnicate"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_version_is_that_of_the_package(command):
+    done = subprocess.run([Path(sys.executable).with_name(command), "--version"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"isograft {__version__}\n")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_package_runs_as_a_module(command):
+    """`python -m pretrain` is the command `pretrain`."""
+    module, script = (
+        subprocess.run([*start, "--help"], capture_output=True, text=True, cwd=ROOT)
+        for start in ([sys.executable, "-m", command], [Path(sys.executable).with_name(command)])
+    )
+    assert (module.returncode, module.stderr) == (0, "")
+    assert module.stdout.partition("\n")[2] == script.stdout.partition("\n")[2]  # the first line names the program

@@ -2,13 +2,15 @@
 
 import typer
 
+from encoders import __version__
 from encoders.cli import ingest_formats, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
-from encoders.runtime.cli import run_cli
+from encoders.runtime.cli import add_version_option, run_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+add_version_option(app, __version__)
 
 app.command("list")(zoo.list_)
 app.command()(zoo.show)

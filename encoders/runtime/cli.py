@@ -1,10 +1,12 @@
-"""What the three command lines share: the boundary where errors become messages, and progress that reads well in a log too."""
+"""Shared by the three command lines: errors become messages and exit statuses; `--version`; progress for terminals and log files."""
 
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
 
 from encoders.runtime.allocator import keep_freed_memory
 from encoders.runtime.errors import InputError
@@ -13,26 +15,41 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
-LOG_INTERVAL_S = 10.0  # in a log file: often enough to see life, seldom enough to read
+LOG_INTERVAL_S = 10.0  # between lines in a log file
 
 
-def run_cli(app: Callable[[], Any]) -> None:
-    """Runs a command line; a mistake of the user's is printed alone, with exit status 2, and anything else keeps its traceback."""
+def run_cli(app: Callable[[], object]) -> None:
+    """Runs a command line. A user error is printed without traceback, with exit status 2; any other error keeps its traceback."""
     keep_freed_memory()
     try:
         app()
-    except InputError as wrong:
+    except InputError as error:
         sys.stdout.flush()
-        print(f"error: {wrong}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
-    except BrokenPipeError:  # `... | head` closed the pipe: not an error of ours
+    except BrokenPipeError:  # the reader closed the pipe, as `... | head` does
         sys.stderr.close()
         raise SystemExit(141) from None
 
 
+def add_version_option(app: typer.Typer, version: str) -> None:
+    """Adds `--version`, which prints the version and exits, to a command line."""
+
+    def print_version(requested: bool) -> None:
+        if requested:
+            print(f"isograft {version}")
+            raise typer.Exit
+
+    option = typer.Option("--version", callback=print_version, is_eager=True, help="Show the version and exit.")
+
+    @app.callback()
+    def common_options(version: Annotated[bool, option] = False) -> None:
+        """Options before the command."""
+
+
 @contextmanager
 def advise_on_interrupt(advice: str) -> Iterator[None]:
-    """What Ctrl-C ends inside says so, with what to do next, and leaves the shell's own exit status for it."""
+    """Ctrl-C inside the block prints what to do next, and exits with the shell's status for an interrupt."""
     try:
         yield
     except KeyboardInterrupt:
@@ -41,12 +58,12 @@ def advise_on_interrupt(advice: str) -> Iterator[None]:
 
 
 def split_commas(text: str | None) -> list[str]:
-    """`a,b` of an option as ["a", "b"]."""
+    """The value `a,b` of an option as ["a", "b"]."""
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def make_console(stderr: bool = False) -> "Console":
-    """A rich console; 120 columns where there is no terminal, so that tables in logs keep their shape."""
+    """A rich console; 120 columns without a terminal, so that tables in log files keep their layout."""
     from rich.console import Console
 
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
@@ -54,8 +71,13 @@ def make_console(stderr: bool = False) -> "Console":
 
 
 def track_progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:
-    """`items`, with a bar on a terminal and a line every ten seconds elsewhere; both give rate and time left."""
-    with progress_counter(title, total if total is not None else len(items)) as tick:  # type: ignore[arg-type]
+    """Yields `items`, with a progress bar on a terminal and a line every ten seconds elsewhere; both show rate and time left.
+
+    total: their number, needed when `items` has no length."""
+    if total is None:
+        assert isinstance(items, Sized)
+        total = len(items)
+    with progress_counter(title, total) as tick:
         for item in items:
             yield item
             tick(1)
@@ -63,7 +85,7 @@ def track_progress(items: Iterable[T], title: str, total: int | None = None) -> 
 
 @contextmanager
 def progress_counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A function to call with the number of units done since the last call; it shows them on standard error."""
+    """Yields a function that takes the number of units done since its last call; progress is shown on standard error."""
     if sys.stderr.isatty():
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -89,7 +111,7 @@ def progress_counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
 
 
 class _LineProgress:
-    """Progress as plain lines, at most one every ten seconds, and a last one."""
+    """Progress as plain lines: at most one every ten seconds, and one at the end."""
 
     def __init__(self, title: str, total: int):
         self.title, self.total, self.done = title, total, 0

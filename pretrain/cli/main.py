@@ -18,13 +18,15 @@ from typing import Annotated
 
 import typer
 
-from encoders.runtime.cli import make_console, run_cli
+from encoders import __version__
+from encoders.runtime.cli import add_version_option, make_console, run_cli
 from pretrain.cli.arguments import RECIPE_LIST, DeviceOption, OverridesArgument, RecipeArgument, RunArgument
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
 from pretrain.recipe.recipes import RECIPES, read_title
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+add_version_option(app, __version__)
 
 
 @app.command(epilog=RECIPE_LIST)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.runtime.cli import advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
+from encoders import __version__
+from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from transfer.bench.options import BenchOptions, bench_command
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.add_typer(tasks_app, name="tasks")
+add_version_option(app, __version__)
 
 
 def main() -> None:
@@ -206,7 +208,7 @@ def _print_and_save_tables(
     from transfer.tables import render, shift_curves
 
     ledger = read_ledger()
-    usage = {split: count_split_usage(split, known=ledger) for s in sections for split in s.splits}
+    usage = {split: count_split_usage(split, ledger=ledger) for s in sections for split in s.splits}
     render.print_results(make_console(), sections, usage, missing)
     curves = shift_curves.build_shift_curves(records)
     if curves:

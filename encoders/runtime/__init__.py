@@ -1,1 +1,1 @@
-"""What every floor stands on: errors, configuration, random numbers, files, processes."""
+"""What all packages use: errors, configuration, random numbers, files, processes, the command-line boundary."""

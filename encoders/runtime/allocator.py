@@ -1,4 +1,4 @@
-"""Memory that a step frees is kept for the next one."""
+"""Keeps the memory that a training step frees for the next step."""
 
 import ctypes
 import sys
@@ -7,9 +7,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc not to give large blocks back to the system; returns whether it was told.
+    """Configures glibc's malloc not to return large blocks to the system. Returns whether this is supported here.
 
-    A network asks for the same activations again and again. By default each of more than 32 MB is mapped and unmapped every time, and the
+    A network allocates the same activations in every step. By default each block above 32 MB is mapped and unmapped every time, and the
     system fills its pages with zeros: an eighth of a training step of ResNet-18 on a CPU, and two thirds of embedding with MobileNetV2."""
     if not sys.platform.startswith("linux"):
         return False

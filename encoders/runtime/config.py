@@ -1,4 +1,4 @@
-"""Typed configuration: defaults in a model, what differs in YAML, the last word on the command line as `key=value`."""
+"""Typed configuration: defaults in a model, overridden by YAML, overridden by `key=value` on the command line."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from encoders.runtime.errors import InputError
 
 
 class Config(BaseModel):
-    """Base of every configuration: frozen, and an unknown key is an error."""
+    """Base class of every configuration: frozen, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
@@ -23,7 +23,7 @@ C = TypeVar("C", bound=BaseModel)
 
 
 def load_config(kind: type[C], path: str | Path | None = None, overrides: Sequence[str] = ()) -> C:
-    """`kind` with its defaults, then the YAML file, then `key=value` overrides; later wins.
+    """`kind` with its defaults, overridden by the YAML file, overridden by `key=value`.
 
     Raises InputError naming the file, the key, what was expected, and the nearest known key."""
     raw = merge_settings(read_yaml(path) if path else {}, *map(parse_override, overrides))
@@ -31,26 +31,29 @@ def load_config(kind: type[C], path: str | Path | None = None, overrides: Sequen
 
 
 def validate_config(kind: type[C], raw: Mapping[str, Any], origin: str, within: str = "") -> C:
-    """`raw` as a `kind`. Raises InputError that lists every wrong key with what was expected; `origin` says where it came from.
+    """`raw` as a `kind`. Raises InputError, which lists every wrong key with what was expected.
 
-    within: the section that `raw` is, for keys as the user writes them (`method` makes `method.temperature`)."""
+    origin: where `raw` came from, for the message.  within: the section that `raw` is, for keys as the user writes them (`method` gives
+    `method.temperature`)."""
     try:
         return kind.model_validate(raw)
-    except ValidationError as wrong:
-        raise InputError(explain_errors(wrong, kind, origin, within)) from wrong
+    except ValidationError as error:
+        raise InputError(explain_errors(error, kind, origin, within)) from error
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """The mapping in a YAML file. Raises InputError when it is missing, malformed or no mapping."""
+    """The mapping in a YAML file. Raises InputError when it is missing, malformed or not a mapping."""
     try:
-        value = yaml.safe_load(Path(path).read_text())
-    except OSError as wrong:
-        raise InputError(f"cannot read {path}: {wrong.strerror}") from wrong
-    except (yaml.YAMLError, UnicodeDecodeError) as wrong:
-        raise InputError(f"{path} is not YAML: {wrong}") from wrong
-    if not isinstance(value or {}, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, expected `key: value` lines")
-    return value or {}
+        content: object = yaml.safe_load(Path(path).read_text())
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not YAML: {error}") from error
+    if not content:
+        return {}
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected `key: value` lines")
+    return dict(content)
 
 
 def parse_override(text: str) -> dict[str, Any]:
@@ -59,34 +62,36 @@ def parse_override(text: str) -> dict[str, Any]:
     if not equals or not key.strip():
         raise InputError(f"{text!r} is not an override; write key=value, e.g. optim.lr=1e-3")
     try:
-        tree: Any = yaml.safe_load(value)
-    except yaml.YAMLError as wrong:
-        raise InputError(f"the value of {key!r} is not YAML: {wrong}") from wrong
-    for part in reversed(key.strip().split(".")):
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value of {key!r} is not YAML: {error}") from error
+    *parents, leaf = key.strip().split(".")
+    tree: dict[str, Any] = {leaf: parsed}
+    for part in reversed(parents):
         tree = {part: tree}
     return tree
 
 
 def merge_settings(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """The trees laid over each other, later ones winning leaf by leaf."""
-    whole: dict[str, Any] = {}
+    """The trees merged leaf by leaf; later ones override earlier ones."""
+    merged: dict[str, Any] = {}
     for tree in trees:
         for key, value in tree.items():
-            both = isinstance(value, Mapping) and isinstance(whole.get(key), Mapping)
-            whole[key] = merge_settings(whole[key], value) if both else value
-    return whole
+            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            merged[key] = merge_settings(merged[key], value) if both else value
+    return merged
 
 
-def explain_errors(wrong: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
-    """Every fault on a line of its own: the key, what was given, what was expected."""
+def explain_errors(error: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
+    """Every wrong key, what was given and what was expected, in one line."""
     lines = []
-    for fault in wrong.errors():
+    for fault in error.errors():
         key = ".".join(str(part) for part in (within, *fault["loc"]) if part != "")
         if fault["type"] == "extra_forbidden":
             known = _known_fields(kind, fault["loc"][:-1])
             near = get_close_matches(str(fault["loc"][-1]), known, n=2)
-            told = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
-            lines.append(f"{key}: unknown key; {told}")
+            hint = f"did you mean {' or '.join(near)}?" if near else f"known here: {', '.join(known)}"
+            lines.append(f"{key}: unknown key; {hint}")
         elif fault["type"] == "missing":
             lines.append(f"{key}: is required and was not given")
         else:
@@ -97,26 +102,26 @@ def explain_errors(wrong: ValidationError, kind: type[BaseModel], origin: str, w
     return f"{origin}: " + "; ".join(lines)
 
 
-def _known_fields(kind: type[BaseModel], where: Sequence[Any]) -> list[str]:
-    """The field names of the model at `where` below `kind`; [] when the path leaves the typed part."""
+def _known_fields(kind: type[BaseModel], where: Sequence[int | str]) -> list[str]:
+    """The field names of the model at the path `where` below `kind`; [] when the path leaves the typed part."""
     for part in where:
         field = kind.model_fields.get(str(part))
         if field is None:
-            continue  # the tag of a discriminated union stands in the path as if it were a key
-        found = [m for m in (field.annotation, *get_args(field.annotation)) if isinstance(m, type) and issubclass(m, BaseModel)]
-        if not found:
+            continue  # the tag of a discriminated union is an element of the path, but not a key
+        models = [m for m in (field.annotation, *get_args(field.annotation)) if isinstance(m, type) and issubclass(m, BaseModel)]
+        if not models:
             return []
-        kind = found[0]
+        kind = models[0]
     return list(kind.model_fields)
 
 
 def to_yaml(cfg: BaseModel) -> str:
-    """The resolved configuration, every key written out, as YAML that `load` reads back to an equal object."""
+    """The resolved configuration, with every key, as YAML that `load_config` reads back to an equal object."""
     return yaml.safe_dump(cfg.model_dump(mode="json"), sort_keys=False, width=120)
 
 
-def json_digest(value: Any, digits: int = 16) -> str:
-    """The first hex digits of the SHA-256 of `value` as canonical JSON: equal values, equal digests, on every machine."""
+def json_digest(value: object, digits: int = 16) -> str:
+    """The first hex digits of the SHA-256 of `value` as canonical JSON: equal values have equal digests on every machine."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
     text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:digits]

@@ -1,6 +1,6 @@
-"""Several processes as one: who we are, and collectives that are the identity when we are alone.
+"""Distributed training: this process's rank, and collectives that are the identity for a single process.
 
-Shapes: R ranks, B rows a rank, D width.
+Shapes: R ranks, B rows per rank, D width.
 """
 
 import os
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 def join_process_group(device: str) -> None:
-    """Joins the process group that `torchrun` or `srun` announces in the environment; does nothing for a single process."""
+    """Joins the process group that `torchrun` or `srun` defines in the environment; does nothing for a single process."""
     size = int(os.environ.get("WORLD_SIZE") or _srun_variable("SLURM_NTASKS") or 1)
     if size == 1 or is_distributed():
         return
@@ -30,17 +30,17 @@ def leave_process_group() -> None:
 
 
 def _srun_variable(name: str) -> str | None:
-    """SLURM's variable, only inside a step that `srun` started: an sbatch script itself sees SLURM_NTASKS too and is one process."""
+    """A variable of SLURM, only inside a step that `srun` started: an sbatch script has SLURM_NTASKS too, and is one process."""
     return os.environ.get(name) if "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" in os.environ else None
 
 
 def local_rank() -> int:
-    """The number of this process on its node, as the launcher says it; known before `start`."""
+    """The index of this process on its node, from the launcher; known before `join_process_group`."""
     return int(os.environ.get("LOCAL_RANK") or _srun_variable("SLURM_LOCALID") or 0)
 
 
 def local_gpu() -> str:
-    """The GPU of this process among those that it sees: all of the node's, or, where the site binds them, one."""
+    """The GPU of this process among those visible to it: all of the node, or one where the cluster binds them."""
     return f"cuda:{local_rank() % torch.cuda.device_count()}"
 
 
@@ -50,17 +50,17 @@ def is_distributed() -> bool:
 
 
 def rank() -> int:
-    """The number of this process, 0 when alone."""
+    """The rank of this process, 0 for a single process."""
     return td.get_rank() if is_distributed() else 0
 
 
 def world_size() -> int:
-    """How many processes train together, 1 when alone."""
+    """The number of processes, 1 for a single process."""
     return td.get_world_size() if is_distributed() else 1
 
 
 def is_main() -> bool:
-    """Whether this process writes the files."""
+    """Whether this process is rank 0, which writes the files."""
     return rank() == 0
 
 
@@ -71,42 +71,49 @@ def barrier() -> None:
 
 
 def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether `flag` holds on any rank; a host-device sync with more than one rank."""
+    """Whether `flag` is true on any rank; a host-device sync with more than one rank."""
     if world_size() == 1:
         return flag
-    told = torch.tensor([int(flag)], device=device)
-    td.all_reduce(told, op=td.ReduceOp.MAX)
-    return bool(told.item())
+    flags = torch.tensor([int(flag)], device=device)
+    td.all_reduce(flags, op=td.ReduceOp.MAX)
+    return bool(flags.item())
 
 
 def gather(x: Tensor) -> Tensor:
-    """The rows of all ranks in rank order: (B, D) -> (R * B, D). The identity when alone.
+    """The rows of all ranks in rank order: (B, D) -> (R * B, D). The identity for a single process.
 
-    Its gradient is the sum over ranks of what each did with these rows. With a loss that is a mean over each rank's own rows, and DDP's
-    mean over ranks, parameters then get the gradient of the mean over all rows, as one process would compute it."""
-    return _Gather.apply(x) if world_size() > 1 else x
+    Its gradient is the sum over ranks of the gradients of these rows. With a loss that is a mean over each rank's own rows, and DDP's mean
+    over ranks, parameters then get the gradient of the mean over all rows, as in a single process."""
+    if world_size() == 1:
+        return x
+    gathered: Tensor = _Gather.apply(x)
+    return gathered
+
+
+class _GatherContext(torch.autograd.function.FunctionCtx):
+    rows: int
 
 
 class _Gather(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor) -> Tensor:
+    def forward(ctx: _GatherContext, x: Tensor) -> Tensor:
         ctx.rows = len(x)
         parts = [torch.empty_like(x) for _ in range(world_size())]
         td.all_gather(parts, x.contiguous())
         return torch.cat(parts)  # (R * B, D)
 
     @staticmethod
-    def backward(ctx, grad: Tensor) -> Tensor:
+    def backward(ctx: _GatherContext, grad: Tensor) -> Tensor:
         grad = grad.contiguous()
         td.all_reduce(grad)
         return grad[rank() * ctx.rows : (rank() + 1) * ctx.rows]  # (B, D)
 
 
 def wrap_ddp(model: nn.Module, device: torch.device) -> nn.Module:
-    """`model` under DDP, or `model` itself when alone. Buffers stay each rank's own: a method keeps them equal by `gather`."""
+    """`model` wrapped in DDP; `model` itself for a single process. Buffers are not broadcast: a method keeps them equal by `gather`."""
     if world_size() == 1:
         return model
     ids = [device.index] if device.type == "cuda" else None
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # torch 2.14 has another name for it, older ones do not know that
+        warnings.filterwarnings("ignore", message=".*broadcast_buffers")  # torch 2.14 renames it; older versions do not have the new name
         return nn.parallel.DistributedDataParallel(model, device_ids=ids, broadcast_buffers=False)

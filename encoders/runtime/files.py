@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Atomic writes, checksums, JSON files and walks over folders."""
 
 import hashlib
 import json
@@ -13,10 +13,10 @@ from encoders.runtime.errors import InputError
 
 
 def walk_files(folder: Path) -> Iterator[Path]:
-    """Every file below a folder, nothing hidden and in no hidden folder.
+    """Every file below a folder that is neither hidden nor in a hidden folder.
 
-    Links to folders are followed where they lead to what is not below the folder already, so each file comes once and under its own name
-    rather than that of a link (a link `latest` to one of its neighbours)."""
+    Links to folders are followed only where the target is not below the folder itself, so that each file is returned once and under its
+    own name, not under that of a link (such as `latest`)."""
     seen: set[str] = set()
     roots = [str(folder)]
     while roots:
@@ -35,17 +35,17 @@ def walk_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
-    """A temporary path beside `path`; it is flushed to disk and takes its place when the block ends well, and is removed otherwise.
+    """Yields a temporary path beside `path`, which replaces `path` when the block succeeds and is deleted otherwise.
 
-    The name carries host and process id, so that two processes that write the same file, on one machine or two, share no temporary.
+    It is flushed to disk first. Its name contains host and process id, so that two processes that write the same file do not share it.
     Raises InputError when the folder cannot be written."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{process_tag()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
-    except OSError as wrong:
-        raise InputError(f"cannot write {path}: {wrong.strerror}; choose a folder that you may write to") from wrong
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from error
     try:
         yield part
         with part.open("rb+") as file:
@@ -57,25 +57,25 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 
 def process_tag() -> str:
-    """This process, unlike any other that may write to the same folder: two hosts of a shared disk can have equal process ids."""
+    """A name of this process that is unique among all that write to the same folder: two hosts can have equal process ids."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 def ensure_writable(folder: str | Path) -> Path:
-    """`folder`, made where it is missing. Raises InputError when nothing can be written there."""
+    """`folder`, created if it is missing. Raises InputError when it cannot be written."""
     folder = Path(folder)
     probe = folder / f".probe.{process_tag()}.part"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
-    except OSError as wrong:
-        raise InputError(f"cannot write in {folder}: {wrong.strerror}; choose a folder that you may write to") from wrong
+    except OSError as error:
+        raise InputError(f"cannot write in {folder}: {error.strerror}; choose a folder that you may write to") from error
     return folder
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` durable: the folder's own entry must reach the disk too."""
+    """Makes a rename in `folder` durable: the folder itself must be flushed to disk too."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -89,18 +89,18 @@ def sha256_file(path: str | Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """`value` as indented JSON, atomically; NaN is refused because other readers of JSON refuse it."""
+def write_json(path: str | Path, value: object) -> None:
+    """Writes `value` as indented JSON, atomically. Raises ValueError for NaN, which is not JSON."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
     with atomic_write(path) as part:
         part.write_text(text + "\n")
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises InputError when it is missing or is not JSON."""
+    """The value in a JSON file. Raises InputError when the file is missing or not JSON."""
     try:
         return json.loads(Path(path).read_text())
-    except FileNotFoundError as wrong:
-        raise InputError(f"{path} does not exist") from wrong
-    except (json.JSONDecodeError, UnicodeDecodeError) as wrong:
-        raise InputError(f"{path} is not JSON: {wrong}") from wrong
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error

@@ -1,4 +1,4 @@
-"""The type of what JSON and YAML files hold."""
+"""The type of values in JSON and YAML files."""
 
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias

@@ -1,7 +1,7 @@
-"""What a run measured: `metrics.jsonl`, one flushed line a time, which is the record; Weights & Biases mirrors it and may fail.
+"""The metrics of a run: `metrics.jsonl`, flushed after every line, is the record; Weights & Biases mirrors it and may fail.
 
-A line is `{"step": 120, "time": 1763900000.1, "loss": 4.2, ...}`. `time` (unix seconds) and names that start with `time_` or `time/` hold
-wall-clock quantities: all else in a resumed run equals the run that was never stopped.
+A line is `{"step": 120, "time": 1763900000.1, "loss": 4.2, ...}`. `time` (unix seconds) and names that start with `time_` or `time/` are
+wall-clock quantities; all other values of a resumed run equal those of a run that was never stopped.
 """
 
 import json
@@ -9,24 +9,24 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import Any, Self, SupportsFloat
 
 from encoders.runtime.files import write_json
-from encoders.runtime.wandb_mirror import WandbMirror, WandbMode, new_run_id
-
-if TYPE_CHECKING:
-    import numpy as np
+from encoders.runtime.json_types import Json
+from encoders.runtime.wandb_mirror import Picture, WandbMirror, WandbMode, WandbRunSettings, new_run_id
 
 METRICS_FILE = "metrics.jsonl"
+SummaryValue = SupportsFloat | str | None
 
 
 class MetricsLog:
     """Writes the record of one run and mirrors it; on ranks above 0 every call does nothing.
 
-    run_dir: the record is `run_dir/metrics.jsonl`.  project, group, job_type, name, config: as W&B means them; the config is stripped of
-    paths, hosts and patients before it is sent.  resume: the W&B id of the run to continue (`.id` of the Track that began it), or None.
-    mode: "online", "offline", "disabled", or None to decide from the environment.  step: the step the run continues from: later lines are
-    dropped, and a torn last line too; None keeps every whole line."""
+    run_dir: the record is `run_dir/metrics.jsonl`.  project, group, job_type, name, config: as in W&B; paths, hosts and patients are
+    removed from the config before it is sent.  resume: the W&B id of the run to continue (`.id` of the MetricsLog that began it), or None.
+    mode: "online", "offline", "disabled", or None to decide from the environment.  step: the step at which the run continues: later lines
+    and an incomplete last line are deleted; None keeps every complete line."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class MetricsLog:
         group: str | None = None,
         job_type: str | None = None,
         name: str | None = None,
-        config: Mapping[str, Any] | None = None,
+        config: Mapping[str, object] | None = None,
         resume: str | None = None,
         mode: WandbMode | None = None,
         step: int | None = None,
@@ -50,20 +50,11 @@ class MetricsLog:
         self.run_dir.mkdir(parents=True, exist_ok=True)
         truncate_metrics(self.run_dir / METRICS_FILE, step)
         self.file = open(self.run_dir / METRICS_FILE, "a")  # noqa: SIM115 (open for as long as the run)
-        self.mirror = WandbMirror(
-            self.run_dir,
-            mode,
-            id=self.id,
-            project=project,
-            group=group,
-            job_type=job_type,
-            name=name,
-            config=dict(config or {}),
-            tags=tags,
-        )
+        settings = WandbRunSettings(self.id, project, group, job_type, name, config or {}, tags)
+        self.mirror = WandbMirror(self.run_dir, mode, settings)
 
-    def log(self, step: int, **scalars: Any) -> None:
-        """One line of numbers at `step`. Tensors are fetched here, which waits for the device: log seldom."""
+    def log(self, step: int, **scalars: SupportsFloat) -> None:
+        """Writes one line of numbers at `step`. Tensors are copied to the host, which waits for the device: log rarely."""
         if not self.active:
             return
         values = {name: float(value) for name, value in scalars.items()}
@@ -73,28 +64,28 @@ class MetricsLog:
         if self.mirror:
             self.mirror.log(step, values)
 
-    def image(self, step: int, name: str, picture: "str | Path | np.ndarray[Any, Any]") -> None:
-        """A picture for W&B: a PNG file or an (H, W[, 3]) uint8 array. The record does not hold it."""
+    def image(self, step: int, name: str, picture: Picture) -> None:
+        """Sends a picture to W&B: a PNG file or an (H, W[, 3]) uint8 array. The record does not contain it."""
         if self.mirror:
             self.mirror.image(step, name, picture)
 
-    def summary(self, **flat: Any) -> None:
-        """Final numbers and short texts, e.g. `**{"bench/kermany/knn/auroc": 0.93}`; written to `summary.json` and to W&B's summary."""
+    def summary(self, **values: SummaryValue) -> None:
+        """Adds final numbers and short texts, e.g. `**{"bench/kermany/knn/auroc": 0.93}`, to `summary.json` and to W&B's summary."""
         if not self.active:
             return
         path = self.run_dir / "summary.json"
-        known = json.loads(path.read_text()) if path.exists() else {}
-        write_json(path, known | {name: to_json_scalar(value) for name, value in flat.items()})
+        earlier = json.loads(path.read_text()) if path.exists() else {}
+        write_json(path, earlier | {name: to_json_scalar(value) for name, value in values.items()})
         if self.mirror:
-            self.mirror.summary(flat)
+            self.mirror.summary(values)
 
-    def artifact(self, name: str, folder: str | Path, metadata: Mapping[str, Any] | None = None) -> None:
-        """The files of an exported encoder as a W&B artifact of type `model`; nothing without W&B."""
+    def artifact(self, name: str, folder: str | Path, metadata: Mapping[str, object] | None = None) -> None:
+        """Sends the files of an exported encoder as a W&B artifact of type `model`."""
         if self.mirror:
             self.mirror.artifact(name, Path(folder), dict(metadata or {}))
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        """A table of numbers and short texts; also `name.json` in the run's folder."""
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[SummaryValue]]) -> None:
+        """Writes a table of numbers and short texts, as `name.json` in the run's folder and in W&B."""
         if not self.active:
             return
         write_json(
@@ -103,32 +94,32 @@ class MetricsLog:
         if self.mirror:
             self.mirror.table(name, columns, rows)
 
-    def uses(self, artifact: str, sha256: Sequence[str]) -> None:
-        """That this run's numbers are of an encoder that W&B has; nothing offline, or where its artifact is of other weights."""
+    def use_artifact(self, artifact: str, sha256: Sequence[str]) -> None:
+        """Marks the artifact of an encoder as an input of this run, if it is in W&B with weights of one of the hashes; online only."""
         if self.mirror:
-            self.mirror.uses(artifact, sha256)
+            self.mirror.use_artifact(artifact, sha256)
 
-    def side_by_side(self, metrics: Sequence[str]) -> str | None:
-        """A saved view of the project that compares runs by these metrics; its address, or None offline or without wandb-workspaces."""
-        return self.mirror.side_by_side(metrics) if self.mirror else None
+    def save_comparison_view(self, metrics: Sequence[str]) -> str | None:
+        """Saves a view of the project that compares runs by these metrics. Its URL; None offline or without wandb-workspaces."""
+        return self.mirror.save_comparison_view(metrics) if self.mirror else None
 
     def close(self, failed: bool = False) -> None:
-        """Ends the record; W&B is told whether the run failed. Calling it twice is the same as once."""
+        """Ends the record and the W&B run, with its status. A second call does nothing."""
         if self.active and not self.file.closed:
             self.file.close()
         if self.mirror:
             self.mirror.close(failed)
             self.mirror = None
 
-    def __enter__(self) -> "MetricsLog":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: Any, *_: Any) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close(failed=kind is not None)
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The whole lines of a run's record, in order; [] when there is none. Numbers that are not finite come back as float."""
+    """The complete lines of a run's record, in order; [] when there is no record. NaN and infinities are read as float."""
     path = Path(run_dir) / METRICS_FILE
     if not path.exists():
         return []
@@ -136,7 +127,7 @@ def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
 
 
 def truncate_metrics(path: Path, step: int | None) -> None:
-    """Cuts the record back to the last whole line at or before `step`; None cuts a torn last line only."""
+    """Truncates the record after the last complete line at or before `step`; None deletes an incomplete last line only."""
     if not path.exists():
         return
     keep = 0
@@ -149,8 +140,8 @@ def truncate_metrics(path: Path, step: int | None) -> None:
 
 
 def _parse_lines(data: bytes) -> list[tuple[dict[str, Any], int]]:
-    """Every whole line as (object, offset of its end), up to the first that is torn."""
-    found, end = [], 0
+    """Every complete line as (object, offset of its end), up to the first incomplete one."""
+    lines, end = [], 0
     for raw in data.splitlines(keepends=True):
         end += len(raw)
         try:
@@ -159,16 +150,17 @@ def _parse_lines(data: bytes) -> list[tuple[dict[str, Any], int]]:
             break
         if not raw.endswith(b"\n") or not isinstance(line, dict):
             break
-        found.append((line, end))
-    return found
+        lines.append((line, end))
+    return lines
 
 
 def to_json_number(value: float) -> float | str:
-    """The number, or its name ("nan", "inf", "-inf") where JSON has none; `float()` reads both."""
+    """The number, or its name ("nan", "inf", "-inf") if it is not finite, as JSON requires; `float()` reads both."""
     return value if math.isfinite(value) else repr(value)
 
 
-def to_json_scalar(value: Any) -> Any:
+def to_json_scalar(value: SummaryValue) -> Json:
+    """The value as JSON; any other type of number becomes a float."""
     return value if value is None or isinstance(value, str | bool | int) else to_json_number(float(value))
 
 

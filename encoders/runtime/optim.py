@@ -1,4 +1,4 @@
-"""Optimizers and schedules; every scheduled quantity is a pure function of the step, so that a resumed run needs no scheduler state."""
+"""Optimizers and schedules. Every scheduled quantity is a pure function of the step, so that a checkpoint needs no scheduler state."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from encoders.runtime.config import Config
 
-REFERENCE_BATCH = 256  # published learning rates are given for this many images a step (Goyal et al. 2017, arXiv:1706.02677)
+REFERENCE_BATCH = 256  # images per step that published learning rates refer to (Goyal et al. 2017, arXiv:1706.02677)
 
 
 class Optim(Config):
@@ -50,53 +50,54 @@ def cosine_schedule(step: int, steps: int, start: float, end: float) -> float:
 
 
 def lr_factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: str = "cosine") -> float:
-    """The learning rate at `step` (counted from 0) as a part of the peak: a straight line up over `warmup` steps, then the schedule.
+    """The learning rate at `step` (counted from 0) as a fraction of the peak: linear over `warmup` steps, then the schedule.
 
-    The first step is at 1/warmup, not 0: a step at learning rate 0 would only move the BatchNorm statistics."""
+    The first step is at 1/warmup, not 0: a step at learning rate 0 would only change the BatchNorm statistics."""
     if step < warmup:
         return (step + 1) / warmup
     return 1.0 if schedule == "constant" else cosine_schedule(step - warmup, steps - warmup, 1.0, end)
 
 
 def build_optimizer(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int) -> torch.optim.Optimizer:
-    """The optimizer over `groups`, dicts of `params` and perhaps `weight_decay`, `lr_scale`, `fixed_lr` (no schedule), `name`.
+    """The optimizer of `groups`: dicts of `params` and optionally `weight_decay`, `lr_scale`, `fixed_lr` (no schedule), `name`.
 
-    Only parameters that are trained enter. Raises ValueError when none is."""
+    It contains only parameters that require gradients. Raises ValueError when there is none."""
     base = peak_lr(cfg, batch)
-    ready: list[dict[str, Any]] = []
-    own: dict[str, Any]
+    complete: list[dict[str, Any]] = []
+    filled: dict[str, Any]
     for i, group in enumerate(groups):
         params = [p for p in group["params"] if p.requires_grad]
-        own = {"weight_decay": cfg.weight_decay, "lr_scale": 1.0, "fixed_lr": False, "name": f"group{i}", **group, "params": params}
-        own["peak"] = base * own["lr_scale"]  # kept in the group: `set_lr` needs nothing else
-        own["lr"] = own["peak"]
+        filled = {"weight_decay": cfg.weight_decay, "lr_scale": 1.0, "fixed_lr": False, "name": f"group{i}", **group, "params": params}
+        filled["peak"] = base * filled["lr_scale"]  # in the group: `set_lr` needs nothing else
+        filled["lr"] = filled["peak"]
         if params:
-            ready.append(own)
-    if not ready:
+            complete.append(filled)
+    if not complete:
         raise ValueError("no parameter to train: every group is empty or frozen")
-    fused = ready[0]["params"][0].is_cuda if cfg.fused is None else cfg.fused
+    fused = complete[0]["params"][0].is_cuda if cfg.fused is None else cfg.fused
     if cfg.kind == "adamw":
-        return torch.optim.AdamW(ready, lr=base, betas=cfg.betas, eps=cfg.eps, fused=fused or None)  # None: torch's own choice
+        return torch.optim.AdamW(complete, lr=base, betas=cfg.betas, eps=cfg.eps, fused=fused or None)  # None: torch chooses
     if cfg.kind == "sgd":
-        return torch.optim.SGD(ready, lr=base, momentum=cfg.momentum, nesterov=cfg.nesterov, fused=fused or None)
-    from lightly.utils.lars import LARS  # groups without weight decay are not rescaled, as the papers want
+        return torch.optim.SGD(complete, lr=base, momentum=cfg.momentum, nesterov=cfg.nesterov, fused=fused or None)
+    from lightly.utils.lars import LARS  # groups without weight decay are not rescaled, as in the papers
 
-    return LARS(ready, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
+    optimizer: torch.optim.Optimizer = LARS(complete, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
+    return optimizer
 
 
 def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim, scale: float = 1.0) -> float:
-    """Sets every group's learning rate for `step`; returns that of a group with scale 1. A `fixed_lr` group stays at its peak.
+    """Sets every group's learning rate for `step`; returns that of a group with lr_scale 1. A `fixed_lr` group stays at its peak.
 
-    scale: of all of them, the fixed ones too. Where the weight decay has a schedule, groups that have any decay get that of the step."""
-    now = scale * lr_factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
+    scale: factor of all groups, including fixed ones. If weight decay has a schedule, groups with weight decay get its value at `step`."""
+    factor = scale * lr_factor(step, steps, warmup, cfg.lr_end, cfg.schedule)
     for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * (scale if group["fixed_lr"] else now)
+        group["lr"] = group["peak"] * (scale if group["fixed_lr"] else factor)
         if cfg.weight_decay_end is not None and group["weight_decay"]:
             group["weight_decay"] = cosine_schedule(step, steps, cfg.weight_decay, cfg.weight_decay_end)
     first = optimizer.param_groups[0]
-    return first["peak"] / first["lr_scale"] * now
+    return float(first["peak"] / first["lr_scale"] * factor)
 
 
 def clip_gradients(parameters: Sequence[Tensor], limit: float | None) -> Tensor:
-    """The L2 norm of all gradients (a scalar on their device: reading it is a sync), which are scaled down to `limit` if above."""
+    """Scales the gradients to an L2 norm of at most `limit`, and returns their norm before: a scalar on their device."""
     return torch.nn.utils.clip_grad_norm_(parameters, limit if limit else math.inf)

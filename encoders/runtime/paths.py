@@ -1,39 +1,39 @@
-"""Where isograft keeps things: all below one working folder, so that a project on disk is one folder to copy or delete."""
+"""The folders of isograft: all below one working folder, so that a project is one folder to copy or delete."""
 
 import os
 from pathlib import Path
 
 
 def home_dir() -> Path:
-    """`ISOGRAFT_HOME`, or else the current folder."""
+    """The working folder: `ISOGRAFT_HOME`, by default the current folder."""
     return Path(os.environ.get("ISOGRAFT_HOME") or ".").absolute()
 
 
 def zoo_dir() -> Path:
-    """Where encoders are: a folder with a card and weights for each."""
+    """The folder of encoders: one sub-folder with card and weights each."""
     return home_dir() / "zoo"
 
 
 def runs_dir() -> Path:
-    """Where pretraining runs are."""
+    """The folder of pretraining runs."""
     return home_dir() / "runs"
 
 
 def tasks_dir() -> Path:
-    """Where registered tasks are: one YAML file each."""
+    """The folder of registered tasks: one YAML file each."""
     return home_dir() / "tasks"
 
 
 def records_dir() -> Path:
-    """Where the records of benchmarks are: one JSON file and one array file each."""
+    """The folder of benchmark records: one JSON file and one array file each."""
     return home_dir() / "records"
 
 
 def benches_dir() -> Path:
-    """Where benchmarks that were submitted as jobs keep their scripts, logs and reports."""
+    """The folder of scripts, logs and reports of benchmarks submitted as jobs."""
     return home_dir() / "benches"
 
 
 def cache_dir() -> Path:
-    """What can be made again, cached features above all: `ISOGRAFT_CACHE`, or else `.isograft/cache`."""
+    """The folder of files that can be recomputed, such as features: `ISOGRAFT_CACHE`, by default `.isograft/cache`."""
     return Path(os.environ.get("ISOGRAFT_CACHE") or home_dir() / ".isograft" / "cache").absolute()

@@ -1,7 +1,7 @@
-"""Random numbers that are a pure function of where they are used.
+"""Random numbers that are a pure function of their address.
 
-Every draw is addressed by (seed, purpose, position, view, lane), never taken from a stream, so that it is the same whichever worker,
-rank or restart asks for it. The generator is Philox4x32-10, vectorised over positions.
+Every draw is addressed by (seed, purpose, position, view, lane), never taken from a stream, so that it is the same in every worker, rank
+and restart. The generator is Philox4x32-10, vectorised over positions.
 
 Source: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as 1, 2, 3", SC 2011, section 3.3.
 
@@ -13,9 +13,11 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from encoders.runtime.arrays import FloatArray, IntArray
+
 
 class Purpose(IntEnum):
-    """What a number is drawn for; two purposes never share numbers. Values are part of every result: append, never renumber."""
+    """The purpose of a draw; two purposes never share numbers. Values are part of every result: append, never renumber."""
 
     ORDER = 0
     CROP = 1
@@ -53,7 +55,7 @@ _SHIFT_32 = np.uint64(32)
 
 
 def philox(counter: NDArray[np.uint64], key: tuple[int, int]) -> NDArray[np.uint64]:
-    """Ten rounds of Philox4x32 over 32-bit words held in 64: counter (..., 4) -> random words (..., 4)."""
+    """Ten rounds of Philox4x32 on 32-bit words stored in 64 bits: counter (..., 4) -> random words (..., 4)."""
     a, b, c, d = (counter[..., i] & _LOW_32_BITS for i in range(4))
     for turn in range(10):
         k0 = np.uint64((key[0] + turn * _PHILOX_WEYL[0]) & 0xFFFFFFFF)
@@ -78,26 +80,26 @@ def random_bits(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: 
     return words.reshape(len(where), -1)[:, :n].astype(np.uint32)
 
 
-def uniform(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:
+def uniform(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> FloatArray:
     """(P, N) numbers in [0, 1), from 32 random bits each."""
     return random_bits(seed, purpose, position, view, n).astype(np.float64) * 2.0**-32
 
 
-def normal(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> NDArray[np.float64]:
+def normal(seed: int, purpose: int, position: ArrayLike, view: int = 0, n: int = 1) -> FloatArray:
     """(P, N) standard normal numbers, by Box and Muller from two uniform lanes each."""
     pair = uniform(seed, purpose, position, view, 2 * n)
-    radius: NDArray[np.float64] = np.sqrt(-2.0 * np.log1p(-pair[:, :n]))  # 1 - u is in (0, 1], so the logarithm is finite
+    radius: FloatArray = np.sqrt(-2.0 * np.log1p(-pair[:, :n]))  # 1 - u is in (0, 1], so the logarithm is finite
     return radius * np.cos(2.0 * np.pi * pair[:, n:])
 
 
-def permutation(seed: int, purpose: int, epoch: int, n: int) -> NDArray[np.int64]:
+def permutation(seed: int, purpose: int, epoch: int, n: int) -> IntArray:
     """A random order of range(n): indices sorted by 64 random bits; ties (one in 10**13 at a million) keep their order."""
-    # The epoch goes above the position in the 64-bit counter: orders of different epochs share no number up to 2**40 images.
+    # The epoch is in the bits above the position of the 64-bit counter: epochs share no number up to 2**40 images.
     words = random_bits(seed, purpose, np.arange(n, dtype=np.uint64) + (np.uint64(epoch) << np.uint64(40)), n=2)
     keys = (words[:, 0].astype(np.uint64) << _SHIFT_32) | words[:, 1]
     return np.argsort(keys, kind="stable").astype(np.int64)
 
 
 def generator(seed: int, purpose: int, *words: int) -> np.random.Generator:
-    """A NumPy generator for work outside the hot path, its stream fixed by (seed, purpose, words)."""
+    """A NumPy generator for code where speed does not matter, whose stream is a function of (seed, purpose, words)."""
     return np.random.Generator(np.random.Philox(np.random.SeedSequence([seed & (2**64 - 1), int(purpose), *words])))

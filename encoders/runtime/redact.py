@@ -1,4 +1,4 @@
-"""What may leave the machine: settings and results, without paths, host, user or patients."""
+"""Removes paths, host, user and patients from settings and results before they leave the machine."""
 
 import getpass
 import os
@@ -6,7 +6,9 @@ import re
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any
+from typing import overload
+
+from encoders.runtime.json_types import Json
 
 PRIVATE_KEYS = {
     "patient",
@@ -26,30 +28,34 @@ PRIVATE_KEYS = {
 PATH_PATTERN = re.compile(r"[^\s'\"=,;|()\[\]{}]*[/\\][^\s'\"=,;|()\[\]{}]*")
 
 
-def redact_private(value: Any) -> Any:
-    """`value` without entries that name patients, hosts or users; of every path only the last part; of our host and user nothing.
+@overload
+def redact_private(value: Mapping[str, object]) -> dict[str, Json]: ...
+@overload
+def redact_private(value: object) -> Json: ...
+def redact_private(value: object) -> Json:
+    """`value` without entries that name patients, hosts or users, with only the last part of every path, and without this host and user.
 
-    What hides in a plain word (a file that is called after a patient) cannot be known: such words are the caller's business."""
+    Private words that are not recognisable (a file named after a patient) stay: the caller must not pass them."""
     if isinstance(value, Mapping):
         return {str(k): redact_private(v) for k, v in value.items() if str(k).lower() not in PRIVATE_KEYS}
     if isinstance(value, list | tuple | set | frozenset):
         return [redact_private(v) for v in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    text = PATH_PATTERN.sub(lambda found: last_path_part(found[0]), str(value))
+    text = PATH_PATTERN.sub(lambda match: last_path_part(match[0]), str(value))
     for name in host_and_user_names():
         text = re.sub(rf"\b{re.escape(name)}\b", "-", text)
     return text
 
 
 def last_path_part(path: str) -> str:
-    """`a/b/c.h5` -> `c.h5`, also with backslashes and a slash at the end."""
+    """`a/b/c.h5` -> `c.h5`, also with backslashes and with a trailing slash."""
     return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def host_and_user_names() -> list[str]:
-    """This machine's and this user's names, longest first."""
+    """The names of this machine and this user, longest first."""
     names = {socket.gethostname(), socket.gethostname().split(".")[0], os.environ.get("SLURMD_NODENAME", "")}
-    with suppress(KeyError, OSError):  # a container without a name for its user
+    with suppress(KeyError, OSError):  # a container whose user has no name
         names.add(getpass.getuser())
     return sorted((n for n in names if n), key=len, reverse=True)

@@ -1,4 +1,4 @@
-"""SLURM: fill in a readable job script, hand it to `sbatch`, ask what became of it.  No scheduler of our own."""
+"""SLURM: fills in the template of a job script, submits it with `sbatch`, and reads the state of jobs."""
 
 import re
 import shlex
@@ -8,7 +8,6 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
 
@@ -21,34 +20,34 @@ ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING",
 
 
 class Site(Config):
-    """What one cluster wants of every job; `slurm.yaml` in the working folder, or `~/.config/isograft/slurm.yaml`."""
+    """Job options of a cluster: `slurm.yaml` in the working folder, or `~/.config/isograft/slurm.yaml`."""
 
     partition: str | None = Field(None, description="queue to submit to (sbatch --partition)")
-    account: str | None = Field(None, description="account that is charged (sbatch --account)")
+    account: str | None = Field(None, description="account to charge (sbatch --account)")
     qos: str | None = Field(None, description="quality of service (sbatch --qos)")
     constraint: str | None = Field(None, description="node features (sbatch --constraint)")
-    gpus: int | None = Field(None, ge=0, description="GPUs on the node; 0 asks for none")
+    gpus: int | None = Field(None, ge=0, description="GPUs per node; 0 requests none")
     cpus: int | None = Field(None, ge=1, description="CPU cores for the process and its loader workers")
     memory: str | None = Field(None, description="memory of the node, e.g. 64G")
     time: str | None = Field(None, description="time limit of one start, e.g. 24:00:00; the job requeues itself")
-    signal_s: int | None = Field(None, ge=10, description="seconds before the limit at which the run is told to save")
-    mail: str | None = Field(None, description="address that is told when the job ends or fails")
+    signal_s: int | None = Field(None, ge=10, description="seconds before the time limit at which the run gets a signal to save")
+    mail: str | None = Field(None, description="address notified when the job ends or fails")
     setup: list[str] = Field([], description="shell lines run before the command: modules, container, environment")
-    max_restarts: int | None = Field(None, ge=0, description="how often a job may put itself back into the queue")
-    stage: str | None = Field(None, description="folder on each node's own disk to which a pretraining job copies its stores first")
-    shared: list[str] = Field([], description="folders that every node sees though they look local, e.g. /tmp/project")
+    max_restarts: int | None = Field(None, ge=0, description="how often a job may requeue itself")
+    stage: str | None = Field(None, description="folder on each node's local disk to which a pretraining job first copies its stores")
+    shared: list[str] = Field([], description="folders that are visible on every node although they look local, e.g. /tmp/project")
 
 
 def load_site() -> Site:
-    """The cluster's defaults: the working folder's `slurm.yaml`, or the user's, or none."""
+    """The options of the cluster: from `slurm.yaml` of the working folder, else of the user, else none."""
     for path in (paths.home_dir() / "slurm.yaml", Path.home() / ".config" / "isograft" / "slurm.yaml"):
         if path.is_file():
             return validate_config(Site, read_yaml(path), str(path))
     return Site()
 
 
-def site_with_options(given: Mapping[str, Any]) -> Site:
-    """The cluster's defaults with the command line's options over them; one that is None was not given."""
+def site_with_options(given: Mapping[str, object]) -> Site:
+    """The options of the cluster, overridden by those of the command line that are not None."""
     return validate_config(
         Site, load_site().model_dump() | {key: value for key, value in given.items() if value is not None}, "the command line"
     )
@@ -60,49 +59,49 @@ def read_template(name: str) -> str:
     return path.read_text() if path.is_file() else (files("encoders") / "slurm" / name).read_text()
 
 
-def sbatch_directives(wants: Site) -> dict[str, str | None]:
-    """The `#SBATCH` options that `wants` asks for; None takes an option away."""
-    said: dict[str, str | None] = {
-        "partition": wants.partition,
-        "account": wants.account,
-        "qos": wants.qos,
-        "constraint": wants.constraint,
-        "cpus-per-task": None if wants.cpus is None else str(wants.cpus),
-        "mem": wants.memory,
-        "time": wants.time,
-        "signal": None if wants.signal_s is None else f"USR1@{wants.signal_s}",
-        "mail-user": wants.mail,
-        "mail-type": "END,FAIL,REQUEUE" if wants.mail else None,
+def sbatch_directives(site: Site) -> dict[str, str | None]:
+    """The `#SBATCH` options of `site`; None removes an option from the template."""
+    values: dict[str, str | None] = {
+        "partition": site.partition,
+        "account": site.account,
+        "qos": site.qos,
+        "constraint": site.constraint,
+        "cpus-per-task": None if site.cpus is None else str(site.cpus),
+        "mem": site.memory,
+        "time": site.time,
+        "signal": None if site.signal_s is None else f"USR1@{site.signal_s}",
+        "mail-user": site.mail,
+        "mail-type": "END,FAIL,REQUEUE" if site.mail else None,
     }
-    asked: dict[str, str | None] = {key: value for key, value in said.items() if value is not None}
-    if wants.gpus is not None:
-        asked["gpus-per-node"] = str(wants.gpus) if wants.gpus else None
-    return asked
+    directives: dict[str, str | None] = {key: value for key, value in values.items() if value is not None}
+    if site.gpus is not None:
+        directives["gpus-per-node"] = str(site.gpus) if site.gpus else None
+    return directives
 
 
 def read_directive(text: str, name: str) -> str | None:
-    """What a script's `#SBATCH --name=` says, or None."""
-    found = re.search(rf"^#SBATCH --{re.escape(name)}=(\S+)", text, re.M)
-    return found.group(1) if found else None
+    """The value of a script's `#SBATCH --name=`, or None."""
+    match = re.search(rf"^#SBATCH --{re.escape(name)}=(\S+)", text, re.M)
+    return match.group(1) if match else None
 
 
 def parse_time_limit(limit: str) -> int:
     """A time limit as SLURM reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
 
     Raises InputError for anything else."""
-    found = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
-    if not found:
-        raise InputError(f"{limit!r} is no time limit of SLURM's; write e.g. 24:00:00, 90 (minutes) or 2-12 (days-hours)")
-    days, first, *rest = found.groups()
+    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
+    if not match:
+        raise InputError(f"{limit!r} is not a time limit of SLURM; write e.g. 24:00:00, 90 (minutes) or 2-12 (days-hours)")
+    days, first, *rest = match.groups()
     parts = [int(first), *(int(x) for x in rest if x is not None)]
     if days is None and len(parts) < 3:
-        parts = [0, *parts]  # it begins with minutes
+        parts = [0, *parts]  # it starts with minutes
     hours, minutes, left = [*parts, 0, 0][:3]
     return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + left
 
 
 def fill_template(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:
-    """The template with its `#SBATCH` options replaced or added, its arguments set and the site's lines put in."""
+    """The template with `#SBATCH` options replaced or added, and with its arguments and the set-up lines of the cluster inserted."""
     for key, value in options.items():
         line = re.compile(rf"^#SBATCH --{re.escape(key)}=\S*.*\n", re.M)
         new = "" if value is None else f"#SBATCH --{key}={value}\n"
@@ -120,41 +119,41 @@ def quote_path(path: Path) -> str:
 
 
 def _insert_into_part(text: str, name: str, lines: str) -> str:
-    """`lines` put before the line that ends the part `name`."""
+    """`text` with `lines` inserted before the line that ends the part `name`."""
     return text.replace(f"# --- end of {name} ---\n", f"{lines}# --- end of {name} ---\n", 1)
 
 
 def submit_script(script: Path, *options: str) -> str:
-    """Submits a script and returns the job's id. Raises InputError with SLURM's own words when it is refused."""
+    """Submits a script and returns the job's id. Raises InputError with the message of SLURM when it is rejected."""
     if not shutil.which("sbatch"):
-        raise InputError("there is no `sbatch` on this machine; run this on a login node, or print the script with --dry-run")
+        raise InputError("`sbatch` is not installed on this machine; run this on a login node, or print the script with --dry-run")
     done = subprocess.run(["sbatch", "--parsable", *options, str(script)], capture_output=True, text=True)
     if done.returncode:
-        raise InputError(f"SLURM refused {script}: {done.stderr.strip()}")
+        raise InputError(f"SLURM rejected {script}: {done.stderr.strip()}")
     return done.stdout.strip().split(";")[0]
 
 
 def job_state(job: str) -> str:
-    """The state of a job as SLURM tells it (`RUNNING`, `PENDING`, ...), or "" where it no longer knows the job or is not here."""
+    """The state of a job in SLURM (`RUNNING`, `PENDING`, ...); "" if SLURM no longer lists the job or is not installed."""
     if not shutil.which("scontrol"):
         return ""
     done = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
-    found = re.search(r"JobState=(\w+)", done.stdout)
-    return found.group(1) if found else ""
+    match = re.search(r"JobState=(\w+)", done.stdout)
+    return match.group(1) if match else ""
 
 
 def record_job(folder: Path, job: str) -> None:
-    """Writes a job down in `folder/jobs.txt`."""
+    """Appends a job to `folder/jobs.txt`."""
     with (folder / "jobs.txt").open("a") as file:
         file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
 
 
 def list_jobs(folder: Path) -> list[str]:
-    """The ids of the jobs noted in a folder, oldest first."""
+    """The ids of the jobs recorded in a folder, oldest first."""
     path = folder / "jobs.txt"
     return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
 
 
 def find_active_job(folder: Path) -> str | None:
-    """The newest of the jobs noted in a folder that SLURM has not ended."""
+    """The newest job recorded in a folder that has not ended."""
     return next((job for job in reversed(list_jobs(folder)) if job_state(job) in ACTIVE_STATES), None)

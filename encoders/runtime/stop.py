@@ -1,7 +1,7 @@
-"""A request to stop, noticed between steps: the cluster's signals and Ctrl-C end a run in order, with a checkpoint.
+"""A request to stop, checked between steps: the scheduler's signals and Ctrl-C end a run with a checkpoint.
 
-The loop asks `stop.requested` after each step. A scheduler's notice (SIGTERM at preemption, SIGUSR1 before the time limit) and the user's
-Ctrl-C differ only in what the command does afterwards.
+The loop reads `stop.requested` after each step. A signal of the scheduler (SIGTERM at preemption, SIGUSR1 before the time limit) and the
+user's Ctrl-C differ only in what the command does afterwards.
 """
 
 import signal
@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-REQUEUE_SIGNALS = ("SIGTERM", "SIGUSR1")  # the run should go on in another job
-REQUEUE_EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h, "try again": not 0, which would release jobs that wait for this one with afterok
+REQUEUE_SIGNALS = ("SIGTERM", "SIGUSR1")  # the run is to be resumed in another job
+REQUEUE_EXIT_STATUS = 75  # EX_TEMPFAIL of sysexits.h, "try again". Status 0 would start jobs that depend on this one (afterok)
 
 
 class StopRequest:
@@ -18,20 +18,20 @@ class StopRequest:
 
     requested: str | None = None
 
-    def hear(self, number: int, frame: FrameType | None) -> None:
+    def handle_signal(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
         if self.requested and name == "SIGINT":
-            raise KeyboardInterrupt  # a second Ctrl-C does not wait for the step
+            raise KeyboardInterrupt  # a second Ctrl-C does not wait for the end of the step
         self.requested = self.requested or name
 
 
 @contextmanager
 def listen_for_stop() -> Iterator[StopRequest]:
-    """A Stop that hears SIGTERM, SIGUSR1 and SIGINT until the block ends; then the former handlers are back."""
+    """Yields a StopRequest that receives SIGTERM, SIGUSR1 and SIGINT until the block ends; then the previous handlers are restored."""
     stop = StopRequest()
-    former = {number: signal.signal(number, stop.hear) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
+    previous = {number: signal.signal(number, stop.handle_signal) for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)}
     try:
         yield stop
     finally:
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

@@ -1,11 +1,11 @@
-"""Weights & Biases as a mirror: we decide its mode before it starts; it never asks, never hangs, and never stops a run.
+"""Weights & Biases as a mirror of the record. Its mode is decided before it starts; it never prompts, never hangs, and never stops a run.
 
-Mode: WANDB_MODE if it is set, else online where there is a key (WANDB_API_KEY, or an entry for the server in ~/.netrc), else offline, which
-is said once. Online without a key, asked for or not, becomes offline: W&B would prompt on a terminal and raise elsewhere. When a start
-fails (no network, wrong key), the run goes on offline.
+Mode: WANDB_MODE if it is set, else online if there is a key (WANDB_API_KEY, or an entry for the server in ~/.netrc), else offline, with a
+message once. Online without a key becomes offline: W&B would prompt on a terminal and raise an error elsewhere. If a start fails (no
+network, wrong key), the run continues offline.
 
-Sent: the settings, scalars, pictures and the exported encoder (card and weights, not the manifest). Not sent: console, code, git state,
-requirements, machine information, host, user, paths (see `discreet`).
+Sent: settings, scalars, pictures and the exported encoder (card and weights, not the manifest). Not sent: console, code, git state,
+requirements, machine information, host, user, paths (see `redact`).
 """
 
 import netrc
@@ -15,19 +15,27 @@ import shutil
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
+import numpy as np
+
+from encoders.runtime.arrays import Array
 from encoders.runtime.redact import redact_private
 
-WandbMode = Literal["online", "offline", "disabled"]
-WANDB_SERVERS = ("api.wandb.ai", "api.forge.coreweave.com")  # the public service's names, in which `wandb login` stores keys
-MAX_WANDB_FAILURES = 5  # failed calls: a mirror that keeps failing only fills its log
+if TYPE_CHECKING:
+    import wandb
 
-# As wandb 0.31 spells them; those that the installed version does not know are left out.
+Picture = str | Path | Array  # a PNG file, or (H, W[, 3]) uint8
+WandbMode = Literal["online", "offline", "disabled"]
+WANDB_SERVERS = ("api.wandb.ai", "api.forge.coreweave.com")  # names of the public service, under which `wandb login` stores keys
+MAX_WANDB_FAILURES = 5  # failed calls after which the mirror gives up
+
+# Names as in wandb 0.31; those that the installed version does not have are omitted.
 QUIET_SETTINGS: dict[str, Any] = {
     "silent": True,
     "console": "off",
@@ -47,18 +55,18 @@ QUIET_SETTINGS: dict[str, Any] = {
     "init_timeout": float(os.environ.get("WANDB_INIT_TIMEOUT") or 20),  # seconds; with retries an unreachable server costs twice that
     "login_timeout": 5.0,
     "finish_timeout": 120.0,
-    "reinit": "create_new",  # several runs in one process stay several
+    "reinit": "create_new",  # several runs in one process stay separate
 }
 
 
 def new_run_id() -> str:
-    """A fresh run id, eight characters as W&B makes them."""
+    """A new run id of eight characters, like those of W&B."""
     return secrets.token_hex(4)
 
 
-def decide_mode(asked: WandbMode | None = None) -> tuple[WandbMode, str]:
-    """The mode, and why it is not what one might expect ("" if it is)."""
-    wanted = asked or {"dryrun": "offline", "online": "online"}.get(mode := os.environ.get("WANDB_MODE", "").lower(), mode)
+def decide_mode(requested: WandbMode | None = None) -> tuple[WandbMode, str]:
+    """The mode, and the reason if it differs from the requested one ("" otherwise)."""
+    wanted = requested or {"dryrun": "offline", "online": "online"}.get(mode := os.environ.get("WANDB_MODE", "").lower(), mode)
     if wanted == "disabled" or os.environ.get("WANDB_DISABLED", "").lower() == "true":
         return "disabled", ""
     if wanted == "offline" or has_api_key():
@@ -67,99 +75,113 @@ def decide_mode(asked: WandbMode | None = None) -> tuple[WandbMode, str]:
 
 
 def has_api_key() -> bool:
-    """Whether W&B could log in without asking."""
+    """Whether W&B can log in without a prompt."""
     if os.environ.get("WANDB_API_KEY") or os.environ.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
     base = urlsplit(os.environ.get("WANDB_BASE_URL", "")).netloc
     try:
-        known = netrc.netrc(os.environ.get("NETRC")).hosts
+        hosts = netrc.netrc(os.environ.get("NETRC")).hosts
     except (OSError, netrc.NetrcParseError):
         return False
-    return bool({base} & set(known)) if base else bool(set(WANDB_SERVERS) & set(known))
+    return bool({base} & set(hosts)) if base else bool(set(WANDB_SERVERS) & set(hosts))
+
+
+@dataclass(frozen=True)
+class WandbRunSettings:
+    """What W&B stores about a run, in its own words."""
+
+    id: str = field(default_factory=new_run_id)
+    project: str = "isograft"
+    group: str | None = None
+    job_type: str | None = None
+    name: str | None = None
+    config: Mapping[str, object] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
 
 
 class WandbMirror:
-    """One W&B run, or nothing: every method may be called whatever became of it.
+    """One W&B run, or none: every method may be called in either case.
 
     Failures are recorded with their traceback in `run_dir/wandb-errors.log`."""
 
-    def __init__(self, run_dir: Path, mode: WandbMode | None = None, **about: Any):
-        self.run: Any = None
+    def __init__(self, run_dir: Path, mode: WandbMode | None = None, settings: WandbRunSettings | None = None):
+        self.run: wandb.Run | None = None
         self.scratch: Path | None = None
         self.run_dir, self.failures = run_dir.absolute(), 0
-        chosen, why = decide_mode(mode)
-        for attempt in dict.fromkeys((chosen, "offline")):
+        chosen, reason = decide_mode(mode)
+        attempts: list[WandbMode] = ["offline"] if chosen == "offline" else [chosen, "offline"]
+        for attempt in attempts:
             if chosen == "disabled" or self.run is not None:
                 return
-            with self.boundary(f"start ({attempt})"):
+            with self.record_failure(f"start ({attempt})"):
                 if self.failures:
                     teardown_wandb()
-                self.run = init_wandb_run(self.run_dir, attempt, about)
+                self.run = init_wandb_run(self.run_dir, attempt, settings or WandbRunSettings())
                 if attempt == "offline":
                     print_wandb_message_once(
-                        "offline", f"{why and ': '}{why}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`"
+                        "offline", f"{reason and ': '}{reason}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`"
                     )
 
     @contextmanager
-    def boundary(self, what: str) -> Iterator[None]:
-        """Here a failure of the tracker ends: recorded, told once, never raised."""
+    def record_failure(self, action: str) -> Iterator[None]:
+        """Failures of W&B inside the block are recorded, reported once, and never raised."""
         try:
             yield
         except Exception:  # noqa: BLE001 (the tracker's boundary: no failure of W&B may stop a run)
             self.failures += 1
             with open(self.run_dir / "wandb-errors.log", "a") as file:
-                file.write(f"{what}\n{traceback.format_exc()}\n")
+                file.write(f"{action}\n{traceback.format_exc()}\n")
             if self.failures == 1:
-                print_wandb_message(f"{what} failed, the run goes on; see {self.run_dir / 'wandb-errors.log'}")
+                print_wandb_message(f"{action} failed, the run continues; see {self.run_dir / 'wandb-errors.log'}")
             if self.failures == MAX_WANDB_FAILURES:
                 self.run = None
 
     def log(self, step: int, values: dict[str, float]) -> None:
-        with self.boundary("log"):
+        with self.record_failure("log"):
             if self.run is not None:
                 self.run.log(values, step=step)
 
-    def image(self, step: int, name: str, picture: Any) -> None:
-        with self.boundary("image"):
+    def image(self, step: int, name: str, picture: Picture) -> None:
+        with self.record_failure("image"):
             if self.run is not None:
                 self.run.log({name: to_wandb_image(picture)}, step=step)
 
-    def summary(self, flat: dict[str, Any]) -> None:
-        with self.boundary("summary"):
+    def summary(self, values: Mapping[str, object]) -> None:
+        with self.record_failure("summary"):
             if self.run is not None:
-                self.run.summary.update(redact_private(flat))
+                self.run.summary.update(redact_private(values))
 
-    def artifact(self, name: str, folder: Path, metadata: dict[str, Any]) -> None:
-        """Only online: kept for a later `wandb sync`, it would be sent with the path where it was kept."""
-        with self.boundary("artifact"):
+    def artifact(self, name: str, folder: Path, metadata: Mapping[str, object]) -> None:
+        """Online only: a later `wandb sync` would send the local path along."""
+        with self.record_failure("artifact"):
             if self.run is not None and not self.run.offline:
                 self.scratch = self.scratch or Path(make_neutral_folder())
                 self.run.log_artifact(build_model_artifact(name, folder, metadata, self.scratch))
 
-    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        with self.boundary("table"):
+    def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        with self.record_failure("table"):
             if self.run is not None:
                 import wandb
 
                 self.run.log({name: wandb.Table(columns=list(columns), data=[[redact_private(v) for v in row] for row in rows])})
 
-    def uses(self, artifact: str, sha256: Sequence[str]) -> None:
-        """Lineage: the artifact of these very weights becomes an input of the run. Only online: W&B cannot say it offline."""
-        with self.boundary("lineage"):
+    def use_artifact(self, artifact: str, sha256: Sequence[str]) -> None:
+        """Marks the artifact with weights of one of these hashes as an input of the run. Online only: W&B does not support it offline."""
+        with self.record_failure("lineage"):
             if self.run is not None and not self.run.offline:
                 import wandb
 
                 try:
-                    known = self.run.use_artifact(f"{artifact}:latest", type="model")
+                    latest = self.run.use_artifact(f"{artifact}:latest", type="model")
                 except wandb.errors.CommError:
-                    return  # pretrained offline, or under another account: the config says which weights they are
-                if known.metadata.get("sha256") not in sha256:
+                    return  # pretrained offline, or under another account: the config identifies the weights
+                if latest.metadata.get("sha256") not in sha256:
                     print_wandb_message(
-                        f"the artifact {artifact}:latest is of other weights than those benched (bench again, or look at sha256)"
+                        f"the artifact {artifact}:latest has other weights than this benchmark; rerun the benchmark, or compare sha256"
                     )
 
-    def side_by_side(self, metrics: Sequence[str]) -> str | None:
-        with self.boundary("workspace"):
+    def save_comparison_view(self, metrics: Sequence[str]) -> str | None:
+        with self.record_failure("workspace"):
             if self.run is not None and not self.run.offline:
                 from encoders.runtime.wandb_views import save_workspace
 
@@ -167,7 +189,7 @@ class WandbMirror:
         return None
 
     def close(self, failed: bool) -> None:
-        with self.boundary("finish"):
+        with self.record_failure("finish"):
             if self.run is not None:
                 self.run.finish(exit_code=int(failed))
         self.run = None
@@ -175,39 +197,38 @@ class WandbMirror:
             shutil.rmtree(self.scratch, ignore_errors=True)
 
 
-def init_wandb_run(run_dir: Path, mode: str, about: dict[str, Any]) -> Any:
-    """The started W&B run; None when wandb is not installed. `about` as in Mirror's caller, Track."""
+def init_wandb_run(run_dir: Path, mode: WandbMode, settings: WandbRunSettings) -> "wandb.Run | None":
+    """The started W&B run; None when wandb is not installed."""
     try:
         import wandb
     except ModuleNotFoundError:
-        print_wandb_message("not installed: metrics.jsonl alone is written")
+        print_wandb_message("not installed: only metrics.jsonl is written")
         return None
-    known = wandb.Settings.model_fields
+    supported = wandb.Settings.model_fields
     return wandb.init(
-        project=about["project"],
-        group=about["group"],
-        job_type=about["job_type"],
-        name=about["name"],
-        tags=list(about["tags"]),
-        config=redact_private(about["config"]),
-        id=about["id"],
+        project=settings.project,
+        group=settings.group,
+        job_type=settings.job_type,
+        name=settings.name,
+        tags=list(settings.tags),
+        config=redact_private(settings.config),
+        id=settings.id,
         resume="allow",
-        mode=mode,  # type: ignore[arg-type]
+        mode=mode,
         dir=str(run_dir),
-        settings=wandb.Settings(**{name: value for name, value in QUIET_SETTINGS.items() if name in known}),
+        settings=wandb.Settings(**{name: value for name, value in QUIET_SETTINGS.items() if name in supported}),
     )
 
 
 def teardown_wandb() -> None:
-    """Ends W&B's service process: after a failed start it holds the run's id as taken."""
+    """Ends W&B's service process, which blocks the run's id after a failed start."""
     import wandb
 
     wandb.teardown()
 
 
-def to_wandb_image(picture: Any) -> Any:
-    """A W&B image of the pixels alone: a PNG file's own metadata are left behind."""
-    import numpy as np
+def to_wandb_image(picture: Picture) -> "wandb.Image":
+    """A W&B image of the pixels only, without the metadata of a PNG file."""
     import wandb
     from PIL import Image
 
@@ -217,39 +238,39 @@ def to_wandb_image(picture: Any) -> Any:
     return wandb.Image(picture)
 
 
-def build_model_artifact(name: str, folder: Path, metadata: dict[str, Any], scratch: Path) -> Any:
-    """The exported encoder as an artifact: weights as they are, the card without paths; the manifest, which tells of patients, stays.
+def build_model_artifact(name: str, folder: Path, metadata: Mapping[str, object], scratch: Path) -> "wandb.Artifact":
+    """The exported encoder as an artifact: the weights, and the card without paths. The manifest, which names patients, is not included.
 
-    W&B sends the local path of every file along: so each is named through `scratch`, a folder whose name tells nothing."""
+    W&B sends the local path of every file, so each is addressed through `scratch`, a folder with a neutral name."""
     import wandb
     import yaml
 
-    made = wandb.Artifact(name, type="model", metadata=redact_private(metadata))
+    artifact = wandb.Artifact(name, type="model", metadata=redact_private(metadata))
     for path in sorted((*folder.glob("*.safetensors"), *folder.glob("*.yaml"))):
         alias = scratch / path.name
         if path.suffix == ".yaml":
             alias.write_text(yaml.safe_dump(redact_private(yaml.safe_load(path.read_text())), sort_keys=False))
         else:
             alias.symlink_to(path.absolute())
-        made.add_file(str(alias), name=path.name, policy="immutable", skip_cache=True)  # no copies in the home folder
-    return made
+        artifact.add_file(str(alias), name=path.name, policy="immutable", skip_cache=True)  # no copy in the home folder
+    return artifact
 
 
 def make_neutral_folder() -> str:
-    """A fresh folder outside anybody's home, if there is such a place."""
+    """A new temporary folder outside home folders, where possible."""
     return tempfile.mkdtemp(prefix="isograft-", dir=next((d for d in ("/tmp", "/var/tmp") if os.access(d, os.W_OK)), None))
 
 
 def print_wandb_message(text: str) -> None:
-    """A line for a person, on standard error."""
+    """Prints a line on standard error."""
     print(f"W&B: {text}", file=sys.stderr, flush=True)
 
 
 _printed_once: set[str] = set()
 
 
-def print_wandb_message_once(what: str, more: str) -> None:
-    """A line for a person the first time that `what` happens in this process: a benchmark opens a run for every encoder."""
-    if what not in _printed_once:
-        _printed_once.add(what)
-        print_wandb_message(what + more)
+def print_wandb_message_once(event: str, details: str) -> None:
+    """Prints a line for the first `event` of this kind in this process: a benchmark opens a run for every encoder."""
+    if event not in _printed_once:
+        _printed_once.add(event)
+        print_wandb_message(event + details)

@@ -1,15 +1,15 @@
-"""Freed memory is kept: the pages of a large block are not asked for again, in a process of its own."""
+"""Freed memory is kept: the pages of a large block are not requested again. In a process of its own."""
 
 import subprocess
 import sys
 
 import pytest
 
-ASKS = """
+SCRIPT = """
 import resource, sys
 import numpy as np
-from encoders.runtime.memory import keep_freed
-if sys.argv[1] == "keep" and not keep_freed():
+from encoders.runtime.allocator import keep_freed_memory
+if sys.argv[1] == "keep" and not keep_freed_memory():
     raise SystemExit(77)
 def faults():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -22,7 +22,7 @@ print(faults() - before)
 
 
 def pages(how):
-    done = subprocess.run([sys.executable, "-c", ASKS, how], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", SCRIPT, how], capture_output=True, text=True)
     if done.returncode == 77:
         pytest.skip("this C library has no mallopt")
     assert done.returncode == 0, done.stderr

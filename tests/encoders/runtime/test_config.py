@@ -1,4 +1,4 @@
-"""Configuration: what wins, what is refused, and that the refusal helps."""
+"""Configuration: precedence, and errors that name the key and the nearest known one."""
 
 import pytest
 from pydantic import Field

@@ -1,4 +1,4 @@
-"""Files are whole or absent."""
+"""Writes are atomic."""
 
 import hashlib
 import os
@@ -46,9 +46,9 @@ def test_json_round_trip_and_refusals(tmp_path):
     assert read_json(tmp_path / "a.json") == {"b": [1, 2.5, None]}
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "nan.json", float("nan"))
-    (tmp_path / "torn.json").write_text('{"b": [1,')
+    (tmp_path / "incomplete.json").write_text('{"b": [1,')
     with pytest.raises(InputError, match="not JSON"):
-        read_json(tmp_path / "torn.json")
+        read_json(tmp_path / "incomplete.json")
     with pytest.raises(InputError, match="does not exist"):
         read_json(tmp_path / "none.json")
 

@@ -1,4 +1,4 @@
-"""The counter-based generator against the published vectors, and its independence of who asks."""
+"""The counter-based generator against the published vectors, and its independence of the batch."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the job script does when its step has ended: back into the queue, or the end; with stand-ins for SLURM's commands."""
+"""What the job script does when its step ends: it requeues the job or exits. With stand-ins for SLURM's commands."""
 
 import os
 import signal

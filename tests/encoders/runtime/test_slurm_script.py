@@ -1,4 +1,4 @@
-"""A job script is the readable template with the user's words put in, and nothing else changed."""
+"""A job script is the template with the user's options filled in, and nothing else changed."""
 
 import subprocess
 
@@ -23,7 +23,7 @@ def test_options_are_replaced_added_and_taken_away():
     assert len({line.split("=")[0] for line in lines}) == len(lines)
 
 
-def test_what_is_not_asked_for_stays_as_the_template_has_it():
+def test_options_that_are_not_given_stay_as_in_the_template():
     assert script(arguments=["a"]).replace("set -- a\n", "") == TEXT
 
 
@@ -45,7 +45,7 @@ def test_the_site_file_gives_defaults_and_a_typo_in_it_is_named(tmp_path, monkey
         slurm.load_site()
 
 
-def test_without_slurm_the_way_out_is_named(tmp_path, monkeypatch):
+def test_without_slurm_the_error_names_dry_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--dry-run"):
         slurm.submit_script(tmp_path / "job")

@@ -68,7 +68,7 @@ def load_resume_checkpoint(run: RunDir, say: PrintLine) -> CheckpointContents | 
     """The newest good checkpoint of this run; None if it has none yet. Prints a warning for each newer one that cannot be used.
 
     Raises InputError if there are checkpoints and none can be used."""
-    newest, refused = checkpoint.load_newest(run.checkpoints, of=run.read()["id"])
+    newest, refused = checkpoint.load_newest(run.checkpoints, run_id=run.read()["id"])
     for reason in refused:
         say(f"warning: {reason}; using the last good checkpoint, of step {newest['step'] if newest else 0}")
     return cast(CheckpointContents | None, newest)

@@ -68,7 +68,7 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
         if dist.is_main():
             checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, now.step), checkpoint_contents(setup, now))
             older = now.step - detection_delay(setup, probe_interval(setup))  # keep one from before a fault that is detected later
-            checkpoint.prune_checkpoints(run.checkpoints, last=2, every=cfg.keep_every, older=older)
+            checkpoint.prune_checkpoints(run.checkpoints, keep_last=2, keep_every=cfg.keep_every, keep_newest_before=older)
             run.update(step=now.step)
 
     with (

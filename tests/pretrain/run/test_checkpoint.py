@@ -73,5 +73,5 @@ def test_no_checkpoint_is_not_an_error(tmp_path):
 def test_the_last_two_and_every_nth_are_kept(tmp_path):
     for step in range(2, 21, 2):
         checkpoint.checkpoint_path(tmp_path, step).write_bytes(b"")
-        checkpoint.prune_checkpoints(tmp_path, last=2, every=8)
+        checkpoint.prune_checkpoints(tmp_path, keep_last=2, keep_every=8)
     assert checkpoint.list_steps(tmp_path) == [8, 16, 18, 20]

@@ -25,10 +25,10 @@ with Track(folder / "pretrain", group="mine", job_type="pretrain", name="mine") 
 for name in ("mine", "theirs"):
     with Track(folder / name, group=name, job_type="bench", name=f"{name}-bench", resume=f"id{name}") as track:
         track.summary(**{"bench/lungs/linear/auroc": 0.75})
-        track.uses(name, [sha])
+        track.use_artifact(name, [sha])
 with Track(folder / "board", group="comparison", job_type="compare", name="leaderboard", resume="idboard") as track:
     track.table("leaderboard", ["encoder", "auroc"], [["mine", 0.75], ["theirs", None]])
-    print(track.side_by_side(["bench/lungs/linear/auroc"]))
+    print(track.save_comparison_view(["bench/lungs/linear/auroc"]))
 """
 
 

@@ -17,7 +17,7 @@ STAND_INS = {
 
 @pytest.fixture
 def start(tmp_path):
-    """Runs the script once: whether it went back into the queue, or else its exit status."""
+    """Runs the script once. Returns "queue" if it requeued the job, else its exit status."""
     (tmp_path / "bin").mkdir()
     for name, body in STAND_INS.items():
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{body}\n")
@@ -34,17 +34,17 @@ def start(tmp_path):
     return run
 
 
-def test_a_start_killed_before_its_first_checkpoint_is_tried_again_but_not_for_ever(start):
+def test_a_start_killed_before_its_first_checkpoint_is_requeued_at_most_twice(start):
     assert [start(restart, 143) for restart in range(3)] == ["queue", "queue", 143]
-    assert start(0, 143) == "queue"  # a job submitted anew counts from the beginning
+    assert start(0, 143) == "queue"  # a resubmitted job counts from zero
 
 
-def test_a_checkpoint_between_two_kills_starts_the_count_again(start):
+def test_a_checkpoint_between_two_kills_resets_the_count(start):
     assert [start(n, 137, f"step-{n:09d}") for n in range(5)] == ["queue"] * 5
     assert [start(n, 137) for n in (5, 6)] == ["queue", 137]
 
 
-def test_what_was_not_killed_or_is_cancelled_is_not_tried_again(start):
+def test_a_job_that_was_not_killed_or_is_cancelled_is_not_requeued(start):
     assert [start(0, 0), start(0, 2), start(0, 3, "step-000000005")] == [0, 2, 3]
     assert start(0, 143, state="CANCELLED") == 143
 

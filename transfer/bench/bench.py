@@ -138,7 +138,7 @@ def _check_images(loaded: LoadedTask, request: BenchRequest, protocols: dict[str
 
 def _list_mismatches(loaded: LoadedTask, entry: EncoderEntry) -> list[str]:
     """Differences in preprocessing between an encoder and all stores of a task, each once."""
-    stores = [component.store for component in external.list_component_tasks(loaded)]
+    stores = [component.store for component in loaded.components]
     mismatches = [w for s in stores for w in preprocess_check.list_preprocess_mismatches(entry.card, s.modality, s.attrs)]
     return list(dict.fromkeys(mismatches))
 
@@ -234,7 +234,7 @@ def build_cells(request: BenchRequest, plan: BenchPlan, entry: EncoderEntry, enc
                 encoder_sha256=encoder.sha256,
                 card=json_digest(entry.card),
                 seed=request.seed,
-                **external.build_identity(loaded, portion.identity),
+                **loaded.record_identity(portion.identity),
                 protocol=name,
                 protocol_hash=cell.hash_protocol(name, protocol.VERSION, cfg),
             )

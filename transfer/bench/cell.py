@@ -8,7 +8,7 @@ Shapes: N images of the store, D width, M test rows, C columns of the target.
 
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -130,7 +130,13 @@ class CellFit:
         seconds = {**self.seconds, "score": round(time.monotonic() - scoring, 3)}
         # Statistics over episodes are reported for every number of shots; nothing is chosen by them.
         episodes = self.fitted.episode_summary(test, self.select) if cell.identity.shift is None else {}
-        meta = _build_meta(cell, started, seconds, to_plain_json(self.fitted.selection), to_plain_json(episodes))
+        meta = _build_meta(
+            cell,
+            started,
+            seconds,
+            _to_plain_mapping(self.fitted.selection),
+            {shots: _to_plain_mapping(row) for shots, row in episodes.items()},
+        )
         return Record(meta, arrays)
 
     def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
@@ -208,12 +214,16 @@ ROW_BUILDERS: dict[Needs, Callable[[CellFit, Cell, Part, str | None], Rows]] = {
 }
 
 
+def _to_plain_mapping(value: Mapping[str, object]) -> dict[str, Json]:
+    return {name: to_plain_json(item) for name, item in value.items()}
+
+
 def _build_meta(
     cell: Cell,
     started: float,
     seconds: dict[str, float] | None = None,
     selection: dict[str, Json] | None = None,
-    episodes: dict[str, dict[str, float]] | None = None,
+    episodes: dict[str, dict[str, Json]] | None = None,
 ) -> Meta:
     return Meta(
         identity=cell.identity,
@@ -227,7 +237,7 @@ def _build_meta(
         counts=cell.loaded.counts(cell.split),
         selection=selection or {},
         episodes=episodes or {},
-        protocol_config=to_plain_json(cell.cfg.model_dump(mode="json")),
+        protocol_config=_to_plain_mapping(cell.cfg.model_dump(mode="json")),
         leakage=list(cell.leakage),
         warnings=list(cell.warnings),
         seconds={**(seconds or {}), "total": round(time.monotonic() - started, 3)},

@@ -1,18 +1,19 @@
-"""External validation: everything is chosen on task A, task B is only tested.
+"""External validation: everything is chosen on task A, and task B is only tested.
 
-Two tasks become one whose train and validation parts are A's and whose test part is B's, so that the gate, the seal and the protocols work
-on it as on any other; A's train patients are held against B's test images too. Which class of A is which of B is said by the user, class by
-class: names that look alike are not the same finding.
+The two tasks are joined into one with the train and validation parts of A and the test part of B, so that the leak check, the seal and the
+protocols work on it as on any other task; train patients of A are checked against test images of B as well. The user maps every class of A
+to classes of B: similar names need not be the same finding.
 
 Shapes: N images of A, M of B, C classes that are scored.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.store.store import Store
@@ -25,7 +26,7 @@ NO_CLASS = "-"
 
 
 class JoinedStore(Store):
-    """The images of A, then those of B. Its data set is B's: whose test patients an encoder may have seen."""
+    """The images of A, then those of B. Its data set is that of B, whose test patients an encoder must not have seen."""
 
     def __init__(self, a: Store, b: Store):
         super().__init__([*a.parts, *b.parts])
@@ -38,62 +39,69 @@ class JoinedStore(Store):
 
 @dataclass(frozen=True)
 class ExternalRequest:
-    """Which task is tested, how classes correspond, and whether on its test part or on all of its images."""
+    """The task that is tested, the map of classes, and whether its test part or all of its images are tested."""
 
     task: str
-    pairs: Sequence[str]
-    part: str = "test"
+    class_pairs: Sequence[str]
+    part: Literal["test", "all"] = "test"
 
 
 @dataclass
 class ExternalTask(LoadedTask):
-    """A's rows, then B's. pieces: the tasks as they are, whose features are computed and cached apart."""
+    """The rows of A, then those of B. components: A and B, whose features are computed and cached separately."""
 
-    pieces: tuple[LoadedTask, ...] = ()
+    components: tuple[LoadedTask, ...] = ()
     source: ExternalSource | None = None
 
     @property
-    def groups(self) -> dict[str, np.ndarray]:
-        """B's, whose images are tested; empty for A's rows."""
-        n, theirs = len(self.pieces[0].key), self.pieces[1].groups
-        return {name: np.concatenate([np.full(n, np.nan if v.dtype.kind in "fiu" else ""), v]) for name, v in theirs.items()}
+    def groups(self) -> dict[str, Array]:
+        """The group columns of B, whose images are tested; empty or NaN for the rows of A."""
+        a, b = self.components
+        return {name: np.concatenate([np.full(len(a.key), np.nan if v.dtype.kind in "fiu" else ""), v]) for name, v in b.groups.items()}
+
+    def record_identity(self, portion_identity: Mapping[str, Any]) -> dict[str, Any]:
+        """As of any task, with the store of B, the source A, and a partition that no other table shares."""
+        assert self.source is not None
+        partition = json_digest([portion_identity["partition"], self.source.model_dump()])
+        store = self.components[1].store.fingerprint
+        return {**portion_identity, "store": store, "partition": partition, "selected_on": self.source}
 
 
-def parse_label_map(pairs: Sequence[str], a: Task, b: Task) -> dict[str, list[str]]:
-    """Class of A -> classes of B, in A's order; no class: B does not have it. The key "-" holds what of B is left out.
+def parse_label_map(class_pairs: Sequence[str], a: Task, b: Task) -> dict[str, list[str]]:
+    """Class of A -> classes of B, in the order of A; [] for a class that B lacks. The key "-" has the classes of B that A lacks.
 
-    pairs: `class of A:class of B`, either side `-` for none.  Raises InputError for a class that is not named, named twice, or unknown."""
-    found: dict[str, list[str]] = {}
-    for text in pairs:
+    class_pairs: `class of A:class of B`, with `-` for none.  Raises InputError for a missing, repeated or unknown class."""
+    label_map: dict[str, list[str]] = {}
+    for text in class_pairs:
         left, right = _split_pair(text, a, b)
-        found.setdefault(left, []).extend([] if right == NO_CLASS else [right])
-    mine, theirs = [c for c in found if c != NO_CLASS], [c for named in found.values() for c in named]
-    missing = [f"{c!r} of {a.name}" for c in a.classes if c not in mine] + [f"{c!r} of {b.name}" for c in b.classes if c not in theirs]
+        label_map.setdefault(left, []).extend([] if right == NO_CLASS else [right])
+    of_a, of_b = [c for c in label_map if c != NO_CLASS], [c for classes in label_map.values() for c in classes]
+    missing = [f"{c!r} of {a.name}" for c in a.classes if c not in of_a] + [f"{c!r} of {b.name}" for c in b.classes if c not in of_b]
     if missing:
         raise InputError(
-            f"--map says nothing of {', '.join(missing)}; name every class: --map 'CLASS OF {a.name}:CLASS OF {b.name}', "
-            "or `-` on the side that lacks it"
+            f"--map has no entry for {', '.join(missing)}; name every class: --map 'CLASS OF {a.name}:CLASS OF {b.name}', "
+            "with `-` on the side that lacks it"
         )
-    twice = sorted({c for c in theirs if theirs.count(c) > 1})
+    twice = sorted({c for c in of_b if of_b.count(c) > 1})
     if twice:
-        raise InputError(f"--map names {', '.join(map(repr, twice))} of {b.name} more than once")
-    if not any(found[c] for c in mine):
-        raise InputError(f"--map leaves no class of {a.name} that {b.name} has; there would be nothing to score")
-    return {c: found[c] for c in [*a.classes, NO_CLASS] if c in found}
+        raise InputError(f"--map names {', '.join(map(repr, twice))} of {b.name} more than once; name every class of {b.name} once")
+    if not any(label_map[c] for c in of_a):
+        raise InputError(f"--map maps no class of {a.name} to a class of {b.name}, so there is nothing to score; map at least one")
+    return {c: label_map[c] for c in [*a.classes, NO_CLASS] if c in label_map}
 
 
 def _split_pair(text: str, a: Task, b: Task) -> tuple[str, str]:
-    """The two classes of `A:B`; either may hold colons itself."""
+    """The two classes of `A:B`; class names may contain colons."""
     known = [*a.classes, NO_CLASS], [*b.classes, NO_CLASS]
-    cuts = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == ":"]
-    fit = [cut for cut in cuts if cut[0] in known[0] and cut[1] in known[1] and cut != (NO_CLASS, NO_CLASS)]
-    if fit:
-        return fit[0]
-    if not cuts:
+    candidates = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == ":"]
+    valid = [pair for pair in candidates if pair[0] in known[0] and pair[1] in known[1] and pair != (NO_CLASS, NO_CLASS)]
+    if valid:
+        return valid[0]
+    if not candidates:
         raise InputError(
             f"--map {text!r} is not CLASS:CLASS; classes of {a.name}: {', '.join(a.classes)}; of {b.name}: {', '.join(b.classes)}"
         )
-    left, right = cuts[0]
+    left, right = candidates[0]
     raise (
         unknown_name_error(f"class of {a.name}", left, known[0])
         if left not in known[0]
@@ -101,78 +109,68 @@ def _split_pair(text: str, a: Task, b: Task) -> tuple[str, str]:
     )
 
 
-def join_tasks(a: LoadedTask, b: LoadedTask, ask: ExternalRequest) -> ExternalTask:
-    """The two tasks as one. Raises InputError when their kinds, modalities or classes do not go together."""
+def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest) -> ExternalTask:
+    """The two tasks as one. Raises InputError when their kinds, modalities or classes do not match."""
     single = {"multiclass"} & {a.task.kind, b.task.kind}
     if single and a.task.kind != b.task.kind:
-        raise InputError(f"{a.task.name} is {a.task.kind} and {b.task.name} is {b.task.kind}; neither can stand for the other")
-    if ask.part not in ("test", "all"):
-        raise unknown_name_error("part of the external task", ask.part, ["test", "all"])
+        raise InputError(f"{a.task.name} is {a.task.kind} and {b.task.name} is {b.task.kind}; an external test needs two tasks of one kind")
+    if request.part not in ("test", "all"):
+        raise unknown_name_error("part of the external task", request.part, ["test", "all"])
     if a.store.modality != b.store.modality:
         raise InputError(
-            f"{a.task.name} is {a.store.modality}, {b.task.name} is {b.store.modality}: an external test is of the same kind of image"
+            f"{a.task.name} is {a.store.modality} and {b.task.name} is {b.store.modality}; an external test needs stores of one modality"
         )
-    pairs = parse_label_map(ask.pairs, a.task, b.task)
-    classes, y = _join_targets(pairs, a, b, bool(single))
-    tested = b.split if ask.part == "test" else make_all_test_split(b)
-    part = np.concatenate([np.where(a.split.part == "test", "", a.split.part), np.where(tested.part == "test", "test", "")])
+    label_map = parse_label_map(request.class_pairs, a.task, b.task)
+    classes, y = _join_targets(label_map, a, b, bool(single))
+    test_split = b.split if request.part == "test" else make_all_test_split(b)
+    part = np.concatenate([np.where(a.split.part == "test", "", a.split.part), np.where(test_split.part == "test", "test", "")])
     part[~np.isfinite(y).any(axis=1)] = ""
     task = b.task.model_copy(update={"kind": a.task.kind if len(classes) > 1 or single else "binary", "classes": classes})
     if task.kind == "binary" and len(classes) > 1:
         task = task.model_copy(update={"kind": "multilabel"})
-    # Equal ids of one data set are one person between the tasks, whatever holds between B's own parts.
+    # Equal ids in one data set are the same patient in both tasks, even if the parts of B number patients separately.
     task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False})})
     patient = np.concatenate(_join_patients(a, b))
-    columns = {name: np.concatenate([getattr(a, name), getattr(b, name)]) for name in ("key", "sha256", "picture")}
-    said = [f"(of {a.task.name}) {s}" for s in a.said] + list(b.said)
-    said.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
-    source = ExternalSource(task=a.task.name, store=a.store.fingerprint, labels=a.labels_hash, split=a.split.hash, label_map=pairs)
-    # Looks at B's test part are counted together, whoever was trained where; so the split keeps B's hash.
-    split = Split(part.astype(object), tested.hash, [])
-    names = columns["key"], patient, columns["sha256"], columns["picture"]
-    return ExternalTask(task, JoinedStore(a.store, b.store), y, *names, split, said, (a, b), source)
+    key, sha256, image_group = (np.concatenate(both) for both in ((a.key, b.key), (a.sha256, b.sha256), (a.image_group, b.image_group)))
+    messages = [f"(of {a.task.name}) {s}" for s in a.messages] + list(b.messages)
+    messages.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
+    source = ExternalSource(task=a.task.name, store=a.store.fingerprint, labels=a.labels_hash, split=a.split.hash, label_map=label_map)
+    # All uses of the test part of B are counted together, whatever was selected on, so the split keeps the hash of B.
+    split = Split(part.astype(object), test_split.hash, [])
+    return ExternalTask(task, JoinedStore(a.store, b.store), y, key, patient, sha256, image_group, split, messages, (a, b), source)
 
 
-def _join_targets(pairs: Mapping[str, list[str]], a: LoadedTask, b: LoadedTask, single: bool) -> tuple[list[str], np.ndarray]:
-    """Names and (N + M, C) target. A label that B lacks is not trained on either; a class that B lacks stays, and is empty there."""
-    classes = [c for c in a.task.classes if single or pairs[c]]
-    mine = a.y[:, [a.task.classes.index(c) for c in classes]]
-    theirs = np.full((len(b.y), len(classes)), 0.0, dtype=np.float32)
+def _join_targets(label_map: Mapping[str, list[str]], a: LoadedTask, b: LoadedTask, single: bool) -> tuple[list[str], Array]:
+    """Names and (N + M, C) targets. A label that B lacks is not trained on; a class that B lacks stays and is 0 in B."""
+    classes = [c for c in a.task.classes if single or label_map[c]]
+    y_a = a.y[:, [a.task.classes.index(c) for c in classes]]
+    y_b = np.full((len(b.y), len(classes)), 0.0, dtype=np.float32)
     for column, c in enumerate(classes):
-        theirs[:, column] = merge_labels(b.y[:, [b.task.classes.index(other) for other in pairs[c]]])
-    if single:  # images of a class that A does not know cannot be right
-        theirs[(np.isnan(b.y).any(axis=1)) | (theirs.sum(axis=1) == 0)] = np.nan
-    return classes, np.concatenate([mine, theirs]).astype(np.float32)
+        y_b[:, column] = merge_labels(b.y[:, [b.task.classes.index(other) for other in label_map[c]]])
+    if single:  # images of a class that A lacks cannot be classified correctly
+        y_b[(np.isnan(b.y).any(axis=1)) | (y_b.sum(axis=1) == 0)] = np.nan
+    return classes, np.concatenate([y_a, y_b]).astype(np.float32)
 
 
-def merge_labels(y: np.ndarray) -> np.ndarray:
-    """(M,) 1 where any column is, 0 where all are, else unknown; 0 of no column."""
+def merge_labels(y: Array) -> FloatArray:
+    """(M,) 1 where any column is 1, 0 where all are 0, otherwise NaN; 0 without columns."""
     any_one = (np.nan_to_num(y) > 0.5).any(axis=1)
     return np.where(any_one, 1.0, np.where(np.isnan(y).any(axis=1), np.nan, 0.0))
 
 
-def _join_patients(a: LoadedTask, b: LoadedTask) -> list[np.ndarray]:
-    """A's patients and B's; those of another data set are other people, even if their numbers are alike."""
-    theirs = set(b.store.datasets.tolist())
-    plain = theirs if len(theirs) == 1 else set()  # the data set whose patients keep their names
-    told = lambda of: [str(p) if d in plain else f"{d}:{p}" for d, p in zip(of.store.datasets.tolist(), of.patient, strict=True)]  # noqa: E731
-    return [np.array(told(of), dtype=object) for of in (a, b)]
+def _join_patients(a: LoadedTask, b: LoadedTask) -> list[Array]:
+    """Patients of A and of B. Equal ids in different data sets are different patients."""
+    datasets_of_b = set(b.store.datasets.tolist())
+    without_prefix = datasets_of_b if len(datasets_of_b) == 1 else set()
+
+    def qualify(task: LoadedTask) -> Array:
+        pairs = zip(task.store.datasets.tolist(), task.patient, strict=True)
+        return np.array([str(p) if d in without_prefix else f"{d}:{p}" for d, p in pairs], dtype=object)
+
+    return [qualify(a), qualify(b)]
 
 
 def make_all_test_split(b: LoadedTask) -> Split:
     """All labeled images of B as its test part."""
     part = np.where(b.split.part != "", "test", "").astype(object)
     return replace(b.split, part=part, hash=hash_parts(b.key, part))
-
-
-def list_component_tasks(loaded: LoadedTask) -> tuple[LoadedTask, ...]:
-    """The tasks that a task is made of; of an ordinary one itself."""
-    return loaded.pieces if isinstance(loaded, ExternalTask) else (loaded,)
-
-
-def build_identity(loaded: LoadedTask, plain: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a task and a portion goes into a record: of an external one the tested store, and a partition that no other table shares."""
-    if not isinstance(loaded, ExternalTask) or loaded.source is None:
-        return {"store": loaded.store.fingerprint, **plain}
-    apart = {"partition": json_digest([plain["partition"], loaded.source.model_dump()]), "selected_on": loaded.source}
-    return {"store": loaded.pieces[1].store.fingerprint, **plain, **apart}

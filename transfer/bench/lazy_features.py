@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoders.runtime.arrays import Array
-from transfer.bench.external import list_component_tasks
 from transfer.tasks.load import LoadedTask
 
 if TYPE_CHECKING:
@@ -41,8 +40,8 @@ class LazyFeatures:
     def _embed(self) -> Array:
         from encoders.features.embed import extract_features
 
-        if len(components := list_component_tasks(self.loaded)) > 1:
-            return np.concatenate([LazyFeatures(self.encoder, task, self.batch, self.workers)() for task in components])
+        if len(self.loaded.components) > 1:
+            return np.concatenate([LazyFeatures(self.encoder, task, self.batch, self.workers)() for task in self.loaded.components])
         used = np.flatnonzero(self.loaded.split.part != "")
         n = len(self.loaded.key)
         # When more than half are used: embed all, so that tasks on the same store share the cache.

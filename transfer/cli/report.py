@@ -95,7 +95,7 @@ def _save_tables(
     from transfer.report.latex import render_latex
     from transfer.tables import render
 
-    usage = {split: count_split_usage(split, known=ledger) for s in sections for split in s.splits}
+    usage = {split: count_split_usage(split, ledger=ledger) for s in sections for split in s.splits}
     if latex is not None:
         render.write_table(latex, render_latex(sections))
     if csv is not None:

@@ -74,7 +74,7 @@ def submit(
         console.print(f"skipped: {baseline_name}: {reason}", markup=False, style="yellow")
     if dry_run:
         for i, element in enumerate(elements):
-            print(f"# element {i}: transfer bench {' '.join(element.words)}")
+            print(f"# element {i}: transfer bench {' '.join(element.arguments)}")
         tasks = list(dict.fromkeys(element.task for element in elements))
         print(*slurm_array.render_scripts(folder, tasks, site, compare_options), sep="\n", end="")
         return
@@ -131,5 +131,5 @@ def check_elements(elements: Sequence["ArrayElement"]) -> None:
     from transfer.bench.bench import load_protocols
 
     for element in elements:
-        options = parse_bench_arguments(element.words)
+        options = parse_bench_arguments(element.arguments)
         load_protocols([element.protocol], 0, options.overrides)

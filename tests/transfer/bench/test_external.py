@@ -139,8 +139,8 @@ class Labels:
 @pytest.mark.parametrize(
     ("pairs", "message"),
     [
-        ([], "says nothing of 'sick' of a, 'ill' of b"),
-        (["sick:-"], "says nothing of 'ill' of b"),
+        ([], "has no entry for 'sick' of a, 'ill' of b"),
+        (["sick:-"], "has no entry for 'ill' of b"),
         (["sick:-", "-:ill"], "nothing to score"),
         (["sik:ill"], "did you mean sick"),
         (["sick:il"], "did you mean ill"),
@@ -157,7 +157,7 @@ def test_what_cannot_be_an_external_test_is_refused(two):
     add(two / "a.h5", name="grade", labels=["grade"], kind="multiclass", classes=["high", "low", "mid"])
     with pytest.raises(InputError, match="multiclass and"):
         run(NET, tasks=["grade"], external=External("b", PAIRS))
-    with pytest.raises(InputError, match="one other task"):
+    with pytest.raises(InputError, match="exactly one other task"):
         run(NET, tasks=["a", "grade"], external=External("b", PAIRS))
     with pytest.raises(InputError, match="--folds"):
         bench(folds=3)

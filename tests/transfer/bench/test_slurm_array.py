@@ -38,7 +38,7 @@ def tasks(tmp_path):
 def test_an_element_is_an_encoder_on_a_task_under_a_protocol(tasks):
     made, after, missing = build_elements([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
     assert [(c.encoder, c.task, c.protocol) for c in made] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
-    assert {c.more for c in made} == {("--baseline", "none", "--draws", "2")}
+    assert {c.options for c in made} == {("--baseline", "none", "--draws", "2")}
     assert (after, missing) == ([], {})
 
 
@@ -57,8 +57,8 @@ def test_an_encoder_that_is_being_pretrained_is_waited_for_and_brings_its_baseli
     monkeypatch.setattr(slurm, "job_state", lambda job: "PENDING" if job == "42" else "FAILED")
     made, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
     assert after == ["42"]
-    assert [c.words for c in made] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
-    with pytest.raises(InputError, match="say which --task"):
+    assert [c.arguments for c in made] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
+    with pytest.raises(InputError, match="name the tasks with --task"):
         build_elements(["mine"], [], ["knn"], None)
 
 
@@ -86,7 +86,7 @@ def test_the_scripts_are_shell_and_run_each_line_of_the_cells(tmp_path):
         assert "#SBATCH --partition=gpu" in text
         assert "module load cuda" in text
         assert subprocess.run(["bash", "-n", where.path / name]).returncode == 0
-    assert where.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.words]
+    assert where.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.arguments]
     (tmp_path / "bin").mkdir()
     for name, text in (("srun", '"$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
@@ -94,18 +94,18 @@ def test_the_scripts_are_shell_and_run_each_line_of_the_cells(tmp_path):
     env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}
     text = (where.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
     done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
-    assert done.stdout.splitlines()[1:] == ["bench", *odd.words], done.stderr
+    assert done.stdout.splitlines()[1:] == ["bench", *odd.arguments], done.stderr
     assert done.returncode == 3
-    assert where.exit_of(1) == 3
+    assert where.exit_status(1) == 3
 
 
 def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
     where = bench_folder("mine")
     write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
-    write_json(where.info, {"array": "7"})
-    where.status.mkdir()
+    write_json(where.info_file, {"array": "7"})
+    where.status_dir.mkdir()
     for i, code in enumerate((0, 1, 0)):
-        (where.status / str(i)).write_text(f"{code}\n")
+        (where.status_dir / str(i)).write_text(f"{code}\n")
     monkeypatch.setattr(slurm, "job_state", lambda job: "CANCELLED")
     assert list_unfinished(where) == [1, 3]
     assert [row[2] for row in list_elements(where)] == ["done", "failed (1)", "done", "cancelled"]
@@ -116,9 +116,9 @@ def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
         ("bench.sbatch", "--array=1,3", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
         ("compare.sbatch", "--dependency=afterany:1"),
     ]
-    assert where.exit_of(1) is None
+    assert where.exit_status(1) is None
     for i in (1, 3):
-        (where.status / str(i)).write_text("0\n")
+        (where.status_dir / str(i)).write_text("0\n")
     with pytest.raises(InputError, match="every element of bench 'mine' is done"):
         resubmit("mine", [])
     monkeypatch.setattr(slurm, "job_state", lambda job: "RUNNING")
@@ -129,12 +129,12 @@ def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
 def test_a_failed_element_says_why(capsys):
     where = bench_folder("mine")
     write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abc"], slurm.Site(), [])
-    write_json(where.info, {"array": "7"})
-    where.status.mkdir()
+    write_json(where.info_file, {"array": "7"})
+    where.status_dir.mkdir()
     logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
     for i, text in logs.items():
         (where.path / f"slurm-7_{i}.out").write_text(text)
-        (where.status / str(i)).write_text("2\n")
+        (where.status_dir / str(i)).write_text("2\n")
     with pytest.raises(typer.Exit):
         print_jobs("mine")
     told = capsys.readouterr().err.splitlines()

@@ -1,1 +1,1 @@
-"""Upper floor B: from an encoder and a labeled store to numbers one may believe."""
+"""Benchmarks: from an encoder and a labeled store to results with confidence intervals over patients."""

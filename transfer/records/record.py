@@ -1,6 +1,6 @@
-"""One benched cell on disk: a JSON file with what, how and when, and a .npz beside it with every validation and test score.
+"""The record of one cell of a benchmark: a JSON file with its settings, and an .npz file with all validation and test scores.
 
-All metrics are computed from these, so a table can be checked and remade. A digest over the content makes an edited record visible.
+All metrics are computed from records, so every table can be checked and made again. A digest over the content reveals an edited record.
 
 Shapes: V validation images, M test images, C columns of the target.
 """
@@ -12,41 +12,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
 
+from encoders.runtime.arrays import Array
 from encoders.runtime.config import Config, json_digest, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json, write_json
+from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
 from transfer.tasks.task import TaskKind
 
 RECORD_FORMAT, VERSION = "isograft-record", 1
-UNSAFE_CHARACTERS = r"[^A-Za-z0-9.@-]+"  # what a file name does not keep of an encoder's
-ARRAY_NAMES = tuple(f"{part}_{what}" for part in ("val", "test") for what in ("key", "patient", "y", "scores"))
-GROUP_PREFIX = "test_group_"  # and the name of a column: who a test image is of (sex, age, view, site), where the store says it
+UNSAFE_CHARACTERS = r"[^A-Za-z0-9.@-]+"  # characters of an encoder's name that its file names replace by _
+ID_COLUMNS = ("key", "patient")  # columns that identify images or patients
+ARRAY_NAMES = tuple(f"{part}_{column}" for part in ("val", "test") for column in (*ID_COLUMNS, "y", "scores"))
+GROUP_PREFIX = "test_group_"  # followed by the name of a group column of the test images (sex, age, view, site)
 
 
 class ExternalSource(Config):
-    """External validation: the task whose train and validation parts made the choice; the record's own task is the one tested."""
+    """External validation: the task that was trained and selected on. The record's own task is the tested one."""
 
     task: str
     store: str = Field(description="fingerprint of its pixels")
-    labels: str = Field(description="hash of its target")
-    split: str = Field(description="hash of its split; `split` beside is that of the tested part, so looks at it are counted together")
-    label_map: dict[str, list[str]] = Field(description="class of this task -> classes of the tested task, explicit")
+    labels: str = Field(description="hash of its targets")
+    split: str = Field(description="hash of its split; the identity's `split` is that of the tested part, whose uses are counted together")
+    label_map: dict[str, list[str]] = Field(description="class of this task -> classes of the tested task, as the user gave it")
 
 
 class Identity(Config):
-    """What makes a record the answer to one question: two records with equal identities would hold equal scores."""
+    """All that determines the scores of a record: records with equal identities hold equal scores."""
 
     task: str
     store: str = Field(description="fingerprint of the pixels")
-    labels: str = Field(description="hash of the target of every image")
-    split: str = Field(description="hash of who is in which part")
+    labels: str = Field(description="hash of the targets of all images")
+    split: str = Field(description="hash of the images of each part")
     partition: str = Field(description="hash of all folds together; without folds that of the split")
     encoder: str
     encoder_sha256: str
@@ -56,17 +59,20 @@ class Identity(Config):
     fold: int = 0
     folds: int = 1
     fraction: float = 1.0
-    patients: int | None = Field(None, description="label fraction asked for as a number of train patients; `fraction` is what it makes")
+    patients: int | None = Field(
+        None, description="label fraction requested as a number of train patients; `fraction` is the resulting share"
+    )
     draw: int = 0
     seed: int = 0
-    selected_on: ExternalSource | None = Field(None, description="external validation: where everything was chosen")
-    shift: str | None = Field(None, description="acquisition shift laid over the test images (gamma, noise, ...); None: as they are")
-    strength: int = Field(0, description="of the shift, 1 (slight) to 5; 0: the images as they are")
-    amount: float | None = Field(None, description="what that strength is in the shift's own unit, e.g. the exponent of gamma")
-    shift_version: int | None = Field(None, description="of the code that shifts, so that old and new scores are never one curve")
+    selected_on: ExternalSource | None = Field(None, description="external validation: the task that was selected on")
+    shift: str | None = Field(None, description="acquisition shift of the test images (gamma, noise, ...); None: unchanged images")
+    strength: int = Field(0, description="strength of the shift, 1 (slight) to 5 (strong); 0: unchanged images")
+    amount: float | None = Field(None, description="the strength in the shift's own unit, e.g. the exponent of gamma")
+    shift_version: int | None = Field(None, description="version of the shift's code, so that one curve never mixes two versions")
 
     @property
     def id(self) -> str:
+        """16 hex digits of all fields; part of the file name."""
         return json_digest(self)
 
 
@@ -81,112 +87,119 @@ class Meta(Config):
     classes: list[str]
     role: str = Field("encoder", description="encoder, imagenet or random")
     arch: str = ""
-    recipe: str = Field("", description="digest of the encoder's pretraining without its seed: equal ones differ in the seed only")
-    pretraining_seed: int | None = Field(None, description="seed of the encoder's pretraining, where its card says it")
+    recipe: str = Field(
+        "", description="digest of the encoder's pretraining without its seed: encoders with equal digests differ in the seed only"
+    )
+    pretraining_seed: int | None = Field(None, description="seed of the encoder's pretraining, if its card says it")
     size: int = Field(0, description="input size of the encoder, pixels")
     counts: dict[str, dict[str, int]] = Field({}, description="images and patients of each part")
     selection: dict[str, Any] = Field({})
-    episodes: dict[str, dict[str, float]] = Field({}, description="few-shot: shots -> mean, sd over episodes of the AUROC on test rows")
+    episodes: dict[str, dict[str, float]] = Field(
+        {}, description="few-shot: number of shots -> mean and sd over episodes of the test AUROC"
+    )
     protocol_config: dict[str, Any] = Field({})
-    leakage: list[str] = Field([], description="what --allow-leakage let pass: every table of this record says so")
+    leakage: list[str] = Field([], description="confirmed leaks that --allow-leakage allowed; every table with this record states them")
     warnings: list[str] = Field([])
     seconds: dict[str, float] = Field({})
     versions: dict[str, str] = Field({})
     device: str = "cpu"
     error: str | None = None
     traceback: str | None = None
-    arrays: str | None = Field(None, description="sha256 over the arrays beside this file")
+    arrays: str | None = Field(None, description="sha256 of the arrays in the .npz file")
 
 
 @dataclass(frozen=True)
 class Record:
-    """meta: what was done.  arrays: `val_` and `test_` key (V,), patient (V,), y (V, C), scores (V, C); and `test_group_sex` (M,)."""
+    """meta: the JSON.  arrays: `val_key`, `val_patient` (V,), `val_y`, `val_scores` (V, C), the same for `test_`, `test_group_sex` (M,)."""
 
     meta: Meta
-    arrays: Mapping[str, np.ndarray]
+    arrays: Mapping[str, Array]
 
     @property
     def identity(self) -> Identity:
         return self.meta.identity
 
-    def part(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Labels (M, C), scores (M, C) and patients (M,) of "val" or "test"."""
+    def part(self, name: Literal["val", "test"]) -> tuple[Array, Array, Array]:
+        """Labels (M, C), scores (M, C) and patients (M,) of the validation or test part."""
         return self.arrays[f"{name}_y"], self.arrays[f"{name}_scores"], self.arrays[f"{name}_patient"]
 
     @property
-    def groups(self) -> dict[str, np.ndarray]:
-        """What is known about the test images, (M,) a column: text, or numbers for an age in years."""
+    def groups(self) -> dict[str, Array]:
+        """The group columns of the test images, (M,) each: text, or numbers for an age in years."""
         return {name.removeprefix(GROUP_PREFIX): values for name, values in self.arrays.items() if name.startswith(GROUP_PREFIX)}
 
 
 def record_path(identity: Identity) -> Path:
-    """Where the record of this identity is, or would be."""
+    """The JSON file of the record with this identity, whether or not it exists."""
     return records_dir() / identity.task / f"{re.sub(UNSAFE_CHARACTERS, '_', identity.encoder)}-{identity.protocol}-{identity.id}.json"
 
 
 def write_record(record: Record) -> Path:
-    """Writes the arrays, then the JSON that vouches for them; a crash between leaves no record, only arrays that nobody names."""
+    """Writes the arrays, then the JSON with their digest, and returns its path. A crash in between leaves arrays without a record."""
     path = record_path(record.identity)
     meta = record.meta
     if meta.status == "ok":
-        plain = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *(GROUP_PREFIX + g for g in record.groups))}
+        arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *(GROUP_PREFIX + g for g in record.groups))}
         with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
-            np.savez_compressed(file, **plain)  # type: ignore[arg-type]
-        meta = meta.model_copy(update={"arrays": hash_arrays(plain)})
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
     content = meta.model_dump(mode="json")
     write_json(path, {**content, "digest": json_digest(content, 64)})
     return path
 
 
 def read_record(path: str | Path) -> Record:
-    """The record at `path`. Raises InputError when it is missing, foreign, or not what was written."""
+    """The record at `path`. Raises InputError when it is missing, of another format, or was edited."""
     path = Path(path)
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT:
         raise InputError(f"{path} is not a record of a benchmark")
     if content.get("version") != VERSION:
-        raise InputError(f"{path} is a record of version {content.get('version')}, this isograft reads version {VERSION}; bench again")
-    vouched = content.pop("digest", None)
-    if vouched != json_digest(content, 64):
-        raise InputError(f"{path} was changed after it was written (its digest does not match); remove it, or bench again with --again")
+        raise InputError(
+            f"{path} is a record of version {content.get('version')}, this isograft reads version {VERSION}; run `transfer bench` again"
+        )
+    digest = content.pop("digest", None)
+    if digest != json_digest(content, 64):
+        raise InputError(
+            f"{path} was changed after it was written (its digest does not match); remove it, or run `transfer bench` with --again"
+        )
     meta = validate_config(Meta, content, str(path))
     if meta.status == "failed":
         return Record(meta, {})
-    beside = path.with_suffix(".npz")
+    scores = path.with_suffix(".npz")
     try:
-        with open(beside, "rb") as raw, np.load(raw, allow_pickle=False) as file:
+        with open(scores, "rb") as raw, np.load(raw, allow_pickle=False) as file:
             arrays = {name: file[name] for name in (*ARRAY_NAMES, *(n for n in file.files if n.startswith(GROUP_PREFIX)))}
-    except (OSError, ValueError, KeyError, BadZipFile) as wrong:
-        raise InputError(f"the scores beside {path} cannot be read ({beside.name}: {wrong}); bench again with --again") from wrong
+    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"the scores of {path} cannot be read ({scores.name}: {error}); run `transfer bench` with --again") from error
     if hash_arrays(arrays) != meta.arrays:
-        raise InputError(f"{beside} was changed after it was written (its digest does not match); bench again with --again")
+        raise InputError(f"{scores} was changed after it was written (its digest does not match); run `transfer bench` with --again")
     return Record(meta, arrays)
 
 
 def find_finished_record(identity: Identity) -> Record | None:
-    """The finished record of this identity, if there is one. Raises InputError when it was edited."""
+    """The successful record with this identity; None if there is none. Raises InputError when it was edited."""
     path = record_path(identity)
     record = read_record(path) if path.is_file() else None
     return record if record is not None and record.meta.status == "ok" else None
 
 
-def find_records(where: Sequence[str | Path] = ()) -> list[Path]:
-    """The record files that are named, those below folders that are named, or all of this working folder."""
-    paths: list[Path] = []
-    for name in where or [records_dir()]:
-        path = Path(name)
+def find_records(paths: Sequence[str | Path] = ()) -> list[Path]:
+    """The given record files and those inside the given folders; without arguments, all of the working folder."""
+    files: list[Path] = []
+    for path in map(Path, paths or [records_dir()]):
         inside = [path]
-        if path.is_dir() or not where:
+        if path.is_dir() or not paths:
             every = sorted(path.rglob("*.json"))
             inside = [p for p in every if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-        if where and not inside:
-            raise InputError(f"no record below {path}")
-        paths += inside
-    return list(dict.fromkeys(paths))
+        if paths and not inside:
+            raise InputError(f"{path} contains no record")
+        files += inside
+    return list(dict.fromkeys(files))
 
 
-def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
-    """64 hex digits over names, shapes, types and values."""
+def hash_arrays(arrays: Mapping[str, Array]) -> str:
+    """64 hex digits over the names, shapes, types and values of the arrays."""
     total = hashlib.sha256()
     for name in sorted(arrays):
         value = _to_fixed_width(arrays[name])
@@ -196,21 +209,21 @@ def hash_arrays(arrays: Mapping[str, np.ndarray]) -> str:
 
 
 def library_versions() -> dict[str, str]:
-    """Of what the numbers depend on."""
+    """The versions of the libraries that the scores depend on."""
     return {name: version(name) for name in ("isograft", "torch", "timm", "numpy", "faiss-cpu")}
 
 
-def to_plain_json(value: Any) -> Any:
-    """A selection as JSON can hold it: NumPy numbers as Python's, NaN and infinity as null."""
+def to_plain_json(value: object) -> Json:
+    """A value in JSON's types: NumPy numbers as Python numbers, NaN and infinity as null. Other types are returned as they are."""
     if isinstance(value, Mapping):
         return {str(k): to_plain_json(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_plain_json(v) for v in value]
     if isinstance(value, np.generic):
         return to_plain_json(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else cast(Json, value)
 
 
-def _to_fixed_width(value: np.ndarray) -> np.ndarray:
-    """Text as fixed-width unicode, so that nothing has to be pickled."""
+def _to_fixed_width(value: Array) -> Array:
+    """Text as fixed-width Unicode, which .npz files hold without pickling."""
     return value.astype(str) if value.dtype.kind in "OT" else value

@@ -1,1 +1,1 @@
-"""The report: records as one HTML page that opens from disk, asks no network, and names no patient."""
+"""The HTML report: one page from records that opens from disk without a network and names no patient."""

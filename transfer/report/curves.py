@@ -1,16 +1,16 @@
-"""ROC, precision-recall and reliability curves of a row, with bands from resampled patients; arrays in, arrays out.
+"""ROC, precision-recall, reliability and risk-coverage curves of a row, with bands from resampled patients.
 
-A row of several labels, folds or draws has the mean of their curves, as its AUROC is the mean of their areas.
+For several labels, folds or draws, the mean of their curves is drawn, as the AUROC is the mean of their areas.
 
-Shapes: N test images, C columns, B resamples, G points of a grid.
+Shapes: N test images, C target columns, B resamples, G grid points.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 
-from encoders.runtime.arrays import Array
+from encoders.runtime.arrays import Array, FloatArray
 from transfer.metrics import choose_on_validation, macro, reliability, risk_coverage
 from transfer.metrics.calibration import RiskCoverage, confidence
 from transfer.metrics.panel import are_probabilities, threshold_margins
@@ -19,19 +19,20 @@ from transfer.stats import draw_resamples
 from transfer.stats.bootstrap import percentile_interval
 
 CURVE_GRID = np.linspace(0, 1, 101)
-BAND_RESAMPLES = 300  # enough for a shaded band; the intervals in the tables have their own
+BAND_RESAMPLES = 300  # enough for a shaded band; the intervals of the tables have their own number
+CurveKind = Literal["roc", "pr"]  # sensitivity over false positive rate; precision over recall
 
 
 class BandedCurve(NamedTuple):
-    """y over `GRID`, and its pointwise 95 % band, each (G,)."""
+    """y over `CURVE_GRID`, and its pointwise 95 % band, (G,) each."""
 
     y: Array
     low: Array
     high: Array
 
 
-def resampled_curve(records: Sequence[Record], kind: str, n: int = BAND_RESAMPLES) -> BandedCurve:
-    """The mean curve of the records. kind: "roc" (sensitivity over false positive rate) or "pr" (precision over recall)."""
+def resampled_curve(records: Sequence[Record], kind: CurveKind, n: int = BAND_RESAMPLES) -> BandedCurve:
+    """The mean curve of the records, with its band."""
     full, drawn = np.zeros((1, len(CURVE_GRID))), np.zeros((n, len(CURVE_GRID)))
     for record in records:
         y, s, patient = record.part("test")
@@ -44,14 +45,14 @@ def resampled_curve(records: Sequence[Record], kind: str, n: int = BAND_RESAMPLE
     return BandedCurve(full[0], ends[:, 0], ends[:, 1])
 
 
-def mean_curve(y: Array, s: Array, weight: Array, kind: str) -> Array:
-    """(B, G) mean over the labels that are defined."""
-    one = np.stack([label_curve(y[:, c], s[:, c], weight, kind) for c in range(y.shape[1])], axis=-1)  # (B, G, C)
-    return np.asarray(macro(one)[0])
+def mean_curve(y: Array, s: Array, weight: Array, kind: CurveKind) -> Array:
+    """(B, G) mean over the labels with both classes. y, s: (N, C).  weight: (N, B)."""
+    curves = np.stack([label_curve(y[:, c], s[:, c], weight, kind) for c in range(y.shape[1])], axis=-1)  # (B, G, C)
+    return np.asarray(macro(curves)[0])
 
 
-def label_curve(y: Array, s: Array, weight: Array, kind: str) -> Array:
-    """(B, G) of one label; NaN where a resample has one class only. y, s: (N,).  weight: (N, B)."""
+def label_curve(y: Array, s: Array, weight: Array, kind: CurveKind) -> Array:
+    """(B, G) curves of one label; NaN where a resample has only one class. y, s: (N,).  weight: (N, B)."""
     rows = np.flatnonzero(~np.isnan(y))
     rows = rows[np.argsort(-s[rows], kind="stable")]
     score, positive, w = s[rows], y[rows] > 0.5, weight[rows].astype(np.float64)
@@ -65,51 +66,52 @@ def label_curve(y: Array, s: Array, weight: Array, kind: str) -> Array:
     return out
 
 
-def _roc_on_grid(hit: Array, false: Array) -> Array:
-    return np.interp(CURVE_GRID, np.append(0.0, false / false[-1]), np.append(0.0, hit / hit[-1]))
+def _roc_on_grid(hit: Array, false: Array) -> FloatArray:
+    return np.asarray(np.interp(CURVE_GRID, np.append(0.0, false / false[-1]), np.append(0.0, hit / hit[-1])))
 
 
 def _pr_on_grid(hit: Array, false: Array) -> Array:
-    """The precision at the first threshold whose recall reaches each point: the steps whose area is the average precision."""
-    called = hit + false
-    precision = np.divide(hit, called, out=np.ones_like(hit), where=called > 0)
+    """The precision at the first threshold whose recall reaches each grid point: the step function whose area is the average precision."""
+    predicted = hit + false
+    precision = np.divide(hit, predicted, out=np.ones_like(hit), where=predicted > 0)
     first = np.searchsorted(hit / hit[-1], CURVE_GRID - 1e-12)
-    # A threshold that only a resample's absent rows reach calls nobody; the curve begins at the first that calls somebody.
-    begin = int(np.argmax(called > 0))
-    return precision[np.clip(first, begin, len(precision) - 1)]
+    # At thresholds that only rows with weight 0 reach, no row is predicted positive; the curve begins at the first other threshold.
+    begin = int(np.argmax(predicted > 0))
+    values: Array = precision[np.clip(first, begin, len(precision) - 1)]
+    return values
 
 
-def gather_probabilities(records: Sequence[Record], part: str = "test") -> tuple[Array, Array] | None:
-    """Truth (N,) and probability (N,) of all answers of these records: of the chosen class in a multi-class task, else of every label.
+def gather_probabilities(records: Sequence[Record], part: Literal["val", "test"] = "test") -> tuple[Array, Array] | None:
+    """Truth (N,) and probability (N,) of all predictions of these records: of the predicted class if multi-class, else of every label.
 
-    None where the scores are no probabilities."""
-    truth, sure = [], []
+    None if the scores are not probabilities."""
+    truths, probabilities = [], []
     for record in records:
         y, s, _ = record.part(part)
         if s.min() < -1e-6 or s.max() > 1 + 1e-6:
             return None
-        right, p = confidence(y, s) if record.meta.kind == "multiclass" else (y.reshape(-1), s.reshape(-1))
-        truth.append(right)
-        sure.append(p)
-    return np.concatenate(truth), np.concatenate(sure)
+        truth, probability = confidence(y, s) if record.meta.kind == "multiclass" else (y.reshape(-1), s.reshape(-1))
+        truths.append(truth)
+        probabilities.append(probability)
+    return np.concatenate(truths), np.concatenate(probabilities)
 
 
-def reliability_bins(truth: Array, sure: Array) -> dict[str, Array]:
-    """Ten bins with equally many answers each; empty ones left out."""
-    return reliability(truth, sure, 10, "equal_mass")
+def reliability_bins(truth: Array, probability: Array) -> dict[str, Array]:
+    """Ten bins with equal numbers of predictions; empty bins are omitted."""
+    return reliability(truth, probability, 10, "equal_mass")
 
 
 def pooled_risk_coverage(records: Sequence[Record]) -> RiskCoverage | None:
-    """Coverage and risk (N,) of all answers of these records, the surest first; None where the scores are no probabilities.
+    """Coverage and risk (N,) of all predictions of these records, most confident first; None if the scores are not probabilities.
 
-    Sure is a multi-class answer by its largest probability, any other by its distance from the threshold that validation chose."""
-    wrong, sure = [], []
+    The confidence of a multi-class prediction is its largest probability; of any other, its distance from the validation threshold."""
+    errors, confidences = [], []
     for record in records:
         y, s, _ = record.part("test")
         if not are_probabilities(s):
             return None
-        by = choose_on_validation(*record.part("val")[:2], record.meta.kind)
-        right, how = confidence(y, s) if record.meta.kind == "multiclass" else threshold_margins(y, s, by.threshold)
-        wrong.append(1 - right[~np.isnan(right)])
-        sure.append(how[~np.isnan(right)])
-    return risk_coverage(np.concatenate(wrong), np.concatenate(sure))
+        choice = choose_on_validation(*record.part("val")[:2], record.meta.kind)
+        correct, margin = confidence(y, s) if record.meta.kind == "multiclass" else threshold_margins(y, s, choice.threshold)
+        errors.append(1 - correct[~np.isnan(correct)])
+        confidences.append(margin[~np.isnan(correct)])
+    return risk_coverage(np.concatenate(errors), np.concatenate(confidences))

@@ -1,17 +1,19 @@
-"""Who is served how well: the AUROC of every group of test images (sex, age band, view, site), darker for higher, with its gap."""
+"""Subgroups of test images (sex, age band, view, site): the AUROC of each, and its difference to all other test images."""
 
 import math
 from collections.abc import Mapping, Sequence
 
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, tag
+from transfer.report.context import Block, ReportContext
 from transfer.report.plots import MAX_CURVES
 from transfer.report.tables import protocol_title, shaded_cell
 from transfer.report.verdict import rows_with_most_labels
 from transfer.tables import render
+from transfer.tables.render_subgroups import format_number
 from transfer.tables.rows import Section
 from transfer.tables.subgroups import Subgroup, compute_subgroups, list_group_columns
 
-SUBGROUP_RESAMPLES = 200  # of the metrics beside the AUROC, whose interval is a closed form
+SUBGROUP_RESAMPLES = 200  # for the metrics other than AUROC, whose interval has a closed form
 METRIC_TITLES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -22,17 +24,18 @@ METRIC_TITLES = {
 }
 
 
-def subgroup_section(block: Sequence[Section], shown: Mapping[str, str]) -> Html | None:
-    """The groups of a task, a heat map a protocol; None where the records know none."""
-    found = [(s, many) for s in block if (many := _row_subgroups(s))]
-    if not found:
+def subgroup_section(block: Block, context: ReportContext) -> Html | None:
+    """One heat map per protocol, with warnings and gaps; None if the records have no group columns."""
+    per_section = [(s, encoders) for s in block if (encoders := _row_subgroups(s))]
+    if not per_section:
         return None
     body: list[Html] = []
-    for s, many in found:
-        gaps = collapsible_section("Gaps to all other test images, and what thresholds do", _gap_table(many, shown))
-        body.append(join_html([tag("h4", protocol_title(s)), _heat_map(many, shown), *_group_warnings(many, shown), gaps]))
-    about = "AUROC with its 95 % interval over patients. Thresholds are those of all validation patients: one rule for everybody."
-    return join_html([tag("h3", "By group of test images"), *body, tag("p", about, class_="note")])
+    for s, encoders in per_section:
+        gaps = collapsible_section("Gaps to all other test images, and threshold metrics", _gap_table(encoders, context.display_names))
+        heat_map, warnings = _heat_map(encoders, context.display_names), _group_warnings(encoders, context.display_names)
+        body.append(join_html([tag("h4", protocol_title(s)), heat_map, *warnings, gaps]))
+    note = "AUROC with 95 % intervals over patients. Thresholds are chosen on all validation patients, the same for every subgroup."
+    return join_html([*body, tag("p", note, class_="note")])
 
 
 def _row_subgroups(s: Section) -> list[tuple[str, list[Subgroup]]]:
@@ -40,39 +43,33 @@ def _row_subgroups(s: Section) -> list[tuple[str, list[Subgroup]]]:
     return [(row.encoder, compute_subgroups(row.records, resamples=SUBGROUP_RESAMPLES)) for row in rows]
 
 
-def _heat_map(many: Sequence[tuple[str, list[Subgroup]]], shown: Mapping[str, str]) -> Html:
+def _heat_map(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> Html:
     lines = []
-    for i, g in enumerate(many[0][1]):
-        cells = [shaded_cell(shown[name], groups[i].intervals["auroc"]) for name, groups in many]
-        lines.append([_group_title(g), f"{g.patients} patients, {g.images} images", *cells])
-    return html_table(["group", "test part", *(shown[name] for name, _ in many)], lines, "heat")
+    for i, g in enumerate(encoders[0][1]):
+        cells = [shaded_cell(display_names[name], groups[i].intervals["auroc"]) for name, groups in encoders]
+        lines.append([g.title, f"{g.patients} patients, {g.images} images", *cells])
+    return html_table(["group", "test part", *(display_names[name] for name, _ in encoders)], lines, "heat")
 
 
-def _group_title(g: Subgroup) -> str:
-    return f"{g.axis}: {g.name}" if g.axis else g.name
+def _group_warnings(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> list[Html]:
+    lines = []
+    for g in encoders[0][1]:
+        lines += [tag("p", f"Warning: {g.title}: {note}.", class_="note") for note in g.notes if g.column]
+    for name, groups in encoders:
+        gaps = [(g, g.gap) for g in groups if g.gap is not None]
+        for g, gap in gaps:
+            if g.holm_p < 0.05:
+                difference = f"{render.format_difference(gap)}, Holm correction over {len(gaps)} groups"
+                text = f"{display_names[name]}: AUROC on {g.title} is {gap.verdict} than on all other test images ({difference})."
+                lines.append(tag("p", text, class_="bad"))
+    return lines
 
 
-def _group_warnings(many: Sequence[tuple[str, list[Subgroup]]], shown: Mapping[str, str]) -> list[Html]:
-    said = []
-    for g in many[0][1]:
-        said += [tag("p", f"Warning: {_group_title(g)}: {note}.", class_="note") for note in g.notes if g.axis]
-    for name, groups in many:
-        gaps = [g for g in groups if g.gap is not None]
-        for g in (g for g in gaps if g.adjusted < 0.05 and g.gap is not None):
-            told = f"{shown[name]} serves {_group_title(g)} {g.gap.verdict} than all others ({render.format_difference(g.gap)}, Holm over {len(gaps)} groups)."  # type: ignore[union-attr]
-            said.append(tag("p", told, class_="bad"))
-    return said
-
-
-def _gap_table(many: Sequence[tuple[str, list[Subgroup]]], shown: Mapping[str, str]) -> Html:
-    known = [key for key in METRIC_TITLES if key in many[0][1][0].metrics]
+def _gap_table(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> Html:
+    known = [key for key in METRIC_TITLES if key in encoders[0][1][0].metrics]
     lines = [
-        [shown[name], _group_title(g), render.format_difference(g.gap), *(_format_value(g.metrics.get(key, math.nan)) for key in known)]
-        for name, groups in many
+        [display_names[name], g.title, render.format_difference(g.gap), *(format_number(g.metrics.get(key, math.nan)) for key in known)]
+        for name, groups in encoders
         for g in groups
     ]
     return html_table(["encoder", "group", "gap [95 %]", *(METRIC_TITLES[key] for key in known)], lines, "small")
-
-
-def _format_value(v: float) -> str:
-    return "" if math.isnan(v) else f"{v:.3f}"

@@ -1,4 +1,4 @@
-"""The results table as LaTeX, for a paper (booktabs)."""
+"""The results tables as LaTeX with booktabs, for a paper."""
 
 from collections.abc import Sequence
 
@@ -21,14 +21,14 @@ LATEX_ESCAPES = {
 }
 
 
-def render_latex(parts: Sequence[Section]) -> str:
-    """A table a task; needs \\usepackage{booktabs}."""
-    shown, out = render.shorten_names(parts), ["% needs \\usepackage{booktabs}"]
-    for block in render.group_sections(parts):
+def render_latex(sections: Sequence[Section]) -> str:
+    """One table per block of sections; they need \\usepackage{booktabs}."""
+    display_names, out = render.shorten_names(sections), ["% needs \\usepackage{booktabs}"]
+    for block in render.group_sections(sections):
         hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
         leaks = any(r.meta.leakage for s in block for row in s.rows for r in row.records)
         caption = f"{block[0].task}. Split {block[0].partition[:8]}, protocols {hashes}.{' LEAKAGE ALLOWED.' if leaks else ''}"
-        caption += "".join(f" {line}." for line in render.describe_legend(block, shown))
+        caption += "".join(f" {line}." for line in render.describe_legend(block, display_names))
         out += [
             r"\begin{table}",
             r"\centering",
@@ -39,7 +39,7 @@ def render_latex(parts: Sequence[Section]) -> str:
         out += [
             _latex_row(render.RESULT_HEADER),
             r"\midrule",
-            *map(_latex_row, render.format_rows(block, shown, {})),
+            *map(_latex_row, render.format_rows(block, display_names, {})),
             r"\bottomrule",
             r"\end{tabular}",
             r"\end{table}",
@@ -49,9 +49,10 @@ def render_latex(parts: Sequence[Section]) -> str:
 
 
 def escape_latex(text: str) -> str:
+    """The text with LaTeX's special characters escaped."""
     return "".join(LATEX_ESCAPES.get(letter, letter) for letter in text)
 
 
 def _latex_row(cells: Sequence[str]) -> str:
-    # A row that starts with a bracket would be read as the argument of the line break before it.
+    # LaTeX would read a row that starts with a bracket as the argument of the line break before it.
     return " & ".join(f"{{{escape_latex(c)}}}" if c.startswith("[") else escape_latex(c) for c in cells) + r" \\"

@@ -1,9 +1,9 @@
-"""What stands behind the numbers: leaks, how often each test split was looked at, protocols and what they chose, encoders, environment."""
+"""Provenance of a report: leaks, uses of the test splits, protocols and their selections, encoders, environment."""
 
 import json
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,127 +12,131 @@ from encoders.runtime.html import Html, collapsible_section, html_table, join_ht
 from encoders.runtime.paths import records_dir
 from transfer.records import test_seal
 from transfer.records.record import Record
-from transfer.report.redact import Redactor
+from transfer.report.context import Block, ReportContext
 from transfer.tables import render
-from transfer.tables.rows import Section
 
 
-def allowed_leaks(records: Sequence[Record], discreet: Redactor) -> list[str]:
-    """Every leak that was let pass, without the patients that it names."""
-    return discreet.each(f"{r.identity.task}: {leak}" for r in records for leak in r.meta.leakage)
+def allowed_leaks(context: ReportContext) -> list[str]:
+    """Every leak that --allow-leakage allowed, without the patients that it names."""
+    return context.redactor.redact_all(f"{r.identity.task}: {leak}" for r in context.records for leak in r.meta.leakage)
 
 
-def leak_section(records: Sequence[Record], discreet: Redactor) -> Html:
-    """What was found between the parts, and between pretraining and the test part."""
-    let, suspected = allowed_leaks(records, discreet), discreet.each(f"{r.identity.task}: {w}" for r in records for w in r.meta.warnings)
+def leak_section(block: Block, context: ReportContext) -> Html:
+    """Leaks between the parts, and between pretraining and the test part."""
+    allowed = allowed_leaks(context)
+    warnings = context.redactor.redact_all(f"{r.identity.task}: {w}" for r in context.records for w in r.meta.warnings)
     body = []
-    if let:
-        body.append(tag("p", tag("b", "Leaks were found, and the bench was told to go on. "), "The numbers below them flatter."))
-        body.append(tag("ul", *(tag("li", line, class_="bad") for line in let)))
+    if allowed:
+        body.append(tag("p", tag("b", "Leaks were found, and allowed with --allow-leakage. "), "The scores below are too high."))
+        body.append(tag("ul", *(tag("li", line, class_="bad") for line in allowed)))
     else:
-        body.append(
-            tag("p", "No leak of patients or identical images was found between the parts, nor with what the encoders' manifests list.")
-        )
-    if suspected:
-        body.append(tag("p", "What the bench noted:"))
-        body.append(tag("ul", *(tag("li", line) for line in suspected)))
-    return join_html([tag("h2", "Leakage"), *body])
+        body.append(tag("p", "No patient or image was found in two parts, or in the test part and the encoders' manifests."))
+    if warnings:
+        body.append(tag("p", "Warnings of the benchmark:"))
+        body.append(tag("ul", *(tag("li", line) for line in warnings)))
+    return join_html(body)
 
 
 def read_ledgers(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The lines of this working folder's ledger and of those that lie with the records, each once."""
+    """The entries of the working folder's ledger and of those beside the records, without duplicates."""
     beside = [folder / "ledger.jsonl" for path in paths for folder in list(path.resolve().parents)[:2]]
-    places = dict.fromkeys(p.resolve() for p in [records_dir() / "ledger.jsonl", *beside])
-    return list({json.dumps(line, sort_keys=True): line for place in places for line in test_seal.read_ledger(place)}.values())
+    files = dict.fromkeys(p.resolve() for p in [records_dir() / "ledger.jsonl", *beside])
+    return list({json.dumps(entry, sort_keys=True): entry for file in files for entry in test_seal.read_ledger(file)}.values())
 
 
-def ledger_section(records: Sequence[Record], lines: Sequence[dict[str, Any]]) -> Html:
-    """How often each test split was scored, by what, and by what that is not on this page."""
-    splits: dict[str, list[Record]] = defaultdict(list)
-    for r in records:
-        splits[r.identity.split].append(r)
-    rows = [_ledger_row(split, of, [line for line in lines if line.get("split") == split]) for split, of in splits.items()]
+def ledger_section(block: Block, context: ReportContext) -> Html:
+    """How often each test split was scored, and by which encoders that are not on the page."""
+    records_of: dict[str, list[Record]] = defaultdict(list)
+    for r in context.records:
+        records_of[r.identity.split].append(r)
+    rows = [
+        _ledger_row(split, records, [entry for entry in context.ledger if entry.get("split") == split])
+        for split, records in records_of.items()
+    ]
     rows.sort(key=lambda row: (row[0], row[1]))
-    said = "Comparing many checkpoints on one test split is a selection too: the more often it was scored, the less its best number means."
+    note = (
+        "Comparing many checkpoints on one test split is itself a selection: the more often a split was scored, the more optimistic is its "
+        "best result."
+    )
     header = ["task", "test split", "scored", "encoders", "protocols", "first", "last", "not on this page"]
-    return join_html([tag("h2", "How often each test split was scored"), tag("p", said), html_table(header, rows)])
+    return join_html([tag("p", note), html_table(header, rows)])
 
 
-def _ledger_row(split: str, records: Sequence[Record], mine: Sequence[dict[str, Any]]) -> list[Any]:
+def _ledger_row(split: str, records: Sequence[Record], entries: Sequence[Mapping[str, Any]]) -> list[str]:
     first = records[0].identity
     name = first.task + (f", fold {first.fold + 1} of {first.folds}" if first.folds > 1 else "")
-    if not mine:
-        return [name, short_hash(split), "no ledger at hand", "", "", "", "", "unknown: ask for the ledger of who made the records"]
-    shown = {r.identity.encoder_sha256 for r in records}
-    others = {str(line.get("encoder")) for line in mine if line.get("encoder_sha256") not in shown}
-    kinds = {(line.get("protocol"), line.get("protocol_hash")) for line in mine}
-    when = [format_day(float(pick(line["time"] for line in mine if "time" in line))) for pick in (_min_or_zero, _max_or_zero)]
+    if not entries:
+        return [name, short_hash(split), "no ledger found", "", "", "", "", "unknown; the ledger is with the original records"]
+    on_page = {r.identity.encoder_sha256 for r in records}
+    others = {str(entry.get("encoder")) for entry in entries if entry.get("encoder_sha256") not in on_page}
+    protocols = {(entry.get("protocol"), entry.get("protocol_hash")) for entry in entries}
+    times = [float(entry["time"]) for entry in entries if "time" in entry] or [0.0]
     hidden = f"{len(others)} encoder{'s' if len(others) != 1 else ''}: {', '.join(sorted(others))}" if others else "none"
     return [
         name,
         short_hash(split),
-        f"{len(mine)} times",
-        str(len({line.get("encoder_sha256") for line in mine})),
-        str(len(kinds)),
-        *when,
+        f"{len(entries)} times",
+        str(len({entry.get("encoder_sha256") for entry in entries})),
+        str(len(protocols)),
+        format_day(min(times)),
+        format_day(max(times)),
         hidden,
     ]
 
 
-def _min_or_zero(values: Any) -> float:
-    return min(values, default=0.0)
-
-
-def _max_or_zero(values: Any) -> float:
-    return max(values, default=0.0)
-
-
 def format_day(seconds: float) -> str:
+    """The UTC date of a Unix time; "" for 0."""
     return time.strftime("%Y-%m-%d", time.gmtime(seconds)) if seconds else ""
 
 
-def protocol_section(records: Sequence[Record], parts: Sequence[Section], shown: Mapping[str, str], discreet: Redactor) -> Html:
-    """The hash and the settings of every protocol, and what was chosen on validation patients."""
-    hashes: dict[tuple[str, str], list[Record]] = defaultdict(list)
-    for r in records:
-        hashes[r.identity.protocol, r.identity.protocol_hash].append(r)
+def protocol_section(block: Block, context: ReportContext) -> Html:
+    """The hash and settings of every protocol, and what it selected on validation patients."""
+    by_hash: dict[tuple[str, str], list[Record]] = defaultdict(list)
+    for r in context.records:
+        by_hash[r.identity.protocol, r.identity.protocol_hash].append(r)
     rows = [
-        [name, short_hash(h), str(len(of)), tag("td", _compact_json(of[0].meta.protocol_config), class_="long", data_label="settings")]
-        for (name, h), of in sorted(hashes.items())
+        [
+            name,
+            short_hash(protocol_hash),
+            str(len(records)),
+            tag("td", _compact_json(records[0].meta.protocol_config), class_="long", data_label="settings"),
+        ]
+        for (name, protocol_hash), records in sorted(by_hash.items())
     ]
-    warn = [tag("p", warning, class_="bad") for warning in render.mixed_hash_warnings(parts)]
-    chosen = [
+    warnings = [tag("p", warning, class_="bad") for warning in render.mixed_hash_warnings(context.sections)]
+    selections = [
         [
             r.identity.task,
-            shown[r.identity.encoder],
+            context.display_names[r.identity.encoder],
             r.identity.protocol,
             describe_partition(r),
-            tag("td", discreet(_compact_json(shorten_selection(r.meta.selection))), class_="long", data_label="chosen"),
+            tag("td", context.redactor(_compact_json(shorten_selection(r.meta.selection))), class_="long", data_label="selected"),
         ]
-        for r in records
-        if r.meta.status == "ok" and r.identity.shift is None  # on shifted images nothing is chosen
+        for r in context.records
+        if r.meta.status == "ok" and r.identity.shift is None  # nothing is selected on shifted images
     ]
-    inside = html_table(["task", "encoder", "protocol", "part", "chosen"], chosen, "small")
+    selected = html_table(["task", "encoder", "protocol", "part", "selected"], selections, "small")
+    note = (
+        "A protocol hash covers the settings and the version of a protocol; a table never mixes two hashes of one protocol. "
+        "Hyper-parameters are selected on validation patients."
+    )
     return join_html(
         [
-            tag("h2", "Protocols"),
-            tag(
-                "p", "One hash, one way of measuring; a table never mixes two hashes of a protocol. All was chosen on validation patients."
-            ),
-            *warn,
+            tag("p", note),
+            *warnings,
             html_table(["protocol", "hash", "records", "settings"], rows, "small"),
-            collapsible_section("What was chosen", inside),
+            collapsible_section("Selected hyper-parameters", selected),
         ]
     )
 
 
 def describe_partition(r: Record) -> str:
-    """Fold, fraction, draw and shift of a record, where they say anything."""
+    """Fold, label fraction, draw and shift of a record, if it has any."""
     i = r.identity
-    told = [f"fold {i.fold + 1} of {i.folds}"] if i.folds > 1 else []
-    told += [f"{i.fraction:.3g} of the labels, draw {i.draw}"] if i.fraction < 1 else []
-    told += [f"{i.shift}, strength {i.strength}"] if i.shift else []
-    return ", ".join(told) or "all labels"
+    words = [f"fold {i.fold + 1} of {i.folds}"] if i.folds > 1 else []
+    words += [f"{i.fraction:.3g} of the labels, draw {i.draw}"] if i.fraction < 1 else []
+    words += [f"{i.shift}, strength {i.strength}"] if i.shift else []
+    return ", ".join(words) or "all labels"
 
 
 def shorten_selection(selection: Mapping[str, Any]) -> dict[str, Any]:
@@ -140,16 +144,17 @@ def shorten_selection(selection: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in selection.items() if not isinstance(v, dict) and not (isinstance(v, list) and len(v) > 8)}
 
 
-def _compact_json(value: Any) -> str:
-    plain = json.dumps(value, sort_keys=True, separators=(", ", ": "), default=str)
-    return plain.strip("{}").replace('"', "")
+def _compact_json(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, separators=(", ", ": "), default=str)
+    return text.strip("{}").replace('"', "")
 
 
-def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> Html:
+def environment_section(block: Block, context: ReportContext) -> Html:
     """Encoders, versions, devices and time; and every record, so that it can be found and checked."""
+    records, names = context.records, context.display_names
     encoders = {(r.identity.encoder, r.identity.encoder_sha256): r for r in records}
-    nets = [
-        [shown[name], name, r.meta.role, r.meta.arch, f"{r.meta.size} px", short_hash(sha), short_hash(r.identity.card)]
+    networks = [
+        [names[name], name, r.meta.role, r.meta.arch, f"{r.meta.size} px", short_hash(sha), short_hash(r.identity.card)]
         for (name, sha), r in encoders.items()
     ]
     seen: dict[str, set[str]] = defaultdict(set)
@@ -157,14 +162,14 @@ def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> 
         for name, value in r.meta.versions.items():
             seen[name].add(value)
         seen["device"].add(r.meta.device)
-    software = [[name, ", ".join(sorted(values)) + (" (mixed)" if len(values) > 1 else "")] for name, values in sorted(seen.items())]
+    software = [[name, _join_values(values)] for name, values in sorted(seen.items())]
     spent = sum(r.meta.seconds.get("total", 0.0) for r in records)
-    software += [["time of all records", f"{spent:.0f} s"], ["this page", f"isograft {version('isograft')}"]]
-    each = [
+    software += [["computing time of all records", f"{spent:.0f} s"], ["this page", f"isograft {version('isograft')}"]]
+    listed = [
         [
             short_hash(r.identity.id),
             r.identity.task,
-            shown[r.identity.encoder],
+            names[r.identity.encoder],
             r.identity.protocol,
             describe_partition(r),
             str(r.identity.seed),
@@ -172,13 +177,16 @@ def environment_section(records: Sequence[Record], shown: Mapping[str, str]) -> 
         ]
         for r in records
     ]
+    table = html_table(["record", "task", "encoder", "protocol", "part", "seed", "status"], listed, "small")
     return join_html(
         [
-            tag("h2", "Environment"),
-            html_table(["encoder", "whole name", "role", "network", "input", "sha256", "card"], nets, "small"),
-            html_table(["what", "version"], software, "small"),
-            collapsible_section(
-                f"All {len(each)} records", html_table(["record", "task", "encoder", "protocol", "part", "seed", "status"], each, "small")
-            ),
+            html_table(["encoder", "full name", "role", "network", "input", "sha256", "card"], networks, "small"),
+            html_table(["component", "version"], software, "small"),
+            collapsible_section(f"All {len(listed)} records", table),
         ]
     )
+
+
+def _join_values(values: Iterable[str]) -> str:
+    ordered = sorted(values)
+    return ", ".join(ordered) + (" (mixed)" if len(ordered) > 1 else "")

@@ -1,32 +1,31 @@
-"""Free text without patients: leaks name their examples, and warnings may; a page that is passed on must not."""
+"""Removes patients from free text: leaks name examples, and warnings may name images, but a report must be safe to share."""
 
 import re
 from collections.abc import Iterable, Sequence
 
-from transfer.records.record import Record
+from transfer.records.record import ID_COLUMNS, Record
 
 WITHHELD = "(withheld)"
-MAX_COUNT_DIGITS = 4  # digits: a number up to here cannot be told from a count, and is left
+MAX_COUNT_DIGITS = 4  # a number with at most so many digits could be a count, and is kept
+ID_SUFFIXES = tuple(f"_{column}" for column in ID_COLUMNS)
 
 
 class Redactor:
-    """A text as it may stand on the page: without examples, and without the keys and patients of these records."""
+    """Returns texts without their examples, and without the image keys and patients of these records."""
 
     def __init__(self, records: Sequence[Record]):
-        every = {str(name) for r in records for column, values in r.arrays.items() if _holds_names(column) for name in set(values.tolist())}
-        self.names = {name for name in every if not (name.isdigit() and len(name) <= MAX_COUNT_DIGITS)}
-        self.spaced = sorted((name for name in self.names if re.search(r"[\s,;:()'\"]", name)), key=len, reverse=True)
+        names = {
+            str(name) for r in records for array, values in r.arrays.items() if array.endswith(ID_SUFFIXES) for name in set(values.tolist())
+        }
+        self.names = {name for name in names if not (name.isdigit() and len(name) <= MAX_COUNT_DIGITS)}
+        self.multiword_names = sorted((name for name in self.names if re.search(r"[\s,;:()'\"]", name)), key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
         text = re.sub(r",?\s*e\.g\..*", "", text, flags=re.DOTALL)
-        for name in self.spaced:
+        for name in self.multiword_names:
             text = text.replace(name, WITHHELD)
         return re.sub(r"[^\s,;:()'\"]+", lambda word: WITHHELD if word.group() in self.names else word.group(), text)
 
-    def each(self, texts: Iterable[str]) -> list[str]:
-        """All of them, equal ones once."""
+    def redact_all(self, texts: Iterable[str]) -> list[str]:
+        """All texts redacted, without duplicates."""
         return list(dict.fromkeys(map(self, texts)))
-
-
-def _holds_names(column: str) -> bool:
-    return column.endswith(("_key", "_patient"))

@@ -1,4 +1,4 @@
-"""What a table's verdicts are about: checkpoints or a recipe; and what a test set of this size could not have found."""
+"""Limits of a table's verdicts: whether they are about checkpoints or a recipe, and the smallest difference the test set can detect."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,46 +7,49 @@ from transfer.stats import minimal_detectable_difference
 from transfer.tables.rows import Row, Section
 
 
-def describe_seeds(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
-    """How far pretraining seeds lie apart; and the warning for verdicts on single checkpoints."""
+def describe_seeds(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
+    """The variation between pretraining seeds, and a caveat for verdicts on single checkpoints."""
     rows = [(s, row) for s in block for row in s.rows]
-    said = []
+    lines = []
     for s, row in rows:
         if row.seeds:
-            named = ", ".join(map(short_name, row.seeds))
-            said.append(
-                f"{shown[row.encoder]}, {s.protocol}: about the recipe, from {len(row.seeds)} pretraining seeds ({named}); "
-                f"AUROC sd {row.seed_spread:.3f} over seeds, which its intervals hold beside the test patients"
+            seeds = ", ".join(map(short_name, row.seeds))
+            lines.append(
+                f"{display_names[row.encoder]}, {s.protocol}: mean over {len(row.seeds)} pretraining seeds of one recipe ({seeds}); "
+                f"AUROC sd {row.seed_std:.3f} over seeds; the intervals include this variation"
             )
     if any(row.difference is not None and not row.seeds and row.role == "encoder" for _, row in rows):
-        said.append("a verdict on one encoder is about this checkpoint: another pretraining seed would move it")
-    return said
+        lines.append("verdicts on a single encoder are about this checkpoint; another pretraining seed can give another result")
+    return lines
 
 
 def describe_missing_imagenet(block: Sequence[Section], missing: Mapping[str, str]) -> list[str]:
-    """The networks whose encoders stand beside no ImageNet weights, which is the first question asked of them.
+    """A caveat for every network that was benchmarked without its ImageNet weights.
 
-    missing: baselines that are told of as not available already."""
+    missing: baselines that are already listed as not available."""
     rows = [row for s in block for row in s.rows]
     arch = {role: {row.records[0].meta.arch for row in rows if row.role == role} for role in ("encoder", "imagenet")}
     alone = sorted(a for a in arch["encoder"] - arch["imagenet"] if f"imagenet_{a}" not in {short_name(name) for name in missing})
-    return [f"no ImageNet weights of {a} were benched: whether pretraining beats them is not answered here" for a in alone]
+    return [f"no ImageNet weights of {a} were benchmarked: this table does not show whether pretraining is better than them" for a in alone]
 
 
-def describe_detectable_differences(block: Sequence[Section], shown: Mapping[str, str]) -> list[str]:
-    """The least true difference that a comparison which found none would have found in four of five cases."""
-    said = []
+def describe_detectable_differences(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
+    """For comparisons without a detected difference, the smallest true difference that has a power of 80 %."""
+    lines = []
     for s in block:
-        least = [(row, row_detectable_difference(row)) for row in s.rows]
-        told = list(dict.fromkeys(f"{shown[row.encoder]} {value:.3f}" for row, value in least if value is not None))
-        if told:
-            said.append(f"{s.protocol}: not distinguishable is not equal; found in 4 of 5 cases: a true difference of {', '.join(told)}")
-    return said
+        smallest = [(row, row_detectable_difference(row)) for row in s.rows]
+        listed = list(dict.fromkeys(f"{display_names[row.encoder]} {value:.3f}" for row, value in smallest if value is not None))
+        if listed:
+            lines.append(
+                f"{s.protocol}: not distinguishable does not mean equal; "
+                f"smallest AUROC difference detectable with 80 % power: {', '.join(listed)}"
+            )
+    return lines
 
 
 def row_detectable_difference(row: Row) -> float | None:
-    """The minimal detectable difference of a row that could not be told from its reference."""
+    """The minimal detectable difference of a row that is not distinguishable from its reference; None for other rows."""
     d = row.difference
-    if d is None or d.told != "not distinguishable" or not d.high > d.low:
+    if d is None or d.reported_verdict != "not distinguishable" or not d.high > d.low:
         return None
     return minimal_detectable_difference(d)

@@ -1,7 +1,7 @@
-"""Curves of the AUROC over the strength of an acquisition shift, from records; chosen on clean validation images, frozen, then scored.
+"""AUROC over the strength of an acquisition shift, from records. Selection uses unshifted validation images; only test images are shifted.
 
-A curve is one encoder under one protocol and one shift. Its loss at a strength is the paired difference to the clean images of the same
-test patients, so that it has an interval of its own.
+A curve is one encoder with one protocol under one shift. Its loss at a strength is the paired difference to the unshifted images of the
+same test patients, so it has its own interval.
 """
 
 import csv
@@ -9,19 +9,22 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
 from transfer.stats import Difference, Interval
+from transfer.tables.render import format_difference
 from transfer.tables.rows import Row, compare_rows, pooled_auroc, task_name
 
+if TYPE_CHECKING:
+    from rich.console import Console
 SHIFT_COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high,leakage"
 
 
 @dataclass
 class ShiftPoint:
-    """One strength; 0: the images as they are. parameter: in the shift's own unit.  loss: AUROC here minus AUROC on the clean images."""
+    """One strength; 0: unshifted images. parameter: in the shift's own unit.  loss: AUROC here minus AUROC on unshifted images."""
 
     strength: int
     parameter: float
@@ -31,7 +34,7 @@ class ShiftPoint:
 
 @dataclass
 class ShiftCurve:
-    """The points of one encoder, weakest shift first."""
+    """The points of one encoder, by increasing strength."""
 
     task: str
     protocol: str
@@ -43,20 +46,21 @@ class ShiftCurve:
     shift: str
     unit: str
     points: list[ShiftPoint] = field(default_factory=list)
-    leakage: tuple[str, ...] = ()  # what --allow-leakage let pass
+    leakage: tuple[str, ...] = ()  # confirmed leaks that --allow-leakage allowed
 
 
 def build_shift_curves(records: Sequence[Record]) -> list[ShiftCurve]:
-    """Every curve that the records hold. One without its clean record has no loss."""
-    apart: dict[tuple, dict[tuple[str, int], dict[int, list[Record]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    """All curves of the records. A curve without records on unshifted images has no loss."""
+    Key = tuple[str, str, str, str, str, str, int, tuple[int, float], str, str]
+    groups: dict[Key, dict[tuple[str, int], dict[int, list[Record]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for record in (r for r in records if r.meta.status == "ok"):
         i = record.identity
         share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
-        alike = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, share, i.encoder, i.encoder_sha256
-        apart[alike][i.shift or "", i.shift_version or 0][i.strength].append(record)
+        key = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, share, i.encoder, i.encoder_sha256
+        groups[key][i.shift or "", i.shift_version or 0][i.strength].append(record)
     return [
         _build_shift_curve(shifted[shift, version], shifted.get(("", 0), {}).get(0, []))
-        for _, shifted in sorted(apart.items(), key=lambda item: item[0])
+        for _, shifted in sorted(groups.items(), key=lambda item: item[0])
         for shift, version in sorted(shifted)
         if shift
     ]
@@ -68,8 +72,8 @@ def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]
     first = next(iter(by_strength.values()))[0]
     i = first.identity
     assert i.shift is not None
-    about = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
-    curve = ShiftCurve(task_name(i), *about)
+    fields = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
+    curve = ShiftCurve(task_name(i), *fields)
     every = [record for records in (*by_strength.values(), clean) for record in records]
     curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
     if clean:
@@ -83,49 +87,48 @@ def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]
 
 
 def _bare_row(records: list[Record]) -> Row:
+    """A row that holds only its records, for `compare_rows`."""
     records = sorted(records, key=lambda r: (r.identity.fold, r.identity.draw))
     return Row("", "", "", 1.0, {}, records)
 
 
 def build_shift_tables(curves: Sequence[ShiftCurve]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """(title, header, rows of text) for each task, protocol and shift: a row an encoder, a column a strength."""
-    from transfer.tables.render import format_difference
-
-    apart: dict[tuple, list[ShiftCurve]] = defaultdict(list)
+    """(title, header, rows of text) for each task, protocol and shift: one row per encoder, one column per strength."""
+    groups: dict[tuple[str, str, str, str, float, str], list[ShiftCurve]] = defaultdict(list)
     for c in curves:
-        apart[c.task, c.partition, c.protocol, c.protocol_hash, c.fraction, c.shift].append(c)
-    made = []
-    for (task, _, protocol, _, fraction, shift), same in apart.items():
+        groups[c.task, c.partition, c.protocol, c.protocol_hash, c.fraction, c.shift].append(c)
+    tables = []
+    for (task, _, protocol, _, fraction, shift), same in groups.items():
         share = "" if fraction == 1 else f", {fraction:.3g} of the labels"
         amount = {p.strength: p.parameter for c in same for p in c.points}
         strengths = sorted(amount)
-        header = ["encoder", *("clean" if s == 0 else f"{s} ({amount[s]:g})" for s in strengths), "loss at the strongest"]
+        header = ["encoder", *("unshifted" if s == 0 else f"{s} ({amount[s]:g})" for s in strengths), "change at highest strength"]
         rows = []
         for c in same:
             at = {p.strength: f"{p.auroc.value:.3f}" for p in c.points}
             rows.append([short_name(c.encoder), *(at.get(s, "") for s in strengths), format_difference(c.points[-1].loss)])
-        made.append((f"{task}, {protocol}{share}: AUROC under {shift} ({same[0].unit})", header, rows))
-    return made
+        tables.append((f"{task}, {protocol}{share}: AUROC under {shift} ({same[0].unit})", header, rows))
+    return tables
 
 
-def print_shift_tables(out: Any, curves: Sequence[ShiftCurve]) -> None:
-    """The tables, on a terminal."""
+def print_shift_tables(console: "Console", curves: Sequence[ShiftCurve]) -> None:
+    """Prints the tables, and the warnings below them."""
     from rich.table import Table
 
     for title, header, rows in build_shift_tables(curves):
         table = Table(*header, title=title, title_justify="left")
         for row in rows:
             table.add_row(*row)
-        out.print(table)
-    few = dict.fromkeys(f"warning: {c.task}, {c.protocol}: {p.loss.note}" for c in curves for p in c.points if p.loss and p.loss.note)
-    for line in few:
-        out.print(line, markup=False, style="yellow")
+        console.print(table)
+    warnings = dict.fromkeys(f"warning: {c.task}, {c.protocol}: {p.loss.note}" for c in curves for p in c.points if p.loss and p.loss.note)
+    for line in warnings:
+        console.print(line, markup=False, style="yellow")
     for line in dict.fromkeys(f"LEAKAGE ALLOWED: {c.task}: {leak}" for c in curves for leak in c.leakage):
-        out.print(line, markup=False, style="yellow")
+        console.print(line, markup=False, style="yellow")
 
 
 def shift_curves_to_csv(curves: Sequence[ShiftCurve]) -> str:
-    """A line a point, for plotting."""
+    """One line per point, for plotting."""
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     lines.writerow(SHIFT_COLUMNS.split(","))

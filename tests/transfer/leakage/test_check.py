@@ -20,7 +20,7 @@ from encoders.zoo import zoo
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.publish import publish_encoder
 from tests.transfer import toys
-from transfer.bench import bench, preprocess_check
+from transfer.bench import bench, leaks, preprocess_check
 from transfer.leakage import check
 from transfer.tasks import load, task
 from transfer.tasks.split import Split
@@ -53,7 +53,7 @@ def test_a_patient_in_two_parts_is_found_unless_ids_count_by_part():
     made = parts("train", "train", "test")
     arguments = made, names("a", "b", "c"), names("p", "q", "p"), hexes(1, 2, 3)
     (found,) = check.find_part_leaks(*arguments)
-    assert (found.what, found.between, found.count, found.examples) == ("patients", "train and test", 1, ("p",))
+    assert (found.kind, found.between, found.count, found.examples) == ("patients", "train and test", 1, ("p",))
     assert check.find_part_leaks(*arguments, by_split=True) == []
 
 
@@ -62,7 +62,7 @@ def test_a_patient_in_two_parts_is_found_unless_ids_count_by_part():
 )
 def test_identical_images_in_two_parts_are_found_whoever_the_patient_is(named, between):
     (found,) = check.find_part_leaks(parts(*named), names("a", "b"), names("p", "q"), hexes(7, 7))
-    assert (found.what, found.between, found.examples, found.pairs) == ("identical images", between, ("a = b",), ((0, 1),))
+    assert (found.kind, found.between, found.examples, found.pairs) == ("identical images", between, ("a = b",), ((0, 1),))
 
 
 def test_an_encoders_own_training_images_and_patients_are_found_in_the_test_part():
@@ -70,7 +70,7 @@ def test_an_encoders_own_training_images_and_patients_are_found_in_the_test_part
     of = np.array(["toy"] * 3)
     manifest = {"sha256": check.digests_to_bytes(hexes(9, 3)), "patient_hash": check.hash_patients(["q", "nobody"], "toy")}
     found = check.find_manifest_leaks("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, of)
-    assert [(f.what, f.count, f.examples) for f in found] == [("identical images", 1, ("c",)), ("patients", 1, ("q",))]
+    assert [(f.kind, f.count, f.examples) for f in found] == [("identical images", 1, ("c",)), ("patients", 1, ("q",))]
     assert check.find_manifest_leaks("enc", manifest, np.array([0]), names("a", "b", "c"), patient, sha, of) == []
     for others, n in ((["elsewhere"] * 3, 1), (["toy", "elsewhere", "toy"], 1), (["elsewhere", "toy", "elsewhere"], 2)):
         found = check.find_manifest_leaks("enc", manifest, np.array([1, 2]), names("a", "b", "c"), patient, sha, np.array(others))
@@ -83,7 +83,7 @@ def test_an_encoder_without_a_manifest_gives_nothing_to_find():
 
 def test_a_leak_refuses_unless_it_is_allowed_and_a_suspicion_only_warns():
     sure = check.Leak("patients", "train and test", 2, ("p", "q"))
-    maybe = check.Leak("near-duplicates", "train and test", 1, ("a ~ b",), sure=False)
+    maybe = check.Leak("near-duplicates", "train and test", 1, ("a ~ b",), confirmed=False)
     with pytest.raises(InputError, match=r"(?s)2 patients between train and test, e\.g\. p; q.*--allow-leakage") as told:
         check.check_leaks("t", [sure, maybe], allow=False)
     assert "suspected" not in str(told.value)
@@ -105,7 +105,7 @@ def test_a_darkened_copy_is_suspected_and_an_identical_one_is_not_counted_twice(
     made = parts("train", "train", "train", "test", "test")
     sha, key = hexes(0, 1, 2, 3, 2), names("a", "b", "c", "d", "e")
     (found,) = check.find_near_duplicates(made, key, phash, sha)
-    assert (found.what, found.count, found.sure) == ("near-duplicates", 1, False)
+    assert (found.kind, found.count, found.confirmed) == ("near-duplicates", 1, False)
     assert found.examples[0].startswith("a ~ d")
     manifest = {"sha256": check.digests_to_bytes(sha[:3]), "phash": phash[:3]}
     (near,) = check.find_manifest_near_duplicates("enc", manifest, np.array([3, 4]), key, phash, sha)
@@ -140,12 +140,10 @@ def test_a_copy_that_its_pixels_confirm_refuses_and_is_drawn(copied, tmp_path):
     assert (paths.records_dir() / "t" / "leaks.png").is_file()
     said = []
     whole = bench.plan_bench(bench.BenchRequest([NET], baselines=[], allow_leakage=True), said.append)
-    stamp = whole.stamps["t", NET][0]
+    stamp = whole.leaks_and_warnings["t", NET][0]
     assert [line.partition(" between")[0] for line in stamp] == ["1 identical images", "1 near-duplicates, confirmed on their pixels,"]
-    assert (
-        bench.plan_bench(bench.BenchRequest([NET], baselines=[], allow_leakage=True, near=False), said.append).stamps["t", NET][0]
-        == stamp[:1]
-    )
+    request = bench.BenchRequest([NET], baselines=[], allow_leakage=True, near_duplicates=False)
+    assert bench.plan_bench(request, said.append).leaks_and_warnings["t", NET][0] == stamp[:1]
 
 
 def test_an_own_split_keeps_copies_together(copied):
@@ -153,7 +151,7 @@ def test_an_own_split_keeps_copies_together(copied):
         loaded = load.load_task(the_task(copied, seed=seed))
         assert loaded.split.part[3] == loaded.split.part[30]
         assert check.find_near_duplicates(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256) == []
-    assert "2 patients joined" in loaded.said[-1]
+    assert "2 patients grouped with others" in loaded.messages[-1]
 
 
 def test_what_the_hash_suspects_and_the_pixels_deny_only_warns(copied):
@@ -163,7 +161,7 @@ def test_what_the_hash_suspects_and_the_pixels_deny_only_warns(copied):
     found = check.find_near_duplicates(
         loaded.split, loaded.key, phash, loaded.sha256, lambda i, j: pixel_check.is_same_image(loaded.store, i, j)
     )
-    assert [(f.count, f.sure) for f in found] == [(1, True), (1, False)]
+    assert [(f.count, f.confirmed) for f in found] == [(1, True), (1, False)]
     assert found[1].pairs == ((5, 33),)
 
 
@@ -177,7 +175,7 @@ def pretrained_on(copied, rows, change=lambda image: image):
         "patient_hash": check.hash_patients(["nobody"], "elsewhere"),
     }
     encoder = zoo.load_encoder(NET)
-    publish_encoder("mine", encoder.model, encoder.card.changed(method="moco", source=None, modality="cxr"), manifest)
+    publish_encoder("mine", encoder.model, encoder.card.replace(method="moco", source=None, modality="cxr"), manifest)
     return "mine"
 
 
@@ -186,16 +184,16 @@ def test_an_encoder_pretrained_on_test_images_is_refused_and_on_their_copies_sus
     loaded = load.load_task(the_task(copied))
     test, train = loaded.split.rows("test"), loaded.split.rows("train")
     entry = lambda name: SimpleNamespace(name=name)  # noqa: E731
-    assert bench.gather_pretraining_leaks(loaded, entry(pretrained_on(copied, train)), near=True) == []
+    assert leaks.gather_pretraining_leaks(loaded, entry(pretrained_on(copied, train)), near_duplicates=True) == []
     shutil.rmtree(paths.zoo_dir())
-    (found,) = bench.gather_pretraining_leaks(loaded, entry(pretrained_on(copied, test[:3])), near=True)
-    assert (found.what, found.count, found.sure) == ("identical images", 3, True)
+    (found,) = leaks.gather_pretraining_leaks(loaded, entry(pretrained_on(copied, test[:3])), near_duplicates=True)
+    assert (found.kind, found.count, found.confirmed) == ("identical images", 3, True)
     shutil.rmtree(paths.zoo_dir())
     name = pretrained_on(copied, test[:3], recompressed)
-    (found,) = bench.gather_pretraining_leaks(loaded, entry(name), near=True)
-    assert (found.what, found.count, found.sure) == ("near-duplicates", 3, False)  # those pixels are elsewhere
+    (found,) = leaks.gather_pretraining_leaks(loaded, entry(name), near_duplicates=True)
+    assert (found.kind, found.count, found.confirmed) == ("near-duplicates", 3, False)  # those pixels are elsewhere
     whole = bench.plan_bench(bench.BenchRequest([name], baselines=[]), lambda text: None)
-    assert "3 suspected near-duplicates between the pretraining of mine and test" in whole.stamps["t", "mine"][1][0]
+    assert "3 suspected near-duplicates between the pretraining of mine and test" in whole.leaks_and_warnings["t", "mine"][1][0]
 
 
 def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
@@ -205,7 +203,7 @@ def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
     manifest = {"sha256": check.digests_to_bytes(loaded.sha256[[3]]), "phash": store.column("phash")[[3]]}
     args = "mine", manifest, loaded.split.rows("test"), loaded.key, store.column("phash"), loaded.sha256
     (found,) = check.find_manifest_near_duplicates(*args, lambda i, j: pixel_check.is_same_image(store, i, j))
-    assert (found.sure, found.pairs) == (True, ((3, 30),))
+    assert (found.confirmed, found.pairs) == (True, ((3, 30),))
 
 
 @pytest.mark.real
@@ -223,8 +221,8 @@ def test_kermanys_official_split_is_refused_and_lc25000s_turned_copies_are_not_s
         meta={"split": [r["split"] for r in some]},
     )
     loaded = load.load_task(the_task(where, column="split", patients_by_split=True))
-    found = bench.gather_split_leaks(loaded, near=True)
-    assert {f.what for f in found} <= {"identical images"}
+    found = leaks.gather_split_leaks(loaded, near_duplicates=True)
+    assert {f.kind for f in found} <= {"identical images"}
     at = data_dir / "path_lc25000_lung224"
     tiles = csv_rows(at / "labels.csv")[:1200]
     phash = np.stack([phash256(read_image(at / r["file"])) for r in tiles])
@@ -243,7 +241,7 @@ def test_identical_images_of_two_patients_cannot_leak_through_an_own_split(tmp_p
         loaded = load.load_task(task.Task(name="t", store=[str(where)], labels=["sick"], kind="binary", classes=["sick"], split=rule))
         assert loaded.split.part[40] == loaded.split.part[3]
         assert check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256) == []
-    assert "1 patients joined" in loaded.said[-1]
+    assert "1 patients grouped with others" in loaded.messages[-1]
 
 
 CARD = Card(
@@ -272,11 +270,11 @@ def test_an_encoder_that_saw_other_images_is_warned_of(attrs, modality, wanted):
 
 
 def test_magnifications_within_a_tenth_are_alike():
-    card = CARD.changed(corpus={"geometry": {"mpp": 0.25}})
+    card = CARD.replace(corpus={"geometry": {"mpp": 0.25}})
     assert preprocess_check.list_preprocess_mismatches(card, "cxr", {"geometry": {"mpp": 0.2529}}) == []
     assert preprocess_check.list_preprocess_mismatches(card, "cxr", {"geometry": {"mpp": 0.5}}) != []
     stained = preprocess_check.list_preprocess_mismatches(card, "cxr", {"geometry": {"mpp": 0.25, "normalise": "macenko"}})
-    assert stained == [f"{card.name} was pretrained with stain as it is, the task's store has stain macenko"]
+    assert stained == [f"{card.name} was pretrained with stain unchanged, the task's store has stain macenko"]
 
 
 def test_the_toy_store_is_what_these_tests_believe(tmp_path):

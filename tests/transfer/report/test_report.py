@@ -100,7 +100,7 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
     assert d.verdict == "better"
     assert f"mine is better than imagenet_net by {d.value:.3f} AUROC (95 % interval {d.low:.3f} to {d.high:.3f})." in text
     assert "50 test patients, 100 images" in text
-    assert "These very checkpoints" in text or "these very checkpoints" in text
+    assert "Verdicts are about the tested checkpoints" in text
     assert text.index("Verdict") < text.index("Task lungs")
 
 
@@ -109,11 +109,16 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
     [
         (-0.07, -0.01, "worse", "a is worse than b by 0.040 AUROC (95 % interval 0.010 to 0.070)."),
         (-0.09, 0.01, "not distinguishable", "a and b are not distinguishable: difference -0.040 AUROC (95 % interval -0.090 to +0.010)."),
-        (float("nan"), float("nan"), "insufficient patients", "a and b differ by -0.040 AUROC; insufficient patients"),
+        (
+            float("nan"),
+            float("nan"),
+            "insufficient patients",
+            "a and b differ by -0.040 AUROC; there are insufficient patients for an interval",
+        ),
     ],
 )
 def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
-    row = Row("a", "encoder", "linear", 1.0, {}, [], versus="b")
+    row = Row("a", "encoder", "linear", 1.0, {}, [], reference="b")
     found = verdict.Comparison(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
     assert verdict.describe_comparison(found, {"a": "a", "b": "b"}).startswith(told)
 
@@ -124,16 +129,16 @@ def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told()
     parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
     found = verdict.list_comparisons(parts)
     shown = render.shorten_names(parts)
-    assert 'mine</b> is <b class="none">not to be compared with</b> <b>imagenet_net</b>: insufficient patients.' in str(
+    assert 'mine</b> cannot <b class="none">be compared with</b> <b>imagenet_net</b>: insufficient patients.' in str(
         verdict.render_headlines(found, shown)[0]
     )
     assert "may be too narrow" not in verdict.describe_certainty(found[0], 1)
     assert render.format_rows(parts, shown, {})[0][-1] == "insufficient patients to compare with imagenet_net"
-    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="too few: 7 patients in a class, at least 20 are needed")
+    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="insufficient patients: 7 in the smaller class, at least 20 are needed")
     assert render.format_verdict(few, "imagenet_net") == "insufficient patients to compare with imagenet_net", "though there is an interval"
     parts[0].rows[0].difference = few
-    assert "insufficient patients to conclude anything" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
-    told = "no ImageNet weights of net were benched"
+    assert "there are insufficient patients for a verdict" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
+    told = "no ImageNet weights of net were benchmarked"
     assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
     assert told not in Tags(drawn(records)).text
 
@@ -144,12 +149,13 @@ def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
     for part, p in zip(parts, (0.02, 0.3, 0.4, 0.5, 0.6, 0.7), strict=True):
         part.rows[0].difference = Difference(0.1, 0.01, 0.19, p, "better", "m")
     found = verdict.list_comparisons(parts)
-    assert found[0].adjusted == pytest.approx(0.12)
-    assert "over the 6 comparisons of this page (Holm) p = 0.120: no longer distinguishable" in verdict.describe_certainty(
-        found[0], len(found)
+    assert found[0].holm_p == pytest.approx(0.12)
+    assert (
+        "Holm-corrected for the 6 comparisons of this page: p = 0.120; not significant after Holm correction"
+        in verdict.describe_certainty(found[0], len(found))
     )
     said = " ".join(verdict.render_headlines(found, render.shorten_names(parts)))
-    assert "Corrected for the 6 comparisons of this page (Holm), 6 of these are no longer distinguishable." in said
+    assert "6 of these differences are not significant after Holm correction for the 6 comparisons of this page." in said
 
 
 def test_the_table_shows_the_rows_of_compare():
@@ -206,7 +212,7 @@ def test_a_table_never_mixes_protocol_hashes_and_the_page_says_that_there_are_tw
     assert markup.count("Task lungs</h2>") == 2
     text = Tags(markup).text
     assert "linear" in text
-    assert "linear has 2 hashes (pppppppp, qqqqqqqq)" in text
+    assert "linear was run with 2 different settings or versions (hashes pppppppp, qqqqqqqq)" in text
 
 
 def test_the_ledger_tells_of_looks_by_encoders_that_the_page_does_not_show():
@@ -214,7 +220,7 @@ def test_the_ledger_tells_of_looks_by_encoders_that_the_page_does_not_show():
     text = Tags(drawn(pair(), lines)).text
     assert "3 times" in text
     assert "3 encoders: e0, e1, e2" in text
-    assert "no ledger at hand" in Tags(drawn(pair())).text
+    assert "no ledger found" in Tags(drawn(pair())).text
 
 
 def call(*words):
@@ -249,7 +255,7 @@ def test_a_report_from_the_working_folder_with_its_ledger_and_latex(tmp_path):
     text = (tmp_path / "r.html").read_text()
     assert "2 times" in text
     assert "2023-11-14" in text
-    assert "No picture of a patient" in text
+    assert "no patient images" in text
     assert "<img" not in text
     tex = (tmp_path / "t.tex").read_text()
     assert r"lungs\_50\%" in tex
@@ -273,7 +279,7 @@ def test_pictures_come_only_with_the_store_of_the_task_and_worst_first(tmp_path)
     assert found
     assert all(a["src"].startswith("data:image/png;base64,") for a in found)
     assert "Doe-" not in text  # "Doe" alone may occur in the base64 of a picture
-    assert "not to be passed on" in text
+    assert "do not share it" in text
     sure = [float(a["alt"].rpartition(" ")[2]) for a in found[: images.MAX_THUMBNAILS]]
     assert sure == sorted(sure)
     for r in pair():

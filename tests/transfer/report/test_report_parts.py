@@ -8,15 +8,18 @@ import pytest
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
-from encoders.runtime.html import VOID_TAGS
+from encoders.runtime.html import VOID_TAGS, tag
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from tests.transfer.report.test_report import EVIL, PATIENTS, Tags, call, drawn, made, pair
 from transfer.records import record
 from transfer.records.record import GROUP_PREFIX, Record
 from transfer.report import curves, embedding, label_savings
+from transfer.report.page import render_page
+from transfer.report.sections import REPORT_SECTIONS, ReportSection
 from transfer.tables import render, shift_curves
 from transfer.tables.rows import build_sections
+from transfer.tables.seed_rows import add_seed_rows
 
 WHO = np.repeat(np.arange(PATIENTS), 2)
 
@@ -76,7 +79,31 @@ def test_a_page_with_every_part_is_escaped_names_no_patient_and_fetches_nothing(
     assert EVIL in Tags(text).text
 
 
-@pytest.mark.parametrize("part", ["Labels saved", "With fewer labels", "Under acquisition shift", "By group of test images"])
+@pytest.mark.parametrize("scope", ["task", "page"])
+def test_a_section_added_to_the_registry_is_on_the_page_and_in_its_contents(monkeypatch, scope):
+    new = ReportSection(
+        "Notes of the reader", lambda block, context: tag("p", f"{len(block)} sections, {len(context.records)} records"), scope
+    )
+    monkeypatch.setitem(REPORT_SECTIONS, "notes", new)
+    text = drawn([*pair(), *pair(protocol="knn")])
+    assert text.count("Notes of the reader") == 2
+    contents, body = text.split("</nav>")
+    address = re.search(r'href="#([^"]+)">Notes of the reader', contents).group(1)
+    assert f'id="{address}">Notes of the reader' in body
+    assert "2 sections, 4 records" in body
+    monkeypatch.setitem(REPORT_SECTIONS, "notes", new._replace(build=lambda block, context: None))
+    assert "Notes of the reader" not in drawn(pair())
+
+
+def test_sections_are_on_the_page_in_the_order_of_the_registry():
+    titles = re.findall(r"<h[23] id=[^>]*>(.*?)</h", drawn(everything()))
+    in_order = [section.title for section in REPORT_SECTIONS.values() if section.title in titles]
+    assert [title for title in titles if title in in_order] == in_order
+    assert set(titles) <= {"Task lungs", *in_order}
+    assert len(in_order) > 8
+
+
+@pytest.mark.parametrize("part", ["Labels saved", "Label efficiency", "Robustness to acquisition shifts", "Subgroups of test images"])
 def test_a_part_is_there_when_its_records_are_and_absent_otherwise(part):
     assert part in Tags(drawn(everything())).text
     assert part not in Tags(drawn(pair())).text
@@ -128,7 +155,7 @@ def test_labels_saved_are_read_off_straight_over_the_logarithm():
     np.testing.assert_allclose(needed[:3], [np.sqrt(10 * 100), 10, np.inf])
     assert np.isnan(needed[3])
     assert [label_savings.format_patients(v, 10, 1000) for v in needed] == ["32", "≤ 10", "> 1000", "unknown"]
-    assert [label_savings.format_patients(v, 10, 1000, less=20) for v in needed] == ["+12", "≤ -10", "> +980", "unknown"]
+    assert [label_savings.format_patients(v, 10, 1000, minus=20) for v in needed] == ["+12", "≤ -10", "> +980", "unknown"]
     assert label_savings.needed_interval(np.full(100, np.inf)) == (np.inf, np.inf)
 
 
@@ -161,21 +188,22 @@ def test_shifted_records_alone_still_make_a_page():
 
 def test_several_seeds_of_a_recipe_make_a_verdict_about_the_recipe():
     seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16, pretraining_seed=i) for i in range(3)]
-    baseline = made("imagenet_net", "imagenet", 0.1)
-    assert "that is about the recipe" in Tags(drawn([*seeds, baseline])).text
-    assert "that is about the recipe" not in Tags(drawn(pair())).text
+    records = [*seeds, made("imagenet_net", "imagenet", 0.1)]
+    sections = add_seed_rows(build_sections(records, resamples=50))
+    assert "that verdict is about the recipe" in Tags(render_page(records, sections, [])).text
+    assert "that verdict is about the recipe" not in Tags(drawn(pair())).text
 
 
 def test_one_reference_is_said_once_and_several_in_every_row():
     text = " ".join(Tags(drawn(pair())).text.split())
-    assert "Differences and verdicts are to imagenet_net, on the same test patients." in text
+    assert "Differences and verdicts are relative to imagenet_net, on the same test patients." in text
     third = made("other", "encoder", 0.5, seed=2)
     other = Record(third.meta.model_copy(update={"arch": "another"}), third.arrays)
     random = made("random_another", "random", 0.0, seed=3)
     parts = [*pair(), other, Record(random.meta.model_copy(update={"arch": "another"}), random.arrays)]
     text = " ".join(Tags(drawn(parts)).text.split())
     assert "better than imagenet_net" in text
-    assert "Differences and verdicts are to" not in text
+    assert "Differences and verdicts are relative to" not in text
 
 
 def test_the_size_of_the_training_part_is_that_of_the_largest_fraction():
@@ -186,7 +214,7 @@ def test_the_size_of_the_training_part_is_that_of_the_largest_fraction():
 def test_mixed_hashes_are_visible_wherever_a_table_goes():
     parts = build_sections([*pair(), *pair(protocol_hash="q" * 16)], resamples=10)
     assert len(render.group_sections(parts)) == 2
-    assert "linear has 2 hashes (pppppppp, qqqqqqqq)" in render.results_to_markdown(parts, {}, {})
+    assert "linear was run with 2 different settings or versions (hashes pppppppp, qqqqqqqq)" in render.results_to_markdown(parts, {}, {})
     assert render.mixed_hash_warnings(build_sections(pair(), resamples=10)) == []
 
 
@@ -207,14 +235,14 @@ def test_maps_colour_patients_without_names_and_need_the_encoder_that_was_benche
     store = Store.open(tmp_path / "s.h5")
     sex = np.where(np.arange(PATIENTS) % 2, "F", "M")
     records = [known(Record(r.meta, {**r.arrays, "test_key": store.column("key")}), sex=sex) for r in pair(store=store.fingerprint)]
-    assert "mine is not drawn: no encoder called" in " ".join(Tags(drawn(records, store=store)).text.split())
+    assert "mine is not shown: no encoder called" in " ".join(Tags(drawn(records, store=store)).text.split())
     monkeypatch.setattr(embedding, "embed_rows", lambda one, store, rows: store.unit_images(rows).reshape(len(rows), -1))
     text = drawn(records, store=store)
     assert "Doe-" not in text
     found = Tags(text).text
     for title in ("by label", "by patient", "by sex", "patient 1", "Nearest test images of other patients"):
         assert title in found
-    assert "What the encoder sees" not in Tags(drawn(records)).text
+    assert "Embedding of the test images" not in Tags(drawn(records)).text
     assert text == drawn(records, store=store)  # seeded
 
 

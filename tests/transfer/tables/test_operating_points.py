@@ -91,11 +91,11 @@ def test_what_cannot_be_is_refused(text, prevalence):
 
 
 def test_the_page_says_by_which_rule_it_decides():
-    asked = parse_operating_rule("sensitivity=0.95", 0.02)
-    text = " ".join(Tags(drawn(pair(), asked=asked)).text.split())
-    assert "sensitivity reaches 0.95 on validation patients" in text
-    assert "prevalence of 0.02, as stated" in text
-    [point] = row_decisions(build_sections(pair(), resamples=50)[0].rows[0], asked)
+    rule = parse_operating_rule("sensitivity=0.95", 0.02)
+    text = " ".join(Tags(drawn(pair(), rule=rule)).text.split())
+    assert "a sensitivity of at least 0.95 on validation patients" in text
+    assert "for a prevalence of 0.02" in text
+    [point] = row_decisions(build_sections(pair(), resamples=50)[0].rows[0], rule)
     assert f"{point.ppv:.3f}" in text
 
 
@@ -105,7 +105,7 @@ def test_compare_prints_and_writes_the_decisions(tmp_path, monkeypatch):
     call("bench", "--protocol", "knn", "--encoder", NET, "--baseline", "none", "--device", "cpu")
     assert "Decisions" not in call("compare").stdout
     said = call("compare", "--operating", "specificity=0.8", "--prevalence", "0.1").stdout
-    assert "specificity reaches 0.8" in said
+    assert "a specificity of at least 0.8" in said
     [line] = csv.DictReader((records_dir() / "operating.csv").read_text().splitlines())
     assert (line["rule"], line["target"], line["label"]) == ("specificity", "0.8", "sick")
     assert float(line["specificity_low"]) <= float(line["specificity"]) <= float(line["specificity_high"])
@@ -113,11 +113,11 @@ def test_compare_prints_and_writes_the_decisions(tmp_path, monkeypatch):
 
 
 def test_an_allowed_leak_is_stamped_on_the_decisions_too():
-    parts, asked, out = build_sections([made(leakage=["3 patients are in train and test"])], resamples=50), OperatingRule(), io.StringIO()
-    found = gather_decisions(parts, asked)
-    print_decisions(Console(file=out, width=160), found, asked)
+    parts, rule, out = build_sections([made(leakage=["3 patients are in train and test"])], resamples=50), OperatingRule(), io.StringIO()
+    found = gather_decisions(parts, rule)
+    print_decisions(Console(file=out, width=160), found, rule)
     assert "LEAKAGE ALLOWED: 3 patients are in train and test" in out.getvalue()
-    [line] = csv.DictReader(decisions_to_csv(found, asked).splitlines())
+    [line] = csv.DictReader(decisions_to_csv(found, rule).splitlines())
     assert line["leakage"] == "3 patients are in train and test"
 
 

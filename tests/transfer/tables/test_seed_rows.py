@@ -58,6 +58,10 @@ def three(**fields):
     return [*made, record("imagenet_r", 0.9, role="imagenet")]
 
 
+def with_seeds(records, seeds_of=(), resamples=20):
+    return seed_rows.add_seed_rows(build_sections(records, resamples=resamples), seeds_of)
+
+
 def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
     same = CARD.replace(config={"seed": 5, "batch": 8, "threads": 2})
     assert recipe_digest(CARD) == recipe_digest(same) != ""
@@ -76,21 +80,21 @@ def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
 
 
 def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_spread():
-    (section,) = build_sections(three(recipe="x"), resamples=50)
+    (section,) = with_seeds(three(recipe="x"), resamples=50)
     first, *rest = section.rows
     assert first.seeds == ["s0", "s1", "s2"]
     assert [row.encoder for row in rest] == ["s0", "s1", "s2", "imagenet_r"]
     each = [row.metrics["auroc"].value for row in rest[:3]]
     assert first.metrics["auroc"].value == pytest.approx(np.mean(each))
-    assert first.seed_spread == pytest.approx(np.std(each, ddof=1))
+    assert first.seed_std == pytest.approx(np.std(each, ddof=1))
     extra = sp.t.ppf(0.975, 2) * np.std(each, ddof=1) / np.sqrt(3)
     assert first.metrics["auroc"].value - first.metrics["auroc"].low > extra
-    assert first.versus == "imagenet_r"
+    assert first.reference == "imagenet_r"
     assert first.difference.value == pytest.approx(np.mean([row.difference.value for row in rest[:3]]))
     assert first.difference.high - first.difference.low > 2 * extra
     shown = render.shorten_names([section])
     told = " ".join(render.describe_legend([section], shown))
-    assert "s0 and 2 more seeds, prot: about the recipe, from 3 pretraining seeds (s0, s1, s2)" in told
+    assert "s0 and 2 more seeds, prot: mean over 3 pretraining seeds of one recipe (s0, s1, s2)" in told
     assert "about this checkpoint" in told
     lines = render.results_to_csv([section], {}, {}).splitlines()
     assert "recipe" in lines[1]
@@ -99,28 +103,28 @@ def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_sprea
 
 def test_other_recipes_and_one_seed_give_no_such_row_and_the_option_names_them():
     records = three()
-    assert all(not row.seeds for row in build_sections(records, resamples=20)[0].rows)
-    named = build_sections(records, resamples=20, seeds_of=seed_rows.validate_seed_encoders(["s0", "s1"], records))[0].rows
+    assert all(not row.seeds for row in with_seeds(records)[0].rows)
+    named = with_seeds(records, seed_rows.validate_seed_encoders(["s0", "s1"], records))[0].rows
     assert named[0].seeds == ["s0", "s1"]
     with pytest.raises(InputError, match="no encoder among the records"):
         seed_rows.validate_seed_encoders(["s0", "s9"], records)
-    with pytest.raises(InputError, match="names s0 only"):
+    with pytest.raises(InputError, match="names only s0"):
         seed_rows.validate_seed_encoders(["s0"], records)
 
 
 def test_the_same_seed_twice_is_no_second_training():
     twice = [record(name, 1.0, recipe="x", pretraining_seed=0) for name in ("s0", "s1")]
-    assert [row.encoder for row in build_sections(twice, resamples=20)[0].rows] == ["s0", "s1"]
-    assert len(build_sections(twice, resamples=20, seeds_of=["s0", "s1"])[0].rows) == 3, "named by hand they are"
+    assert [row.encoder for row in with_seeds(twice)[0].rows] == ["s0", "s1"]
+    assert len(with_seeds(twice, ["s0", "s1"])[0].rows) == 3, "named by hand they are"
 
 
 def test_seeds_of_the_protocol_make_one_row_and_their_spread_stands_apart():
     records = [record("s0", 1.0, seed=0), record("s0", 1.5, seed=1), record("imagenet_r", 0.9, role="imagenet")]
-    (section,) = build_sections(records, resamples=20)
+    (section,) = with_seeds(records)
     row = section.rows[0]
     assert len(row.records) == 2
-    assert row.seed_spread > 0
-    assert np.isnan(row.spread)
+    assert row.seed_std > 0
+    assert np.isnan(row.draw_std)
     assert row.difference is None  # the reference lacks a seed
 
 
@@ -134,13 +138,13 @@ def test_seeds_that_agree_add_nothing_and_the_verdict_is_that_of_the_patients():
 
 
 def test_what_could_not_be_told_apart_says_what_could_have_been():
-    (section,) = build_sections([record("s0", 0.95), record("imagenet_r", 0.9, role="imagenet")], resamples=20)
+    (section,) = with_seeds([record("s0", 0.95), record("imagenet_r", 0.9, role="imagenet")])
     (row,) = (r for r in section.rows if r.role == "encoder")
     assert row.difference.verdict == "not distinguishable"
     half = (row.difference.high - row.difference.low) / 2
     want = half / sp.norm.ppf(0.975) * (sp.norm.ppf(0.975) + sp.norm.ppf(0.8))
     assert caveats.row_detectable_difference(row) == pytest.approx(want)
-    assert f"a true difference of s0 {want:.3f}" in " ".join(render.describe_legend([section], render.shorten_names([section])))
+    assert f"detectable with 80 % power: s0 {want:.3f}" in " ".join(render.describe_legend([section], render.shorten_names([section])))
 
 
 @pytest.mark.slow

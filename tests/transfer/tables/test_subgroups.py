@@ -45,7 +45,7 @@ def test_a_groups_metrics_are_those_of_its_rows_with_the_thresholds_of_all_valid
     y, s, _ = one.part("test")
     cut = m.choose_threshold(one.arrays["val_y"][:, 0], one.arrays["val_scores"][:, 0])
     everybody, *rest = compute_subgroups([one], ["sex"], resamples=50)
-    assert [(g.axis, g.name, g.images, g.patients) for g in rest] == [("sex", "F", 80, 40), ("sex", "M", 80, 40)]
+    assert [(g.column, g.name, g.images, g.patients) for g in rest] == [("sex", "F", 80, 40), ("sex", "M", 80, 40)]
     assert (everybody.images, everybody.gap) == (160, None)
     for group in rest:
         rows = one.groups["sex"] == group.name
@@ -87,14 +87,14 @@ def test_the_gap_is_to_all_others_and_finds_the_group_that_is_served_worse():
     assert men.gap.value == pytest.approx(men.metrics["auroc"] - women.metrics["auroc"])
     assert men.gap.verdict == "worse"
     assert (women.gap.value, women.gap.low, women.gap.high) == pytest.approx((-men.gap.value, -men.gap.high, -men.gap.low))
-    assert men.adjusted == pytest.approx(min(1.0, 2 * men.gap.p))
+    assert men.holm_p == pytest.approx(min(1.0, 2 * men.gap.p))
 
 
 def test_small_groups_are_warned_of_and_what_is_not_stated_is_a_group():
     sex = np.where(np.arange(80) < 70, np.where(np.arange(80) % 2, "F", "M"), "")
     groups = {g.name: g for g in compute_subgroups([record(sex=sex)], ["sex"], resamples=20)}
     assert groups["not stated"].patients == 10
-    assert groups["not stated"].notes == ["too few: 5 patients in a class, at least 20 are needed"]
+    assert groups["not stated"].notes == ["insufficient patients: 5 in the smaller class, at least 20 are needed"]
     assert np.isnan(groups["F"].metrics["auroc"])  # every second patient is sick, and so is every woman: one class only
     assert np.isnan(groups["F"].gap.p)
     assert groups["F"].gap.verdict == "insufficient patients"
@@ -129,7 +129,7 @@ def test_a_record_keeps_its_groups_and_a_column_it_lacks_is_named():
     back = read_record(write_record(record()))
     assert list_group_columns([back]) == ["age", "sex"]
     np.testing.assert_array_equal(back.groups["sex"], record().groups["sex"])
-    with pytest.raises(InputError, match=r"(?s)'site'.*bench again"):
+    with pytest.raises(InputError, match=r"(?s)'site'.*transfer bench.* adds new ones"):
         compute_subgroups([back], ["site"])
 
 
@@ -174,7 +174,7 @@ def grouped_store(path, groups=True):
 def test_the_bench_takes_groups_from_the_store_and_compare_shows_them(tmp_path):
     call("tasks", "add", "sick", grouped_store(tmp_path / "s.h5", groups=False), "--label", "sick")
     call("bench", "--encoder", NET, "--protocol", "knn", "--device", "cpu")
-    with pytest.raises(InputError, match=r"(?s)'sex'.*bench again"):
+    with pytest.raises(InputError, match=r"(?s)'sex'.*transfer bench.* adds new ones"):
         call("compare", "--by", "sex")
     grouped_store(tmp_path / "s.h5")  # the same pixels, so the same records
     call("bench", "--encoder", NET, "--protocol", "knn", "--device", "cpu")
@@ -182,7 +182,7 @@ def test_the_bench_takes_groups_from_the_store_and_compare_shows_them(tmp_path):
     (path,) = find_records()
     assert list_group_columns([read_record(path)]) == ["age", "sex"]
     shown = call("compare", "--by", "sex,age", "--age-bands", "40")
-    for word in ("sex: F", "sex: M", "age: under 40", "age: 40 and over", "too few", "to all others"):
+    for word in ("sex: F", "sex: M", "age: under 40", "age: 40 and over", "insufficient patients", "to all others"):
         assert word in shown.output
     table = list(csv.DictReader((path.parents[1] / "subgroups.csv").read_text().splitlines()))
     assert [row["group"] for row in table] == ["all", "F", "M", "under 40", "40 and over"]

@@ -106,7 +106,7 @@ def test_an_encoder_run_says_which_weights_it_is_of(monkeypatch):
         def summary(self, **flat):
             told["flat"] = flat
 
-        def uses(self, name, sha):
+        def use_artifact(self, name, sha):
             told["uses"] = (name, sha)
 
     monkeypatch.setattr(wandb_report, "MetricsLog", Kept)

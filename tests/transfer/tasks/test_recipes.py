@@ -357,7 +357,7 @@ def test_the_check_finds_unreadable_files_odd_values_changed_pixels_and_gone_col
     assert found["label sick"] == "29 of 29 known; 3 x -1; if -1 marks uncertain labels, choose a policy with --uncertain"
     with h5py.File("a.h5", "r+") as file:
         file["images"][4] = 255 - file["images"][4]
-    assert dict(wrong("t"))["pixels"].startswith("1 of 29 looked at are not")
+    assert dict(wrong("t"))["pixels"].startswith("1 of 29 checked images differ")
     task.save_task(task.read_task("t").model_copy(update={"labels": ["sik"]}), replace=True)
     assert "did you mean sick" in dict(wrong("t"))["label columns"]
     (here / "a.h5").unlink()

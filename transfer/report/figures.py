@@ -1,0 +1,51 @@
+"""The charts of a task under one legend: label efficiency, ranking and calibration."""
+
+from encoders.runtime.html import Html, collapsible_section, join_html, tag
+from transfer.report import plots
+from transfer.report.context import Block, ReportContext, leak_warnings
+from transfer.report.curves import BAND_RESAMPLES
+from transfer.report.verdict import rows_with_most_labels
+
+
+def label_efficiency_section(block: Block, context: ReportContext) -> Html | None:
+    """AUROC over the number of labeled patients; None if all rows have the same label fraction."""
+    charts = [chart for s in block if (chart := plots.label_efficiency_chart(s, context.pens)) is not None]
+    if not charts:
+        return None
+    note = "Whiskers: 95 % intervals over test patients. The results table gives the standard deviation over draws (sd)."
+    legend = plots.draw_legend(block, context)
+    return join_html([*leak_warnings(block, context), legend, tag("div", *charts, class_="grid"), tag("p", note, class_="note")])
+
+
+def ranking_and_calibration_section(block: Block, context: ReportContext) -> Html:
+    """ROC, precision-recall, reliability and risk-coverage curves, and calibration in numbers."""
+    rows = [
+        tag(
+            "div",
+            *plots.ranking_charts(s, context.pens),
+            plots.reliability_chart(s, context.pens),
+            plots.reliability_chart(s, context.pens, tempered=True),
+            plots.risk_chart(s, context.pens),
+            class_="grid",
+        )
+        for s in block
+    ]
+    numbers = collapsible_section("Calibration in numbers", plots.calibration_table(block, context))
+    return join_html([*leak_warnings(block, context), plots.draw_legend(block, context), *rows, *curve_notes(block), numbers])
+
+
+def curve_notes(block: Block) -> list[Html]:
+    """How to read the curves."""
+    meta = block[0].rows[0].records[0].meta
+    mean = "Mean curve over the classes. " if len(meta.classes) > 1 else ""
+    most = max(len(rows_with_most_labels(s)) for s in block)
+    limit = f"The first {plots.MAX_CURVES} of {most} encoders are drawn. " if most > plots.MAX_CURVES else ""
+    bands = f"Bands (of the first {plots.MAX_BANDS} encoders)" if most > plots.MAX_BANDS else "Bands"
+    chosen_class = " of the predicted class" if meta.kind == "multiclass" else ""
+    lines = [
+        f"{mean}{limit}{bands}: pointwise 95 % intervals from {BAND_RESAMPLES} resamples of the test patients.",
+        f"Reliability: probability{chosen_class} in ten bins with equal numbers of predictions; below the dotted line the probabilities "
+        "are too high. The temperature is fitted on validation patients.",
+        "Risk and coverage: error of the predictions that remain when the least confident ones are deferred to a person.",
+    ]
+    return [tag("p", line, class_="note") for line in lines]

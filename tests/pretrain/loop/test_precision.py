@@ -1,4 +1,4 @@
-"""Half precision, fused optimizers, checkpointed activations and compiled methods: the same training, other costs."""
+"""Half precision, fused optimizers and checkpointed activations: the same training at another cost."""
 
 import math
 
@@ -26,15 +26,15 @@ def test_a_fused_optimizer_takes_the_same_steps(kind, images):
         f"optim.kind={kind}",
         "optim.lr=0.01",
         "optim.eps=0.01",
-    ]  # eps: Adam blows rounding up to its sign
+    ]  # eps: Adam amplifies rounding errors to the size of a step
     plain, _ = trained(images, MAE, *words, "optim.fused=false")
     fused, _ = trained(images, MAE, *words, "optim.fused=true")
     torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("words", [MAE, [*MOCO[:1], "arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8}", *MOCO[2:]]])
-def test_checkpointed_activations_give_the_same_steps_from_fewer_kept_tensors(words, images):
-    kept = {}
+def test_checkpointed_activations_give_the_same_steps_from_fewer_saved_tensors(words, images):
+    saved = {}
     weights = {}
     for flag in ("false", "true"):
         count = []
@@ -45,9 +45,9 @@ def test_checkpointed_activations_give_the_same_steps_from_fewer_kept_tensors(wo
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             weights[flag], _ = trained(images, words, *STEADY, f"checkpointing={flag}", steps=1)
-        kept[flag] = sum(count)
+        saved[flag] = sum(count)
     torch.testing.assert_close(weights["true"], weights["false"], rtol=1e-6, atol=1e-7)
-    assert kept["true"] < kept["false"]
+    assert saved["true"] < saved["false"]
 
 
 def test_a_network_without_checkpointing_is_refused(images):
@@ -61,5 +61,5 @@ def test_half_precision_trains_close_to_full(precision, images):
     _, half = trained(images, MAE, *STEADY[1:], f"precision={precision}")
     assert all(math.isfinite(line["loss"]) for line in half)
     assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.02)
-    made = build_setup(recipe(images, MAE, f"precision={precision}"), "cpu")
-    assert made.scaler.is_enabled() == (precision == "fp16")
+    setup = build_setup(recipe(images, MAE, f"precision={precision}"), "cpu")
+    assert setup.scaler.is_enabled() == (precision == "fp16")

@@ -1,4 +1,4 @@
-"""Two ranks and one process get the same gradient: losses that look at the whole batch see the rows of all ranks."""
+"""Two ranks and one process get the same gradient: losses over the whole batch use the rows of all ranks."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ import torch.distributed as td
 
 from encoders.runtime import dist
 from pretrain.methods.barlowtwins import barlow_twins_loss
-from pretrain.methods.common import l2_normalize
 from pretrain.methods.mocov3 import contrastive_loss
+from pretrain.methods.precision import l2_normalize
 from pretrain.methods.simclr import nt_xent
 from pretrain.methods.vicreg import vicreg_terms
 from tests.ranks import run_on_two_ranks
@@ -24,21 +24,21 @@ def gradients(part):
     """For each loss the gradient of one weight matrix, from the rows `part` of a batch of 8."""
     g = torch.Generator().manual_seed(0)
     x, y, start = (torch.randn(*shape, generator=g, dtype=torch.float64) for shape in ((8, 6), (8, 6), (6, 5)))
-    found = {}
+    by_loss = {}
     for name, loss in LOSSES.items():
         weight = start.clone().requires_grad_()
         loss(x[part] @ weight, y[part] @ weight).backward()
-        found[name] = weight.grad
-    return found
+        by_loss[name] = weight.grad
+    return by_loss
 
 
 def one_rank(rank, folder):
-    found = gradients(slice(4 * rank, 4 * rank + 4))
-    for grad in found.values():
+    own = gradients(slice(4 * rank, 4 * rank + 4))
+    for grad in own.values():
         td.all_reduce(grad)
         grad /= 2  # DDP's mean over ranks
     if rank == 0:
-        torch.save(found, folder / "grads.pt")
+        torch.save(own, folder / "grads.pt")
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from encoders.ingest.source import ItemT, Source
 
 ingest_app = typer.Typer(
-    no_args_is_help=True, help="Images -> one store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
+    no_args_is_help=True, help="Ingest images into a store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
 )
 
 OutArgument = Annotated[Path, typer.Argument(help="the store to write, e.g. cxr.h5")]

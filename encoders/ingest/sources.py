@@ -76,17 +76,17 @@ def _wsi() -> SourceFactory:
 
 
 SOURCES: dict[str, SourceEntry] = {
-    "folder": SourceEntry(_folder, "A folder of PNG, JPEG and TIFF images (8 or 16 bits, kept as they are) becomes the store OUT."),
+    "folder": SourceEntry(_folder, "Ingest a folder of PNG, JPEG and TIFF images (8 or 16 bits, kept as they are)."),
     "phantom": SourceEntry(
-        _phantom, "Synthetic images with patients and labels become the store OUT, for tests and for trying things out."
+        _phantom, "Ingest synthetic images with patients and labels, for tests and first steps."
     ),
-    "dicom": SourceEntry(_dicom, "A folder of DICOM files becomes the store OUT, 16 bits, as a viewer displays them."),
+    "dicom": SourceEntry(_dicom, "Ingest a folder of DICOM files as a viewer displays them, 16 bits."),
     "medmnist": SourceEntry(
-        _medmnist, "A MedMNIST file (.npz, 28 to 224 px) becomes the store OUT, with its split and the names of its labels."
+        _medmnist, "Ingest a MedMNIST file (.npz, 28 to 224 px) with its split and label names."
     ),
-    "hdf5": SourceEntry(_hdf5, "Arrays (N, H, W[, C]) in HDF5 become the store OUT, read one image at a time."),
+    "hdf5": SourceEntry(_hdf5, "Ingest arrays (N, H, W[, C]) in HDF5, one image at a time."),
     "wsi": SourceEntry(
-        _wsi, "Whole-slide images become tiles of an exact resolution: one store per slide in OUT_DIR.", load_ingest=load_slide_ingest
+        _wsi, "Ingest whole-slide images as tiles of an exact resolution, one store per slide.", load_ingest=load_slide_ingest
     ),
 }
 
@@ -109,6 +109,6 @@ def ingest_source(
 ) -> "IngestResult":
     """Writes a source of the kind `name` to `out`: a store, or a folder of stores for slides.
 
-    tick: called with the number of items done since the last call.  Raises InputError when `out` exists (unless `overwrite`), cannot be
-    written, or was begun with another recipe or other files."""
+    tick: called with the number of items done since the last call.  Raises InputError if `out` exists (unless `overwrite`), cannot be
+    written, or was started with another recipe or other files."""
     return find_source(name).load_ingest()(source, Path(out), workers, overwrite, tick)

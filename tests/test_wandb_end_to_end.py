@@ -1,4 +1,4 @@
-"""What a pretraining run and a benchmark leave for W&B without a network, read back with W&B's own reader."""
+"""The offline W&B runs of a pretraining run and a benchmark, read with W&B's own reader."""
 
 import json
 import os
@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
-    """A working folder in which an encoder was pretrained on phantoms and benched, as a user would."""
+    """A working folder in which an encoder was pretrained on phantoms and benchmarked with the command line."""
     where = tmp_path_factory.mktemp("work")
     small = ["arch=resnet10t", "size=32", "steps=6", "batch=16", "warmup_steps=2", "log_every=2", "threads=1"]
     for words in [
@@ -27,44 +27,44 @@ def home(tmp_path_factory) -> Path:
         env = os.environ | {"ISOGRAFT_HOME": str(where), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "ISOGRAFT_OFFLINE": "1"}
         done = subprocess.run([BIN / words[0], *words[1:]], cwd=where, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stderr.count("W&B: offline") <= 1  # said once, however many encoders are benched
+        assert done.stderr.count("W&B: offline") <= 1  # printed once, for any number of encoders
     return where
 
 
-def told(folder: Path) -> dict:
-    """The one offline run below `folder`: its summary as W&B's reader shows it, with group and job type from the run's own record."""
+def read_offline_run(folder: Path) -> dict:
+    """The only offline run in `folder`: its summary as W&B's reader prints it, with group and job type from the run's record."""
     (run,) = folder.glob("wandb/offline-run-*")
     words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json"]
     summary = subprocess.run([*words, "--summary", str(run)], capture_output=True, text=True, check=True, cwd=folder).stdout
     records = subprocess.run([*words, str(run)], capture_output=True, text=True, check=True, cwd=folder).stdout
-    (about,) = (line["run"] for line in map(json.loads, records.splitlines()) if line["type"] == "run")
-    return json.loads(summary) | {"group": about["run_group"], "job_type": about["job_type"]}
+    (header,) = (line["run"] for line in map(json.loads, records.splitlines()) if line["type"] == "run")
+    return json.loads(summary) | {"group": header["run_group"], "job_type": header["job_type"]}
 
 
-def test_a_pretraining_run_shows_its_settings_its_course_and_its_views(home):
-    seen = told(home / "runs" / "mine")
-    assert (seen["group"], seen["job_type"], seen["step"]) == ("mine", "pretrain", 6)
-    assert seen["config"]["arch"] == "resnet10t"
-    assert seen["config"]["method"]["name"] == "moco"
+def test_a_pretraining_run_has_its_settings_metrics_and_views(home):
+    logged = read_offline_run(home / "runs" / "mine")
+    assert (logged["group"], logged["job_type"], logged["step"]) == ("mine", "pretrain", 6)
+    assert logged["config"]["arch"] == "resnet10t"
+    assert logged["config"]["method"]["name"] == "moco"
     last = json.loads((home / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert seen["summary"]["loss"] == pytest.approx(last["loss"])
-    assert seen["summary"]["views"]["format"] == "png"
+    assert logged["summary"]["loss"] == pytest.approx(last["loss"])
+    assert logged["summary"]["views"]["format"] == "png"
     assert (home / "runs" / "mine" / "views.png").stat().st_size > 1000
 
 
-def test_a_benchmark_has_flat_summary_scalars_with_bounds_and_says_which_weights_they_are_of(home):
+def test_a_benchmark_has_summary_scalars_with_bounds_and_the_digest_of_its_weights(home):
     records = home / "records"
-    seen = told(records / ".track" / "mine")
-    assert (seen["group"], seen["job_type"]) == ("mine", "bench")
-    low, value, high = (seen["summary"][f"bench/phantom/knn/auroc{end}"] for end in ("_low", "", "_high"))
+    logged = read_offline_run(records / ".track" / "mine")
+    assert (logged["group"], logged["job_type"]) == ("mine", "bench")
+    low, value, high = (logged["summary"][f"bench/phantom/knn/auroc{end}"] for end in ("_low", "", "_high"))
     assert 0 <= low <= value <= high <= 1
     own = [json.loads(path.read_text()) for path in records.rglob("*.json")]
     shas = {r["identity"]["encoder_sha256"] for r in own if r.get("identity", {}).get("encoder") == "mine"}
-    assert {seen["config"]["encoder"]["sha256"]} == shas
-    assert seen["config"]["encoder"]["run_id"] == json.loads((home / "runs" / "mine" / "run.json").read_text())["id"]
+    assert {logged["config"]["encoder"]["sha256"]} == shas
+    assert logged["config"]["encoder"]["run_id"] == json.loads((home / "runs" / "mine" / "run.json").read_text())["id"]
 
 
-def test_nothing_of_the_machine_or_the_patients_is_in_what_would_be_sent(home):
+def test_no_host_folder_or_patient_is_in_what_would_be_uploaded(home):
     import h5py
 
     patients = {p.decode() if isinstance(p, bytes) else str(p) for p in h5py.File(home / "cxr.h5")["index/patient"][:]}

@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes for the tests marked `cluster`; skipped, saying so, where SLURM is not installed."""
+"""A real SLURM cluster of two nodes for the tests marked `cluster`. They are skipped, with the reason, where SLURM is not installed."""
 
 import os
 import shutil
@@ -10,20 +10,20 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-BIN = Path(sys.executable).parent  # where the three commands are
+BIN = Path(sys.executable).parent  # of the three commands
 
 
 @pytest.fixture(scope="session")
 def cluster():
     """Starts the cluster and returns the environment in which its commands work."""
-    if not shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin"):  # where Debian keeps daemons, and not every user looks
+    if not shutil.which("slurmctld", path=os.environ["PATH"] + ":/usr/sbin"):  # where Debian keeps daemons; not in every user's PATH
         if os.environ.get("CI") == "true":
-            pytest.fail("SLURM is not installed: `make test-cluster` does it")
+            pytest.fail("SLURM is not installed: `make test-cluster` installs it")
         pytest.skip("SLURM is not installed: `make test-cluster` installs and starts it")
     if os.geteuid() != 0:
-        pytest.skip("the test cluster needs root: a host name for each node")
+        pytest.skip("the test cluster needs root, to give each node a host name")
     root = Path(tempfile.mkdtemp(prefix="isograft-slurm-"))
-    root.chmod(0o755)  # munge insists that every folder above its socket is open
+    root.chmod(0o755)  # munge requires that all users can enter every folder above its socket
     try:
         subprocess.run(["bash", HERE / "start.sh", root], check=True, timeout=90)
         yield os.environ | {"SLURM_CONF": str(root / "etc" / "slurm.conf"), "PATH": f"{BIN}:{os.environ['PATH']}"}

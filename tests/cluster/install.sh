@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Installs SLURM's own programs from Debian's packages when they are missing. Needs root; about ten seconds.
+# Installs SLURM from Debian's packages if it is missing. Needs root; takes about ten seconds.
 set -euo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons, and not every user looks
+export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons; not in every user's PATH
 for program in slurmctld slurmd sbatch munged; do
   command -v "$program" >/dev/null || missing=yes
 done

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A private SLURM of two nodes on this machine: one slurmctld, a slurmd a node, its own munged, all below one folder.
-# Prints the file to source. /etc, systemd, cgroups and the system's munge are left alone. Needs root (a host name for each node).
-#   tests/cluster/start.sh FOLDER      every folder above FOLDER must be open to all (munge insists)
+# A private SLURM cluster of two nodes on this machine: one slurmctld, one slurmd per node, its own munged, all files in one folder.
+# Prints the file to source. It does not touch /etc, systemd, cgroups or the system's munge. Needs root, to give each node a host name.
+#   tests/cluster/start.sh FOLDER      all users must be able to enter every folder above FOLDER (munge requires it)
 set -euo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons, and not every user looks
+export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons; not in every user's PATH
 ROOT=${1:?"usage: start.sh FOLDER"}
 NODES=2 CPUS=4 GPUS=2 PORT=${SLURM_TEST_PORT:-18000}
 
@@ -11,7 +11,7 @@ mkdir -p "$ROOT"/{etc,run,log,state,spool/n1,spool/n2,dev}
 chmod 755 "$ROOT"; chmod 700 "$ROOT/state"
 (umask 077; [ -s "$ROOT/etc/munge.key" ] || head -c 1024 /dev/urandom >"$ROOT/etc/munge.key")
 
-# A GPU's File= must be a character device, or jobs get no CUDA_VISIBLE_DEVICES; 1,3 is /dev/null.
+# The File= of a GPU must be a character device, otherwise jobs get no CUDA_VISIBLE_DEVICES; 1,3 is /dev/null.
 for g in $(seq 0 $((GPUS - 1))); do [ -c "$ROOT/dev/nvidia$g" ] || mknod "$ROOT/dev/nvidia$g" c 1 3; done
 { echo "127.0.0.1 localhost $(hostname -s)"; for i in $(seq $NODES); do echo "127.0.0.$((10 + i)) n$i"; done; } >"$ROOT/etc/hosts"
 
@@ -23,7 +23,7 @@ SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
 CredType=cred/munge
-# cred_expire is also how long a requeued job waits before it may start again: 120 s by default
+# cred_expire is also the time that a requeued job waits before it starts again: 120 s by default
 AuthInfo=socket=$ROOT/run/munge.socket,cred_expire=5
 StateSaveLocation=$ROOT/state
 SlurmdSpoolDir=$ROOT/spool/%n
@@ -42,7 +42,7 @@ MinJobAge=3600
 JobRequeue=1
 ReturnToService=2
 KillWait=5
-# after so many seconds without a word a node is taken to be lost, and its job is put back: 300 by default
+# a node that does not answer for so many seconds counts as lost, and its job is requeued: 300 by default
 SlurmdTimeout=15
 OverTimeLimit=0
 SelectType=select/cons_tres

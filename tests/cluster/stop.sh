@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Ends what start.sh started below FOLDER: its jobs first, then its own daemons, each by its pid file.
+# Stops what start.sh started in FOLDER: the jobs first, then its daemons, each by its pid file.
 set -uo pipefail
-export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons, and not every user looks
+export PATH="$PATH:/usr/sbin:/sbin"   # where Debian keeps daemons; not in every user's PATH
 ROOT=${1:?"usage: stop.sh FOLDER"}
 [ -f "$ROOT/env.sh" ] || exit 0
 . "$ROOT/env.sh"

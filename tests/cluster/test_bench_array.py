@@ -1,4 +1,4 @@
-"""A benchmark as a job array under a real SLURM: one element fails, is submitted again alone, and the last job compares."""
+"""A benchmark as a SLURM job array: tasks that fail are submitted again with `--rerun`, and the last job writes the comparison."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ ONE, TWO = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,chan
 ENDED = {"COMPLETED", "FAILED", "CANCELLED"}
 
 
-def submitted(said: str) -> tuple[str, str]:
-    """The array and the job that compares, as `transfer submit` tells them."""
-    return said.split("submitted array ")[1].split()[0], said.split(" and job ")[1].split(",")[0]
+def submitted(printed: str) -> tuple[str, str]:
+    """The ids of the array and of the comparing job, as `transfer submit` prints them."""
+    return printed.split("submitted array ")[1].split()[0], printed.split(" and job ")[1].split(",")[0]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def tasks(site) -> Path:
     return Path(site["ISOGRAFT_HOME"])
 
 
-def test_an_element_that_failed_is_submitted_again_alone_and_the_last_job_compares(site, tasks):
+def test_only_failed_array_tasks_are_submitted_again_and_the_last_job_compares(site, tasks):
     words = ["--encoder", ONE, "--encoder", TWO, "--task", "first,second", "--protocol", "knn,linear", "--baseline", "none", "--name", "b"]
     blocked = tasks / "records" / "second"
     blocked.parent.mkdir(exist_ok=True)
-    blocked.write_text("")  # a file where the records of the second task belong: its elements cannot write
+    blocked.write_text("")  # a file where the folder of the second task belongs: its array tasks cannot write
     _, last = submitted(command(site, "transfer", "submit", *words))
     wait(lambda: job_state(site, last) in ENDED, 400, "the last job")
     folder = tasks / "benches" / "b"
@@ -40,16 +40,16 @@ def test_an_element_that_failed_is_submitted_again_alone_and_the_last_job_compar
     assert job_state(site, last) == "FAILED", logs
     assert "first" in (folder / "table.md").read_text()
     assert "second" not in (folder / "table.md").read_text()
-    told = command(site, "transfer", "jobs", "b", check=False)
-    assert told.count("failed (") == 4
+    jobs = command(site, "transfer", "jobs", "b", check=False)
+    assert jobs.count("failed (") == 4
     blocked.unlink()
     again, last = submitted(command(site, "transfer", "submit", "--rerun", "--name", "b"))
     wait(lambda: job_state(site, last) in ENDED, 400, "the last job, again")
     assert job_state(site, last) == "COMPLETED", "\n".join(p.read_text() for p in folder.glob("compare-*.out"))
     ran = {p.stem.rpartition("_")[2] for p in folder.glob(f"slurm-{again}_*.out")}
-    assert ran == {"2", "3", "6", "7"}  # only what had failed
-    made = [json.loads(p.read_text())["identity"] for p in (tasks / "records").glob("*/*.json")]
-    assert {(m["encoder"], m["task"], m["protocol"]) for m in made} == {
+    assert ran == {"2", "3", "6", "7"}  # only those that had failed
+    records = [json.loads(p.read_text())["identity"] for p in (tasks / "records").glob("*/*.json")]
+    assert {(r["encoder"], r["task"], r["protocol"]) for r in records} == {
         (e, t, p) for e in (ONE, TWO) for t in ("first", "second") for p in ("knn", "linear")
     }
     assert "second" in (folder / "table.md").read_text()

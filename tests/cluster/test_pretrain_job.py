@@ -1,4 +1,4 @@
-"""Pretraining under a real SLURM: a job that is told to stop saves, requeues itself, and ends with the weights of a run never stopped."""
+"""Pretraining under a real SLURM: a signalled job saves, requeues itself, and ends with the weights of an uninterrupted run."""
 
 import json
 import subprocess
@@ -52,15 +52,15 @@ def store(site) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(site, store) -> Path:
-    """The weights of the same recipe run in one go, without SLURM."""
+    """The weights of the same recipe without SLURM and without interruption."""
     command(site, "pretrain", "run", *RECIPE, "--name", "whole")
     return store.parent / "zoo" / "whole" / "model.safetensors"
 
 
-def test_a_signalled_job_requeues_itself_and_ends_with_the_weights_of_a_run_never_stopped(site, uninterrupted):
+def test_a_signalled_job_requeues_itself_and_ends_with_the_weights_of_an_uninterrupted_run(site, uninterrupted):
     home = Path(site["ISOGRAFT_HOME"])
-    said = command(site, "pretrain", "submit", *RECIPE, "--name", "job")
-    job = said.split("submitted job ")[1].split()[0]
+    printed = command(site, "pretrain", "submit", *RECIPE, "--name", "job")
+    job = printed.split("submitted job ")[1].split()[0]
     wait(lambda: step_of(home / "runs" / "job") >= 10, 240, "the job's tenth step")
     command(site, "scancel", "--signal=USR1", job)
     wait(lambda: restarts(site, job) == 1, 120, "the requeue")
@@ -70,20 +70,20 @@ def test_a_signalled_job_requeues_itself_and_ends_with_the_weights_of_a_run_neve
     assert "back into the queue" in log
     assert sha256_file(home / "zoo" / "job" / "model.safetensors") == sha256_file(uninterrupted)
     steps = [json.loads(line)["step"] for line in (home / "runs" / "job" / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
-    assert steps == list(range(1, STEPS + 1))  # one record, no step lost, none twice
-    facts = json.loads((home / "runs" / "job" / "run.json").read_text())
-    assert job in json.dumps(facts)
+    assert steps == list(range(1, STEPS + 1))  # every step once
+    info = json.loads((home / "runs" / "job" / "run.json").read_text())
+    assert job in json.dumps(info)
     parts = sorted(p.name for p in (home / "runs" / "job" / "wandb").glob("offline-run-*"))
-    assert len(parts) == 2  # a part for each start, which `wandb sync` joins because both carry the one id
-    assert {name.rsplit("-", 1)[1] for name in parts} == {facts["wandb"]}
+    assert len(parts) == 2  # one part per start; `wandb sync` joins them because they have the same id
+    assert {name.rsplit("-", 1)[1] for name in parts} == {info["wandb"]}
     status = command(site, "pretrain", "status", "job")
     assert "COMPLETED" in status
     assert f"{STEPS}/{STEPS}" in status
 
 
 def test_a_cancelled_job_stays_cancelled(site, store):
-    said = command(site, "pretrain", "submit", *RECIPE, "--name", "stopped")
-    job = said.split("submitted job ")[1].split()[0]
+    printed = command(site, "pretrain", "submit", *RECIPE, "--name", "stopped")
+    job = printed.split("submitted job ")[1].split()[0]
     wait(lambda: step_of(Path(site["ISOGRAFT_HOME"]) / "runs" / "stopped") >= 5, 240, "the job's fifth step")
     command(site, "scancel", job)
     wait(lambda: job_state(site, job) == "CANCELLED", 30, "the cancellation")
@@ -92,7 +92,7 @@ def test_a_cancelled_job_stays_cancelled(site, store):
     assert restarts(site, job) == 0
 
 
-def test_what_cannot_be_submitted_is_said_before_the_queue(site):
+def test_an_error_is_found_before_the_job_is_submitted(site):
     done = subprocess.run(
         ["pretrain", "submit", "cxr_moco_tiny", "data.store=none.h5"], env=site, cwd=site["ISOGRAFT_HOME"], capture_output=True, text=True
     )

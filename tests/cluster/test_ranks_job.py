@@ -1,4 +1,4 @@
-"""Two nodes with two processes each, through everything that may end a job: the run goes on by itself and ends with the same weights."""
+"""Two nodes with two processes each: after every failure that ends a job, the run continues by itself and ends with the same weights."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def home(site) -> Path:
 
 @pytest.fixture(scope="module")
 def uninterrupted(site, home) -> str:
-    """The weights of four processes that torchrun starts on this machine and nobody disturbs."""
+    """The weights of an uninterrupted run of four processes that torchrun starts on this machine."""
     pretrain = Path(sys.executable).parent / "pretrain"
     command(site, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", pretrain, "run", *RECIPE,
             "--name", "ranks_whole")  # fmt: skip
@@ -36,55 +36,55 @@ def uninterrupted(site, home) -> str:
 
 
 def submitted(site, name: str, *more: str) -> str:
-    said = command(site, "pretrain", "submit", *RECIPE, "--name", name, "--nodes", "2", "--procs", "2", *more)
-    assert "4 process(es)" in said
-    return said.split("submitted job ")[1].split()[0]
+    printed = command(site, "pretrain", "submit", *RECIPE, "--name", name, "--nodes", "2", "--procs", "2", *more)
+    assert "4 process(es)" in printed
+    return printed.split("submitted job ")[1].split()[0]
 
 
 def processes(name: str, program: str) -> list[int]:
-    """Processes of the run `name`: its ranks (program "python") or their launcher ("srun"), on whichever node."""
-    found = []
+    """Ids of the processes of the run `name`, on any node: its ranks (program "python") or their launcher ("srun")."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             words = (folder / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
         if program in Path(words[0].decode()).name and name.encode() in words and b"run" in words:
-            found.append(int(folder.name))
-    return sorted(found)
+            pids.append(int(folder.name))
+    return sorted(pids)
 
 
-def on_node(root: Path, number: int) -> list[int]:
-    """All processes of a node: its slurmd, those that watch over the job's steps, and the ranks. They share the host name's namespace."""
+def processes_on_node(root: Path, number: int) -> list[int]:
+    """Ids of all processes of a node: its slurmd, its slurmstepd, and the ranks. They share the namespace of the host name."""
     slurmd = int((root / "run" / f"slurmd.n{number}.pid").read_text())
-    own, found = os.readlink(f"/proc/{slurmd}/ns/uts"), []
+    own, pids = os.readlink(f"/proc/{slurmd}/ns/uts"), []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if os.readlink(folder / "ns" / "uts") == own:
-                found.append(int(folder.name))
+                pids.append(int(folder.name))
         except OSError:
-            continue  # it ended meanwhile
-    return found
+            continue  # the process has ended
+    return pids
 
 
-def steps_on_record(run: Path) -> list[int]:
+def logged_steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
 
 
 def restarted(site, home, name: str, job: str, times: int) -> None:
     wait(lambda: restarts(site, job) == times, 120, f"restart {times}")
     saved = step_of(home / "runs" / name)
-    wait(lambda: step_of(home / "runs" / name) > saved + 5 or job_state(site, job) == "COMPLETED", 240, "the run to go on")
+    wait(lambda: step_of(home / "runs" / name) > saved + 5 or job_state(site, job) == "COMPLETED", 240, "the run to continue")
 
 
-def ended_well(site, home, name: str, job: str, weights: str) -> str:
-    """Waits for the end of the job: the weights of the run never disturbed, every step on record once, one W&B run. Returns its log."""
+def finished_like(site, home, name: str, job: str, weights: str) -> str:
+    """Waits for the end of the job, and asserts these weights, every step logged once, and one W&B run. Returns the job's log."""
     wait(lambda: job_state(site, job) in {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT"}, 300, "the end of the job")
     run = home / "runs" / name
     log = next(run.glob("slurm-*.out")).read_text()
     assert job_state(site, job) == "COMPLETED", log
     assert sha256_file(home / "zoo" / name / "model.safetensors") == weights
-    assert steps_on_record(run) == list(range(1, STEPS + 1))  # what a kill lost is written once, when it is done again
+    assert logged_steps(run) == list(range(1, STEPS + 1))  # steps lost by a kill are logged once, when they are repeated
     parts = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
     assert parts == {json.loads((run / "run.json").read_text())["wandb"]}
     return log
@@ -97,23 +97,23 @@ def test_a_run_of_two_nodes_survives_the_death_of_a_rank_and_of_its_launcher(sit
     restarted(site, home, "ranks", job, 1)
     os.kill(processes("ranks", "srun")[0], signal.SIGKILL)
     wait(lambda: restarts(site, job) == 2, 120, "the second restart")
-    assert ended_well(site, home, "ranks", job, uninterrupted).count("a process was killed") == 2
+    assert finished_like(site, home, "ranks", job, uninterrupted).count("a process was killed") == 2
 
 
-def test_a_run_of_two_nodes_that_meets_its_time_limit_saves_and_goes_on(site, home, uninterrupted):
-    """SLURM counts in minutes and may signal up to a minute early: the run is held until the notice wakes it, so that steps are left."""
+def test_a_run_of_two_nodes_saves_at_its_time_limit_and_continues(site, home, uninterrupted):
+    """SLURM counts in minutes and may signal up to a minute early: the run is suspended until the signal, so that steps are left."""
     job = submitted(site, "limit", "--time", "2", "--signal-s", "30")
     wait(lambda: step_of(home / "runs" / "limit") >= 7, 240, "the seventh step")
     ranks = processes("limit", "python")
     assert len(ranks) == 4
     for pid in ranks:
         os.kill(pid, signal.SIGSTOP)
-    wait(lambda: restarts(site, job) >= 1, 150, "SLURM's notice of the limit, the checkpoint and the requeue")
-    assert "SIGUSR1, saved at step" in ended_well(site, home, "limit", job, uninterrupted)
+    wait(lambda: restarts(site, job) >= 1, 150, "SLURM's signal, the checkpoint and the requeue")
+    assert "SIGUSR1, saved at step" in finished_like(site, home, "limit", job, uninterrupted)
 
 
-def test_a_run_goes_on_while_the_slurmd_of_a_node_is_dead(site, home, uninterrupted):
-    """The daemon alone: those that watch over the job's steps live on, and a new one finds them."""
+def test_a_run_continues_while_the_slurmd_of_a_node_is_dead(site, home, uninterrupted):
+    """Only the daemon dies: the slurmstepd of the job live on, and a new slurmd finds them."""
     job = submitted(site, "daemon")
     root = Path(site["SLURM_CONF"]).parent.parent
     wait(lambda: step_of(home / "runs" / "daemon") >= 7, 240, "the seventh step")
@@ -121,18 +121,18 @@ def test_a_run_goes_on_while_the_slurmd_of_a_node_is_dead(site, home, uninterrup
     saved = step_of(home / "runs" / "daemon")
     wait(lambda: step_of(home / "runs" / "daemon") > saved, 120, "a step without the daemon")
     subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
-    ended_well(site, home, "daemon", job, uninterrupted)
+    finished_like(site, home, "daemon", job, uninterrupted)
     assert restarts(site, job) == 0
 
 
-def test_a_run_that_loses_a_node_goes_on_when_the_node_is_back(site, home, uninterrupted, tmp_path):
-    """SLURM puts the job back. What `srun` sent the lost node to end the first start may reach it a minute later, in the next start."""
+def test_a_run_that_loses_a_node_continues_when_the_node_is_back(site, home, uninterrupted, tmp_path):
+    """SLURM requeues the job. The signal by which `srun` ends the first start may reach the lost node a minute later, in the next start."""
     job = submitted(site, "lost", "--stage", str(tmp_path / "disk"))
     root = Path(site["SLURM_CONF"]).parent.parent
     wait(lambda: step_of(home / "runs" / "lost") >= 7, 240, "the seventh step")
     assert [path.read_bytes() for path in (tmp_path / "disk").iterdir()] == [(home / "ranks.h5").read_bytes()]
-    for pid in on_node(root, 2):  # the machine is gone with all that ran on it
+    for pid in processes_on_node(root, 2):  # the machine fails, with all processes on it
         os.kill(pid, signal.SIGKILL)
     wait(lambda: restarts(site, job) >= 1, 120, "the restart")
     subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
-    ended_well(site, home, "lost", job, uninterrupted)
+    finished_like(site, home, "lost", job, uninterrupted)

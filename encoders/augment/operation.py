@@ -56,7 +56,7 @@ class PixelSource(NamedTuple):
 
 
 class Draws:
-    """The random numbers of one view of B images, addressed by purpose and lane; the same whatever else is drawn."""
+    """The random numbers of one view of B images, addressed by purpose and lane; they do not depend on what else is drawn."""
 
     def __init__(self, seed: int, position: ArrayLike, view: int, source: tuple[int, int], pixels: PixelSource | None = None):
         """position: (B,) places in the global order.  view: 0..65535.  source: (H, W) of the images."""

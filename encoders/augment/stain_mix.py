@@ -1,8 +1,8 @@
 """Stain mixing: an image as if stained between its own stain and that of another image of the corpus.
 
 Source: Chang et al. 2021, "Stain Mix-Up", arXiv:2109.01483, with Macenko's stains. Departures: the partner is any image of the corpus, not
-one of the batch, so that a view is a function of (seed, position, view) alone, whatever rank or micro-batch it is computed in; and what the
-two stains do not explain (pigment, pen) stays unchanged. In optical density that is one linear map per image.
+one of the batch, so that a view is a function of (seed, position, view) alone, in any rank or micro-batch; and what the two
+stains do not explain (pigment, pen) stays unchanged. In optical density that is one linear map per image.
 
 Shapes: B images, H, W pixels.
 """

@@ -18,11 +18,13 @@ class Optim(Config):
 
     kind: Literal["sgd", "adamw", "lars"] = Field("adamw", description="optimizer")
     lr: float = Field(1.5e-4, gt=0, description="peak learning rate at a global batch of 256 images; scaled by `lr_rule`")
-    lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="lr x B/256, lr x sqrt(B/256), or lr as it stands")
-    lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the last step as a part of the peak")
+    lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="lr x B/256, lr x sqrt(B/256), or lr unchanged")
+    lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the last step as a fraction of the peak")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="course of the learning rate after the warm-up")
-    weight_decay: float = Field(0.05, ge=0, description="decay of parameter groups that name none of their own")
-    weight_decay_end: float | None = Field(None, ge=0, description="decay at the last step, reached by half a cosine; null: constant")
+    weight_decay: float = Field(0.05, ge=0, description="weight decay of parameter groups without their own")
+    weight_decay_end: float | None = Field(
+        None, ge=0, description="weight decay at the last step, reached by half a cosine; null: constant"
+    )
     momentum: float = Field(0.9, ge=0, lt=1, description="sgd, lars: momentum")
     nesterov: bool = Field(False, description="sgd: Nesterov momentum")
     betas: tuple[float, float] = Field((0.9, 0.95), description="adamw: decay of the first and second moment")

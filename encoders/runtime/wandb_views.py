@@ -30,7 +30,7 @@ def save_workspace(run: "wandb.Run", metrics: Sequence[str]) -> str | None:
         entity=run.entity,
         project=run.project,
         title=WORKSPACE_TITLE,
-        description="Made by `transfer compare --wandb`; intervals and verdicts are in the table `leaderboard`.",
+        description="Created by `transfer compare --wandb`; intervals and verdicts are in the table `leaderboard`.",
         blocks=[reports.PanelGrid(runsets=[runs], panels=[*bars, reports.WeavePanelSummaryTable(table_name="leaderboard")])],
     )
     page.save()

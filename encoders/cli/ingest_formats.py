@@ -199,8 +199,8 @@ def require_labels(labels: Path | None, **options: object) -> None:
     """Raises InputError for an option that requires --labels, if there is no CSV."""
     from encoders.runtime.errors import InputError
 
-    if labels is None and (given := [name for name, value in options.items() if value]):
-        raise InputError(f"--{given[0].replace('_', '-')} requires a CSV of labels; pass --labels FILE.csv too")
+    if labels is None and (used := [name for name, value in options.items() if value]):
+        raise InputError(f"--{used[0].replace('_', '-')} requires a CSV of labels; pass --labels FILE.csv too")
 
 
 def print_dicom_notes(out: Path) -> None:

@@ -83,7 +83,7 @@ def ingest_whole_slides(
     workers: Annotated[
         int,
         typer.Option(
-            min=0, help="number of processes; 0: as many as the scheduler assigned; 1: this process, which a slide that crashes it ends"
+            min=0, help="number of processes; 0: as many as the scheduler assigned; 1: this process, which ends if a slide crashes it"
         ),
     ] = 0,
     prune: Annotated[bool, typer.Option("--prune", help="remove stores of slides that are not among SLIDES from OUT_DIR")] = False,

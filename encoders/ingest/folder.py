@@ -128,12 +128,12 @@ class FolderSource(Source[FileItem]):
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
         return [FileItem(name) for name in files]
 
-    def _from_table(self, path: Path, given: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
+    def _from_table(self, path: Path, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
         if not path.exists() and (self.folder / path).exists():
             path = self.folder / path
             self.notes.append(f"labels are read from {path}")
         columns, rows = read_label_table(path)
-        self.roles = assign_roles(columns, given, label, meta)
+        self.roles = assign_roles(columns, named, label, meta)
         self.notes += self.roles.describe(columns)
         if self.roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")

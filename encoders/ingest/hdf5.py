@@ -163,17 +163,17 @@ def open_hdf5(path: Path, **cache: int) -> h5py.File:
         return h5py.File(path, "r", locking=False, **cache)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except OSError as wrong:
+    except OSError as error:
         raise InputError(
-            f"{path} is not a readable HDF5 file (truncated while it was copied, or compressed as a whole?): {wrong}"
-        ) from wrong
+            f"{path} is not a readable HDF5 file (truncated while it was copied, or compressed as a whole?): {error}"
+        ) from error
 
 
 def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """The dataset called `key`. Raises InputError with the datasets of the file if there is none."""
-    found = file.get(key)
-    if isinstance(found, h5py.Dataset) and found.ndim:
-        return found
+    data = file.get(key)
+    if isinstance(data, h5py.Dataset) and data.ndim:
+        return data
     known: list[str] = []
     file.visititems(lambda name, thing: known.append(name) if isinstance(thing, h5py.Dataset) else None)
     raise unknown_name_error("dataset", key, known, f"({path})")
@@ -218,14 +218,14 @@ def to_stored_values(image: Array, limits: tuple[float, float] | None) -> Array:
     return np.rint(np.clip(values, 0, 1) * UINT16_MAX).astype(np.uint16)
 
 
-def parse_range(given: str) -> tuple[float, float]:
+def parse_range(text: str) -> tuple[float, float]:
     """The two numbers of `LOW,HIGH`. Raises InputError unless LOW is below HIGH."""
     try:
-        low, high = map(float, given.split(","))
+        low, high = map(float, text.split(","))
     except ValueError:
-        raise InputError(f"--range {given!r} is not LOW,HIGH; pass two numbers, e.g. --range=-1000,1000") from None
+        raise InputError(f"--range {text!r} is not LOW,HIGH; pass two numbers, e.g. --range=-1000,1000") from None
     if not low < high:
-        raise InputError(f"--range {given!r}: the first number, which becomes black, must be below the second")
+        raise InputError(f"--range {text!r}: the first number, which becomes black, must be below the second")
     return low, high
 
 

@@ -83,13 +83,13 @@ def guess_separator(head: str) -> str:
 
 
 def assign_roles(
-    columns: list[str], given: Mapping[Role, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column"
+    columns: list[str], named: Mapping[Role, str | None], label: list[str], meta: list[str], advice: str = "pass --file-column"
 ) -> ColumnRoles:
     """The named columns; for roles without a name, the first column with a usual name. "" as a name means no column.
 
     Raises InputError for a name that is not a column, and if there is no column of file names."""
     single: tuple[Role, ...] = ("file", "patient", "split", "study", "slide")
-    chosen = {role: find_column(columns, given.get(role), role) for role in single}
+    chosen = {role: find_column(columns, named.get(role), role) for role in single}
     file = chosen["file"]
     if file is None:
         raise InputError(f"no column of file names found: {advice}; columns: {', '.join(columns)}")
@@ -112,14 +112,14 @@ def assign_roles(
     )
 
 
-def find_column(columns: list[str], given: str | None, role: Role) -> str | None:
+def find_column(columns: list[str], name: str | None, role: Role) -> str | None:
     """The column of a role: the named one, or the first with a usual name, or None."""
-    if given is not None:
-        if given and given not in columns:
-            raise unknown_name_error("column", given, columns, f"(for --{role}-column)")
-        return given or None
-    lower = {name.lower(): name for name in reversed(columns)}
-    return next((lower[name] for name in COLUMN_GUESSES[role] if name in lower), None)
+    if name is not None:
+        if name and name not in columns:
+            raise unknown_name_error("column", name, columns, f"(for --{role}-column)")
+        return name or None
+    lower = {column.lower(): column for column in reversed(columns)}
+    return next((lower[usual] for usual in COLUMN_GUESSES[role] if usual in lower), None)
 
 
 def filter_rows(columns: list[str], rows: list[dict[str, str]], filters: list[str]) -> list[dict[str, str]]:

@@ -27,8 +27,8 @@ class DicomLabels:
         self.path, self.filters = Path(path), list(filters)
         columns, rows = read_label_table(self.path)
         join = join or next((name for name in columns if name.lower() in UID_COLUMNS), None) or find_lone_patient_column(columns)
-        given: dict[Role, str | None] = {"file": join, "patient": patient or "", "split": split, "study": "", "slide": ""}
-        self.roles = assign_roles(columns, given, list(label), list(meta))
+        named: dict[Role, str | None] = {"file": join, "patient": patient or "", "split": split, "study": "", "slide": ""}
+        self.roles = assign_roles(columns, named, list(label), list(meta))
         self.description = self.roles.describe(columns)
         self.rows = filter_rows(columns, rows, self.filters)
         self.by_value: dict[str, dict[str, str]] = {}

@@ -97,8 +97,8 @@ def read_split_lengths(path: Path) -> dict[str, int]:
             heads = {name.removesuffix(".npy"): read_member_header(archive, name) for name in archive.namelist() if name.endswith(".npy")}
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except (OSError, ValueError, zipfile.BadZipFile) as wrong:
-        raise InputError(f"{path} is not a readable .npz: {wrong}; download it again") from wrong
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path} is not a readable .npz: {error}; download it again") from error
     splits = [split for split in MEDMNIST_SPLITS if f"{split}_images" in heads]
     if not splits:
         raise InputError(

@@ -93,15 +93,15 @@ def lock_cohort_folder(cohort: Cohort, overwrite: bool, prune: bool = False) -> 
 
     Raises InputError if OUT_DIR was started with another recipe, unless `overwrite`, which removes its content; and if it holds stores of
     slides that are not in this cohort, unless `prune`, which removes those."""
-    out, path, anew = cohort.out, cohort.out / "recipe.json", cohort.out / ".work" / "anew"
+    out, path, marker = cohort.out, cohort.out / "recipe.json", cohort.out / ".work" / "anew"
     if out.is_file():
         raise InputError(f"{out} is a file; name a folder for the stores, one per slide")
     ensure_writable(out / ".work")
     with hold_lock(out / ".work" / "lock", out):
-        if overwrite and not (anew.exists() and path.exists() and read_json(path) == cohort.recipe):
+        if overwrite and not (marker.exists() and path.exists() and read_json(path) == cohort.recipe):
             if path.exists():
                 clear_outputs(out)
-            anew.touch()  # if interrupted, the same command keeps the new outputs
+            marker.touch()  # if interrupted, the same command keeps the new outputs
         if path.exists():
             if why := describe_difference({"recipe": read_json(path), "items": []}, {"recipe": cohort.recipe, "items": []}):
                 raise InputError(

@@ -173,10 +173,10 @@ def apply_slide_table(
 ) -> dict[str, SlideFields]:
     """The slides that the table names, with its fields. The table names a slide by path, file name, or name without suffix."""
     columns, rows = read_label_table(path)
-    given: dict[Role, str | None] = {"slide": ""}
+    named: dict[Role, str | None] = {"slide": ""}
     if "file" not in columns:
-        given["file"] = next((c for c in columns if c.lower() in ("slide", "slide_id")), None)
-    role = assign_roles(columns, given, list(label), list(meta), "call it file or slide")
+        named["file"] = next((c for c in columns if c.lower() in ("slide", "slide_id")), None)
+    role = assign_roles(columns, named, list(label), list(meta), "call it file or slide")
     if taken := [name for name in role.meta if name in TileQuality._fields]:
         raise InputError(f"the column {taken[0]!r} of {path} has the name of a measure of tiles; rename it")
     notes.extend(role.describe(columns, ["mpp"]))

@@ -46,7 +46,7 @@ def ingest_slides(
 ) -> list[SlideRecord]:
     """Tiles every slide that is not finished; returns the records of all slides, in order. If interrupted, the same call resumes.
 
-    workers: number of processes; 0: this process, which a slide that crashes its process then ends.  notify: called with a message if
+    workers: number of processes; 0: this process, which then ends if a slide crashes it.  notify: called with a message if
     finished slides are tiled again.
     Raises InputError if OUT_DIR was started with another recipe (unless `overwrite`), or holds stores of other slides (unless `prune`)."""
     with lock_cohort_folder(cohort, overwrite, prune), WorkerPool(cohort, workers) as pool:

@@ -74,8 +74,8 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     conflicts = [(r["name"], r["facts"]["mpp_said"]) for r in good if "mpp_said" in r["facts"]]
     if conflicts:
         name, mpp = conflicts[0]
-        found = f"(first: {name}, {mpp:g} um per pixel)"
-        typer.echo(f"warning: the metadata of {len(conflicts)} slides have another resolution than the given one {found}")
+        first = f"(first: {name}, {mpp:g} um per pixel)"
+        typer.echo(f"warning: the metadata of {len(conflicts)} slides have another resolution than the given one {first}")
     bad = [(record["source"], reason) for record in records if (reason := describe_problem(record))]
     if bad:
         print_quarantine(bad, quarantine_path(cohort.out / "slides"))

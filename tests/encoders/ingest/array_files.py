@@ -1,4 +1,4 @@
-"""Files of arrays made for the tests, as MedMNIST, PCam and CLAM lay them out."""
+"""Files of arrays for the tests, in the layouts of MedMNIST, PCam and CLAM."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def random_images(n, side=32, channels=3, dtype=np.uint8, seed=0):
-    """(n, side, side, channels) random values; without the last axis when channels is 0."""
+    """(n, side, side, channels) random values; without the last axis if channels is 0."""
     rng = np.random.default_rng(seed)
     shape = (n, side, side, channels) if channels else (n, side, side)
     return (
@@ -40,7 +40,7 @@ def write_pcam(folder: Path, n=40) -> tuple[Path, Path, np.ndarray, np.ndarray]:
 
 
 def write_clam(path: Path, n=9, seed=0) -> tuple[np.ndarray, np.ndarray]:
-    """A slide's file as CLAM's create_patches writes it: (imgs, coords), growing datasets, a patch a chunk."""
+    """A slide's file as CLAM's create_patches writes it: (imgs, coords), growing datasets, one patch per chunk."""
     path.parent.mkdir(parents=True, exist_ok=True)
     images = random_images(n, 64, seed=seed)
     coords = np.stack([np.arange(n) * 256, np.full(n, 512)], axis=1)

@@ -1,4 +1,4 @@
-"""DICOM files made for the tests: one image with any tags, and a folder of good and broken ones."""
+"""DICOM files for the tests: one image with any tags, and a folder of good and broken files."""
 
 import io
 import warnings
@@ -12,7 +12,7 @@ from pydicom.uid import BasicTextSRStorage, DigitalXRayImageStorageForPresentati
 
 
 def build_dicom(pixels, uid="1.2.3.4", **tags) -> FileDataset:
-    """A data set with `pixels` (H, W) or (H, W, 3) as its stored values; `tags` by keyword, None takes one away."""
+    """A data set with `pixels` (H, W) or (H, W, 3) as its stored values; `tags` by keyword, None removes one."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     meta.MediaStorageSOPClassUID = DigitalXRayImageStorageForPresentation
@@ -36,7 +36,7 @@ def build_dicom(pixels, uid="1.2.3.4", **tags) -> FileDataset:
     if pixels.ndim == 3:
         defaults["PlanarConfiguration"] = 0
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # values that break the standard are made on purpose
+        warnings.simplefilter("ignore")  # values that violate the standard are intended
         for keyword, value in {**defaults, **tags}.items():
             if value is not None:
                 setattr(ds, keyword, value)
@@ -71,12 +71,12 @@ def save_dicom(ds: Dataset, path: Path) -> Path:
 
 
 def ramp(dtype=np.uint16, low=0, high=4095, shape=(48, 40)):
-    """Values from low to high, all different enough that no two steps of the pipeline could be confused."""
+    """Values from low to high, different enough that each step of the pipeline has a visible effect."""
     return np.linspace(low, high, shape[0] * shape[1]).round().astype(dtype).reshape(shape)
 
 
 def mixed_folder(folder: Path) -> dict[str, list[str]]:
-    """A folder as it comes from an archive: three good files (two patients, PA, AP and lateral), six that cannot be read.
+    """A folder as from an archive: three good files (two patients, PA, AP and lateral), six that cannot be read.
 
     Returns the names, relative, of the `good` and the `broken` ones."""
     uid = "1.2.826.0.1.3680043.10"
@@ -93,7 +93,7 @@ def mixed_folder(folder: Path) -> dict[str, list[str]]:
     del report.PixelData
     save_dicom(report, folder / "b" / "report.dcm")
     save_dicom(build_dicom(np.full((48, 40), 7, np.uint16), f"{uid}.5", PatientID="cy"), folder / "c" / "flat.dcm")
-    for name in ("c/text.dcm", "notes.txt"):  # the second is passed over
+    for name in ("c/text.dcm", "notes.txt"):  # the second is skipped
         (folder / name).write_text("these are the radiographs of the second visit\n" * 9)
     broken = ["b/native_cut.dcm", "b/header_cut.dcm", "b/jpeg_cut.dcm", "b/report.dcm", "c/flat.dcm", "c/text.dcm"]
     return {"good": ["a/1.dcm", "a/2.dcm", "b/1"], "broken": broken}

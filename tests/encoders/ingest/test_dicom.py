@@ -1,4 +1,4 @@
-"""A folder of DICOM files in: the right pixels, columns and labels out, and nobody's name."""
+"""A folder of DICOM files becomes a store with the right pixels, columns and labels, and without identities."""
 
 import csv
 
@@ -16,24 +16,24 @@ from encoders.store.store import Store
 from tests.encoders.ingest.dicom_files import build_dicom, mixed_folder, ramp, save_dicom
 
 
-def taken_in(folder, out, labels=None, **options):
+def ingest_dicom(folder, out, labels=None, **options):
     summary = ingest(DicomSource(folder, labels, **{"size": 0, **options}), out)
     return Store.open(out), summary
 
 
-def table_of(path, *lines):
+def write_table(path, *lines):
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
-def test_good_files_go_in_and_broken_ones_are_told(tmp_path):
+def test_good_files_are_stored_and_broken_ones_are_quarantined_with_a_reason(tmp_path):
     names = mixed_folder(tmp_path / "archive")
-    store, summary = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, summary = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     assert store.column("key").tolist() == names["good"]
     reasons = dict(summary.quarantined)
     assert sorted(reasons) == sorted(names["broken"])
     assert summary.exit_code == 1
-    for name, told in {
+    for name, text in {
         "b/native_cut.dcm": "decoded",
         "b/header_cut.dcm": "no pixels",
         "b/jpeg_cut.dcm": "truncated",
@@ -41,31 +41,31 @@ def test_good_files_go_in_and_broken_ones_are_told(tmp_path):
         "c/flat.dcm": "constant",
         "c/text.dcm": "not a DICOM file",
     }.items():
-        assert told in reasons[name], (name, reasons[name])
+        assert text in reasons[name], (name, reasons[name])
     with (tmp_path / "a.h5.quarantine.csv").open() as file:
-        assert all(row["traceback"] == "" for row in csv.DictReader(file))  # each is a reason that is understood
+        assert all(row["traceback"] == "" for row in csv.DictReader(file))  # every reason is known
 
 
 def test_pixels_in_the_store_are_those_of_the_files(tmp_path):
     mixed_folder(tmp_path / "archive")
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     assert store.dtype == np.uint16
     np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
     np.testing.assert_allclose(store.to_unit(store.images([1]))[0, ..., 0], ramp()[::-1] / 4095, atol=1e-5)
 
 
-def test_an_eight_bit_jpeg_and_twelve_bits_share_a_store_and_a_meaning(tmp_path):
+def test_an_eight_bit_jpeg_and_twelve_bits_share_a_store_and_a_unit(tmp_path):
     mixed_folder(tmp_path / "archive")
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     eight, twelve = store.to_unit(store.images([2])), store.to_unit(store.images([0]))
     assert np.abs(eight - twelve).max() < 0.03
 
 
-def test_every_row_says_what_was_done_to_its_file(tmp_path):
+def test_every_row_records_the_processing_of_its_file(tmp_path):
     folder = tmp_path / "archive"
     tags = {"RescaleSlope": 2, "RescaleIntercept": -1000, "WindowCenter": 40, "WindowWidth": 400, "PatientSex": "F", "PatientAge": "034Y"}
     save_dicom(build_dicom(ramp(), BitsStored=12, PhotometricInterpretation="MONOCHROME1", **tags), folder / "1.dcm")
-    store, _ = taken_in(folder, tmp_path / "a.h5")
+    store, _ = ingest_dicom(folder, tmp_path / "a.h5")
     row = {name: store.column(name)[0] for name in store.columns()}
     assert row["dicom_photometric"] == "MONOCHROME1"
     assert row["dicom_voi"] == "window of the file"
@@ -94,21 +94,21 @@ def test_no_identifying_tag_reaches_the_store_unless_asked_for(tmp_path):
     save_dicom(build_dicom(ramp(), "1.2.840.99.7", **secret), folder / "curie_marie" / "1.dcm")
     save_dicom(build_dicom(ramp()[::-1], "1.2.840.99.8", **secret), folder / "x" / "18671107.dcm")
     save_dicom(build_dicom(ramp() // 2, "1.2.840.99.9", **secret), folder / "x" / "scan.dcm")
-    taken_in(folder, tmp_path / "a.h5")
+    ingest_dicom(folder, tmp_path / "a.h5")
     raw = (tmp_path / "a.h5").read_bytes().lower()
     leaks = [*secret.values(), "curie", "marie", "becquerel", "1.2.840.99.7"]
     assert [word for word in leaks if word.lower().encode() in raw] == []
-    store, _ = taken_in(folder, tmp_path / "b.h5", keep_tags=["StationName"])
+    store, _ = ingest_dicom(folder, tmp_path / "b.h5", keep_tags=["StationName"])
     assert store.column("StationName").tolist() == ["ROOM9"] * 3
     with pytest.raises(InputError, match="did you mean StationName"):
         DicomSource(folder, keep_tags=["StationNam"])
 
 
-def test_the_source_travels_to_worker_processes(tmp_path):
+def test_two_workers_write_the_same_bytes_as_one(tmp_path):
     folder = tmp_path / "archive"
     for n in range(30):  # more than one shard
         save_dicom(build_dicom(np.roll(ramp(), n), f"1.2.9.{n}", PatientID=f"P{n // 2}"), folder / f"{n:02d}.dcm")
-    labels = DicomLabels(table_of(tmp_path / "l.csv", "file,mass", *(f"{n:02d},{n % 2}" for n in range(30))), label=["mass"])
+    labels = DicomLabels(write_table(tmp_path / "l.csv", "file,mass", *(f"{n:02d},{n % 2}" for n in range(30))), label=["mass"])
     ingest(DicomSource(folder, labels, views="UNKNOWN", size=0), tmp_path / "one.h5", workers=1)
     ingest(DicomSource(folder, labels, views="UNKNOWN", size=0), tmp_path / "two.h5", workers=2)
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
@@ -118,7 +118,7 @@ def test_keys_are_file_names_or_hashes(tmp_path):
     folder = tmp_path / "archive"
     save_dicom(build_dicom(ramp(), PatientID="P-0042"), folder / "p0042_1.dcm")
     save_dicom(build_dicom(ramp()[::-1], PatientID="P-0042"), folder / "scan.dcm")
-    keys = {key: taken_in(folder, tmp_path / f"{key}.h5", key=key)[0].column("key").tolist() for key in ("auto", "file", "hash")}
+    keys = {key: ingest_dicom(folder, tmp_path / f"{key}.h5", key=key)[0].column("key").tolist() for key in ("auto", "file", "hash")}
     assert keys["file"] == ["p0042_1.dcm", "scan.dcm"]
     assert keys["auto"][0].startswith("hidden-")
     assert keys["auto"][1] == "scan.dcm"
@@ -127,10 +127,10 @@ def test_keys_are_file_names_or_hashes(tmp_path):
 
 def test_patients_are_pseudonyms_that_repeat_and_depend_on_data_set_and_salt(tmp_path):
     mixed_folder(tmp_path / "archive")
-    plain, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5", dataset="ward")
-    again, _ = taken_in(tmp_path / "archive", tmp_path / "b.h5", dataset="ward")
-    other, _ = taken_in(tmp_path / "archive", tmp_path / "c.h5", dataset="clinic")
-    salted, _ = taken_in(tmp_path / "archive", tmp_path / "d.h5", dataset="ward", salt="s" * 32)
+    plain, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5", dataset="ward")
+    again, _ = ingest_dicom(tmp_path / "archive", tmp_path / "b.h5", dataset="ward")
+    other, _ = ingest_dicom(tmp_path / "archive", tmp_path / "c.h5", dataset="clinic")
+    salted, _ = ingest_dicom(tmp_path / "archive", tmp_path / "d.h5", dataset="ward", salt="s" * 32)
     who = plain.column("patient").tolist()
     assert who[0] == who[1] != who[2]
     assert who[0] == pseudonym("ward", "ana")
@@ -142,7 +142,7 @@ def test_patients_are_pseudonyms_that_repeat_and_depend_on_data_set_and_salt(tmp
 def test_an_unknown_patient_is_a_patient_of_their_own(tmp_path):
     for n in range(2):
         save_dicom(build_dicom(ramp() // (n + 1), PatientID=""), tmp_path / "archive" / f"{n}.dcm")
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     assert store.column("patient").tolist() == store.column("key").tolist()
 
 
@@ -161,7 +161,7 @@ def test_an_unknown_patient_is_a_patient_of_their_own(tmp_path):
         ({}, "UNKNOWN"),
     ],
 )
-def test_views_are_named_from_what_the_header_has(tags, want):
+def test_the_view_is_read_from_the_header(tags, want):
     assert read_view(build_dicom(ramp(), **tags)) == want
 
 
@@ -173,7 +173,7 @@ def test_a_coded_view_is_read_by_its_meaning():
     assert read_view(build_dicom(ramp(), ViewCodeSequence=[code])) == "PA"
 
 
-def test_only_wanted_views_go_in_and_the_others_are_counted(tmp_path):
+def test_only_wanted_views_are_stored_and_the_others_are_counted(tmp_path):
     names = mixed_folder(tmp_path / "archive")
     source = DicomSource(tmp_path / "archive", views="PA,AP", size=0)
     summary = ingest(source, tmp_path / "a.h5")
@@ -191,7 +191,7 @@ def test_labels_are_joined_on_whatever_the_column_holds(tmp_path, join):
     for n, who in enumerate(["ana", "ana", "bo"]):
         save_dicom(build_dicom(np.roll(ramp(), n), f"1.2.9.{n}", PatientID=who), folder / f"f{n}.dcm")
     values = {"file": ["f0.dcm", "f2.dcm"], "stem": ["f0", "f2"], "uid": ["1.2.9.0", "1.2.9.2"], "patient": ["ana", "bo"]}[join]
-    path = table_of(tmp_path / "labels.csv", "which,mass,split", f"{values[0]},1,train", f"{values[1]},0,test", "nobody,1,train")
+    path = write_table(tmp_path / "labels.csv", "which,mass,split", f"{values[0]},1,train", f"{values[1]},0,test", "nobody,1,train")
     source = DicomSource(folder, DicomLabels(path, join="which", label=["mass"]), size=0)
     ingest(source, tmp_path / "a.h5")
     store = Store.open(tmp_path / "a.h5")
@@ -200,17 +200,17 @@ def test_labels_are_joined_on_whatever_the_column_holds(tmp_path, join):
     assert any("2 of 3 rows have a file" in note for note in source.notes)
 
 
-def test_a_csv_that_fits_nothing_is_refused(tmp_path):
+def test_a_csv_that_matches_no_file_raises(tmp_path):
     mixed_folder(tmp_path / "archive")
-    path = table_of(tmp_path / "labels.csv", "SOPInstanceUID,mass", "9.9.9,1")
+    path = write_table(tmp_path / "labels.csv", "SOPInstanceUID,mass", "9.9.9,1")
     with pytest.raises(InputError, match="--join-column"):
         DicomSource(tmp_path / "archive", DicomLabels(path))
 
 
 def test_a_patient_column_of_the_csv_is_hashed_too(tmp_path):
     save_dicom(build_dicom(ramp(), PatientID="acquisition-7"), tmp_path / "archive" / "f.dcm")
-    path = table_of(tmp_path / "labels.csv", "file,patient,label", "f.dcm,ana,1")
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5", DicomLabels(path, patient="patient"), dataset="ward")
+    path = write_table(tmp_path / "labels.csv", "file,patient,label", "f.dcm,ana,1")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5", DicomLabels(path, patient="patient"), dataset="ward")
     assert store.column("patient").tolist() == [pseudonym("ward", "ana")]
 
 
@@ -218,7 +218,7 @@ def test_a_window_by_name_reaches_the_store(tmp_path):
     values = ramp(np.int16, -1100, 400)
     save_dicom(build_dicom(values, Modality="CT", RescaleSlope=1, RescaleIntercept=0), tmp_path / "ct" / "1.dcm")
     save_dicom(build_dicom(values, Modality="CR"), tmp_path / "ct" / "2.dcm")
-    store, summary = taken_in(tmp_path / "ct", tmp_path / "a.h5", window=parse_window("lung"))
+    store, summary = ingest_dicom(tmp_path / "ct", tmp_path / "a.h5", window=parse_window("lung"))
     assert store.attrs["recipe"]["window"] == {"center": -600.0, "width": 1500.0, "name": "lung"}
     np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], np.clip((values + 600.5) / 1499 + 0.5, 0, 1), atol=1e-4)
     assert [name for name, _ in summary.quarantined] == ["2.dcm"]
@@ -228,8 +228,8 @@ def test_borders_are_cropped_on_request_and_recorded(tmp_path):
     pixels = np.zeros((60, 50), np.uint16)
     pixels[10:50, 5:45] = ramp(shape=(40, 40), low=500)
     save_dicom(build_dicom(pixels, BitsStored=12), tmp_path / "archive" / "1.dcm")
-    kept, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
-    cut, _ = taken_in(tmp_path / "archive", tmp_path / "b.h5", crop_borders=True)
+    kept, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
+    cut, _ = ingest_dicom(tmp_path / "archive", tmp_path / "b.h5", crop_borders=True)
     assert (kept.shape, cut.shape) == ((60, 50, 1), (40, 40, 1))
     assert (cut.column("dicom_cropped_rows")[0], cut.column("dicom_cropped_columns")[0]) == (20, 10)
     np.testing.assert_array_equal(cut.image(0), kept.image(0)[10:50, 5:45])
@@ -239,36 +239,36 @@ def test_borders_are_cropped_on_request_and_recorded(tmp_path):
 def test_a_file_without_the_marker_is_read_when_it_begins_like_dicom(tmp_path):
     path = save_dicom(build_dicom(ramp(), BitsStored=12), tmp_path / "archive" / "1.dcm")
     path.write_bytes(path.read_bytes()[132:])
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     np.testing.assert_allclose(store.to_unit(store.images([0]))[0, ..., 0], ramp() / 4095, atol=1e-5)
 
 
-@pytest.mark.parametrize(("told", "years"), [("034Y", 34), ("018M", 1.5), ("62", 62), ("101Y", 90), ("", None), ("old", None)])
-def test_ages_are_years_and_stop_at_ninety(told, years):
-    assert patient_age(build_dicom(ramp(), PatientAge=told)) == years
+@pytest.mark.parametrize(("text", "years"), [("034Y", 34), ("018M", 1.5), ("62", 62), ("101Y", 90), ("", None), ("old", None)])
+def test_ages_are_years_and_stop_at_ninety(text, years):
+    assert patient_age(build_dicom(ramp(), PatientAge=text)) == years
 
 
-def test_values_that_break_the_standard_make_no_noise(tmp_path, recwarn):
+def test_values_that_violate_the_standard_cause_no_warning(tmp_path, recwarn):
     """RSNA writes ages as "62"; pydicom would warn for each of a hundred thousand files."""
     save_dicom(build_dicom(ramp(), PatientAge="62", BodyPartExamined="chest, the"), tmp_path / "archive" / "1.dcm")
-    store, _ = taken_in(tmp_path / "archive", tmp_path / "a.h5")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
     assert store.column("age").tolist() == [62]
     assert not list(recwarn)
 
 
-def test_a_short_identifier_does_not_make_every_name_telling():
+def test_a_short_identifier_does_not_hide_every_file_name():
     assert not reveals_identity("a/1.dcm", build_dicom(ramp(), PatientID="1"))
     assert reveals_identity("a/Curie_M/1.dcm", build_dicom(ramp(), PatientName="Curie^M"))
 
 
-def test_the_command_says_what_happened(tmp_path, monkeypatch):
+def test_the_command_prints_a_summary_and_fails_on_a_wrong_window(tmp_path, monkeypatch):
     from encoders.cli.main import app
 
     mixed_folder(tmp_path / "archive")
-    told = CliRunner().invoke(
+    result = CliRunner().invoke(
         app, ["ingest", "dicom", str(tmp_path / "archive"), str(tmp_path / "a.h5"), "--size", "32", "--view", "PA,LATERAL"]
     )
-    assert told.exit_code == 1, told.output
+    assert result.exit_code == 1, result.output
     for words in (
         "1 files skipped: .txt",
         "files left out: 2 AP, 2 UNKNOWN",
@@ -276,33 +276,33 @@ def test_the_command_says_what_happened(tmp_path, monkeypatch):
         "3 quarantined",
         "pseudonymous",
     ):
-        assert words in told.output, told.output
-    wrong = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "archive"), str(tmp_path / "b.h5"), "--window", "lungs"])
-    assert isinstance(wrong.exception, InputError)
-    assert "did you mean lung" in str(wrong.exception)
+        assert words in result.output, result.output
+    failed = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "archive"), str(tmp_path / "b.h5"), "--window", "lungs"])
+    assert isinstance(failed.exception, InputError)
+    assert "did you mean lung" in str(failed.exception)
     assert not (tmp_path / "b.h5").exists()
 
 
-def test_a_range_that_does_not_suit_the_images_is_told(tmp_path):
+def test_images_that_use_little_of_the_range_cause_a_warning(tmp_path):
     """A CT of 16 bits without a window: its 2,000 Hounsfield units are 3 % of what the bits allow."""
     from encoders.cli.main import app
 
     save_dicom(build_dicom(ramp(np.int16, -1000, 1000), Modality="CT"), tmp_path / "ct" / "1.dcm")
-    told = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "ct"), str(tmp_path / "a.h5"), "--modality", "ct"])
-    assert "1 images use less than 10% of the range" in told.output
-    told = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "ct"), str(tmp_path / "b.h5"), "--window", "0,2000"])
-    assert "of the range" not in told.output
-    assert told.exit_code == 0
+    result = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "ct"), str(tmp_path / "a.h5"), "--modality", "ct"])
+    assert "1 images use less than 10% of the range" in result.output
+    result = CliRunner().invoke(app, ["ingest", "dicom", str(tmp_path / "ct"), str(tmp_path / "b.h5"), "--window", "0,2000"])
+    assert "of the range" not in result.output
+    assert result.exit_code == 0
 
 
-def test_dicom_and_eight_bit_arrays_make_one_corpus(tmp_path):
-    """Stores of unlike bit depth, open as one, give values of one meaning."""
+def test_dicom_and_eight_bit_arrays_open_as_one_store(tmp_path):
+    """Stores of different bit depth that are opened as one give values with the same unit."""
     import h5py
 
     from encoders.ingest.hdf5 import Hdf5Source
 
     save_dicom(build_dicom(ramp(np.uint8, 0, 255)), tmp_path / "archive" / "1.dcm")
-    taken_in(tmp_path / "archive", tmp_path / "deep.h5")
+    ingest_dicom(tmp_path / "archive", tmp_path / "deep.h5")
     with h5py.File(tmp_path / "array.h5", "w") as file:
         file["images"] = ramp(np.uint8, 0, 255)[None]
     ingest(Hdf5Source([tmp_path / "array.h5"], "images", modality="cxr"), tmp_path / "shallow.h5")
@@ -313,12 +313,14 @@ def test_dicom_and_eight_bit_arrays_make_one_corpus(tmp_path):
 
 @pytest.mark.real
 def test_the_three_real_files_make_one_store(tmp_path, data_dir):
-    store, summary = taken_in(data_dir / "dicom_cxr", tmp_path / "a.h5", size=128)
+    store, summary = ingest_dicom(data_dir / "dicom_cxr", tmp_path / "a.h5", size=128)
     quarantined = {name for name, _ in summary.quarantined}
-    assert quarantined == set()  # PROVENANCE.md is passed over
+    assert quarantined == set()  # PROVENANCE.md is skipped
     keys = store.column("key").tolist()
     assert len(keys) == 3
     one, two = (store.image(next(i for i, k in enumerate(keys) if k.startswith(start))) for start in ("1.2.276", "Fake"))
-    assert np.abs(one.astype(int) + two.astype(int) - 65535).max() <= 1  # the same numbers, said to mean the opposite: negatives
+    assert (
+        np.abs(one.astype(int) + two.astype(int) - 65535).max() <= 1
+    )  # the same numbers with the opposite photometric interpretation: negatives
     assert store.column("view").tolist() == ["PA"] * 3
     assert len(set(store.column("patient"))) == 2

@@ -1,4 +1,4 @@
-"""Each step of the DICOM pipeline on a file made for it, and the order of the steps."""
+"""Each step of the DICOM pipeline on a synthetic file, and the order of the steps."""
 
 import numpy as np
 import pydicom
@@ -12,14 +12,14 @@ from encoders.runtime.errors import InputError
 from tests.encoders.ingest.dicom_files import build_dicom, build_lut, compress_as_jpeg, ramp
 
 
-def seen(ds, **options):
+def displayed(ds, **options):
     """The displayed image (H, W) in [0, 1]."""
     image, _ = render_display(ds, **options)
     assert image.dtype == np.uint16
     return image[..., 0] / 65535
 
 
-def test_eight_bits_come_out_as_the_same_share_of_the_range():
+def test_eight_bits_map_to_the_same_share_of_the_range():
     pixels = ramp(np.uint8, 0, 255)
     image, record = render_display(build_dicom(pixels))
     np.testing.assert_array_equal(image[..., 0], pixels.astype(np.uint16) * 257)
@@ -33,7 +33,7 @@ def test_twelve_bits_in_sixteen_keep_all_their_levels():
     assert (image.min(), image.max()) == (0, 65535)
 
 
-def test_bits_above_the_stored_ones_are_no_part_of_the_value():
+def test_bits_above_the_stored_ones_are_not_part_of_the_value():
     pixels = ramp(high=4095)
     noisy = pixels | np.uint16(0xA000)
     np.testing.assert_array_equal(
@@ -50,9 +50,9 @@ def test_a_high_bit_above_the_lowest_place_is_honoured():
 def test_signed_values_keep_their_order_also_when_the_unused_bits_are_zero():
     pixels = ramp(np.int16, -2048, 2047)
     want = (pixels + 2048.0) / 4095
-    np.testing.assert_allclose(seen(build_dicom(pixels, BitsStored=12)), want, atol=1e-5)
+    np.testing.assert_allclose(displayed(build_dicom(pixels, BitsStored=12)), want, atol=1e-5)
     cut = (pixels.view(np.uint16) & 0x0FFF).view(np.int16)
-    np.testing.assert_allclose(seen(build_dicom(cut, BitsStored=12)), want, atol=1e-5)
+    np.testing.assert_allclose(displayed(build_dicom(cut, BitsStored=12)), want, atol=1e-5)
 
 
 def test_rescale_comes_before_the_window():
@@ -60,13 +60,13 @@ def test_rescale_comes_before_the_window():
     ds = build_dicom(hounsfield + 1024, Modality="CT", RescaleSlope=1, RescaleIntercept=-1024, WindowCenter=40, WindowWidth=400)
     below, above = hounsfield <= 39.5 - 199.5, hounsfield > 39.5 + 199.5  # PS3.3 C.11.2.1.2.1
     want = np.where(below, 0, np.where(above, 1, (hounsfield - 39.5) / 399 + 0.5))
-    np.testing.assert_allclose(seen(ds), want, atol=1e-5)
+    np.testing.assert_allclose(displayed(ds), want, atol=1e-5)
 
 
-def test_a_negative_slope_turns_the_range_around():
+def test_a_negative_slope_reverses_the_range():
     pixels = ramp(high=4095)
     np.testing.assert_allclose(
-        seen(build_dicom(pixels, BitsStored=12, RescaleSlope=-2, RescaleIntercept=100)), 1 - pixels / 4095, atol=1e-5
+        displayed(build_dicom(pixels, BitsStored=12, RescaleSlope=-2, RescaleIntercept=100)), 1 - pixels / 4095, atol=1e-5
     )
 
 
@@ -74,19 +74,19 @@ def test_a_negative_slope_turns_the_range_around():
 def test_windows_agree_with_pydicom(function):
     pixels = ramp(high=4095)
     ds = build_dicom(pixels, BitsStored=12, WindowCenter=["1800.5", "9"], WindowWidth=["901", "9"], VOILUTFunction=function)
-    np.testing.assert_allclose(seen(ds), apply_windowing(pixels, ds) / 4095, atol=1e-5)
+    np.testing.assert_allclose(displayed(ds), apply_windowing(pixels, ds) / 4095, atol=1e-5)
 
 
 def test_a_window_of_width_one_is_a_step():
     pixels = ramp(high=4095)
-    np.testing.assert_array_equal(seen(build_dicom(pixels, BitsStored=12, WindowCenter=100, WindowWidth=1)), pixels > 99.5)
+    np.testing.assert_array_equal(displayed(build_dicom(pixels, BitsStored=12, WindowCenter=100, WindowWidth=1)), pixels > 99.5)
 
 
 def test_a_modality_table_of_twelve_bits_is_looked_up():
     entries = np.arange(1000)[::-1] * 4
     pixels = ramp(high=1500)
     want = entries[np.clip(pixels.astype(int) - 200, 0, 999)] / 4095
-    np.testing.assert_allclose(seen(build_dicom(pixels, ModalityLUTSequence=[build_lut(entries, 200, 12)])), want, atol=1e-5)
+    np.testing.assert_allclose(displayed(build_dicom(pixels, ModalityLUTSequence=[build_lut(entries, 200, 12)])), want, atol=1e-5)
 
 
 @pytest.mark.parametrize("bits", [8, 12])
@@ -95,7 +95,7 @@ def test_a_voi_table_comes_after_rescale_and_its_ends_extend(bits):
     hounsfield = ramp(np.int16, -900, 900)
     ds = build_dicom(hounsfield + 1024, RescaleSlope=1, RescaleIntercept=-1024, VOILUTSequence=[build_lut(entries, -300, bits)])
     want = entries[np.clip(hounsfield.astype(int) + 300, 0, 599)] / (2**bits - 1)
-    np.testing.assert_allclose(seen(ds), want, atol=1e-5)
+    np.testing.assert_allclose(displayed(ds), want, atol=1e-5)
 
 
 def test_the_voi_step_is_chosen_and_recorded():
@@ -117,7 +117,9 @@ def test_a_named_window_is_for_ct_only():
     values = ramp(np.int16, -1500, 1500)
     lung = parse_window("lung")
     np.testing.assert_allclose(
-        seen(build_dicom(values, Modality="CT"), window=lung), seen(build_dicom(values, WindowCenter=-600, WindowWidth=1500)), atol=1e-9
+        displayed(build_dicom(values, Modality="CT"), window=lung),
+        displayed(build_dicom(values, WindowCenter=-600, WindowWidth=1500)),
+        atol=1e-9,
     )
     with pytest.raises(Unreadable, match="Hounsfield"):
         render_display(build_dicom(values, Modality="CR"), window=lung)
@@ -126,16 +128,16 @@ def test_a_named_window_is_for_ct_only():
 def test_windows_are_read_from_text():
     assert parse_window("-600,1500") == VoiWindow(-600, 1500)
     assert parse_window("bone") == VoiWindow(*CT_WINDOWS["bone"], name="bone")
-    for wrong, told in [("lungs", "lung"), ("40;400", "CENTER,WIDTH"), ("a,b", "CENTER,WIDTH"), ("40,0", "at least 1")]:
-        with pytest.raises(InputError, match=told):
+    for wrong, message in [("lungs", "lung"), ("40;400", "CENTER,WIDTH"), ("a,b", "CENTER,WIDTH"), ("40,0", "at least 1")]:
+        with pytest.raises(InputError, match=message):
             parse_window(wrong)
 
 
 def test_inversion_comes_after_the_window():
     pixels = ramp(high=4095)
     window = {"BitsStored": 12, "WindowCenter": 800, "WindowWidth": 300}
-    upright = seen(build_dicom(pixels, **window))
-    np.testing.assert_allclose(seen(build_dicom(pixels, PhotometricInterpretation="MONOCHROME1", **window)), 1 - upright, atol=2e-5)
+    upright = displayed(build_dicom(pixels, **window))
+    np.testing.assert_allclose(displayed(build_dicom(pixels, PhotometricInterpretation="MONOCHROME1", **window)), 1 - upright, atol=2e-5)
 
 
 @pytest.mark.parametrize(
@@ -148,7 +150,7 @@ def test_inversion_comes_after_the_window():
         ("MONOCHROME1", "IDENTITY", 1),
     ],
 )
-def test_an_image_is_inverted_once_however_often_the_header_says_so(photometric, shape, inverted):
+def test_an_image_is_inverted_once_even_if_two_tags_declare_it(photometric, shape, inverted):
     pixels = ramp(high=4095)
     ds = build_dicom(pixels, BitsStored=12, PhotometricInterpretation=photometric, PresentationLUTShape=shape)
     image, record = render_display(ds)
@@ -157,7 +159,7 @@ def test_an_image_is_inverted_once_however_often_the_header_says_so(photometric,
     assert record["inverted"] == inverted
 
 
-def test_one_scene_stored_either_way_round_comes_out_equal():
+def test_a_scene_and_its_negative_with_the_other_photometric_are_displayed_equal():
     scene = ramp(high=4095)
     upright = build_dicom(scene, BitsStored=12)
     negative = build_dicom(4095 - scene, BitsStored=12, PhotometricInterpretation="MONOCHROME1")
@@ -165,7 +167,7 @@ def test_one_scene_stored_either_way_round_comes_out_equal():
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_padding_is_black_whichever_way_round(photometric):
+def test_padding_is_black_for_both_photometric_interpretations(photometric):
     pixels = ramp(np.int16, -1000, 1000)
     pixels[:5] = -2000
     pixels[5:7] = -1990
@@ -194,14 +196,14 @@ def test_baseline_jpeg_decodes():
     assert np.abs(image[..., 0] / 257 - pixels).max() < 4
 
 
-def test_colour_is_kept_and_grey_in_three_channels_is_one():
+def test_colour_is_kept_and_gray_in_three_channels_becomes_one_channel():
     grey = ramp(np.uint8, 0, 255)
     assert render_display(build_dicom(np.stack([grey] * 3, axis=-1)))[0].shape == (48, 40, 1)
     rgb = np.stack([grey, grey[::-1], grey // 2], axis=-1)
     np.testing.assert_array_equal(render_display(build_dicom(rgb))[0], rgb.astype(np.uint16) * 257)
 
 
-def test_colour_jpeg_and_palettes_come_out_as_rgb():
+def test_colour_jpeg_and_palettes_become_rgb():
     grey = ramp(np.uint8, 40, 200)
     rgb = np.stack([grey, grey[::-1], np.full_like(grey, 90)], axis=-1)
     jpeg, _ = render_display(compress_as_jpeg(build_dicom(rgb, PhotometricInterpretation="YBR_FULL_422"), rgb))
@@ -226,12 +228,12 @@ def test_colour_jpeg_and_palettes_come_out_as_rgb():
         ({"VOILUTSequence": [build_lut(range(9), 0, 30)]}, "damaged"),
     ],
 )
-def test_what_is_no_readable_image_is_refused_with_its_reason(tags, reason):
+def test_an_unreadable_image_raises_with_the_reason(tags, reason):
     with pytest.raises(Unreadable, match=reason):
         render_display(build_dicom(ramp(), **tags))
 
 
-def test_even_borders_are_found_on_every_side_also_when_their_greys_differ():
+def test_uniform_borders_are_found_on_every_side_even_if_their_gray_levels_differ():
     rng = np.random.default_rng(0)
     image = np.zeros((100, 80, 1), np.uint16)
     image[:, :9] = 65535
@@ -239,7 +241,7 @@ def test_even_borders_are_found_on_every_side_also_when_their_greys_differ():
     assert find_content_box(image) == (12, 90, 9, 70)
 
 
-def test_an_image_that_is_mostly_even_is_not_cropped_away():
+def test_an_image_that_is_mostly_uniform_is_not_cropped():
     image = np.zeros((100, 80, 1), np.uint16)
     image[50:53, 10:70] = np.arange(60)[:, None] * 900 + 2000
     assert find_content_box(image) == (0, 100, 10, 70)
@@ -247,8 +249,8 @@ def test_an_image_that_is_mostly_even_is_not_cropped_away():
 
 
 @pytest.mark.real
-def test_equal_stored_values_of_opposite_photometric_come_out_as_negatives(data_dir):
-    """The header alone of Fake_MONOHR1.dcm was changed: the same numbers mean the opposite greys."""
+def test_equal_stored_values_of_opposite_photometric_are_displayed_as_negatives(data_dir):
+    """Only the header of Fake_MONOHR1.dcm differs: the same numbers have the opposite gray levels."""
     one = pydicom.dcmread(next((data_dir / "dicom_cxr").glob("1.2.276*.dcm")))
     two = pydicom.dcmread(data_dir / "dicom_cxr" / "Fake_MONOHR1.dcm")
     assert (one.PhotometricInterpretation, two.PhotometricInterpretation) == ("MONOCHROME2", "MONOCHROME1")
@@ -257,8 +259,8 @@ def test_equal_stored_values_of_opposite_photometric_come_out_as_negatives(data_
 
 
 @pytest.mark.real
-def test_a_real_radiograph_and_its_true_negative_come_out_equal(data_dir):
-    """Stored values and photometric interpretation both turned around: the same picture."""
+def test_a_real_radiograph_and_its_true_negative_are_displayed_equal(data_dir):
+    """Stored values and photometric interpretation are both inverted: the same image."""
     real = pydicom.dcmread(next((data_dir / "dicom_cxr").glob("1.2.276*.dcm")))
     negative = build_dicom(255 - real.pixel_array, PhotometricInterpretation="MONOCHROME1")
     ours, same = render_display(real)[0], render_display(negative)[0]

@@ -1,4 +1,4 @@
-"""A folder of good and broken files becomes a store: right pixels, every broken file named, the same bytes after any interruption."""
+"""A folder of good and broken files becomes a store: right pixels, reasons for broken files, the same bytes after any interruption."""
 
 import csv
 import json
@@ -27,7 +27,7 @@ def noise(*shape, dtype=np.uint8, seed=0):
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max + 1, shape, dtype=dtype)
 
 
-def png(path, pixels):
+def write_png(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return pixels
@@ -35,10 +35,10 @@ def png(path, pixels):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Ten gray files in two folders and a table that names nine of them and one that is not there."""
+    """Ten gray files in two folders and a table that names nine of them and one missing file."""
     src = tmp_path / "src"
     for k in range(10):
-        png(src / "ab"[k % 2] / f"{k}.png", noise(20, 24, seed=k))
+        write_png(src / "ab"[k % 2] / f"{k}.png", noise(20, 24, seed=k))
     lines = ["name,patient_id,finding,score,sex,split"]
     lines += [
         f"{'ab'[k % 2]}/{k}.png,p{k // 2},{'sick' if k % 3 else 'well'},{k / 2},{'FM'[k % 2]},{'train' if k < 6 else 'test'}"
@@ -52,7 +52,7 @@ def source(folder, **options):
     return FolderSource(folder, folder / "labels.csv", columns={"file": "name"}, **({"label": ["finding", "score"], "size": 0} | options))
 
 
-def test_pixels_columns_and_labels_arrive(folder, tmp_path):
+def test_the_store_holds_pixels_columns_and_labels(folder, tmp_path):
     summary = ingest(source(folder), tmp_path / "o.h5")
     assert summary.quarantined == [("a/99.png", "there is no such file")]
     assert summary.exit_code == 1
@@ -72,9 +72,9 @@ def test_pixels_columns_and_labels_arrive(folder, tmp_path):
     assert not (tmp_path / "o.h5.shards").exists()
 
 
-def test_guesses_and_what_was_left_out_are_said(folder, tmp_path):
+def test_guessed_and_unused_columns_are_noted(folder, tmp_path):
     (folder / "labels.csv").write_text((folder / "labels.csv").read_text().replace("name,", "filename,").replace("finding", "label"))
-    said = " ".join(FolderSource(folder, folder / "labels.csv").notes)
+    notes = " ".join(FolderSource(folder, folder / "labels.csv").notes)
     for part in (
         "patient = column 'patient_id'",
         "file = column 'filename'",
@@ -82,12 +82,12 @@ def test_guesses_and_what_was_left_out_are_said(folder, tmp_path):
         "label = column 'label'",
         "meta = column 'sex'",
     ):
-        assert part in said
-    assert "not used: score" in said
-    assert "10 rows selected, 1 of them without a file; 1 images without a row" in said
+        assert part in notes
+    assert "not used: score" in notes
+    assert "10 rows selected, 1 of them without a file; 1 images without a row" in notes
 
 
-def test_the_table_may_lie_in_the_folder(folder, tmp_path, monkeypatch):
+def test_the_table_may_be_in_the_folder(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     inside = FolderSource(folder, "labels.csv", columns={"file": "name"})
     assert len(inside.items()) == 10
@@ -114,17 +114,17 @@ def test_a_table_finds_files_by_name_or_stem_if_only_one_has_it(folder):
         ({"only": ["split"]}, "not column=value"),
     ],
 )
-def test_a_wrong_column_is_refused_with_the_nearest_name(folder, options, message):
+def test_an_unknown_column_raises_with_the_nearest_name(folder, options, message):
     with pytest.raises(InputError, match=message):
         FolderSource(folder, folder / "labels.csv", **({"columns": {"file": "name"}} | options))
 
 
-def test_only_keeps_the_rows_asked_for(folder, tmp_path):
+def test_only_keeps_the_selected_rows(folder, tmp_path):
     ingest(source(folder, only=["split=test", "sex=F"]), tmp_path / "o.h5")
     assert Store.open(tmp_path / "o.h5").column("key").tolist() == ["a/6.png", "a/8.png"]
 
 
-def test_a_patient_in_two_splits_is_reported_but_not_refused(folder, tmp_path):
+def test_a_patient_in_two_splits_causes_a_warning(folder, tmp_path):
     text = (folder / "labels.csv").read_text().replace("a/8.png,p4", "a/8.png,p0")
     (folder / "labels.csv").write_text(text)
     summary = ingest(source(folder), tmp_path / "o.h5")
@@ -132,8 +132,8 @@ def test_a_patient_in_two_splits_is_reported_but_not_refused(folder, tmp_path):
 
 
 def broken_folder(src):
-    png(src / "good.png", noise(20, 20))
-    png(src / "flat.png", np.full((20, 20), 7, np.uint8))
+    write_png(src / "good.png", noise(20, 20))
+    write_png(src / "flat.png", np.full((20, 20), 7, np.uint8))
     (src / "empty.jpg").touch()
     (src / "text.png").write_text("not an image")
     Image.fromarray(noise(80, 80, seed=1)).save(src / "whole.jpg")
@@ -157,7 +157,7 @@ REASONS = {
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_broken_files_are_quarantined_with_their_reasons_and_the_exit_code_says_so(tmp_path, workers):
+def test_broken_files_are_quarantined_with_their_reasons_and_exit_status_1(tmp_path, workers):
     src, out = broken_folder(tmp_path / "src"), tmp_path / "o.h5"
     result = typer.testing.CliRunner().invoke(ingest_app, ["folder", str(src), str(out), "--size", "16", "--workers", workers])
     assert result.exit_code == 1, result.output
@@ -167,7 +167,7 @@ def test_broken_files_are_quarantined_with_their_reasons_and_the_exit_code_says_
     assert [row["file"] for row in rows] == sorted(REASONS)
     for row in rows:
         assert REASONS[row["file"]] in row["reason"]
-        assert row["traceback"] == ""  # all of these are understood
+        assert row["traceback"] == ""  # all of these reasons are known
     assert "7 quarantined" in result.output
     assert "1 files skipped: .txt" in result.output
     clean = typer.testing.CliRunner().invoke(ingest_app, ["folder", str(src), str(out), "--size", "16", "--overwrite"])
@@ -179,15 +179,15 @@ def test_broken_files_are_quarantined_with_their_reasons_and_the_exit_code_says_
     assert not (tmp_path / "o.h5.quarantine.csv").exists()
 
 
-def test_when_nothing_can_be_read_there_is_no_store_but_the_reasons(tmp_path):
-    png(tmp_path / "src" / "a.png", np.zeros((9, 9), np.uint8))
+def test_without_any_readable_image_only_the_quarantine_is_written(tmp_path):
+    write_png(tmp_path / "src" / "a.png", np.zeros((9, 9), np.uint8))
     with pytest.raises(InputError, match=r"none of the 1 images.*constant image"):
         ingest(FolderSource(tmp_path / "src"), tmp_path / "o.h5")
     assert not (tmp_path / "o.h5").exists()
     assert (tmp_path / "o.h5.quarantine.csv").exists()
 
 
-def test_a_failure_that_is_not_understood_keeps_its_traceback(tmp_path):
+def test_an_unexpected_failure_keeps_its_traceback(tmp_path):
     class Odd(FolderSource):
         def read(self, item):
             if item.name == "a.png":
@@ -195,7 +195,7 @@ def test_a_failure_that_is_not_understood_keeps_its_traceback(tmp_path):
             return super().read(item)
 
     for name in "ab":
-        png(tmp_path / "src" / f"{name}.png", noise(9, 9))
+        write_png(tmp_path / "src" / f"{name}.png", noise(9, 9))
     summary = ingest(Odd(tmp_path / "src", size=0), tmp_path / "o.h5")
     assert summary.quarantined == [("a.png", "ZeroDivisionError: odd")]
     assert "in read" in (tmp_path / "o.h5.quarantine.csv").read_text()
@@ -210,7 +210,7 @@ def test_an_item_that_fails_half_way_leaves_none_of_its_rows(tmp_path):
                 yield ImageRow(noise(4, 4, 1, seed=k + ord(item.name[0])), {"key": f"{item.name}/{k}"})
 
     for name in "abc":
-        png(tmp_path / "src" / f"{name}.png", noise(9, 9))
+        write_png(tmp_path / "src" / f"{name}.png", noise(9, 9))
     ingest(Slides(tmp_path / "src", size=0), tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
     assert store.column("key").tolist() == [f"{n}.png/{k}" for n in "bc" for k in range(3)]
@@ -221,14 +221,14 @@ def test_an_item_that_fails_half_way_leaves_none_of_its_rows(tmp_path):
 
 
 def test_eight_and_sixteen_bits_are_kept(tmp_path):
-    deep = png(tmp_path / "deep.png", noise(12, 12, dtype=np.uint16))
+    deep = write_png(tmp_path / "deep.png", noise(12, 12, dtype=np.uint16))
     Image.fromarray(deep).save(tmp_path / "deep.tif")
     Image.fromarray(deep).save(tmp_path / "packed.tif", compression="tiff_lzw")
     for name in ("deep.png", "deep.tif", "packed.tif"):
         got = read_image(tmp_path / name)
         assert got.dtype == np.uint16
         np.testing.assert_array_equal(got[..., 0], deep)
-    shallow = png(tmp_path / "shallow.tif", noise(12, 12))
+    shallow = write_png(tmp_path / "shallow.tif", noise(12, 12))
     np.testing.assert_array_equal(read_image(tmp_path / "shallow.tif")[..., 0], shallow)
     (tmp_path / "big.tif").write_bytes(big_endian_tiff(deep))
     np.testing.assert_array_equal(read_image(tmp_path / "big.tif")[..., 0], deep)
@@ -244,7 +244,7 @@ def big_endian_tiff(pixels):
     return blob.getvalue()
 
 
-def test_deep_colour_is_refused_rather_than_cut_to_eight_bits(tmp_path):
+def test_sixteen_bit_colour_raises(tmp_path):
     import struct
     import zlib
 
@@ -282,7 +282,7 @@ def test_palette_alpha_cmyk_bilevel_and_orientation(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_geometry_keeps_what_each_rule_promises(dtype, channels):
+def test_every_resize_rule_keeps_its_contract(dtype, channels):
     top = np.iinfo(dtype).max
     image = np.full((30, 60, channels), top, dtype)
     padded = resize_to_square(image, 32, "pad")
@@ -309,12 +309,12 @@ def test_geometry_keeps_what_each_rule_promises(dtype, channels):
 def test_channels_are_decided_by_the_whole_set(tmp_path):
     src = tmp_path / "src"
     gray = noise(16, 16)
-    png(src / "a.png", np.dstack([gray] * 3))
-    png(src / "b.png", noise(16, 16, seed=5))
+    write_png(src / "a.png", np.dstack([gray] * 3))
+    write_png(src / "b.png", noise(16, 16, seed=5))
     summary = ingest(FolderSource(src, size=0), tmp_path / "gray.h5")
     assert any("all 2 images are gray in every pixel" in note for note in summary.notes)
     np.testing.assert_array_equal(Store.open(tmp_path / "gray.h5").image(0)[..., 0], gray)
-    colour = png(src / "c.png", noise(16, 16, 3))
+    colour = write_png(src / "c.png", noise(16, 16, 3))
     summary = ingest(FolderSource(src, size=0), tmp_path / "rgb.h5")
     assert any("1 of 3 images have colour" in note for note in summary.notes)
     store = Store.open(tmp_path / "rgb.h5")
@@ -328,28 +328,28 @@ def test_channels_are_decided_by_the_whole_set(tmp_path):
     )
 
 
-def test_eight_and_sixteen_bit_files_together_look_as_they_did(tmp_path):
+def test_eight_and_sixteen_bit_files_share_a_store_and_keep_their_brightness(tmp_path):
     src = tmp_path / "src"
-    a, b = png(src / "a.png", noise(16, 16)), png(src / "b.png", noise(16, 16, dtype=np.uint16))
+    a, b = write_png(src / "a.png", noise(16, 16)), write_png(src / "b.png", noise(16, 16, dtype=np.uint16))
     summary = ingest(FolderSource(src, size=0), tmp_path / "o.h5")
     assert any("1 images have 8 bits and 1 have 16" in note for note in summary.notes)
     unit = Store.open(tmp_path / "o.h5").unit_images([0, 1])
     np.testing.assert_allclose(unit[..., 0], [a / 255, b / 65535], atol=1e-6)
 
 
-def test_twelve_bits_in_sixteen_are_said_and_mapped_when_asked(tmp_path):
+def test_twelve_bits_in_sixteen_cause_a_warning_and_are_mapped_on_request(tmp_path):
     src = tmp_path / "src"
-    pixels = png(src / "a.png", noise(16, 16, dtype=np.uint16) // 16)
+    pixels = write_png(src / "a.png", noise(16, 16, dtype=np.uint16) // 16)
     assert any("--bits 12" in note for note in ingest(FolderSource(src, size=0), tmp_path / "o.h5").notes)
     ingest(FolderSource(src, size=0, bits=12), tmp_path / "p.h5")
     np.testing.assert_allclose(Store.open(tmp_path / "p.h5").unit_images([0])[0, ..., 0], pixels / 4095, atol=1e-6)
 
 
-def test_the_jpeg_codec_keeps_sizes_and_comes_near_the_pixels(tmp_path):
+def test_the_jpeg_codec_keeps_sizes_and_approximates_the_pixels(tmp_path):
     src = tmp_path / "src"
     ramp = np.indices((40, 60)).sum(axis=0).astype(np.uint8)
-    png(src / "a.png", np.dstack([ramp, ramp // 2, 200 - ramp]))
-    png(src / "b.png", np.dstack([ramp[:20]] * 3))
+    write_png(src / "a.png", np.dstack([ramp, ramp // 2, 200 - ramp]))
+    write_png(src / "b.png", np.dstack([ramp[:20]] * 3))
     ingest(FolderSource(src, size=0, codec="jpeg"), tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
     assert [store.image(i).shape for i in (0, 1)] == [(40, 60, 3), (20, 60, 3)]
@@ -375,15 +375,15 @@ def arguments(src, out):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_killed_at_any_moment_and_run_again_the_bytes_are_those_of_one_run(tmp_path, workers):
+def test_a_killed_and_resumed_ingest_writes_the_same_bytes(tmp_path, workers):
     src = tmp_path / "src"
     for k in range(300):
-        png(src / f"{k:03d}.png", noise(160, 160, seed=k))
+        write_png(src / f"{k:03d}.png", noise(160, 160, seed=k))
     (src / "bad.png").write_text("no image")
     want = ingest(FolderSource(src, size=96), tmp_path / "whole.h5")
     assert want.rows == 300
     out, kills = tmp_path / "o.h5", 0
-    for reached in (1, 4, 8, 12, 10**6):  # kill when so many shards stand; the last time while joining, or not at all
+    for reached in (1, 4, 8, 12, 10**6):  # kill at this number of finished shards; the last time while merging, or not at all
         process = subprocess.Popen([*arguments(src, out), workers], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         while (
             process.poll() is None
@@ -406,7 +406,7 @@ def test_killed_at_any_moment_and_run_again_the_bytes_are_those_of_one_run(tmp_p
 def test_workers_end_when_their_parent_is_killed(tmp_path):
     src = tmp_path / "src"
     for k in range(60):
-        png(src / f"{k:03d}.png", noise(64, 64, seed=k))
+        write_png(src / f"{k:03d}.png", noise(64, 64, seed=k))
     script = "import time, encoders.ingest.folder as f; from encoders.ingest.shards import ingest\n"
     script += "class S(f.FolderSource):\n    def read(self, item):\n        time.sleep(1); return super().read(item)\n"
     script += f"if __name__ == '__main__':\n    ingest(S({str(src)!r}), {str(tmp_path / 'o.h5')!r}, workers=2)\n"
@@ -428,8 +428,8 @@ def test_workers_end_when_their_parent_is_killed(tmp_path):
     assert not [pid for pid in children if os.path.exists(f"/proc/{pid}")]
 
 
-def stopped(folder, out, **options):
-    """Leaves an ingest behind that stopped before its last step."""
+def interrupt_ingest(folder, out, **options):
+    """Leaves an ingest that stopped before its last step."""
 
     class Stop(Exception):
         pass
@@ -441,12 +441,12 @@ def stopped(folder, out, **options):
         ingest(source(folder, **options), out, tick=tick)
 
 
-def test_another_recipe_or_other_files_are_refused_with_the_reason(folder, tmp_path):
+def test_another_recipe_or_other_files_raise_with_the_reason(folder, tmp_path):
     out = tmp_path / "o.h5"
-    stopped(folder, out)
+    interrupt_ingest(folder, out)
     with pytest.raises(InputError, match=r"geometry was .*none.* and is .*64"):
         ingest(source(folder, size=64), out)
-    png(folder / "a" / "0.png", noise(20, 24, seed=77))
+    write_png(folder / "a" / "0.png", noise(20, 24, seed=77))
     os.utime(folder / "a" / "0.png", (1, 1))
     with pytest.raises(InputError, match=r"1 files of the source is changed on disk \(first: a/0.png\)"):
         ingest(source(folder), out)
@@ -457,7 +457,7 @@ def test_another_recipe_or_other_files_are_refused_with_the_reason(folder, tmp_p
     assert Store.open(out).image(0)[0, 0, 0] == noise(20, 24, seed=77)[0, 0]
 
 
-def test_a_store_that_exists_is_not_overwritten_unasked(folder, tmp_path):
+def test_an_existing_store_is_replaced_only_with_overwrite(folder, tmp_path):
     ingest(source(folder), tmp_path / "o.h5")
     before = (tmp_path / "o.h5").read_bytes()
     with pytest.raises(InputError, match="exists; write to another name, or pass --overwrite"):
@@ -466,14 +466,14 @@ def test_a_store_that_exists_is_not_overwritten_unasked(folder, tmp_path):
     assert (tmp_path / "o.h5").read_bytes() == before
 
 
-def test_two_ingests_into_one_store_do_not_meet(folder, tmp_path):
+def test_a_second_ingest_to_the_same_store_raises(folder, tmp_path):
     from encoders.ingest.shards import lock_shard_folder
 
     with lock_shard_folder(tmp_path / "o.h5", False), pytest.raises(InputError, match="another ingest is writing"):
         ingest(source(folder), tmp_path / "o.h5")
 
 
-def test_a_folder_that_cannot_be_written_or_read_is_named(folder, tmp_path):
+def test_a_folder_that_cannot_be_written_or_read_raises(folder, tmp_path):
     with pytest.raises(InputError, match="is not a folder"):
         FolderSource(tmp_path / "none")
     (tmp_path / "file").write_text("")
@@ -487,7 +487,7 @@ def test_a_folder_that_cannot_be_written_or_read_is_named(folder, tmp_path):
 
 
 @pytest.mark.real
-def test_kermany_files_named_by_a_table_arrive_as_pillow_reads_them(data_dir, tmp_path):
+def test_kermany_files_of_a_table_have_the_pixels_that_pillow_reads(data_dir, tmp_path):
     src = data_dir / "cxr_kermany224"
     ingest(FolderSource(src, src / "labels.csv", only=["patient_id=person1"], size=0), tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
@@ -498,7 +498,7 @@ def test_kermany_files_named_by_a_table_arrive_as_pillow_reads_them(data_dir, tm
         np.testing.assert_array_equal(store.image(i)[..., 0], np.asarray(Image.open(src / key))[..., 0])
 
 
-def test_an_empty_split_column_is_no_split_and_an_empty_patient_is_the_image_itself(folder, tmp_path):
+def test_an_empty_split_column_is_left_out_and_an_empty_patient_becomes_the_key(folder, tmp_path):
     (folder / "labels.csv").write_text("file,patient,split\na/0.png,,\na/2.png,p,\n")
     ingest(FolderSource(folder, folder / "labels.csv"), tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
@@ -506,28 +506,28 @@ def test_an_empty_split_column_is_no_split_and_an_empty_patient_is_the_image_its
     assert store.column("patient").tolist() == ["a/0.png", "p"]
 
 
-def test_a_tree_of_folders_is_read_by_what_its_paths_say(tmp_path):
+def test_a_pattern_reads_columns_from_the_paths(tmp_path):
     src = tmp_path / "src"
     for k, (kind, who) in enumerate([("TUM", "p1"), ("TUM", "p2"), ("STR", "p1")]):
-        png(src / "train" / kind / f"{who}_{k}.png", noise(20, 24, seed=k))
-    png(src / "other.png", noise(20, 24, seed=9))
-    made = FolderSource(src, size=0, pattern=r"(?P<split>train|test)/(?P<label>[A-Z]+)/(?P<patient>p\d+)_")
-    assert "1 files do not match --pattern and are left out (first: other.png)" in made.notes
-    ingest(made, tmp_path / "o.h5")
+        write_png(src / "train" / kind / f"{who}_{k}.png", noise(20, 24, seed=k))
+    write_png(src / "other.png", noise(20, 24, seed=9))
+    tree = FolderSource(src, size=0, pattern=r"(?P<split>train|test)/(?P<label>[A-Z]+)/(?P<patient>p\d+)_")
+    assert "1 files do not match --pattern and are left out (first: other.png)" in tree.notes
+    ingest(tree, tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
     assert store.column("patient").tolist() == ["p1", "p1", "p2"]
     assert set(store.column("split")) == {"train"}
     assert [store.classes("label")[int(v)] for v in store.labels("label")] == ["STR", "TUM", "TUM"]
 
 
-def test_patients_from_the_path_go_with_labels_from_a_table(folder, tmp_path):
+def test_patients_from_the_path_combine_with_labels_from_a_table(folder, tmp_path):
     options = {"columns": {"file": "name", "patient": "", "split": ""}, "label": ["finding"], "size": 0}
-    made = FolderSource(folder, folder / "labels.csv", pattern=r"(?P<patient>[ab])/", **options)
-    ingest(made, tmp_path / "o.h5")
+    tree = FolderSource(folder, folder / "labels.csv", pattern=r"(?P<patient>[ab])/", **options)
+    ingest(tree, tmp_path / "o.h5")
     store = Store.open(tmp_path / "o.h5")
     assert set(store.column("patient")) == {"a", "b"}
     assert store.label_names() == ["finding"]
-    assert not any("patient of its own" in note for note in made.notes)
+    assert not any("patient of its own" in note for note in tree.notes)
 
 
 @pytest.mark.parametrize(
@@ -540,14 +540,14 @@ def test_patients_from_the_path_go_with_labels_from_a_table(folder, tmp_path):
         ("(?P<patient>[ab])/", "in --pattern and in a column"),
     ],
 )
-def test_a_wrong_pattern_is_refused(folder, pattern, message):
+def test_a_wrong_pattern_raises(folder, pattern, message):
     with pytest.raises(InputError, match=message):
         source(folder, pattern=pattern)
 
 
-def test_a_tree_of_tiles_says_patient_slide_and_place_and_mpp_is_that_of_what_is_stored(tmp_path):
+def test_a_tree_of_tiles_gives_patient_slide_and_position_and_the_mpp_as_stored(tmp_path):
     for patient, slide, x, y in (("p1", "s1", 0, 512), ("p1", "s2", 512, 0), ("p2", "s3", 1024, 1536)):
-        png(tmp_path / "in" / patient / f"{slide}_{x}_{y}.png", noise(64, 64, 3, seed=x))
+        write_png(tmp_path / "in" / patient / f"{slide}_{x}_{y}.png", noise(64, 64, 3, seed=x))
     pattern = "(?P<patient>[^/]+)/(?P<slide>[^/_]+)_(?P<x>[0-9]+)_(?P<y>[0-9]+)[.]png$"
     source = FolderSource(tmp_path / "in", pattern=pattern, modality="histology", codec="jpeg", mpp=0.25, size=32)
     ingest(source, tmp_path / "o.h5")
@@ -558,6 +558,6 @@ def test_a_tree_of_tiles_says_patient_slide_and_place_and_mpp_is_that_of_what_is
     assert store.column("mpp").tolist() == [0.5] * 3  # 64 pixels of 0.25 um became 32
     assert store.attrs["geometry"]["mpp"] == 0.5
     assert store.attrs["recipe"]["mpp"] == 0.25
-    png(tmp_path / "in" / "p3" / "s4_0_0.png", noise(40, 64, 3))
+    write_png(tmp_path / "in" / "p3" / "s4_0_0.png", noise(40, 64, 3))
     with pytest.raises(InputError, match="not square"):
         FolderSource(tmp_path / "in", resize="squash", mpp=0.25, size=32).stored_mpp((40, 64, 3))

@@ -1,4 +1,4 @@
-"""Phantoms: the same from a seed, said to be synthetic, and with labels that only structure tells."""
+"""Phantoms: reproducible from a seed, marked as synthetic, and with labels that only structure reveals."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from encoders.store.store import Store
 
 
 @pytest.mark.parametrize("kind", PHANTOM_KINDS)
-def test_the_store_is_the_same_each_time_and_says_that_it_is_synthetic(tmp_path, kind):
+def test_the_store_is_reproducible_and_marked_as_synthetic(tmp_path, kind):
     result = typer.testing.CliRunner().invoke(
         ingest_app, ["phantom", str(tmp_path / "a.h5"), "--kind", kind, "--patients", "6", "--size", "32", "--workers", "1"]
     )
@@ -29,7 +29,7 @@ def test_the_store_is_the_same_each_time_and_says_that_it_is_synthetic(tmp_path,
     assert {"sex", "age", "site"} <= set(store.columns())
 
 
-def test_a_patient_keeps_label_and_facts_over_one_to_four_unlike_images():
+def test_a_patient_has_one_to_four_different_images_with_the_same_label_and_metadata():
     source = PhantomSource("cxr", 40, 32, seed=1)
     rows = [source.read(item) for item in source.items()]
     of: dict[str, list] = {}
@@ -42,7 +42,7 @@ def test_a_patient_keeps_label_and_facts_over_one_to_four_unlike_images():
         assert len({r.image.tobytes() for r in images}) == len(images)
 
 
-def test_other_seeds_are_other_people_and_more_patients_leave_the_first_ones_as_they_were():
+def test_another_seed_gives_other_people_and_more_patients_do_not_change_the_first_ones():
     a, b, more = (PhantomSource("cxr", n, 32, seed=s) for n, s in ((5, 0), (5, 1), (9, 0)))
     assert {a.patient(0)} != {b.patient(0)}
     assert not np.array_equal(a.read((0, 0)).image, b.read((0, 0)).image)

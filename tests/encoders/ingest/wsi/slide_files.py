@@ -1,4 +1,4 @@
-"""Made-up slides: tiled TIFF pyramids that OpenSlide reads, with levels of any size."""
+"""Synthetic slides: tiled TIFF pyramids that OpenSlide reads, with levels of any size."""
 
 import io
 import struct
@@ -9,14 +9,14 @@ from PIL import Image
 
 
 def write_slide(path, levels, mpp=0.25, **options):
-    """levels: (H, W, 3 or 4) arrays, the largest first.  mpp: um a pixel of the first; None: not said."""
+    """levels: (H, W, 3 or 4) arrays, the largest first.  mpp: micrometres per pixel of the first; None: not stored."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    said = {} if mpp is None else {"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3}
+    resolution_tags = {} if mpp is None else {"resolution": (10_000 / mpp, 10_000 / mpp), "resolutionunit": 3}
     with tifffile.TiffWriter(path) as file:
         for number, level in enumerate(levels):
             alpha = {"extrasamples": ["unassalpha"]} if level.shape[2] == 4 else {}
             kind = {"tile": (256, 256), "photometric": "rgb", "metadata": None, **alpha, **options}
-            file.write(level, subfiletype=int(number > 0), **kind, **(said if number == 0 else {}))
+            file.write(level, subfiletype=int(number > 0), **kind, **(resolution_tags if number == 0 else {}))
     return path
 
 

@@ -1,4 +1,4 @@
-"""A folder of good and bad slides becomes a folder of stores: exact rows, every bad slide named, the same bytes after any interruption."""
+"""A folder of good and bad slides becomes a folder of stores: exact rows, reasons for bad slides, the same bytes after any interruption."""
 
 import csv
 import io
@@ -43,17 +43,17 @@ def pyramid(path, boxes=BOXES, seed=0, mpp=0.25):
 
 @pytest.fixture(scope="module")
 def cohort(tmp_path_factory):
-    """Two slides and their stores, made once; nobody writes there."""
+    """Two slides and their stores, shared by the tests, which must not write there."""
     root = tmp_path_factory.mktemp("cohort")
     pyramid(root / "slides" / "p1" / "a.tiff")
     pyramid(root / "slides" / "p2" / "b.tiff", [(512, 512, 1024, 1024)], seed=7)
-    told = run(root / "slides", root / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 1)
-    return root, told
+    output = run(root / "slides", root / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 1)
+    return root, output
 
 
-def test_rows_pixels_and_attributes_arrive(cohort):
-    root, told = cohort
-    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um per pixel, jpeg" in told
+def test_the_stores_hold_rows_pixels_and_attributes(cohort):
+    root, output = cohort
+    assert "10 tiles of 2 of 2 slides, 256 x 256 px at 0.5 um per pixel, jpeg" in output
     store = Store.open(f"{root}/out/*.h5")
     assert len(store) == 10
     a = store.column("slide") == "p1__a"
@@ -86,7 +86,7 @@ def subsampling(store, i):
         return b"4:4:4" if all(layer[1:3] == (1, 1) for layer in picture.layer) else b"subsampled"
 
 
-def test_raw_tiles_lose_nothing(cohort, tmp_path):
+def test_raw_tiles_are_lossless(cohort, tmp_path):
     run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "out", "--codec", "raw", "--workers", 1)
     store = Store.open(tmp_path / "out" / "a.h5")
     assert store.shape == (256, 256, 3)
@@ -96,14 +96,14 @@ def test_raw_tiles_lose_nothing(cohort, tmp_path):
         assert np.array_equal(store.image(i), base[y : y + 256, x : x + 256])
 
 
-def test_workers_and_pieces_change_no_byte(cohort, tmp_path):
+def test_two_workers_write_the_same_bytes_as_one(cohort, tmp_path):
     root, _ = cohort
     run(root / "slides", tmp_path / "out", "--pattern", "^(?P<patient>p[0-9])/", "--workers", 2)
     for path in (root / "out").glob("*.h5"):
         assert path.read_bytes() == (tmp_path / "out" / path.name).read_bytes()
 
 
-def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused_or_rebuilt(cohort, tmp_path):
+def test_a_second_run_does_nothing_and_a_changed_recipe_raises_or_is_rebuilt(cohort, tmp_path):
     root, _ = cohort
     given = [root / "slides" / "p1", tmp_path / "out", "--workers", 1]
     run(*given)
@@ -115,17 +115,17 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused_or_rebuilt(co
     run(*given, "--mpp", "1.0", "--overwrite", "--min-tissue", "0.2")
     assert set(Store.open(tmp_path / "out" / "a.h5").column("mpp")) == {1.0}
     Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "a.png")
-    run(*given, "--mpp", "1.0", "--min-tissue", "0.2", "--masks", tmp_path)  # the mask belongs to the slide: that slide alone is redone
+    run(*given, "--mpp", "1.0", "--min-tissue", "0.2", "--masks", tmp_path)  # a new mask: only its slide is tiled again
     assert set(Store.open(tmp_path / "out" / "a.h5").column("tissue")) == {1.0}
 
 
-def test_foreign_stores_are_not_mixed_in(cohort, tmp_path):
+def test_stores_of_other_commands_raise(cohort, tmp_path):
     (tmp_path / "b.h5").touch()
     with pytest.raises(Exception, match="that `encoders ingest wsi` did not write"):
         run(cohort[0] / "slides", tmp_path, code=2)
 
 
-def bad_slides(folder):
+def write_bad_slides(folder):
     pyramid(folder / "good.tiff")
     whole = (folder / "good.tiff").read_bytes()
     (folder / "cut.tiff").write_bytes(whole[: len(whole) // 3])
@@ -140,11 +140,11 @@ def bad_slides(folder):
     (folder / "notes.txt").write_text("x")
 
 
-def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
-    bad_slides(tmp_path / "in")
-    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)
-    assert "1 files skipped: .txt" in told
-    assert "6 tiles of 1 of 10 slides" in told
+def test_every_kind_of_bad_slide_is_quarantined_and_the_others_are_stored(tmp_path):
+    write_bad_slides(tmp_path / "in")
+    output = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)
+    assert "1 files skipped: .txt" in output
+    assert "6 tiles of 1 of 10 slides" in output
     with (tmp_path / "out" / "slides.quarantine.csv").open() as file:
         reasons = {row["file"]: row["reason"] for row in csv.DictReader(file)}
     expected = {
@@ -160,12 +160,12 @@ def test_every_kind_of_bad_slide_is_told_and_loses_nothing_else(tmp_path):
     assert all(name in html for name in expected)
     rows = {row["slide"]: row for row in csv.DictReader((tmp_path / "out" / "slides.csv").read_text().splitlines())}
     assert (rows["good"]["tiles"], rows["good"]["little tissue"], rows["good"]["trouble"]) == ("6", "14", "")
-    told = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)  # what failed is tried again, what succeeded is kept
-    assert "6 tiles of 1 of 10 slides" in told
+    output = run(tmp_path / "in", tmp_path / "out", "--workers", 1, code=1)  # failed slides are tried again, finished ones are kept
+    assert "6 tiles of 1 of 10 slides" in output
 
 
-def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
-    """One compressed tile of the file is overwritten: OpenSlide's handle is spoilt by it, and a new one goes on."""
+def test_an_unreadable_tile_is_the_only_tile_that_is_lost(tmp_path):
+    """One compressed tile of the file is overwritten: OpenSlide needs a new handle after the error."""
     path = tmp_path / "in" / "a.tiff"
     base = draw_slide(1024, 1024, [(0, 0, 1024, 1024)])
     write_slide(path, [base, halve_image(halve_image(halve_image(halve_image(halve_image(base)))))], compression="zlib")
@@ -176,8 +176,8 @@ def test_a_tile_that_cannot_be_read_costs_that_tile_alone(tmp_path):
         start, length = file.pages[0].dataoffsets[5], file.pages[0].databytecounts[5]  # row 1, column 1 of 4 x 4
     content[start + 10 : start + length] = bytes(length - 10)
     path.write_bytes(content)
-    told = run(tmp_path / "in", tmp_path / "out", "--mpp", 0.25, "--workers", 1, code=1)
-    assert "damaged: 1 of its tiles cannot be read; the store holds the others" in " ".join(told.replace("│", " ").split())
+    output = run(tmp_path / "in", tmp_path / "out", "--mpp", 0.25, "--workers", 1, code=1)
+    assert "damaged: 1 of its tiles cannot be read; the store holds the others" in " ".join(output.replace("│", " ").split())
     store = Store.open(tmp_path / "out" / "a.h5")
     assert len(store) == 15
     assert (256, 256) not in set(zip(store.column("x"), store.column("y"), strict=True))
@@ -192,7 +192,7 @@ app(["ingest", "wsi", sys.argv[1], sys.argv[2], "--mpp", "0.25", "--tile", "64",
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
+def test_an_ingest_killed_ten_times_resumes_to_the_same_bytes(tmp_path):
     rng = random.Random(4)
     pyramid(tmp_path / "in" / "a.tiff")
     pyramid(tmp_path / "in" / "b.tiff", [(0, 0, 2048, 2048)], seed=3)
@@ -210,7 +210,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
         process = subprocess.Popen(command("out", 1 + killed % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=whole_s * rng.uniform(0.3, 0.9))
-            shutil.rmtree(tmp_path / "out")  # it came to its end: from the beginning again
+            shutil.rmtree(tmp_path / "out")  # it finished: start again
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
@@ -223,7 +223,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bytes(tmp_path):
     assert not (tmp_path / "out" / ".work").exists()
 
 
-def test_maximum_tiles_are_drawn_by_the_seed(cohort, tmp_path):
+def test_max_tiles_are_sampled_by_the_seed(cohort, tmp_path):
     source, keys = cohort[0] / "slides" / "p1", {}
     for name, seed in (("x", 1), ("y", 1), ("z", 2)):
         run(source, tmp_path / name, "--max-tiles", 3, "--seed", seed, "--workers", 1)
@@ -255,13 +255,13 @@ def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
     with pytest.raises(Exception, match="for none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
         run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--exclude", "Tumor", code=2)
     (tmp_path / "regions" / "p1").mkdir()
-    (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the slide's path, as well
-    told = run(cohort[0] / "slides", tmp_path / "both", "--regions", tmp_path / "regions", "--include", "Tumor", "--workers", 1, code=1)
-    assert "regions: 1 of 2 slides have a file" in told
-    assert "has no p2__b.geojson" in " ".join(told.replace("│", " ").split())
+    (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the path of the slide
+    output = run(cohort[0] / "slides", tmp_path / "both", "--regions", tmp_path / "regions", "--include", "Tumor", "--workers", 1, code=1)
+    assert "regions: 1 of 2 slides have a file" in output
+    assert "has no p2__b.geojson" in " ".join(output.replace("│", " ").split())
 
 
-def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
+def test_regions_apply_also_without_a_tissue_limit(cohort, tmp_path):
     box = [[0, 0], [1024, 0], [1024, 512], [0, 512], [0, 0]]
     drawn = {"type": "Feature", "geometry": {"type": "Polygon", "coordinates": [box]}, "properties": {"classification": {"name": "Tumor"}}}
     (tmp_path / "a.geojson").write_text(json.dumps(drawn))
@@ -271,7 +271,7 @@ def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
     with pytest.raises(Exception, match="no class of regions called 'Stroma'; known: Tumor"):
         run(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "x", *given, "--include", "Stroma", code=2)
     assert not (tmp_path / "x").exists()
-    lists = ["--exclude", "Tumor", "--exclude", "Tumour", "--exclude", "Fold"]  # both spellings, and one that no slide has
+    lists = ["--exclude", "Tumor", "--exclude", "Tumour", "--exclude", "Fold"]  # both spellings, and a class that no slide has
     assert "no region has the class 'Fold'; known classes: 'Tumor'" in run(
         cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "ok", *given, *lists
     )
@@ -282,7 +282,7 @@ def test_regions_hold_where_no_tissue_is_asked_for(cohort, tmp_path):
         assert ((store.column("y") < 512) & (store.column("x") < 1024)).sum() == (2 if option == "--include" else 0)
 
 
-def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, tmp_path):
+def test_columns_have_the_same_type_in_every_slide(cohort, tmp_path):
     for name in "abc":
         pyramid(tmp_path / "in" / f"{name}.tiff", [(0, 0, 1024, 1024)])
     rows = ["slide,patient,split,her2,size,age", "a,p1,train,0,3.5,45", "b,p2,,1+,,unknown", "c,p3,test,,7,"]
@@ -295,8 +295,8 @@ def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, t
     np.testing.assert_array_equal(store.labels("her2")[first], [0, 1, np.nan])
     np.testing.assert_array_equal(store.labels("size")[first], [3.5, np.nan, 7])
     assert store.column("split")[first].tolist() == ["train", "", "test"]
-    assert store.column("age")[first].tolist() == ["45", "unknown", ""], "as it is written, not 45.0"
-    (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "b,p2,,1,,50", rows[3]]))  # her2 and age are numbers now, in all slides
+    assert store.column("age")[first].tolist() == ["45", "unknown", ""], "text stays as written, not 45.0"
+    (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "b,p2,,1,,50", rows[3]]))  # now her2 and age are numbers in all slides
     run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
     store = Store.open(f"{tmp_path}/out/*.h5")
     assert store.classes("her2") is None
@@ -308,7 +308,7 @@ def test_the_columns_of_a_table_open_as_one_whatever_single_cells_hold(cohort, t
 
 
 @pytest.mark.parametrize("codec", ["jpeg", "raw"])
-def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(cohort, tmp_path, monkeypatch, codec):
+def test_a_changed_table_is_written_without_tiling_again(cohort, tmp_path, monkeypatch, codec):
     root, given = cohort[0] / "slides", ["--codec", codec, "--workers", 1, "--labels", tmp_path / "t.csv", "--dataset", "d"]
     first, later = "slide,patient\na,p1\nb,p2\n", "slide,patient,split,label,age\na,p1,train,ill,45\nb,p9,test,well,\n"
     (tmp_path / "t.csv").write_text(first)
@@ -316,8 +316,8 @@ def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(coh
     (tmp_path / "t.csv").write_text(later)
     run(root, tmp_path / "anew", *given)
     monkeypatch.setattr("encoders.ingest.wsi.ingest_slides.write_tile_shard", None)
-    told = run(root, tmp_path / "out", *given)
-    assert "tiled again" not in told
+    output = run(root, tmp_path / "out", *given)
+    assert "tiled again" not in output
     for name in ("p1__a.h5", "p2__b.h5"):
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "anew" / name).read_bytes()
     store = Store.open(f"{tmp_path}/out/*.h5")
@@ -329,42 +329,42 @@ def test_what_the_table_says_otherwise_later_is_written_without_tiling_again(coh
     monkeypatch.undo()
     broken = tmp_path / "out" / "p1__a.h5"
     broken.write_bytes(broken.read_bytes()[:3000])
-    run(root, tmp_path / "out", *given)  # a store that cannot be read to be relabelled is tiled again
+    run(root, tmp_path / "out", *given)  # a slide whose store is damaged is tiled again
     assert broken.read_bytes() == (tmp_path / "anew" / "p1__a.h5").read_bytes()
     with pytest.raises(Exception, match="the column 'pen' .* has the name of a measure"):
         (tmp_path / "t.csv").write_text("slide,patient,pen\na,p1,yes\n")
         run(root, tmp_path / "x", *given, "--meta-column", "pen", code=2)
     (tmp_path / "t.csv").write_text(later)
-    told = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
-    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution has changed" in told
+    output = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
+    assert "2 finished slides are tiled again (first: p1__a): their file, mask, regions or resolution has changed" in output
 
 
-def test_twins_other_resolutions_and_missing_masks_are_told(cohort, tmp_path):
+def test_identical_slides_conflicting_resolutions_and_missing_masks_are_reported(cohort, tmp_path):
     (tmp_path / "in").mkdir()
     for name in ("a", "b"):
         shutil.copy(cohort[0] / "slides" / "p1" / "a.tiff", tmp_path / "in" / f"{name}.tiff")
-    told = run(tmp_path / "in", tmp_path / "out", "--slide-mpp", 0.23, "--workers", 1)
-    assert "warning: a and b are the same slide; its tiles are duplicated, as tiles of 2 slides" in told
-    assert "warning: the metadata of 2 slides have another resolution than the given one (first: a, 0.25 um per pixel)" in told
+    output = run(tmp_path / "in", tmp_path / "out", "--slide-mpp", 0.23, "--workers", 1)
+    assert "warning: a and b are the same slide; its tiles are duplicated, as tiles of 2 slides" in output
+    assert "warning: the metadata of 2 slides have another resolution than the given one (first: a, 0.25 um per pixel)" in output
     (tmp_path / "masks").mkdir()
     Image.fromarray(np.full((64, 80), 255, np.uint8)).save(tmp_path / "masks" / "a.png")
-    told = run(tmp_path / "in", tmp_path / "masked", "--masks", tmp_path / "masks", "--workers", 1, code=1)
-    assert "its mask b.png in the folder of --masks: there is no such file" in " ".join(told.replace("│", " ").split())
+    output = run(tmp_path / "in", tmp_path / "masked", "--masks", tmp_path / "masks", "--workers", 1, code=1)
+    assert "its mask b.png in the folder of --masks: there is no such file" in " ".join(output.replace("│", " ").split())
     with pytest.raises(Exception, match="name the folder with NAME.png"):
         run(tmp_path / "in", tmp_path / "x", "--masks", tmp_path / "masks" / "a.png", code=2)
 
 
-def test_what_a_table_says_is_told_with_what_it_does_not_say(cohort, tmp_path):
+def test_columns_and_unmatched_rows_of_a_table_are_reported(cohort, tmp_path):
     (tmp_path / "t.csv").write_text("slide,patient,grade,mpp\na,p1,high,0.25\nz,p9,low,\n")
-    told = run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", "--workers", 1)
-    assert "mpp = column 'mpp'; not used: grade; no label is stored, choose one with --label-column" in told
-    assert "2 rows, 1 of them without a slide (first: z); 1 slides without a row (first: p2__b)" in told
+    output = run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", "--workers", 1)
+    assert "mpp = column 'mpp'; not used: grade; no label is stored, choose one with --label-column" in output
+    assert "2 rows, 1 of them without a slide (first: z); 1 slides without a row (first: p2__b)" in output
     (tmp_path / "t.csv").write_text("name;patient\na;p1\n")
     with pytest.raises(Exception, match="call it file or slide; columns: name, patient"):
         run(cohort[0] / "slides", tmp_path / "out", "--labels", tmp_path / "t.csv", code=2)
 
 
-def test_tiles_too_small_to_be_judged_are_refused_or_not_judged(cohort, tmp_path):
+def test_tiles_too_small_for_sharpness_raise_unless_it_is_off(cohort, tmp_path):
     given = [cohort[0] / "slides" / "p1", tmp_path / "out", "--mpp", 0.25, "--tile", 16, "--workers", 1, "--max-tiles", 40]
     with pytest.raises(Exception, match="a tile of 4 um is too small to measure its sharpness"):
         run(*given, code=2)
@@ -372,22 +372,23 @@ def test_tiles_too_small_to_be_judged_are_refused_or_not_judged(cohort, tmp_path
     assert np.isfinite(Store.open(tmp_path / "out" / "a.h5").column("sharpness")).all()
 
 
-def test_ctrl_c_ends_workers_and_says_how_to_go_on(tmp_path):
+def test_ctrl_c_ends_workers_and_prints_how_to_resume(tmp_path):
     pyramid(tmp_path / "in" / "a.tiff")
     code = 'import sys; from encoders.cli.main import main; sys.argv[1:] = ["ingest", "wsi", *sys.argv[1:]]; main()'
-    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), "--mpp", "0.25", "--tile", "64", "--workers", "2"]
+    tiling = ["--mpp", "0.25", "--tile", "64", "--overlap", "32"]
+    words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), *tiling, "--workers", "2"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
     while process.poll() is None and not list((tmp_path / "out").glob(".work/a/plan.npz")):
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to every process of the command
-    told = process.communicate(timeout=60)[1]
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal: to every process of the command
+    output = process.communicate(timeout=60)[1]
     assert process.returncode == 130
-    assert told.strip().endswith("interrupted; rerun the same command to resume")
-    assert "Traceback" not in told
-    run(tmp_path / "in", tmp_path / "out", "--mpp", "0.25", "--tile", "64", "--dataset", "in", "--workers", 1)
+    assert output.strip().endswith("interrupted; rerun the same command to resume")
+    assert "Traceback" not in output
+    run(tmp_path / "in", tmp_path / "out", *tiling, "--dataset", "in", "--workers", 1)
 
 
-def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_path):
+def test_stores_of_removed_slides_raise_or_are_pruned(cohort, tmp_path):
     root, out = cohort[0] / "slides", tmp_path / "out"
     run(root, out, "--workers", 1)
     given = [root, out, "--pattern", "(?P<patient>p1)", "--workers", 1]
@@ -407,7 +408,7 @@ def test_a_slide_that_left_the_cohort_does_not_stay_in_the_folder(cohort, tmp_pa
     assert not list((out / "slides").glob("p2__b.*"))
 
 
-def test_overwriting_what_a_kill_left_between_store_and_record(cohort, tmp_path):
+def test_overwrite_replaces_a_store_without_record(cohort, tmp_path):
     root, out = cohort[0] / "slides", tmp_path / "out"
     run(root, out, "--workers", 1)
     (out / "slides" / "p2__b.json").unlink()
@@ -417,7 +418,7 @@ def test_overwriting_what_a_kill_left_between_store_and_record(cohort, tmp_path)
     assert Store.open(out / "p2__b.h5").attrs["geometry"]["size"] == [128, 128]
 
 
-def test_overwriting_that_was_interrupted_goes_on_with_what_it_made(cohort, tmp_path, monkeypatch):
+def test_an_interrupted_overwrite_keeps_its_new_stores(cohort, tmp_path, monkeypatch):
     from encoders.ingest.wsi import ingest_slides
 
     root, out, real = cohort[0] / "slides", tmp_path / "out", ingest_slides.write_slide_store
@@ -437,15 +438,15 @@ def test_overwriting_that_was_interrupted_goes_on_with_what_it_made(cohort, tmp_
     run(root, out, "--workers", 1, "--overwrite")
     assert (out / f"{made[0]}.h5").stat().st_mtime_ns == before
     run(root, out, "--workers", 1, "--overwrite")
-    assert (out / f"{made[0]}.h5").stat().st_mtime_ns > before, "a whole one is made anew"
+    assert (out / f"{made[0]}.h5").stat().st_mtime_ns > before, "a finished overwrite is repeated"
 
 
-def test_what_is_damaged_in_the_overview_is_read_from_another_level_or_costs_its_tiles(tmp_path):
+def test_a_damaged_overview_is_read_from_another_level_or_costs_its_tiles(tmp_path):
     import tifffile
 
     base = draw_slide(1024, 1024, [(0, 0, 1024, 1024)])
     path = write_slide(tmp_path / "in" / "a.tiff", [base, halve_image(base)], compression="zlib")
-    for page, kept in ((1, 16), (0, 15)):  # the smaller level, from which the overview is made; then the same place of the larger one
+    for page, kept in ((1, 16), (0, 15)):  # the smaller level, from which the overview is read; then the same position of the larger level
         content = bytearray(path.read_bytes())
         with tifffile.TiffFile(path) as file:
             level = file.pages[page]
@@ -458,7 +459,7 @@ def test_what_is_damaged_in_the_overview_is_read_from_another_level_or_costs_its
         assert store.attrs["slide"]["rejected"] == ({} if kept == 16 else {"damaged": 1})
 
 
-def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
+def test_the_page_escapes_names_and_shows_the_thumbnails(cohort, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "<b>x.svs").write_text("no slide")
     pyramid(tmp_path / "in" / "good.tiff", BOXES[:1])
@@ -470,7 +471,7 @@ def test_the_page_escapes_names_and_shows_what_happened(cohort, tmp_path):
     assert str(tmp_path) not in html
 
 
-def test_slides_are_found_once_and_named_apart(tmp_path):
+def test_slides_are_found_once_and_get_unique_names(tmp_path):
     for name in ("x/a.svs", "y/a.svs", "y/a.tif", "m/s.mrxs", "m/s/Data0000.dat", ".hidden/b.svs", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -479,7 +480,7 @@ def test_slides_are_found_once_and_named_apart(tmp_path):
     assert others == {".txt": 1}
 
 
-def test_folders_behind_links_are_searched_once_and_no_link_hides_a_folders_own_name(tmp_path):
+def test_linked_folders_are_searched_once_and_keep_their_own_names(tmp_path):
     for name in ("real/a.svs", "in/b.svs", "in/p2/c.svs"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -491,7 +492,7 @@ def test_folders_behind_links_are_searched_once_and_no_link_hides_a_folders_own_
 
 
 @pytest.mark.parametrize("names", [("a/b.tiff", "a__b.tiff"), ("x.tif", "x.tiff", "x.tif.tiff")])
-def test_slides_that_would_share_a_name_are_refused(tmp_path, names):
+def test_slides_with_the_same_name_raise(tmp_path, names):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -506,13 +507,13 @@ def boom(shared, job, tick):
     return shared * job
 
 
-def test_a_job_that_kills_its_process_is_named_and_the_others_are_done():
+def test_a_job_that_kills_its_process_is_reported_and_the_others_finish():
     with WorkerPool(10, 2) as pool:
         answers = dict(pool.run_jobs(boom, list(range(6)), lambda n: None))
         again = dict(pool.run_jobs(boom, [4, 5], lambda n: None))
     assert isinstance(answers.pop(3), WorkerDied)
     assert answers == {k: k * 10 for k in (0, 1, 2, 4, 5)}
-    assert again == {4: 40, 5: 50}, "the pool goes on after a death"
+    assert again == {4: 40, 5: 50}, "the pool works after a process died"
 
 
 def test_one_job_that_kills_its_process_does_not_kill_this_one():
@@ -528,7 +529,7 @@ def process(shared, job, tick):
     return os.getpid()
 
 
-def test_workers_stay_from_round_to_round_and_progress_counts_each_round_anew():
+def test_workers_stay_from_round_to_round_and_progress_starts_again():
     counted = [0, 0]
 
     def count(turn):

@@ -1,4 +1,4 @@
-"""Tiles show the field that was asked for, at the resolution that was asked for, whatever the levels of the slide are."""
+"""Tiles have the requested field of view and resolution for any levels of the slide."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def waves(width, height, downsample):
 
 
 def field_seen(tile):
-    """How many L0 pixels a tile of waves is wide: the frequency that fits its middle row best."""
+    """Width of a tile of waves in L0 pixels: the frequency that fits its middle row best."""
     row = tile[tile.shape[0] // 2, :, 0].astype(float)
     place = np.arange(len(row)) + 0.5
 
@@ -52,7 +52,7 @@ def test_the_field_of_view_is_right_whatever_the_downsample(tmp_path, sizes, dow
     slide.close()
 
 
-def test_a_level_one_per_cent_too_coarse_serves_and_two_per_cent_does_not():
+def test_a_level_may_be_one_percent_too_coarse_but_not_two():
     assert best_level((1.0, 2.0005), 2.0) == 1
     assert best_level((1.0, 2.04), 2.0) == 0
     assert best_level((1.0, 4.0, 16.0), 15.9) == 2
@@ -106,7 +106,7 @@ def test_positions_do_not_drift_and_stay_inside():
     assert cut.positions(0, 1000, 0, 0) == []
 
 
-def test_what_is_almost_right_is_not_resampled_and_says_what_it_is():
+def test_a_nearly_exact_size_is_not_resampled_and_its_mpp_is_recorded():
     cut = TileGeometry.for_resolution((1.0,), Resolution(0.499, 0.499, "metadata"), 0.5, (256, 256))
     assert cut.is_exact
     assert cut.actual_mpp(0.5) == pytest.approx(0.499)
@@ -133,7 +133,7 @@ FULL = {
 }  # fmt: skip
 
 
-def test_resolution_is_asked_for_in_order_and_says_who_answered():
+def test_the_resolution_comes_from_the_first_source_and_names_it():
     found = []
     properties = dict(FULL)
     for gone in (None, "openslide.mpp-x", "aperio.MPP", "tiff.ResolutionUnit"):
@@ -148,7 +148,7 @@ def test_resolution_is_asked_for_in_order_and_says_who_answered():
     assert not found[1].oblong
 
 
-def test_inches_count_and_a_printers_resolution_does_not():
+def test_inches_are_converted_and_the_resolution_of_a_printer_is_ignored():
     assert find_resolution({"tiff.XResolution": "101600", "tiff.YResolution": "101600", "tiff.ResolutionUnit": "inch"}).x == pytest.approx(
         0.25
     )

@@ -1,4 +1,4 @@
-"""Tiles decoded straight from the file: OpenSlide's pixels, and OpenSlide wherever that cannot be."""
+"""Tiles decoded directly from the file have the pixels of OpenSlide, which reads all other tiles."""
 
 import io
 import os
@@ -16,14 +16,14 @@ from tests.conftest import DATA
 from tests.encoders.ingest.wsi.slide_files import jpeg_tile, tissue_like, write_jpeg_slide
 
 
-def its(path, x, y, level, width, height):
+def read_with_openslide(path, x, y, level, width, height):
     with openslide.OpenSlide(path) as slide:
         return np.asarray(slide.read_region((x, y), level, (width, height)).convert("RGB"))
 
 
 @pytest.fixture
-def made(tmp_path):
-    """1,000 x 900 pixels in 4 x 4 tiles of five pictures, and a second level."""
+def jpeg_slide(tmp_path):
+    """1,000 x 900 pixels in 4 x 4 tiles of five images, and a second level."""
     pictures = [jpeg_tile(tissue_like(256, 256, seed)) for seed in range(5)]
     grids = {0: np.arange(16).reshape(4, 4) % 5, 1: np.arange(4).reshape(2, 2)}
     return write_jpeg_slide(tmp_path / "made.tiff", [(1000, 900), (500, 450)], pictures, grids.get)
@@ -42,35 +42,35 @@ def test_on_real_slides_the_pixels_are_those_of_openslide(name, levels):
         for _ in range(25):
             x, y = int(rng.integers(0, width - 300)), int(rng.integers(0, height - 300))
             at = (round(x * slide.downsamples[level]), round(y * slide.downsamples[level]), level, 300, 256)
-            assert np.array_equal(np.asarray(slide.read(*at)), its(path, *at))
+            assert np.array_equal(np.asarray(slide.read(*at)), read_with_openslide(path, *at))
         assert isinstance(slide._direct[level], JpegTiles)
-        assert slide._direct[level].kept, "nothing was read without OpenSlide"
+        assert slide._direct[level].kept, "no tile was read directly"
     slide.close()
 
 
 @pytest.mark.parametrize("at", [(100, 130, 0, 256, 256), (0, 0, 0, 600, 300), (200, 100, 1, 256, 256)])
-def test_a_region_over_several_tiles_is_put_together(made, at):
-    slide = Slide(made)
-    assert np.array_equal(np.asarray(slide.read(*at)), its(made, *at))
+def test_a_region_over_several_tiles_is_assembled(jpeg_slide, at):
+    slide = Slide(jpeg_slide)
+    assert np.array_equal(np.asarray(slide.read(*at)), read_with_openslide(jpeg_slide, *at))
     assert slide._direct[at[2]].kept
     slide.close()
 
 
-def test_beyond_the_border_lies_the_background(made):
-    slide = Slide(made)
+def test_outside_the_border_is_the_background(jpeg_slide):
+    slide = Slide(jpeg_slide)
     assert slide._read_jpeg_tiles(900, 800, 0, 256, 256) is None
     assert (np.asarray(slide.read(900, 800, 0, 256, 256))[150:, 150:] == 255).all()
     slide.close()
 
 
-def test_a_position_between_pixels_is_left_to_openslide(made):
-    slide = Slide(made)
-    assert slide._read_jpeg_tiles(201, 100, 1, 64, 64) is None  # the level's pixel 100.5
+def test_a_position_between_pixels_is_read_by_openslide(jpeg_slide):
+    slide = Slide(jpeg_slide)
+    assert slide._read_jpeg_tiles(201, 100, 1, 64, 64) is None  # pixel 100.5 of the level
     slide.close()
 
 
-def test_a_level_that_is_no_whole_number_smaller_gives_its_own_pixels(tmp_path):
-    """Pixel 101 of a level 2.004 times smaller is L0's 202.4, of which a slide can be asked only 202."""
+def test_a_level_with_a_fractional_downsample_gives_its_own_pixels(tmp_path):
+    """Pixel 101 of a level 2.004 times smaller is the L0 position 202.4, but OpenSlide only reads at 202."""
     pictures = [jpeg_tile(tissue_like(256, 256, seed)) for seed in range(4)]
     path = write_jpeg_slide(
         tmp_path / "odd.tiff", [(1000, 900), (499, 449)], pictures, {0: np.zeros((4, 4), int), 1: np.arange(4).reshape(2, 2)}.get
@@ -86,18 +86,18 @@ def test_a_level_that_is_no_whole_number_smaller_gives_its_own_pixels(tmp_path):
     assert np.abs(np.diff(blurred, axis=1)).mean() < 0.97 * np.abs(np.diff(want.astype(float), axis=1)).mean()
 
 
-def test_tiles_that_are_not_what_they_seem_are_read_by_openslide_from_then_on(made, monkeypatch):
+def test_tiles_that_differ_from_openslide_are_read_by_openslide(jpeg_slide, monkeypatch):
     region = JpegTiles.read_region
     monkeypatch.setattr(JpegTiles, "read_region", lambda self, *at: 255 - region(self, *at))
-    slide = Slide(made)
+    slide = Slide(jpeg_slide)
     for _ in range(2):
-        assert np.array_equal(np.asarray(slide.read(10, 20, 0, 128, 128)), its(made, 10, 20, 0, 128, 128))
+        assert np.array_equal(np.asarray(slide.read(10, 20, 0, 128, 128)), read_with_openslide(jpeg_slide, 10, 20, 0, 128, 128))
     assert slide._direct[0] is None
     slide.close()
 
 
-def test_whether_a_level_is_trusted_does_not_depend_on_what_is_read_first(tmp_path):
-    """Level 1 is no whole number smaller, its first tile is stripes, its last is empty: read from either end, the pixels are the same."""
+def test_the_check_of_a_level_does_not_depend_on_the_first_region(tmp_path):
+    """Level 1 has a fractional downsample, a striped first tile and an empty last tile; the order of reads does not change its pixels."""
     stripes = np.repeat(np.tile(np.uint8([30, 220]), 128)[:, None, None], 256, 1).repeat(3, 2)
     glass = np.full((256, 256, 3), 243, np.uint8)
     pictures = [jpeg_tile(each) for each in (stripes, tissue_like(256, 256, 0), tissue_like(256, 256, 1), glass)]
@@ -112,22 +112,22 @@ def test_whether_a_level_is_trusted_does_not_depend_on_what_is_read_first(tmp_pa
     assert all(np.array_equal(a, b) for a, b in zip(*found, strict=True))
 
 
-def test_a_damaged_tile_is_told_of_and_its_neighbours_are_read(made):
-    slide = Slide(made)
-    tiles = slide._direct.setdefault(0, slides.open_jpeg_tiles(made, "generic-tiff", (1000, 900), 1 << 20))
+def test_a_damaged_tile_raises_and_its_neighbours_are_read(jpeg_slide):
+    slide = Slide(jpeg_slide)
+    tiles = slide._direct.setdefault(0, slides.open_jpeg_tiles(jpeg_slide, "generic-tiff", (1000, 900), 1 << 20))
     slide.close()
-    with made.open("r+b") as file:
+    with jpeg_slide.open("r+b") as file:
         file.seek(int(tiles.offsets[0]))
         file.write(bytes(int(tiles.counts[0])))
-    slide = Slide(made)
+    slide = Slide(jpeg_slide)
     with pytest.raises(Unreadable, match="damaged at"):
         slide.read(0, 0, 0, 64, 64)
-    assert np.array_equal(np.asarray(slide.read(300, 0, 0, 64, 64)), its(made, 300, 0, 0, 64, 64))
+    assert np.array_equal(np.asarray(slide.read(300, 0, 0, 64, 64)), read_with_openslide(jpeg_slide, 300, 0, 0, 64, 64))
     slide.close()
 
 
-def test_closing_a_slide_closes_its_files(made):
-    slide = Slide(made)
+def test_closing_a_slide_closes_its_files(jpeg_slide):
+    slide = Slide(jpeg_slide)
     slide.read(0, 0, 0, 64, 64)
     file = slide._direct[0].file
     slide.close()
@@ -135,15 +135,15 @@ def test_closing_a_slide_closes_its_files(made):
         os.fstat(file)
 
 
-def test_the_memory_of_decoded_tiles_is_bounded(made):
-    tiles = slides.open_jpeg_tiles(made, "generic-tiff", (1000, 900), 3 * 256 * 256 * 4)
+def test_the_memory_of_decoded_tiles_is_bounded(jpeg_slide):
+    tiles = slides.open_jpeg_tiles(jpeg_slide, "generic-tiff", (1000, 900), 3 * 256 * 256 * 4)
     for number in range(16):
         tiles.decode_tile(number)
     assert list(tiles.kept) == [12, 13, 14, 15]
     tiles.close()
 
 
-def test_other_vendors_and_files_that_are_no_tiff_are_not_tried(made, tmp_path):
-    assert slides.open_jpeg_tiles(made, "trestle", (1000, 900), 1 << 20) is None  # its tiles overlap
+def test_other_vendors_and_files_that_are_not_tiff_are_not_read_directly(jpeg_slide, tmp_path):
+    assert slides.open_jpeg_tiles(jpeg_slide, "trestle", (1000, 900), 1 << 20) is None  # its tiles overlap
     (tmp_path / "no.tiff").write_bytes(b"II*\0no TIFF")
     assert slides.open_jpeg_tiles(tmp_path / "no.tiff", "generic-tiff", (1000, 900), 1 << 20) is None

@@ -29,7 +29,7 @@ def wsi(request):
 
 
 def tissue_of(wsi):
-    """The known (x, y, width, height) of the nine regions of real tissue on the made-up array."""
+    """The known (x, y, width, height) of the nine regions of real tissue on the synthetic array."""
     with (wsi / "derived" / "monuseg_tma_regions.csv").open() as file:
         return [tuple(int(row[name]) for name in "xywh") for row in csv.DictReader(file)]
 
@@ -41,7 +41,7 @@ def covered(x, y, side, regions):
 
 @pytest.mark.parametrize("tile", [64, 128, 256])
 def test_tiles_of_the_tissue_array_lie_on_its_tissue(wsi, tile):
-    """Precision and recall of the tiles against the layout; what is missed lies at the borders of the regions."""
+    """Precision and recall of the tiles against the layout; missed tiles lie at the borders of the regions."""
     plan = plan_tiles(SlideItem("tma", wsi / "derived" / "monuseg_tma_pyramid.tiff", "tma"), TilingSettings(tile=tile))
     regions, side = tissue_of(wsi), tile * 2
     kept = set(zip(plan.x.tolist(), plan.y.tolist(), strict=True))
@@ -56,7 +56,7 @@ def test_tiles_of_the_tissue_array_lie_on_its_tissue(wsi, tile):
 
 
 def test_half_a_micrometre_from_a_quarter_is_the_mean_of_four_pixels(wsi):
-    """Exactly so where there is only L0; where the file has a level of its own, up to what its JPEG changed."""
+    """Exact for a file with L0 only; for a file with a second level, up to the compression of this level."""
     path = wsi / "derived" / "monuseg_tma_pyramid.tiff"
     slide, base = Slide(path), openslide.OpenSlide(path)
     cut = TileGeometry.for_resolution(slide.downsamples, find_resolution(slide.properties), 0.5, (256, 256))
@@ -64,7 +64,7 @@ def test_half_a_micrometre_from_a_quarter_is_the_mean_of_four_pixels(wsi):
     for x, y in ((512, 512), (2048, 2560), (4096, 3600)):
         fine = np.asarray(base.read_region((x, y), 0, (512, 512)).convert("RGB")).astype(float)
         want = fine.reshape(256, 2, 256, 2, 3).mean((1, 3))
-        apart = np.asarray(cut.read(slide, x, y)) - want  # level 1 was compressed for itself, colours at half the resolution
+        apart = np.asarray(cut.read(slide, x, y)) - want  # level 1 is compressed separately, with chroma subsampling
         shifted = np.roll(np.asarray(cut.read(slide, x, y)), 1, axis=1) - want
         assert np.abs(apart).mean() < 0.5 * np.abs(shifted).mean()
         assert abs(apart.mean()) < 0.5
@@ -74,17 +74,17 @@ def test_half_a_micrometre_from_a_quarter_is_the_mean_of_four_pixels(wsi):
     base.close()
 
 
-def test_the_slide_that_says_nothing_asks_for_its_resolution_and_takes_its_second_level(wsi):
+def test_a_slide_without_resolution_raises_and_with_one_uses_its_second_level(wsi):
     path = wsi / "tcga-cr-7395-01a-01-ts1.svs"
     with pytest.raises(Unreadable, match=r"pass --slide-mpp.*openslide\.quickhash-1=a07b51d4"):
         plan_tiles(SlideItem("a", path, "a"), TilingSettings())
     plan = plan_tiles(SlideItem("a", path, "a", mpp=0.25), TilingSettings())
-    assert plan.cut.level == 1  # its downsample is 2.0005; asked by OpenSlide's rule it would be level 0
+    assert plan.cut.level == 1  # its downsample is 2.0005; OpenSlide would select level 0
     assert plan.facts["mpp_source"] == "given"
     assert len(plan.x) > 30
 
 
-def test_a_profile_is_applied_when_asked_for_and_recorded(wsi):
+def test_a_profile_is_applied_on_request_and_recorded(wsi):
     path = wsi / "boxes.tiff"
     plain, managed = Slide(path), Slide(path, icc=True)
     assert (plain.icc, managed.icc, Slide(wsi / "small.svs", icc=True).icc) == ("not applied", "to sRGB", "no profile")
@@ -94,13 +94,13 @@ def test_a_profile_is_applied_when_asked_for_and_recorded(wsi):
     assert np.array_equal(np.asarray(managed.read(0, 0, 0, 64, 64)), np.asarray(want))
 
 
-def test_a_cohort_of_real_files_keeps_what_is_good_and_names_what_is_not(wsi, tmp_path):
+def test_a_cohort_of_real_files_stores_good_slides_and_quarantines_bad_ones(wsi, tmp_path):
     for name in ("cmu-1-small-region.svs", "tcga-cr-7395-01a-01-ts1.svs", "broken.svs", "unreadable.svs", "small.svs", "boxes.tiff"):
         shutil.copy(wsi / name, tmp_path)
     (tmp_path / "dicom").mkdir()
     for name in ("boxes_0.dcm", "boxes_1.dcm"):
         shutil.copy(wsi / name, tmp_path / "dicom")
-    told = run(
+    output = run(
         tmp_path,
         tmp_path / "out",
         "--tile",
@@ -117,7 +117,7 @@ def test_a_cohort_of_real_files_keeps_what_is_good_and_names_what_is_not(wsi, tm
         1,
         code=1,
     )
-    assert "of 3 of 7 slides" in told
+    assert "of 3 of 7 slides" in output
     reasons = {row["file"]: row["reason"] for row in csv.DictReader((tmp_path / "out" / "slides.quarantine.csv").read_text().splitlines())}
     assert reasons.keys() == {"boxes.tiff", "broken.svs", "tcga-cr-7395-01a-01-ts1.svs", "unreadable.svs"}
     assert "marker" in reasons["unreadable.svs"]
@@ -126,4 +126,4 @@ def test_a_cohort_of_real_files_keeps_what_is_good_and_names_what_is_not(wsi, tm
     dicom = np.flatnonzero(store.column("slide") == "dicom")
     assert len(dicom) == 1
     want = np.asarray(openslide.OpenSlide(wsi / "boxes_0.dcm").read_region((0, 0), 0, (16, 16)).convert("RGB")).astype(int)
-    assert np.abs(store.image(int(dicom[0])).astype(int) - want).mean() < 12  # JPEG of coloured boxes of few pixels
+    assert np.abs(store.image(int(dicom[0])).astype(int) - want).mean() < 12  # JPEG of small coloured boxes

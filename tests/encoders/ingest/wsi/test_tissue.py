@@ -1,4 +1,4 @@
-"""What is tissue, what is a good tile, and what hand-drawn regions change about it."""
+"""Tissue detection, quality of tiles, and hand-drawn regions."""
 
 import json
 from itertools import pairwise
@@ -19,7 +19,7 @@ from tests.encoders.ingest.wsi.slide_files import draw_slide, tissue_like, write
 
 
 def otsu_by_definition(values):
-    """As scikit-image's threshold_otsu: the bin after which the halves' weighted squared distance of means is largest."""
+    """As scikit-image's threshold_otsu: the bin after which the weighted squared distance of the class means is largest."""
     counts, centres = np.bincount(values.ravel(), minlength=256).astype(float), np.arange(256.0)
     best, where = -1.0, 0
     for t in range(255):
@@ -61,7 +61,7 @@ def test_tissue_is_found_specks_are_not_and_small_gaps_close():
     assert not tissue_mask(view_of(image)).any()
 
 
-def test_glass_alone_is_no_tissue_though_otsu_always_splits():
+def test_glass_alone_is_not_tissue_although_otsu_always_splits():
     noise = np.random.default_rng(0).normal(242, 1.2, (100, 100, 3))
     assert not tissue_mask(view_of(np.clip(noise, 0, 255).astype(np.uint8))).any()
 
@@ -85,7 +85,7 @@ def test_share_is_the_area_of_the_mask_in_a_rectangle():
     assert share(x, y, (300.0, 200.0)) == pytest.approx(want, abs=1e-9)
 
 
-def test_a_mask_of_any_size_but_not_of_any_shape(tmp_path):
+def test_a_mask_may_have_any_size_but_not_any_aspect_ratio(tmp_path):
     view = blank(50, 100)
     Image.fromarray(np.repeat([[0, 255]], 20, 0).repeat(20, 1).astype(np.uint8)).save(tmp_path / "m.png")  # right half
     mask = read_tissue_mask(tmp_path / "m.png", view, (3200, 1600))
@@ -107,13 +107,13 @@ def test_sharpness_equals_its_definition_and_falls_with_blur():
     assert gray.shape == (1, 64, 64)
     assert measure_sharpness(gray)[0] == pytest.approx(np.var(laplacian), rel=1e-4)
     both, _ = measure_quality([shrink_tile(tile.rotate(90), 0.5), shrink_tile(tile, 0.5)])
-    assert both[1] == judged(shrink_tile(tile, 0.5))  # alone or among others
-    blurred = [judged(shrink_tile(tile.filter(ImageFilter.GaussianBlur(r)), 0.5)).sharpness for r in (0, 2, 4, 8)]
+    assert both[1] == measure_one(shrink_tile(tile, 0.5))  # alone or in a batch
+    blurred = [measure_one(shrink_tile(tile.filter(ImageFilter.GaussianBlur(r)), 0.5)).sharpness for r in (0, 2, 4, 8)]
     assert all(a > 2 * b for a, b in pairwise(blurred))
 
 
 @pytest.mark.parametrize("mpp", [0.25, 0.5, 0.7, 1.0])
-def test_quality_is_measured_at_one_resolution_whatever_the_tiles_have(mpp):
+def test_quality_is_measured_at_one_resolution_for_all_tiles(mpp):
     width = round(256 * 0.25 / mpp)
     tile = Image.fromarray(tissue_like(1024, 1024)).resize((4 * width, 4 * width), Image.Resampling.BOX)
     assert shrink_tile(tile, mpp).size == pytest.approx((128, 128), abs=1)  # 256 um
@@ -121,26 +121,26 @@ def test_quality_is_measured_at_one_resolution_whatever_the_tiles_have(mpp):
 
 
 def blank(height, width):
-    """An overview of nothing, 32 L0 pixels a pixel."""
+    """A black overview with 32 L0 pixels per pixel."""
     return Overview(np.zeros((height, width, 3), np.uint8), (0, 0), (32.0, 32.0), 8.0, np.zeros((height, width), bool))
 
 
-def judged(picture):
+def measure_one(picture):
     return measure_quality([picture])[0][0]
 
 
-def test_what_is_nearly_a_whole_number_of_pixels_is_averaged_without_resampling():
+def test_a_nearly_integer_reduction_is_averaged_without_resampling():
     tile = Image.fromarray(tissue_like(256, 256))
-    assert shrink_tile(tile, 0.499) == tile.reduce(4)  # 1.996 um: within what scanners are known to
+    assert shrink_tile(tile, 0.499) == tile.reduce(4)  # 1.996 um: within the accuracy of scanners
     assert shrink_tile(tile, 0.49).size == (63, 63)
-    assert shrink_tile(tile, 1.3).size == (166, 166)  # never so much as one pixel for one
+    assert shrink_tile(tile, 1.3).size == (166, 166)  # not a whole number of pixels: resampled
 
 
-def test_each_fault_is_told_by_its_name():
+def test_each_rejection_has_its_reason():
     limits = TilingSettings()
     faults = {(250, 249, 250): "white", (8, 8, 8): "black", (20, 80, 200): "pen", (30, 150, 60): "pen", (200, 120, 170): "blurred"}
-    assert {colour: judged(Image.new("RGB", (64, 64), colour)).rejection_reason(limits) for colour in faults} == faults
-    assert judged(shrink_tile(Image.fromarray(tissue_like(256, 256)), 0.5)).rejection_reason(limits) == ""
+    assert {colour: measure_one(Image.new("RGB", (64, 64), colour)).rejection_reason(limits) for colour in faults} == faults
+    assert measure_one(shrink_tile(Image.fromarray(tissue_like(256, 256)), 0.5)).rejection_reason(limits) == ""
     assert TileQuality(99.0, 0, 0, 0).rejection_reason(limits) == "blurred"
     assert TileQuality(99.0, 0, 0, 0).rejection_reason(TilingSettings(min_sharpness=90)) == ""
 
@@ -170,7 +170,7 @@ def test_regions_as_qupath_writes_them_with_holes_parts_and_classes(tmp_path):
         assert not allowed_mask(regions, [], ["Artefact"], view)[11, 11]
         assert allowed_mask(regions, [], ["Artefact"], view)[25, 25]
         assert not allowed_mask(regions, ["Stroma"], [], view).any()
-        assert allowed_mask(regions, [], ["Tumor", "Artefact"], view)[75, 75]  # nothing to include was drawn: the rest stays in
+        assert allowed_mask(regions, [], ["Tumor", "Artefact"], view)[75, 75]  # no region to include: the rest of the slide stays
     path.write_text("{]")
     with pytest.raises(Unreadable, match="not GeoJSON"):
         read_regions(path)
@@ -191,14 +191,16 @@ def test_a_pixel_belongs_to_a_region_by_its_centre():
     hole = paint_regions([Region("", [[square(0, 0, 640), square(64, 64, 320)]])], view)
     assert hole.sum() == 400 - 100
     for _ in range(20):
-        rings = [rng.uniform(-200, 1100, (n, 2)) for n in rng.integers(3, 9, rng.integers(1, 4))]  # they cross themselves and the border
+        rings = [
+            rng.uniform(-200, 1100, (n, 2)) for n in rng.integers(3, 9, rng.integers(1, 4))
+        ]  # they intersect themselves and the border
         got = paint_regions([Region("", [[ring.tolist() for ring in rings]])], view)
         want = [[sum(inside(32 * (c + 0.5), 32 * (r + 0.5), ring.tolist()) for ring in rings) % 2 for c in range(30)] for r in range(24)]
         assert np.array_equal(got, np.array(want, bool))
     assert paint_regions([Region("", [[square(0, 0, 64)], [square(32, 32, 64)]])], view).sum() == 7, "two polygons that overlap are a union"
 
 
-def test_a_feature_without_a_place_is_left_out(tmp_path):
+def test_a_feature_without_geometry_is_left_out(tmp_path):
     (tmp_path / "r.geojson").write_text(json.dumps([feature("Tumor", [square(0, 0, 64)]), {"type": "Feature", "geometry": None}]))
     assert [region.name for region in read_regions(tmp_path / "r.geojson")] == ["Tumor"]
     for odd in (float("nan"), float("inf")):
@@ -207,10 +209,10 @@ def test_a_feature_without_a_place_is_left_out(tmp_path):
             read_regions(tmp_path / "r.geojson")
 
 
-def test_what_is_transparent_gets_the_background_of_the_slide(tmp_path):
+def test_transparent_pixels_get_the_background_of_the_slide(tmp_path):
     base = np.concatenate([tissue_like(512, 512), np.full((512, 512, 1), 255, np.uint8)], axis=2)
     base[:, 256:, 3] = 0
-    base[:, 256:, :3] = 0  # what a scanner leaves empty is black below
+    base[:, 256:, :3] = 0  # unscanned areas are black under the alpha channel
     slide = Slide(write_slide(tmp_path / "a.tiff", [base]))
     image = np.asarray(slide.read(0, 0, 0, 512, 512))
     outside = np.asarray(slide.read(480, 480, 0, 64, 64))
@@ -222,14 +224,14 @@ def test_what_is_transparent_gets_the_background_of_the_slide(tmp_path):
     slide.close()
 
 
-def test_a_level_that_is_not_there_is_no_white_tile(tmp_path):
+def test_a_missing_level_raises(tmp_path):
     slide = Slide(write_slide(tmp_path / "a.tiff", [tissue_like(512, 512)]))
     with pytest.raises(ValueError, match="level 7 of 1"):
         slide.read(0, 0, 7, 8, 8)
     slide.close()
 
 
-def test_bounds_limit_the_grid_and_are_the_origin_of_overview():
+def test_the_grid_starts_and_ends_at_the_bounds():
     said = {"openslide.bounds-x": "1000", "openslide.bounds-y": "300", "openslide.bounds-width": "5000", "openslide.bounds-height": "700"}
     assert scanned_bounds(said, (9000, 900)) == (1000, 300, 5000, 600)
     assert scanned_bounds({}, (9000, 900)) == (0, 0, 9000, 900)
@@ -237,7 +239,7 @@ def test_bounds_limit_the_grid_and_are_the_origin_of_overview():
     assert cut.positions(1000, 600, 0, 0) == [1000, 1256]
 
 
-def test_tissue_of_a_slide_lies_where_it_was_put(tmp_path):
+def test_the_tissue_mask_covers_the_drawn_tissue(tmp_path):
     boxes = [(512, 256, 1024, 1024), (256, 2048, 768, 1280)]
     slide = Slide(write_slide(tmp_path / "a.tiff", [draw_slide(2048, 4096, boxes)], mpp=1.0))
     found = tissue_mask(read_overview(slide, Resolution(1.0, 1.0, "given"), 8.0))

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import threading
 import time
 
 import numpy as np
@@ -13,7 +12,6 @@ from encoders.augment import Augment, get_preset
 from encoders.loading.batches import Batches, MaskSpec
 from encoders.loading.prefetch import DevicePrefetcher, list_tensors
 from encoders.runtime.errors import InputError
-from encoders.runtime.threads import single_torch_thread
 from encoders.zoo.card import Preprocess
 
 CXR = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
@@ -65,70 +63,6 @@ def test_four_workers_give_the_same_bits_as_none(context):
     there = taken(batches(mask=mask, workers=4, context=context), range(7))
     assert same(joined(here), joined(there))
     assert not multiprocessing.active_children()
-
-
-@pytest.mark.parametrize("threads", [2, 3])
-def test_the_number_of_threads_changes_no_bit(threads):
-    before, want = torch.get_num_threads(), joined(taken(batches(InMemory(side=300)), range(2)))
-    try:
-        torch.set_num_threads(threads)
-        assert same(joined(taken(batches(InMemory(side=300)), range(2))), want)
-        assert torch.get_num_threads() == threads
-    finally:
-        torch.set_num_threads(before)
-
-
-@pytest.fixture
-def threads():
-    """Sets the number of threads; as before afterwards."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-def helpers():
-    return [thread for thread in threading.enumerate() if thread.name.startswith("team")]
-
-
-def test_threads_share_a_batch_and_change_no_bit(threads):
-    made = {}
-    for n in (1, 2, 4):
-        threads(n)
-        with batches(InMemory(100), batch=100) as source:  # three groups and a bit
-            made[n] = joined([micro for step in (0, 1) for micro in source.micro_batches(step)])
-            assert len(helpers()) == (0 if n == 1 else n)
-            assert torch.get_num_threads() == n
-        assert not helpers()
-    assert same(made[1], made[2])
-    assert same(made[1], made[4])
-
-
-def test_a_forked_process_starts_threads_of_its_own(threads):
-    threads(2)
-    with batches(InMemory(64), batch=64) as source:
-        (want,) = source.micro_batches(1)
-
-        def there():  # compared in NumPy: OpenMP itself hangs where a process with threads was forked
-            (got,) = source.micro_batches(1)
-            os._exit(0 if np.array_equal(got.views[1].numpy(), want.views[1].numpy()) else 1)
-
-        child = multiprocessing.get_context("fork").Process(target=there)
-        child.start()
-        child.join(30)
-        alive = child.is_alive()
-        child.kill()
-        child.join()
-        assert not alive
-        assert child.exitcode == 0
-
-
-def test_an_error_in_a_thread_names_its_step(threads):
-    threads(2)
-    with batches(InMemory(64), [Augment(crop=(0.5, 1.0))], batch=64) as source:
-        raw = source._work.read_raw(3)
-        broken = raw._replace(params=[{name: value[:40] for name, value in raw.params[0].items()}])
-        with pytest.raises(RuntimeError, match="at step 3, rows"), single_torch_thread() as n:
-            source._work.finish_batch(broken, 3, source._team, n)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -1,4 +1,4 @@
-"""Comparisons in W&B: numbers of the table, lineage to the very weights, and nobody named."""
+"""Comparisons in W&B: numbers of the table, lineage to the exact weights, no patient named."""
 
 import json
 
@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from encoders.runtime.paths import home_dir, records_dir
 from encoders.zoo.card import Card
-from tests.encoders.runtime.test_metrics_log import inspect, run
+from tests.encoders.runtime.test_wandb_mirror import inspect, run
 from tests.transfer.report.test_report import pair
 from tests.wandb_server import run_server
 from transfer.cli.main import app

@@ -99,17 +99,13 @@ class MAE(Method):
                 f"method mae needs a timm VisionTransformer, got {type(backbone).__name__}; choose e.g. arch=vit_small_patch16_224"
             )
         self.vit, self.channels = backbone, data.channels
-        self.rows, self.columns = backbone.patch_embed.grid_size
+        self.grid: tuple[int, int] = backbone.patch_embed.grid_size  # rows and columns of patches
         self.patch_side = backbone.patch_embed.patch_size[0]
         self.prefix = backbone.num_prefix_tokens
         self.decoder = MAEDecoder(cfg, backbone.embed_dim, self.grid, self.prefix, self.patch_side**2 * data.channels)
         self.decoder.apply(init_xavier)
         if not data.pretrained:
             init_published_weights(backbone)
-
-    @property
-    def grid(self) -> tuple[int, int]:
-        return self.rows, self.columns
 
     @property
     def given_patch_statistics(self) -> bool:
@@ -120,7 +116,7 @@ class MAE(Method):
         return [augment]
 
     def mask_spec(self) -> MaskSpec:
-        return MaskSpec(tokens=self.rows * self.columns, ratio=self.cfg.mask_ratio)
+        return MaskSpec(tokens=self.grid[0] * self.grid[1], ratio=self.cfg.mask_ratio)
 
     def forward(
         self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
@@ -159,7 +155,7 @@ class MAE(Method):
 
     def to_image(self, patches: Tensor) -> Tensor:
         """(B, N, p * p * C) -> (B, C, H, W)."""
-        return unpatchify(patches, self.patch_side, self.rows)
+        return unpatchify(patches, self.patch_side, self.grid[0])
 
     def param_groups(self) -> list[ParamGroup]:
         return build_param_groups(self.vit, self.decoder)

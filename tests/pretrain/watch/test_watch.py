@@ -1,6 +1,4 @@
-"""The watchdog: its metrics, its diagnoses, and that measuring does not change a run."""
-
-import math
+"""The watchdog: its metrics, that measuring does not change a run, and that it stops methods that collapse."""
 
 import numpy as np
 import pytest
@@ -20,7 +18,6 @@ from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
 from pretrain.watch import spectrum
-from pretrain.watch.diagnose import diagnose
 from pretrain.watch.knn import knn_balanced_accuracy
 from pretrain.watch.probe import Probe
 from tests.pretrain import tiny
@@ -30,54 +27,6 @@ from tests.pretrain.runs import METHODS, run, store
 PIXELS = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,), resize="crop", interpolation="bilinear")
 
 
-def x(n=40, d=12, seed=0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def orthogonal(n, d, seed=0):
-    return torch.linalg.qr(x(n, d, seed)).Q
-
-
-def test_effective_rank_is_d_for_equal_directions_and_1_for_one():
-    assert spectrum.rankme(orthogonal(40, 12)) == pytest.approx(12, rel=1e-5)
-    assert spectrum.rankme(x(40, 1) @ x(1, 12)) == pytest.approx(1, abs=1e-4)
-
-
-def test_effective_rank_is_the_papers_formula():
-    s = np.linalg.svd(x().numpy(), compute_uv=False)
-    p = s / s.sum() + 1e-7
-    assert spectrum.rankme(x()) == pytest.approx(math.exp(-(p * np.log(p)).sum()), rel=1e-5)
-
-
-@pytest.mark.parametrize("alpha", [0.5, 1.0, 2.5])
-def test_alpha_is_that_of_a_known_power_law(alpha):
-    centred = x(200, 30) - x(200, 30).mean(0)
-    u, v = torch.linalg.svd(centred, full_matrices=False)[0], orthogonal(30, 30, seed=1)
-    values = torch.arange(1, 31, dtype=torch.float64) ** -alpha  # eigenvalues of the covariance
-    assert spectrum.alpha_req(u * values.sqrt() @ v.T + 5.0) == pytest.approx(
-        alpha, rel=1e-8
-    )  # + 5: the mean does not count as a dimension
-
-
-def test_spread_is_1_over_the_sphere_and_0_for_a_point():
-    assert spectrum.unit_vector_std(x(20000, 8)) == pytest.approx(1, abs=0.01)
-    assert spectrum.unit_vector_std(torch.ones(10, 8)) == pytest.approx(0, abs=1e-9)
-    u = x().numpy() / np.linalg.norm(x().numpy(), axis=1, keepdims=True)
-    assert spectrum.unit_vector_std(x()) == pytest.approx(np.sqrt((u.std(0) ** 2).mean()) * np.sqrt(12), rel=1e-10)
-
-
-def test_mean_cosine_is_that_of_all_pairs():
-    u = x().numpy() / np.linalg.norm(x().numpy(), axis=1, keepdims=True)
-    pairs = [u[i] @ u[j] for i in range(40) for j in range(40) if i != j]
-    assert spectrum.mean_cosine(x()) == pytest.approx(np.mean(pairs), abs=1e-12)
-
-
-def test_entropies_of_a_teacher():
-    assert spectrum.teacher_entropies(torch.full((6, 8), 1 / 8)) == pytest.approx((1, 1), abs=1e-6)
-    assert spectrum.teacher_entropies(torch.eye(8)) == pytest.approx((0, 1), abs=1e-6)  # each image another prototype
-    assert spectrum.teacher_entropies(torch.eye(8)[[3] * 5]) == pytest.approx((0, 0), abs=1e-6)
-
-
 def test_the_online_knn_finds_separable_classes_and_guesses_others():
     rng = np.random.default_rng(0)
     y = np.arange(300) % 3
@@ -85,67 +34,6 @@ def test_the_online_knn_finds_separable_classes_and_guesses_others():
     assert knn_balanced_accuracy(apart[:200], y[:200], apart[200:], y[200:], 20) > 0.97
     noise = rng.normal(size=(300, 16)).astype(np.float32)
     assert abs(knn_balanced_accuracy(noise[:200], y[:200], noise[200:], y[200:], 20) - 1 / 3) < 0.15
-
-
-def record(n, **columns):
-    """n lines; a column is a number or a function of the line."""
-    return [{"step": i + 1, "skipped": 0} | {k: v(i) if callable(v) else v for k, v in columns.items()} for i in range(n)]
-
-
-def names(lines, progress=0.5, baseline=None):
-    return [f.name for f in diagnose(lines, baseline or {}, progress)]
-
-
-HEALTHY = {
-    "loss": lambda i: 5 - 0.01 * i + 0.05 * math.sin(7 * i),
-    "grad_norm": lambda i: 1 + 0.3 * math.sin(3 * i),
-    "watch/std": 0.5, "watch/rank": 30.0, "watch/cosine": 0.4, "watch/alpha": 1.0,
-}  # fmt: skip
-
-
-def test_a_healthy_run_has_no_finding():
-    assert names(record(100, **HEALTHY)) == []
-    assert diagnose([], {}, 0.0) == []
-
-
-@pytest.mark.parametrize(
-    ("name", "fault"),
-    [
-        ("complete collapse", {"watch/cosine": lambda i: 0.4 if i < 90 else 0.9995}),
-        ("complete collapse", {"watch/head_cosine": lambda i: 0.4 if i < 90 else 0.9995}),
-        ("dimensional collapse", {"watch/rank": lambda i: 30.0 if i < 90 else 8.0}),
-        ("uniform teacher", {"watch/teacher_entropy": 0.997, "watch/teacher_marginal": 0.998}),
-        ("one-prototype teacher", {"watch/teacher_entropy": 0.0, "watch/teacher_marginal": 0.002}),
-        ("diverging gradient", {"grad_norm": lambda i: 1.0 if i < 95 else 30.0}),
-        ("plateau", {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)}),
-        ("loader-bound", {"time/data_wait": 0.5}),
-        ("skipped steps", {"skipped": lambda i: i // 3}),
-    ],
-)
-def test_each_fault_is_diagnosed_with_advice(name, fault):
-    findings = diagnose(record(100, **(HEALTHY | fault)), {}, 0.5)
-    assert [f.name for f in findings] == [name]
-    assert "optim." in findings[0].text or "method." in findings[0].text or "data." in findings[0].text
-
-
-def test_one_bad_measurement_an_untrained_network_and_a_saturated_end_raise_no_alarm():
-    assert names(record(100, **(HEALTHY | {"watch/cosine": lambda i: 0.9999 if i == 99 else 0.4}))) == []
-    assert names(record(100, **(HEALTHY | {"watch/cosine": 0.9995})), baseline={"watch/cosine": 0.9996}) == []
-    assert names(record(100, **(HEALTHY | {"loss": lambda i: 5 + 0.05 * math.sin(7 * i)})), progress=0.9) == []
-
-
-def test_rank_that_mae_loses_from_the_untrained_network_is_no_alarm_and_rank_that_a_head_loses_is():
-    """MAE on phantoms: an effective rank of 10 before the first step, 2.4 in the first measurements, 10 again at the end."""
-    rises = HEALTHY | {"watch/rank": lambda i: 2.4 + i / 50}
-    assert names(record(100, **rises), baseline={"watch/rank": 10.2}) == []
-    assert names(record(100, **(rises | {"watch/head_rank": 20.0})), baseline={"watch/rank": 60.0}) == ["dimensional collapse"]
-
-
-def test_the_text_for_a_method_without_a_head_mentions_none():
-    lines = record(100, **(HEALTHY | {"watch/rank": lambda i: 20.0 if i < 90 else 2.0}))
-    (text,) = [f.text for f in diagnose(lines, {}, 0.5) if f.name == "dimensional collapse"]
-    assert "head" not in text.partition(";")[0]
-    assert "nan" not in text
 
 
 @pytest.fixture

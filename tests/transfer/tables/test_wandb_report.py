@@ -18,15 +18,15 @@ from transfer.tables.rows import build_sections
 SCRIPT = """
 import sys
 from pathlib import Path
-from encoders.runtime.track import Track
+from encoders.runtime.metrics_log import MetricsLog
 folder, sha = Path(sys.argv[1]), sys.argv[4]
-with Track(folder / "pretrain", group="mine", job_type="pretrain", name="mine") as track:
+with MetricsLog(folder / "pretrain", group="mine", job_type="pretrain", name="mine") as track:
     track.artifact("mine", folder / "zoo", {"steps": 1, "sha256": "sha-mine"})
 for name in ("mine", "theirs"):
-    with Track(folder / name, group=name, job_type="bench", name=f"{name}-bench", resume=f"id{name}") as track:
+    with MetricsLog(folder / name, group=name, job_type="bench", name=f"{name}-bench", resume=f"id{name}") as track:
         track.summary(**{"bench/lungs/linear/auroc": 0.75})
         track.use_artifact(name, [sha])
-with Track(folder / "board", group="comparison", job_type="compare", name="leaderboard", resume="idboard") as track:
+with MetricsLog(folder / "board", group="comparison", job_type="compare", name="leaderboard", resume="idboard") as track:
     track.table("leaderboard", ["encoder", "auroc"], [["mine", 0.75], ["theirs", None]])
     print(track.save_comparison_view(["bench/lungs/linear/auroc"]))
 """

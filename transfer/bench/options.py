@@ -101,9 +101,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
     def bench(
         overrides: Annotated[
             list[str] | None,
-            typer.Argument(
-                metavar="[SETTINGS]...", help="protocol settings, PROTOCOL.SETTING=VALUE, e.g. linear.steps=9 knn.vote=majority"
-            ),
+            typer.Argument(metavar="SETTINGS", help="protocol settings, PROTOCOL.SETTING=VALUE, e.g. linear.steps=9 knn.vote=majority"),
         ] = None,
         encoder: EncoderNames = None,
         task: TaskNames = None,

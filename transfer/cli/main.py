@@ -17,8 +17,17 @@ if TYPE_CHECKING:
     from transfer.records.record import Record
     from transfer.tables.rows import Section
 
+HELP = """Benchmark encoders on labeled medical images, with confidence intervals over patients.
+
+Typical use
+
+\b
+    transfer tasks add pneumonia cxr.h5 --label pneumonia
+    transfer bench --encoder cxr_moco --task pneumonia
+    transfer report
+"""
 app = typer.Typer(
-    help="Benchmark encoders on labeled medical images, with confidence intervals over patients.",
+    help=HELP,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,

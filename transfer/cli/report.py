@@ -42,9 +42,10 @@ def report(
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV, with full hashes, to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the tables as Markdown to this file")] = None,
 ) -> None:
-    """Write one HTML page from saved records: the verdict, then tables, curves and provenance.
+    """Write an HTML report from saved records.
 
-    The page opens from disk without a network and names no patient. Exit status 1 when a record was refused.
+    One page with the verdict, tables, curves and provenance. It opens from disk without a network and names no patient. Exit status 1 when
+    a record was refused.
 
     For example
 

@@ -16,7 +16,7 @@ def submit(
     bench_options: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[-- BENCH_OPTIONS...]", help="further options and settings of `transfer bench`, e.g. -- --draws 5 linear.steps=9"
+            metavar="-- BENCH_OPTIONS", help="further options and settings of `transfer bench`, e.g. -- --draws 5 linear.steps=9"
         ),
     ] = None,
     encoder: EncoderNames = None,
@@ -38,7 +38,9 @@ def submit(
     setup: Annotated[list[str] | None, typer.Option(help="shell line to run first, e.g. 'module load cuda'; repeatable")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="print elements and scripts without submitting them")] = False,
 ) -> None:
-    """Submit a benchmark as one SLURM array task per (encoder, task, protocol), and a last job that compares the results.
+    """Submit a benchmark as a SLURM job array.
+
+    The array has one element per (encoder, task, protocol); a last job compares the results.
 
     For example
 
@@ -83,7 +85,7 @@ def submit(
 
 
 def print_jobs(name: Annotated[str, typer.Argument(help="name of the benchmark, as given to `transfer submit --name`")] = "bench") -> None:
-    """Show the state of each element of a submitted benchmark. Exit status 1 when one failed."""
+    """Show the state of each element of a submitted benchmark. Exit status 1 when an element failed."""
     from rich.table import Table
 
     from transfer.bench import slurm_array

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transfer.tasks.load import LoadedTask
 
 tasks_app = typer.Typer(
-    help="Register and check tasks: a labeled store, its label columns, and its split by patient.",
+    help="Register and check tasks: labeled stores with a split by patient.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -64,7 +64,7 @@ def add(
     test: Annotated[float | None, typer.Option(help="share of test patients in a random split  [default: 0.2]")] = None,
     replace: Annotated[bool, typer.Option(help="replace an existing task of that name")] = False,
 ) -> None:
-    """Register a task: a store, its label columns, and how its patients are split.
+    """Register a task: a labeled store and a split by patient.
 
     For example
 
@@ -132,7 +132,10 @@ def print_tasks() -> None:
 
 @tasks_app.command("recipes")
 def print_recipes(name: Annotated[str | None, typer.Argument(help="show only this recipe  [default: all]")] = None) -> None:
-    """Show the known data sets: labels, licence, how to get the data, and the commands to run."""
+    """List known data sets and the commands to use them.
+
+    Prints labels, licence, citation, how to get the data, and the commands that ingest it and add the task.
+    """
     from transfer.tasks.recipes import RECIPES, load_recipe
 
     console = make_console()
@@ -148,7 +151,7 @@ def print_recipes(name: Annotated[str | None, typer.Argument(help="show only thi
 
 @tasks_app.command()
 def show(name: TaskName) -> None:
-    """Print a task's settings, and how many patients, images and labels each part has."""
+    """Print a task's settings and the size of its parts."""
     from encoders.runtime.config import to_yaml
     from transfer.tasks.load import load_task
     from transfer.tasks.task import read_task
@@ -202,7 +205,10 @@ def print_keys(
     part: Annotated[Part, typer.Option(help="part of the split")] = "train",
     out: Annotated[Path | None, typer.Option(help="file to write; default: standard output")] = None,
 ) -> None:
-    """Print the image keys of one part, e.g. to pretrain on the train part only: `pretrain run RECIPE data.keys=FILE`."""
+    """Print the image keys of one part.
+
+    Use them to pretrain on the train part only: `pretrain run RECIPE data.keys=FILE`.
+    """
     from encoders.runtime.files import atomic_write
     from transfer.tasks.load import load_task
     from transfer.tasks.task import read_task

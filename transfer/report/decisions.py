@@ -17,7 +17,9 @@ def decisions_section(block: Block, context: ReportContext) -> Html:
     """Operating points and confusion matrices per protocol, the first one open, and every metric."""
     names, rule = context.display_names, context.rule
     kind = block[0].rows[0].records[0].meta.kind
-    how = "Decisions by the largest score. Test images." if kind == "multiclass" else f"{rule.describe()}. Test images."
+    how = (
+        "Decisions by the largest score. Counts are test images." if kind == "multiclass" else f"{rule.describe()}. Counts are test images."
+    )
     body: list[Html] = [tag("p", how, class_="note")]
     for i, s in enumerate(block):
         found = (tables.operating_table(s, names, rule), tables.draw_confusion_matrices(s, names, rule))

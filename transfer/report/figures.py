@@ -45,7 +45,7 @@ def curve_notes(block: Block) -> list[Html]:
     lines = [
         f"{mean}{limit}{bands}: pointwise 95 % intervals from {BAND_RESAMPLES} resamples of the test patients.",
         f"Reliability: probability{chosen_class} in ten bins with equal numbers of predictions; below the dotted line the probabilities "
-        "are too high. The temperature is fitted on validation patients.",
+        "are too high. Tempered: after temperature scaling on validation patients.",
         "Risk and coverage: error of the predictions that remain when the least confident ones are deferred to a person.",
     ]
     return [tag("p", line, class_="note") for line in lines]

@@ -102,7 +102,7 @@ def reliability_chart(section: Section, pens: Pens, tempered: bool = False) -> H
             marks += draw_dots(frame, bins["confidence"], bins["frequency"], pens[row.encoder])
     if len(marks) == 1:
         return None
-    title = f"reliability{' after temperature scaling' if tempered else ''}, {protocol_title(section)}"
+    title = f"{'tempered ' if tempered else ''}reliability, {protocol_title(section)}"
     return tag("figure", draw_chart(frame, marks, title, "mean probability", "observed frequency"))
 
 

@@ -30,7 +30,12 @@ def leak_section(block: Block, context: ReportContext) -> Html:
         body.append(tag("p", tag("b", "Leaks were found, and allowed with --allow-leakage. "), "The scores below are too high."))
         body.append(tag("ul", *(tag("li", line, class_="bad") for line in allowed)))
     else:
-        body.append(tag("p", "No patient or image was found in two parts, or in the test part and the encoders' manifests."))
+        body.append(
+            tag(
+                "p",
+                "No patient or identical image is shared by two parts, or by the test part and the encoders' pretraining manifests.",
+            )
+        )
     if warnings:
         body.append(tag("p", "Warnings of the benchmark:"))
         body.append(tag("ul", *(tag("li", line) for line in warnings)))

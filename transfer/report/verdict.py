@@ -149,7 +149,9 @@ def describe_certainty(c: Comparison, n: int) -> str:
         lines.append(f"p {_format_p(d.p)}{corrected if n > 1 else ''}.")
     if d.reported_verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
         smallest = minimal_detectable_difference(d)
-        lines.append(f"This does not mean that they are equal: the test set detects a true difference of {smallest:.3f} with 80 % power.")
+        lines.append(
+            f"This does not mean that they are equal: the test set detects true differences of at least {smallest:.3f} with 80 % power."
+        )
     if d.note and not math.isnan(d.low):
         lines.append(f"The interval may be too narrow ({d.note}).")
     return " ".join(lines)

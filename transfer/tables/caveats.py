@@ -30,7 +30,7 @@ def describe_missing_imagenet(block: Sequence[Section], missing: Mapping[str, st
     rows = [row for s in block for row in s.rows]
     arch = {role: {row.records[0].meta.arch for row in rows if row.role == role} for role in ("encoder", "imagenet")}
     alone = sorted(a for a in arch["encoder"] - arch["imagenet"] if f"imagenet_{a}" not in {short_name(name) for name in missing})
-    return [f"no ImageNet weights of {a} were benchmarked: this table does not show whether pretraining is better than them" for a in alone]
+    return [f"no ImageNet weights of {a} were benchmarked, so this table does not compare pretraining with them" for a in alone]
 
 
 def describe_detectable_differences(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:

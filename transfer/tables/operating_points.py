@@ -42,7 +42,8 @@ class OperatingRule:
     def describe(self) -> str:
         """The rule as a sentence without a full stop."""
         prevalence = "the prevalence of the test part" if self.prevalence is None else f"a prevalence of {self.prevalence:g}"
-        return f"Thresholds give {RULE_TEXTS[self.kind].format(self.target)} on validation patients; PPV and NPV are for {prevalence}"
+        goal = RULE_TEXTS[self.kind].format(self.target)
+        return f"Thresholds are chosen on validation patients for {goal}; PPV and NPV are for {prevalence}"
 
 
 def parse_operating_rule(text: str, prevalence: float | None) -> OperatingRule:

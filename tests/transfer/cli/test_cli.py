@@ -119,7 +119,7 @@ def test_a_mistake_ends_with_status_two_and_one_line(tmp_path):
 @pytest.mark.slow
 @pytest.mark.real
 def test_hannover_from_its_folder_to_a_table(data_dir, tmp_path, monkeypatch):
-    """Real radiographs: AP against PA, by patient, with a network that has seen nothing."""
+    """Real radiographs: AP against PA, by patient, with a network with random weights."""
     from encoders.cli.ingest import ingest_app
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -144,7 +144,7 @@ def test_hannover_from_its_folder_to_a_table(data_dir, tmp_path, monkeypatch):
     assert done.exit_code == 0
     assert "imagenet_resnet18" in done.stdout
     assert "not available" in done.stdout
-    assert "too few" in done.stdout  # 243 images, but few patients were filmed PA
+    assert "too few" in done.stdout  # 243 images, but few PA patients
 
 
 def test_all_recipes_are_printed_with_the_command_that_adds_their_task():
@@ -155,6 +155,15 @@ def test_all_recipes_are_printed_with_the_command_that_adds_their_task():
     assert call("tasks", "recipes", "kermany").output.count("task:") == 1
 
 
+def test_the_help_of_bench_names_every_protocol_and_every_shift():
+    from transfer.bench.shifts import SHIFTS
+    from transfer.protocols import PROTOCOLS
+
+    text = call("bench", "--help").output.replace("\n", " ")
+    for name in (*PROTOCOLS, *SHIFTS):
+        assert name in text
+
+
 @pytest.mark.parametrize("words", [("--kind", "binry"), ("--uncertain", "one"), ("--blank", "one")])
 def test_an_option_with_fixed_choices_lists_them_and_exits_with_status_two(cohort, words):
     refused = call("tasks", "add", "sick", cohort, "--label", "sick", *words)
@@ -163,7 +172,7 @@ def test_an_option_with_fixed_choices_lists_them_and_exits_with_status_two(cohor
 
 
 def test_a_recipe_makes_a_task_of_a_folder_laid_out_as_it_says(tmp_path):
-    """A made-up copy of the documented layout: text labels, and patients that stand in two of the source's parts."""
+    """A synthetic copy of the documented layout: text labels, and patients in two parts of the official split."""
     from encoders.store.write import save_store
 
     n = 40

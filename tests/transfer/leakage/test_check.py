@@ -1,4 +1,4 @@
-"""Leaks: patients and identical images refuse, near-duplicates are suspected, and an encoder's own training images count."""
+"""Leakage: patients and identical images stop the benchmark, near-duplicates are suspected; pretraining images count too."""
 
 import csv
 import io
@@ -92,7 +92,7 @@ def test_a_leak_refuses_unless_it_is_allowed_and_a_suspicion_only_warns():
 
 
 def smooth(seed, size=64):
-    """A picture with structure at all scales, as radiographs have: noise blurred in Fourier space."""
+    """An image with structure at all scales, as radiographs have: noise blurred in Fourier space."""
     draw = np.random.default_rng(seed).normal(size=(size, size))
     f = np.hypot(*np.meshgrid(np.fft.fftfreq(size), np.fft.fftfreq(size)))
     image = np.fft.ifft2(np.fft.fft2(draw) / (f + 0.02)).real
@@ -121,7 +121,7 @@ def recompressed(image, quality=80):
 
 @pytest.fixture
 def copied(tmp_path):
-    """Forty different pictures of forty patients; 3 is a recompressed copy of 30, and 4 the very picture 31."""
+    """Forty different images of forty patients; 3 is a recompressed copy of 30, and 4 is identical to 31."""
     images = [smooth(i) for i in range(40)]
     images[3], images[4] = recompressed(images[30]), images[31]
     labels = {"sick": np.arange(40) % 2 * 1.0}
@@ -157,7 +157,7 @@ def test_an_own_split_keeps_copies_together(copied):
 def test_what_the_hash_suspects_and_the_pixels_deny_only_warns(copied):
     loaded = load.load_task(the_task(copied, column="split"))
     phash = loaded.store.column("phash").copy()
-    phash[5] = phash[33]  # two pictures with one hash
+    phash[5] = phash[33]  # two images with the same hash
     found = check.find_near_duplicates(
         loaded.split, loaded.key, phash, loaded.sha256, lambda i, j: pixel_check.is_same_image(loaded.store, i, j)
     )
@@ -191,13 +191,13 @@ def test_an_encoder_pretrained_on_test_images_is_refused_and_on_their_copies_sus
     shutil.rmtree(paths.zoo_dir())
     name = pretrained_on(copied, test[:3], recompressed)
     (found,) = leaks.gather_pretraining_leaks(loaded, entry(name), near_duplicates=True)
-    assert (found.kind, found.count, found.confirmed) == ("near-duplicates", 3, False)  # those pixels are elsewhere
+    assert (found.kind, found.count, found.confirmed) == ("near-duplicates", 3, False)  # their pixels are not available
     whole = bench.plan_bench(bench.BenchRequest([name], baselines=[]), lambda text: None)
     assert "3 suspected near-duplicates between the pretraining of mine and test" in whole.leaks_and_warnings["t", "mine"][1][0]
 
 
 def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
-    """Trained on row 3, tested on its copy in row 30: both lie in the task's store."""
+    """Trained on row 3, tested on its copy in row 30: both are in the task's store."""
     loaded = load.load_task(the_task(copied, column="split"))
     store = loaded.store
     manifest = {"sha256": check.digests_to_bytes(loaded.sha256[[3]]), "phash": store.column("phash")[[3]]}
@@ -209,7 +209,7 @@ def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
 @pytest.mark.real
 @pytest.mark.slow
 def test_kermanys_official_split_is_refused_and_lc25000s_turned_copies_are_not_seen(data_dir, tmp_path):
-    """What the gate sees, and what it cannot: an augmented copy is turned and flipped, and only its source tile's name tells."""
+    """What the check detects, and what it cannot: rotated and flipped copies are only recognised by the name of their source tile."""
     at = data_dir / "cxr_kermany224"
     some = csv_rows(at / "labels.csv")[::4]
     images = np.stack([read_image(at / r["file"])[..., :1] for r in some])

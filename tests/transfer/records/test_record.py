@@ -1,4 +1,4 @@
-"""Records: whole, verifiable, and found again by what they are the answer to."""
+"""Records: atomic, verifiable, and found by their identity."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The report: right numbers, verdict in words, nothing fetched, nothing forged, no patient named."""
+"""The report: correct numbers and verdicts, no network access, escaped names, no patient named."""
 
 import json
 from html.parser import HTMLParser
@@ -26,7 +26,7 @@ PATIENTS = 50  # two images each
 
 
 def made(encoder="mine", role="encoder", skill=1.0, kind="binary", classes=("sick",), seed=0, **more):
-    """A record whose scores know the label as well as `skill` says; patients are called Doe-0, Doe-1, ..."""
+    """A record whose scores depend on the label with strength `skill`; patients are called Doe-0, Doe-1, ..."""
     identity = {k: more.pop(k) for k in list(more) if k in Identity.model_fields}
     fields = {"task": "lungs", "store": "s", "labels": "l", "split": "h", "partition": "h", "card": "c", "protocol_hash": "p" * 16}
     fields |= {"encoder": encoder, "encoder_sha256": f"sha-{encoder}", "protocol": "linear"} | identity
@@ -164,7 +164,7 @@ def test_the_table_shows_the_rows_of_compare():
     cells = " ".join(Tags(tables.results_table(parts, shown)).text.split())
     for line in render.format_rows(parts, shown, {}):
         for cell in filter(None, line):
-            assert cell.removesuffix(" than imagenet_net") in cells  # said once, below the table
+            assert cell.removesuffix(" than imagenet_net") in cells  # named once, below the table
 
 
 def test_curves_are_those_of_scikit_learn_and_a_weight_counts_a_row_as_often():

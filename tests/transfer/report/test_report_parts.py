@@ -1,4 +1,4 @@
-"""The report's parts: each there when its data are and absent otherwise, its numbers those of scikit-learn or of a hand's reckoning."""
+"""The sections of the report: present only with their data; numbers checked against scikit-learn or manual computation."""
 
 import re
 from html.parser import HTMLParser
@@ -25,12 +25,12 @@ WHO = np.repeat(np.arange(PATIENTS), 2)
 
 
 def known(one, **columns):
-    """The record with columns of its test patients."""
+    """The record with group columns of its test patients."""
     return Record(one.meta, {**one.arrays, **{GROUP_PREFIX + name: np.asarray(values)[WHO] for name, values in columns.items()}})
 
 
 def shifted(one, strength, noise):
-    """The record as it would be on worse images."""
+    """The record of the same cell on shifted images."""
     meta = one.meta.model_copy(update={"identity": one.identity.model_copy(update={"shift": "noise", "strength": strength})})
     s = one.arrays["test_scores"]
     draw = np.random.default_rng(strength)
@@ -38,7 +38,7 @@ def shifted(one, strength, noise):
 
 
 def everything():
-    """Records that bring every part of the page that needs no store."""
+    """Records for every section of the page that needs no store."""
     sex = np.where(np.arange(PATIENTS) % 2, "F", "M")
     rows = [known(r, sex=sex, site=[EVIL] * PATIENTS) for r in pair()]
     few = [r for d in (0, 1) for r in pair(fraction=0.2, draw=d, seed=d, counts={"train": {"patients": 10, "images": 20}})]

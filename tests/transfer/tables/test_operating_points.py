@@ -1,4 +1,4 @@
-"""Decisions at a rule and a prevalence of one's own, against scikit-learn and Bayes' rule."""
+"""Decisions at an operating rule and a prevalence, checked against scikit-learn and Bayes' rule."""
 
 import csv
 import io
@@ -54,7 +54,7 @@ def test_predictive_values_are_those_of_as_many_patients_as_the_stated_prevalenc
     y, s, _ = row().records[0].part("test")
     tn, fp, fn, tp = confusion_matrix(y[:, 0], s[:, 0] >= seen.threshold).ravel()
     assert (seen.ppv, seen.npv, seen.prevalence) == pytest.approx((tp / (tp + fp), tn / (tn + fn), y.mean()))
-    # Negatives are counted so often that 2 % of all are positive.
+    # Negatives are weighted so that 2 % of all are positive.
     often = 0.98 / 0.02 * (tp + fn) / (tn + fp)
     assert rare.ppv == pytest.approx(tp / (tp + often * fp))
     assert rare.npv == pytest.approx(often * tn / (often * tn + fn))
@@ -93,7 +93,7 @@ def test_what_cannot_be_is_refused(text, prevalence):
 def test_the_page_says_by_which_rule_it_decides():
     rule = parse_operating_rule("sensitivity=0.95", 0.02)
     text = " ".join(Tags(drawn(pair(), rule=rule)).text.split())
-    assert "a sensitivity of at least 0.95 on validation patients" in text
+    assert "chosen on validation patients for a sensitivity of at least 0.95" in text
     assert "for a prevalence of 0.02" in text
     [point] = row_decisions(build_sections(pair(), resamples=50)[0].rows[0], rule)
     assert f"{point.ppv:.3f}" in text

@@ -1,4 +1,4 @@
-"""A table that stays readable: names that differ only in their options do not push the numbers out."""
+"""The results table: encoder names that differ only in their options are shortened and numbered."""
 
 import io
 

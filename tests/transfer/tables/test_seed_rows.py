@@ -1,4 +1,4 @@
-"""Several pretraining seeds of one recipe: a row of its own, and an interval that covers what another seed would give."""
+"""Several pretraining seeds of one recipe: their own row, with intervals that include the variation between seeds."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def scored(rng, patients=80, shift=1.0, each=2):
 
 
 def record(encoder, quality, role="encoder", recipe="", seed=0, of=0, pretraining_seed=None, **fields):
-    """The same test patients for every encoder; a better encoder sees the label more clearly."""
+    """The same test patients for every encoder; the scores of a better encoder separate the labels more."""
     rng = np.random.default_rng(of)
     y, effect, _, patient = scored(rng)
     own = np.random.default_rng(sum(map(ord, encoder))).normal(size=len(y))
@@ -159,4 +159,4 @@ def test_a_verdict_on_a_recipe_is_rarely_false_where_seeds_alone_make_one_checkp
         recipe_said.append(seeds_difference([[[m]] for m in made], [[base]]).verdict != "not distinguishable")
         checkpoint_said.append(pooled_difference([[made[0]]], [[base]]).verdict != "not distinguishable")
     assert np.mean(recipe_said) <= 0.06
-    assert np.mean(checkpoint_said) > 0.15  # what the option is for
+    assert np.mean(checkpoint_said) > 0.15  # why the recipe needs its own row

@@ -1,4 +1,4 @@
-"""Every metric by sex, age band, view and site: against the metric on those rows alone, and gaps that hold what they claim."""
+"""Subgroup metrics by sex, age band, view and site, checked against the metric on those rows; coverage of the gap intervals."""
 
 import csv
 
@@ -21,7 +21,7 @@ from transfer.tasks.group_columns import is_age_column, name_groups, order_group
 
 
 def record(patients=80, seed=0, kind="binary", fold=0, c=1, **columns):
-    """Two images a patient; women are told apart better than men; `columns` are test columns by patient."""
+    """Two images per patient; the AUROC is higher for women than for men; `columns` are group columns by patient."""
     rng = np.random.default_rng(seed)
     arrays = {}
     for part in ("val", "test"):
@@ -78,7 +78,7 @@ def test_a_multi_class_panel_agrees_with_scikit_learn():
     assert got["quadratic_kappa"] == pytest.approx(sk.cohen_kappa_score(code, guess, weights="quadratic"))
     assert got["macro_f1"] == pytest.approx(sk.f1_score(code, guess, average="macro"))
     assert got["auroc"] == pytest.approx(sk.roc_auc_score(code, s, multi_class="ovr"))
-    assert "sensitivity" not in got  # a choice among classes has no threshold
+    assert "sensitivity" not in got  # a multi-class task has no threshold
 
 
 def test_the_gap_is_to_all_others_and_finds_the_group_that_is_served_worse():
@@ -140,7 +140,7 @@ def scored(patients, shift, rng, names):
 
 @pytest.mark.slow
 def test_gaps_of_groups_that_do_not_differ_are_false_at_most_six_times_in_a_hundred_and_cover():
-    """Groups of unlike size, areas near .92 where a Wald interval covers too little; and patients who are in both groups."""
+    """Groups of different size, AUROC near 0.92, where a Wald interval is too narrow; and patients who are in both groups."""
     for shared in (False, True):
         inside, said = [], []
         for seed in range(400):
@@ -163,7 +163,7 @@ def test_a_gap_to_a_group_without_a_mistake_has_a_width():
 
 
 def grouped_store(path, groups=True):
-    """Toy images with who they are of in /meta; a file number that is no group, and a site that nobody states."""
+    """Toy images with group columns in /meta; a file number, which is not a group column, and a site without values."""
     who = np.repeat(np.arange(40), 2)
     meta = {"sex": np.where(who % 3 == 0, "F", "M"), "age": 20.0 + who, "number": np.arange(80.0), "site": [""] * 80}
     sick = (who % 2).astype(float)
@@ -178,7 +178,7 @@ def test_the_bench_takes_groups_from_the_store_and_compare_shows_them(tmp_path):
         call("compare", "--by", "sex")
     grouped_store(tmp_path / "s.h5")  # the same pixels, so the same records
     call("bench", "--encoder", NET, "--protocol", "knn", "--device", "cpu")
-    assert len(read_ledger()) == 1  # who the images are of is added without another look at the test part
+    assert len(read_ledger()) == 1  # group columns are added without scoring the test part again
     (path,) = find_records()
     assert list_group_columns([read_record(path)]) == ["age", "sex"]
     shown = call("compare", "--by", "sex,age", "--age-bands", "40")

@@ -1,4 +1,4 @@
-"""Every recipe on a tiny made-up copy of the folder layout that its data set documents: ingest, task, check, and a small bench."""
+"""Every recipe on a small synthetic copy of its data set's documented folder layout: ingest, task, check, and a small benchmark."""
 
 import shlex
 
@@ -67,7 +67,7 @@ def call(cli, *words):
 
 
 def shipped(recipe, store=None):
-    """Carries out the commands of a recipe as it prints them, FOLDER being `data`."""
+    """Runs the commands of a recipe as they are printed, with `data` for FOLDER."""
     for command in [*RECIPES[recipe].ingest, RECIPES[recipe].add_command(recipe)]:
         words = shlex.split(command.replace("FOLDER", "data"))
         words = [f"{store or recipe}.h5" if w == "STORE" else w for w in words]
@@ -98,7 +98,7 @@ def benched(name):
 
 
 def chexpert(root):
-    """-1 uncertain, blank not mentioned; the columns in another order than the recipe names them, and one patient with two studies."""
+    """-1 is uncertain, blank is not mentioned; the columns are in another order than in the recipe, and a patient has two studies."""
     findings = ["Pleural Effusion", "No Finding", "Edema", "Cardiomegaly", "Atelectasis", "Consolidation"]
     for folder, n in (("train", 24), ("valid", 8)):
         lines = ["Path,Sex,Age,Frontal/Lateral,AP/PA," + ",".join(findings)]
@@ -203,7 +203,7 @@ def test_nih_parses_joined_findings_and_reads_the_official_lists(here):
     assert loaded.y[at["00000000_000.png"]].sum() == 0  # No Finding
     assert loaded.split.part[at["00000020_000.png"]] == "test"
     assert {*loaded.split.part[: at["00000019_001.png"] + 1]} == {"train", "val"}
-    assert wrong("nih") == [("test images", "20")]  # of 25,596: this is no whole copy, and the check says so
+    assert wrong("nih") == [("test images", "20")]  # of 25,596: an incomplete copy
     benched("nih")
 
 
@@ -275,7 +275,7 @@ def test_medmnist_serves_any_set_with_all_of_its_labels(here, name, labels):
     loaded = load.load_task(task.read_task(name))
     assert loaded.y.shape[1] == labels
     assert {part: c["images"] for part, c in loaded.counts().items()} == {"train": 60, "val": 24, "test": 27}
-    assert {w for w, _ in wrong(name)} == {"train images", "val images", "test images"}  # documented sizes, which a toy does not have
+    assert {w for w, _ in wrong(name)} == {"train images", "val images", "test images"}  # the documented sizes
     benched(name)
 
 
@@ -312,7 +312,7 @@ def test_monuseg_leaves_organs_of_two_or_three_patients_out(here):
     assert wrong("monuseg_organ") == []
 
 
-# -- a data set of one's own --------------------------------------------------------------------------------------------------------------
+# -- a user's own data set --------------------------------------------------------------------------------------------------------------
 
 
 def test_a_folder_with_a_csv_needs_one_yaml_file_and_no_code(here):

@@ -204,7 +204,7 @@ def test_impossible_portions_are_refused(cohort, wrong):
 
 
 def test_patients_with_many_images_are_as_likely_in_every_part():
-    """A split that filled the largest part with the largest patients would test on another kind of patient than it trains on."""
+    """A split that put the largest patients into the largest part would test on different patients than it trains on."""
     _, patient, y = people(2000)
     group = split.group_patients(patient)
     size = Counter(patient)
@@ -212,5 +212,5 @@ def test_patients_with_many_images_are_as_likely_in_every_part():
     for name, part in split.assign_parts(group, y, {"train": 0.6, "val": 0.2, "test": 0.2}, seed=0).items():
         per_patient[part].append(size[name])
     means = [np.mean(v) for v in per_patient.values()]
-    assert max(means) - min(means) < 0.35  # 3.5 images a patient, standard error of the smallest part 0.085
+    assert max(means) - min(means) < 0.35  # 3.5 images per patient, standard error of the smallest part 0.085
     assert len(per_patient["train"]) / 2000 == pytest.approx(0.6, abs=0.02)

@@ -1,4 +1,4 @@
-"""A task: labels by name, their kind, and the file that holds it."""
+"""Tasks: labels by name, the kind of a task, and its file."""
 
 import numpy as np
 import pytest
@@ -139,7 +139,7 @@ def test_a_wrong_label_column_names_the_nearest(cohort):
 
 def test_a_task_comes_back_as_it_was_saved_and_its_name_is_not_taken_twice():
     task.save_task(made())
-    task.save_task(made())  # the same once more is no mistake
+    task.save_task(made())  # saving the same task twice is allowed
     assert task.read_task("t") == made()
     with pytest.raises(InputError, match="--replace"):
         task.save_task(made(kind="multilabel"))

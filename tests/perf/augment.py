@@ -1,12 +1,12 @@
-"""Two-view samples a second on one thread: `augment` beside lightly's Pillow transforms with the same operations.
+"""Two-view samples per second on one thread: `augment` against the Pillow transforms of lightly with the same operations.
 
-    python -m tests.perf.augment [seconds a case]
+    python -m tests.perf.augment [SECONDS_PER_CASE]
 
-Both start from decoded 256-pixel images in memory (uint8) and end with two normalised 224-pixel float tensors each; reading a file is in
-neither. Processor time of the one thread, best of three alternating turns, because other work on the machine only ever slows a turn.
+Both start from decoded 256-pixel images in memory (uint8) and end with two normalised 224-pixel float tensors each, without file reading.
+CPU time of the thread, best of three alternating turns, because other load on the machine can only slow a turn down.
 """
 
-import sys
+import argparse
 import time
 import warnings
 
@@ -21,7 +21,7 @@ SIDE, SIZE, N = 256, 224, 64
 
 
 def augment_with_ours(name: str, images: np.ndarray):
-    """Called with a turn's number, makes two views of all images."""
+    """A function of the number of a turn that makes two views of all images."""
     cfg, (n, c) = get_preset(name), (len(images), images.shape[3])
     mean, std = torch.full((1, c, 1, 1), 0.45), torch.full((1, c, 1, 1), 0.22)
 
@@ -73,31 +73,33 @@ def _transform(name: str, mode: str):
 
 
 def measure_rate(turn, seconds: float) -> float:
-    """Images, with two views each, a second."""
+    """Images per second, with two views each."""
     turn(0)
-    done, begun = 0, time.process_time()
-    while time.process_time() - begun < seconds:
+    done, start = 0, time.process_time()
+    while time.process_time() - start < seconds:
         done += 1
         turn(done)
-    return done * N / (time.process_time() - begun)
+    return done * N / (time.process_time() - start)
 
 
 def main(seconds: float = 2.0) -> dict[tuple[str, int], float]:
-    """Prints a line a case; returns the ratios by preset and channels."""
+    """Prints one line per case and returns the ratios by preset and number of channels."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rng, ratios = np.random.default_rng(0), {}
     for name, channels in (("moco", 1), ("moco", 3), ("cxr", 1)):
         smooth = rng.integers(0, 256, (N, 32, 32, channels), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
         turns = augment_with_lightly(name, smooth), augment_with_ours(name, smooth)
-        theirs, mine = (max(rates) for rates in zip(*[[measure_rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
-        ratios[name, channels] = mine / theirs
+        pillow, ours = (max(rates) for rates in zip(*[[measure_rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
+        ratios[name, channels] = ours / pillow
         kind = "gray" if channels == 1 else "RGB"
         print(
-            f"{name:5} {kind:4}  Pillow {theirs:6.0f}  ours {mine:6.0f} two-view samples/s  (x{mine / theirs:.2f}; {2 * mine:.0f} views/s)"
+            f"{name:5} {kind:4}  Pillow {pillow:6.0f}  ours {ours:6.0f} two-view samples/s  (x{ours / pillow:.2f}; {2 * ours:.0f} views/s)"
         )
     return ratios
 
 
 if __name__ == "__main__":
-    main(*map(float, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("seconds", type=float, nargs="?", default=2.0, help="seconds per case and turn")
+    main(parser.parse_args().seconds)

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m tests.perf.logistic [--every 5]
 
-CPU time rather than wall time, so that a busy machine does not matter. With --every k scikit-learn solves every k-th C only and its time is
-multiplied by k. The aim is a ratio of at most 0.2 with no C whose loss is more than 1e-4 above scikit-learn's.
+CPU time instead of wall time, so that other load does not matter. With --every k, scikit-learn solves every k-th C only and its time is
+multiplied by k. Target: a ratio of at most 0.2, and no C with a loss more than 1e-4 above that of scikit-learn.
 """
 
 import argparse
@@ -19,7 +19,7 @@ GRID = np.logspace(-6, 5, 45)
 
 
 def make_data(n: int, d: int, k: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Features with a decaying spectrum behind a ReLU, like a CNN's, and labels that they predict in part."""
+    """Features with a decaying spectrum after a ReLU, like those of a CNN, and labels that they partly predict."""
     rng = np.random.default_rng(seed)
     factors = rng.normal(size=(n, d)) * np.arange(1, d + 1) ** -0.5
     x = np.maximum(factors @ np.linalg.qr(rng.normal(size=(d, d)))[0], 0) + 0.01 * rng.normal(size=(n, d))
@@ -41,21 +41,21 @@ def objective(w: np.ndarray, b: np.ndarray, z: np.ndarray, y: np.ndarray, c: flo
 def compare_solvers(n: int, d: int, k: int, every: int) -> None:
     x, y = make_data(n, d, k)
     kind = "multiclass" if k > 1 else "binary"
-    begun = time.process_time()
+    start = time.process_time()
     model = solve_logistic(x, y, GRID, kind)
-    ours = time.process_time() - begun
-    z, worst, wrong, theirs = (x - model.mean) * model.scale, -np.inf, 0, 0.0
+    ours = time.process_time() - start
+    z, largest, different, sklearn_seconds = (x - model.mean) * model.scale, -np.inf, 0, 0.0
     for i in range(0, len(GRID), every):
-        begun = time.process_time()
+        start = time.process_time()
         other = LogisticRegression(C=GRID[i], max_iter=10_000).fit(z, y.argmax(1) if k > 1 else y[:, 0])
-        theirs += (time.process_time() - begun) * every
-        here = objective(model.w[i], model.b[i], z, y, GRID[i])
-        worst = max(worst, here - objective(other.coef_.T, other.intercept_, z, y, GRID[i]))
+        sklearn_seconds += (time.process_time() - start) * every
+        loss = objective(model.w[i], model.b[i], z, y, GRID[i])
+        largest = max(largest, loss - objective(other.coef_.T, other.intercept_, z, y, GRID[i]))
         logit = model.logits(x)[i]
-        wrong += int(((logit.argmax(1) if k > 1 else logit[:, 0] > 0) != other.predict(z)).sum())
+        different += int(((logit.argmax(1) if k > 1 else logit[:, 0] > 0) != other.predict(z)).sum())
     print(
-        f"{n} x {d}, {k} {kind}: ours {ours:.1f} s, scikit-learn {theirs:.1f} s, ratio {ours / theirs:.3f}; "
-        f"largest loss above scikit-learn's {worst:.1e}, {wrong} of {n * len(range(0, len(GRID), every))} predictions differ",
+        f"{n} x {d}, {k} {kind}: ours {ours:.1f} s, scikit-learn {sklearn_seconds:.1f} s, ratio {ours / sklearn_seconds:.3f}; "
+        f"largest excess loss {largest:.1e}, {different} of {n * len(range(0, len(GRID), every))} predictions differ",
         flush=True,
     )
 

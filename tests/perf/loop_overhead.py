@@ -1,9 +1,9 @@
-"""Prints what the training loop costs over a bare loop of forward, backward, optimizer on one cached batch. Takes a minute or two.
+"""Prints the cost of the training loop relative to forward, backward and optimizer on one cached batch. Takes a minute or two.
 
     python tests/perf/loop_overhead.py [--threads 1 2] [--workers 0 1] [--seconds 90] [--size 128] [--batch 64]
 
-The recipe is cxr_moco_tiny with ResNet-18 at 128 px on noise: reading, augmenting, clipping, logging included. Both loops train the same
-network in turns of two steps, first one then the other in front, so that a busy machine slows both alike. Aim: at most 1.08.
+The recipe is cxr_moco_tiny with ResNet-18 at 128 px on noise, with reading, augmentation, clipping and logging. Both loops train the same
+network in alternating turns of two steps, so that other load slows both equally. Target: at most 1.08.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-TARGET_RATIO, STEPS_PER_TURN = 1.08, 2  # steps a turn: short against what else the machine does
+TARGET_RATIO, STEPS_PER_TURN = 1.08, 2  # steps per turn: short, so that other load affects both loops equally
 
 
 def main() -> None:
@@ -34,12 +34,13 @@ def main() -> None:
             report(threads, workers, *measure_seconds_per_step(images, threads, workers, args.size, args.batch, args.seconds / len(cases)))
 
 
-def report(threads: int, workers: int, whole: list[float], bare: list[float]) -> None:
-    ratios = [w / b for w, b in zip(whole, bare, strict=True)]
+def report(threads: int, workers: int, loop: list[float], plain: list[float]) -> None:
+    """Prints the median ratio of the two loops."""
+    ratios = [a / b for a, b in zip(loop, plain, strict=True)]
     print(
-        f"{threads} thread(s), {workers} loader process(es): loop {statistics.median(whole):.3f} s a step, bare "
-        f"{statistics.median(bare):.3f}; ratio {statistics.median(ratios):.3f} by median of {len(ratios)} turns "
-        f"({min(ratios):.3f} to {max(ratios):.3f}; aim {TARGET_RATIO})",
+        f"{threads} thread(s), {workers} loader process(es): loop {statistics.median(loop):.3f} s per step, plain "
+        f"{statistics.median(plain):.3f}; ratio {statistics.median(ratios):.3f}, median of {len(ratios)} turns "
+        f"({min(ratios):.3f} to {max(ratios):.3f}; target {TARGET_RATIO})",
         flush=True,
     )
 
@@ -54,56 +55,56 @@ def save_noise_store(home: Path, size: int) -> Path:
 def measure_seconds_per_step(
     images: Path, threads: int, workers: int, size: int, batch: int, seconds: float
 ) -> tuple[list[float], list[float]]:
-    """Seconds a step of the loop and of the bare loop, turn by turn, for about `seconds`."""
+    """Seconds per step of the training loop and of the plain loop, turn by turn, for about `seconds` in all."""
     import torch
 
     from encoders.runtime.allocator import keep_freed_memory
     from pretrain.loop.setup import build_setup
     from pretrain.recipe import config
 
-    keep_freed_memory()  # as every command does; for both
-    begun = time.perf_counter()
+    keep_freed_memory()  # as every command does
+    started = time.perf_counter()
     torch.set_num_threads(threads)
-    words = [f"data.store={images}", f"size={size}", f"batch={batch}", f"data.workers={workers}", "steps=100000"]
-    made = build_setup(config.load_recipe("cxr_moco_tiny", words), "cpu")
-    loop, bare = whole_loop(made), bare_loop(made)
-    took: dict[Callable[[], None], list[float]] = {loop: [], bare: []}
-    loop(), bare()  # the first steps allocate
-    while not took[bare] or time.perf_counter() - begun < seconds:
-        for one in (loop, bare) if len(took[bare]) % 2 else (bare, loop):
+    settings = [f"data.store={images}", f"size={size}", f"batch={batch}", f"data.workers={workers}", "steps=100000"]
+    setup = build_setup(config.load_recipe("cxr_moco_tiny", settings), "cpu")
+    loop, plain = training_loop(setup), plain_loop(setup)
+    took: dict[Callable[[], None], list[float]] = {loop: [], plain: []}
+    loop(), plain()  # the first steps allocate
+    while not took[plain] or time.perf_counter() - started < seconds:
+        for turn in (loop, plain) if len(took[plain]) % 2 else (plain, loop):
             start = time.perf_counter()
-            one()
-            took[one].append((time.perf_counter() - start) / STEPS_PER_TURN)
-    made.batches.close()
-    return took[loop], took[bare]
+            turn()
+            took[turn].append((time.perf_counter() - start) / STEPS_PER_TURN)
+    setup.batches.close()
+    return took[loop], took[plain]
 
 
-def bare_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
-    """TURN steps on one cached batch."""
+def plain_loop(setup) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+    """STEPS_PER_TURN steps on one cached batch."""
     import torch
 
     from pretrain.loop.train import autocast
 
-    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(made.batches.micro_batches(0))).views]
+    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(setup.batches.micro_batches(0))).views]
 
     def steps() -> None:
         for _ in range(STEPS_PER_TURN):
-            with autocast(made.recipe.precision, made.device):
-                loss = made.method(views, None, progress=0.0)["loss"]
+            with autocast(setup.recipe.precision, setup.device):
+                loss = setup.method(views, None, progress=0.0)["loss"]
             loss.backward()
-            made.method.after_backward(0.0)
-            made.optimizer.step()
-            made.method.after_step(0.0)
-            made.optimizer.zero_grad(set_to_none=True)
+            setup.method.after_backward(0.0)
+            setup.optimizer.step()
+            setup.method.after_step(0.0)
+            setup.optimizer.zero_grad(set_to_none=True)
 
     return steps
 
 
-def whole_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
-    """The next TURN steps of the run."""
+def training_loop(setup) -> Callable[[], None]:  # type: ignore[no-untyped-def]
+    """The next STEPS_PER_TURN steps of the run."""
     from pretrain.loop.train import StopRequest, TrainState, fit
 
-    state, each = TrainState(), made.recipe.model_copy(update={"log_every": 1})
+    state, each = TrainState(), setup.recipe.model_copy(update={"log_every": 1})
 
     def steps() -> None:
         stop, end = StopRequest(), state.step + STEPS_PER_TURN
@@ -111,7 +112,7 @@ def whole_loop(made) -> Callable[[], None]:  # type: ignore[no-untyped-def]
         def log(step: int, **numbers: object) -> None:
             stop.requested = "enough" if step >= end else None
 
-        fit(made.method, made.batches, made.optimizer, made.scaler, each, 100_000, 20, state, log, lambda s: None, stop, made.device)
+        fit(setup.method, setup.batches, setup.optimizer, setup.scaler, each, 100_000, 20, state, log, lambda s: None, stop, setup.device)
 
     return steps
 

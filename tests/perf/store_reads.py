@@ -2,7 +2,7 @@
 
     python tests/perf/store_reads.py [--images 4000] [--size 256]
 
-The promise is a ratio of at most 2; both copy the image out, as a loader does. Best of five rounds, because other work disturbs.
+Target: a ratio of at most 2. Both copy the image, as a loader does. Best of five rounds, because other load disturbs.
 """
 
 import argparse
@@ -17,19 +17,20 @@ from encoders.store.store import Store
 from encoders.store.write import full_range_unit, write_store
 
 
-def seconds(read: Callable[[int], object], order: list[int]) -> float:
-    begun = time.perf_counter()
+def seconds_per_read(read: Callable[[int], object], order: list[int]) -> float:
+    """Mean wall seconds of one read."""
+    start = time.perf_counter()
     for i in order:
         read(i)
-    return (time.perf_counter() - begun) / len(order)
+    return (time.perf_counter() - start) / len(order)
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--images", type=int, default=4000)
-    options.add_argument("--size", type=int, default=256)
-    given = options.parse_args()
-    n, shape = given.images, (given.size, given.size, 1)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=int, default=4000)
+    parser.add_argument("--size", type=int, default=256)
+    args = parser.parse_args()
+    n, shape = args.images, (args.size, args.size, 1)
     with tempfile.TemporaryDirectory() as folder:
         flat = np.memmap(Path(folder) / "flat", np.uint8, "w+", shape=(n, *shape))
         rng = np.random.default_rng(0)
@@ -39,19 +40,19 @@ def main() -> None:
         index = {"key": keys, "patient": keys, "sha256": ["0" * 64] * n, "phash": np.zeros((n, 32), np.uint8)}
         attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "perf", "fingerprint": "0", "geometry": {}, "recipe": {}}
         write_store(Path(folder) / "a.h5", flat, shape, np.uint8, attrs | {"unit": full_range_unit(np.uint8)}, index)
-        begun = time.perf_counter()
+        start = time.perf_counter()
         store = Store.open(Path(folder) / "a.h5")
-        opened = time.perf_counter() - begun
+        opened = time.perf_counter() - start
         mapped = np.memmap(Path(folder) / "flat", np.uint8, "r", shape=(n, *shape))
         order = rng.integers(0, n, n).tolist()
         assert all(np.array_equal(store.image(i), mapped[i]) for i in order[:200])
         ours, plain = [], []
         for _ in range(5):
-            plain.append(seconds(lambda i: np.array(mapped[i]), order))
-            ours.append(seconds(lambda i: np.array(store.image(i)), order))
+            plain.append(seconds_per_read(lambda i: np.array(mapped[i]), order))
+            ours.append(seconds_per_read(lambda i: np.array(store.image(i)), order))
     print(f"{n} images of {shape}: opened in {opened * 1e3:.1f} ms")
     print(
-        f"np.memmap {min(plain) * 1e6:.1f} us, store {min(ours) * 1e6:.1f} us an image, ratio {min(ours) / min(plain):.2f} (promised: <= 2)"
+        f"np.memmap {min(plain) * 1e6:.1f} us, store {min(ours) * 1e6:.1f} us per image, ratio {min(ours) / min(plain):.2f} (target: <= 2)"
     )
 
 

@@ -1,4 +1,4 @@
-"""The bench from end to end on small stores, and the table from its records."""
+"""The bench on small stores from end to end, and the table from its records."""
 
 import csv
 import io
@@ -23,7 +23,7 @@ from transfer.bench.bench import BenchRequest, plan_bench, run_bench
 from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, ProtocolEntry
 from transfer.records import record, test_seal
-from transfer.tables import render
+from transfer.tables import render, wandb_report
 from transfer.tables import rows as table
 from transfer.tasks import load, task
 
@@ -37,21 +37,21 @@ def cohort(tmp_path):
 
 
 def add(where, name="sick", labels=("sick",), kind="binary", classes=("sick",), **fields):
-    made = task.Task(name=name, store=[str(where)], labels=list(labels), kind=kind, classes=list(classes), modality="cxr", **fields)
-    task.save_task(made)
-    return made
+    spec = task.Task(name=name, store=[str(where)], labels=list(labels), kind=kind, classes=list(classes), modality="cxr", **fields)
+    task.save_task(spec)
+    return spec
 
 
 def run(*encoders, **fields):
-    ask = BenchRequest(**{"encoders": encoders or (NET,), "baselines": [], "overrides": ["linear.steps=5"], **fields})
-    return run_bench(ask, plan_bench(ask, lambda text: None), lambda text: None)
+    request = BenchRequest(**{"encoders": encoders or (NET,), "baselines": [], "overrides": ["linear.steps=5"], **fields})
+    return run_bench(request, plan_bench(request, lambda text: None), lambda text: None)
 
 
-def test_every_cell_leaves_a_record_whose_metrics_are_scikit_learns(cohort):
+def test_every_cell_has_a_record_and_its_metrics_equal_those_of_scikit_learn(cohort):
     add(cohort)
-    outcome = run()
-    assert [r.identity.protocol for r in outcome.records] == ["knn", "linear"]
-    for section in table.build_sections(outcome.records, resamples=50):
+    result = run()
+    assert [r.identity.protocol for r in result.records] == ["knn", "linear"]
+    for section in table.build_sections(result.records, resamples=50):
         (row,) = section.rows
         y, s, _ = row.records[0].part("test")
         assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]), abs=1e-12)
@@ -62,23 +62,23 @@ def test_every_cell_leaves_a_record_whose_metrics_are_scikit_learns(cohort):
         assert section.majority["balanced_accuracy"] == 0.5
 
 
-def test_a_second_bench_takes_its_results_from_records_and_looks_at_no_test_split(cohort):
+def test_a_second_bench_reuses_records_and_scores_no_test_split(cohort):
     add(cohort)
     first = run()
-    looks = len(test_seal.read_ledger())
+    uses = len(test_seal.read_ledger())
     second = run()
     assert (first.computed, first.reused, second.computed, second.reused) == (2, 0, 0, 2)
-    assert len(test_seal.read_ledger()) == looks == 2
+    assert len(test_seal.read_ledger()) == uses == 2
     assert run(recompute=True).computed == 2
     assert len(test_seal.read_ledger()) == 4
     for a, b in zip(first.records, second.records, strict=True):
         np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
 
 
-def test_names_of_imagenet_weights_are_not_for_ones_own_pretraining(cohort):
+def test_names_of_imagenet_weights_are_reserved(cohort):
     store, rows = Store.open(cohort), np.arange(10)
     with pytest.raises(InputError, match="reserved for ImageNet weights, and this encoder is a resnet10t"):
-        published("imagenet_resnet34", store, rows)
+        publish("imagenet_resnet34", store, rows)
     mine = load_encoder(NET).card.replace(config={"seed": 0}, method="moco", source=None)
     with pytest.raises(InputError, match="and this encoder is pretrained here"):
         zoo.publish_encoder("imagenet_resnet10t", load_encoder(NET).model, mine)
@@ -87,20 +87,20 @@ def test_names_of_imagenet_weights_are_not_for_ones_own_pretraining(cohort):
 
 def test_one_encoder_under_several_names_is_compared_once(cohort):
     add(cohort)
-    published("m", Store.open(cohort), np.arange(0), seed=1)
+    publish("m", Store.open(cohort), np.arange(0), seed=1)
     assert [e.name for e in plan_bench(BenchRequest(encoders=["m", str(zoo_dir() / "m")], baselines=[]), print).entries] == ["m"]
 
 
-def test_another_input_size_than_that_of_the_baseline_is_told(cohort):
+def test_an_input_size_that_differs_from_the_baseline_is_noted(cohort):
     add(cohort)
-    published("m", Store.open(cohort), np.arange(0), seed=1)
+    publish("m", Store.open(cohort), np.arange(0), seed=1)
     records = run("m", "random_resnet10t:size=48,channels=1", protocols=["knn"]).records
     (section,) = table.build_sections(records, resamples=20)
-    told = next(row.notes for row in section.rows if row.encoder == "m")
-    assert "m sees 32 px, random_resnet10t:size=48,channels=1 48 px: the difference is of both" in told
+    notes = next(row.notes for row in section.rows if row.encoder == "m")
+    assert any(note.startswith("m has input size 32 px, random_resnet10t:size=48,channels=1 48 px: ") for note in notes)
 
 
-def test_an_encoder_that_changed_under_its_name_has_a_row_of_its_own(cohort):
+def test_two_encoders_of_one_name_have_separate_rows(cohort):
     add(cohort)
     first = run(protocols=["linear"]).records[0]
     other = first.identity.model_copy(update={"encoder_sha256": "f" * 64})
@@ -112,15 +112,15 @@ def test_an_encoder_that_changed_under_its_name_has_a_row_of_its_own(cohort):
         f"{NET} ({first.identity.encoder_sha256[:8]})": alone.metrics["auroc"].value,
         f"{NET} (ffffffff)": pytest.approx(1 - alone.metrics["auroc"].value),
     }
-    assert all("was benched as 2 different encoders" in row.notes[-1] for row in section.rows)
+    assert all("was used for 2 different encoders" in row.notes[-1] for row in section.rows)
 
 
-def test_patients_named_anew_make_a_new_record(tmp_path):
-    """An official split, ingested again with the column of patients: pixels, labels and parts stay."""
-    who = np.arange(120) % 2
-    images = toys.pictures(who.astype(float), np.zeros(120), seed=0)
+def test_changed_patient_ids_make_a_new_record(tmp_path):
+    """An official split, ingested again with the patient column: pixels, labels and parts stay equal."""
+    sick = np.arange(120) % 2
+    images = toys.pictures(sick.astype(float), np.zeros(120), seed=0)
     split = {"split": np.repeat(["train", "val", "test"], 40)}
-    labels = {"sick": who.astype(float)}
+    labels = {"sick": sick.astype(float)}
     save_store(tmp_path / "c.h5", images, labels=labels, meta=split)
     add(tmp_path / "c.h5", split=task.SplitRule(column="split"))
     before = run(protocols=["knn"])
@@ -131,7 +131,7 @@ def test_patients_named_anew_make_a_new_record(tmp_path):
     assert len(set(after.records[0].arrays["test_patient"].tolist())) == 10
 
 
-def test_other_settings_of_a_protocol_are_another_record_and_never_share_a_section(cohort):
+def test_other_settings_of_a_protocol_have_their_own_record_and_section(cohort):
     add(cohort)
     records = run(protocols=["linear"]).records + run(protocols=["linear"], overrides=["linear.steps=3"]).records
     sections = table.build_sections(records, resamples=10)
@@ -139,7 +139,7 @@ def test_other_settings_of_a_protocol_are_another_record_and_never_share_a_secti
     assert len(render.group_sections(sections)) == 2
 
 
-def test_another_version_of_a_protocols_code_is_another_hash_and_never_shares_a_table(cohort, monkeypatch):
+def test_another_version_of_a_protocol_has_its_own_hash_and_section(cohort, monkeypatch):
     from transfer.protocols import knn
 
     add(cohort)
@@ -152,7 +152,7 @@ def test_another_version_of_a_protocols_code_is_another_hash_and_never_shares_a_
     assert all(len(s.rows) == 1 for s in sections)
 
 
-def test_other_splits_of_a_task_never_share_a_section(cohort):
+def test_other_splits_of_a_task_have_their_own_sections(cohort):
     add(cohort)
     records = run(protocols=["knn"]).records
     task.remove_task("sick")
@@ -167,47 +167,47 @@ class Cfg(Config):
     seed: int = 0
 
 
-def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_go_on(cohort, monkeypatch):
+def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_continue(cohort, monkeypatch):
     def fit(cfg, train, val, select, log):
         raise ZeroDivisionError("nothing to divide")
 
     broken = SimpleNamespace(VERSION=1, NEEDS="pooled", Config=Cfg, fit=fit)
     monkeypatch.setitem(PROTOCOLS, "broken", ProtocolEntry("broken", "always fails", lambda: broken))
     add(cohort)
-    outcome = run(protocols=["broken", "knn"])
-    assert [r.meta.status for r in outcome.records] == ["failed", "ok"]
-    assert outcome.failed[0].meta.error == "ZeroDivisionError: nothing to divide"
-    assert "in fit" in outcome.failed[0].meta.traceback
-    assert record.read_record(record.record_path(outcome.failed[0].identity)).meta.status == "failed"
-    assert run(protocols=["broken", "knn"]).computed == 1  # a failure is tried again, a result is not
-    text = render.results_to_markdown(table.build_sections(outcome.records, resamples=10), {}, {})
+    result = run(protocols=["broken", "knn"])
+    assert [r.meta.status for r in result.records] == ["failed", "ok"]
+    assert result.failed[0].meta.error == "ZeroDivisionError: nothing to divide"
+    assert "in fit" in result.failed[0].meta.traceback
+    assert record.read_record(record.record_path(result.failed[0].identity)).meta.status == "failed"
+    assert run(protocols=["broken", "knn"]).computed == 1  # only a failed cell is computed again
+    text = render.results_to_markdown(table.build_sections(result.records, resamples=10), {}, {})
     assert "failed: ZeroDivisionError" in text
 
 
-def test_a_default_baseline_that_cannot_be_had_is_a_row_and_one_asked_for_is_an_error(cohort, monkeypatch):
+def test_a_missing_default_baseline_is_a_row_and_a_missing_requested_one_is_an_error(cohort, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     add(cohort)
-    outcome = run("random_resnet18:size=32", baselines=None, protocols=["knn"])
-    (name,) = outcome.missing
+    result = run("random_resnet18:size=32", baselines=None, protocols=["knn"])
+    (name,) = result.missing
     assert name.startswith("imagenet_resnet18")
-    assert "put model.safetensors" in outcome.missing[name]
-    assert [r.meta.role for r in outcome.records] == ["random"]
+    assert "put model.safetensors" in result.missing[name]
+    assert [r.meta.role for r in result.records] == ["random"]
     with pytest.raises(zoo.WeightsUnavailable):
         run("random_resnet18:size=32", baselines=["imagenet_resnet18"], protocols=["knn"])
 
 
-def test_the_random_baseline_of_several_encoders_of_one_network_joins_once(cohort, monkeypatch):
+def test_encoders_of_one_network_share_one_random_baseline(cohort, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     add(cohort)
     third = OTHER.replace("seed=1", "seed=2")
     entries = plan_bench(BenchRequest(encoders=[OTHER, third]), print).entries
-    assert [e.name for e in entries if e.asked] == [OTHER, third]
-    assert [e.card.lineage["seed"] for e in entries if not e.asked and e.role == "random"] == [0]
+    assert [e.name for e in entries if e.requested] == [OTHER, third]
+    assert [e.card.lineage["seed"] for e in entries if not e.requested and e.role == "random"] == [0]
     assert sum(e.role == "random" for e in plan_bench(BenchRequest(encoders=[NET]), print).entries) == 1  # it is its own baseline
 
 
-def published(name, store, rows, seed=0, lineage=None):
-    """A zoo entry `name` that claims to have been pretrained on these rows of the store."""
+def publish(name, store, rows, seed=0, lineage=None):
+    """A zoo entry `name` with a manifest of pretraining on these rows of the store."""
     encoder = load_encoder(NET.replace(":", f":seed={seed},") if seed else NET)
     manifest = {
         "store_fingerprint": np.array([store.fingerprint]),
@@ -219,43 +219,43 @@ def published(name, store, rows, seed=0, lineage=None):
     zoo.publish_encoder(name, encoder.model, card, manifest)
 
 
-def test_an_encoder_pretrained_on_test_images_is_refused_and_stamped_when_allowed(cohort):
+def test_pretraining_on_test_images_is_refused_and_marked_when_allowed(cohort):
     add(cohort)
     store = Store.open(cohort)
-    published("greedy", store, np.arange(len(store)))
+    publish("greedy", store, np.arange(len(store)))
     with pytest.raises(InputError, match=r"(?s)images between the pretraining of greedy and test.*--allow-leakage"):
         run("greedy")
     assert test_seal.read_ledger() == []
-    outcome = run("greedy", allow_leakage=True, protocols=["knn"])
-    assert any("greedy" in line for line in outcome.records[0].meta.leakage)
-    sections = table.build_sections(outcome.records, resamples=10)
+    result = run("greedy", allow_leakage=True, protocols=["knn"])
+    assert any("greedy" in line for line in result.records[0].meta.leakage)
+    sections = table.build_sections(result.records, resamples=10)
     assert "LEAKAGE ALLOWED" in render.results_to_markdown(sections, {}, {})
     assert "greedy" in next(csv.DictReader(io.StringIO(render.results_to_csv(sections, {}, {}))))["leakage"]
 
 
-def test_a_leak_is_inherited_from_the_encoder_that_one_started_from(cohort):
+def test_a_leak_is_inherited_from_the_encoder_that_one_was_initialised_from(cohort):
     add(cohort)
     store = Store.open(cohort)
-    published("parent", store, np.arange(len(store)))
+    publish("parent", store, np.arange(len(store)))
     train = np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train")
-    published("child", store, train, seed=3, lineage={"init": "parent"})
+    publish("child", store, train, seed=3, lineage={"init": "parent"})
     with pytest.raises(InputError, match="the pretraining of parent"):
         run("child")
 
 
-def test_an_encoder_pretrained_on_the_train_part_only_is_no_leak(cohort):
+def test_pretraining_on_the_train_part_only_is_not_a_leak(cohort):
     add(cohort)
     store = Store.open(cohort)
-    published("fair", store, np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train"))
-    outcome = run("fair", protocols=["knn"], near_duplicates=False)
-    assert outcome.records[0].meta.leakage == []
-    assert outcome.records[0].meta.role == "encoder"
+    publish("fair", store, np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train"))
+    result = run("fair", protocols=["knn"], near_duplicates=False)
+    assert result.records[0].meta.leakage == []
+    assert result.records[0].meta.role == "encoder"
 
 
-def test_multilabel_targets_with_unknown_values_go_all_the_way(cohort):
+def test_multilabel_targets_with_unknown_values_run_to_the_table(cohort):
     add(cohort, "both", ("sick", "rare"), "multilabel", ("sick", "rare"))
-    outcome = run()
-    for section in table.build_sections(outcome.records, resamples=30):
+    result = run()
+    for section in table.build_sections(result.records, resamples=30):
         y, s, _ = section.rows[0].records[0].part("test")
         assert np.isnan(y).any()
         want = [roc_auc_score(y[k, c], s[k, c]) for c in range(2) if len(set(y[k := ~np.isnan(y[:, c]), c])) == 2]
@@ -271,43 +271,43 @@ def test_a_multiclass_auroc_is_one_against_rest_macro(cohort):
     assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean([roc_auc_score(y[:, c], s[:, c]) for c in range(3)]), abs=1e-12)
 
 
-def test_folds_have_a_seal_each_and_make_one_row(cohort):
+def test_folds_have_one_seal_each_and_one_row_together(cohort):
     add(cohort)
-    outcome = run(protocols=["knn"], folds=4)
-    assert len(outcome.records) == len({r.identity.split for r in outcome.records}) == 4
-    (section,) = table.build_sections(outcome.records, resamples=50)
-    each = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in outcome.records]
-    assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(each))
-    assert all(test_seal.count_split_usage(r.identity.split).times == 1 for r in outcome.records)
-    assert section.counts == {"test": {"images": 80, "patients": 40}}, "all of them, not those of one fold"
-    assert section.majority["ap"] == pytest.approx(np.mean([r.arrays["test_y"].mean() for r in outcome.records]))
+    result = run(protocols=["knn"], folds=4)
+    assert len(result.records) == len({r.identity.split for r in result.records}) == 4
+    (section,) = table.build_sections(result.records, resamples=50)
+    areas = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in result.records]
+    assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas))
+    assert all(test_seal.count_split_usage(r.identity.split).times == 1 for r in result.records)
+    assert section.counts == {"test": {"images": 80, "patients": 40}}, "of all folds"
+    assert section.majority["ap"] == pytest.approx(np.mean([r.arrays["test_y"].mean() for r in result.records]))
 
 
-def test_numbers_of_patients_are_rows_of_their_own_over_folds_too(cohort):
+def test_numbers_of_patients_have_their_own_rows_over_folds_too(cohort):
     add(cohort)
-    outcome = run(protocols=["knn"], patients=[8], fractions=[1.0], folds=2)
-    (section,) = table.build_sections(outcome.records, resamples=20)
+    result = run(protocols=["knn"], patients=[8], fractions=[1.0], folds=2)
+    (section,) = table.build_sections(result.records, resamples=20)
     assert [len(row.records) for row in section.rows] == [2, 2]
     few = next(row for row in section.rows if row.fraction < 1)
     assert {r.meta.counts["train"]["patients"] for r in few.records} == {8}
     assert "knn 8 patients" in render.results_to_markdown([section], {}, {})
 
 
-def test_label_fractions_are_rows_of_their_own_with_their_spread(cohort):
+def test_label_fractions_have_their_own_rows_with_a_standard_deviation(cohort):
     add(cohort)
-    outcome = run(protocols=["linear"], fractions=[0.25, 1.0], draws=3)
-    (section,) = table.build_sections(outcome.records, resamples=20)
+    result = run(protocols=["linear"], fractions=[0.25, 1.0], draws=3)
+    (section,) = table.build_sections(result.records, resamples=20)
     rows = {r.fraction: r for r in section.rows}
     assert (len(rows[0.25].records), len(rows[1.0].records)) == (3, 1)
-    assert rows[0.25].spread >= 0
-    assert np.isnan(rows[1.0].spread)
-    assert [k.size for k in {tuple(r.arrays["test_key"]): r.arrays["test_key"] for r in outcome.records}.values()] == [
-        len(outcome.records[0].arrays["test_key"])
+    assert rows[0.25].draw_std >= 0
+    assert np.isnan(rows[1.0].draw_std)
+    assert [k.size for k in {tuple(r.arrays["test_key"]): r.arrays["test_key"] for r in result.records}.values()] == [
+        len(result.records[0].arrays["test_key"])
     ]
 
 
 def scored(encoder, role, quality, arch="resnet18", seed=0, n=80):
-    """A record with made-up test scores; the larger `quality`, the better they tell the classes apart."""
+    """A record with synthetic test scores; the larger `quality`, the better they separate the classes."""
     draw = np.random.default_rng(seed)
     y = np.repeat([0.0, 1.0], n)[:, None]
     arrays = {}
@@ -334,7 +334,7 @@ def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdic
     ]
     (section,) = table.build_sections(records, resamples=20)
     rows = {r.encoder: r for r in section.rows}
-    assert {r.versus for r in section.rows if r.role == "encoder"} == {"imagenet_resnet18"}
+    assert {r.reference for r in section.rows if r.role == "encoder"} == {"imagenet_resnet18"}
     assert rows["mine"].difference.verdict == "better"
     assert rows["poor"].difference.verdict == "worse"
     assert rows["equal"].difference.verdict == "not distinguishable"
@@ -342,28 +342,28 @@ def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdic
     mine, base = rows["mine"].metrics["auroc"].value, rows["imagenet_resnet18"].metrics["auroc"].value
     assert rows["mine"].difference.value == pytest.approx(mine - base, abs=1e-12)  # rows were in unlike order
     (named,) = table.build_sections(records, baseline="mine", resamples=20)
-    assert {r.versus for r in named.rows if r.difference} == {"mine"}
+    assert {r.reference for r in named.rows if r.difference} == {"mine"}
 
 
-def test_markdown_and_csv_say_the_same_as_the_rows():
+def test_markdown_and_csv_equal_the_rows():
     records = [scored("mine|x", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
     sections = table.build_sections(records, resamples=20)
-    looks = {"x": test_seal.SplitUsage(7, ("a", "b"), ("p",))}
-    text = render.results_to_markdown(sections, looks, {"imagenet_vit": "put FILE at PATH"})
+    usage = {"x": test_seal.SplitUsage(7, ("a", "b"), ("p",))}
+    text = render.results_to_markdown(sections, usage, {"imagenet_vit": "put FILE at PATH"})
     assert "this test split was scored 7 times" in text
     assert "| imagenet_vit |  | not available |" in text
     assert "put FILE at PATH" in text
     assert "mine\\|x" in text
     assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
-    lines = list(csv.DictReader(io.StringIO(render.results_to_csv(sections, looks, {}))))
+    lines = list(csv.DictReader(io.StringIO(render.results_to_csv(sections, usage, {}))))
     mine = next(line for line in lines if line["encoder"] == "mine|x")
     assert float(mine["auroc"]) == pytest.approx(sections[0].rows[0].metrics["auroc"].value, abs=1e-6)
     assert (mine["versus"], mine["test_split_scored"]) == ("imagenet_resnet18", "7")
 
 
-def test_wandb_gets_numbers_only():
+def test_wandb_receives_numbers_only():
     records = [scored("mine", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
-    flat = table.wandb_summary(table.build_sections(records, resamples=20), "mine")
+    flat = wandb_report.wandb_summary(table.build_sections(records, resamples=20), "mine")
     assert {"bench/t/knn/auroc", "bench/t/knn/auroc_low", "bench/t/knn/auroc_high", "bench/t/knn/difference"} <= set(flat)
     assert all(isinstance(v, float) for v in flat.values())
     assert "test0" not in json.dumps(flat)
@@ -380,31 +380,31 @@ def test_wandb_gets_numbers_only():
         ({"overrides": ["linea.steps=3"]}, "did you mean linear"),
     ],
 )
-def test_a_mistake_in_what_is_asked_is_told_before_anything_is_computed(cohort, fields, message):
+def test_a_wrong_request_is_refused_before_anything_is_computed(cohort, fields, message):
     add(cohort)
     with pytest.raises(InputError, match=message):
         plan_bench(BenchRequest(**{"encoders": [NET], "baselines": [], **fields}), print)
 
 
-def test_without_a_task_the_error_says_how_to_add_one():
+def test_without_a_task_the_error_names_the_command_that_adds_one():
     with pytest.raises(InputError, match="transfer tasks add"):
         plan_bench(BenchRequest(encoders=[NET], baselines=[]), print)
 
 
-def test_fine_tuning_goes_through_the_same_seal_and_record(cohort):
+def test_fine_tuning_uses_the_same_seal_and_record(cohort):
     add(cohort)
-    (made,) = run(protocols=["finetune"], overrides=["finetune.min_steps=4", "finetune.max_steps=4", "finetune.evaluations=2"]).records
-    assert made.meta.status == "ok", made.meta.traceback
-    assert made.meta.selection
-    assert test_seal.count_split_usage(made.identity.split).times == 1
+    (r,) = run(protocols=["finetune"], overrides=["finetune.min_steps=4", "finetune.max_steps=4", "finetune.evaluations=2"]).records
+    assert r.meta.status == "ok", r.meta.traceback
+    assert r.meta.selection
+    assert test_seal.count_split_usage(r.identity.split).times == 1
 
 
-def test_a_record_made_before_a_leak_was_known_gets_its_stamp_without_another_look(cohort):
+def test_a_reused_record_is_marked_with_a_new_leak_without_another_use_of_the_test_split(cohort):
     add(cohort)
     store = Store.open(cohort)
     rows = np.arange(len(store))
     train = np.flatnonzero(bench_module.load_task(task.read_task("sick")).split.part == "train")
-    published("late", store, train)
+    publish("late", store, train)
     before = run("late", protocols=["knn"], near_duplicates=False).records[0]
     manifest = zoo.manifest_path("late")
     manifest.unlink()
@@ -426,15 +426,15 @@ def test_a_record_made_before_a_leak_was_known_gets_its_stamp_without_another_lo
         (["sick", "rare"], "multilabel", ["sick", "rare"]),
     ],
 )
-def test_unknown_labels_go_through_every_protocol_and_are_scored_nowhere(tmp_path, labels, kind, classes):
+def test_no_protocol_scores_unknown_labels(tmp_path, labels, kind, classes):
     draw = np.random.default_rng(4)
     part = np.where(draw.random(80) < 0.25, "", np.array(["a", "b", "c"])[np.repeat(np.arange(40), 2) % 3])
     add(toys.store(tmp_path / "toy.h5", patients=40, part=part), labels=labels, kind=kind, classes=classes)
     quick = ["linear.steps=3", "fewshot.episodes=20", "fewshot.shots=[1,2]"]
     quick += ["finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8"]
-    outcome = run(protocols=["knn", "linear", "fewshot", "finetune"], overrides=quick)
-    assert [r.meta.error for r in outcome.records] == [None] * 4
-    for section in table.build_sections(outcome.records, resamples=10):
+    result = run(protocols=["knn", "linear", "fewshot", "finetune"], overrides=quick)
+    assert [r.meta.error for r in result.records] == [None] * 4
+    for section in table.build_sections(result.records, resamples=10):
         y, s, _ = section.rows[0].records[0].part("test")
         known = np.isfinite(y)
         assert known.all() == (kind != "multilabel")
@@ -443,7 +443,7 @@ def test_unknown_labels_go_through_every_protocol_and_are_scored_nowhere(tmp_pat
         assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas), abs=1e-12)
 
 
-def test_the_spread_over_episodes_on_test_rows_is_kept_for_every_number_of_shots(cohort):
+def test_the_record_has_mean_and_sd_over_episodes_for_every_number_of_shots(cohort):
     from transfer.protocols import fewshot
     from transfer.protocols.common import Features, validation_score
 
@@ -453,12 +453,12 @@ def test_the_spread_over_episodes_on_test_rows_is_kept_for_every_number_of_shots
     x = encoder.encode(Store.open(cohort).images(np.arange(80))).numpy()
     part = lambda name: (x[loaded.split.rows(name)], loaded.y[loaded.split.rows(name)])  # noqa: E731
     train = Features(*part("train"), np.arange(48), np.arange(48), "binary")
-    drawn = fewshot.Config(episodes=30, shots=(1, 4))
+    cfg = fewshot.Config(episodes=30, shots=(1, 4))
     for shots in (1, 4):
-        values = [validation_score(part("test")[1], s) for s in fewshot.episode_scores(drawn, train, part("test")[0].astype(float), shots)]
+        values = [validation_score(part("test")[1], s) for s in fewshot.episode_scores(cfg, train, part("test")[0].astype(float), shots)]
         assert r.meta.episodes[str(shots)]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
         assert r.meta.episodes[str(shots)]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
     section = table.build_sections([r], resamples=10)[0]
-    told = [line for line in render.build_captions([section], {}, {}) if "1-shot" in line and "4-shot" in line]
-    assert len(told) == 1
-    assert told[0].startswith(f"{r.identity.encoder}: AUROC of single episodes")  # whose they are, and no warning
+    lines = [line for line in render.build_captions([section], {}, {}) if "1-shot" in line and "4-shot" in line]
+    assert len(lines) == 1
+    assert lines[0].startswith(f"{r.identity.encoder}: AUROC of single episodes")  # names the encoder, is not a warning

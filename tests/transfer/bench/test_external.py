@@ -1,4 +1,4 @@
-"""External validation: chosen on one task, tested on another, by a map that the user spells out."""
+"""External validation: selected on one task, tested on another, with an explicit map of classes."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
 from transfer.bench import external
 from transfer.bench.bench import BenchRequest, plan_bench
-from transfer.bench.external import ExternalRequest as External
+from transfer.bench.external import ExternalRequest
 from transfer.records import test_seal
 from transfer.tables import render
 from transfer.tables import rows as table
@@ -20,12 +20,12 @@ PAIRS = ("sick:ill",)
 
 
 def other(path, patients=24, seed=5, dataset="elsewhere", names=("ill",)):
-    """A second hospital: the same stripes, other names, equal patient numbers for other people."""
-    who = np.repeat(np.arange(patients), 2)
-    ill = (who % 2).astype(float)
-    images = toys.pictures(ill, np.random.default_rng(seed).normal(0, 10, patients)[who], seed=seed)
-    labels = {name: ill if k == 0 else (who % 3 == 0).astype(float) for k, name in enumerate(names)}
-    return save_store(path, images, patient=[f"p{i}" for i in who], labels=labels, dataset=dataset)
+    """A second hospital: the same stripes, other class names, and equal patient ids for other patients."""
+    patient = np.repeat(np.arange(patients), 2)
+    ill = (patient % 2).astype(float)
+    images = toys.pictures(ill, np.random.default_rng(seed).normal(0, 10, patients)[patient], seed=seed)
+    labels = {name: ill if k == 0 else (patient % 3 == 0).astype(float) for k, name in enumerate(names)}
+    return save_store(path, images, patient=[f"p{i}" for i in patient], labels=labels, dataset=dataset)
 
 
 @pytest.fixture
@@ -36,16 +36,16 @@ def two(tmp_path):
 
 
 def bench(pairs=PAIRS, part="test", **fields):
-    return run(NET, tasks=["a"], external=External("b", pairs, part), **{"protocols": ["knn", "linear"], **fields})
+    return run(NET, tasks=["a"], external=ExternalRequest("b", pairs, part), **{"protocols": ["knn", "linear"], **fields})
 
 
-def test_everything_is_chosen_on_one_task_and_scored_on_the_others_test_part(two):
+def test_everything_is_selected_on_one_task_and_scored_on_the_test_part_of_the_other(two):
     inside = run(NET, tasks=["a"]).records
     outcome = bench()
     a, b = (load.load_task(task.read_task(name)) for name in "ab")
     for mine, r in zip(inside, outcome.records, strict=True):
         assert r.meta.status == "ok", r.meta.error
-        assert r.meta.selection == mine.meta.selection  # nothing of b took part
+        assert r.meta.selection == mine.meta.selection  # independent of b
         np.testing.assert_array_equal(r.arrays["val_scores"], mine.arrays["val_scores"])
         assert set(r.arrays["test_key"]) == set(b.key[b.split.rows("test")])
         truth = dict(zip(b.key, b.y[:, 0], strict=True))
@@ -56,7 +56,7 @@ def test_everything_is_chosen_on_one_task_and_scored_on_the_others_test_part(two
     assert bench().reused == 2
 
 
-def test_looks_at_the_external_test_part_are_counted_with_all_others(two):
+def test_uses_of_the_external_test_part_are_counted_with_all_others(two):
     run(NET, tasks=["b"], protocols=["knn"])
     bench(protocols=["knn"])
     split = load.load_task(task.read_task("b")).split.hash
@@ -74,43 +74,43 @@ def test_an_external_result_never_shares_a_table_with_one_of_the_task_itself(two
     assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]))
 
 
-def test_all_images_of_the_external_task_can_be_its_test(two):
+def test_all_images_of_the_external_task_can_be_tested(two):
     (r,) = bench(part="all", protocols=["knn"]).records
     assert len(r.arrays["test_key"]) == 48
     assert r.identity.split != load.load_task(task.read_task("b")).split.hash
 
 
-def test_train_patients_are_held_against_the_external_test_images(tmp_path):
+def test_train_patients_are_checked_against_the_external_test_images(tmp_path):
     where = toys.store(tmp_path / "a.h5", patients=30)
     add(where, name="a")
     add(where, name="b", split=task.SplitRule(seed=3))
-    ask = BenchRequest(encoders=[NET], baselines=[], tasks=["a"], external=External("b", ["sick:sick"]))
+    request = BenchRequest(encoders=[NET], baselines=[], tasks=["a"], external=ExternalRequest("b", ["sick:sick"]))
     with pytest.raises(InputError, match="patients"):
-        plan_bench(ask, lambda text: None)
+        plan_bench(request, lambda text: None)
 
 
-def test_equal_numbers_of_two_data_sets_are_two_people(two):
-    whole = external.join_tasks(load.load_task(task.read_task("a")), load.load_task(task.read_task("b")), External("b", PAIRS))
-    train, test = (set(whole.patient[whole.split.rows(part)]) for part in ("train", "test"))
+def test_equal_ids_in_two_data_sets_are_two_patients(two):
+    joined = external.join_tasks(load.load_task(task.read_task("a")), load.load_task(task.read_task("b")), ExternalRequest("b", PAIRS))
+    train, test = (set(joined.patient[joined.split.rows(part)]) for part in ("train", "test"))
     assert not train & test
     assert any(p.startswith("toy:p") for p in train)
 
 
-def test_people_of_one_data_set_are_found_in_stores_of_several(two):
-    """A's store holds two data sets, and B is one of them: its patients are the same people there."""
+def test_patients_of_one_data_set_are_recognised_in_stores_of_several(two):
+    """The store of A has two data sets, one of which is B; its patients are the same in both tasks."""
     add(f"{two}/*.h5", name="both")
     both, b = load.load_task(task.read_task("both")), load.load_task(task.read_task("b"))
-    whole = external.join_tasks(both, b, External("b", PAIRS))
+    joined = external.join_tasks(both, b, ExternalRequest("b", PAIRS))
     n = len(both.key)
     of_b = both.store.datasets == "elsewhere"
-    assert set(whole.patient[:n][of_b]) == set(whole.patient[n:]) == set(b.patient)
-    assert not set(whole.patient[:n][~of_b]) & set(whole.patient[n:])
-    back = external.join_tasks(b, both, External("both", ("ill:sick",)))
+    assert set(joined.patient[:n][of_b]) == set(joined.patient[n:]) == set(b.patient)
+    assert not set(joined.patient[:n][~of_b]) & set(joined.patient[n:])
+    back = external.join_tasks(b, both, ExternalRequest("both", ("ill:sick",)))
     assert set(back.patient[: len(b.key)]) == {f"elsewhere:{p}" for p in b.patient}
     assert set(back.patient[len(b.key) :][~of_b]) == {f"toy:{p}" for p in both.patient[~of_b]}
 
 
-def test_labels_are_mapped_by_name_with_unknown_values_kept(tmp_path):
+def test_labels_are_mapped_by_name_and_unknown_values_stay_unknown(tmp_path):
     a = Labels(["x", "y", "z"], [[1, 0, 1], [0, np.nan, 0]])
     b = Labels(["p", "q", "r", "s"], [[1, 0, 1, 0], [0, 0, np.nan, 1], [0, np.nan, 0, 1]])
     pairs = external.parse_label_map(["z:p", "y:q", "y:r", "x:-", "-:s"], a.task, b.task)
@@ -120,7 +120,7 @@ def test_labels_are_mapped_by_name_with_unknown_values_kept(tmp_path):
     np.testing.assert_array_equal(y[2:], [[1, 1], [np.nan, 0], [np.nan, 0]])
 
 
-def test_classes_that_the_other_lacks_stay_as_answers_and_images_of_unknown_classes_are_left_out():
+def test_classes_that_the_other_task_lacks_stay_and_images_of_unknown_classes_are_excluded():
     a, b = Labels(["x", "y", "z"], np.eye(3)), Labels(["p", "q", "r"], np.eye(3))
     pairs = external.parse_label_map(["x:q", "y:p", "z:-", "-:r"], a.task, b.task)
     classes, y = external._join_targets(pairs, a, b, True)
@@ -129,7 +129,7 @@ def test_classes_that_the_other_lacks_stay_as_answers_and_images_of_unknown_clas
 
 
 class Labels:
-    """Only what a map looks at."""
+    """The members of a loaded task that a label map uses."""
 
     def __init__(self, classes, y):
         self.task = task.Task(name="t", store=["s"], labels=["l"], kind="multilabel", classes=classes)
@@ -148,17 +148,17 @@ class Labels:
         (["sick:ill", "sick:ill"], "more than once"),
     ],
 )
-def test_a_map_that_is_not_whole_is_refused(two, pairs, message):
+def test_an_incomplete_map_is_refused(two, pairs, message):
     with pytest.raises(InputError, match=message):
         bench(pairs)
 
 
-def test_what_cannot_be_an_external_test_is_refused(two):
+def test_an_impossible_external_test_is_refused(two):
     add(two / "a.h5", name="grade", labels=["grade"], kind="multiclass", classes=["high", "low", "mid"])
     with pytest.raises(InputError, match="multiclass and"):
-        run(NET, tasks=["grade"], external=External("b", PAIRS))
+        run(NET, tasks=["grade"], external=ExternalRequest("b", PAIRS))
     with pytest.raises(InputError, match="exactly one other task"):
-        run(NET, tasks=["a", "grade"], external=External("b", PAIRS))
+        run(NET, tasks=["a", "grade"], external=ExternalRequest("b", PAIRS))
     with pytest.raises(InputError, match="--folds"):
         bench(folds=3)
     with pytest.raises(InputError, match="part of the external task"):

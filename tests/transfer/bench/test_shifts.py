@@ -1,4 +1,4 @@
-"""Acquisition shifts against SciPy and Pillow, and their scores through the bench."""
+"""Acquisition shifts against SciPy and Pillow, and the bench on shifted test images."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def test_a_shift_is_the_identity_at_strength_0_moves_images_further_at_each_stre
 
 
 @pytest.mark.parametrize("name", SHIFTS)
-def test_an_image_is_shifted_alike_whatever_it_is_read_with(name):
+def test_the_shift_of_an_image_does_not_depend_on_its_batch(name):
     x = smooth(3)
     together = apply_shift(x.copy(), ROWS, name, 3, "histology")
     alone = apply_shift(x[1:2].copy(), ROWS[1:2], name, 3, "histology")
@@ -63,7 +63,7 @@ def test_noise_has_its_standard_deviation_and_differs_between_images():
     assert abs(np.corrcoef(out[0].ravel(), out[1].ravel())[0, 1]) < 0.05
 
 
-def test_blur_is_scipys_and_grows_with_the_image():
+def test_blur_equals_scipys_and_scales_with_the_image():
     x = smooth(h=224, w=224)
     want = ndimage.gaussian_filter(x, (0, 1.5, 1.5, 0), mode="mirror", truncate=3.5)
     np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "blur", 3, "cxr"), want, atol=1e-3)
@@ -75,7 +75,7 @@ def test_blur_is_scipys_and_grows_with_the_image():
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_jpeg_is_pillows(channels):
+def test_jpeg_equals_pillows(channels):
     x = smooth(channels)
     byte = np.rint(x[0] * 255).astype(np.uint8)
     file = io.BytesIO()
@@ -84,11 +84,11 @@ def test_jpeg_is_pillows(channels):
     np.testing.assert_allclose(apply_shift(x.copy(), ROWS, "jpeg", 3, "cxr")[0], want, atol=1e-6)
 
 
-def test_a_turn_is_scipys_on_images_that_are_not_square_too():
+def test_rotation_equals_scipys_on_images_that_are_not_square_too():
     x = smooth(h=60, w=40)
     out = apply_shift(x.copy(), np.arange(3), "rotate", 3, "cxr")
-    turned = {sign: ndimage.rotate(x[0, :, :, 0], sign * 10, reshape=False, order=1, mode="constant") for sign in (-1, 1)}
-    gaps = sorted(np.abs(out[0, 8:-8, 8:-8, 0] - t[8:-8, 8:-8]).max() for t in turned.values())
+    rotated = {sign: ndimage.rotate(x[0, :, :, 0], sign * 10, reshape=False, order=1, mode="constant") for sign in (-1, 1)}
+    gaps = sorted(np.abs(out[0, 8:-8, 8:-8, 0] - t[8:-8, 8:-8]).max() for t in rotated.values())
     assert gaps[0] < 0.02 < gaps[1]
     assert out[0, 0, 0, 0] == 0
     assert apply_shift(x.copy(), np.arange(3), "rotate", 3, "histology")[0, 0, 0, 0] > 0
@@ -111,14 +111,14 @@ def test_stain_jitter_scales_and_shifts_the_densities_of_the_three_stains():
     np.testing.assert_allclose(out, np.clip(np.exp(-(density * factor + move) @ hed), 0, 1), atol=1e-5)
 
 
-def test_a_shifted_store_has_a_fingerprint_and_pixels_of_its_own(tmp_path):
+def test_a_shifted_store_has_its_own_fingerprint_and_pixels(tmp_path):
     store = Store.open(toys.store(tmp_path / "a.h5", patients=3))
-    made = [ShiftedStore(store, "gamma", s) for s in (1, 2)]
-    assert len({store.fingerprint, *(m.fingerprint for m in made)}) == 3
-    np.testing.assert_allclose(made[1].unit_images([4, 1]), store.unit_images([4, 1]) ** 1.5, atol=1e-6)
+    shifted = [ShiftedStore(store, "gamma", s) for s in (1, 2)]
+    assert len({store.fingerprint, *(s.fingerprint for s in shifted)}) == 3
+    np.testing.assert_allclose(shifted[1].unit_images([4, 1]), store.unit_images([4, 1]) ** 1.5, atol=1e-6)
 
 
-def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp_path):
+def test_selection_is_made_once_on_unshifted_images_and_every_strength_is_a_use_of_the_test_split(tmp_path):
     add(toys.store(tmp_path / "toy.h5", patients=40))
     shifts = expand_shifts(["noise"], [1, 5])
     clean = run(NET, protocols=["linear"])
@@ -138,20 +138,20 @@ def test_selection_is_made_once_on_clean_images_and_every_strength_is_a_look(tmp
     assert [len(s.rows[0].records) for s in table.build_sections(both.records, resamples=10)] == [1]
 
 
-def test_curves_hold_every_strength_with_the_paired_loss(tmp_path):
+def test_curves_have_every_strength_with_its_paired_difference(tmp_path):
     add(toys.store(tmp_path / "toy.h5", patients=60))
-    found = shift_curves.build_shift_curves(run(NET, protocols=["knn"], shifts=expand_shifts(["noise", "gamma"], [1, 5])).records)
-    assert [c.shift for c in found] == ["gamma", "noise"]
-    for c in found:
+    curves = shift_curves.build_shift_curves(run(NET, protocols=["knn"], shifts=expand_shifts(["noise", "gamma"], [1, 5])).records)
+    assert [c.shift for c in curves] == ["gamma", "noise"]
+    for c in curves:
         assert [p.strength for p in c.points] == [0, 1, 5]
         clean, *rest = c.points
         for p in rest:
             assert p.loss.value == pytest.approx(p.auroc.value - clean.auroc.value, abs=1e-12)
-    rows = list(csv.DictReader(io.StringIO(shift_curves.shift_curves_to_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(shift_curves.shift_curves_to_csv(curves))))
     assert len(rows) == 6
     assert {r["unit"] for r in rows} == {"exponent", "standard deviation at 224"}
-    assert shift_curves.build_shift_tables(found)[0][1][2] == "1 (1.25)"
-    assert "loss at the strongest" in shift_curves.build_shift_tables(found)[0][1]
+    assert shift_curves.build_shift_tables(curves)[0][1][2] == "1 (1.25)"
+    assert "change at highest strength" in shift_curves.build_shift_tables(curves)[0][1]
 
 
 def test_fine_tuned_networks_are_scored_on_shifted_images_too(tmp_path):
@@ -162,7 +162,7 @@ def test_fine_tuned_networks_are_scored_on_shifted_images_too(tmp_path):
     assert not np.array_equal(clean.arrays["test_scores"], noisy.arrays["test_scores"])
 
 
-def test_what_cannot_be_shifted_is_refused(tmp_path):
+def test_an_impossible_shift_is_refused(tmp_path):
     add(toys.store(tmp_path / "toy.h5", patients=20))
     with pytest.raises(InputError, match="did you mean gamma"):
         expand_shifts(["gama"], [1])
@@ -173,13 +173,13 @@ def test_what_cannot_be_shifted_is_refused(tmp_path):
     assert record.find_records() == []
 
 
-def test_another_version_of_the_shifts_is_scored_anew_and_is_another_curve(tmp_path, monkeypatch):
+def test_another_version_of_the_shifts_is_scored_again_and_has_its_own_curve(tmp_path, monkeypatch):
     from transfer.bench import shifts
 
     add(toys.store(tmp_path / "toy.h5", patients=20))
-    asked = [("gamma", 2)]
-    records = run(NET, protocols=["knn"], shifts=asked).records
+    shift = [("gamma", 2)]
+    records = run(NET, protocols=["knn"], shifts=shift).records
     monkeypatch.setattr(shifts, "VERSION", shifts.VERSION + 1)
-    again = run(NET, protocols=["knn"], shifts=asked)
+    again = run(NET, protocols=["knn"], shifts=shift)
     assert (again.computed, again.reused) == (1, 1)
     assert len(shift_curves.build_shift_curves(records + again.records[1:])) == 2

@@ -1,4 +1,4 @@
-"""A benchmark as SLURM jobs: its elements, its scripts, and what is submitted again; the real queue is in tests/cluster."""
+"""A benchmark as SLURM jobs: elements, scripts and resubmission. Tests with a real queue are in tests/cluster."""
 
 import subprocess
 
@@ -35,80 +35,80 @@ def tasks(tmp_path):
     return ["one", "two"]
 
 
-def test_an_element_is_an_encoder_on_a_task_under_a_protocol(tasks):
-    made, after, missing = build_elements([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
-    assert [(c.encoder, c.task, c.protocol) for c in made] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
-    assert {c.options for c in made} == {("--baseline", "none", "--draws", "2")}
+def test_there_is_one_element_per_encoder_task_and_protocol(tasks):
+    elements, after, missing = build_elements([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
+    assert [(c.encoder, c.task, c.protocol) for c in elements] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
+    assert {c.options for c in elements} == {("--baseline", "none", "--draws", "2")}
     assert (after, missing) == ([], {})
 
 
-def test_default_baselines_are_elements_of_their_own_and_those_that_are_not_here_are_named(tasks):
-    made, _, missing = build_elements([B], ["one"], ["knn"], None)
-    assert [c.encoder for c in made] == [B, A]
+def test_default_baselines_have_their_own_elements_and_unavailable_ones_are_named(tasks):
+    elements, _, missing = build_elements([B], ["one"], ["knn"], None)
+    assert [c.encoder for c in elements] == [B, A]
     assert [name.partition(":")[0] for name in missing] == ["imagenet_resnet10t"]
     assert "put" in next(iter(missing.values()))
 
 
-def test_an_encoder_that_is_being_pretrained_is_waited_for_and_brings_its_baselines_along(tasks, monkeypatch):
+def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(tasks, monkeypatch):
     run = paths.runs_dir() / "mine"
     run.mkdir(parents=True)
     slurm.record_job(run, "41")
     slurm.record_job(run, "42")
     monkeypatch.setattr(slurm, "job_state", lambda job: "PENDING" if job == "42" else "FAILED")
-    made, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
+    elements, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
     assert after == ["42"]
-    assert [c.arguments for c in made] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
+    assert [c.arguments for c in elements] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
     with pytest.raises(InputError, match="name the tasks with --task"):
         build_elements(["mine"], [], ["knn"], None)
 
 
 @pytest.mark.parametrize(
-    ("more", "told"),
+    ("options", "named"),
     [(["--drawz", "2"], "drawz"), (["--draws", "two"], "draws"), (["linear.stepz=9"], "stepz"), (["liner.steps=9"], "liner")],
 )
-def test_what_bench_would_not_understand_is_said_before_the_queue(more, told):
-    with pytest.raises(InputError, match=told):
-        check_elements([ArrayElement("e", "t", "linear", tuple(more))])
+def test_options_that_bench_would_refuse_are_refused_before_the_queue(options, named):
+    with pytest.raises(InputError, match=named):
+        check_elements([ArrayElement("e", "t", "linear", tuple(options))])
     check_elements([ArrayElement("e", "t", "linear", ("--draws", "2", "linear.steps=9", "knn.vote=majority"))])
 
 
-def test_numbers_are_written_as_sbatch_takes_them():
+def test_numbers_are_formatted_for_sbatch():
     assert format_array_ranges([0, 1, 2, 3]) == "0-3"
     assert format_array_ranges([7, 0, 1, 4, 4]) == "0-1,4,7"
 
 
-def test_the_scripts_are_shell_and_run_each_line_of_the_cells(tmp_path):
-    where = bench_folder("mine")
+def test_the_scripts_are_valid_shell_and_run_the_line_of_their_element(tmp_path):
+    folder = bench_folder("mine")
     odd = ArrayElement("e", "a task", "knn", ("it's", "$(rm -rf x)"))
-    write_bench_folder(where, [ArrayElement("e", "t", "knn"), odd], slurm.Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
+    write_bench_folder(folder, [ArrayElement("e", "t", "knn"), odd], slurm.Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
     for name in ("bench.sbatch", "compare.sbatch"):
-        text = (where.path / name).read_text()
+        text = (folder.path / name).read_text()
         assert "#SBATCH --partition=gpu" in text
         assert "module load cuda" in text
-        assert subprocess.run(["bash", "-n", where.path / name]).returncode == 0
-    assert where.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.arguments]
+        assert subprocess.run(["bash", "-n", folder.path / name]).returncode == 0
+    assert folder.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.arguments]
     (tmp_path / "bin").mkdir()
     for name, text in (("srun", '"$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}
-    text = (where.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
+    text = (folder.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
     done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
     assert done.stdout.splitlines()[1:] == ["bench", *odd.arguments], done.stderr
     assert done.returncode == 3
-    assert where.exit_status(1) == 3
+    assert folder.exit_status(1) == 3
 
 
-def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
-    where = bench_folder("mine")
-    write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
-    write_json(where.info_file, {"array": "7"})
-    where.status_dir.mkdir()
+def test_only_failed_elements_are_resubmitted(monkeypatch):
+    folder = bench_folder("mine")
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_json(folder.info_file, {"array": "7"})
+    folder.status_dir.mkdir()
     for i, code in enumerate((0, 1, 0)):
-        (where.status_dir / str(i)).write_text(f"{code}\n")
+        (folder.status_dir / str(i)).write_text(f"{code}\n")
     monkeypatch.setattr(slurm, "job_state", lambda job: "CANCELLED")
-    assert list_unfinished(where) == [1, 3]
-    assert [row[2] for row in list_elements(where)] == ["done", "failed (1)", "done", "cancelled"]
+    assert list_unfinished(folder) == [1, 3]
+    assert [row[2] for row in list_elements(folder)] == ["done", "failed (1)", "done", "cancelled"]
     sent = []
     monkeypatch.setattr(slurm, "submit_script", lambda script, *options: sent.append((script.name, *options)) or str(len(sent)))
     resubmit("mine", ["5"])
@@ -116,9 +116,9 @@ def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
         ("bench.sbatch", "--array=1,3", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
         ("compare.sbatch", "--dependency=afterany:1"),
     ]
-    assert where.exit_status(1) is None
+    assert folder.exit_status(1) is None
     for i in (1, 3):
-        (where.status_dir / str(i)).write_text("0\n")
+        (folder.status_dir / str(i)).write_text("0\n")
     with pytest.raises(InputError, match="every element of bench 'mine' is done"):
         resubmit("mine", [])
     monkeypatch.setattr(slurm, "job_state", lambda job: "RUNNING")
@@ -126,23 +126,23 @@ def test_what_did_not_end_well_is_submitted_again_alone(monkeypatch):
         resubmit("mine", [])
 
 
-def test_a_failed_element_says_why(capsys):
-    where = bench_folder("mine")
-    write_bench_folder(where, [ArrayElement("e", t, "knn") for t in "abc"], slurm.Site(), [])
-    write_json(where.info_file, {"array": "7"})
-    where.status_dir.mkdir()
+def test_the_reason_of_a_failed_element_is_printed(capsys):
+    folder = bench_folder("mine")
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abc"], slurm.Site(), [])
+    write_json(folder.info_file, {"array": "7"})
+    folder.status_dir.mkdir()
     logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
     for i, text in logs.items():
-        (where.path / f"slurm-7_{i}.out").write_text(text)
-        (where.status_dir / str(i)).write_text("2\n")
+        (folder.path / f"slurm-7_{i}.out").write_text(text)
+        (folder.status_dir / str(i)).write_text("2\n")
     with pytest.raises(typer.Exit):
         print_jobs("mine")
-    told = capsys.readouterr().err.splitlines()
-    assert told[:2] == ["element 0: error: the encoder has seen 3 test images", "element 1: ValueError: no"]
-    assert told[2].startswith("3 of 3 elements failed"), "an empty log says nothing"
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == ["element 0: error: the encoder has seen 3 test images", "element 1: ValueError: no"]
+    assert lines[2].startswith("3 of 3 elements failed"), "an empty log has no reason"
 
 
-def test_a_bench_is_not_mixed_with_another_of_its_name():
+def test_a_bench_with_other_elements_needs_another_name():
     write_bench_folder(bench_folder("mine"), [ArrayElement("e", "a", "knn")], slurm.Site(), [])
     with pytest.raises(InputError, match="other elements"):
         write_bench_folder(bench_folder("mine"), [ArrayElement("e", "b", "knn")], slurm.Site(), [])

@@ -12,7 +12,7 @@ from transfer.metrics.panel import DECISION_METRICS, RANKING_METRICS
 
 
 def made(n=240, c=3, seed=0, step=0.1):
-    """Labels of unlike prevalence and scores with many ties."""
+    """Labels of different prevalence and scores with many ties."""
     rng = np.random.default_rng(seed)
     y = (rng.random((n, c)) < [0.5, 0.08, 0.9][:c]).astype(np.float32)
     s = np.clip(np.round((0.6 * rng.random((n, c)) + 0.3 * y) / step) * step, 0, 1)
@@ -62,7 +62,7 @@ def test_a_constant_score_is_half_and_a_monotone_change_of_scores_changes_nothin
     assert m.auroc(1 - y, -s) == pytest.approx(m.auroc(y, s), abs=1e-12)
 
 
-def test_a_label_without_positives_is_left_out_and_counted_never_zero():
+def test_a_label_without_positives_is_excluded_and_counted():
     y, s = made()
     y[:, 1] = 0
     assert np.isnan(m.auroc(y, s)[1])
@@ -109,9 +109,9 @@ def test_decisions_agree_with_scikit_learn(ours, theirs):
 
 def test_f1_precision_and_quadratic_kappa_agree_with_scikit_learn():
     y, s = made()
-    guess = s >= 0.5
-    assert m.macro_f1(y, s) == pytest.approx([sk.f1_score(y[:, c], guess[:, c]) for c in range(3)])
-    assert m.precision(y, s) == pytest.approx([sk.precision_score(y[:, c], guess[:, c]) for c in range(3)])
+    predicted = s >= 0.5
+    assert m.macro_f1(y, s) == pytest.approx([sk.f1_score(y[:, c], predicted[:, c]) for c in range(3)])
+    assert m.precision(y, s) == pytest.approx([sk.precision_score(y[:, c], predicted[:, c]) for c in range(3)])
     y, s, code = classes()
     assert m.macro_f1(y, s, "multiclass") == pytest.approx([sk.f1_score(code, s.argmax(1), average="macro")])
     assert m.precision(y, s, "multiclass") == pytest.approx([sk.precision_score(code, s.argmax(1), average="macro")])
@@ -119,7 +119,7 @@ def test_f1_precision_and_quadratic_kappa_agree_with_scikit_learn():
 
 
 @pytest.mark.parametrize("ours", [m.accuracy, m.balanced_accuracy, m.macro_f1, m.precision, m.mcc, m.kappa, m.quadratic_kappa])
-def test_a_weight_is_a_row_repeated(ours):
+def test_a_weight_equals_repeated_rows(ours):
     y, s, _ = classes(60)
     w = np.random.default_rng(2).integers(0, 3, (60, 5))
     got = ours(y, s, "multiclass", weight=w)
@@ -201,8 +201,8 @@ def test_temperature_scaling_finds_the_temperature_that_was_applied(kind):
 
 
 def test_risk_coverage_is_its_definition():
-    wrong, sure = np.array([0, 1, 0, 1]), np.array([0.9, 0.6, 0.8, 0.6])
-    got = m.risk_coverage(wrong, sure)
+    error, confidence = np.array([0, 1, 0, 1]), np.array([0.9, 0.6, 0.8, 0.6])
+    got = m.risk_coverage(error, confidence)
     assert got["coverage"].tolist() == [0.25, 0.5, 1.0, 1.0]
     assert got["risk"] == pytest.approx([0, 0, 0.5, 0.5])
     assert got["area"] == pytest.approx(0.25)
@@ -224,13 +224,13 @@ def test_thresholds_reach_their_target_and_no_other_threshold_does_better():
 
 def test_predictive_values_follow_bayes_at_the_stated_prevalence():
     y, s = (a[:, 0] for a in made())
-    seen = m.at_threshold(y, s, 0.5)
-    called = s >= 0.5
-    assert seen.ppv == pytest.approx(y[called].mean())
-    assert seen.npv == pytest.approx(1 - y[~called].mean())
+    observed = m.at_threshold(y, s, 0.5)
+    predicted = s >= 0.5
+    assert observed.ppv == pytest.approx(y[predicted].mean())
+    assert observed.npv == pytest.approx(1 - y[~predicted].mean())
     rare = m.at_threshold(y, s, 0.5, prevalence=0.01)
-    assert (rare.sensitivity, rare.specificity) == (seen.sensitivity, seen.specificity)
-    a, b = seen.sensitivity * 0.01, (1 - seen.specificity) * 0.99
+    assert (rare.sensitivity, rare.specificity) == (observed.sensitivity, observed.specificity)
+    a, b = observed.sensitivity * 0.01, (1 - observed.specificity) * 0.99
     assert rare.ppv == pytest.approx(a / (a + b))
 
 

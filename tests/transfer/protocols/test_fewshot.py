@@ -19,7 +19,7 @@ def made(n=120, k=3, seed=0, kind="multiclass", apart=1.0):
 
 
 def by_hand(bank, classes, x, shots, draw):
-    """One episode: the squared distance of every row to every class mean, after the support's mean is taken off and rows are made unit."""
+    """One episode: squared distances of all rows to all class means, after subtracting the support mean and normalising rows."""
     support = [bank[draw.choice(rows, shots, replace=False)].astype(np.float64) for rows in classes]
     middle = np.concatenate(support).mean(axis=0)
     means = [np.mean([(v - middle) / np.linalg.norm(v - middle) for v in rows], axis=0) for rows in support]
@@ -40,7 +40,7 @@ def test_an_episode_is_the_nearest_class_mean(score):
         assert scores == pytest.approx(want)
 
 
-def test_every_label_of_a_multi_label_task_is_a_question_of_its_own():
+def test_each_label_of_a_multi_label_task_has_its_own_episodes():
     train, x = made(kind="multilabel"), made(20, seed=1).x
     y = train.y.copy()
     y[::4, 1] = np.nan
@@ -51,7 +51,7 @@ def test_every_label_of_a_multi_label_task_is_a_question_of_its_own():
     assert got[:, 1] == pytest.approx(odds[:, 1] / odds.sum(1))
 
 
-def test_the_spread_over_episodes_is_kept_and_shrinks_with_shots():
+def test_the_sd_over_episodes_is_recorded_and_falls_with_shots():
     train, val = made(400), made(100, seed=1)
     fitted = fewshot.fit(fewshot.Config(episodes=60), train, val)
     table = fitted.selection["table"]
@@ -63,7 +63,7 @@ def test_the_spread_over_episodes_is_kept_and_shrinks_with_shots():
     assert fitted.scores(val) == pytest.approx(np.mean(list(fitted.episodes(val.x, 16)), axis=0))
 
 
-def test_shots_that_a_class_cannot_fill_are_dropped_and_an_error_if_none_is_left():
+def test_shots_above_the_smallest_class_are_skipped_and_it_is_an_error_if_none_is_left():
     train = made(30)
     fewest = int(train.y.sum(0).min())
     assert fewshot.fit(fewshot.Config(shots=(1, fewest, fewest + 1), episodes=3), train, made(20, seed=1)).shots == [1, fewest]

@@ -25,7 +25,7 @@ FAST = {"min_steps": 8, "max_steps": 8, "evaluations": 4, "batch": 16, "augment"
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory):
-    """160 gray 32-pixel images: stripes that lie (0) or stand (1), of random phase, under noise."""
+    """160 gray 32-pixel images: horizontal (0) or vertical (1) stripes of random phase, with noise."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, 2, 160)
     wave = 60 * np.sin(np.arange(32)[None] * 1.2 + rng.uniform(0, 6.28, (160, 1)))  # (160, 32)
@@ -73,7 +73,7 @@ def tiny_vit():
     return encoder("vit_tiny_patch16_224", depth=3, embed_dim=48, num_heads=3)
 
 
-def test_it_learns_what_the_images_show_and_leaves_the_encoder_alone(images):
+def test_it_learns_and_does_not_change_the_encoder(images):
     e = encoder()
     before = {k: v.clone() for k, v in e.model.state_dict().items()}
     cfg = finetune.Config(**{**FAST, "min_steps": 40, "max_steps": 40})
@@ -86,7 +86,7 @@ def test_it_learns_what_the_images_show_and_leaves_the_encoder_alone(images):
     assert all(torch.equal(v, before[k]) for k, v in e.model.state_dict().items())
 
 
-def test_two_runs_are_the_same_bits_and_leave_the_random_state_alone(images):
+def test_two_runs_are_bit_identical_and_do_not_change_the_random_state(images):
     cfg = finetune.Config(**{**FAST, "augment": {"preset": "auto"}, "drop_path": 0.2})
     torch.manual_seed(5)
     want = torch.rand(3)
@@ -116,9 +116,9 @@ def test_the_weights_of_the_best_validation_are_kept(images, ema):
     assert not np.array_equal(seen[1], seen[3])
 
 
-def test_training_stops_when_validation_gets_no_better(images):
+def test_training_stops_when_validation_does_not_improve(images):
     verdicts = iter([0.5, 0.4, 0.4, 1.0])
-    told = []
+    logged = []
     cfg = finetune.Config(**FAST, patience=2)
     fitted = fit(
         cfg,
@@ -126,11 +126,11 @@ def test_training_stops_when_validation_gets_no_better(images):
         part(images, range(60)),
         part(images, range(60, 90)),
         lambda *_: next(verdicts),
-        lambda step, **n: told.append((step, n)),
+        lambda step, **n: logged.append((step, n)),
     )
     assert (fitted.selection["step"], fitted.selection["stopped"], fitted.selection["steps"]) == (2, 6, 8)
-    assert [step for step, _ in told] == [2, 4, 6]
-    assert set(told[0][1]) == {"loss", "val"}
+    assert [step for step, _ in logged] == [2, 4, 6]
+    assert set(logged[0][1]) == {"loss", "val"}
 
 
 def test_several_classes_and_several_labels(images):
@@ -155,7 +155,7 @@ def test_several_classes_and_several_labels(images):
     assert np.isfinite(fitted.scores(part(images, range(9), labels, "multilabel"))).all()
 
 
-def test_bf16_gives_nearly_the_same_and_does_give_another(images):
+def test_bf16_scores_are_close_to_fp32_and_not_equal(images):
     half, full = (
         fit(
             finetune.Config(**{**FAST, "min_steps": 4, "max_steps": 4}, precision=p),
@@ -180,7 +180,7 @@ def test_rows_without_a_label_are_not_trained_on(images):
     assert np.array_equal(few.scores(part(images, range(100, 110))), alone.scores(part(images, range(100, 110))))
 
 
-def test_layer_decay_of_a_vit_is_that_of_mae():
+def test_layer_decay_of_a_vit_equals_that_of_mae():
     model = tiny_vit().model
     scales = {}
     head = nn.Linear(48, 2)
@@ -268,7 +268,7 @@ def test_the_loss_is_the_mean_over_known_labels():
     assert (z.grad[~torch.isnan(y)] != 0).all()
 
 
-def test_cross_entropy_leaves_unknown_rows_out_and_weighs_classes():
+def test_cross_entropy_ignores_unknown_rows_and_weights_classes():
     z, code = torch.randn(5, 3), torch.tensor([0, 2, 1, 2, 0])
     y = F.one_hot(code, 3).float()
     y[4] = float("nan")
@@ -278,7 +278,7 @@ def test_cross_entropy_leaves_unknown_rows_out_and_weighs_classes():
     )
 
 
-def test_a_batch_without_a_known_label_teaches_nothing():
+def test_a_batch_without_a_known_label_has_no_loss_and_no_gradient():
     for kind in ("multilabel", "multiclass"):
         z = torch.randn(4, 3, requires_grad=True)
         loss = supervised_loss(z, torch.full((4, 3), float("nan")), torch.ones(3), kind)
@@ -287,7 +287,7 @@ def test_a_batch_without_a_known_label_teaches_nothing():
         assert (z.grad == 0).all()
 
 
-def test_class_weights_even_out_the_classes():
+def test_class_weights_balance_the_classes():
     y = np.array([[1.0], [0], [0], [0], [np.nan]])
     assert class_weights(y, "binary", True).tolist() == [3.0]
     assert class_weights(y, "binary", False).tolist() == [1.0]
@@ -297,8 +297,8 @@ def test_class_weights_even_out_the_classes():
 
 
 @pytest.mark.parametrize("kind", ["binary", "multiclass"])
-def test_scores_are_probabilities_at_the_train_prevalence_in_spite_of_class_weights(kind):
-    """With an intercept alone the best weighted logits are known to the optimizer; minus the shift they must give the prevalence."""
+def test_scores_are_probabilities_at_the_train_prevalence_despite_class_weights(kind):
+    """With an intercept alone, the optimal weighted logits minus the shift must give the prevalence."""
     y = np.eye(3)[[0] * 12 + [1] * 6 + [2] * 2] if kind == "multiclass" else np.array([[1.0]] * 3 + [[0.0]] * 17)
     weight = class_weights(y, kind, True)
     b = torch.zeros(y.shape[1], dtype=torch.float64, requires_grad=True)

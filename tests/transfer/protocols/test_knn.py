@@ -51,30 +51,30 @@ def by_hand(train, x, k, temperature):
     return scores
 
 
-def test_unknown_labels_have_no_vote_and_shares_are_renormalised_for_every_k():
+def test_unknown_labels_have_no_vote_and_shares_are_normalised_for_every_k():
     train, val = made(kind="multilabel"), made(60, seed=1, kind="multilabel")
     y = train.y.copy()
     y[np.random.default_rng(0).random(y.shape) < 0.7] = np.nan
     train = Features(train.x, y, train.key, train.patient, "multilabel")
     cfg = knn.Config(k=(1, 4, 9), temperature=(0.1,))
-    seen = []
-    fitted = knn.fit(cfg, train, val, select=lambda _, scores: seen.append(scores) or float(len(seen)))
+    scored = []
+    fitted = knn.fit(cfg, train, val, select=lambda _, scores: scored.append(scores) or float(len(scored)))
     bank = train.at(~np.isnan(y).all(1))
-    for k, scores in zip(cfg.k, seen, strict=True):
+    for k, scores in zip(cfg.k, scored, strict=True):
         assert scores == pytest.approx(by_hand(bank, val.x, k, 0.1), abs=1e-4)
     assert fitted.k == 9
     assert fitted.scores(val) == pytest.approx(by_hand(bank, val.x, 9, 0.1), abs=1e-4)
 
 
 def test_the_choice_is_the_first_best_k_on_validation_rows():
-    seen = {1: 0.4, 3: 0.9, 5: 0.9, 10: 0.1}
-    given = iter(seen.values())
-    fitted = knn.fit(knn.Config(k=tuple(seen)), made(), made(40, seed=1), select=lambda y, s: next(given))
+    score_of = {1: 0.4, 3: 0.9, 5: 0.9, 10: 0.1}
+    scores = iter(score_of.values())
+    fitted = knn.fit(knn.Config(k=tuple(score_of)), made(), made(40, seed=1), select=lambda y, s: next(scores))
     assert fitted.selection["k"] == 3
-    assert [row["score"] for row in fitted.selection["table"]] == list(seen.values())
+    assert [row["score"] for row in fitted.selection["table"]] == list(score_of.values())
 
 
-def test_k_beyond_the_train_rows_is_dropped_and_an_empty_grid_is_an_error():
+def test_k_above_the_number_of_train_rows_is_skipped_and_an_empty_grid_is_an_error():
     assert knn.fit(knn.Config(k=(5, 500)), made(), made(40, seed=1)).k == 5
     with pytest.raises(InputError, match=r"500.*200 labeled rows"):
         knn.fit(knn.Config(k=(500,)), made(), made(40, seed=1))
@@ -88,8 +88,8 @@ def test_refitted_neighbours_do_not_score_the_validation_rows_they_hold():
     assert unchanged.val_scores is None
 
 
-def test_the_length_of_a_feature_does_not_matter():
+def test_the_norm_of_a_feature_does_not_matter():
     train, val = made(), made(40, seed=1)
-    long = Features(train.x * np.linspace(0.1, 9, len(train.x), dtype=np.float32)[:, None], train.y, train.key, train.patient, train.kind)
+    scaled = Features(train.x * np.linspace(0.1, 9, len(train.x), dtype=np.float32)[:, None], train.y, train.key, train.patient, train.kind)
     cfg = knn.Config(k=(7,))
-    assert knn.fit(cfg, train, val).scores(val) == pytest.approx(knn.fit(cfg, long, val).scores(val), abs=1e-5)
+    assert knn.fit(cfg, train, val).scores(val) == pytest.approx(knn.fit(cfg, scaled, val).scores(val), abs=1e-5)

@@ -1,4 +1,4 @@
-"""The linear probe against scikit-learn on the same split, and what a solver must not depend on."""
+"""The linear probe against scikit-learn on the same split, and invariances of the solver."""
 
 import numpy as np
 import pytest
@@ -44,9 +44,9 @@ def test_every_c_agrees_with_scikit_learn_in_loss_and_prediction(shape):
     for kind in ("multiclass", "binary"):
         f = made(*shape, k=3 if kind == "multiclass" else 1, kind=kind)
         z, model = standardised(f.x), solve_logistic(f.x, f.y, GRID, kind, tolerance=1e-6)
-        quick = solve_logistic(f.x, f.y, GRID, kind)
+        loose = solve_logistic(f.x, f.y, GRID, kind)
         assert model.converged
-        assert quick.converged
+        assert loose.converged
         for i, c in enumerate(GRID):
             truth = f.y.argmax(1) if kind == "multiclass" else f.y[:, 0]
             want = LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(z, truth)
@@ -54,16 +54,16 @@ def test_every_c_agrees_with_scikit_learn_in_loss_and_prediction(shape):
             ours = objective(model.w[i] if kind == "multiclass" else model.w[i, :, 0], model.b[i], z, y, c, kind)
             theirs = objective(want.coef_.T if kind == "multiclass" else want.coef_[0], want.intercept_, z, y, c, kind)
             assert ours == pytest.approx(theirs, abs=1e-5)
-            default = objective(quick.w[i] if kind == "multiclass" else quick.w[i, :, 0], quick.b[i], z, y, c, kind)
+            default = objective(loose.w[i] if kind == "multiclass" else loose.w[i, :, 0], loose.b[i], z, y, c, kind)
             assert default == pytest.approx(theirs, abs=1e-4)
             logit = model.logits(f.x)[i]
-            guess = logit.argmax(1) if kind == "multiclass" else (logit[:, 0] > 0)
+            predicted = logit.argmax(1) if kind == "multiclass" else (logit[:, 0] > 0)
             margin = want.decision_function(z)
-            sure = np.abs(margin) > 1e-2 if kind == "binary" else np.diff(np.sort(margin, axis=1)[:, -2:], axis=1)[:, 0] > 1e-2
-            assert np.array_equal(guess[sure], want.predict(z)[sure])
+            clear = np.abs(margin) > 1e-2 if kind == "binary" else np.diff(np.sort(margin, axis=1)[:, -2:], axis=1)[:, 0] > 1e-2
+            assert np.array_equal(predicted[clear], want.predict(z)[clear])
 
 
-def test_labels_with_unknown_rows_are_solved_as_if_each_stood_alone():
+def test_labels_with_unknown_rows_are_solved_independently():
     f = made(k=3, kind="multilabel")
     y = f.y.copy()
     y[::5, 0], y[3::4, 2] = np.nan, np.nan
@@ -109,8 +109,8 @@ def test_c_is_the_first_best_on_validation_and_test_rows_cannot_matter():
     cfg = linear.Config(low=-4, high=3, steps=8)
     fitted = linear.fit(cfg, train, val)
     model = solve_logistic(train.x, train.y, cfg.grid, "multiclass", tolerance=cfg.tolerance)
-    held_out = [np.nanmean(auroc(val.y, linear.logits_to_probabilities(z, "multiclass"))) for z in model.logits(val.x)]
-    assert [row["score"] for row in fitted.selection["table"]] == pytest.approx(held_out, abs=5e-3)
+    val_scores = [np.nanmean(auroc(val.y, linear.logits_to_probabilities(z, "multiclass"))) for z in model.logits(val.x)]
+    assert [row["score"] for row in fitted.selection["table"]] == pytest.approx(val_scores, abs=5e-3)
     assert fitted.selection["score"] == max(row["score"] for row in fitted.selection["table"])
     p = fitted.scores(val)
     assert p.dtype == np.float64
@@ -134,20 +134,20 @@ def test_refit_uses_validation_rows_only_after_the_choice():
         (linear.Config(preset="uni"), lambda train, val: presets.fit_uni(train)),
     ],
 )
-def test_a_refitted_probe_keeps_what_the_model_before_gave_the_validation_rows(refitted, before):
-    """Thresholds and temperature are chosen on these: its own scores would be those of rows it was trained on."""
+def test_a_refitted_probe_keeps_the_validation_scores_of_the_model_before_the_refit(refitted, before):
+    """Thresholds and temperature are chosen on these; its own scores are of rows that it was trained on."""
     train, val = made(80, k=1, kind="binary"), made(60, k=1, kind="binary", seed=1)
     fitted = linear.fit(refitted, train, val)
     np.testing.assert_allclose(fitted.val_scores, before(train, val).scores(val), atol=1e-9)
     assert np.abs(fitted.scores(val) - fitted.val_scores).max() > 1e-3
 
 
-def test_two_solves_are_the_same_bits():
+def test_two_solves_are_bit_identical():
     f = made()
     assert np.array_equal(solve_logistic(f.x, f.y, GRID, "multiclass").w, solve_logistic(f.x, f.y, GRID, "multiclass").w)
 
 
-def test_a_soft_target_counts_as_a_positive_and_a_negative_row_with_its_shares():
+def test_a_soft_target_equals_a_positive_and_a_negative_row_with_its_weights():
     f = made(k=1, kind="binary")
     soft = f.y.copy()
     soft[::3] = np.random.default_rng(0).uniform(0.55, 0.85, (len(soft[::3]), 1))

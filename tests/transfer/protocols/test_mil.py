@@ -1,4 +1,4 @@
-"""Slides from bags of tiles: attention against a loop written from the paper, made-up bags, and the bench from end to end."""
+"""Slides from bags of tiles: attention against a loop written from the paper, synthetic bags, and the bench from end to end."""
 
 from dataclasses import replace
 
@@ -22,7 +22,7 @@ QUICK = mil.Config(hidden=16, lr=(3e-3,), weight_decay=(1e-4,), epochs=15)
 
 
 def bags(n=60, tiles=(6, 30), seed=0, one=False, width=8):
-    """Slides of two classes. one: a single tile of a positive slide shows it, by a length that drowns in the mean of the others."""
+    """Slides of two classes. one: a single tile of a positive slide shows it, weakly enough to vanish in the mean."""
     rng = np.random.default_rng(seed)
     y = (np.arange(n) % 2).astype(np.float32)
     size = rng.integers(*tiles, n)
@@ -33,8 +33,8 @@ def bags(n=60, tiles=(6, 30), seed=0, one=False, width=8):
     return Bags(x, ends, y[:, None], np.arange(n).astype(str), np.arange(n).astype(str), "binary")
 
 
-def auc(fitted, of):
-    return roc_auc_score(of.y[:, 0], fitted.scores(of)[:, 0])
+def auc(fitted, rows):
+    return roc_auc_score(rows.y[:, 0], fitted.scores(rows)[:, 0])
 
 
 def test_gated_attention_is_equation_9():
@@ -55,7 +55,7 @@ def test_gated_attention_is_equation_9():
 
 
 @pytest.mark.parametrize("pooling", ["mean", "max", "attention"])
-def test_the_order_of_a_slides_tiles_does_not_matter_and_two_runs_are_equal(pooling):
+def test_the_order_of_tiles_does_not_matter_and_two_runs_are_equal(pooling):
     cfg = QUICK.model_copy(update={"pooling": pooling, "epochs": 3})
     train, val, test = (bags(seed=s) for s in (0, 1, 2))
     first, second = (mil.fit(cfg, train, val) for _ in range(2))
@@ -68,12 +68,12 @@ def test_the_order_of_a_slides_tiles_does_not_matter_and_two_runs_are_equal(pool
     assert auc(first, test) > 0.8
 
 
-def test_another_seed_is_another_attention():
+def test_another_seed_gives_other_scores():
     one, other = (mil.fit(QUICK.model_copy(update={"seed": s, "epochs": 2}), bags(), bags(seed=1)).scores(bags(seed=2)) for s in (0, 1))
     assert not np.array_equal(one, other)
 
 
-def test_where_one_tile_of_many_decides_attention_and_maximum_win_over_the_mean():
+def test_attention_and_maximum_beat_the_mean_when_one_tile_of_many_decides():
     train, val, test = (bags(100, (30, 40), s, one=True) for s in (0, 1, 2))
     cfg = QUICK.model_copy(update={"epochs": 10})
     fitted = {p: mil.fit(cfg.model_copy(update={"pooling": p}), train, val) for p in ("mean", "max", "attention")}
@@ -83,10 +83,10 @@ def test_where_one_tile_of_many_decides_attention_and_maximum_win_over_the_mean(
     chosen = fitted["attention"]
     h = mil.standardise_bags(test, chosen.mean, chosen.scale)
     heaviest = [int(chosen.network(h[i])[1].argmax()) for i in np.flatnonzero(test.y[:, 0])]
-    assert np.mean(np.array(heaviest) == 0) > 0.8  # the attention falls on the tile that decides
+    assert np.mean(np.array(heaviest) == 0) > 0.8  # the weight is on the tile that decides
 
 
-def test_the_mean_is_scikit_learns_logistic_regression_on_means():
+def test_mean_pooling_equals_scikit_learns_logistic_regression_on_means():
     train, val, test = (bags(seed=s) for s in (0, 1, 2))
     fitted = mil.fit(mil.Config(pooling="mean"), train, val)
     x, z = (np.array([of.bag(i).mean(axis=0) for i in range(len(of))]) for of in (train, test))
@@ -95,12 +95,12 @@ def test_the_mean_is_scikit_learns_logistic_regression_on_means():
     np.testing.assert_allclose(fitted.scores(test)[:, 0], theirs.predict_proba((z - mean) / sd)[:, 1], atol=1e-3)
 
 
-def test_epoch_rate_and_decay_are_those_that_the_handed_in_function_likes_best():
-    asked = []
+def test_epoch_rate_and_decay_are_those_with_the_highest_score_of_select():
+    scored = []
 
     def select(y, scores):
-        asked.append(scores)
-        return float(len(asked) == 5)
+        scored.append(scores)
+        return float(len(scored) == 5)
 
     cfg = mil.Config(hidden=4, lr=(1e-3, 1e-2), weight_decay=(0.1, 0.0), epochs=2)
     val = bags(seed=1)
@@ -109,7 +109,7 @@ def test_epoch_rate_and_decay_are_those_that_the_handed_in_function_likes_best()
         (lr, wd, e) for lr in cfg.lr for wd in cfg.weight_decay for e in (1, 2)
     ]
     assert (fitted.selection["lr"], fitted.selection["weight_decay"], fitted.selection["epoch"]) == (1e-2, 0.1, 1)
-    np.testing.assert_array_equal(fitted.scores(val), asked[4])
+    np.testing.assert_array_equal(fitted.scores(val), scored[4])
 
 
 @pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
@@ -141,13 +141,13 @@ def test_a_bench_scores_slides_of_patients_who_were_not_trained_on(cohort, tmp_p
     slide, patient = (store.column(c).astype(str) for c in ("slide", "patient"))
     owner, sick = dict(zip(slide, patient, strict=True)), dict(zip(slide, store.labels("sick"), strict=True))
     for part in ("val", "test"):
-        key, who, y = (r.arrays[f"{part}_{c}"] for c in ("key", "patient", "y"))
-        assert len(set(key)) == len(key)  # a row a slide
-        assert [owner[k] for k in key] == who.tolist()
+        key, patients, y = (r.arrays[f"{part}_{c}"] for c in ("key", "patient", "y"))
+        assert len(set(key)) == len(key)  # one row per slide
+        assert [owner[k] for k in key] == patients.tolist()
         assert [sick[k] for k in key] == y[:, 0].tolist()
-        assert all((who == p).sum() == 2 for p in set(who))  # a patient's slides are together
+        assert all((patients == p).sum() == 2 for p in set(patients))  # the slides of a patient are in one part
     assert not set(r.arrays["val_patient"]) & set(r.arrays["test_patient"])
-    assert set(r.groups) == {"site"}  # where the tile lies on the slide is not about the slide
+    assert set(r.groups) == {"site"}  # `place` varies within a slide
     assert test_seal.read_ledger()[-1]["protocol"] == "mil"
     (section,) = table.build_sections([r], resamples=50)
     assert section.rows[0].metrics["auroc"].value == pytest.approx(roc_auc_score(r.arrays["test_y"], r.arrays["test_scores"]))
@@ -178,7 +178,7 @@ ODD = np.arange(80) % 2
         ([f"s{i // 2}" for i in range(80)], "odd", "tiles of [0-9]+ slides .* have different labels"),
     ],
 )
-def test_what_makes_no_slides_is_refused_before_anything_is_embedded(tmp_path, monkeypatch, names, label, message):
+def test_tiles_without_valid_slides_are_refused_before_anything_is_embedded(tmp_path, monkeypatch, names, label, message):
     where = toys.add_slides(toys.store(tmp_path / "toy.h5", patients=40, odd=ODD.astype(float)), names)
     add(where, labels=(label,), classes=(label,))
     monkeypatch.setattr("encoders.features.embed.extract_features", None)
@@ -186,7 +186,7 @@ def test_what_makes_no_slides_is_refused_before_anything_is_embedded(tmp_path, m
         run(protocols=["mil"])
 
 
-def test_slides_of_one_name_in_two_stores_are_refused(tmp_path):
+def test_a_slide_name_in_two_stores_is_refused(tmp_path):
     for name, seed in (("a", 0), ("b", 1)):
         toys.add_slides(toys.store(tmp_path / f"{name}.h5", patients=40, seed=seed), [f"s{i // 2}" for i in range(80)])
     add(f"{tmp_path}/*.h5", labels=("sick",))

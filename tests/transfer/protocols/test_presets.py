@@ -23,7 +23,7 @@ def made(n=150, d=6, k=3, seed=0, kind="multiclass"):
     return Features(x.astype(np.float32), y.astype(np.float32), names, names, kind)
 
 
-def test_thunders_heads_are_those_trained_one_by_one():
+def test_the_heads_of_thunder_equal_heads_trained_one_by_one():
     train, val = made(), made(60, seed=1)
     settings = [(1e-2, 0.0), (1e-3, 1e-2)]
     got = presets.train_linear_heads(train, val, settings, batch=64, steps=9, decoupled=False, score=macro_f1, seed=3)
@@ -79,7 +79,7 @@ def test_dinov2s_logistic_regression_is_unscaled_and_refitted():
     assert got.scores(val) == pytest.approx(linear.logits_to_probabilities(both.logits(val.x)[0], "multiclass"), abs=1e-3)
 
 
-def test_published_budgets_are_the_papers():
+def test_published_grids_are_those_of_the_papers():
     assert len(presets.THUNDER_SETTINGS) == 9
     assert {lr for lr, _ in presets.THUNDER_SETTINGS} == {1e-3, 1e-4, 1e-5}
     assert {wd for _, wd in presets.THUNDER_SETTINGS} == {0.0, 1e-3, 1e-4}

@@ -36,7 +36,7 @@ def softmax(z):
     return odds / odds.sum(1, keepdims=True)
 
 
-def test_maes_head_is_batch_norm_and_a_layer_by_lars_with_warm_up_and_cosine():
+def test_the_head_of_mae_is_batch_norm_and_a_linear_layer_trained_by_lars_with_warm_up_and_cosine():
     steps, warmup, batch, d, k = 12, 4, 24, 5, 3
     torch.manual_seed(0)
     head = MaeHead(d, k, True, batch, steps, warmup)
@@ -65,7 +65,7 @@ def test_maes_head_is_batch_norm_and_a_layer_by_lars_with_warm_up_and_cosine():
     np.testing.assert_allclose(head.logits(torch.from_numpy(x)).numpy(), (x - mean) / np.sqrt(var + 1e-6) @ w.T + b, rtol=1e-8)
 
 
-def test_dinov2s_heads_are_those_trained_one_by_one():
+def test_the_heads_of_dinov2_equal_heads_trained_one_by_one():
     steps, batch = 10, 24
     torch.manual_seed(1)
     heads = DinoV2Heads({"a": 5, "b": 8}, 3, True, batch, steps)
@@ -90,7 +90,7 @@ def test_dinov2s_heads_are_those_trained_one_by_one():
             torch.testing.assert_close(heads.weight[name][h].detach(), layer.weight.detach(), rtol=2e-4, atol=1e-6)
 
 
-def test_published_numbers_are_the_papers():
+def test_published_budgets_and_rates_are_those_of_the_papers():
     assert PUBLISHED_BUDGETS == {"mae": (16384, 90), "dinov2": (1024, 12500)}
     assert DINOV2_RATES == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
     assert probe.PROBE_AUGMENT.crop == (0.08, 1.0)
@@ -122,7 +122,7 @@ def test_a_transformers_last_blocks_are_its_class_tokens_after_the_last_norm():
     assert inputs["last 4 + patches"].shape == (2, 5 * 192)
 
 
-def test_a_cnn_gives_its_pooled_features_and_the_three_stages_before_and_no_patches():
+def test_a_cnn_gives_its_pooled_features_and_the_three_stages_before():
     with torch.no_grad():
         model = timm.create_model("resnet10t", num_classes=0).eval()
         x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -171,22 +171,22 @@ def test_a_transformer_has_all_52_heads(cohort):
     np.testing.assert_allclose(r.arrays["test_scores"].sum(1), 1)
 
 
-def test_images_are_augmented_anew_at_every_step_and_the_network_stays_as_it_was(cohort, monkeypatch):
+def test_images_are_augmented_again_at_every_step_and_the_network_stays_in_evaluation_mode(cohort, monkeypatch):
     add(cohort)
-    shown = []
+    forward = []
     before = probe.frozen_inputs
     monkeypatch.setattr(
         probe,
         "frozen_inputs",
-        lambda encoder, x, extract: (shown.append((encoder.model.training, x.clone())), before(encoder, x, extract))[1],
+        lambda encoder, x, extract: (forward.append((encoder.model.training, x.clone())), before(encoder, x, extract))[1],
     )
     run(NET, protocols=["linear"], overrides=["linear.preset=mae", "linear.length=2", "linear.batch=36"])
-    views = [x for _, x in shown if len(x) == 36]
+    views = [x for _, x in forward if len(x) == 36]
     assert len(views) == 2
     assert not torch.equal(views[0].sort(0).values, views[1].sort(0).values)
 
 
-def test_cached_features_are_refused_where_images_are_wanted():
+def test_cached_features_are_refused_where_images_are_needed():
     rows = Features(np.zeros((2, 3), np.float32), np.eye(2, dtype=np.float32)[:, :1], np.arange(2), np.arange(2), "binary")
     with pytest.raises(ValueError, match="needs images"):
         linear.fit(linear.Config(preset="mae"), rows, rows)

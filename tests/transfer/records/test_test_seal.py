@@ -1,4 +1,4 @@
-"""The seal: no test row before the choice is frozen, and every look in the ledger."""
+"""The seal: no test row before the selection is frozen, and every use in the ledger."""
 
 import threading
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ def sealed(**about):
     return Seal("the test split", {"split": "s", "encoder": "e", "protocol": "knn", "protocol_hash": "h", **about})
 
 
-def test_scoring_a_sealed_test_before_freezing_raises_and_is_no_look():
+def test_opening_a_seal_before_freezing_raises_and_is_not_logged():
     seal = sealed()
     with pytest.raises(SealedError, match="before the selection is frozen"):
         seal.open(fitted(k=3))
@@ -34,7 +34,7 @@ def test_scoring_a_sealed_test_before_freezing_raises_and_is_no_look():
     assert issubclass(SealedError, RuntimeError)
 
 
-def test_the_frozen_fit_opens_the_seal_and_the_look_is_written_first():
+def test_the_frozen_fit_opens_the_seal_and_the_use_is_logged():
     seal, choice = sealed(), fitted(k=3)
     seal.freeze(choice)
     assert seal.open(choice) == "the test split"
@@ -56,7 +56,7 @@ def test_another_fit_with_an_equal_selection_does_not_open_the_seal():
         seal.open(fitted(k=3))
 
 
-def test_nothing_chosen_cannot_be_frozen_and_freezing_is_final():
+def test_an_empty_selection_cannot_be_frozen_and_freezing_is_final():
     seal = sealed()
     with pytest.raises(SealedError, match="chosen nothing"):
         seal.freeze(fitted())
@@ -70,7 +70,7 @@ def test_the_test_split_is_not_an_attribute_one_can_read():
     assert "the test split" not in [getattr(seal, name, None) for name in ("test", "_test", "data")]
 
 
-def test_the_ledger_counts_looks_by_split_encoder_and_protocol():
+def test_the_ledger_counts_uses_by_split_encoder_and_protocol():
     for encoder, protocol, split in (("a", "knn", "s"), ("a", "linear", "s"), ("b", "knn", "s"), ("a", "knn", "other")):
         seal, choice = sealed(encoder=encoder, protocol=protocol, split=split), fitted(k=1)
         seal.freeze(choice)
@@ -80,7 +80,7 @@ def test_the_ledger_counts_looks_by_split_encoder_and_protocol():
     assert str(found) == "scored 3 times (2 encoders, 2 protocols)"
 
 
-def test_looks_from_many_threads_are_all_kept_and_a_torn_line_is_skipped():
+def test_uses_from_many_threads_are_all_logged_and_an_incomplete_line_is_skipped():
     path = test_seal.ledger_path()
     threads = [threading.Thread(target=test_seal.append_to_ledger, args=({"split": "s", "encoder": str(i)}, path)) for i in range(20)]
     for t in threads:

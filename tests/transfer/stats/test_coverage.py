@@ -1,8 +1,8 @@
-"""Do the intervals cover, and are false verdicts as rare as they claim? Simulated test sets with several images a patient.
+"""Coverage of the intervals and rate of false verdicts, on simulated test sets with several images per patient.
 
-An image's score is z = patient + own noise, plus a shift where the label is positive; labels are the patient's for some images and the
-image's own for others, so that positives and negatives of one patient occur together. Both noises are normal, so the true area is known:
-Phi(shift / sqrt(2)), where z of one image has variance 1 (Hanley and McNeil 1982; pairs of one patient are a vanishing share).
+The score of an image is patient noise + image noise, plus a shift for positives. Some labels are those of the patient, others of the image,
+so that a patient can have positives and negatives. Both noises are normal, so the true area is known: Phi(shift / sqrt(2)), with variance 1
+of the score (Hanley and McNeil 1982; the share of pairs within one patient is negligible).
 """
 
 import numpy as np
@@ -13,11 +13,11 @@ from transfer.metrics import auroc
 from transfer.stats import auroc_interval, cluster_bootstrap, holm, paired_difference, pooled_interval
 
 SHIFT = 1.2
-SHARED = 0.5  # share of a score's variance that a patient's images have in common
+SHARED = 0.5  # share of the variance of a score that is common to the images of a patient
 
 
 def simulated(patients, seed, systems=1, mixed=0.1):
-    """Labels, scores of `systems` equally good systems, patients; 1 to 6 images a patient."""
+    """Labels, scores of `systems` equally good systems, patients; 1 to 6 images per patient."""
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), rng.integers(1, 7, patients))
     own = rng.random(patients) < 0.5
@@ -30,13 +30,13 @@ def simulated(patients, seed, systems=1, mixed=0.1):
 
 
 def expected_area():
-    """The mean of the estimate: all but a few pairs are of two patients."""
+    """The expected estimate: nearly all pairs are of two patients."""
     return norm.cdf(SHIFT / np.sqrt(2))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("patients", [45, 100, 200])
-def test_the_interval_of_an_auroc_covers_what_it_says(patients):
+def test_the_interval_of_an_auroc_has_its_nominal_coverage(patients):
     inside = []
     for seed in range(1500):
         y, (s,), patient = simulated(patients, seed)
@@ -46,8 +46,8 @@ def test_the_interval_of_an_auroc_covers_what_it_says(patients):
 
 
 @pytest.mark.slow
-def test_images_taken_for_patients_would_cover_too_little():
-    """What the clustering is for: the same intervals with every image its own patient."""
+def test_without_clustering_the_coverage_is_too_low():
+    """The same intervals with every image as its own patient."""
     inside = []
     for seed in range(600):
         y, (s,), patient = simulated(100, seed)
@@ -58,7 +58,7 @@ def test_images_taken_for_patients_would_cover_too_little():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("patients", [45, 120])
-def test_verdicts_on_equal_systems_are_false_at_most_six_times_in_a_hundred(patients):
+def test_at_most_six_percent_of_verdicts_on_equal_systems_are_false(patients):
     verdicts = []
     for seed in range(1500):
         y, (a, b), patient = simulated(patients, seed, systems=2)
@@ -67,7 +67,7 @@ def test_verdicts_on_equal_systems_are_false_at_most_six_times_in_a_hundred(pati
 
 
 @pytest.mark.slow
-def test_the_bootstrap_covers_with_a_hundred_patients():
+def test_the_bootstrap_has_its_coverage_at_a_hundred_patients():
     inside = []
     for seed in range(300):
         y, (s,), patient = simulated(120, seed)
@@ -76,14 +76,14 @@ def test_the_bootstrap_covers_with_a_hundred_patients():
     assert 0.90 <= np.mean(inside) <= 0.98
 
 
-def test_below_twenty_patients_a_class_the_interval_says_too_few():
+def test_below_twenty_patients_per_class_the_interval_has_a_note():
     y, (s,), patient = simulated(24, 0)
     assert "too few" in auroc_interval(y, s, patient).note
 
 
 @pytest.mark.slow
-def test_the_interval_over_folds_covers_where_most_folds_are_without_a_mistake():
-    """Five folds of sixteen patients and an area near .98: an average of resampled folds would be one point in many of these."""
+def test_the_interval_over_folds_has_its_coverage_when_most_folds_have_no_error():
+    """Five folds of sixteen patients and an area near .98, where an average of resampled folds would often be a single point."""
     inside, points = [], 0
     area = norm.cdf(2.9 / np.sqrt(2))
     for seed in range(500):
@@ -97,12 +97,12 @@ def test_the_interval_over_folds_covers_where_most_folds_are_without_a_mistake()
         assert got.low < got.high
         inside.append(got.low <= area <= got.high)
     assert np.mean(inside) >= 0.93
-    assert points > 500  # folds without a mistake
+    assert points > 500  # folds without an error
 
 
 @pytest.mark.slow
-def test_one_false_verdict_among_ten_comparisons_is_as_rare_after_holm():
-    """Ten tasks of one pair of equal systems: without the correction four benches in ten would claim something."""
+def test_holm_keeps_the_rate_of_any_false_verdict_among_ten_comparisons():
+    """Ten tasks of one pair of equal systems: without the correction, four benches in ten would have a false verdict."""
     raw, corrected = [], []
     for seed in range(300):
         p = []

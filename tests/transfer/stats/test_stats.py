@@ -14,7 +14,7 @@ from transfer.stats.delong import area_components, area_variance
 
 
 def made(patients=60, images=3, seed=0, c=1):
-    """Several images a patient, with a shared patient effect in label and score."""
+    """Several images per patient, with a shared patient effect in label and score."""
     rng = np.random.default_rng(seed)
     patient = np.repeat(np.arange(patients), images)
     effect = rng.normal(size=(patients, c))[patient]
@@ -23,7 +23,7 @@ def made(patients=60, images=3, seed=0, c=1):
     return y, s, patient.astype(str)
 
 
-def test_bootstrap_values_are_those_of_a_loop_over_scikit_learn():
+def test_bootstrap_values_equal_a_loop_over_scikit_learn():
     y, s, patient = made(c=2)
     s = np.round(s)  # ties
     got = stats.bootstrap_values(auroc, y, s, patient, n=300, seed=3)
@@ -68,7 +68,7 @@ def delong_by_hand(y, s):
     return psi.mean(), psi.mean(1).var(ddof=1) / len(x) + psi.mean(0).var(ddof=1) / len(z)
 
 
-def test_one_image_a_patient_gives_delongs_interval_on_the_logit_scale():
+def test_one_image_per_patient_gives_delongs_interval_on_the_logit_scale():
     y, s, _ = made()
     y, s = y[:, 0], np.round(s[:, 0], 1)
     area, variance = delong_by_hand(y, s)
@@ -99,7 +99,7 @@ def obuchowski_by_hand(y, s, patient):
     return s10 / m + s01 / n + 2 * s11 / (m * n)
 
 
-def test_several_images_a_patient_give_obuchowskis_variance():
+def test_several_images_per_patient_give_obuchowskis_variance():
     y, s, patient = made(images=4)
     y[::11] = np.nan
     code, n = encode_patients(patient)
@@ -130,7 +130,7 @@ def test_variance_and_degrees_of_freedom_are_those_of_sample_covariances_of_plac
     assert df == pytest.approx(sum(shares) ** 2 / (shares[0] ** 2 / (counts[0] - 1) + shares[1] ** 2 / (counts[1] - 1)), rel=1e-9)
 
 
-def test_repeating_every_image_narrows_nothing():
+def test_repeating_every_image_does_not_narrow_the_interval():
     y, s, patient = made()
     once = stats.auroc_interval(y, s, patient)
     twice = stats.auroc_interval(np.repeat(y, 2, 0), np.repeat(s, 2, 0), np.repeat(patient, 2))
@@ -148,14 +148,14 @@ def test_the_interval_of_several_labels_is_that_of_their_mean_with_their_covaria
     assert [i.value for i in stats.auroc_intervals(y, s, patient)] == pytest.approx(auroc(y, s))
 
 
-def test_perfect_separation_still_has_an_uncertain_lower_end():
+def test_perfect_separation_has_a_lower_end_below_one():
     y = np.repeat([0.0, 1.0], 30)
     got = stats.auroc_interval(y, y, np.arange(60))
     assert got.value == got.high == 1
     assert got.low == pytest.approx(0.025 ** (1 / 30))
 
 
-def test_too_few_patients_are_said_to_be_too_few():
+def test_insufficient_patients_are_noted():
     y, s, patient = made(patients=60)
     assert stats.auroc_interval(y, s, patient).note == ""
     y, s, patient = made(patients=15)
@@ -165,7 +165,7 @@ def test_too_few_patients_are_said_to_be_too_few():
     assert stats.patients_per_class(np.array([1, 1, 0, np.nan]), np.array(list("aabb"))).tolist() == [[1, 1]]
 
 
-def test_a_difference_from_itself_is_nothing():
+def test_the_difference_from_itself_is_zero():
     y, s, patient = made()
     for metric in (auroc, average_precision, accuracy):
         d = stats.paired_difference(metric, y, s, s, patient, n=100)
@@ -191,8 +191,7 @@ def test_the_paired_variance_is_delongs_with_covariance():
     d = psi[0] - psi[1]
     want = d.mean(1).var(ddof=1) / (y == 1).sum() + d.mean(0).var(ddof=1) / (y == 0).sum()
     got = stats.auroc_difference(y, a, b, np.arange(len(y)))
-    t, df = (got.high - got.low) / 2 / np.sqrt(want), None
-    assert df is None
+    t = (got.high - got.low) / 2 / np.sqrt(want)
     assert sp.t.ppf(0.975, len(y)) * 0.99 < t < sp.t.ppf(0.975, 20)
     assert got.p == pytest.approx(2 * sp.norm.sf(abs(got.value) / np.sqrt(want)), abs=0.02)
 
@@ -245,7 +244,7 @@ def test_the_minimal_detectable_difference_has_its_power():
     assert sp.norm.sf(1.96 - found / se) == pytest.approx(0.8, abs=1e-3)
 
 
-def test_a_label_of_one_class_is_left_out_of_value_and_interval():
+def test_a_label_with_one_class_is_excluded_from_value_and_interval():
     y, s, patient = made(c=2)
     y[:, 1] = 0
     alone = stats.cluster_bootstrap(auroc, y[:, :1], s[:, :1], patient, n=100)
@@ -255,11 +254,11 @@ def test_a_label_of_one_class_is_left_out_of_value_and_interval():
     assert np.isnan(stats.auroc_interval(y[:, 1], s[:, 1], patient).value)
 
 
-def test_folds_without_a_mistake_keep_a_width_and_draws_of_one_fold_do_not_narrow_it():
+def test_folds_without_an_error_have_a_width_and_draws_of_one_fold_do_not_narrow_it():
     y = np.arange(20) % 2.0
     fold = lambda f, shift: (y, y * shift + np.arange(20) * 0.01, np.char.add(f"{f}-", np.arange(20).astype(str)))  # noqa: E731
     perfect = stats.pooled_interval([[fold(f, 5)] for f in range(3)])
-    # All 30 patients a class were ranked rightly: the rate at which that has probability 2.5 %.
+    # All 30 patients per class are ranked correctly: the success rate at which this has probability 2.5 %.
     assert (perfect.value, perfect.low, perfect.high) == pytest.approx((1.0, 0.025 ** (1 / 30), 1.0))
     y, s, patient = made()
     once, twice = stats.pooled_interval([[(y, s, patient)]]), stats.pooled_interval([[(y, s, patient)] * 2])
@@ -277,18 +276,18 @@ def test_pooled_folds_have_the_mean_area_and_the_variance_of_a_mean_of_independe
     )
 
 
-def test_two_systems_without_a_mistake_are_not_distinguishable_within_a_width():
+def test_two_systems_without_an_error_are_not_distinguishable_and_the_interval_has_a_width():
     y = np.arange(60) % 2.0
     got = stats.auroc_difference(y, y, 2 * y + 0.1 * np.arange(60) / 60, np.arange(60))
     assert (got.value, got.p, got.verdict) == (0.0, 1.0, "not distinguishable")
     assert got.low < 0 < got.high
     some = made()
     same = stats.auroc_difference(*some[:2], 3 * some[1], some[2])
-    assert (same.low, same.high) == (0.0, 0.0)  # one order, mistakes and all
+    assert (same.low, same.high) == (0.0, 0.0)  # one order, with the same errors
 
 
-def test_a_difference_of_areas_is_never_said_to_exceed_one():
-    """Five patients a class, all wrong under a shift and all right before: the normal approximation goes beyond -1."""
+def test_a_difference_of_areas_does_not_exceed_one():
+    """Five patients per class, all wrong against all right: the normal approximation exceeds -1."""
     y = np.repeat([0.0, 1.0], 5)
     good, bad = y + np.linspace(0, 0.5, 10), np.r_[0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.3, 0.75, 0.05, 0.15]
     d = stats.auroc_difference(y, bad, good, np.arange(10).astype(str))

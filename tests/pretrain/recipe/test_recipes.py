@@ -147,7 +147,7 @@ def test_a_watchdog_that_only_warns_does_not_enter_the_identity():
 
 
 def test_the_identity_of_a_recipe_does_not_change_between_versions():
-    """Runs begun by an earlier version are continued: their run.json holds this digest."""
+    """Runs of earlier versions can be resumed because their run.json holds this digest."""
     assert config.recipe_identity(config.load_recipe("cxr_moco_tiny")) == "31946542a13d6680"
     assert config.recipe_identity(config.load_recipe("path_mae", ["watch.policy=rollback"])) == "8f023b014711f59e"
 

@@ -82,5 +82,5 @@ def test_a_staged_store_is_copied_once_verified_and_read_instead_of_the_shared_o
     copy.write_bytes(copy.read_bytes()[:-5])
     with pytest.raises(InputError, match="no complete copy"):
         staging.resolve_staged(str(images))
-    assert staging.stage_stores(str(images), disk) == [copy]  # a torn one is made again
+    assert staging.stage_stores(str(images), disk) == [copy]  # a truncated copy is replaced
     assert staging.resolve_staged(str(images)) == [copy]

@@ -115,7 +115,7 @@ def few_patients_note(y: Array, patient: Array) -> str:
     few = count_fewest_patients(y, patient)
     if few is None:
         return "no label has patients of both classes"
-    return f"too few: {few} patient{'s' if few != 1 else ''} in a class, at least {MIN_PATIENTS} are needed" if few < MIN_PATIENTS else ""
+    return f"insufficient patients: {few} in the smaller class, at least {MIN_PATIENTS} are needed" if few < MIN_PATIENTS else ""
 
 
 def to_columns(a: Array) -> Array:

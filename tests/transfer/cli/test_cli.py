@@ -144,7 +144,7 @@ def test_hannover_from_its_folder_to_a_table(data_dir, tmp_path, monkeypatch):
     assert done.exit_code == 0
     assert "imagenet_resnet18" in done.stdout
     assert "not available" in done.stdout
-    assert "too few" in done.stdout  # 243 images, but few PA patients
+    assert "insufficient" in done.stdout  # 243 images, but few PA patients
 
 
 def test_all_recipes_are_printed_with_the_command_that_adds_their_task():

@@ -78,7 +78,7 @@ def test_the_bootstrap_has_its_coverage_at_a_hundred_patients():
 
 def test_below_twenty_patients_per_class_the_interval_has_a_note():
     y, (s,), patient = simulated(24, 0)
-    assert "too few" in auroc_interval(y, s, patient).note
+    assert "insufficient patients" in auroc_interval(y, s, patient).note
 
 
 @pytest.mark.slow

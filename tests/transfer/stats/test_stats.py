@@ -159,9 +159,9 @@ def test_insufficient_patients_are_noted():
     y, s, patient = made(patients=60)
     assert stats.auroc_interval(y, s, patient).note == ""
     y, s, patient = made(patients=15)
-    assert "too few" in stats.auroc_interval(y, s, patient).note
-    assert "too few" in stats.cluster_bootstrap(auroc, y, s, patient, n=50).note
-    assert "too few" in stats.paired_difference(auroc, y, s, -s, patient).note
+    assert "insufficient patients" in stats.auroc_interval(y, s, patient).note
+    assert "insufficient patients" in stats.cluster_bootstrap(auroc, y, s, patient, n=50).note
+    assert "insufficient patients" in stats.paired_difference(auroc, y, s, -s, patient).note
     assert stats.patients_per_class(np.array([1, 1, 0, np.nan]), np.array(list("aabb"))).tolist() == [[1, 1]]
 
 

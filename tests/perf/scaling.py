@@ -2,11 +2,11 @@
 
     python tests/perf/scaling.py [--steps 30] [--rounds 3] [key=value ...]
 
-`torchrun` starts the processes; they communicate over gloo, with one thread each and noise as images. The batch is over all processes, so R
-processes are ideally R times as fast. One and two processes alternate; the median step of each start counts, without its first third.
+`torchrun` starts the processes; they communicate over gloo, with one thread each and noise as images. The batch is over all processes, so
+R processes are ideally R times as fast. One and two processes alternate; the median step of each start counts, without its first third.
 Printed are the median over rounds, the lowest and the highest. The share of the gradients is the time to sum as many bytes when all
-processes are ready; DDP overlaps a part of it with the backward pass. The communication of BatchNorm over all processes and of the losses is timed in the
-step itself, including the wait for a slower process. `sync_batchnorm=false` shows the cost of BatchNorm.
+processes are ready; DDP overlaps a part of it with the backward pass. The communication of BatchNorm over all processes and of the losses
+is timed in the step itself, including the wait for a slower process. `sync_batchnorm=false` shows the cost of BatchNorm.
 """
 
 import argparse

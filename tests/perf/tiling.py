@@ -3,9 +3,9 @@
     python tests/perf/tiling.py [--data ../shared/data] [--rounds 7] [--tiles 600]
 
 Tiling is: read, composite, check quality, JPEG, hash, write. CPU seconds, alternating, median of the rounds, so that other load matters
-less. The slides are small, so each is read several times per round and opened again each time: tiles of one pass must not be in OpenSlide's
-cache in the next, as is the case with a large slide. Target: a ratio of at least 0.7 on one core, and with --cores, 1.8 times the tiles with
-two processes (wall time: the machine must be idle).
+less. The slides are small, so each is read several times per round and opened again each time: tiles of one pass must not be in
+OpenSlide's cache in the next, as is the case with a large slide. Target: a ratio of at least 0.7 on one core, and with --cores, 1.8 times
+the tiles with two processes (wall time: the machine must be idle).
 """
 
 import argparse

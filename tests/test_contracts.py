@@ -22,7 +22,9 @@ def any_arguments(tree: ast.Module) -> list[ast.arg]:
 
 
 def test_few_lines_are_hidden_from_the_type_checker():
-    hidden = [f"{name}: {line.strip()}" for name, path in modules().items() for line in path.read_text().splitlines() if "type: ignore" in line]
+    hidden = [
+        f"{name}: {line.strip()}" for name, path in modules().items() for line in path.read_text().splitlines() if "type: ignore" in line
+    ]
     assert len(hidden) < MOST_IGNORED, hidden
 
 

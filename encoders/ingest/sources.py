@@ -77,13 +77,9 @@ def _wsi() -> SourceFactory:
 
 SOURCES: dict[str, SourceEntry] = {
     "folder": SourceEntry(_folder, "Ingest a folder of PNG, JPEG and TIFF images (8 or 16 bits, kept as they are)."),
-    "phantom": SourceEntry(
-        _phantom, "Ingest synthetic images with patients and labels, for tests and first steps."
-    ),
+    "phantom": SourceEntry(_phantom, "Ingest synthetic images with patients and labels, for tests and first steps."),
     "dicom": SourceEntry(_dicom, "Ingest a folder of DICOM files as a viewer displays them, 16 bits."),
-    "medmnist": SourceEntry(
-        _medmnist, "Ingest a MedMNIST file (.npz, 28 to 224 px) with its split and label names."
-    ),
+    "medmnist": SourceEntry(_medmnist, "Ingest a MedMNIST file (.npz, 28 to 224 px) with its split and label names."),
     "hdf5": SourceEntry(_hdf5, "Ingest arrays (N, H, W[, C]) in HDF5, one image at a time."),
     "wsi": SourceEntry(
         _wsi, "Ingest whole-slide images as tiles of an exact resolution, one store per slide.", load_ingest=load_slide_ingest

@@ -13,14 +13,7 @@ from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
-from encoders.zoo.timm_protocols import (
-    HasHeadHiddenSize,
-    HasNumFeatures,
-    HasOutputFormat,
-    HasPatchSize,
-    HasPrefixTokens,
-    HasTokenFeatures,
-)
+from encoders.zoo.timm_protocols import HasHeadHiddenSize, HasNumFeatures, HasOutputFormat, HasPatchSize, HasPrefixTokens, HasTokenFeatures
 
 
 def build_backbone(

@@ -14,9 +14,9 @@ from encoders.zoo.card import Card
 from pretrain.loop.batchnorm import convert_sync_batchnorm
 from pretrain.loop.complete_recipe import build_preprocess, complete_recipe
 from pretrain.loop.corpus import Corpus, open_corpus
-from pretrain.loop.first_card import build_first_card
+from pretrain.loop.initial_card import build_first_card
 from pretrain.loop.initial_weights import enable_grad_checkpointing, is_plain_vit, load_initial_weights
-from pretrain.loop.row_weights import row_weights
+from pretrain.loop.sampling_weights import row_weights
 from pretrain.methods import METHODS, DataShape, Method
 from pretrain.recipe import positives
 from pretrain.recipe.config import Recipe, augmentation, method_config

@@ -11,7 +11,7 @@ from encoders.runtime import dist
 from encoders.runtime.config import json_digest, merge_settings, parse_override, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
-from pretrain.loop.first_card import recipe_without_folders
+from pretrain.loop.initial_card import recipe_without_folders
 from pretrain.loop.setup import Setup
 from pretrain.recipe import config
 from pretrain.recipe.config import Recipe

@@ -18,7 +18,7 @@ from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.svg import Frame, draw_chart, draw_line, line_style
 from encoders.zoo.card import Card
 from pretrain.display.dashboard import CURVES, format_duration
-from pretrain.loop.first_card import recipe_without_folders
+from pretrain.loop.initial_card import recipe_without_folders
 from pretrain.loop.timing import STEP_PARTS
 from pretrain.recipe.config import Recipe
 from pretrain.run.run_info import ChangeInfo, RunInfo, SessionInfo, read_baseline

@@ -13,8 +13,8 @@ from pretrain.loop.setup import Setup, build_setup
 from pretrain.loop.train import Diverged, TrainState
 from pretrain.run.restore import CheckpointContents, checkpoint_contents, read_checkpoint
 from pretrain.run.rundir import RunDir
-from pretrain.watch import RollbackRequested
 from pretrain.watch.diagnose import PATIENCE
+from pretrain.watch.watchdog import RollbackRequested
 
 
 def detection_delay(setup: Setup, probe_interval: int) -> int:

@@ -16,7 +16,7 @@ from pretrain.run.restore import checkpoint_contents, load_run_checkpoint, read_
 from pretrain.run.rollback import detection_delay, roll_back, short_reason
 from pretrain.run.run_info import read_baseline
 from pretrain.run.rundir import RunDir, describe_session
-from pretrain.watch import RollbackRequested, Watchdog, probe_interval
+from pretrain.watch.watchdog import RollbackRequested, Watchdog, probe_interval
 
 STOPPED_BY_WATCHDOG = "watchdog"  # as the requester of a stop; other requesters are names of signals
 DIVERGED_EXIT_STATUS = 3  # also of a run that the watchdog stopped

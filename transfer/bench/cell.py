@@ -22,8 +22,8 @@ from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, to_plain_json
 from transfer.records.test_seal import Seal, SealedError
-from transfer.tasks.choices import Part
 from transfer.tasks.load import LoadedTask
+from transfer.tasks.options import Part
 from transfer.tasks.split import Split
 
 if TYPE_CHECKING:

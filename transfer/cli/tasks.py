@@ -9,7 +9,7 @@ import typer
 from rich.markup import escape
 
 from encoders.runtime.cli import make_console
-from transfer.tasks.choices import BlankPolicy, Part, TaskKind, UncertainPolicy
+from transfer.tasks.options import BlankPolicy, Part, TaskKind, UncertainPolicy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -228,7 +228,7 @@ def _print_part_counts(console: "Console", loaded: "LoadedTask") -> None:
     import numpy as np
     from rich.table import Table
 
-    from transfer.tasks.choices import PARTS
+    from transfer.tasks.options import PARTS
 
     table, counts = Table("part", "patients", "images", *loaded.task.classes), loaded.counts()
     for part in PARTS:

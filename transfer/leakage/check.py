@@ -17,7 +17,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.similarity.perceptual_hash import find_nearest_few
-from transfer.tasks.choices import Part
+from transfer.tasks.options import Part
 from transfer.tasks.split import Names, Split
 
 CONFIRMED_NEAR_DUPLICATES = "near-duplicates, confirmed on their pixels,"

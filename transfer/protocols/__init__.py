@@ -51,13 +51,13 @@ PROTOCOLS: dict[str, ProtocolEntry] = {
 
 
 def resolve_protocol(name: str, cfg: "Config") -> AnyProtocol:
-    """The protocol that runs `cfg`: the presets of `linear` that augment images are in `probe`, all others in the entry's own module."""
+    """The protocol that runs `cfg`: `augmented_probe` for the presets of `linear` that augment images, otherwise the entry's own module."""
     from transfer.protocols import linear_config
 
     if isinstance(cfg, linear_config.Config) and cfg.preset in linear_config.PUBLISHED_BUDGETS:
-        from transfer.protocols import probe
+        from transfer.protocols import augmented_probe
 
-        return probe
+        return augmented_probe
     return PROTOCOLS[name].load()
 
 

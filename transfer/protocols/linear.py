@@ -2,7 +2,7 @@
 
 Train rows give mean and standard deviation; C is chosen on validation rows. The objective is that of scikit-learn, C * sum of the losses +
 |w|^2 / 2 with a free intercept, so that C has the same meaning. Presets on cached features are in `presets`, those that augment images in
-`probe`; `transfer.protocols.resolve_protocol` chooses between this module and `probe`.
+`augmented_probe`; `transfer.protocols.resolve_protocol` chooses between this module and `augmented_probe`.
 
 Shapes: N rows, M rows to score, D width, C labels.
 """

@@ -1,4 +1,4 @@
-"""The settings of the linear probe and the published budgets of its presets on images, shared by `linear` and `probe`."""
+"""The settings of the linear probe and the published budgets of its presets on images, shared by `linear` and `augmented_probe`."""
 
 from typing import Literal
 

@@ -1,7 +1,7 @@
 """The seal of a test split, and the ledger of every use of one.
 
-Labels and features of a test split are not read before the selection is frozen. Every use is logged, because comparing forty checkpoints
-on a sealed test split is still selection.
+A protocol receives no test row before its selection is frozen. Every use is logged, because comparing forty checkpoints on a sealed test
+split is still selection.
 """
 
 import json

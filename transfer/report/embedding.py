@@ -21,8 +21,8 @@ from transfer.records.record import Record
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
 from transfer.tables.rows import Row
-from transfer.tasks.choices import TaskKind
 from transfer.tasks.group_columns import name_groups
+from transfer.tasks.options import TaskKind
 
 if TYPE_CHECKING:
     from encoders.store.store import Store

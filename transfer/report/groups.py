@@ -7,7 +7,7 @@ from encoders.runtime.html import Html, collapsible_section, html_table, join_ht
 from transfer.report.context import Block, ReportContext
 from transfer.report.plots import MAX_CURVES
 from transfer.report.tables import protocol_title, shaded_cell
-from transfer.report.verdict import rows_with_most_labels
+from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables import render
 from transfer.tables.render_subgroups import format_number
 from transfer.tables.rows import Section

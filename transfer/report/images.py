@@ -18,7 +18,7 @@ from transfer.protocols import PROTOCOLS, scores_slides
 from transfer.records.record import Record
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
-from transfer.report.verdict import rows_with_most_labels
+from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables.rows import Row, youden_thresholds
 
 if TYPE_CHECKING:

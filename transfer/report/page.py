@@ -13,7 +13,7 @@ from transfer.report import contents, plots, provenance, tables
 from transfer.report.context import Block, ReportContext
 from transfer.report.redact import Redactor
 from transfer.report.sections import REPORT_SECTIONS
-from transfer.report.verdict import list_comparisons, render_headlines, render_verdict_cards
+from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.rows import Section

@@ -14,7 +14,7 @@ from transfer.report.context import Block, Pens, ReportContext
 from transfer.report.curves import CURVE_GRID, CurveKind, gather_probabilities, pooled_risk_coverage, reliability_bins, resampled_curve
 from transfer.report.label_savings import labeled_patients
 from transfer.report.tables import protocol_title
-from transfer.report.verdict import rows_with_most_labels
+from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables.rows import Row, Section
 
 MAX_CURVES, MAX_BANDS = 6, 3  # encoders and bands per panel; more cannot be distinguished

@@ -13,7 +13,7 @@ from encoders.runtime.html import Html, column_label, html_table, tag
 from transfer.metrics import choose_on_validation, compute_all_metrics, confusion_matrix, decide_classes
 from transfer.protocols import describe_protocol
 from transfer.report.context import Block
-from transfer.report.verdict import count_patients_and_images, rows_with_most_labels
+from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
 from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, choose_record_thresholds, row_decisions

@@ -4,10 +4,12 @@ y: (N, C) labels in {0, 1}, NaN = unknown.  s: (N, C) scores.  patient: (N,) nam
 (y, s, weight); its value is the mean over the labels for which it is defined.
 """
 
-from transfer.stats.areas import auroc_difference, auroc_interval, auroc_intervals, pooled_difference, pooled_gap, pooled_interval
+from transfer.stats.auroc_intervals import auroc_difference, auroc_interval, auroc_intervals, pooled_difference, pooled_gap, pooled_interval
 from transfer.stats.bootstrap import bootstrap_values, cluster_bootstrap, draw_resamples
-from transfer.stats.common import MIN_PATIENTS, Difference, Interval, decide_verdict, patients_per_class
+from transfer.stats.interval import Interval
 from transfer.stats.paired import holm, mcnemar, minimal_detectable_difference, paired_difference, paired_permutation
+from transfer.stats.patients import MIN_PATIENTS, patients_per_class
+from transfer.stats.verdict import Difference, decide_verdict
 
 __all__ = [
     "MIN_PATIENTS",

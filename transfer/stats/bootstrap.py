@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import macro
-from transfer.stats.common import Interval, bound_perfect_interval, count_fewest_patients, encode_patients, few_patients_note, to_columns
+from transfer.stats.interval import Interval, bound_perfect_interval
+from transfer.stats.patients import count_fewest_patients, encode_patients, few_patients_note, to_columns
 
 RESAMPLE_CHUNK = 256  # resamples at a time: (N, 256) float32 is 26 MB at 25,596 rows
 

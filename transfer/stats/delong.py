@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
-from transfer.stats.common import perfect_lower_bound, to_columns
+from transfer.stats.interval import perfect_lower_bound
+from transfer.stats.patients import to_columns
 
 
 @dataclass(frozen=True)

@@ -5,9 +5,10 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
-from transfer.stats.areas import auroc_difference
+from transfer.stats.auroc_intervals import auroc_difference
 from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile_interval
-from transfer.stats.common import Difference, decide_verdict, encode_patients, few_patients_note, to_columns
+from transfer.stats.patients import encode_patients, few_patients_note, to_columns
+from transfer.stats.verdict import Difference, decide_verdict
 
 PERMUTATION_CHUNK = 256  # permutations at a time
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from transfer.stats.areas import ScoredFolds, few_patients_note_over_folds, pool_components
-from transfer.stats.common import Difference, Interval, build_area_difference, undefined_difference
+from transfer.stats.auroc_intervals import ScoredFolds, few_patients_note_over_folds, pool_components
 from transfer.stats.delong import area_variance
-from transfer.stats.mover import p_value_from_interval
+from transfer.stats.interval import Interval
+from transfer.stats.mover_interval import p_value_from_interval
+from transfer.stats.verdict import Difference, build_area_difference, undefined_difference
 
 
 def widen_by_seeds(interval: Interval, values: Sequence[float]) -> Interval:

@@ -19,9 +19,9 @@ from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, average_precision, balanced_accuracy, choose_thresholds, macro
 from transfer.records.record import Identity, Record
 from transfer.stats import Difference, Interval, bootstrap_values, pooled_difference, pooled_interval
-from transfer.stats.areas import ScoredRows, count_fewest_over_folds, few_patients_note_over_folds
+from transfer.stats.auroc_intervals import ScoredRows, count_fewest_over_folds, few_patients_note_over_folds
 from transfer.stats.bootstrap import Metric, mean_over_labels, percentile_interval
-from transfer.stats.common import bound_perfect_interval
+from transfer.stats.interval import bound_perfect_interval
 from transfer.tasks.split import PARTS
 
 TABLE_RESAMPLES = 1000

@@ -18,7 +18,7 @@ from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.metrics import ValidationChoice, average_precision, balanced_accuracy, choose_on_validation, compute_all_metrics
 from transfer.records.record import Record
 from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap, pooled_interval
-from transfer.stats.areas import ScoredRows
+from transfer.stats.auroc_intervals import ScoredRows
 from transfer.stats.bootstrap import Metric
 from transfer.tables.rows import bootstrap_interval
 from transfer.tasks.group_columns import AGE_BANDS, name_groups, order_groups

@@ -14,7 +14,7 @@ from encoders.ingest.quarantine import read_quarantine
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from transfer.tasks import labels, load
-from transfer.tasks.choices import PARTS
+from transfer.tasks.options import PARTS
 from transfer.tasks.recipes import Recipe, load_recipe
 from transfer.tasks.split import PART_NAMES
 from transfer.tasks.task import Task

@@ -14,7 +14,7 @@ import numpy as np
 from encoders.ingest.label_table import guess_separator
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
-from transfer.tasks.choices import TaskKind
+from transfer.tasks.options import TaskKind
 
 if TYPE_CHECKING:
     from encoders.store.store import Store

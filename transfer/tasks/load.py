@@ -15,8 +15,8 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks import labels
-from transfer.tasks.choices import PARTS
 from transfer.tasks.group_columns import is_age_column
+from transfer.tasks.options import PARTS
 from transfer.tasks.split import PART_NAMES, Split, make_split
 from transfer.tasks.task import SplitRule, TargetSpec, Task, to_absolute_path
 from transfer.tasks.uncertain_labels import apply_policy, smooth_targets

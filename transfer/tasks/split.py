@@ -14,7 +14,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from transfer.tasks.choices import PARTS, Part
+from transfer.tasks.options import PARTS, Part
 from transfer.tasks.task import SplitRule
 
 Names = Sequence[object] | Array

@@ -11,7 +11,7 @@ from encoders.runtime.config import Config, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import home_dir, tasks_dir
-from transfer.tasks.choices import PARTS, TaskKind
+from transfer.tasks.options import PARTS, TaskKind
 from transfer.tasks.uncertain_labels import LabelPolicy
 
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")

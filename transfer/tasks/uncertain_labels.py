@@ -23,7 +23,7 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, uniform
-from transfer.tasks.choices import BlankPolicy, UncertainPolicy
+from transfer.tasks.options import BlankPolicy, UncertainPolicy
 
 if TYPE_CHECKING:
     from transfer.tasks.labels import LabelColumn

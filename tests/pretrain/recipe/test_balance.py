@@ -10,7 +10,7 @@ from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from pretrain.loop.corpus import Corpus
-from pretrain.loop.row_weights import row_weights
+from pretrain.loop.sampling_weights import row_weights
 
 
 def store(path, counts, dataset="tiles"):

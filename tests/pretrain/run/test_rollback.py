@@ -12,7 +12,7 @@ from pretrain.methods.simclr import SimCLR
 from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
-from pretrain.watch import Watchdog
+from pretrain.watch.watchdog import Watchdog
 from tests.pretrain.run.test_resume import equal_runs, last
 from tests.pretrain.runs import recipe, store
 

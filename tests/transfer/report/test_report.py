@@ -14,10 +14,10 @@ from encoders.store.write import save_store
 from transfer.cli.main import app
 from transfer.records import record, test_seal
 from transfer.records.record import Identity, Meta, Record
-from transfer.report import curves, images, latex, tables, verdict
+from transfer.report import curves, images, latex, tables, verdict_text
 from transfer.report.page import render_page
 from transfer.stats import Difference
-from transfer.stats.common import decide_verdict as stats_verdict
+from transfer.stats.verdict import decide_verdict as stats_verdict
 from transfer.tables import render
 from transfer.tables.rows import Row, Section, build_sections
 
@@ -119,25 +119,27 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
 )
 def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
     row = Row("a", "encoder", "linear", 1.0, {}, [], reference="b")
-    found = verdict.Comparison(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
-    assert verdict.describe_comparison(found, {"a": "a", "b": "b"}).startswith(told)
+    found = verdict_text.Comparison(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
+    assert verdict_text.describe_comparison(found, {"a": "a", "b": "b"}).startswith(told)
 
 
 def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told():
     records = pair()
     parts = build_sections(records, resamples=20)
     parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
-    found = verdict.list_comparisons(parts)
+    found = verdict_text.list_comparisons(parts)
     shown = render.shorten_names(parts)
     assert 'mine</b> cannot <b class="none">be compared with</b> <b>imagenet_net</b>: insufficient patients.' in str(
-        verdict.render_headlines(found, shown)[0]
+        verdict_text.render_headlines(found, shown)[0]
     )
-    assert "may be too narrow" not in verdict.describe_certainty(found[0], 1)
+    assert "may be too narrow" not in verdict_text.describe_certainty(found[0], 1)
     assert render.format_rows(parts, shown, {})[0][-1] == "insufficient patients to compare with imagenet_net"
     few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="insufficient patients: 7 in the smaller class, at least 20 are needed")
     assert render.format_verdict(few, "imagenet_net") == "insufficient patients to compare with imagenet_net", "though there is an interval"
     parts[0].rows[0].difference = few
-    assert "there are insufficient patients for a verdict" in verdict.describe_comparison(verdict.list_comparisons(parts)[0], shown)
+    assert "there are insufficient patients for a verdict" in verdict_text.describe_comparison(
+        verdict_text.list_comparisons(parts)[0], shown
+    )
     told = "no ImageNet weights of net were benchmarked"
     assert told in Tags(drawn([made(), made("random_net", "random", 0.1)])).text
     assert told not in Tags(drawn(records)).text
@@ -148,13 +150,13 @@ def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
     parts = build_sections(records, resamples=20)
     for part, p in zip(parts, (0.02, 0.3, 0.4, 0.5, 0.6, 0.7), strict=True):
         part.rows[0].difference = Difference(0.1, 0.01, 0.19, p, "better", "m")
-    found = verdict.list_comparisons(parts)
+    found = verdict_text.list_comparisons(parts)
     assert found[0].holm_p == pytest.approx(0.12)
     assert (
         "Holm-corrected for the 6 comparisons of this page: p = 0.120; not significant after Holm correction"
-        in verdict.describe_certainty(found[0], len(found))
+        in verdict_text.describe_certainty(found[0], len(found))
     )
-    said = " ".join(verdict.render_headlines(found, render.shorten_names(parts)))
+    said = " ".join(verdict_text.render_headlines(found, render.shorten_names(parts)))
     assert "6 of these differences are not significant after Holm correction for the 6 comparisons of this page." in said
 
 

@@ -7,10 +7,10 @@ from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from transfer import stats
 from transfer.metrics import accuracy, auroc, average_precision, balanced_accuracy
-from transfer.stats.areas import macro_area, pool_components
+from transfer.stats.auroc_intervals import macro_area, pool_components
 from transfer.stats.bootstrap import draw_resamples
-from transfer.stats.common import encode_patients
 from transfer.stats.delong import area_components, area_variance
+from transfer.stats.patients import encode_patients
 
 
 def made(patients=60, images=3, seed=0, c=1):
@@ -292,5 +292,5 @@ def test_a_difference_of_areas_does_not_exceed_one():
     good, bad = y + np.linspace(0, 0.5, 10), np.r_[0.9, 0.8, 0.7, 0.2, 0.6, 0.1, 0.3, 0.75, 0.05, 0.15]
     d = stats.auroc_difference(y, bad, good, np.arange(10).astype(str))
     assert -1 <= d.low <= d.value <= d.high <= 1
-    assert stats.common.clip_difference(-1.2, float("nan"))[0] == -1
-    assert np.isnan(stats.common.clip_difference(-1.2, float("nan"))[1])
+    assert stats.verdict.clip_difference(-1.2, float("nan"))[0] == -1
+    assert np.isnan(stats.verdict.clip_difference(-1.2, float("nan"))[1])

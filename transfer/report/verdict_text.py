@@ -14,7 +14,7 @@ from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS
 from transfer.protocols import describe_protocol, scores_slides
 from transfer.stats import Difference, holm, minimal_detectable_difference
-from transfer.stats.common import Verdict
+from transfer.stats.verdict import Verdict
 from transfer.tables.rows import Row, Section, count_tested
 
 StyleClass = Literal["better", "worse", "same", "none"]  # of style.css

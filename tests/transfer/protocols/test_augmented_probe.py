@@ -12,10 +12,10 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
-from transfer.protocols import linear, probe, resolve_protocol
-from transfer.protocols.blocks import extract_last_blocks
+from transfer.protocols import augmented_probe, linear, resolve_protocol
 from transfer.protocols.common import Features
 from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead, head_losses
+from transfer.protocols.last_blocks import extract_last_blocks
 from transfer.protocols.linear_config import PUBLISHED_BUDGETS
 
 VIT = "random_vit_tiny_patch16_224:size=32,channels=1,mean=0.5,std=0.25"
@@ -93,8 +93,8 @@ def test_the_heads_of_dinov2_equal_heads_trained_one_by_one():
 def test_published_budgets_and_rates_are_those_of_the_papers():
     assert PUBLISHED_BUDGETS == {"mae": (16384, 90), "dinov2": (1024, 12500)}
     assert DINOV2_RATES == (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)
-    assert probe.PROBE_AUGMENT.crop == (0.08, 1.0)
-    assert (probe.PROBE_AUGMENT.flip, probe.PROBE_AUGMENT.interpolation) == (0.5, "bicubic")
+    assert augmented_probe.PROBE_AUGMENT.crop == (0.08, 1.0)
+    assert (augmented_probe.PROBE_AUGMENT.flip, augmented_probe.PROBE_AUGMENT.interpolation) == (0.5, "bicubic")
 
 
 def test_unknown_labels_do_not_enter_a_multi_label_loss():
@@ -135,7 +135,7 @@ def test_a_cnn_gives_its_pooled_features_and_the_three_stages_before():
 
 @pytest.mark.parametrize(("wanted", "batch", "micro"), [(10, 10, 10), (128, 128, 128), (300, 300, 100), (257, 255, 85)])
 def test_a_step_is_cut_into_equal_forward_passes(wanted, batch, micro):
-    assert probe.batch_sizes(wanted) == (batch, micro)
+    assert augmented_probe.batch_sizes(wanted) == (batch, micro)
 
 
 @pytest.fixture
@@ -174,9 +174,9 @@ def test_a_transformer_has_all_52_heads(cohort):
 def test_images_are_augmented_again_at_every_step_and_the_network_stays_in_evaluation_mode(cohort, monkeypatch):
     add(cohort)
     forward = []
-    before = probe.frozen_inputs
+    before = augmented_probe.frozen_inputs
     monkeypatch.setattr(
-        probe,
+        augmented_probe,
         "frozen_inputs",
         lambda encoder, x, extract: (forward.append((encoder.model.training, x.clone())), before(encoder, x, extract))[1],
     )
@@ -190,7 +190,7 @@ def test_cached_features_are_refused_where_images_are_needed():
     rows = Features(np.zeros((2, 3), np.float32), np.eye(2, dtype=np.float32)[:, :1], np.arange(2), np.arange(2), "binary")
     with pytest.raises(ValueError, match="needs images"):
         linear.fit(linear.Config(preset="mae"), rows, rows)
-    assert resolve_protocol("linear", linear.Config(preset="dinov2")) is probe
+    assert resolve_protocol("linear", linear.Config(preset="dinov2")) is augmented_probe
     assert resolve_protocol("linear", linear.Config()) is linear
 
 
@@ -199,4 +199,4 @@ def test_too_few_labeled_images_are_refused(cohort):
 
     none = ImageSet(None, None, np.arange(3), np.full((3, 1), np.nan, np.float32), np.arange(3), np.arange(3), "binary")
     with pytest.raises(InputError, match="labeled train images"):
-        probe.fit(linear.Config(preset="mae"), none, none)
+        augmented_probe.fit(linear.Config(preset="mae"), none, none)

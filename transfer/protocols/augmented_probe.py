@@ -28,10 +28,10 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.preprocess import prepare_input
 from transfer.metrics import accuracy
-from transfer.protocols.blocks import extract_last_blocks
 from transfer.protocols.common import ImageSet, best_candidate, find_labeled_rows, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead
+from transfer.protocols.last_blocks import extract_last_blocks
 from transfer.protocols.linear_config import PUBLISHED_BUDGETS, Config
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.presets import softmax_columns

@@ -14,18 +14,11 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from transfer.metrics import macro
-from transfer.stats.common import (
-    Difference,
-    Interval,
-    build_area_difference,
-    count_fewest_patients,
-    encode_patients,
-    few_patients_note,
-    to_columns,
-    undefined_difference,
-)
 from transfer.stats.delong import AreaComponents, area_variance, label_components, logit_interval, mean_components
-from transfer.stats.mover import mover_interval, p_value_from_interval
+from transfer.stats.interval import Interval
+from transfer.stats.mover_interval import mover_interval, p_value_from_interval
+from transfer.stats.patients import count_fewest_patients, encode_patients, few_patients_note, to_columns
+from transfer.stats.verdict import Difference, build_area_difference, undefined_difference
 
 ScoredRows = tuple[Array, Array, Array]  # labels (N,) or (N, C), scores (N,) or (N, C), patients (N,) of one test part
 ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, the scored test part of every draw

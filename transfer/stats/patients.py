@@ -1,0 +1,41 @@
+"""Counts of patients, and the minimum number of them for a verdict."""
+
+import numpy as np
+
+from encoders.runtime.arrays import Array, IntArray
+
+MIN_PATIENTS = 20  # per class; with fewer, the coverage of the intervals is not guaranteed (tests/transfer/stats/test_coverage.py)
+
+
+def encode_patients(patient: Array) -> tuple[IntArray, int]:
+    """(N,) patients as integer codes from 0, and the number of patients."""
+    names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
+    return code.reshape(-1), len(names)
+
+
+def patients_per_class(y: Array, patient: Array) -> IntArray:
+    """(C, 2) number of patients with a negative and with a positive row, for every label."""
+    y = to_columns(y)
+    code, _ = encode_patients(patient)
+    return np.array([[len(np.unique(code[y[:, c] == value])) for value in (0, 1)] for c in range(y.shape[1])])
+
+
+def count_fewest_patients(y: Array, patient: Array) -> int | None:
+    """The smallest number of patients in a class, over the labels with both classes; None when no label has both."""
+    counts = patients_per_class(y, patient)
+    defined = counts[(counts > 0).all(axis=1)]
+    return int(defined.min()) if len(defined) else None
+
+
+def few_patients_note(y: Array, patient: Array) -> str:
+    """The warning for fewer than MIN_PATIENTS patients in a class, or ""."""
+    few = count_fewest_patients(y, patient)
+    if few is None:
+        return "no label has patients of both classes"
+    return f"insufficient patients: {few} in the smaller class, at least {MIN_PATIENTS} are needed" if few < MIN_PATIENTS else ""
+
+
+def to_columns(a: Array) -> Array:
+    """(N, C); (N,) becomes (N, 1)."""
+    a = np.asarray(a)
+    return a[:, None] if a.ndim == 1 else a

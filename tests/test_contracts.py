@@ -5,8 +5,8 @@ import re
 
 from tests.test_layering import modules
 
-MOST_ANY = 40  # arguments annotated with bare Any
-MOST_IGNORED = 15  # lines that the type checker is told to ignore
+MOST_ANY = 10  # arguments annotated with bare Any
+MOST_IGNORED = 10  # lines that the type checker is told to ignore
 
 
 def test_few_arguments_are_bare_any():

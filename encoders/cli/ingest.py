@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.ingest.options import ChannelChoice, Codec, SquareRule
+from encoders.ingest.options import ChannelChoice, Codec, PhantomName, SquareRule, StainMethod
 from encoders.ingest.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -87,8 +87,8 @@ def ingest_folder(
     bits: Annotated[int | None, typer.Option(min=9, max=16, help="bits that 16-bit files use  [default: 16]")] = None,
     codec: Annotated[Codec, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
     normalise: Annotated[
-        str | None,
-        typer.Option(help="H&E stain normalisation: macenko or reinhard, measured on every file; recorded in the store"),
+        StainMethod | None,
+        typer.Option(help="H&E stain normalisation, measured on every file; recorded in the store"),
     ] = None,
     modality: ModalityOption = "cxr",
     dataset: DatasetOption = None,
@@ -121,7 +121,7 @@ def ingest_folder(
 @ingest_app.command("phantom", help=PHANTOM_HELP)
 def ingest_phantom(
     out: OutArgument,
-    kind: Annotated[str, typer.Option(help="cxr or histology")] = "cxr",
+    kind: Annotated[PhantomName, typer.Option(help="what the images imitate")] = "cxr",
     patients: Annotated[int, typer.Option(min=2, help="number of patients; each has one to four images")] = 240,
     size: Annotated[int, typer.Option(min=32, help="side of the images")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="seed of the patients; the meaning of the labels does not depend on it")] = 0,

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from encoders.cli.ingest import RESUME_ADVICE, DatasetOption, ModalityOption, command_help
-from encoders.ingest.options import Codec
+from encoders.ingest.options import Codec, StainMethod
 
 WSI_HELP = command_help(
     "wsi",
@@ -65,7 +65,7 @@ def ingest_whole_slides(
     max_white: Annotated[float, typer.Option(help="maximum share that is colourless and brighter than 220 of 255")] = 0.9,
     max_black: Annotated[float, typer.Option(help="maximum share that is darker than 40 of 255")] = 0.1,
     normalise: Annotated[
-        str | None, typer.Option(help="stain normalisation: macenko or reinhard, measured once per slide; recorded in the stores")
+        StainMethod | None, typer.Option(help="stain normalisation, measured once per slide; recorded in the stores")
     ] = None,
     icc: Annotated[bool, typer.Option("--icc", help="convert colours to sRGB by the profile of the slide")] = False,
     codec: Annotated[Codec, typer.Option(help="jpeg (quality 90, 4:4:4), or raw (five times the size, lossless)")] = "jpeg",

@@ -16,6 +16,7 @@ from transfer.bench import baselines, cell, external, leaks, preprocess_check
 from transfer.bench.baselines import EncoderEntry
 from transfer.bench.external import ExternalRequest
 from transfer.bench.lazy_features import LazyFeatures
+from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
 from transfer.bench.slide_bags import gather_slides
 from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, resolve_protocol
@@ -131,8 +132,6 @@ def _check_images(loaded: LoadedTask, request: BenchRequest, protocols: dict[str
     if any(protocol.NEEDS == "bags" for protocol, _ in protocols.values()):
         gather_slides(loaded, np.flatnonzero(loaded.split.part != ""))
     if request.shifts:
-        from transfer.bench.shifts import check_shifts
-
         check_shifts(request.shifts, loaded.store)
 
 
@@ -198,8 +197,6 @@ def _run_cell(
 def build_shifted_cells(clean: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[cell.Cell]:
     """The cell with its test images under every (shift, strength)."""
     for shift, strength in shifts:
-        from transfer.bench.shifts import SHIFTS, VERSION
-
         amount = float(SHIFTS[shift].values[strength - 1])
         changes = {"shift": shift, "strength": strength, "amount": amount, "shift_version": VERSION}
         yield replace(clean, identity=clean.identity.model_copy(update=changes))

@@ -200,7 +200,7 @@ def _build_image_set(fit: CellFit, cell: Cell, part: Part, shift: str | None) ->
 
     rows, data, store = cell.split.rows(part), cell.loaded, cell.loaded.store
     if shift is not None:
-        from transfer.bench.shifts import ShiftedStore
+        from transfer.bench.shifted_store import ShiftedStore
 
         store = ShiftedStore(store, shift, cell.identity.strength)
     return ImageSet(store, fit.encoder, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)

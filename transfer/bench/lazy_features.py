@@ -32,7 +32,7 @@ class LazyFeatures:
     def shifted(self, shift: str, strength: int, rows: Array) -> Array:
         """(M, D) of the given rows, with an acquisition shift applied to their images."""
         from encoders.features.embed import extract_features
-        from transfer.bench.shifts import ShiftedStore
+        from transfer.bench.shifted_store import ShiftedStore
 
         store = ShiftedStore(self.loaded.store, shift, strength)
         return extract_features(self.encoder, store, index=rows, batch=self.batch, workers=self.workers)

@@ -9,6 +9,7 @@ import typer
 
 from encoders.runtime.cli import split_commas
 from encoders.runtime.errors import InputError
+from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
 
 if TYPE_CHECKING:
@@ -60,7 +61,6 @@ class BenchOptions:
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
         from transfer.bench.baselines import parse_baselines
         from transfer.bench.bench import BenchRequest
-        from transfer.bench.shifts import expand_shifts
 
         fractions, patients = parse_fractions(self.fractions)
         return BenchRequest(
@@ -125,7 +125,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         folds: Annotated[int, typer.Option(help="folds of cross-validation by patient; 1: the task's own split")] = 1,
         shift: Annotated[
             str | None,
-            typer.Option(help="also score shifted test images, comma-separated: gamma, noise, blur, jpeg, rotate, crop, stain"),
+            typer.Option(help=f"also score shifted test images, comma-separated: {shift_help()}"),
         ] = None,
         strengths: Annotated[str, typer.Option(help="shift strengths, comma-separated, 1 (slight) to 5 (strong)")] = "1,2,3,4,5",
         batch: Annotated[int, typer.Option(help="batch size when computing features")] = 64,

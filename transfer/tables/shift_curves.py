@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from encoders.zoo.names import short_name
+from transfer.bench.shifts import SHIFTS
 from transfer.records.record import Record
 from transfer.stats import Difference, Interval
 from transfer.tables.render import format_difference
@@ -67,8 +68,6 @@ def build_shift_curves(records: Sequence[Record]) -> list[ShiftCurve]:
 
 
 def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]) -> ShiftCurve:
-    from transfer.bench.shifts import SHIFTS
-
     first = next(iter(by_strength.values()))[0]
     i = first.identity
     assert i.shift is not None

@@ -13,7 +13,8 @@ from encoders.runtime.random import Purpose, uniform
 from encoders.store.store import Store
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
-from transfer.bench.shifts import SHIFTS, ShiftedStore, apply_shift, expand_shifts
+from transfer.bench.shifted_store import ShiftedStore, apply_shift
+from transfer.bench.shifts import SHIFTS, expand_shifts
 from transfer.records import record, test_seal
 from transfer.tables import rows as table
 from transfer.tables import shift_curves
@@ -174,12 +175,13 @@ def test_an_impossible_shift_is_refused(tmp_path):
 
 
 def test_another_version_of_the_shifts_is_scored_again_and_has_its_own_curve(tmp_path, monkeypatch):
-    from transfer.bench import shifts
+    from transfer.bench import bench, shifted_store, shifts
 
     add(toys.store(tmp_path / "toy.h5", patients=20))
     shift = [("gamma", 2)]
     records = run(NET, protocols=["knn"], shifts=shift).records
-    monkeypatch.setattr(shifts, "VERSION", shifts.VERSION + 1)
+    for module in (bench, shifted_store):
+        monkeypatch.setattr(module, "VERSION", shifts.VERSION + 1)
     again = run(NET, protocols=["knn"], shifts=shift)
     assert (again.computed, again.reused) == (1, 1)
     assert len(shift_curves.build_shift_curves(records + again.records[1:])) == 2

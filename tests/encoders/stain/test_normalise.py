@@ -6,6 +6,7 @@ import typer.testing
 from PIL import Image
 
 from encoders.cli.main import app
+from encoders.ingest.folder import FolderSource
 from encoders.runtime.errors import InputError
 from encoders.stain import methods, normalise
 from encoders.store.store import Store
@@ -66,8 +67,9 @@ def test_stores_of_different_normalisation_are_not_mixed(folder, tmp_path):
     assert len(Store.open([tmp_path / "b.h5", tmp_path / "c.h5"])) == 6
     with pytest.raises(InputError, match="differ in stain normalisation .*macenko.*none"):
         Store.open([tmp_path / "a.h5", tmp_path / "b.h5"])
+    run("folder", folder, tmp_path / "d.h5", "--normalise", "macenco", code=2)
     with pytest.raises(InputError, match="did you mean macenko"):
-        run("folder", folder, tmp_path / "d.h5", "--normalise", "macenco")
+        FolderSource(folder, normalise="macenco")
 
 
 @pytest.mark.parametrize("how", ["macenko", "reinhard"])

@@ -175,7 +175,8 @@ def group_by_hash(hashes: NDArray[np.uint8], sha: Array) -> tuple[NDArray[np.uin
 
 
 def merge_pairs(identical_pairs: RowGroups, near_pairs: IntArray, distance: Array, members: RowGroups) -> tuple[IntArray, IntArray]:
-    """Pairs of images (P, 2) and distances (P,): those with the same hash, then those with near hashes, each hash by its first image."""
+    """Pairs of images (P, 2) and distances (P,): those with the same hash, then those with near hashes; a hash of
+    several images is paired by its first image."""
     apart = [sorted((members[a][0], members[b][0])) for a, b in near_pairs]
     pairs = np.array([*identical_pairs, *apart], dtype=np.int64).reshape(-1, 2)
     return pairs, np.concatenate([np.zeros(len(identical_pairs), np.int64), distance.astype(np.int64)])
@@ -241,7 +242,7 @@ def list_findings(report: Examination) -> list[Finding]:
         (
             "patients in several splits",
             splits["patients_in_several"],
-            f"patients with {splits['their_images']} images: test scores would leak",
+            f"patients ({splits['their_images']} images) are in more than one split: test scores would be too high",
         ),
         ("duplicates across splits", exact["across_splits"], "groups of identical images are in more than one split"),
         ("near duplicates across splits", near["across_splits"], "pairs of nearly identical images are in two splits"),

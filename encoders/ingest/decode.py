@@ -31,7 +31,9 @@ def read_image(path: Path) -> Array:
         raise Unreadable("is empty (0 bytes)")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # radiographs and tiles are large; Pillow's hard limit stays
+            warnings.simplefilter(
+                "ignore", Image.DecompressionBombWarning
+            )  # radiographs and tiles are large; Pillow's hard size limit still applies
             with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as opened:
                 return decode_pixels(opened)
     except UnidentifiedImageError:

@@ -88,7 +88,7 @@ def has_api_key() -> bool:
 
 @dataclass(frozen=True)
 class WandbRunSettings:
-    """What W&B stores about a run, in its own words."""
+    """Settings of a W&B run, under the names that W&B uses."""
 
     id: str = field(default_factory=new_run_id)
     project: str = "isograft"
@@ -152,7 +152,7 @@ class WandbMirror:
                 self.run.summary.update(redact_private(values))
 
     def artifact(self, name: str, folder: Path, metadata: Mapping[str, object]) -> None:
-        """Online only: a later `wandb sync` would send the local path along."""
+        """Online only: a later `wandb sync` would also upload the local path."""
         with self.record_failure("artifact"):
             if self.run is not None and not self.run.offline:
                 self.scratch = self.scratch or Path(make_neutral_folder())

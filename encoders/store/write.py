@@ -31,7 +31,7 @@ NUMERIC_INDEX_COLUMNS = {"x", "y", "mpp", "level", "tissue"}
 
 
 class TextValues(list[str]):
-    """Values of a column that stay text even if they all look like numbers: other files of the same store have words there."""
+    """Values of a column that stay text even if they all look like numbers: the same column holds text in another file of the store."""
 
 
 NUMBER_PATTERN = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")  # "007" is a name, not the number 7

@@ -73,11 +73,9 @@ def check_zoo_name(name: str, card: Card) -> str:
     `imagenet_<arch>` is the ImageNet baseline of `<arch>`, so no other weights may have that name."""
     letters = name.replace("_", "").replace("-", "").replace(".", "")
     if not letters.isascii() or not letters.isalnum() or name.startswith("."):
-        raise InputError(f"{name!r} cannot name an encoder; use letters, digits, '_', '-' and '.'")
+        raise InputError(f"{name!r} is not a valid encoder name; use letters, digits, '_', '-' and '.'")
     if name.startswith("random_"):
-        raise InputError(
-            f"{name!r} cannot name an entry of the zoo: {BUILTIN_PREFIXES[1]}* encoders are never stored; choose another --name"
-        )
+        raise InputError(f"{name!r} is not a valid encoder name: {BUILTIN_PREFIXES[1]}* encoders are never stored; choose another --name")
     if name.startswith(BUILTIN_PREFIXES[0]) and (card.config or name != f"{BUILTIN_PREFIXES[0]}{card.arch}"):
         what = "pretrained here" if card.config else f"a {card.arch}"
         raise InputError(f"{name!r} is reserved for ImageNet weights, and this encoder is {what}; choose another --name")

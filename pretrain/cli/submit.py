@@ -38,7 +38,7 @@ def submit(
         pretrain submit cxr_moco data.store=cxr.h5 --nodes 2 --gpus 4       # 8 processes share each batch
 
     Put the defaults of your cluster into slurm.yaml in the working folder, or into ~/.config/isograft/slurm.yaml; [template: ...] is the
-    value without either. For example
+    value if neither file sets the option. For example
 
     \b
         partition: gpu

@@ -4,10 +4,10 @@ Source: He et al. 2021 (arXiv:2111.06377), section 3. The encoder sees the visib
 mask token in every hidden position. The loss is the mean squared error on the hidden patches, each normalised by its own mean and
 variance.
 
-Departures: class, mask and register tokens have no weight decay; nothing else in the computation. The encoder is any timm
+Departures: class, mask and register tokens have no weight decay; the computation is otherwise identical. The encoder is any timm
 `VisionTransformer` (any size, patch, channels; class and register tokens are never hidden). Its position table is the fixed
 sine-cosine one and its weights start as published. An encoder with pretrained weights (`data.pretrained`) keeps them and its position
-table, which trains if it did before.
+table, which stays trainable if it was trainable before.
 
 Views are normalised by the encoder's preprocessing; "pixels" below are in that unit.
 
@@ -88,7 +88,7 @@ class MAE(Method):
         passes_with_grad=1,
         passes_without_grad=0,
         needs="a ViT and long runs (hundreds of epochs); three quarters of the patches are skipped; any batch",
-        when_to_choose="a ViT that will be fine-tuned; cheapest per step, no augmentation to get wrong; weak by k-NN",
+        when_to_choose="a ViT that will be fine-tuned; cheapest per step, little augmentation to tune; low k-NN accuracy",
     )
     plain_vit_only = True
 

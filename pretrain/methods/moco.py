@@ -12,8 +12,8 @@ Departures:
 - The queue holds at most half the images and a whole number of batches: otherwise an image meets itself as a negative.
 - The EMA momentum is scaled to the batch, m ** (B / 256), so that the key encoder lags behind by the published number of images.
 - The queue starts with random unit vectors, as in the authors' code.
-- With `exclude_same_patient` the queue stores the patient of each key, and keys of a query's own patient are no negatives (the opposite
-  use of MedAug's idea, arXiv:2102.10663).
+- With `exclude_same_patient` the queue stores the patient of each key, and keys of a query's own patient are not used as negatives
+  (the opposite use of MedAug's idea, arXiv:2102.10663).
 
 The key encoder runs in train mode and keeps BatchNorm statistics of its own: the EMA moves parameters, not buffers, as published.
 
@@ -54,7 +54,9 @@ class MoCoConfig(Config):
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 256)")
     temperature: float = Field(0.2, gt=0, description="the similarities are divided by it")
     bn_group: int = Field(32, gt=1, description="images that share BatchNorm statistics (published: 32 per GPU); at least two groups of 8")
-    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
+    exclude_same_patient: bool = Field(
+        False, description="do not use other images of the same patient as negatives (column `patient` of the store)"
+    )
 
 
 @full_precision
@@ -201,7 +203,7 @@ class MoCo(Method):
 
 
 def _rename_old_patient_buffer(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Checkpoints of earlier versions call the buffer `patient_ids` `whose`."""
+    """Renames the buffer `whose` of older checkpoints to `patient_ids`."""
     if f"{prefix}whose" in state_dict:
         state_dict[f"{prefix}patient_ids"] = state_dict.pop(f"{prefix}whose")
 

@@ -42,7 +42,9 @@ class MoCoV3Config(Config):
     momentum: float = Field(0.99, ge=0, le=1, description="EMA momentum at the start, at batch 4096; 1 at the end (0.996 for 1000 epochs)")
     scale_momentum: bool = Field(True, description="use momentum ** (batch / 4096)")
     temperature: float | None = Field(None, gt=0, description="the similarities are divided by it; null: 0.2 for a ViT, 1.0 for a CNN")
-    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
+    exclude_same_patient: bool = Field(
+        False, description="do not use other images of the same patient as negatives (column `patient` of the store)"
+    )
 
 
 @full_precision

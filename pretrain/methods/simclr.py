@@ -32,7 +32,9 @@ class SimCLRConfig(Config):
     hidden: int | None = Field(None, gt=0, description="width of the head's hidden layers; null: that of the encoder's features")
     layers: int = Field(3, gt=0, description="layers of the head (2 in the first paper)")
     temperature: float = Field(0.1, gt=0, description="the similarities are divided by it (0.5 suits small images and batches)")
-    exclude_same_patient: bool = Field(False, description="other images of the same patient are no negatives (by `patient` of the store)")
+    exclude_same_patient: bool = Field(
+        False, description="do not use other images of the same patient as negatives (column `patient` of the store)"
+    )
 
 
 @full_precision

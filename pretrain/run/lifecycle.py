@@ -52,7 +52,8 @@ def start_run(
 
 
 def _continue_existing_run(recipe: Recipe, run: RunDir, device: str | None, continue_existing: bool, say: PrintLine) -> int:
-    """Resumes the existing run. Raises InputError when its settings differ, or when it is unfinished and was not to be continued."""
+    """Resumes the existing run. Raises InputError when its settings differ, or when it is unfinished and
+    `continue_existing` is False."""
     info = run.read()
     if info["asked"] != config.recipe_identity(recipe):
         raise InputError(
@@ -107,7 +108,7 @@ def require_free_name(name: str, setup: Setup) -> None:
 def create_run_files(run: RunDir, setup: Setup, recipe: Recipe) -> None:
     """Writes the first files of a run; run.json last, because a run with run.json exists.
 
-    recipe: as the user gave it; that of `setup` is resolved."""
+    recipe: as the user gave it; `setup.recipe` is the resolved one."""
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     with atomic_write(run.manifest) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **setup.corpus.manifest())

@@ -90,7 +90,9 @@ def is_gradient_exploding(lines: Sequence[MetricsLine]) -> bool:
 
 
 def is_loss_flat(lines: Sequence[MetricsLine], progress: float) -> bool:
-    """The mean loss of the last quarter of the lines is that of the quarter before, within twice its noise; not at the run's ends."""
+    """The mean loss of the last quarter of the lines is not lower than that of the quarter before by more than twice its standard error.
+
+    Only between 25 % and 80 % of the run."""
     losses = [float(line["loss"]) for line in lines]
     quarter = len(losses) // 4
     if quarter < 10 or not 0.25 < progress < 0.8 or not all(map(math.isfinite, losses[-2 * quarter :])):
@@ -122,7 +124,7 @@ def describe_head_value(line: MetricsLine, name: str, form: str) -> str:
 def _describe_collapse(line: MetricsLine) -> str:
     where = "features" if line["watch/cosine"] > COLLAPSED_COSINE else "the head's outputs"
     return (
-        f"{where} of different images are one point (mean cosine {line['watch/cosine']:.4f}"
+        f"{where} of different images are almost identical (mean cosine {line['watch/cosine']:.4f}"
         f"{describe_head_value(line, 'cosine', '.4f')}); lower optim.lr, lengthen the warm-up, raise the batch; for a method with a slow "
         f"network raise its EMA momentum, for dino lower method.teacher_temperature; restart from a checkpoint before the collapse"
     )
@@ -161,8 +163,8 @@ NOTES: dict[str, tuple[Callable[[Sequence[MetricsLine], float], bool], Callable[
     "plateau": (
         is_loss_flat,
         lambda line: (
-            f"the loss stays at {line['loss']:.4g}: if rank and probe do not change either, a longer run will not help; try a higher "
-            f"optim.lr, a stronger augmentation, or another method"
+            f"the loss no longer falls (now {line['loss']:.4g}): if rank and probe do not change either, a longer run will not help; try "
+            f"a higher optim.lr, a stronger augmentation, or another method"
         ),
     ),
     "loader-bound": (

@@ -31,7 +31,7 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
 
 
 def save_leak_pictures(loaded: LoadedTask, leaks: Sequence[check.Leak], name: str, log: Callable[[str], None]) -> None:
-    """Draws the pairs of leaks whose pixels are available locally, before the bench is refused, and reports the file."""
+    """Draws the pairs of leaks whose pixels are available locally, before the benchmark stops with an error, and reports the file."""
     path = pictures.draw_leak_pairs(loaded.store, leaks, records_dir() / loaded.task.name / name)
     if path is not None:
         log(f"{loaded.task.name}: pictures of the leaked or suspected pairs are in {path}")

@@ -1,7 +1,7 @@
 """L2 logistic regression for a whole grid of C and many labels in one deterministic solve.
 
 Minimises, for every C and label (or once for all classes of a multi-class task), the objective of scikit-learn's LogisticRegression divided
-by the number of known rows n:      mean loss + |w|^2 / (2 C n),      the intercept free.
+by the number of known rows n:      mean loss + |w|^2 / (2 C n),      the intercept is not penalised.
 
 Three properties make it fast. All problems share the rows, so every step is two wide matrix products. The rows are rotated onto the
 principal axes of their Gram matrix, where the initial Hessian, pi (1 - pi) lambda_j + 1 / C, is diagonal: L-BFGS initialised with it needs
@@ -62,7 +62,7 @@ def solve_logistic(
     """Solutions for every C of the ascending `grid`. x: (N, D).  y: (N, C) in {0, 1}, NaN = unknown (not in a multi-class task).
 
     A problem has converged when its gradient norm is at most `tolerance`; `converged` is True when all have within `max_iter` steps.
-    A label with a single known class has no finite solution: its w is 0 and its intercept is that with half a row more per class."""
+    A label with a single known class has no finite solution: its w is 0 and its intercept is computed with half a row added per class."""
     mean, scale = mean_and_inverse_std(x) if standardise else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
     axes, a, eigen = rotate_rows((np.asarray(x, dtype=np.float64) - mean) * scale, rough=tolerance >= ROUGH_TOLERANCE)
     classes = y.shape[1] if kind == "multiclass" else 1

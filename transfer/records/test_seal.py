@@ -1,7 +1,7 @@
 """The seal of a test split, and the ledger of every use of one.
 
-A protocol receives no test row before its selection is frozen. Every use is logged, because comparing forty checkpoints on a sealed test
-split is still selection.
+A protocol receives no test row before its selection is frozen. Every use is logged, because comparing many checkpoints on a sealed test
+split is also a form of selection.
 """
 
 import json
@@ -26,7 +26,7 @@ class SealedError(RuntimeError):
 
 
 class HasSelection(Protocol):
-    """A fitted protocol, as far as the seal uses it. selection: empty when nothing has been chosen."""
+    """The part of a fitted protocol that the seal uses. selection: empty when nothing has been chosen."""
 
     @property
     def selection(self) -> Mapping[str, object]: ...

@@ -41,7 +41,7 @@ def describe_detectable_differences(block: Sequence[Section], display_names: Map
         listed = list(dict.fromkeys(f"{display_names[row.encoder]} {value:.3f}" for row, value in smallest if value is not None))
         if listed:
             lines.append(
-                f"{s.protocol}: not distinguishable does not mean equal; "
+                f"{s.protocol}: 'not distinguishable' does not mean equal; "
                 f"smallest AUROC difference detectable with 80 % power: {', '.join(listed)}"
             )
     return lines

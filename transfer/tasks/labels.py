@@ -155,7 +155,9 @@ def _match_rows(path: str | Path, on: str, values: list[str], store: "Store") ->
     where = {v: i for i, v in enumerate(values)}
     if len(where) < len(values):
         twice = sorted({v for v in values if values.count(v) > 1})[:3] if len(values) < 5000 else []
-        raise InputError(f"{path}: {len(values) - len(where)} rows repeat a value of `{on}` {twice or ''}; expected one row per image")
+        raise InputError(
+            f"{path}: {len(values) - len(where)} rows repeat a value of `{on}`{f' {twice}' if twice else ''}; expected one row per image"
+        )
     best = np.full(len(store), -1)
     for name in ("key", "source") if on != "key" else ("key",):
         if store.has_column(name):

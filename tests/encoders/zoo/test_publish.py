@@ -53,7 +53,7 @@ def test_a_failed_publication_leaves_no_files(monkeypatch):
 
 @pytest.mark.parametrize("name", ["a/b", "../a", ".a", "a:b", "", "random_a", "runs/a", "ä"])
 def test_invalid_names_are_rejected(name):
-    with pytest.raises(InputError, match="cannot name"):
+    with pytest.raises(InputError, match="not a valid encoder name"):
         zoo.publish_encoder(name, tiny_network(), tiny_card())
 
 

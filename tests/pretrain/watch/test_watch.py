@@ -173,7 +173,7 @@ def no_stop(prediction, projection):
         (
             VICREG,
             lambda patch: patch.setitem(METHODS_BY_NAME, "vicreg", BrokenVICReg),
-            "the head's outputs of different images are one point",
+            "the head's outputs of different images are almost identical",
         ),
         (DINO, lambda patch: patch.setitem(METHODS_BY_NAME, "dino", BrokenDINO), "dimensional collapse"),
     ],

@@ -23,8 +23,8 @@ def test_every_method_has_golden_losses():
 def test_the_first_losses_of_a_method_are_the_golden_ones(name, store, tmp_path, monkeypatch):
     """Bit for bit where they were made.
 
-    Another torch version or processor rounds sums differently. There the first two losses agree to 1e-5, with one optimizer step between
-    them. The later ones cannot be compared, because training amplifies rounding: with AVX2 instead of AVX-512 the losses of step 20
+    Another torch version or processor rounds sums differently. There the first loss agrees to 1e-5 and the second, after one optimizer
+    step, to 1e-4 (measured: 5e-6 for both). The later ones cannot be compared, because training amplifies rounding: with AVX2 instead of AVX-512 the losses of step 20
     differ by up to 3 % (SimSiam's, which cross zero, by more)."""
     monkeypatch.setenv("ISOGRAFT_HOME", str(tmp_path))
     got, want = losses.first_losses(name, store, tmp_path), GOLDEN["losses"][name]
@@ -32,4 +32,5 @@ def test_the_first_losses_of_a_method_are_the_golden_ones(name, store, tmp_path,
     if losses.environment() == GOLDEN["environment"]:
         assert got == want
     else:
-        assert got[:2] == pytest.approx(want[:2], rel=1e-5)
+        assert got[0] == pytest.approx(want[0], rel=1e-5, abs=1e-6)  # abs: a mean of cosines near zero, in float32
+        assert got[1] == pytest.approx(want[1], rel=1e-4, abs=1e-5)

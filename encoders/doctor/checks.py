@@ -95,12 +95,12 @@ def measure_layout(store: Store, seconds: float) -> LayoutSummary:
     """The storage format, and the rate of reading single images in random order (from pages that may be cached)."""
     rng, count, volume = np.random.default_rng(0), 0, 0
     store.image(0).copy()  # opens the memory map
-    begun = time.perf_counter()
-    while count < len(store) and (spent := time.perf_counter() - begun) < seconds:
+    started = time.perf_counter()
+    while count < len(store) and (spent := time.perf_counter() - started) < seconds:
         image = store.image(int(rng.integers(len(store))))
         volume += image.copy().nbytes  # a view of the file is read only when its bytes are copied
         count += 1
-    spent = max(time.perf_counter() - begun, 1e-9)
+    spent = max(time.perf_counter() - started, 1e-9)
     size = sum(path.stat().st_size for path in store.paths)
     return {
         "codec": "+".join(sorted({part.codec for part in store.parts})),

@@ -114,10 +114,10 @@ class Batches:
                     self._sent = turn + 1, self._send(turn + 1)
 
     def _send(self, turn: int) -> MicroBatch | RawBatch:
-        """Micro-batch `turn`, whose copy to the device has begun."""
-        begun = time.perf_counter()
+        """Micro-batch `turn`, whose copy to the device has started."""
+        started = time.perf_counter()
         micro_batch = self._next_micro_batch(turn) if self._workers else self._make_inline(turn)
-        self.waited += time.perf_counter() - begun
+        self.waited += time.perf_counter() - started
         self._lap("augment" if isinstance(micro_batch, MicroBatch) and not self._workers else "wait")
         return self._copies.start_copy(micro_batch) if isinstance(micro_batch, RawBatch) else micro_batch
 

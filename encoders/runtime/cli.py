@@ -98,11 +98,11 @@ def progress_counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
             TimeRemainingColumn(),
             console=make_console(True),
         ) as bar:
-            task, begun = bar.add_task(title, total=total, rate=""), time.monotonic()
+            task, started = bar.add_task(title, total=total, rate=""), time.monotonic()
 
             def show(n: int) -> None:
                 bar.advance(task, n)
-                elapsed = max(time.monotonic() - begun, 1e-9)
+                elapsed = max(time.monotonic() - started, 1e-9)
                 bar.update(task, rate=f"{bar.tasks[task].completed / elapsed:.1f}/s")
 
             yield show
@@ -115,13 +115,13 @@ class _LineProgress:
 
     def __init__(self, title: str, total: int):
         self.title, self.total, self.done = title, total, 0
-        self.begun = self.last = time.monotonic()
+        self.started = self.last = time.monotonic()
 
     def __call__(self, n: int) -> None:
         self.done += n
         now = time.monotonic()
-        if now - self.last < LOG_INTERVAL_S and not (self.done >= self.total and now - self.begun > 1):
+        if now - self.last < LOG_INTERVAL_S and not (self.done >= self.total and now - self.started > 1):
             return
-        self.last, rate = now, self.done / max(now - self.begun, 1e-9)
+        self.last, rate = now, self.done / max(now - self.started, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")
         print(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left", file=sys.stderr, flush=True)

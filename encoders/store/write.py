@@ -56,9 +56,7 @@ def write_store(
     Raises InputError when a key occurs twice, when there is no image, and when the folder cannot be written."""
     n = len(index["key"])
     with atomic_write(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
-        write_columns(file, attrs, index, meta or {}, labels or {})
-        for name, blob in sorted((pictures or {}).items()):
-            file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
+        write_metadata(file, attrs, index, meta or {}, labels or {}, pictures or {})
         data = file.create_dataset("images", (n, *shape), dtype, chunks=(1, *shape), fillvalue=None, track_times=False) if n else None
         if data is None:
             raise InputError(f"{path} would have no images; nothing was written")
@@ -85,9 +83,7 @@ def write_jpeg_store(
     """Writes a store of JPEGs.  blobs: parts of the concatenated encoded images, in order.  sizes: (N,) bytes of each image."""
     offsets = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.uint64))]).astype(np.uint64)
     with atomic_write(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
-        write_columns(file, attrs, index, meta or {}, labels or {})
-        for name, blob in sorted((pictures or {}).items()):
-            file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
+        write_metadata(file, attrs, index, meta or {}, labels or {}, pictures or {})
         file.create_dataset("offsets", data=offsets, track_times=False)
         data = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)
         written = 0
@@ -132,14 +128,15 @@ def save_store(
     return Path(path)
 
 
-def write_columns(
+def write_metadata(
     file: h5py.File,
     attrs: Mapping[str, Json],
     index: Mapping[str, ColumnValues],
     meta: Mapping[str, ColumnValues],
     labels: Mapping[str, ColumnValues],
+    pictures: Mapping[str, bytes],
 ) -> None:
-    """Writes the root attributes and the three groups of columns, in sorted order."""
+    """Writes everything but the pixels: root attributes, the three groups of columns and the pictures, each in sorted order."""
     keys = [str(key) for key in index["key"]]
     if len(set(keys)) < len(keys):
         repeated = next(key for i, key in enumerate(keys) if key in keys[:i])
@@ -157,6 +154,8 @@ def write_columns(
         write_column(h5_group, name, values)
         if classes is not None:
             h5_group[name].attrs["classes"] = json.dumps(classes)
+    for name, blob in sorted(pictures.items()):
+        file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
 
 
 def write_column(group: h5py.Group, name: str, values: Array) -> None:

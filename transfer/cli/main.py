@@ -9,6 +9,7 @@ import typer
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from transfer.bench.options import BenchOptions, bench_command
+from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
 from transfer.cli.tasks import tasks_app
@@ -77,30 +78,16 @@ app.command("bench")(bench_command(run_and_print_bench))
 
 @app.command()
 def compare(
-    records: Annotated[
-        list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="only these tasks, comma-separated")] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="reference encoder of all differences; default: ImageNet weights of the same network")
-    ] = None,
-    seeds_of: Annotated[
-        str | None,
-        typer.Option(
-            help="encoders, comma-separated, to treat as pretraining seeds of one recipe; only needed where the cards do not say so"
-        ),
-    ] = None,
+    records: RecordPaths = None,
+    task: TaskFilter = None,
+    baseline: ReferenceEncoder = None,
+    seeds_of: SeedEncoders = None,
     by: Annotated[
         str | None, typer.Option(help="also per subgroup of test images: /meta columns, comma-separated, e.g. sex,age,view,site")
     ] = None,
     age_bands: Annotated[str, typer.Option(help="lower limits of the age bands of --by, in years, comma-separated")] = "18,40,65",
-    operating: Annotated[
-        str | None,
-        typer.Option(help="threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
-    ] = None,
-    prevalence: Annotated[
-        float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")
-    ] = None,
+    operating: Annotated[str | None, typer.Option(help=OPERATING_HELP)] = None,
+    prevalence: Prevalence = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
     wandb: Annotated[

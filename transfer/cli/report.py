@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
+from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter
 
 if TYPE_CHECKING:
     from transfer.records.record import Record
@@ -14,30 +15,16 @@ if TYPE_CHECKING:
 
 
 def report(
-    records: Annotated[
-        list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
-    ] = None,
+    records: RecordPaths = None,
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),
     store: Annotated[
         list[str] | None, typer.Option(help="the task's store, to include images of test patients; repeat for several files")
     ] = None,
-    baseline: Annotated[
-        str | None, typer.Option(help="reference encoder of all differences; default: ImageNet weights of the same network")
-    ] = None,
-    task: Annotated[str | None, typer.Option(help="only these tasks, comma-separated")] = None,
-    operating: Annotated[
-        str,
-        typer.Option(help="threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"),
-    ] = "youden",
-    prevalence: Annotated[
-        float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")
-    ] = None,
-    seeds_of: Annotated[
-        str | None,
-        typer.Option(
-            help="encoders, comma-separated, to treat as pretraining seeds of one recipe; only needed where the cards do not say so"
-        ),
-    ] = None,
+    baseline: ReferenceEncoder = None,
+    task: TaskFilter = None,
+    operating: Annotated[str, typer.Option(help=OPERATING_HELP)] = "youden",
+    prevalence: Prevalence = None,
+    seeds_of: SeedEncoders = None,
     latex: Annotated[Path | None, typer.Option(help="also write the tables as LaTeX (booktabs) to this file")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV, with full hashes, to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the tables as Markdown to this file")] = None,

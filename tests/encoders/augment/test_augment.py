@@ -10,31 +10,25 @@ from encoders.augment.draw import draw_params
 from encoders.augment.presets import byol_views
 from encoders.runtime.errors import InputError
 from tests.encoders.augment.reference import augment_view
+from tests.encoders.augment.turned_on import TURNED_ON
 
 N, SOURCE = 12, (50, 44)
+
+INTENSITY = [
+    "stain", "brightness", "contrast", "saturation", "hue", "window", "gamma", "grayscale", "blur", "solarise", "noise", "cutout"
+]  # fmt: skip
 
 # One operation at a time, so that a failure names it; then everything together.
 SETTINGS = {
     "whole": {},
-    "crop": {"crop": (0.1, 1.0)},
+    "crop": TURNED_ON["crop"],
     "cubic crop": {"crop": (0.1, 1.0), "interpolation": "bicubic"},
     "flips": {"crop": (0.3, 0.9), "flip": 0.5, "flip_vertical": 0.5},
     "turns": {"crop": (0.3, 0.9), "flip": 0.5, "turn": 0.75},
     "rotation": {"crop": (0.3, 0.9), "flip": 0.5, "flip_vertical": 0.5, "turn": 0.5, "rotate": 40, "rotate_p": 0.7},
     "scale": {"scale": (0.95, 1.4)},
     "elastic": {"crop": (0.3, 0.9), "flip": 0.5, "elastic": 0.7, "elastic_px": 8, "rotate": 10, "rotate_p": 0.5},
-    "stain": {"stain": 0.7, "stain_sigma": 0.2},
-    "brightness": {"jitter": 0.8, "brightness": 0.9},
-    "contrast": {"jitter": 0.8, "contrast": 0.9},
-    "saturation": {"jitter": 0.8, "saturation": 0.9},
-    "hue": {"jitter": 0.8, "hue": 0.5},
-    "window": {"window": 0.7},
-    "gamma": {"gamma": 0.7},
-    "grayscale": {"grayscale": 0.5},
-    "blur": {"blur": 0.7, "blur_sigma": (0.1, 2.5)},
-    "solarise": {"solarise": 0.5},
-    "noise": {"noise": 0.7},
-    "cutout": {"cutout": 0.7},
+    **{name: TURNED_ON[name] for name in INTENSITY},
     "all": {
         "crop": (0.2, 1.0), "flip": 0.5, "flip_vertical": 0.5, "turn": 0.5, "rotate": 20, "rotate_p": 0.5, "elastic": 0.3, "stain": 0.5,
         "jitter": 0.8, "brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "hue": 0.1, "window": 0.3, "gamma": 0.3, "grayscale": 0.2,

@@ -1,8 +1,11 @@
 """A metric with its confidence interval."""
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 from encoders.runtime.json_types import Json
+
+Ends = Callable[[float], tuple[float, float]]  # an interval as a function of its level
 
 
 @dataclass(frozen=True)

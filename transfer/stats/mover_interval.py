@@ -4,18 +4,16 @@ Source: Zou and Donner 2008 (Stat Med 27, 1693), with the covariance term of Zou
 is asymmetric when an area is near 1, and has a positive width when one is 1.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
-from transfer.stats.delong import AreaComponents, logit_interval
-
-Ends = Callable[[float], tuple[float, float]]  # an interval as a function of its level
+from transfer.stats.area_interval import area_interval
+from transfer.stats.delong import AreaComponents
+from transfer.stats.interval import Ends
 
 
 def mover_interval(one: AreaComponents, other: AreaComponents, correlation: float) -> Ends:
     """The interval of the area `one` minus the area `other`. correlation: of the two estimates."""
-    interval_one, interval_other, difference = logit_interval(one), logit_interval(other), one.area - other.area
+    interval_one, interval_other, difference = area_interval(one), area_interval(other), one.area - other.area
 
     def at(level: float) -> tuple[float, float]:
         (low, high), (other_low, other_high) = interval_one(level), interval_other(level)

@@ -203,15 +203,14 @@ def build_shifted_cells(clean: cell.Cell, shifts: Sequence[tuple[str, int]]) -> 
 
 
 def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bool) -> record.Record:
-    """A record with the leaks, groups and recipe of this bench, which depend on more than its identity (a manifest, --near).
+    """A record with the leaks, groups, class order and recipe of this bench, which depend on more than its identity (a manifest, --near).
 
     The scores stay, and the test split is not used again. Without a search for near-duplicates, earlier warnings stay."""
     warnings = list(current.warnings) if near_duplicates else list(dict.fromkeys([*current.warnings, *known.meta.warnings]))
     arrays = {**{name: known.arrays[name] for name in record.ARRAY_NAMES}, **cell.gather_test_groups(current)}
     seed = current.pretraining_seed
-    meta = known.meta.model_copy(
-        update={"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
-    )
+    changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
+    meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})
     if meta == known.meta and record.hash_arrays(arrays) == known.meta.arrays:
         return known
     restamped = record.Record(meta, arrays)

@@ -21,6 +21,7 @@ from encoders.runtime.json_types import Json
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, to_plain_json
+from transfer.records.scored_images import ScoredImages, identify_images
 from transfer.records.test_seal import Seal, SealedError
 from transfer.tasks.load import LoadedTask
 from transfer.tasks.options import Part
@@ -62,6 +63,11 @@ class Cell:
     def slides(self, part: Part) -> SlideBags | None:
         """The slides of a part when the protocol scores slides; None when it scores images."""
         return gather_slides(self.loaded, self.split.rows(part)) if self.protocol.NEEDS == "bags" else None
+
+    def tested_images(self) -> ScoredImages:
+        """The images that scoring the cell uses: the whole test part, which with slides is all of their tiles."""
+        rows = self.split.rows("test")
+        return identify_images(self.loaded.task.name, self.loaded.key[rows], self.loaded.sha256[rows])
 
 
 def hash_protocol(name: str, version: int, cfg: Config) -> str:
@@ -118,7 +124,8 @@ class CellFit:
 
         Raises SealedError when the selection has changed since the fit, RuntimeError for wrong scores of the protocol."""
         scoring = time.monotonic()
-        seal = Seal(self.build_rows(self, cell, "test", cell.identity.shift), cell.identity.model_dump())
+        images = cell.tested_images()
+        seal = Seal(self.build_rows(self, cell, "test", cell.identity.shift), images, cell.identity.model_dump())
         if seal.freeze(self.fitted) != self.selection_digest:
             raise SealedError("sealed: the selection has changed since it was made; scoring a test part may have changed it")
         test = seal.open(self.fitted)
@@ -137,7 +144,7 @@ class CellFit:
             _to_plain_mapping(self.fitted.selection),
             {shots: _to_plain_mapping(row) for shots, row in episodes.items()},
         )
-        return Record(meta, arrays)
+        return Record(meta.model_copy(update={"test_set": images.digest}), arrays)
 
     def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
         """(M, C) finite scores as float64. Raises RuntimeError for another shape, NaN or inf."""
@@ -229,6 +236,7 @@ def _build_meta(
         identity=cell.identity,
         kind=cell.loaded.task.kind,
         classes=cell.loaded.task.classes,
+        order=cell.loaded.task.order,
         role=cell.role,
         arch=cell.arch,
         recipe=cell.recipe,

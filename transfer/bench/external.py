@@ -125,7 +125,9 @@ def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest) -> Extern
     test_split = b.split if request.part == "test" else make_all_test_split(b)
     part = np.concatenate([np.where(a.split.part == "test", "", a.split.part), np.where(test_split.part == "test", "test", "")])
     part[~np.isfinite(y).any(axis=1)] = ""
-    task = b.task.model_copy(update={"kind": a.task.kind if len(classes) > 1 or single else "binary", "classes": classes})
+    task = b.task.model_copy(
+        update={"kind": a.task.kind if len(classes) > 1 or single else "binary", "classes": classes, "order": a.task.order}
+    )
     if task.kind == "binary" and len(classes) > 1:
         task = task.model_copy(update={"kind": "multilabel"})
     # Equal ids in one data set are the same patient in both tasks, even if the parts of B number patients separately.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
-from encoders.runtime.cli import make_console
+from encoders.runtime.cli import make_console, split_commas
 from transfer.tasks.options import BlankPolicy, Part, TaskKind, UncertainPolicy
 
 if TYPE_CHECKING:
@@ -39,6 +39,13 @@ def add(
         str | None, typer.Option(help="class that counts as positive; default: the last of two, in alphabetical order")
     ] = None,
     keep: Annotated[list[str] | None, typer.Option(help="class to keep, repeatable; images of other classes are excluded")] = None,
+    order: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="classes from lowest to highest, comma-separated, e.g. normal,mild,moderate,severe, or `numeric` for classes that are "
+            "numbers; adds quadratic kappa. Repeat the option, one class each, if a class contains a comma"
+        ),
+    ] = None,
     uncertain: Annotated[
         UncertainPolicy | None,
         typer.Option(
@@ -70,18 +77,20 @@ def add(
 
     \b
         transfer tasks add pneumonia cxr.h5 --label pneumonia
+        transfer tasks add grade fundus.h5 --label grade --order normal,mild,moderate,severe
         transfer tasks add effusion chexpert.h5 --label 'Pleural Effusion' --uncertain ones --blank zeros
         transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` lists the known data sets
     """
     from encoders.store.store import Store
     from transfer.tasks.load import load_task
     from transfer.tasks.register import build_task
-    from transfer.tasks.task import save_task, to_portable_path
+    from transfer.tasks.task import describe_order, save_task, to_portable_path
 
     opened = Store.open(store)
     rule = {"column": split_column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split or None}
     target = {"labels": label, "csv": labels and to_portable_path(labels), "csv_on": file_column, "kind": kind, "positive": positive}
-    options = _drop_none({**target, "keep": keep, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
+    target |= {"keep": keep, "order": _parse_order(order)}
+    options = _drop_none({**target, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
     options["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})
     task, targets = build_task(name, store, opened, options, recipe)
     loaded = load_task(task)
@@ -90,7 +99,7 @@ def add(
     console.print(f"task {name} ({path})", markup=False)
     origin = f"column {task.split.column}" if task.split.column else task.split.source
     split = f"official, {origin}" if origin else f"random, by patient, seed {task.split.seed}"
-    for line in [*targets.messages, *loaded.split.messages, f"split: {split}"]:
+    for line in [*targets.messages, *describe_order(task), *loaded.split.messages, f"split: {split}"]:
         console.print(f"  {line}", markup=False)
     _print_part_counts(console, loaded)
 
@@ -98,6 +107,11 @@ def add(
 def _drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values that the user gave."""
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _parse_order(texts: list[str] | None) -> list[str] | None:
+    """The classes of --order: one option is divided at commas, of several each is one class."""
+    return split_commas(texts[0]) if texts and len(texts) == 1 else texts
 
 
 def _parse_split_lists(texts: list[str]) -> dict[str, str] | None:

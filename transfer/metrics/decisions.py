@@ -6,7 +6,7 @@ threshold and have one 2 x 2 matrix per label. Results are (T,) or (B, T): T = 1
 Shapes: N rows, C label columns, K classes, T tables, B weightings.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -74,9 +74,19 @@ def kappa(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array
     return _metric_of_confusion(kappa_from_confusion, y, s, kind, threshold, weight)
 
 
-def quadratic_kappa(y: Array, s: Array, kind: str = "multiclass", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
-    """Cohen's kappa with disagreements weighted by the squared distance of the classes: for ordered classes."""
-    return _metric_of_confusion(lambda m: kappa_from_confusion(m, power=2), y, s, kind, threshold, weight)
+def quadratic_kappa(y: Array, s: Array, order: Sequence[int], weight: Array | None = None) -> Array:
+    """(1,) or (B, 1) Cohen's kappa of a multi-class task with disagreements weighted by the squared distance of the classes.
+
+    order: (C,) columns of y from the lowest to the highest class; distances are differences of positions in it.
+    Raises ValueError unless it names every column once.  Source: Cohen 1968."""
+    columns = np.asarray(order, dtype=int)
+    if sorted(columns.tolist()) != list(range(np.shape(y)[1])):
+        raise ValueError(f"the order {list(order)} does not name each of the {np.shape(y)[1]} columns once")
+
+    def metric(m: Matrix) -> Array:
+        return kappa_from_confusion(m[..., columns, :][..., columns], power=2)
+
+    return _metric_of_confusion(metric, y, s, "multiclass", 0.5, weight)
 
 
 def sensitivity(y: Array, s: Array, kind: str = "multilabel", threshold: float | Array = 0.5, weight: Array | None = None) -> Array:
@@ -120,7 +130,7 @@ def mcc_from_confusion(m: Matrix) -> Array:
 
 
 def kappa_from_confusion(m: Matrix, power: int = 0) -> Array:
-    """power: 0, all disagreements have the same weight; 2, the squared distance of the class codes."""
+    """power: 0, all disagreements have the same weight; 2, the squared distance of the classes, which are in order."""
     k = np.arange(m.shape[-1])
     distance = np.abs(k[:, None] - k[None, :])
     cost = (distance > 0).astype(float) if power == 0 else distance.astype(float) ** power

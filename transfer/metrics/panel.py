@@ -45,17 +45,25 @@ DECISION_METRICS: dict[str, Callable[[Array, Array, str, Array], Array]] = {
 
 @dataclass(frozen=True)
 class ValidationChoice:
-    """Chosen on validation rows: one threshold per label (C,), and one temperature (NaN when the scores are not probabilities)."""
+    """Chosen on validation rows: one threshold per label (C,), and one temperature (NaN when the scores are not probabilities).
+
+    order: columns of the classes from lowest to highest; () for classes without an order, which have no quadratic kappa."""
 
     kind: str
     threshold: Array
     temperature: float
+    order: tuple[int, ...] = ()
 
 
-def choose_on_validation(y: Array, s: Array, kind: str, rule: ThresholdRule = "youden", target: float = 0.9) -> ValidationChoice:
-    """Thresholds and temperature from validation rows. A label with a single known class has the threshold 0.5."""
+def choose_on_validation(
+    y: Array, s: Array, kind: str, rule: ThresholdRule = "youden", target: float = 0.9, order: tuple[int, ...] = ()
+) -> ValidationChoice:
+    """Thresholds and temperature from validation rows. A label with a single known class has the threshold 0.5.
+
+    order: of the classes, as in `ValidationChoice`."""
     known = np.isfinite(y).any() and are_probabilities(s)
-    return ValidationChoice(kind, choose_thresholds(y, s, rule, target), fit_temperature(y, s, kind) if known else float("nan"))
+    temperature = fit_temperature(y, s, kind) if known else float("nan")
+    return ValidationChoice(kind, choose_thresholds(y, s, rule, target), temperature, order)
 
 
 def are_probabilities(s: Array) -> bool:
@@ -67,9 +75,9 @@ def compute_all_metrics(y: Array, s: Array, choice: ValidationChoice, prevalence
     """Name and value of every metric; NaN where it is not defined. prevalence: for the predictive values; None: the observed one."""
     values = {name: metric(y, s) for name, metric in RANKING_METRICS.items()}
     values |= {name: metric(y, s, choice.kind, choice.threshold) for name, metric in DECISION_METRICS.items()}
-    if choice.kind == "multiclass":
-        values["quadratic_kappa"] = quadratic_kappa(y, s, choice.kind)
-    else:
+    if choice.order:
+        values["quadratic_kappa"] = quadratic_kappa(y, s, choice.order)
+    if choice.kind != "multiclass":
         rates = [at_threshold(y[:, c], s[:, c], choice.threshold[c], prevalence).rates() for c in range(y.shape[1])]
         values |= {name: np.array([of_label[name] for of_label in rates]) for name in rates[0]}
     flat = {name: macro(np.atleast_1d(value))[0] for name, value in values.items()}

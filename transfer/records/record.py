@@ -8,7 +8,7 @@ Shapes: V validation images, M test images, C columns of the target.
 import hashlib
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,6 +31,9 @@ UNSAFE_CHARACTERS = r"[^A-Za-z0-9.@-]+"  # characters of an encoder's name that 
 ID_COLUMNS = ("key", "patient")  # columns that identify images or patients
 ARRAY_NAMES = tuple(f"{part}_{column}" for part in ("val", "test") for column in (*ID_COLUMNS, "y", "scores"))
 GROUP_PREFIX = "test_group_"  # followed by the name of a group column of the test images (sex, age, view, site)
+# Few-shot, followed by the number of shots; `transfer.records.episodes` says what they hold.
+EPISODE_PREFIXES = ("test_episode_auroc_", "test_episode_label_auroc_", "test_placement_")
+OPTIONAL_PREFIXES = (GROUP_PREFIX, *EPISODE_PREFIXES)
 
 
 class ExternalSource(Config):
@@ -85,6 +88,7 @@ class Meta(Config):
     status: Literal["ok", "failed"] = "ok"
     kind: TaskKind
     classes: list[str]
+    order: list[str] = Field([], description="the classes from lowest to highest; empty: classes without an order")
     role: str = Field("encoder", description="encoder, imagenet or random")
     arch: str = ""
     recipe: str = Field(
@@ -97,6 +101,7 @@ class Meta(Config):
     episodes: dict[str, dict[str, float]] = Field(
         {}, description="few-shot: number of shots -> mean and sd over episodes of the test AUROC"
     )
+    episode_supports: dict[str, str] = Field({}, description="few-shot: number of shots -> digest of the support sets of all episodes")
     protocol_config: dict[str, Any] = Field({})
     leakage: list[str] = Field([], description="confirmed leaks that --allow-leakage allowed; every table with this record states them")
     warnings: list[str] = Field([])
@@ -105,12 +110,15 @@ class Meta(Config):
     device: str = "cpu"
     error: str | None = None
     traceback: str | None = None
+    test_set: str = Field("", description="digest of the test images, whose ids are in `test_sets/` beside the ledger")
     arrays: str | None = Field(None, description="sha256 of the arrays in the .npz file")
 
 
 @dataclass(frozen=True)
 class Record:
-    """meta: the JSON.  arrays: `val_key`, `val_patient` (V,), `val_y`, `val_scores` (V, C), the same for `test_`, `test_group_sex` (M,)."""
+    """meta: the JSON.  arrays: `val_key`, `val_patient` (V,), `val_y`, `val_scores` (V, C), the same for `test_`, `test_group_sex` (M,).
+
+    A few-shot record also has its episodes (`transfer.records.episodes`)."""
 
     meta: Meta
     arrays: Mapping[str, Array]
@@ -122,6 +130,11 @@ class Record:
     def part(self, name: Literal["val", "test"]) -> tuple[Array, Array, Array]:
         """Labels (M, C), scores (M, C) and patients (M,) of the validation or test part."""
         return self.arrays[f"{name}_y"], self.arrays[f"{name}_scores"], self.arrays[f"{name}_patient"]
+
+    @property
+    def class_order(self) -> tuple[int, ...]:
+        """The columns of the classes from lowest to highest; () for classes without an order."""
+        return tuple(map(self.meta.classes.index, self.meta.order))
 
     @property
     def groups(self) -> dict[str, Array]:
@@ -139,7 +152,7 @@ def write_record(record: Record) -> Path:
     path = record_path(record.identity)
     meta = record.meta
     if meta.status == "ok":
-        arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *(GROUP_PREFIX + g for g in record.groups))}
+        arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *optional_arrays(record.arrays))}
         with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
@@ -169,7 +182,7 @@ def read_record(path: str | Path) -> Record:
     scores = path.with_suffix(".npz")
     try:
         with open(scores, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*ARRAY_NAMES, *(n for n in file.files if n.startswith(GROUP_PREFIX)))}
+            arrays = {name: file[name] for name in (*ARRAY_NAMES, *optional_arrays(file.files))}
     except (OSError, ValueError, KeyError, BadZipFile) as error:
         raise InputError(f"the scores of {path} cannot be read ({scores.name}: {error}); run `transfer bench` with --again") from error
     if hash_arrays(arrays) != meta.arrays:
@@ -196,6 +209,11 @@ def find_records(paths: Sequence[str | Path] = ()) -> list[Path]:
             raise InputError(f"{path} contains no record")
         files += inside
     return list(dict.fromkeys(files))
+
+
+def optional_arrays(names: Iterable[str]) -> list[str]:
+    """The names of arrays that not every record has: group columns and few-shot episodes."""
+    return [name for name in names if name.startswith(OPTIONAL_PREFIXES)]
 
 
 def hash_arrays(arrays: Mapping[str, Array]) -> str:

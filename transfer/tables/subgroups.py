@@ -64,7 +64,7 @@ def compute_subgroups(
         if column not in known:
             hint = "(records take their columns from /meta of the task's store; `transfer bench` adds new ones to them)"
             raise unknown_name_error("column of the records", column, known, hint)
-    choices = [choose_on_validation(*r.part("val")[:2], r.meta.kind) for r in records]
+    choices = [choose_on_validation(*r.part("val")[:2], r.meta.kind, order=r.class_order) for r in records]
     measure = partial(_measure_subgroup, records, choices, resamples)
     groups = [measure("", ALL_IMAGES, [np.ones(len(r.arrays["test_y"]), bool) for r in records])]
     for column in known if by is None else by:

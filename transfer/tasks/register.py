@@ -8,7 +8,7 @@ from encoders.runtime.config import merge_settings, validate_config
 from encoders.runtime.errors import InputError
 from transfer.tasks import load, recipes
 from transfer.tasks.labels import Targets
-from transfer.tasks.task import SplitRule, TargetSpec, Task, to_portable_path
+from transfer.tasks.task import SplitRule, TargetSpec, Task, resolve_order, to_portable_path
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -32,7 +32,7 @@ def build_task(
     targets = load.read_targets(store, spec)
     rule = choose_split_rule(store, paths, options.get("split", {}), recipe)
     task = Task(
-        **{**spec.model_dump(), "kind": targets.kind},
+        **{**spec.model_dump(), "kind": targets.kind, "order": resolve_order(spec.order, targets.classes, targets.kind)},
         name=name,
         store=[to_portable_path(path) for path in paths],
         classes=targets.classes,

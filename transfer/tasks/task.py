@@ -14,6 +14,7 @@ from encoders.runtime.paths import home_dir, tasks_dir
 from transfer.tasks.options import PARTS, TaskKind
 from transfer.tasks.uncertain_labels import LabelPolicy
 
+NUMERIC_ORDER = "numeric"  # in place of the classes of an order: they are numbers
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -71,6 +72,9 @@ class TargetSpec(Config):
     csv_on: str | None = Field(None, description="its column with image names; none: `key` or `file`")
     findings: Findings | None = Field(None, description="the column in which the labels are listed as text")
     keep: list[str] = Field([], description="the classes to keep; images of other classes are excluded; empty: all")
+    order: list[str] = Field(
+        [], description="all classes from lowest to highest, or `numeric` alone for numbers; empty: classes without an order"
+    )
     policy: LabelPolicy = LabelPolicy()
 
 
@@ -84,6 +88,50 @@ class Task(TargetSpec):
     split: SplitRule = SplitRule()
     modality: str | None = None
     recipe: str | None = Field(None, description="the recipe it was added with; `transfer tasks check` compares the data with it")
+
+    @model_validator(mode="after")
+    def _order_names_every_class(self) -> "Task":
+        if self.order != resolve_order(self.order, self.classes, self.kind):
+            raise ValueError(f"`order` of a task names its classes from lowest to highest, not {', '.join(self.order)}")
+        return self
+
+
+def resolve_order(order: Sequence[str], classes: Sequence[str], kind: TaskKind) -> list[str]:
+    """The classes from lowest to highest as `order` says; [] without an order. `numeric` sorts classes that are numbers.
+
+    An order changes no target and no score. Raises InputError unless it names every class of a multi-class task exactly once."""
+    if not order:
+        return []
+    listed = ", ".join(classes)
+    if kind != "multiclass":
+        raise InputError(f"--order is for multi-class tasks, and this task is {kind} ({listed}); remove --order")
+    if list(order) == [NUMERIC_ORDER] and NUMERIC_ORDER not in classes:
+        try:
+            return sorted(classes, key=float)
+        except ValueError:
+            raise InputError(
+                f"--order {NUMERIC_ORDER} needs classes that are numbers, and the classes are {listed}; name all of them, lowest first"
+            ) from None
+    for name in order:
+        if name not in classes:
+            raise unknown_name_error("class of this task", name, classes, f"(--order names {listed}, from lowest to highest)")
+    faults = {
+        "names more than once": [name for name in dict.fromkeys(order) if list(order).count(name) > 1],
+        "does not name": [name for name in classes if name not in order],
+    }
+    for fault, names in faults.items():
+        if names:
+            raise InputError(f"--order {fault} {', '.join(names)}; name each class exactly once, from lowest to highest: {listed}")
+    return list(order)
+
+
+def describe_order(task: Task) -> list[str]:
+    """A sentence about the order of the classes of a multi-class task; [] where there is nothing to say."""
+    if task.order:
+        return [f"order of the classes: {' < '.join(task.order)}"]
+    if task.kind != "multiclass" or not all(re.fullmatch(r"[+-]?\d+(\.\d+)?", name) for name in task.classes):
+        return []
+    return [f"the classes are numbers without an order; if they are grades, add `--order {NUMERIC_ORDER}` for quadratic kappa"]
 
 
 def to_portable_path(path: str | Path) -> str:

@@ -75,7 +75,7 @@ def test_a_multi_class_panel_agrees_with_scikit_learn():
     code, guess = y.argmax(1), s.argmax(1)
     got = compute_subgroups([one], [], resamples=20)[0].metrics
     assert got["log_loss"] == pytest.approx(sk.log_loss(code, s))
-    assert got["quadratic_kappa"] == pytest.approx(sk.cohen_kappa_score(code, guess, weights="quadratic"))
+    assert "quadratic_kappa" not in got  # the classes have no order
     assert got["macro_f1"] == pytest.approx(sk.f1_score(code, guess, average="macro"))
     assert got["auroc"] == pytest.approx(sk.roc_auc_score(code, s, multi_class="ovr"))
     assert "sensitivity" not in got  # a multi-class task has no threshold

@@ -1,25 +1,64 @@
 """The interval of a difference of two areas (or of another metric given by its components) on the same rows."""
 
+from math import sqrt
+
 import numpy as np
 
-from transfer.stats.delong import AreaComponents, area_variance
+from transfer.stats.delong import area_variance
 from transfer.stats.interval import Ends
 from transfer.stats.mover_interval import mover_interval
+from transfer.stats.placement_components import AreaComponents
+from transfer.stats.variance_model import EXTRA_DF, VarianceModel, count_carriers, fit_variance
 
 
 def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
-    """The interval of `one.area - other.area` as a function of its level; NaN where it is not defined. The patients are aligned."""
+    """The score interval of `one.area - other.area` as a function of its level; NaN for fewer than two patients in a class.
+
+    The components of both refer to the same patients. All differences d with |difference - d| <= t * sd(d): sd(d)^2 is the variance of the
+    difference when both areas have moved equally far from their estimates, in opposite directions, until they differ by d, with the
+    variance model of each area and the correlation of their components. Like MOVER it is asymmetric near 1, but it is evaluated at the
+    hypothesis, so that the p-value is that of a score test. Two encoders that make the same errors have the interval (0, 0)."""
+    from scipy.optimize import brentq
     from scipy.special import stdtrit
 
-    difference = one - other
-    v, df = area_variance(difference)
-    if v == 0 and one.area == other.area and one.area not in (0.0, 1.0):  # both make the same errors
+    fewest = min(one.n_positive, one.n_negative)
+    if fewest < 2 or np.isnan(one.positive + one.negative + other.positive + other.negative).any():
+        return lambda level: (np.nan, np.nan)
+    apart, value = one - other, one.area - other.area
+    a, b = fit_variance(one), fit_variance(other)
+    if value == 0.0 and one.area not in (0.0, 1.0) and not (apart.positive.any() or apart.negative.any()):
         return lambda level: (0.0, 0.0)
-    if v == 0:
+    correlation = _correlate(a, b, area_variance(apart)[0])
+    if _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:  # neither has an error: nothing is known of their correlation
         return mover_interval(one, other, 0.0)
+    df = count_carriers(apart) + EXTRA_DF
 
     def at(level: float) -> tuple[float, float]:
-        half = float(stdtrit(df, (1 + level) / 2) * np.sqrt(v))
-        return difference.area - half, difference.area + half
+        t = float(stdtrit(df, (1 + level) / 2))
+
+        def excess(d: float) -> float:
+            return (value - d) ** 2 - t**2 * _variance_at(d, one.area, other.area, a, b, correlation)
+
+        low, high = (end if excess(end) <= 0.0 else float(brentq(excess, value, end)) for end in (-1.0, 1.0))
+        return low, high
 
     return at
+
+
+def _correlate(a: VarianceModel, b: VarianceModel, variance_of_difference: float) -> float:
+    """The correlation of two estimated areas; 0 when one has no variance."""
+    size = sqrt(a.variance * b.variance)
+    return min(max((a.variance + b.variance - variance_of_difference) / (2 * size), -1.0), 1.0) if size > 0 else 0.0
+
+
+def _variance_at(d: float, area: float, other: float, a: VarianceModel, b: VarianceModel, correlation: float) -> float:
+    """The variance of the difference if the true one is `d`: both areas move equally far; what one cannot move, because it is at 0 or 1,
+    the other moves."""
+    step = (area - other - d) / 2
+    x, z = area - step, other + step
+    kept = min(max(x, 0.0), 1.0)
+    z += kept - x
+    bounded = min(max(z, 0.0), 1.0)
+    x = min(max(kept + bounded - z, 0.0), 1.0)
+    sd_x, sd_z = sqrt(a.scale * x * (1 - x)), sqrt(b.scale * bounded * (1 - bounded))
+    return sd_x**2 + sd_z**2 - 2 * correlation * sd_x * sd_z

@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 
-from transfer.leakage.check import find_manifest_near_duplicates
+from transfer.leakage.image_copies import find_manifest_near_duplicates
 
 
 def hashes(n: int, rng: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,7 @@ from functools import partial
 from encoders.runtime.paths import records_dir
 from encoders.similarity.pixel_check import is_same_image
 from transfer.bench.baselines import EncoderEntry, load_manifests
-from transfer.leakage import check, pictures
+from transfer.leakage import check, image_copies, pictures
 from transfer.tasks.load import LoadedTask
 
 
@@ -15,7 +15,7 @@ def gather_split_leaks(loaded: LoadedTask, near_duplicates: bool) -> list[check.
     leaks = check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256, loaded.task.split.patients_by_split)
     if near_duplicates and loaded.store.has_column("phash"):
         phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
-        leaks += check.find_near_duplicates(loaded.split, loaded.key, phash, loaded.sha256, pixels_agree)
+        leaks += image_copies.find_near_duplicates(loaded.split, loaded.key, phash, loaded.sha256, pixels_agree)
     return leaks
 
 
@@ -26,7 +26,7 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
         leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.datasets)
         if near_duplicates and loaded.store.has_column("phash"):
             phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
-            leaks += check.find_manifest_near_duplicates(name, manifest, rows, loaded.key, phash, loaded.sha256, pixels_agree)
+            leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, loaded.key, phash, loaded.sha256, pixels_agree)
     return leaks
 
 

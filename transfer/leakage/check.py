@@ -1,30 +1,20 @@
 """Data leakage: patients, identical images and near-duplicates shared by two parts, or by the pretraining data and the test part.
 
-A near-duplicate is confirmed if the pixels of both images are available locally and agree (encoders/similarity/pixel_check.py). It then
-stops the benchmark as an identical image does, because a recompressed copy inflates test scores in the same way. Without the pixels, as for
-most pretraining images, it is only suspected. Perceptual hashes do not detect crops of 3 % or more, flips and rotations
-(encoders/similarity/perceptual_hash.py).
+Patients and identical images are compared here, near-duplicates in transfer/leakage/image_copies.py.
 
 Shapes: N images of a task, P images of an encoder's manifest.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.similarity.perceptual_hash import find_nearest_few
 from transfer.tasks.options import Part
 from transfer.tasks.split import Names, Split
-
-CONFIRMED_NEAR_DUPLICATES = "near-duplicates, confirmed on their pixels,"
-PixelsAgree = Callable[[int, int], bool]  # whether two rows of the store show the same image
-MaybePixelsAgree = Callable[[int, int], bool | None]  # None: the pixels are not available
-NearCandidate = tuple[int, int, int]  # row of the other part (-1: not in the store), row of the image, Hamming distance in bits
-DescribePair = Callable[[int, int], str]
 
 
 @dataclass(frozen=True)
@@ -67,46 +57,6 @@ def _first_pairs(column: Array, left: Array, right: Array, shared: Array, most: 
     return [(int(left[values[left] == s][0]), int(right[values[right] == s][0])) for s in shared[:most]]
 
 
-def find_near_duplicates(split: Split, key: Array, phash: Array, sha256: Array, pixels_agree: PixelsAgree | None = None) -> list[Leak]:
-    """Images of one part whose perceptual hash is close to that of an image of another part; identical images are not counted again.
-
-    phash: (N, 32).  pixels_agree: compares the pixels of two rows; without it, all are suspected only."""
-    leaks = []
-    for a, b in PART_PAIRS:
-        left, right = split.rows(a), split.rows(b)
-        right = right[~np.isin(sha256[right].astype(str), sha256[left].astype(str))]
-        pairs, distance = find_nearest_few(phash[right], phash[left])
-        candidates = [(int(left[j]), int(right[i]), int(d)) for (i, j), d in zip(pairs, distance, strict=True)]
-        leaks += _build_near_leaks(
-            candidates,
-            f"{a} and {b}",
-            lambda i, j: f"{key[i]} ~ {key[j]}",
-            lambda i, j: None if pixels_agree is None else pixels_agree(i, j),
-        )
-    return leaks
-
-
-def _build_near_leaks(
-    candidates: Sequence[NearCandidate], between: str, describe: DescribePair, pixels_agree: MaybePixelsAgree
-) -> list[Leak]:
-    """One leak of the confirmed and one of the suspected images. An image is confirmed if one of its candidates is; each counts once."""
-    confirmed: dict[int, NearCandidate] = {}
-    suspected: dict[int, NearCandidate] = {}
-    for candidate in candidates:
-        other, image, _ = candidate
-        if image not in confirmed:
-            (confirmed if pixels_agree(other, image) else suspected).setdefault(image, candidate)
-    leaks = []
-    for rows, is_confirmed in ((confirmed, True), ({i: c for i, c in suspected.items() if i not in confirmed}, False)):
-        nearest = sorted(rows.values(), key=lambda c: c[2])
-        if nearest:
-            examples = tuple(f"{describe(i, j)} ({d} of 256 bits)" for i, j, d in nearest[:3])
-            pairs = tuple((i, j) for i, j, _ in nearest[:12] if i >= 0)
-            kind = CONFIRMED_NEAR_DUPLICATES if is_confirmed else "near-duplicates"
-            leaks.append(Leak(kind, between, len(nearest), examples, is_confirmed, pairs))
-    return leaks
-
-
 def find_manifest_leaks(
     name: str, manifest: Mapping[str, Array], rows: Array, key: Array, patient: Array, sha256: Array, datasets: Array
 ) -> list[Leak]:
@@ -114,7 +64,7 @@ def find_manifest_leaks(
 
     manifest: the encoder's `sha256` and `patient_hash`, (P, 32) each.  rows: of the test part.  datasets: (N,) data set of each image."""
     leaks = []
-    seen = _is_member(digests_to_bytes(sha256[rows]), manifest.get("sha256"))
+    seen = is_member(digests_to_bytes(sha256[rows]), manifest.get("sha256"))
     if seen.any():
         examples = tuple(str(key[i]) for i in rows[seen][:3])
         leaks.append(Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), examples))
@@ -122,46 +72,10 @@ def find_manifest_leaks(
     patients, dataset_of = patient[rows].astype(str), datasets[rows].astype(str)
     for dataset in np.unique(dataset_of):
         own = np.unique(patients[dataset_of == dataset])
-        shared += own[_is_member(hash_patients(own, dataset), manifest.get("patient_hash"))].tolist()
+        shared += own[is_member(hash_patients(own, dataset), manifest.get("patient_hash"))].tolist()
     if shared:
         leaks.append(Leak("patients", f"the pretraining of {name} and test", len(shared), tuple(shared[:3])))
     return leaks
-
-
-def find_manifest_near_duplicates(
-    name: str,
-    manifest: Mapping[str, Array],
-    rows: Array,
-    key: Array,
-    phash: Array,
-    sha256: Array,
-    pixels_agree: PixelsAgree | None = None,
-) -> list[Leak]:
-    """Test images that are near-duplicates of an image that encoder `name` was pretrained on. Arguments as above.
-
-    Pixels can be compared for those pretraining images that the task's store holds too, e.g. when both were ingested together."""
-    theirs = manifest.get("phash")
-    if theirs is None or not len(theirs):
-        return []
-    rows = rows[~_is_member(digests_to_bytes(sha256[rows]), manifest.get("sha256"))]  # those are counted as identical
-    pairs, distance = find_nearest_few(phash[rows], theirs)
-    local = _rows_in_store(manifest.get("sha256"), np.unique(pairs[:, 1]), sha256)
-    candidates = [(local.get(int(j), -1), int(rows[i]), int(d)) for (i, j), d in zip(pairs, distance, strict=True)]
-    return _build_near_leaks(
-        candidates,
-        f"the pretraining of {name} and test",
-        lambda i, j: str(key[j]),
-        lambda i, j: None if pixels_agree is None or i < 0 else pixels_agree(i, j),
-    )
-
-
-def _rows_in_store(theirs: Array | None, images: Array, sha256: Array) -> dict[int, int]:
-    """Row of the manifest -> row of the store, for those of the manifest's rows `images` that the store holds too."""
-    if theirs is None or not len(images):
-        return {}
-    row_of = {bytes.fromhex(str(s)): row for row, s in enumerate(sha256)}
-    rows = {int(j): row_of.get(bytes(theirs[j])) for j in images}
-    return {j: row for j, row in rows.items() if row is not None}
 
 
 def digests_to_bytes(sha256: Names) -> Array:
@@ -174,7 +88,7 @@ def hash_patients(patient: Names, dataset: str) -> Array:
     return np.array([list(hashlib.sha256(f"{dataset}:{p}".encode()).digest()) for p in patient], dtype=np.uint8).reshape(-1, 32)
 
 
-def _is_member(ours: Array, theirs: Array | None) -> Array:
+def is_member(ours: Array, theirs: Array | None) -> Array:
     """(N,) whether each row of `ours` (N, 32) is a row of `theirs` (P, 32)."""
     if theirs is None or not len(theirs):
         return np.zeros(len(ours), dtype=bool)

@@ -21,7 +21,7 @@ from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.publish import publish_encoder
 from tests.transfer import toys
 from transfer.bench import bench, leaks, preprocess_check
-from transfer.leakage import check
+from transfer.leakage import check, image_copies
 from transfer.tasks import load, task
 from transfer.tasks.split import Split
 
@@ -104,11 +104,11 @@ def test_a_darkened_copy_is_suspected_and_an_identical_one_is_not_counted_twice(
     phash = np.stack([phash256(i) for i in images])
     made = parts("train", "train", "train", "test", "test")
     sha, key = hexes(0, 1, 2, 3, 2), names("a", "b", "c", "d", "e")
-    (found,) = check.find_near_duplicates(made, key, phash, sha)
+    (found,) = image_copies.find_near_duplicates(made, key, phash, sha)
     assert (found.kind, found.count, found.confirmed) == ("near-duplicates", 1, False)
     assert found.examples[0].startswith("a ~ d")
     manifest = {"sha256": check.digests_to_bytes(sha[:3]), "phash": phash[:3]}
-    (near,) = check.find_manifest_near_duplicates("enc", manifest, np.array([3, 4]), key, phash, sha)
+    (near,) = image_copies.find_manifest_near_duplicates("enc", manifest, np.array([3, 4]), key, phash, sha)
     assert near.count == 1
     assert near.examples[0].startswith("d ")
 
@@ -150,7 +150,7 @@ def test_an_own_split_keeps_copies_together(copied):
     for seed in range(6):
         loaded = load.load_task(the_task(copied, seed=seed))
         assert loaded.split.part[3] == loaded.split.part[30]
-        assert check.find_near_duplicates(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256) == []
+        assert image_copies.find_near_duplicates(loaded.split, loaded.key, loaded.store.column("phash"), loaded.sha256) == []
     assert "2 patients grouped with others" in loaded.messages[-1]
 
 
@@ -158,7 +158,7 @@ def test_what_the_hash_suspects_and_the_pixels_deny_only_warns(copied):
     loaded = load.load_task(the_task(copied, column="split"))
     phash = loaded.store.column("phash").copy()
     phash[5] = phash[33]  # two images with the same hash
-    found = check.find_near_duplicates(
+    found = image_copies.find_near_duplicates(
         loaded.split, loaded.key, phash, loaded.sha256, lambda i, j: pixel_check.is_same_image(loaded.store, i, j)
     )
     assert [(f.count, f.confirmed) for f in found] == [(1, True), (1, False)]
@@ -202,7 +202,7 @@ def test_the_pixels_of_pretraining_images_that_the_store_holds_confirm(copied):
     store = loaded.store
     manifest = {"sha256": check.digests_to_bytes(loaded.sha256[[3]]), "phash": store.column("phash")[[3]]}
     args = "mine", manifest, loaded.split.rows("test"), loaded.key, store.column("phash"), loaded.sha256
-    (found,) = check.find_manifest_near_duplicates(*args, lambda i, j: pixel_check.is_same_image(store, i, j))
+    (found,) = image_copies.find_manifest_near_duplicates(*args, lambda i, j: pixel_check.is_same_image(store, i, j))
     assert (found.confirmed, found.pairs) == (True, ((3, 30),))
 
 

@@ -43,7 +43,8 @@ def fit_variance(p: AreaComponents) -> VarianceModel:
 def count_carriers(p: AreaComponents) -> float:
     """How many patients carry the variance: (sum of c^2)^2 / sum of c^4 over the components c.
 
-    At most the degrees of freedom of Satterthwaite. It is the number of patients when all contribute alike, near 1 when one error makes up the variance, and 0 without errors."""
+    It is the number of patients when all contribute alike, near 1 when one error makes up the variance, and 0 without errors; at most the
+    degrees of freedom of Satterthwaite."""
     variance, df = area_variance(p)
     squares = np.concatenate([p.positive, p.negative]) ** 2
     total, fourth = float(squares.sum()), float((squares**2).sum())

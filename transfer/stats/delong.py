@@ -9,58 +9,23 @@ Shapes: N rows, P positives, M negatives, G patients, C labels.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import Array
 from transfer.stats.interval import perfect_lower_bound
 from transfer.stats.patients import to_columns
-
-
-@dataclass(frozen=True)
-class AreaComponents:
-    """The area of one label and what the positive and the negative rows of each patient contribute to its error, (G,) each.
-
-    The sums of squares of `positive` and `negative` are the two terms of the variance. n_positive, n_negative: patients with such rows."""
-
-    area: float
-    positive: Array
-    negative: Array
-    n_positive: int
-    n_negative: int
-    n: int
-
-    def __sub__(self, other: "AreaComponents") -> "AreaComponents":
-        """The components of the difference of two areas on the same rows."""
-        return AreaComponents(
-            self.area - other.area, self.positive - other.positive, self.negative - other.negative, self.n_positive, self.n_negative, self.n
-        )
+from transfer.stats.placement_components import AreaComponents, has_one_class, placement_components, placement_values
 
 
 def area_components(y: Array, s: Array, code: Array, n: int) -> AreaComponents | None:
     """The components of one label; None when it has a single class. y, s, code: (N,), code: patients as integers below n."""
-    known = ~np.isnan(y)
-    positive, score, code = y[known] > 0.5, np.asarray(s[known], dtype=np.float64), code[known]
-    if positive.all() or not positive.any():
+    if has_one_class(y):
         return None
-    high, low = score[positive], score[~positive]
-    v10 = _share_below(low, high)  # (P,) placement values: share of the negatives below each positive, ties count half
-    v01 = 1 - _share_below(high, low)  # (M,) share of the positives above each negative
-    area = float(v10.mean())
-    sides = []
-    for deviation, patients in ((v10 - area, code[positive]), (v01 - area, code[~positive])):
-        with_rows = len(np.unique(patients))
-        inflate = np.sqrt(with_rows / (with_rows - 1)) if with_rows > 1 else np.nan
-        sides.append((inflate * np.bincount(patients, weights=deviation, minlength=n) / len(deviation), with_rows))
-    return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
-
-
-def _share_below(reference: Array, score: Array) -> FloatArray:
-    """For each score, the share of `reference` below it; ties count half."""
-    ordered = np.sort(reference)
-    share: FloatArray = (np.searchsorted(ordered, score, "left") + np.searchsorted(ordered, score, "right")) / (2 * len(ordered))
-    return share
+    known = ~np.isnan(y)
+    placement = np.full(len(y), np.nan)
+    placement[known] = placement_values(y[known] > 0.5, np.asarray(s[known], dtype=np.float64))
+    return placement_components(y, placement, code, n)
 
 
 def mean_components(parts: list[AreaComponents]) -> AreaComponents:

@@ -3,7 +3,7 @@
 from encoders.runtime.html import Html, collapsible_section, join_html, tag
 from transfer.report import plots
 from transfer.report.context import Block, ReportContext, leak_warnings
-from transfer.report.curves import BAND_RESAMPLES
+from transfer.report.curve_bands import BAND_RESAMPLES
 from transfer.report.verdict_text import rows_with_most_labels
 
 

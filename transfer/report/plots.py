@@ -11,7 +11,8 @@ from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_d
 from transfer.metrics import brier, ece, fit_temperature, temper
 from transfer.records.record import Record
 from transfer.report.context import Block, Pens, ReportContext
-from transfer.report.curves import CURVE_GRID, CurveKind, gather_probabilities, pooled_risk_coverage, reliability_bins, resampled_curve
+from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
+from transfer.report.curves import gather_probabilities, pooled_risk_coverage, reliability_bins
 from transfer.report.label_savings import labeled_patients
 from transfer.report.tables import protocol_title
 from transfer.report.verdict_text import rows_with_most_labels
@@ -39,6 +40,7 @@ def draw_legend(block: Block, context: ReportContext) -> Html:
 def ranking_charts(section: Section, pens: Pens) -> list[Html]:
     """ROC and precision-recall curves with their bands."""
     charts = []
+    shown = [(pens[row.encoder], resampled_curves(row.records)) for row in rows_with_most_labels(section)[:MAX_CURVES]]
     panels: tuple[tuple[CurveKind, str, tuple[str, str]], ...] = (
         ("roc", "ROC", ("1 − specificity", "sensitivity")),
         ("pr", "precision-recall", ("recall", "precision")),
@@ -47,7 +49,7 @@ def ranking_charts(section: Section, pens: Pens) -> list[Html]:
         frame, marks = Frame(), []
         if kind == "roc":
             marks.append(draw_diagonal(frame))
-        curves = [(pens[row.encoder], resampled_curve(row.records, kind)) for row in rows_with_most_labels(section)[:MAX_CURVES]]
+        curves = [(pen, both[kind]) for pen, both in shown]
         marks += [draw_band(frame, CURVE_GRID, c.low, c.high, p) for p, c in curves[:MAX_BANDS]]
         marks += [draw_line(frame, CURVE_GRID, c.y, p) for p, c in curves]
         charts.append(tag("figure", draw_chart(frame, marks, f"{title}, {protocol_title(section)}", *axes)))

@@ -130,10 +130,19 @@ def fit_temperature(y: Array, s: Array, kind: str = "multilabel") -> float:
         def loss(log_t: float) -> float:
             return float(np.nanmean(log_loss(y, temper(s, float(np.exp(log_t)), kind))))
 
+    # Each step keeps one of the two inner points, so it costs one new loss.
     low, high, golden = -4.0, 4.0, (5**0.5 - 1) / 2
+    a, b = high - golden * (high - low), low + golden * (high - low)
+    loss_a, loss_b = loss(a), loss(b)
     while high - low > 1e-5:
-        a, b = high - golden * (high - low), low + golden * (high - low)
-        low, high = (low, b) if loss(a) < loss(b) else (a, high)
+        if loss_a < loss_b:
+            high, b, loss_b = b, a, loss_a
+            a = high - golden * (high - low)
+            loss_a = loss(a)
+        else:
+            low, a, loss_a = a, b, loss_b
+            b = low + golden * (high - low)
+            loss_b = loss(b)
     return float(np.exp((low + high) / 2))
 
 

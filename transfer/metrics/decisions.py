@@ -31,10 +31,17 @@ def confusion_matrix(true: Array, predicted: Array, n_classes: int, weight: Arra
     cell = true[known] * n + predicted[known]
     if weight is None:
         return np.bincount(cell, minlength=n * n).reshape(n, n).astype(np.float64)
-    total = np.zeros((n * n, weight.shape[1]))
-    for c in np.unique(cell):
-        total[c] = weight[known][cell == c].sum(axis=0, dtype=np.float64)
-    return total.T.reshape(-1, n, n)
+    is_cell = cell[:, None] == np.arange(n * n)  # (N, K * K)
+    return weighted_counts(is_cell, weight[known] if not known.all() else weight).reshape(-1, n, n)
+
+
+def weighted_counts(rows: Array, weight: Array) -> FloatArray:
+    """(B, J) weight of the rows that each column selects, as one matrix product. rows: (N, J) bool.  weight: (N, B).
+
+    float32 weights are the counts of a bootstrap, which single precision adds exactly up to 2^24."""
+    single = weight.dtype == np.float32 and len(weight) * weight.max(initial=0) < 2**24
+    kind = np.float32 if single else np.float64
+    return np.asarray(weight.T.astype(kind, copy=False) @ rows.astype(kind), dtype=np.float64)
 
 
 def _metric_of_confusion(

@@ -4,7 +4,7 @@ import numpy as np
 
 from transfer.stats.interval import Ends, perfect_lower_bound
 from transfer.stats.placement_components import AreaComponents
-from transfer.stats.variance_model import fit_variance
+from transfer.stats.variance_model import count_fewest, fit_variance
 
 
 def area_interval(p: AreaComponents) -> Ends:
@@ -17,7 +17,7 @@ def area_interval(p: AreaComponents) -> Ends:
     Source: Newcombe 2006 (Stat Med 25, 559), with the patient as the unit and its variance estimated by Obuchowski 1997."""
     from scipy.special import stdtrit
 
-    fewest = min(p.n_positive, p.n_negative)
+    fewest = count_fewest(p)
     model = fit_variance(p) if fewest > 1 else None
     if model is None or np.isnan(model.scale):
         return lambda level: (np.nan, np.nan)

@@ -32,12 +32,12 @@ def measure_balanced_accuracies(
 def recall_components(true: Array, predicted: Array, label: int, code: Array, n: int) -> AreaComponents | None:
     """The components of the recall of class `label`; None without rows of it. true, predicted, code: (N,); true is -1 where unknown.
 
-    There is no second side: `negative` is 0 and `n_negative` equals `n_positive`."""
+    There is no second side: `negative` and `n_negative` are 0."""
     rows = true == label
     if not rows.any():
         return None
     recall, side, count = _recall_side(predicted[rows] == label, code[rows], n)
-    return AreaComponents(recall, side, np.zeros(n), count, count, count)
+    return AreaComponents(recall, side, np.zeros(n), count, 0, count)
 
 
 def _binary_components(true: Array, predicted: Array, code: Array, n: int) -> AreaComponents | None:

@@ -46,7 +46,9 @@ def area_variance(p: AreaComponents) -> tuple[float, float]:
     """Variance of the area, and its degrees of freedom (Satterthwaite over the two classes)."""
     a, b = float((p.positive**2).sum()), float((p.negative**2).sum())
     # Covariance from patients with rows of both classes, with Obuchowski's factor n / (n - 1) instead of those of the two classes.
-    undo_factors = np.sqrt((1 - 1 / p.n_positive) * (1 - 1 / p.n_negative)) if min(p.n_positive, p.n_negative) > 1 else np.nan
+    fewest = min(p.n_positive, p.n_negative)
+    undo_factors = np.sqrt((1 - 1 / p.n_positive) * (1 - 1 / p.n_negative)) if fewest > 1 else np.nan
+    undo_factors = 0.0 if fewest == 0 else undo_factors  # a metric with a single side (a recall)
     shared = 2 * float((p.positive * p.negative).sum()) * undo_factors * p.n / max(p.n - 1, 1)
     total = max(a + b + shared, 0.0)
     if not a + b > 0:

@@ -8,7 +8,7 @@ from transfer.stats.delong import area_variance
 from transfer.stats.interval import Ends
 from transfer.stats.mover_interval import mover_interval
 from transfer.stats.placement_components import AreaComponents
-from transfer.stats.variance_model import EXTRA_DF, VarianceModel, count_carriers, fit_variance
+from transfer.stats.variance_model import VarianceModel, count_fewest, degrees_of_freedom, fit_variance
 
 
 def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
@@ -21,7 +21,7 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
     from scipy.optimize import brentq
     from scipy.special import stdtrit
 
-    fewest = min(one.n_positive, one.n_negative)
+    fewest = count_fewest(one)
     if fewest < 2 or np.isnan(one.positive + one.negative + other.positive + other.negative).any():
         return lambda level: (np.nan, np.nan)
     apart, value = one - other, one.area - other.area
@@ -31,7 +31,7 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
     correlation = _correlate(a, b, area_variance(apart)[0])
     if _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:  # neither has an error: nothing is known of their correlation
         return mover_interval(one, other, 0.0)
-    df = count_carriers(apart) + EXTRA_DF
+    df = degrees_of_freedom(apart)
 
     def at(level: float) -> tuple[float, float]:
         t = float(stdtrit(df, (1 + level) / 2))

@@ -22,6 +22,8 @@ from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, resolve_protocol
 from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
+from transfer.records.ledger import ledger_path
+from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import Portion, build_portions
 from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.task import choose_tasks, read_task
@@ -207,10 +209,14 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
 
     The scores stay, and the test split is not used again. Without a search for near-duplicates, earlier warnings stay."""
     warnings = list(current.warnings) if near_duplicates else list(dict.fromkeys([*current.warnings, *known.meta.warnings]))
-    arrays = {**{name: known.arrays[name] for name in record.ARRAY_NAMES}, **cell.gather_test_groups(current)}
+    arrays = {**known.arrays_without_groups, **cell.gather_test_groups(current)}
     seed = current.pretraining_seed
     changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
     meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})
+    if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
+        images = current.tested_images()
+        write_scored_images(images, ledger_path().parent)
+        meta = meta.model_copy(update={"test_set": images.digest})
     if meta == known.meta and record.hash_arrays(arrays) == known.meta.arrays:
         return known
     restamped = record.Record(meta, arrays)

@@ -18,8 +18,10 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config, json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
+from transfer.bench.episodes import measure_episodes
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
+from transfer.records.episodes import Episodes, episode_arrays
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, to_plain_json
 from transfer.records.scored_images import ScoredImages, identify_images
 from transfer.records.test_seal import Seal, SealedError
@@ -105,7 +107,7 @@ class CellFit:
     """A protocol fitted and selected on train and validation rows; its selection is frozen before test rows are handed out."""
 
     def __init__(self, cell: Cell, encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None):
-        self.encoder, self.features, self.select = encoder, features, select
+        self.encoder, self.features = encoder, features
         self.build_rows = ROW_BUILDERS[cell.protocol.NEEDS]
         clock = [time.monotonic()]
         self.pooled = None if cell.protocol.NEEDS == "images" else features()
@@ -134,16 +136,13 @@ class CellFit:
         for part, rows, scores in (("val", self.val, self.val_scores), ("test", test, test_scores)):
             arrays |= {f"{part}_key": rows.key, f"{part}_patient": rows.patient, f"{part}_y": rows.y, f"{part}_scores": scores}
         arrays |= gather_test_groups(cell)
-        seconds = {**self.seconds, "score": round(time.monotonic() - scoring, 3)}
-        # Statistics over episodes are reported for every number of shots; nothing is chosen by them.
-        episodes = self.fitted.episode_summary(test, self.select) if cell.identity.shift is None else {}
-        meta = _build_meta(
-            cell,
-            started,
-            seconds,
-            _to_plain_mapping(self.fitted.selection),
-            {shots: _to_plain_mapping(row) for shots, row in episodes.items()},
-        )
+        clock = [scoring, time.monotonic()]
+        # Few-shot episodes are reported for every number of shots; nothing is chosen by them.
+        episodes = measure_episodes(self.fitted, test) if cell.identity.shift is None else {}
+        arrays |= episode_arrays(episodes)
+        clock.append(time.monotonic())
+        seconds = {**self.seconds, "score": round(clock[1] - clock[0], 3), "episodes": round(clock[2] - clock[1], 3)}
+        meta = _build_meta(cell, started, seconds, _to_plain_mapping(self.fitted.selection), episodes)
         return Record(meta.model_copy(update={"test_set": images.digest}), arrays)
 
     def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
@@ -230,7 +229,7 @@ def _build_meta(
     started: float,
     seconds: dict[str, float] | None = None,
     selection: dict[str, Json] | None = None,
-    episodes: dict[str, dict[str, Json]] | None = None,
+    episodes: Mapping[int, Episodes] | None = None,
 ) -> Meta:
     return Meta(
         identity=cell.identity,
@@ -244,7 +243,8 @@ def _build_meta(
         size=cell.size,
         counts=cell.loaded.counts(cell.split),
         selection=selection or {},
-        episodes=episodes or {},
+        episodes={str(shots): {"mean": e.mean, "sd": e.std} for shots, e in (episodes or {}).items()},
+        episode_supports={str(shots): e.supports for shots, e in (episodes or {}).items()},
         protocol_config=_to_plain_mapping(cell.cfg.model_dump(mode="json")),
         leakage=list(cell.leakage),
         warnings=list(cell.warnings),

@@ -7,7 +7,7 @@ Shapes: V validation rows, M rows to score, C label columns.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
@@ -45,6 +45,16 @@ RowsT = TypeVar("RowsT", bound=Rows, contravariant=True)
 ConfigT = TypeVar("ConfigT", bound="BaseConfig", contravariant=True)
 
 
+@dataclass(frozen=True)
+class EpisodeBlock:
+    """Scores of successive few-shot episodes for some label columns.
+
+    scores: (episodes, columns, M) float32, higher = more likely positive."""
+
+    columns: slice
+    scores: "Array"
+
+
 class FittedProtocol(ABC, Generic[RowsT]):
     """What `fit` returns: every hyper-parameter is chosen, and no test row has been seen."""
 
@@ -52,17 +62,26 @@ class FittedProtocol(ABC, Generic[RowsT]):
     """What was chosen and the validation score of every candidate. Builtins only: it is stored in the record."""
 
     val_scores: "Array | None" = None
-    """(V, C) validation scores of the model before a refit on train and validation rows; None when there was no refit.
+    """(V, C) validation scores, if `fit` has computed them: those of the model before a refit on train and validation rows. Otherwise None.
 
     Thresholds and temperature are chosen on these: a refitted model must not score the rows it was trained on."""
+
+    shots: "Sequence[int]" = ()
+    """The numbers of shots of a few-shot protocol, fewest first; empty for a protocol without episodes."""
 
     @abstractmethod
     def scores(self, rows: RowsT) -> "FloatArray":
         """(M, C) probabilities, float64."""
 
-    def episode_summary(self, rows: RowsT, metric: Select) -> dict[str, dict[str, float]]:
-        """Number of shots -> statistics over episodes of `metric` on `rows`; {} for a protocol without episodes."""
-        return {}
+    def score_episodes(self, rows: RowsT, shots: int) -> "Iterator[EpisodeBlock]":
+        """Yields the scores of `rows` in every episode, each label's episodes in the order that all encoders share.
+
+        Nothing for a protocol without episodes."""
+        return iter(())
+
+    def support_digest(self, shots: int) -> str:
+        """16 hex digits of the train images of every episode. Encoders with equal digests can be compared episode by episode."""
+        return ""
 
 
 class TransferProtocol(Protocol[ConfigT, RowsT]):

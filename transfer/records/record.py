@@ -114,7 +114,7 @@ class Meta(Config):
     arrays: str | None = Field(None, description="sha256 of the arrays in the .npz file")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared by identity, so that a record can be the key of what is computed from it
 class Record:
     """meta: the JSON.  arrays: `val_key`, `val_patient` (V,), `val_y`, `val_scores` (V, C), the same for `test_`, `test_group_sex` (M,).
 
@@ -135,6 +135,11 @@ class Record:
     def class_order(self) -> tuple[int, ...]:
         """The columns of the classes from lowest to highest; () for classes without an order."""
         return tuple(map(self.meta.classes.index, self.meta.order))
+
+    @property
+    def arrays_without_groups(self) -> dict[str, Array]:
+        """All arrays but the group columns, which depend on the store as it is now."""
+        return {name: values for name, values in self.arrays.items() if not name.startswith(GROUP_PREFIX)}
 
     @property
     def groups(self) -> dict[str, Array]:

@@ -16,11 +16,11 @@ import numpy as np
 from encoders.runtime.arrays import BoolArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.metrics import ValidationChoice, average_precision, balanced_accuracy, choose_on_validation, compute_all_metrics
-from transfer.records.record import Record
+from transfer.records.record import EPISODE_PREFIXES, Record
 from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap, pooled_interval
 from transfer.stats.auroc_intervals import ScoredRows
 from transfer.stats.bootstrap import Metric
-from transfer.tables.rows import bootstrap_interval
+from transfer.tables.row_bootstrap import bootstrap_interval
 from transfer.tasks.group_columns import AGE_BANDS, name_groups, order_groups
 
 ALL_IMAGES = "all"
@@ -130,9 +130,11 @@ def _subgroup_interval(
 
 
 def _mask_record(record: Record, mask: BoolArray) -> Record:
-    """The record with a subset of its test images."""
+    """The record with a subset of its test images, without its few-shot episodes, which were measured on all of them."""
     names = ("test_key", "test_patient", "test_y", "test_scores")
-    return Record(record.meta, {**record.arrays, **{name: record.arrays[name][mask] for name in names}})
+    meta = record.meta.model_copy(update={"episodes": {}, "episode_supports": {}})
+    kept = {name: values for name, values in record.arrays.items() if not name.startswith(EPISODE_PREFIXES)}
+    return Record(meta, {**kept, **{name: record.arrays[name][mask] for name in names}})
 
 
 def _mean_defined(values: Sequence[float]) -> float:

@@ -22,9 +22,12 @@ from transfer.bench.baselines import encoder_role
 from transfer.bench.bench import BenchRequest, plan_bench, run_bench
 from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, ProtocolEntry
-from transfer.records import record, test_seal
+from transfer.records import record
+from transfer.records.ledger import read_ledger
+from transfer.records.test_usage import SplitUsage
 from transfer.tables import render, wandb_report
-from transfer.tables import rows as table
+from transfer.tables.rows import group_sections
+from transfer.tables import build as table
 from transfer.tasks import load, task
 
 NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
@@ -65,12 +68,12 @@ def test_every_cell_has_a_record_and_its_metrics_equal_those_of_scikit_learn(coh
 def test_a_second_bench_reuses_records_and_scores_no_test_split(cohort):
     add(cohort)
     first = run()
-    uses = len(test_seal.read_ledger())
+    uses = len(read_ledger())
     second = run()
     assert (first.computed, first.reused, second.computed, second.reused) == (2, 0, 0, 2)
-    assert len(test_seal.read_ledger()) == uses == 2
+    assert len(read_ledger()) == uses == 2
     assert run(recompute=True).computed == 2
-    assert len(test_seal.read_ledger()) == 4
+    assert len(read_ledger()) == 4
     for a, b in zip(first.records, second.records, strict=True):
         np.testing.assert_array_equal(a.arrays["test_scores"], b.arrays["test_scores"])
 
@@ -136,7 +139,7 @@ def test_other_settings_of_a_protocol_have_their_own_record_and_section(cohort):
     records = run(protocols=["linear"]).records + run(protocols=["linear"], overrides=["linear.steps=3"]).records
     sections = table.build_sections(records, resamples=10)
     assert len({s.protocol_hash for s in sections}) == len(sections) == 2
-    assert len(render.group_sections(sections)) == 2
+    assert len(group_sections(sections)) == 2
 
 
 def test_another_version_of_a_protocol_has_its_own_hash_and_section(cohort, monkeypatch):
@@ -148,7 +151,7 @@ def test_another_version_of_a_protocol_has_its_own_hash_and_section(cohort, monk
     again = run(protocols=["knn"])
     assert (again.computed, again.reused) == (1, 0)
     sections = table.build_sections(records + again.records, resamples=10)
-    assert len({s.protocol_hash for s in sections}) == len(sections) == len(render.group_sections(sections)) == 2
+    assert len({s.protocol_hash for s in sections}) == len(sections) == len(group_sections(sections)) == 2
     assert all(len(s.rows) == 1 for s in sections)
 
 
@@ -159,7 +162,7 @@ def test_other_splits_of_a_task_have_their_own_sections(cohort):
     add(cohort, split=task.SplitRule(seed=5))
     records += run(protocols=["knn"]).records
     sections = table.build_sections(records, resamples=10)
-    assert len(sections) == len(render.group_sections(sections)) == 2
+    assert len(sections) == len(group_sections(sections)) == 2
     assert all(len(s.rows) == 1 for s in sections)
 
 
@@ -225,7 +228,7 @@ def test_pretraining_on_test_images_is_refused_and_marked_when_allowed(cohort):
     publish("greedy", store, np.arange(len(store)))
     with pytest.raises(InputError, match=r"(?s)images between the pretraining of greedy and test.*--allow-leakage"):
         run("greedy")
-    assert test_seal.read_ledger() == []
+    assert read_ledger() == []
     result = run("greedy", allow_leakage=True, protocols=["knn"])
     assert any("greedy" in line for line in result.records[0].meta.leakage)
     sections = table.build_sections(result.records, resamples=10)
@@ -278,7 +281,7 @@ def test_folds_have_one_seal_each_and_one_row_together(cohort):
     (section,) = table.build_sections(result.records, resamples=50)
     areas = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in result.records]
     assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas))
-    assert all(test_seal.count_split_usage(r.identity.split).times == 1 for r in result.records)
+    assert toys.times_scored(result.records) == [(1, 1)] * 4
     assert section.counts == {"test": {"images": 80, "patients": 40}}, "of all folds"
     assert section.majority["ap"] == pytest.approx(np.mean([r.arrays["test_y"].mean() for r in result.records]))
 
@@ -348,9 +351,9 @@ def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdic
 def test_markdown_and_csv_equal_the_rows():
     records = [scored("mine|x", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
     sections = table.build_sections(records, resamples=20)
-    usage = {"x": test_seal.SplitUsage(7, ("a", "b"), ("p",))}
+    usage = {"x": SplitUsage(np.array([7, 7, 9]), np.array([2, 2, 2]), np.array([1, 1, 1]))}
     text = render.results_to_markdown(sections, usage, {"imagenet_vit": "put FILE at PATH"})
-    assert "this test split was scored 7 times" in text
+    assert "the median test image was scored at least 7 times, by 2 encoders and 1 protocol; most: 9" in text
     assert "| imagenet_vit |  | not available |" in text
     assert "put FILE at PATH" in text
     assert "mine\\|x" in text
@@ -358,7 +361,8 @@ def test_markdown_and_csv_equal_the_rows():
     lines = list(csv.DictReader(io.StringIO(render.results_to_csv(sections, usage, {}))))
     mine = next(line for line in lines if line["encoder"] == "mine|x")
     assert float(mine["auroc"]) == pytest.approx(sections[0].rows[0].metrics["auroc"].value, abs=1e-6)
-    assert (mine["versus"], mine["test_split_scored"]) == ("imagenet_resnet18", "7")
+    assert mine["versus"] == "imagenet_resnet18"
+    assert (mine["test_image_scored_at_least"], mine["test_image_scored_most"]) == ("7", "9")
 
 
 def test_wandb_receives_numbers_only():
@@ -396,7 +400,7 @@ def test_fine_tuning_uses_the_same_seal_and_record(cohort):
     (r,) = run(protocols=["finetune"], overrides=["finetune.min_steps=4", "finetune.max_steps=4", "finetune.evaluations=2"]).records
     assert r.meta.status == "ok", r.meta.traceback
     assert r.meta.selection
-    assert test_seal.count_split_usage(r.identity.split).times == 1
+    assert toys.times_scored([r]) == [(1, 1)]
 
 
 def test_a_reused_record_is_marked_with_a_new_leak_without_another_use_of_the_test_split(cohort):
@@ -415,7 +419,7 @@ def test_a_reused_record_is_marked_with_a_new_leak_without_another_use_of_the_te
     assert before.meta.leakage == []
     assert "late" in after.meta.leakage[0]
     assert record.read_record(record.record_path(after.identity)).meta.leakage == after.meta.leakage
-    assert len(test_seal.read_ledger()) == 1
+    assert len(read_ledger()) == 1
 
 
 @pytest.mark.parametrize(
@@ -445,17 +449,18 @@ def test_no_protocol_scores_unknown_labels(tmp_path, labels, kind, classes):
 
 def test_the_record_has_mean_and_sd_over_episodes_for_every_number_of_shots(cohort):
     from transfer.protocols import fewshot
-    from transfer.protocols.common import Features, validation_score
+    from transfer.protocols.common import Features
 
-    add(cohort)
+    add(cohort, labels=["grade"], kind="multiclass", classes=["high", "low", "mid"])
     (r,) = run(protocols=["fewshot"], overrides=["fewshot.episodes=30", "fewshot.shots=[1,4]"]).records
     loaded, encoder = load.load_task(task.read_task("sick")), load_encoder(NET)
     x = encoder.encode(Store.open(cohort).images(np.arange(80))).numpy()
-    part = lambda name: (x[loaded.split.rows(name)], loaded.y[loaded.split.rows(name)])  # noqa: E731
-    train = Features(*part("train"), np.arange(48), np.arange(48), "binary")
-    cfg = fewshot.Config(episodes=30, shots=(1, 4))
+    every = Features(x, loaded.y, loaded.key, loaded.patient, "multiclass")
+    train, val, test = (every.at(loaded.split.rows(part)) for part in ("train", "val", "test"))
+    fitted = fewshot.fit(fewshot.Config(episodes=30, shots=(1, 4)), train, val)
     for shots in (1, 4):
-        values = [validation_score(part("test")[1], s) for s in fewshot.episode_scores(cfg, train, part("test")[0].astype(float), shots)]
+        scores = np.concatenate([block.scores for block in fitted.score_episodes(test, shots)])
+        values = [roc_auc_score(test.y, one.T) for one in scores]
         assert r.meta.episodes[str(shots)]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
         assert r.meta.episodes[str(shots)]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
     section = table.build_sections([r], resamples=10)[0]

@@ -46,10 +46,10 @@ def examine_store(
     radius: bits in which near-duplicates may differ.  near: search for near-duplicates; None: if there are at most MAX_NEAR_IMAGES
     images.  sample: images of the histogram.  seconds: for measuring the read rate."""
     hashes, sha, keys = store.column("phash"), store.column("sha256"), store.column("key")
-    patients = store.column("patient")
+    patients, named = store.people(), store.names_patient()
     splits = store.column("split") if store.has_column("split") else np.full(len(store), "")
     groups = group_exact_duplicates(sha)
-    known = np.where(patients == keys, "", patients)  # the patient of an image is its key if the patient is unknown
+    known = np.where(named, patients, "")
     look = len(store) <= MAX_NEAR_IMAGES if near is None else near
     pairs, distance = find_near_duplicates(hashes, sha, radius) if look else (np.empty((0, 2), np.int64), np.empty(0, np.int64))
     report: Examination = {
@@ -59,7 +59,7 @@ def examine_store(
         "constant": [str(keys[i]) for i in find_constant_images(store, hashes)],
         "exact": duplicate_report(groups, keys, known, splits),
         "near": {"looked": look, "radius": radius, **near_duplicate_report(pairs, distance, keys, known, splits)},
-        "patients": patient_report(patients, keys),
+        "patients": patient_report(patients, named),
         "splits": split_report(splits, patients),
         "labels": summarise_labels(store, splits, groups),
     }
@@ -205,15 +205,15 @@ def near_duplicate_report(pairs: IntArray, distance: IntArray, keys: Array, pati
     }
 
 
-def patient_report(patients: Array, keys: Array) -> PatientSummary:
-    """The number of patients, and of images per patient."""
+def patient_report(patients: Array, named: NDArray[np.bool_]) -> PatientSummary:
+    """The number of patients, and of images per patient.  named: (N,), false for an image whose patient is unknown."""
     _, counts = np.unique(patients, return_counts=True)
     return {
         "patients": len(counts),
         "median": float(np.median(counts)),
         "most": int(counts.max()),
         "with_several": int((counts > 1).sum()),
-        "images_without_patient": int((patients == keys).sum()),
+        "images_without_patient": int((~named).sum()),
     }
 
 

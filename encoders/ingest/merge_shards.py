@@ -28,8 +28,10 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.json_types import Json
+from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, is_unknown
 from encoders.similarity.perceptual_hash import pixel_sha256
-from encoders.store.write import ColumnValues, full_range_unit, is_known, pixel_fingerprint, write_jpeg_store, write_store
+from encoders.store.patient_ids import name_patients, simplify_id
+from encoders.store.write import NAME_COLUMNS, ColumnValues, full_range_unit, pixel_fingerprint, write_jpeg_store, write_store
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,9 +94,8 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     index: dict[str, ColumnValues] = dict(gather_columns(rows, "index"))
     meta, labels = gather_columns(rows, "meta"), gather_columns(rows, "labels")
     sha256 = [row["sha256"] for row in rows]
-    index["patient"] = [
-        p if p not in (None, "") else k for p, k in zip(index.get("patient", [None] * len(rows)), index["key"], strict=True)
-    ]
+    index.setdefault("patient", [None] * len(rows))  # the store names a patient that is unknown by the key of its image
+    people = name_patients(index["patient"], index["key"])
     index["sha256"] = sha256
     index["phash"] = np.frombuffer(bytes.fromhex("".join(row["phash"] for row in rows)), np.uint8).reshape(-1, 32)  # (N, 32)
     attrs = store_attributes(source, form, recipe) | {"fingerprint": pixel_fingerprint(sha256)}
@@ -107,13 +108,13 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     return IngestSummary(
         out=out,
         rows=len(rows),
-        patients=len({str(p) for p in index["patient"]}),
+        patients=len(set(people.tolist())),
         shape=(*sizes.pop(), form.channels) if len(sizes := {(row["shape"][0], row["shape"][1]) for row in rows}) == 1 else None,
         channels=form.channels,
         dtype=form.dtype.name,
         fingerprint=str(attrs["fingerprint"]),
         quarantined=[(name, reason) for name, reason, _ in bad],
-        notes=list_ingest_notes(source, form, rows, index),
+        notes=[*list_ingest_notes(source, form, rows, index, people), *list_unknown_values(index, meta, labels)],
     )
 
 
@@ -142,7 +143,9 @@ def gather_columns(rows: list[ShardRow], group: ColumnGroup) -> dict[str, list[V
     """Column name to its N values, None for rows without a value. Columns of /index without any known value are left out."""
     names = sorted({name for row in rows for name in row[group]})
     every = {name: [row[group].get(name) for row in rows] for name in names}
-    return {name: values for name, values in every.items() if group != "index" or any(map(is_known, values))}
+    if group != "index":
+        return every
+    return {n: values for n, values in every.items() if n == "key" or not find_unknown(values, names=n in NAME_COLUMNS).all()}
 
 
 def store_attributes(source: Source[ItemT], form: StoredForm, recipe: dict[str, Json]) -> dict[str, Json]:
@@ -151,8 +154,26 @@ def store_attributes(source: Source[ItemT], form: StoredForm, recipe: dict[str, 
     return {**named, "channels": form.channels, "unit": unit_to_json(form.unit), "recipe": recipe, **source.attributes()}
 
 
-def list_ingest_notes(source: Source[ItemT], form: StoredForm, rows: list[ShardRow], index: Mapping[str, ColumnValues]) -> list[str]:
-    """What the user should know about the whole set."""
+def list_unknown_values(
+    index: Mapping[str, ColumnValues], meta: Mapping[str, ColumnValues], labels: Mapping[str, ColumnValues]
+) -> list[str]:
+    """Lines about unknown values: how many a column has, and which texts were read as unknown; one line for all columns of meta."""
+    groups = ({n: index[n] for n in NAME_COLUMNS if n in index}, labels, meta)
+    notes: list[list[str]] = [[], [], []]
+    for group, columns in enumerate(groups):
+        for name, values in columns.items():
+            unknown = find_unknown(values, names=group == 0)
+            if unknown.any() and not (name == "patient" and all(v in (None, "") for v in values)):  # a source without patients says so
+                alone = "; each of these images counts as a patient of its own" if name == "patient" else ""
+                texts = describe_unknown(count_unknown(values, unknown))
+                notes[group].append(f"column {name!r}: {texts} (of {len(values):,} images){alone}")
+    return [*notes[0], *notes[1], *(["meta: " + "; ".join(notes[2])] if notes[2] else [])]
+
+
+def list_ingest_notes(
+    source: Source[ItemT], form: StoredForm, rows: list[ShardRow], index: Mapping[str, ColumnValues], people: Array
+) -> list[str]:
+    """What the user should know about the whole set.  people: (N,) patients, named by the key of the image if unknown."""
     notes = []
     gray = sum(row["shape"][2] == 1 for row in rows)
     if source.channels is None:
@@ -170,12 +191,27 @@ def list_ingest_notes(source: Source[ItemT], form: StoredForm, rows: list[ShardR
             f"warning: the largest 16-bit value is {top}, so the images use only part of the range; if they have 12 bits, pass --bits 12"
         )
     splits: dict[str, set[str]] = {}
-    for patient, split in zip(index["patient"], index.get("split", []), strict=False):
-        splits.setdefault(str(patient), set()).update([split] if split else [])
+    for patient, split in zip(people.tolist(), index.get("split", []), strict=False):
+        splits.setdefault(patient, set()).update([] if is_unknown(split) else [str(split)])
     both = sorted(patient for patient, names in splits.items() if len(names) > 1)
     if both:
         notes.append(f"warning: {len(both)} patients are in more than one split (first: {both[0]}); an evaluation on this split would leak")
-    return notes
+    return notes + list_similar_patients(people[people != np.asarray(index["key"], dtype=str)])
+
+
+def list_similar_patients(patients: Array) -> list[str]:
+    """A warning about patients whose ids are nearly equal, such as 7 and 007; [] without any.  patients: (N,), the known ones."""
+    alike: dict[str, list[str]] = {}
+    for patient in np.unique(patients).tolist():
+        alike.setdefault(simplify_id(patient), []).append(patient)
+    several = [ids for ids in alike.values() if len(ids) > 1]
+    if not several:
+        return []
+    examples = "; ".join(" ~ ".join(map(repr, ids[:3])) for ids in several[:3])
+    return [
+        f"warning: {len(several)} groups of patient ids are nearly equal, e.g. {examples}; they count as different patients: if they are "
+        "the same, give them one id and ingest again"
+    ]
 
 
 def write_quarantine(out: Path, bad: list[list[str]]) -> None:

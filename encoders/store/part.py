@@ -21,6 +21,7 @@ from encoders.runtime.errors import InputError
 
 STORE_FORMAT, VERSION = "isograft-store", 1
 JSON_ATTRIBUTES = ("unit", "geometry", "recipe", "slide")
+UNKNOWN_ATTRIBUTE = "unknown"  # of a column: the texts that meant unknown at ingest and how often each occurred, JSON
 
 
 class StorePart:
@@ -91,6 +92,12 @@ class StorePart:
             data = file[group][name]
             values: Array = data.asstr()[:].astype(str) if h5py.check_string_dtype(data.dtype) else data[:]
             return values
+
+    def unknown_texts(self, group: str, name: str) -> dict[str, int]:
+        """The texts that meant unknown when a column was written -> how often; {} for none, and for a store that does not state them."""
+        with h5py.File(self.path, "r", locking=False) as file:
+            counts: dict[str, int] = json.loads(file[group][name].attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
+            return counts
 
     def picture(self, name: str) -> bytes | None:
         """The encoded picture `name` (overview or mask of a slide); None when the store has none."""

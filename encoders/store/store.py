@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
+from encoders.runtime.unknown_values import add_counts
 from encoders.store.part import StorePart
+from encoders.store.patient_ids import SameNames, name_patients, normalise_id, separate_people
 
 
 class Store:
@@ -70,7 +72,7 @@ class Store:
     @property
     def datasets(self) -> Array:
         """(N,) the data set of each image; data set and patient id together identify a patient."""
-        return np.repeat([str(part.attrs["dataset"]) for part in self.parts], [len(part) for part in self.parts])
+        return np.repeat([normalise_id(part.attrs["dataset"]) for part in self.parts], [len(part) for part in self.parts])
 
     @property
     def channels(self) -> int:
@@ -162,13 +164,31 @@ class Store:
         return name in self.columns()
 
     def column(self, name: str) -> Array:
-        """(N,) values from /index or /meta ((N, 32) for phash); text as NumPy strings. Raises InputError for an unknown name."""
+        """(N,) values from /index or /meta ((N, 32) for phash); text as NumPy strings. Raises InputError for an unknown name.
+
+        Ids of patients are normalised; an image whose patient is unknown counts as a patient of its own, named by its key."""
         if name not in self._columns:
             if not self.has_column(name):
                 raise unknown_name_error("column", name, self.columns(), f"({self.paths[0]})")
             each = [part.column("index" if name in part.groups["index"] else "meta", name) for part in self.parts]
-            self._columns[name] = each[0] if len(each) == 1 else np.concatenate(each)
+            values = each[0] if len(each) == 1 else np.concatenate(each)
+            self._columns[name] = name_patients(values.tolist(), self.column("key")) if name == "patient" else values
         return self._columns[name]
+
+    def people(self, same: SameNames = ()) -> Array:
+        """(N,) one name per person: the patient, preceded by the data set if there are several.
+
+        same: groups of data sets that number the same people."""
+        return separate_people(self.column("patient"), self.datasets, same)
+
+    def names_patient(self) -> NDArray[np.bool_]:
+        """(N,) whether the patient of each image is known."""
+        return np.asarray(self.column("patient") != self.column("key"), dtype=bool)
+
+    def unknown_texts(self, name: str) -> dict[str, int]:
+        """The texts that meant unknown when a column or label was written -> how often, over all files."""
+        places = [(part, group) for part in self.parts for group, columns in part.groups.items() if name in columns]
+        return add_counts(part.unknown_texts(group, name) for part, group in places)
 
     def label_names(self) -> list[str]:
         """The labels that are in any file."""

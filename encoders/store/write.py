@@ -23,15 +23,18 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
-from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, VERSION
+from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
+from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION
+from encoders.store.patient_ids import name_patients
 
 ColumnValues = Sequence[Any] | Array
-UNKNOWN_WORDS = {"", "nan", "na", "n/a", "null"}  # in a text column, upper or lower case: the value is unknown
+NAME_COLUMNS = ("patient", "slide", "study", "split")  # of /index: `none` is no name, see encoders/runtime/unknown_values.py
 NUMERIC_INDEX_COLUMNS = {"x", "y", "mpp", "level", "tissue"}
 
 
 class TextValues(list[str]):
-    """Values of a column that stay text even if they all look like numbers: the same column holds text in another file of the store."""
+    """Values of a column that stay text even if they all look like numbers, and in which `none` is a class: the same column holds other
+    words in another file of the store."""
 
 
 NUMBER_PATTERN = re.compile(r"[+-]?(0|[1-9]\d*)?(\.\d*)?([eE][+-]?\d+)?")  # "007" is a name, not the number 7
@@ -110,9 +113,8 @@ def save_store(
 
     sha = [pixel_sha256(image) for image in images]
     keys = [f"{i:06d}" for i in range(len(images))]
-    patients = keys if patient is None else [str(p) for p in patient]
     hashes = np.stack([phash256(image) for image in images])
-    index: dict[str, ColumnValues] = {"key": keys, "patient": patients, "sha256": sha, "phash": hashes}
+    index: dict[str, ColumnValues] = {"key": keys, "patient": keys if patient is None else patient, "sha256": sha, "phash": hashes}
     height, width, channels = images.shape[1:]
     defaults: dict[str, Json] = {
         "modality": modality,
@@ -143,33 +145,54 @@ def write_metadata(
         raise InputError(f"the key {repeated!r} occurs twice; keys identify images and must be unique")
     for name, value in sorted({**attrs, "format": STORE_FORMAT, "version": VERSION}.items()):
         file.attrs[name] = json.dumps(value, sort_keys=True) if name in JSON_ATTRIBUTES else value
-    for group, columns in (("index", index), ("meta", meta)):
-        h5_group = file.create_group(group, track_order=False)
-        for name in sorted(columns):
-            is_text = group == "index" and name not in NUMERIC_INDEX_COLUMNS
-            write_column(h5_group, name, np.asarray(columns[name]) if name == "phash" else to_typed_column(columns[name], text=is_text))
+    h5_group = file.create_group("index", track_order=False)
+    for name in sorted(index):
+        write_index_column(h5_group, name, index[name], keys)
+    h5_group = file.create_group("meta", track_order=False)
+    for name in sorted(meta):
+        write_column(h5_group, name, to_typed_column(meta[name]), meta[name])
     h5_group = file.create_group("labels", track_order=False)
     for name in sorted(labels):
         values, classes = encode_labels(labels[name])
-        write_column(h5_group, name, values)
+        write_column(h5_group, name, values, labels[name])
         if classes is not None:
             h5_group[name].attrs["classes"] = json.dumps(classes)
     for name, blob in sorted(pictures.items()):
         file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
 
 
-def write_column(group: h5py.Group, name: str, values: Array) -> None:
-    if values.dtype.kind == "U":
-        raw = np.char.encode(values, "utf-8") if values.size else values.astype("S1")
-        values = raw.astype(h5py.string_dtype("utf-8", max(1, raw.dtype.itemsize)))
-    group.create_dataset(name, data=values, track_times=False)
+def write_index_column(group: h5py.Group, name: str, values: ColumnValues, keys: Sequence[str]) -> None:
+    """Writes a column of /index. An unknown patient is named by the key of the image, an unknown slide, study or split is ""."""
+    if name == "phash":
+        write_column(group, name, np.asarray(values))
+    elif name in NUMERIC_INDEX_COLUMNS:
+        write_column(group, name, to_typed_column(values))
+    elif name == "patient":
+        write_column(group, name, name_patients(values, keys), values, names=True)
+    else:
+        is_name = name in NAME_COLUMNS
+        missing = np.array([not isinstance(v, str) and is_unknown(v) for v in values], dtype=bool)  # a key or a path has any text
+        column = to_text_column(values, find_unknown(values, names=True) if is_name else missing)
+        write_column(group, name, column, values if is_name else None, names=True)
 
 
-def is_known(value: object) -> bool:
-    """Whether a value of a column is known: not None, not NaN, and not one of UNKNOWN_WORDS."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return False
-    return not isinstance(value, str) or value.strip().lower() not in UNKNOWN_WORDS
+def write_column(group: h5py.Group, name: str, column: Array, values: ColumnValues | None = None, names: bool = False) -> None:
+    """Writes `column`, with the texts of the unknown ones among its original `values` and how often each occurs as an attribute."""
+    if column.dtype.kind == "U":
+        raw = np.char.encode(column, "utf-8") if column.size else column.astype("S1")
+        column = raw.astype(h5py.string_dtype("utf-8", max(1, raw.dtype.itemsize)))
+    data = group.create_dataset(name, data=column, track_times=False)
+    if values is not None and not (isinstance(values, np.ndarray) and values.dtype.kind == "f"):  # an array of floats has no texts
+        unknown = find_unknown_in_column(values, names)
+        if unknown.any():
+            data.attrs[UNKNOWN_ATTRIBUTE] = json.dumps(count_unknown(values, unknown))
+
+
+def find_unknown_in_column(values: ColumnValues, names: bool = False) -> NDArray[np.bool_]:
+    """(N,) as `find_unknown`; for TextValues, whose other words are in other files, `none` is known."""
+    if isinstance(values, TextValues):
+        return np.array([is_unknown(v, beside_words=True) for v in values], dtype=bool)
+    return find_unknown(values, names)
 
 
 def is_number(value: object) -> bool:
@@ -180,16 +203,21 @@ def is_number(value: object) -> bool:
     return bool(NUMBER_PATTERN.fullmatch(text)) and any(c.isdigit() for c in text)
 
 
-def to_typed_column(values: ColumnValues, text: bool = False) -> Array:
+def to_typed_column(values: ColumnValues) -> Array:
     """(N,) float64 with NaN for unknown if all known values are numbers, otherwise strings with "" for unknown.
 
     An array of floats stays one, even if all values are unknown, and TextValues stay strings."""
-    if isinstance(values, np.ndarray) and values.dtype.kind == "f" and not text:
+    if isinstance(values, np.ndarray) and values.dtype.kind == "f":
         return values.astype(np.float64)
-    items = values.tolist() if isinstance(values, np.ndarray) else list(values)
-    if not text and not isinstance(values, TextValues) and any(map(is_known, items)) and all(is_number(v) for v in items if is_known(v)):
-        return np.array([float(v) if is_known(v) else np.nan for v in items])
-    return np.array([str(v).strip() if is_known(v) or (text and isinstance(v, str)) else "" for v in items], dtype=str)
+    unknown = find_unknown_in_column(values)
+    if not isinstance(values, TextValues) and not unknown.all() and all(map(is_number, np.asarray(values, dtype=object)[~unknown])):
+        return np.array([np.nan if hole else float(v) for v, hole in zip(values, unknown, strict=True)])
+    return to_text_column(values, unknown)
+
+
+def to_text_column(values: ColumnValues, unknown: NDArray[np.bool_]) -> Array:
+    """(N,) strings without spaces around them, "" for unknown."""
+    return np.array(["" if hole else str(v).strip() for v, hole in zip(values, unknown, strict=True)], dtype=str)
 
 
 def encode_labels(values: ColumnValues) -> tuple[NDArray[np.float32], list[str] | None]:

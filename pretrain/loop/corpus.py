@@ -1,13 +1,13 @@
 """The images of a run: which rows of which stores."""
 
 from dataclasses import dataclass
-from hashlib import sha256
 
 import numpy as np
 
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.store import staging
+from encoders.store.patient_ids import hash_patients, hash_simplified
 from encoders.store.store import Store
 from pretrain.recipe.config import Recipe
 
@@ -22,18 +22,29 @@ class Corpus:
     index: IntArray
 
     def manifest(self) -> dict[str, Array]:
-        """The images as hashes: pseudonymised, not anonymous (whoever holds the images can recompute the hashes)."""
+        """The images as hashes: pseudonymised, not anonymous (whoever holds the images can recompute the hashes).
 
-        def digests(texts: list[str]) -> Array:
-            return np.array([list(sha256(t.encode()).digest()) for t in texts], dtype=np.uint8).reshape(-1, 32)
-
-        pixels = [list(bytes.fromhex(str(h))) for h in self.store.column("sha256")[self.index]]
-        patients = [f"{d}:{p}" for d, p in zip(self.datasets(), self.store.column("patient")[self.index], strict=True)]
+        `datasets` and `dataset_patients` are the data sets by name and their numbers of known patients: only patients of a data set of the
+        same name can be compared.  `patient_near_hash` is equal for nearly equal ids, such as 7 and 007."""
+        store, rows = self.store, self.index
+        pixels = [list(bytes.fromhex(str(h))) for h in store.column("sha256")[rows]]
+        patients, of = store.column("patient")[rows], np.array(self.datasets())
+        hashes, near, counts = np.zeros((len(rows), 32), np.uint8), [np.zeros((0, 32), np.uint8)], []
+        names = np.unique(of)
+        for name in names:
+            ids, first = np.unique(patients[of == name], return_inverse=True)
+            hashes[of == name] = hash_patients(ids, str(name))[first]
+            known = np.unique(patients[(of == name) & store.names_patient()[rows]])
+            near.append(hash_simplified(known, str(name)))
+            counts.append(len(known))
         return {
-            "store_fingerprint": np.array([part.fingerprint for part in self.store.parts]),
+            "store_fingerprint": np.array([part.fingerprint for part in store.parts]),
             "sha256": np.array(pixels, dtype=np.uint8).reshape(-1, 32),
-            "phash": np.asarray(self.store.column("phash")[self.index], dtype=np.uint8),
-            "patient_hash": digests(patients),
+            "phash": np.asarray(store.column("phash")[rows], dtype=np.uint8),
+            "patient_hash": hashes,
+            "patient_near_hash": np.unique(np.concatenate(near), axis=0),
+            "datasets": names.astype(str),
+            "dataset_patients": np.array(counts, dtype=np.int64),
         }
 
     def datasets(self) -> list[str]:

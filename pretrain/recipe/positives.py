@@ -11,6 +11,7 @@ from encoders.loading import pairing
 from encoders.loading.pairing import Partners
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError
+from encoders.runtime.unknown_values import find_unknown
 from encoders.store.store import Store
 
 POSITIVE_KINDS = {  # value of data.positives: (column that it needs, what the second view shows)
@@ -49,9 +50,7 @@ def find_partners(kind: str, store: Store, rows: IntArray, views: int) -> Partne
 
 def dataset_patient_names(store: Store) -> Array:
     """(N,) `dataset:patient` of each row: equal patient ids of two data sets are different patients."""
-    return _join_names(
-        np.repeat([part.attrs["dataset"] for part in store.parts], [len(part) for part in store.parts]), store.column("patient")
-    )
+    return _join_names(store.datasets, store.column("patient"))
 
 
 def patient_codes(store: Store) -> IntArray:
@@ -60,9 +59,9 @@ def patient_codes(store: Store) -> IntArray:
 
 
 def _names_within_patient(store: Store, column: str) -> Array:
-    """(N,) `dataset:patient:value` of each row; "" where the column is empty."""
+    """(N,) `dataset:patient:value` of each row; "" where the value is unknown."""
     names = store.column(column).astype(str)
-    return np.where(names == "", "", _join_names(dataset_patient_names(store), names))
+    return np.where(find_unknown(names, names=True), "", _join_names(dataset_patient_names(store), names))
 
 
 def _join_names(outer: Array, inner: Array) -> Array:

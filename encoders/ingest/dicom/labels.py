@@ -6,6 +6,8 @@ from pathlib import Path
 from encoders.ingest.folder import FileFinder, FileItem
 from encoders.ingest.label_table import Role, assign_roles, filter_rows, find_column, read_label_table
 from encoders.runtime.errors import InputError
+from encoders.runtime.unknown_values import is_unknown
+from encoders.store.patient_ids import normalise_id
 
 UID_COLUMNS = ("sopinstanceuid", "sop_instance_uid", "sop instance uid", "image_uid", "instance_uid", "dicom_id", "image_id")
 
@@ -49,10 +51,11 @@ class DicomLabels:
         Raises InputError if no row matches any file."""
         find = FileFinder(names)
         by_file = {find(value): row for value, row in self.by_value.items()}
+        by_patient = {normalise_id(value): row for value, row in self.by_value.items() if not is_unknown(value)}
         ways = {
             "file": {name: by_file[name] for name in names if name in by_file},
             "SOPInstanceUID": {n: self.by_value[h["uid"]] for n in names if (h := headers.get(n)) and h["uid"] in self.by_value},
-            "PatientID": {n: self.by_value[h["patient"]] for n in names if (h := headers.get(n)) and h["patient"] in self.by_value},
+            "PatientID": {n: by_patient[h["patient"]] for n in names if (h := headers.get(n)) and h["patient"] in by_patient},
         }
         way = max(ways, key=lambda name: len(ways[name]))  # the first on a tie
         matched = ways[way]

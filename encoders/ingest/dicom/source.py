@@ -32,6 +32,8 @@ from encoders.ingest.source import ImageRow, Source, Unreadable, Value, file_sta
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
+from encoders.runtime.unknown_values import is_unknown
+from encoders.store.patient_ids import normalise_id
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
@@ -134,9 +136,10 @@ class DicomSource(Source[FileItem]):
         hide = self.key == "hash" or (self.key == "auto" and reveals_identity(item.name, ds))
         index: dict[str, Value] = {"key": HIDDEN_KEY_PREFIX + pseudonym(self.dataset, item.name, self.salt) if hide else item.name}
         own = item.row.get(self.roles.patient, "") if self.roles and self.roles.patient else ""
-        patient, study = own or str(ds.get("PatientID") or "").strip(), str(ds.get("StudyInstanceUID") or "")
-        index["patient"] = pseudonym(self.dataset, patient, self.salt) if patient else None
-        index["study"] = pseudonym(self.dataset, study, self.salt) if study else None
+        patient, study = str(ds.get("PatientID") or "") if is_unknown(own) else own, str(ds.get("StudyInstanceUID") or "")
+        # A text that means unknown, such as ANONYMOUS, identifies nobody: it stays, and is counted with the unknown ones.
+        index["patient"] = patient if is_unknown(patient) else pseudonym(self.dataset, normalise_id(patient), self.salt)
+        index["study"] = study if is_unknown(study) else pseudonym(self.dataset, study, self.salt)
         if self.roles and self.roles.split:
             index["split"] = item.row.get(self.roles.split)
         return index
@@ -180,7 +183,7 @@ def read_headers(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ds = read_dataset(folder / name, HEADER_TAGS)
-                header = {"uid": str(ds.get("SOPInstanceUID", "")), "patient": str(ds.get("PatientID", "")).strip(), "view": read_view(ds)}
+                header = {"uid": str(ds.get("SOPInstanceUID", "")), "patient": normalise_id(ds.get("PatientID", "")), "view": read_view(ds)}
         except Unreadable:
             continue  # it stays an item, and is quarantined with the reason when it is read
         if "SOPClassUID" in ds or "Rows" in ds:

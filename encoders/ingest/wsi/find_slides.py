@@ -16,7 +16,8 @@ from encoders.ingest.wsi.regions import read_regions
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import walk_files
-from encoders.store.write import is_known, is_number
+from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, is_unknown
+from encoders.store.write import is_number
 
 
 @dataclass(frozen=True)
@@ -57,12 +58,12 @@ def list_slide_items(
         fields = apply_path_pattern(fields, slides, root, pattern, notes)
     if table:
         fields = apply_slide_table(fields, slides, root, table, label, meta, notes)
-    if not any("patient" in each.index for each in fields.values()):
+    if all(is_unknown(each.index.get("patient")) for each in fields.values()):
         notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")
     sources = {name: slides[name].relative_to(root).as_posix() for name in fields}
     drawn = find_region_files(regions, sources, notes) if regions else {}
     check_region_classes(drawn.values(), include, exclude, notes)
-    fields, numbers = align_columns(fields)
+    fields, numbers = align_columns(fields, notes)
     items = [
         SlideItem(
             name,
@@ -123,26 +124,37 @@ def check_region_classes(files: Iterable[Path], include: Sequence[str], exclude:
         notes.append(f"no region has the class {name!r}; known classes: {', '.join(sorted(map(repr, seen)))}")
 
 
-def align_columns(fields: Mapping[str, SlideFields]) -> tuple[dict[str, SlideFields], frozenset[str]]:
+def align_columns(fields: Mapping[str, SlideFields], notes: list[str]) -> tuple[dict[str, SlideFields], frozenset[str]]:
     """The fields with the same columns in every slide, "" for unknown, and the columns that hold numbers in every slide.
 
     Every slide becomes a store of its own, and all of them must open as one."""
-    rows = list(fields.values())
-    index = sorted({name for row in rows for name in row.index} - {"patient", "slide"})
-    meta, labels = sorted({name for row in rows for name in row.meta}), sorted({name for row in rows for name in row.labels})
-    every = {name: [row.meta.get(name, "") for row in rows] for name in meta}
-    every |= {name: [row.labels.get(name, "") for row in rows] for name in labels}
-    numbers = frozenset(n for n, values in every.items() if any(map(is_known, values)) and all(is_number(v) for v in values if is_known(v)))
-    aligned = {
-        name: SlideFields(
-            row.mpp,
-            {**dict.fromkeys(index, ""), **row.index},
-            {**dict.fromkeys(meta, ""), **row.meta},
-            {**dict.fromkeys(labels, ""), **row.labels},
-        )
-        for name, row in fields.items()
-    }
-    return aligned, numbers
+    index = align_column_group({slide: row.index for slide, row in fields.items()}, notes, names=True)
+    meta = align_column_group({slide: row.meta for slide, row in fields.items()}, notes)
+    labels = align_column_group({slide: row.labels for slide, row in fields.items()}, notes)
+    every: dict[str, list[str]] = {}
+    for columns in (meta, labels):
+        for row in columns.values():
+            for name, value in row.items():
+                every.setdefault(name, []).extend([value] if value else [])
+    numbers = frozenset(name for name, known in every.items() if known and all(map(is_number, known)))
+    # The name of the slide stands for a patient or slide that the table does not name.
+    index = {s: {n: v for n, v in row.items() if v or n not in ("patient", "slide")} for s, row in index.items()}
+    return {s: SlideFields(row.mpp, index[s], meta[s], labels[s]) for s, row in fields.items()}, numbers
+
+
+def align_column_group(rows: Mapping[str, Mapping[str, str]], notes: list[str], names: bool = False) -> dict[str, dict[str, str]]:
+    """Slide -> the values of all columns, "" for unknown; a note tells which texts of a column mean unknown.
+
+    names: the columns hold names, see `find_unknown`."""
+    aligned: dict[str, dict[str, str]] = {slide: {} for slide in rows}
+    for column in sorted({column for row in rows.values() for column in row}):
+        values = [row.get(column, "") for row in rows.values()]
+        unknown = find_unknown(values, names)
+        if unknown.any():
+            notes.append(f"column {column!r}: {describe_unknown(count_unknown(values, unknown))} (of {len(values)} slides)")
+        for slide, value, hole in zip(rows, values, unknown, strict=True):
+            aligned[slide][column] = "" if hole else value
+    return aligned
 
 
 def apply_path_pattern(
@@ -191,8 +203,8 @@ def apply_slide_table(
             continue
         if name in out:
             raise InputError(f"{path} names the slide {name} in two rows; keep one")
-        index = {part: row[c] for part, c in role.identity.items() if row[c]}  # empty cells: see `align_columns`
         known = fields[name]
+        index = {part: row[c] for part, c in role.identity.items() if not is_unknown(row[c]) or part not in known.index}
         out[name] = SlideFields(
             known.mpp or read_mpp(row, path),
             {**known.index, **index},
@@ -215,7 +227,7 @@ def format_first(names: Sequence[str]) -> str:
 def read_mpp(row: dict[str, str], path: Path) -> float | None:
     """The value of the column mpp; None if there is no such column, or no value."""
     text = row.get("mpp", "")
-    if not is_known(text):
+    if is_unknown(text):
         return None
     try:
         value = float(text)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from encoders.ingest.source import file_stamp
-from encoders.store.write import ColumnValues, TextValues, is_known
+from encoders.runtime.unknown_values import is_unknown
+from encoders.store.write import ColumnValues, TextValues
 
 REGION_PAINT_VERSION = 2  # version of `paint_regions`: increase it if regions would hold other tiles
 
@@ -40,5 +41,5 @@ class SlideItem:
     def column(self, name: str, value: str, rows: int) -> ColumnValues:
         """A value of meta or labels, repeated for all tiles of the slide, with the same type as in the other slides of the cohort."""
         if name in self.numbers:
-            return np.full(rows, float(value) if is_known(value) else np.nan)
+            return np.full(rows, np.nan if is_unknown(value) else float(value))
         return TextValues([value] * rows)

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from encoders.runtime.errors import InputError
 from encoders.store.part import decode_jpeg
 from encoders.store.store import Store
-from encoders.store.write import encode_labels, save_store, to_typed_column, write_jpeg_store
+from encoders.store.write import TextValues, encode_labels, save_store, to_typed_column, write_jpeg_store
 
 
 def pictures(n=40, dtype=np.uint8, channels=1, seed=0, size=16):
@@ -82,7 +82,7 @@ def test_columns_and_labels_keep_numbers_text_and_unknown_values(tmp_path):
 def test_a_column_is_numeric_only_if_every_known_value_is_a_number():
     assert to_typed_column(["1", "2", ""]).dtype.kind == "f"
     assert to_typed_column(["1", "x", ""]).tolist() == ["1", "x", ""]
-    assert to_typed_column(["1", "2"], text=True).tolist() == ["1", "2"]
+    assert to_typed_column(TextValues(["1", "2"])).tolist() == ["1", "2"]
     assert to_typed_column(["01", "2"]).tolist() == ["01", "2"]
     assert to_typed_column([".", "-"]).dtype.kind == "U"
     assert encode_labels(["True", "False"])[1] == ["False", "True"]

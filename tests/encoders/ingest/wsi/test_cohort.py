@@ -285,7 +285,7 @@ def test_regions_apply_also_without_a_tissue_limit(cohort, tmp_path):
 def test_columns_have_the_same_type_in_every_slide(cohort, tmp_path):
     for name in "abc":
         pyramid(tmp_path / "in" / f"{name}.tiff", [(0, 0, 1024, 1024)])
-    rows = ["slide,patient,split,her2,size,age", "a,p1,train,0,3.5,45", "b,p2,,1+,,unknown", "c,p3,test,,7,"]
+    rows = ["slide,patient,split,her2,size,age", "a,p1,train,0,3.5,45", "b,p2,,1+,,adult", "c,p3,test,,7,"]
     (tmp_path / "t.csv").write_text("\n".join(rows))
     columns = ["--label-column", "her2", "--label-column", "size", "--meta-column", "age"]
     run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
@@ -295,7 +295,7 @@ def test_columns_have_the_same_type_in_every_slide(cohort, tmp_path):
     np.testing.assert_array_equal(store.labels("her2")[first], [0, 1, np.nan])
     np.testing.assert_array_equal(store.labels("size")[first], [3.5, np.nan, 7])
     assert store.column("split")[first].tolist() == ["train", "", "test"]
-    assert store.column("age")[first].tolist() == ["45", "unknown", ""], "text stays as written, not 45.0"
+    assert store.column("age")[first].tolist() == ["45", "adult", ""], "text stays as written, not 45.0"
     (tmp_path / "t.csv").write_text("\n".join([*rows[:2], "b,p2,,1,,50", rows[3]]))  # now her2 and age are numbers in all slides
     run(tmp_path / "in", tmp_path / "out", "--labels", tmp_path / "t.csv", *columns, "--workers", 1)
     store = Store.open(f"{tmp_path}/out/*.h5")

@@ -62,7 +62,7 @@ def bench_and_print(request, plan):
 
     from transfer.bench.bench import run_bench
     from transfer.tables import render
-    from transfer.tables.rows import build_sections
+    from transfer.tables.build import build_sections
 
     result = run_bench(request, plan, lambda text: None)
     render.print_results(Console(file=io.StringIO()), build_sections(result.records), {}, {})

@@ -26,7 +26,20 @@ TaskNames = Annotated[str | None, typer.Option(help="tasks, comma-separated; def
 ProtocolNames = Annotated[str, typer.Option(help=f"protocols, comma-separated: {protocol_help()}")]
 BaselineNames = Annotated[
     list[str] | None,
-    typer.Option(help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network"),
+    typer.Option(
+        help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network, and every ImageNet "
+        "encoder that --encoder names"
+    ),
+]
+
+Margin = Annotated[
+    float | None,
+    typer.Option(
+        min=0.0001,
+        max=0.5,
+        help="a difference of AUROC that does not matter, e.g. 0.01; adds the verdicts `equivalent` (two one-sided tests) and "
+        "`not inferior`",
+    ),
 ]
 
 
@@ -56,6 +69,7 @@ class BenchOptions:
     workers: int
     csv: Path | None
     markdown: Path | None
+    margin: float | None = None
 
     def to_request(self) -> "BenchRequest":
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
@@ -107,6 +121,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         task: TaskNames = None,
         protocol: ProtocolNames = "knn,linear",
         baseline: BaselineNames = None,
+        margin: Margin = None,
         seed: Annotated[int, typer.Option(help="seed of the protocols; the seed of the split is part of the task")] = 0,
         device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: cuda if available, else cpu")] = "auto",
         again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
@@ -115,7 +130,9 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         fractions: Annotated[
             str, typer.Option(help="label fractions, drawn by patient: shares or numbers of train patients, e.g. 1%,20p,1")
         ] = "1",
-        draws: Annotated[int, typer.Option(help="random draws per label fraction below 1")] = 1,
+        draws: Annotated[
+            int, typer.Option(help="random draws of the labeled patients per label fraction below 1; one draw gives no verdict")
+        ] = 5,
         external: Annotated[str | None, typer.Option(help="external test task: select on the task of --task, test on this one")] = None,
         label_map: Annotated[
             list[str] | None,
@@ -158,6 +175,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 task=task,
                 protocol=protocol,
                 baseline=baseline,
+                margin=margin,
                 seed=seed,
                 device=device,
                 again=again,

@@ -8,8 +8,8 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
-from transfer.bench.options import BenchOptions, bench_command
-from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter
+from transfer.bench.options import BenchOptions, Margin, bench_command
+from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
 from transfer.cli.tasks import tasks_app
@@ -45,7 +45,7 @@ def main() -> None:
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
     from transfer.bench.bench import plan_bench, run_bench
-    from transfer.tables.rows import build_sections
+    from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
 
     request = options.to_request()
@@ -62,8 +62,9 @@ def run_and_print_bench(options: BenchOptions) -> None:
         result = run_bench(request, plan, log, progress)
     if result.reused:
         log(f"{result.reused} of {len(result.records)} results from records (--again recomputes them)")
-    baseline = request.baselines[0] if request.baselines else None
-    sections = add_seed_rows(build_sections(result.records, baseline), baseline=baseline)
+    sections = add_seed_rows(
+        build_sections(result.records, request.baselines, margin=options.margin), (), request.baselines, options.margin
+    )
     _print_and_save_tables(result.records, sections, result.missing, options.csv, options.markdown)
     if result.computed:
         from transfer.tables import wandb_report
@@ -82,6 +83,7 @@ def compare(
     task: TaskFilter = None,
     baseline: ReferenceEncoder = None,
     seeds_of: SeedEncoders = None,
+    margin: Margin = None,
     by: Annotated[
         str | None, typer.Option(help="also per subgroup of test images: /meta columns, comma-separated, e.g. sex,age,view,site")
     ] = None,
@@ -109,13 +111,17 @@ def compare(
     --operating and --prevalence add a table of decisions: sensitivity and specificity with intervals, PPV and NPV at the given prevalence
     (also in records/operating.csv). The balanced accuracy of the first table always uses Youden's threshold.
 
+    Where the records were scored on the official split of a known data set, published results follow the table, each with its source (also
+    in records/published.csv). They enter no difference and no verdict.
+
     --by adds every metric per subgroup, and the AUROC difference to all other test images (also in records/subgroups.csv).
     """
     from encoders.runtime.errors import InputError, unknown_name_error
     from encoders.runtime.paths import records_dir
     from transfer.records import record
+    from transfer.report.published.tables import find_published_results, print_published_results, published_to_csv
     from transfer.tables import operating_points, render, render_subgroups
-    from transfer.tables.rows import build_sections
+    from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
@@ -128,14 +134,17 @@ def compare(
     selected = [r for r in selected if not task or r.identity.task in split_commas(task)]
     if not selected:
         raise InputError("there is no record yet; create some with `transfer bench --encoder NAME`")
-    if baseline is not None and baseline not in (encoders := {r.identity.encoder for r in selected}):
-        raise unknown_name_error("encoder among the records", baseline, encoders)
+    baselines = split_baselines(baseline, selected)
     seeds = validate_seed_encoders(split_commas(seeds_of), selected)
-    sections = add_seed_rows(build_sections(selected, baseline), seeds, baseline)
+    sections = add_seed_rows(build_sections(selected, baselines, margin=margin), seeds, baselines, margin)
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
     _print_and_save_tables(selected, sections, {}, csv, markdown)
+    published = find_published_results(sections)
+    print_published_results(make_console(), published)
+    if any(block.known for block in published):
+        render.write_table(records_dir() / "published.csv", published_to_csv(published))
     if decisions is not None:
         operating_points.print_decisions(make_console(), decisions, rule)
         render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, rule))
@@ -200,11 +209,11 @@ def _print_and_save_tables(
 ) -> None:
     """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given."""
     from encoders.runtime.paths import records_dir
-    from transfer.records.test_seal import count_split_usage, read_ledger
+    from transfer.records.looks import gather_looks
+    from transfer.records.test_usage import count_split_usage
     from transfer.tables import render, shift_curves
 
-    ledger = read_ledger()
-    usage = {split: count_split_usage(split, ledger=ledger) for s in sections for split in s.splits}
+    usage = count_split_usage(records, gather_looks(records))
     render.print_results(make_console(), sections, usage, missing)
     curves = shift_curves.build_shift_curves(records)
     if curves:
@@ -212,5 +221,6 @@ def _print_and_save_tables(
         render.write_table(records_dir() / "robustness.csv", shift_curves.shift_curves_to_csv(curves))
     for path in filter(None, (markdown, records_dir() / "table.md")):
         render.write_table(path, render.results_to_markdown(sections, usage, missing))
+    render.write_table(records_dir() / "comparisons.csv", render.comparisons_to_csv(sections))
     for path in filter(None, (csv, records_dir() / "table.csv")):
         render.write_table(path, render.results_to_csv(sections, usage, missing))

@@ -1,16 +1,18 @@
 """`transfer report`: records as one HTML page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
-from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter
+from transfer.bench.options import Margin
+from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
 
 if TYPE_CHECKING:
     from transfer.records.record import Record
+    from transfer.records.test_usage import SplitUsage
     from transfer.tables.rows import Section
 
 
@@ -25,9 +27,13 @@ def report(
     operating: Annotated[str, typer.Option(help=OPERATING_HELP)] = "youden",
     prevalence: Prevalence = None,
     seeds_of: SeedEncoders = None,
+    margin: Margin = None,
     latex: Annotated[Path | None, typer.Option(help="also write the tables as LaTeX (booktabs) to this file")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV, with full hashes, to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the tables as Markdown to this file")] = None,
+    checklist: Annotated[
+        Path | None, typer.Option(help="also write CLAIM 2024 and TRIPOD+AI checklists, filled where possible, to this .html or .md file")
+    ] = None,
 ) -> None:
     """Write an HTML report from saved records.
 
@@ -41,30 +47,44 @@ def report(
         transfer report records/pneumonia --latex table.tex
         transfer report --operating sensitivity=0.95 --prevalence 0.02
         transfer report --task pneumonia --store cxr.h5        # with images of patients: do not share this page
+        transfer report --checklist checklist.html             # run it where the tasks, stores and encoders are
     """
     import time
 
     from encoders.runtime.errors import InputError
     from transfer.records import record
-    from transfer.report import images, page, provenance
+    from transfer.records.looks import gather_looks
+    from transfer.records.test_usage import count_split_usage
+    from transfer.report import images, page
     from transfer.tables import render
+    from transfer.tables.build import build_sections
     from transfer.tables.operating_points import parse_operating_rule
-    from transfer.tables.rows import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
 
     rule = parse_operating_rule(operating, prevalence)
+    if checklist is not None and checklist.suffix not in (".html", ".md"):
+        raise InputError(f"--checklist {checklist}: expected a file name that ends in .html or .md")
     paths = record.find_records(records or ())
     intact, refused = read_records(paths)
-    selected = select_records(intact, task, baseline)
+    selected = select_records(intact, task)
+    baselines = split_baselines(baseline, selected)
     if not selected:
         reason = f"; {len(refused)} files were refused, the first because: {next(iter(refused.values()))}" if refused else ""
         raise InputError(f"there is no record to report on{reason}; create some with `transfer bench --encoder NAME`")
-    sections = add_seed_rows(build_sections(selected, baseline), validate_seed_encoders(split_commas(seeds_of), selected), baseline)
+    seeds = validate_seed_encoders(split_commas(seeds_of), selected)
+    sections = add_seed_rows(build_sections(selected, baselines, margin=margin), seeds, baselines, margin)
     opened = images.open_report_store(store or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
-    ledger = provenance.read_ledgers(paths)
-    render.write_table(out, page.render_page(selected, sections, ledger, refused, opened, time_of_page, rule))
-    _save_tables(sections, ledger, latex, csv, markdown)
+    usage = count_split_usage(selected, gather_looks(intact, paths))
+    render.write_table(out, page.render_page(selected, sections, usage, refused, opened, time_of_page, rule))
+    _save_tables(sections, usage, latex, csv, markdown)
+    if checklist is not None:
+        from transfer.report.checklist.facts import gather_facts
+        from transfer.report.checklist.pages import render_checklist_html, render_checklist_markdown
+
+        facts = gather_facts(selected, sections)
+        text = render_checklist_markdown(facts) if checklist.suffix == ".md" else render_checklist_html(facts, time_of_page)
+        render.write_table(checklist, text)
     console = make_console(stderr=True)
     for name, reason in refused.items():
         console.print(f"refused: {name}: {reason}", markup=False, style="red")
@@ -76,14 +96,12 @@ def report(
 
 
 def _save_tables(
-    sections: Sequence["Section"], ledger: list[dict[str, Any]], latex: Path | None, csv: Path | None, markdown: Path | None
+    sections: Sequence["Section"], usage: Mapping[str, "SplitUsage"], latex: Path | None, csv: Path | None, markdown: Path | None
 ) -> None:
     """Writes the tables in the formats that were asked for."""
-    from transfer.records.test_seal import count_split_usage
     from transfer.report.latex import render_latex
     from transfer.tables import render
 
-    usage = {split: count_split_usage(split, ledger=ledger) for s in sections for split in s.splits}
     if latex is not None:
         render.write_table(latex, render_latex(sections))
     if csv is not None:
@@ -106,15 +124,13 @@ def read_records(paths: Sequence[Path]) -> tuple[list["Record"], dict[str, str]]
     return intact, refused
 
 
-def select_records(records: Sequence["Record"], task: str | None, baseline: str | None) -> list["Record"]:
-    """The records of these tasks; None: of all. Raises InputError for a task or a baseline that no record has."""
+def select_records(records: Sequence["Record"], task: str | None) -> list["Record"]:
+    """The records of these tasks; None: of all. Raises InputError for a task that no record has."""
     from encoders.runtime.errors import unknown_name_error
 
     names = split_commas(task)
-    tasks, encoders = {r.identity.task for r in records}, {r.identity.encoder for r in records}
+    tasks = {r.identity.task for r in records}
     for name in names:
         if name not in tasks:
             raise unknown_name_error("task among the records", name, tasks)
-    if baseline is not None and records and baseline not in encoders:
-        raise unknown_name_error("encoder among the records", baseline, encoders)
     return [r for r in records if not names or r.identity.task in names]

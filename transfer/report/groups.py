@@ -8,7 +8,7 @@ from transfer.report.context import Block, ReportContext
 from transfer.report.plots import MAX_CURVES
 from transfer.report.tables import protocol_title, shaded_cell
 from transfer.report.verdict_text import rows_with_most_labels
-from transfer.tables import render
+from transfer.tables.format import format_difference
 from transfer.tables.render_subgroups import format_number
 from transfer.tables.rows import Section
 from transfer.tables.subgroups import Subgroup, compute_subgroups, list_group_columns
@@ -59,7 +59,7 @@ def _group_warnings(encoders: Sequence[tuple[str, list[Subgroup]]], display_name
         gaps = [(g, g.gap) for g in groups if g.gap is not None]
         for g, gap in gaps:
             if g.holm_p < 0.05:
-                difference = f"{render.format_difference(gap)}, Holm correction over {len(gaps)} groups"
+                difference = f"{format_difference(gap)}, Holm correction over {len(gaps)} groups"
                 text = f"{display_names[name]}: AUROC on {g.title} is {gap.verdict} than on all other test images ({difference})."
                 lines.append(tag("p", text, class_="bad"))
     return lines
@@ -68,7 +68,7 @@ def _group_warnings(encoders: Sequence[tuple[str, list[Subgroup]]], display_name
 def _gap_table(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> Html:
     known = [key for key in METRIC_TITLES if key in encoders[0][1][0].metrics]
     lines = [
-        [display_names[name], g.title, render.format_difference(g.gap), *(format_number(g.metrics.get(key, math.nan)) for key in known)]
+        [display_names[name], g.title, format_difference(g.gap), *(format_number(g.metrics.get(key, math.nan)) for key in known)]
         for name, groups in encoders
         for g in groups
     ]

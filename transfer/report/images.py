@@ -19,7 +19,8 @@ from transfer.records.record import Record
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
 from transfer.report.verdict_text import rows_with_most_labels
-from transfer.tables.rows import Row, youden_thresholds
+from transfer.tables.row_estimates import youden_thresholds
+from transfer.tables.rows import Row
 
 if TYPE_CHECKING:
     from encoders.store.store import Store

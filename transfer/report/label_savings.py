@@ -17,7 +17,7 @@ from transfer.metrics import auroc, macro
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
 from transfer.stats.bootstrap import bootstrap_values, mean_over_labels, percentile_interval
-from transfer.tables import render
+from transfer.tables.format import format_interval
 from transfer.tables.rows import Row, Section
 
 SAVINGS_RESAMPLES = 500
@@ -54,7 +54,7 @@ def _savings_lines(s: Section, display_names: Mapping[str, str]) -> list[list[st
         least, most = labeled[0], labeled[-1]
         point, low, high = (format_patients(v, least, most) for v in (needed[0], *needed_interval(needed[1:])))
         own = labeled_patients(row)
-        auroc_text = render.format_interval(row.metrics["auroc"])
+        auroc_text = format_interval(row.metrics["auroc"])
         start = [display_names[row.encoder], protocol_title(s), str(own), auroc_text, display_names[row.reference]]
         lines.append([*start, point, f"{low} to {high}", format_patients(needed[0], least, most, minus=own)])
     return lines

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from transfer.tables import render
-from transfer.tables.rows import Section
+from transfer.tables.rows import Section, group_sections
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -24,7 +24,7 @@ LATEX_ESCAPES = {
 def render_latex(sections: Sequence[Section]) -> str:
     """One table per block of sections; they need \\usepackage{booktabs}."""
     display_names, out = render.shorten_names(sections), ["% needs \\usepackage{booktabs}"]
-    for block in render.group_sections(sections):
+    for block in group_sections(sections):
         hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
         leaks = any(r.meta.leakage for s in block for row in s.rows for r in row.records)
         caption = f"{block[0].task}. Split {block[0].partition[:8]}, protocols {hashes}.{' LEAKAGE ALLOWED.' if leaks else ''}"

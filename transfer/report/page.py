@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from encoders.runtime.html import Html, tag
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
-from transfer.records.test_seal import count_split_usage
+from transfer.records.test_usage import SplitUsage
 from transfer.report import contents, plots, provenance, tables
 from transfer.report.context import Block, ReportContext
 from transfer.report.redact import Redactor
@@ -16,7 +16,7 @@ from transfer.report.sections import REPORT_SECTIONS
 from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
 from transfer.tables.operating_points import OperatingRule
-from transfer.tables.rows import Section
+from transfer.tables.rows import Section, group_sections
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 # The browser fetches nothing, whatever a name on the page contains.
 CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CHECKPOINT_NOTE = (
-    "Verdicts are about the tested checkpoints. The intervals cover the variation between test patients, not between pretraining seeds."
+    "Verdicts are about the tested checkpoints. The intervals cover the variation between test patients and between draws of the labeled "
+    "patients, not between pretraining seeds."
 )
 RECIPE_NOTE = (
     "Where several pretraining seeds of one recipe were benchmarked, their mean is compared and the interval includes the variation "
@@ -38,27 +39,27 @@ NO_COMPARISON_NOTE = (
 def render_page(
     records: Sequence[Record],
     sections: Sequence[Section],
-    ledger: Sequence[Mapping[str, Any]],
+    usage: Mapping[str, SplitUsage],
     refused: Mapping[str, str] | None = None,
     store: "Store | None" = None,
     made_at: str = "",
     rule: OperatingRule = OperatingRule(),
 ) -> str:
-    """The HTML of the page. sections: of these records.  ledger: entries of the ledgers.  refused: file name -> why it is no intact record.
+    """The HTML of the page. sections: of these records.  usage: split hash -> uses of its test images.
 
-    store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen."""
+    refused: file name -> why it is no intact record.  store: source of images; None for a page without images.
+    rule: how thresholds of the decisions are chosen."""
     context = ReportContext(
         records=records,
         sections=sections,
-        ledger=ledger,
-        usage={split: count_split_usage(split, ledger=ledger) for s in sections for split in s.splits},
+        usage=usage,
         display_names={r.identity.encoder: short_name(r.identity.encoder) for r in records} | render.shorten_names(sections),
         pens=plots.assign_pens(sections),
         redactor=Redactor(records),
         store=store,
         rule=rule,
     )
-    blocks = render.group_sections(sections)
+    blocks = group_sections(sections)
     parts = [task_section(block, context) for block in blocks]
     for section in REPORT_SECTIONS.values():
         if section.scope == "page" and (body := section.build(sections, context)) is not None:
@@ -107,7 +108,7 @@ def _verdict(context: ReportContext) -> list[Html]:
         return [tag("p", NO_COMPARISON_NOTE, class_="headline")]
     note = RECIPE_NOTE if any(c.row.seeds for c in comparisons) else CHECKPOINT_NOTE
     method = "; ".join(dict.fromkeys(c.difference.method for c in comparisons))
-    scale = f"Differences of AUROC on the same test patients ({method}). In the interval plots, values to the right of 0 are better."
+    scale = f"Verdicts are corrected for all comparisons of their table (Holm). Differences of AUROC on the same test patients ({method}). In the interval plots, values to the right of 0 are better."
     return [
         *render_headlines(comparisons, context.display_names),
         tag("p", note, class_="note"),

@@ -16,9 +16,11 @@ from transfer.report.context import Block
 from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
+from transfer.tables.format import format_interval
 from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, choose_record_thresholds, row_decisions
 from transfer.tables.render_subgroups import format_number
-from transfer.tables.rows import Row, Section, pooled_auroc
+from transfer.tables.row_estimates import row_interval
+from transfer.tables.rows import Row, Section
 
 
 def results_table(block: Block, display_names: Mapping[str, str]) -> Html:
@@ -26,8 +28,7 @@ def results_table(block: Block, display_names: Mapping[str, str]) -> Html:
     lines = render.format_rows(block, display_names, {})
     reference = shared_reference(block)
     if reference:
-        ends = [f" {link} {display_names[reference]}" for link in ("than", *render.VERDICT_LINKS.values())]
-        lines = [(*line[:-1], line[-1].removesuffix(next((end for end in ends if line[-1].endswith(end)), ""))) for line in lines]
+        lines = [(*line[:-1], render.strip_reference(line[-1], display_names[reference])) for line in lines]
     kept = [i for i, column in enumerate(zip(*lines, strict=True)) if any(column)]
     rows = [[_result_cell(render.RESULT_HEADER[i], line[i]) if i else line[0] for i in kept] for line in lines]
     return html_table([render.RESULT_HEADER[i] for i in kept], rows, "results")
@@ -73,7 +74,7 @@ def class_table(section: Section, display_names: Mapping[str, str]) -> Html | No
 
 def class_intervals(row: Row) -> list[Interval]:
     """The AUROC of every target column, computed as the table's mean AUROC is."""
-    return [pooled_auroc(row.records, c) for c in range(len(row.records[0].meta.classes))]
+    return [row_interval(row.records, "auroc", [c]) for c in range(len(row.records[0].meta.classes))]
 
 
 def count_positives(row: Row, c: int) -> str:
@@ -86,7 +87,7 @@ def count_positives(row: Row, c: int) -> str:
 def shaded_cell(name: str, value: Interval) -> Html:
     """A cell with an AUROC, darker for higher values."""
     depth = 0.0 if math.isnan(value.value) else max(0.0, value.value - 0.5) * 0.7
-    return _value_cell(name, render.format_interval(value), f"background: rgba(0, 114, 178, {depth:.2f})")
+    return _value_cell(name, format_interval(value), f"background: rgba(0, 114, 178, {depth:.2f})")
 
 
 def confusion_matrices(row: Row, rule: OperatingRule = OperatingRule()) -> list[Array]:

@@ -1,6 +1,6 @@
 """The verdict of a report in words: is an encoder better, worse or not distinguishable, by how much, on how many patients.
 
-Differences, intervals and verdicts are those of the table's rows; only the Holm correction over all comparisons of the page is added.
+Differences, intervals and verdicts are those of the table's rows, corrected for all comparisons of the table.
 """
 
 import math
@@ -8,51 +8,56 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
-import numpy as np
-
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS
 from transfer.protocols import describe_protocol, scores_slides
-from transfer.stats import Difference, holm, minimal_detectable_difference
+from transfer.stats import Difference, minimal_detectable_difference
 from transfer.stats.verdict import Verdict
-from transfer.tables.rows import Row, Section, count_tested
+from transfer.tables.format import format_ends, format_nonzero, format_signed
+from transfer.tables.rows import Relation, Row, Section, count_tested
 
 StyleClass = Literal["better", "worse", "same", "none"]  # of style.css
 VERDICT_CLASSES: dict[Verdict, StyleClass] = {
     "better": "better",
     "worse": "worse",
+    "equivalent": "same",
+    "not inferior": "same",
     "not distinguishable": "same",
     "insufficient patients": "none",
+    "insufficient draws": "none",
+    "does not transfer": "none",
 }
 HEADLINE_VERBS: dict[Verdict, tuple[str, str]] = {  # verdict -> verb, and the words between the two encoders
     "better": ("is", "better than"),
     "worse": ("is", "worse than"),
+    "equivalent": ("is", "equivalent to"),
+    "not inferior": ("is", "not inferior to"),
     "not distinguishable": ("is", "not distinguishable from"),
     "insufficient patients": ("cannot", "be compared with"),
+    "insufficient draws": ("cannot", "be compared with"),
+    "does not transfer": ("does not transfer; it cannot", "be compared with"),
 }
 STRIP_SIZE = (220, 34)  # pixels of the interval plot beside a sentence
 
 
-class Comparison(NamedTuple):
-    """A row with its difference to its reference. holm_p: p-value after Holm correction over all comparisons of the page."""
+class JudgedRow(NamedTuple):
+    """A row with its difference to its strongest baseline."""
 
     section: Section
     row: Row
     difference: Difference
-    holm_p: float
+    relation: Relation
 
 
-def list_comparisons(sections: Sequence[Section]) -> list[Comparison]:
-    """The comparisons of the user's encoders; if there are none, all comparisons."""
+def list_comparisons(sections: Sequence[Section]) -> list[JudgedRow]:
+    """The comparisons of the user's encoders with their strongest baselines; if there are none, those of all rows."""
     compared = [
-        (s, r, r.difference)
+        JudgedRow(s, r, r.primary.difference, r.primary.relation)
         for s in sections
         for r in rows_with_most_labels(s)
-        if r.difference is not None and not math.isnan(r.difference.value)
+        if r.primary is not None and not math.isnan(r.primary.difference.value)
     ]
-    compared = [c for c in compared if c[1].role == "encoder"] or compared
-    corrected = holm(np.array([d.p for _, _, d in compared]))
-    return [Comparison(s, r, d, float(p)) for (s, r, d), p in zip(compared, corrected, strict=True)]
+    return [c for c in compared if c.row.role == "encoder"] or compared
 
 
 def rows_with_most_labels(section: Section) -> list[Row]:
@@ -67,93 +72,101 @@ def count_patients_and_images(rows: Sequence[Row]) -> tuple[int, int]:
     return counts["patients"], counts["images"]
 
 
-def render_headlines(comparisons: Sequence[Comparison], display_names: Mapping[str, str]) -> list[Html]:
+def render_headlines(comparisons: Sequence[JudgedRow], display_names: Mapping[str, str]) -> list[Html]:
     """One sentence for every encoder and its reference."""
-    pairs: dict[tuple[str, str], list[Comparison]] = defaultdict(list)
+    pairs: dict[tuple[str, str], list[JudgedRow]] = defaultdict(list)
     for c in comparisons:
         pairs[c.row.encoder, c.row.reference].append(c)
+    others = {(c.row.encoder, c.row.reference) for c in comparisons if c.relation == "other architecture"}
     lines = []
     for (encoder, reference), own in pairs.items():
         count = Counter(c.difference.reported_verdict for c in own)
+        architecture = " (other architecture)" if (encoder, reference) in others else ""
         names = tag("b", display_names[encoder]), tag("b", display_names[reference])
         if len(count) == 1:
             verdict = own[0].difference.reported_verdict
             every = " in both comparisons" if len(own) == 2 else f" in all {len(own)} comparisons" if len(own) > 2 else ""
             verb, link = HEADLINE_VERBS[verdict]
-            reason = ": insufficient patients" if verdict == "insufficient patients" else ""
+            reason = f": {verdict}" if verdict in ("insufficient patients", "insufficient draws") else ""
             words = tag("b", link, class_=VERDICT_CLASSES[verdict])
-            lines.append(tag("p", names[0], f" {verb} ", words, " ", names[1], every, reason, ".", class_="headline"))
+            lines.append(tag("p", names[0], f" {verb} ", words, " ", names[1], architecture, every, reason, ".", class_="headline"))
         else:
             counts = ", ".join(f"{verdict} in {count[verdict]}" for verdict in VERDICT_CLASSES if count[verdict])
-            lines.append(tag("p", names[0], " versus ", names[1], f": {counts} of {len(own)} comparisons.", class_="headline"))
-        lost = sum(map(fails_holm, own))
+            lines.append(
+                tag("p", names[0], " versus ", names[1], f"{architecture}: {counts} of {len(own)} comparisons.", class_="headline")
+            )
+        lost = sum(c.difference.loses_to_holm for c in own)
         if lost:
-            text = f"{lost} of these differences {'is' if lost == 1 else 'are'} not significant after Holm correction"
-            lines.append(tag("p", f"{text} for the {len(comparisons)} comparisons of this page.", class_="bad"))
+            text = f"{lost} of these differences {'is' if lost == 1 else 'are'} significant alone but not after Holm correction"
+            lines.append(tag("p", f"{text} for the {max(c.difference.family for c in own)} comparisons of the table.", class_="note"))
     return lines
 
 
-def render_verdict_cards(comparisons: Sequence[Comparison], display_names: Mapping[str, str]) -> Html:
+def render_verdict_cards(comparisons: Sequence[JudgedRow], display_names: Mapping[str, str]) -> Html:
     """Every comparison: its verdict, its sentence, and its interval on a common scale."""
     ends = [abs(v) for c in comparisons for v in (c.difference.low, c.difference.high, c.difference.value) if not math.isnan(v)]
     reach = max(max(ends, default=0.0) * 1.08, 0.01)
-    return tag("ul", *(_verdict_card(c, display_names, reach, len(comparisons)) for c in comparisons), class_="verdicts")
+    return tag("ul", *(_verdict_card(c, display_names, reach) for c in comparisons), class_="verdicts")
 
 
-def _verdict_card(c: Comparison, display_names: Mapping[str, str], reach: float, n: int) -> Html:
-    style = VERDICT_CLASSES[c.difference.reported_verdict]
-    share = "" if c.row.fraction == 1 else f", {c.row.fraction:.0%} of the labels"
-    where = f"{c.section.task}, {describe_protocol(c.section.protocol)}{share}"
+def _verdict_card(c: JudgedRow, display_names: Mapping[str, str], reach: float) -> Html:
+    d = c.difference
+    style = VERDICT_CLASSES[d.reported_verdict]
+    where = f"{c.section.task}, {describe_protocol(c.section.protocol)}{c.row.labels_title}"
     words = tag(
         "div",
         tag("div", where, class_="where"),
         tag("div", describe_comparison(c, display_names)),
-        tag("div", describe_certainty(c, n), class_="fine"),
+        tag("div", describe_certainty(c), class_="fine"),
     )
-    verdict = c.difference.reported_verdict
-    badge = f"{verdict} (uncorrected)" if fails_holm(c) else verdict
-    badge_style = "same" if fails_holm(c) else style
-    return tag(
-        "li", tag("span", badge, class_=f"badge {badge_style}"), words, draw_interval_strip(c.difference, reach, style), class_=style
-    )
+    badge = tag("span", d.reported_verdict, class_=f"badge {style}")
+    return tag("li", badge, words, draw_interval_strip(d, reach, style), class_=style)
 
 
-def describe_comparison(c: Comparison, display_names: Mapping[str, str]) -> str:
+def describe_comparison(c: JudgedRow, display_names: Mapping[str, str]) -> str:
     """`a is better than b by 0.041 AUROC (95 % interval 0.012 to 0.070).`"""
     d, a, b = c.difference, display_names[c.row.encoder], display_names[c.row.reference]
-    level = f"{d.level:.0%}".replace("%", " %")
-    interval = f"{level} interval {d.low:+.3f} to {d.high:+.3f}"
+    if c.relation == "other architecture":
+        b += " (other architecture)"
+    verdict, level = d.reported_verdict, f"{d.level:.0%}".replace("%", " %")
     if math.isnan(d.low):
-        return f"{a} and {b} differ by {d.value:+.3f} AUROC; there are insufficient patients for an interval and a verdict."
-    if d.reported_verdict == "insufficient patients":
-        return f"{a} and {b} differ by {d.value:+.3f} AUROC ({interval}); there are insufficient patients for a verdict."
-    if d.reported_verdict == "not distinguishable":
-        return f"{a} and {b} are not distinguishable: difference {d.value:+.3f} AUROC ({interval})."
-    low, high = sorted((abs(d.low), abs(d.high)))
-    return f"{a} is {d.reported_verdict} than {b} by {abs(d.value):.3f} AUROC ({level} interval {low:.3f} to {high:.3f})."
+        if math.isnan(d.p):
+            return f"{a} and {b} differ by {d.value:+.3f} AUROC; there are insufficient patients for an interval and a verdict."
+        ends = "no interval"
+    else:
+        ends = f"{level} interval {' to '.join(format_ends(d))}"
+    if verdict in ("insufficient patients", "insufficient draws", "does not transfer"):
+        reasons = {
+            "insufficient patients": "there are insufficient patients for a verdict",
+            "insufficient draws": "the labeled patients were drawn once, so there is no verdict for other draws",
+            "does not transfer": "the better of the two is not above chance, so there is no verdict",
+        }
+        return f"{a} and {b} differ by {d.value:+.3f} AUROC ({ends}); {reasons[verdict]}."
+    if verdict == "not distinguishable":
+        return f"{a} and {b} are not distinguishable: difference {format_signed(d.value)} AUROC ({ends})."
+    if verdict in ("equivalent", "not inferior"):
+        return f"{a} is {verdict} to {b} at a margin of {d.margin:g}: difference {format_signed(d.value)} AUROC ({ends})."
+    low, high = sorted((d.low, d.high), key=abs)
+    size = "no interval" if math.isnan(low) else f"{level} interval {' to '.join(format_nonzero(abs(v)).lstrip('+') for v in (low, high))}"
+    return f"{a} is {verdict} than {b} by {format_nonzero(abs(d.value)).lstrip('+')} AUROC ({size})."
 
 
-def fails_holm(c: Comparison) -> bool:
-    """Whether a difference is significant by itself but not after Holm correction."""
-    return c.difference.reported_verdict in ("better", "worse") and c.holm_p > 1 - c.difference.level
-
-
-def describe_certainty(c: Comparison, n: int) -> str:
-    """Sample size, p-values, and what the test set could have detected. n: comparisons of the page."""
+def describe_certainty(c: JudgedRow) -> str:
+    """Sample size, p-values, and what the test set could have detected."""
     d = c.difference
     patients, images = count_patients_and_images([c.row])
     lines = [f"{patients} test patients, {images} {'slides' if scores_slides(c.section.protocol) else 'images'}."]
     if not math.isnan(d.p):
-        result = "; not significant after Holm correction" if fails_holm(c) else ""
-        corrected = f"; Holm-corrected for the {n} comparisons of this page: p {_format_p(c.holm_p)}{result}"
-        lines.append(f"p {_format_p(d.p)}{corrected if n > 1 else ''}.")
+        result = "; significant alone, not after Holm correction" if d.loses_to_holm else ""
+        corrected = f"; Holm-corrected for the {d.family} comparisons of this table: p {_format_p(d.corrected_p)}{result}"
+        lines.append(f"p {_format_p(d.p)}{corrected if d.family > 1 else ''}.")
     if d.reported_verdict == "not distinguishable" and not math.isnan(d.low) and d.high > d.low:
         smallest = minimal_detectable_difference(d)
         lines.append(
             f"This does not mean that they are equal: the test set detects true differences of at least {smallest:.3f} with 80 % power."
         )
-    if d.note and not math.isnan(d.low):
-        lines.append(f"The interval may be too narrow ({d.note}).")
+    if d.note:
+        lines.append(f"{d.note[0].upper()}{d.note[1:]}.")
     return " ".join(lines)
 
 

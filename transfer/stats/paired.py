@@ -76,16 +76,6 @@ def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]
     return (float(chi2.sf(mean.sum() ** 2 / variance, 1)) if variance > 0 else 1.0), "McNemar, clustered by patient (Durkalski 2003)"
 
 
-def holm(p: Array) -> FloatArray:
-    """Adjusted p-values: rejecting those below alpha keeps the probability of any false rejection below alpha (Holm 1979). NaN stays."""
-    p = np.asarray(p, dtype=np.float64)
-    known = np.flatnonzero(~np.isnan(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    adjusted = np.full(p.shape, np.nan)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)), 1.0)
-    return adjusted
-
-
 def minimal_detectable_difference(difference: Difference, power: float = 0.8) -> float:
     """The true difference for which a test set like this one gives the verdict "better" with the given power.
 

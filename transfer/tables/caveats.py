@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from encoders.zoo.names import short_name
-from transfer.stats import minimal_detectable_difference
-from transfer.tables.rows import Row, Section
+from transfer.stats import MIN_PATIENTS, Difference, minimal_detectable_difference
+from transfer.tables.rows import Section
 
 
 def describe_seeds(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
@@ -33,12 +33,49 @@ def describe_missing_imagenet(block: Sequence[Section], missing: Mapping[str, st
     return [f"no ImageNet weights of {a} were benchmarked, so this table does not compare pretraining with them" for a in alone]
 
 
+def describe_family(block: Sequence[Section]) -> list[str]:
+    """How the verdicts of a table are corrected, and which differences are significant only without the correction."""
+    every = [c.difference for s in block for row in s.rows for c in row.comparisons]
+    size = max((d.family for d in every), default=0)
+    lost = sum(d.loses_to_holm for d in every)
+    lines = [f"verdicts are corrected for the {size} comparisons of this table (Holm, 5 %)"] if size > 1 else []
+    if lost:
+        lines.append(f"{lost} difference{' is' if lost == 1 else 's are'} significant alone but not after Holm correction")
+    return lines
+
+
+def describe_rare_labels(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
+    """The labels that the metrics leave out because a class has too few test patients, and the AUROC over all labels."""
+    lines = []
+    for s in block:
+        if not s.rare or s.judged is None:
+            continue
+        names = ", ".join(f"{c.name} ({c.positive} with, {c.negative} without)" for c in s.rare)
+        every = ", ".join(f"{display_names[r.encoder]}{r.labels_title} {r.all_labels['auroc']:.3f}" for r in s.rows if r.all_labels)
+        lines.append(
+            f"{s.protocol}: metrics are means over {len(s.judged)} of {len(s.judged) + len(s.rare)} labels with at least {MIN_PATIENTS} "
+            f"test patients in each class; left out: {names}; AUROC over all labels that are defined, without a verdict: {every}"
+        )
+    return lines
+
+
+def describe_withheld(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
+    """Why comparisons have no verdict or no interval, each reason once with its encoders."""
+    encoders: dict[tuple[str, str], list[str]] = {}
+    for s in block:
+        for row in s.rows:
+            for c in row.comparisons:
+                if c.difference.note and not c.difference.note.startswith("insufficient patients"):  # those are warnings of the row
+                    encoders.setdefault((s.protocol + row.labels_title, c.difference.note), []).append(display_names[row.encoder])
+    return [f"{where}: {note} ({', '.join(dict.fromkeys(names))})" for (where, note), names in encoders.items()]
+
+
 def describe_detectable_differences(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
     """For comparisons without a detected difference, the smallest true difference that has a power of 80 %."""
     lines = []
     for s in block:
-        smallest = [(row, row_detectable_difference(row)) for row in s.rows]
-        listed = list(dict.fromkeys(f"{display_names[row.encoder]} {value:.3f}" for row, value in smallest if value is not None))
+        smallest = [(row, c, detectable_difference(c.difference)) for row in s.rows if (c := row.primary) is not None]
+        listed = list(dict.fromkeys(f"{display_names[row.encoder]} {value:.3f}" for row, _, value in smallest if value is not None))
         if listed:
             lines.append(
                 f"{s.protocol}: 'not distinguishable' does not mean equal; "
@@ -47,9 +84,8 @@ def describe_detectable_differences(block: Sequence[Section], display_names: Map
     return lines
 
 
-def row_detectable_difference(row: Row) -> float | None:
-    """The minimal detectable difference of a row that is not distinguishable from its reference; None for other rows."""
-    d = row.difference
-    if d is None or d.reported_verdict != "not distinguishable" or not d.high > d.low:
+def detectable_difference(d: Difference) -> float | None:
+    """The minimal detectable difference of a comparison that is not distinguishable; None for others."""
+    if d.reported_verdict != "not distinguishable" or not d.high > d.low:
         return None
     return minimal_detectable_difference(d)

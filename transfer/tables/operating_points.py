@@ -15,10 +15,13 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from transfer.metrics import ThresholdRule, choose_thresholds, predictive_values, sensitivity, specificity
+from transfer.metrics.decisions import weighted_counts
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.tables import render
-from transfer.tables.rows import TABLE_RESAMPLES, Row, Section, bootstrap_intervals
+from transfer.tables.format import format_interval
+from transfer.tables.row_bootstrap import TABLE_RESAMPLES, bootstrap_intervals
+from transfer.tables.rows import Row, Section
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -81,8 +84,8 @@ class LabelDecision:
         return (
             self.label,
             f"{self.threshold:.3g}",
-            render.format_interval(self.sensitivity),
-            render.format_interval(self.specificity),
+            format_interval(self.sensitivity),
+            format_interval(self.specificity),
             *rates,
         )
 
@@ -111,7 +114,12 @@ def row_decisions(row: Row, rule: OperatingRule) -> list[LabelDecision]:
 
 def sensitivity_and_specificity(y: Array, s: Array, threshold: Array, weight: Array | None = None) -> FloatArray:
     """(2C,) or (B, 2C): sensitivities of all labels, then specificities, so that both use the same resamples."""
-    return np.concatenate([rate(y, s, threshold=threshold, weight=weight) for rate in (sensitivity, specificity)], axis=-1)
+    if weight is None:
+        return np.concatenate([rate(y, s, threshold=threshold) for rate in (sensitivity, specificity)], axis=-1)
+    positive, negative, called = y > 0.5, y <= 0.5, s >= threshold  # NaN is neither
+    counts = weighted_counts(np.concatenate([positive & called, negative & ~called, positive, negative], axis=1), weight)
+    correct, total = np.split(counts, 2, axis=1)
+    return np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
 def _positive_share(y: Array) -> float:

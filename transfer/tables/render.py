@@ -10,37 +10,23 @@ from typing import TYPE_CHECKING
 
 from encoders.runtime.files import atomic_write
 from encoders.zoo.names import short_name
-from transfer.records.test_seal import SplitUsage
-from transfer.stats import Difference, Interval
+from transfer.records.test_usage import SplitUsage, describe_usage, merge_usage
 from transfer.tables import caveats
-from transfer.tables.rows import TABLE_METRICS, Row, Section
+from transfer.tables.comparison_table import (
+    COMPARISON_HEADER,
+    comparison_csv_lines,
+    difference_columns,
+    format_comparisons,
+    needs_comparison_table,
+)
+from transfer.tables.format import VERDICT_LINKS, format_difference, format_interval, format_verdict
+from transfer.tables.rows import TABLE_METRICS, Row, Section, group_sections
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 RESULT_HEADER = ("encoder", "protocol", "AUROC [95 %]", "AP [95 %]", "balanced accuracy", "AUROC difference [95 %]", "verdict")
 MAJORITY_NAME = "(majority class)"
-VERDICT_LINKS = {"not distinguishable": "from", "insufficient patients": "to compare with"}
-
-
-def format_interval(value: Interval) -> str:
-    """`0.931 [0.902, 0.953]`."""
-    if math.isnan(value.value):
-        return "not defined"
-    ends = "insufficient patients" if math.isnan(value.low) else f"{value.low:.3f}, {value.high:.3f}"
-    return f"{value.value:.3f} [{ends}]"
-
-
-def format_difference(value: Difference | None) -> str:
-    """`+0.021 [-0.003, +0.045]`."""
-    if value is None or math.isnan(value.value):
-        return ""
-    ends = "insufficient patients" if math.isnan(value.low) else f"{value.low:+.3f}, {value.high:+.3f}"
-    return f"{value.value:+.3f} [{ends}]"
-
-
-def format_verdict(value: Difference | None, reference: str) -> str:
-    """`better than imagenet_resnet18`."""
-    return "" if value is None else f"{value.reported_verdict} {VERDICT_LINKS.get(value.reported_verdict, 'than')} {reference}"
 
 
 def shorten_names(sections: Sequence[Section]) -> dict[str, str]:
@@ -58,17 +44,9 @@ def describe_legend(block: Sequence[Section], display_names: Mapping[str, str]) 
     """The full names behind numbered ones, and what the verdicts of a block are about."""
     names = {row.encoder for s in block for row in s.rows} | {r.identity.encoder for s in block for r in s.failed}
     lines = [f"{display_names[name]} is {name}" for name in sorted(names) if display_names[name] != short_name(name)]
-    return lines + caveats.describe_seeds(block, display_names) + caveats.describe_detectable_differences(block, display_names)
-
-
-def group_sections(sections: Sequence[Section]) -> list[list[Section]]:
-    """Blocks of sections with the same task, targets and split. Two hashes of one protocol are never in the same block."""
-    blocks: list[list[Section]] = []
-    for s in sections:
-        fitting = [b for b in blocks if (b[0].task, b[0].labels, b[0].store, b[0].partition) == (s.task, s.labels, s.store, s.partition)]
-        fitting = [b for b in fitting if s.protocol not in {other.protocol for other in b}]
-        fitting[0].append(s) if fitting else blocks.append([s])
-    return blocks
+    lines += caveats.describe_family(block) + caveats.describe_rare_labels(block, display_names)
+    lines += caveats.describe_withheld(block, display_names) + caveats.describe_seeds(block, display_names)
+    return lines + caveats.describe_detectable_differences(block, display_names)
 
 
 def format_rows(block: Sequence[Section], display_names: Mapping[str, str], missing: Mapping[str, str]) -> list[tuple[str, ...]]:
@@ -98,9 +76,18 @@ def format_rows(block: Sequence[Section], display_names: Mapping[str, str], miss
     return rows
 
 
+def strip_reference(verdict: str, reference: str) -> str:
+    """A verdict without its reference, for a table that names the reference once."""
+    for link in dict.fromkeys(VERDICT_LINKS.values()):
+        verdict = verdict.replace(f" {link} {reference}", "").replace(f"{link} {reference}", "")
+    return verdict
+
+
 def _format_fraction(row: Row) -> str:
     """The label fraction of a row: ` 10% (24 patients)`, ` 20 patients`, or nothing for all labels."""
     requested = next((r.identity.patients for r in row.records), None)
+    if row.shots is not None:
+        return f" {row.shots}-shot"
     if requested is not None:
         return f" {requested} patients"
     if row.fraction == 1:
@@ -119,14 +106,7 @@ def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], mi
         lines.append("; ".join(f"{part} {c['patients']} patients, {c['images']} images" for part, c in counts.items()))
     hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
     lines.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, images {first.store[:8]}, protocols {hashes}")
-    lines += [
-        f"this test split was {usage[h]}"
-        for h in dict.fromkeys(h for s in block for h in s.splits)
-        if h in usage and len(first.splits) == 1
-    ]
-    if len(first.splits) > 1:
-        times = sum(usage[h].times for h in first.splits if h in usage)
-        lines.append(f"{len(first.splits)} folds; their test splits were scored {times} times in total")
+    lines += describe_usage(usage, [split for s in block for split in s.splits])
     lines += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
     lines += unique(f"warning: {w}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
     lines += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
@@ -192,15 +172,30 @@ def print_results(console: "Console", sections: Sequence[Section], usage: Mappin
                     table.add_row(Text(protocol, style="bold"))
             if len(references) == 1:  # named once below the table, not in every row
                 reference = display_names[min(references)]
-                verdict = verdict.removesuffix(f" than {reference}").removesuffix(f" from {reference}")
+                verdict = strip_reference(verdict, reference)
             table.add_row(Text(encoder), *map(Text, values), Text(f"{difference}\n{verdict}" if verdict else difference))
         console.print(table)
         if len(references) == 1:
             console.print(Text(f"  differences and verdicts are relative to {display_names[min(references)]}, on the same test patients"))
+        if needs_comparison_table(block):
+            console.print(_comparison_table(block, display_names))
         for caption in build_captions(block, usage, missing) + describe_legend(block, display_names):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
     for warning in mixed_hash_warnings(sections):
         console.print(Text(warning), style="yellow")
+
+
+def _comparison_table(block: Sequence[Section], display_names: Mapping[str, str]) -> "Table":
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text("all comparisons"), title_justify="left", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in COMPARISON_HEADER:
+        table.add_column(name, overflow="fold")
+    for line in format_comparisons(block, display_names):
+        table.add_row(*map(Text, line))
+    return table
 
 
 def results_to_markdown(sections: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str]) -> str:
@@ -211,6 +206,9 @@ def results_to_markdown(sections: Sequence[Section], usage: Mapping[str, SplitUs
         captions = build_captions(block, usage, missing) + describe_legend(block, display_names)
         out += [f"### {block[0].task}", "", f"| {' | '.join(RESULT_HEADER)} |", "|" + " --- |" * len(RESULT_HEADER)]
         out += [f"| {' | '.join(map(clean, row))} |" for row in format_rows(block, display_names, missing)]
+        if needs_comparison_table(block):
+            out += ["", f"| {' | '.join(COMPARISON_HEADER)} |", "|" + " --- |" * len(COMPARISON_HEADER)]
+            out += [f"| {' | '.join(map(clean, line))} |" for line in format_comparisons(block, display_names)]
         out += ["", *(f"- {clean(caption)}" for caption in captions), ""]
     out += [f"- {clean(warning)}" for warning in mixed_hash_warnings(sections)]
     return "\n".join(out)
@@ -221,6 +219,11 @@ def results_to_csv(sections: Sequence[Section], usage: Mapping[str, SplitUsage],
     table = [line for s in sections for line in _csv_rows(s, usage)]
     table += [{"encoder": name, "status": f"not available: {reason}"} for name, reason in missing.items()]
     return lines_to_csv(table)
+
+
+def comparisons_to_csv(sections: Sequence[Section]) -> str:
+    """All comparisons as CSV, one line each, with p-values before and after Holm's correction."""
+    return lines_to_csv(comparison_csv_lines(sections))
 
 
 def lines_to_csv(lines: Sequence[Mapping[str, object]]) -> str:
@@ -240,8 +243,9 @@ def _csv_rows(section: Section, usage: Mapping[str, SplitUsage]) -> list[dict[st
         lines.append({**base, "encoder": MAJORITY_NAME, "status": "ok", **{m: f"{v:.6f}" for m, v in section.majority.items()}})
     lines += [{**base, "encoder": r.identity.encoder, "status": f"failed: {r.meta.error}"} for r in section.failed]
     counts = {f"{part}_{unit}": n for part, c in section.counts.items() for unit, n in c.items()}
-    times = sum(usage[h].times for h in section.splits if h in usage)
-    tail = {"split": section.partition, "labels": section.labels, "protocol_hash": section.protocol_hash, "test_split_scored": times}
+    uses = merge_usage(usage, section.splits)
+    scored = {} if uses is None else {"test_image_scored_at_least": uses.typical, "test_image_scored_most": uses.most}
+    tail = {"split": section.partition, "labels": section.labels, "protocol_hash": section.protocol_hash, **scored}
     return [{**line, **counts, **tail} for line in lines]
 
 
@@ -250,24 +254,17 @@ def _csv_numbers(row: Row) -> dict[str, object]:
         "encoder": row.encoder,
         "role": row.role,
         "fraction": row.fraction,
+        "shots": "" if row.shots is None else row.shots,
         "records": len(row.records),
         "status": "ok",
     }
     for name, value in row.metrics.items():
         line |= {name: f"{value.value:.6f}", f"{name}_low": f"{value.low:.6f}", f"{name}_high": f"{value.high:.6f}"}
+    line |= {f"{name}_all_labels": f"{value:.6f}" for name, value in row.all_labels.items()}
     for over, sd in (("draws", row.draw_std), ("seeds", row.seed_std)):
         line[f"auroc_sd_over_{over}"] = "" if math.isnan(sd) else f"{sd:.6f}"
-    if row.difference is not None:
-        d = row.difference
-        line |= {
-            "versus": row.reference,
-            "difference": f"{d.value:.6f}",
-            "difference_low": f"{d.low:.6f}",
-            "difference_high": f"{d.high:.6f}",
-        }
-        line |= {"p": f"{d.p:.6g}", "verdict": d.reported_verdict, "about": "recipe" if row.seeds else "checkpoint"}
-        least = caveats.row_detectable_difference(row)
-        line["minimal_detectable_difference"] = "" if least is None else f"{least:.6f}"
+    if row.primary is not None:
+        line |= {"versus": row.reference, "relation": row.primary.relation, **difference_columns(row, row.primary)}
     line["leakage"] = "; ".join(list_allowed_leaks(row))
     line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *(w for r in row.records for w in r.meta.warnings)]))
     return line

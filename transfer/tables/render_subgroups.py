@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from transfer.tables import render
+from transfer.tables.format import format_difference, format_interval
 from transfer.tables.rows import Row, Section
 from transfer.tables.subgroups import Subgroup, compute_subgroups
 
@@ -46,8 +47,8 @@ def print_subgroups(console: "Console", groups: Sequence[tuple[Section, Row, lis
                 g.title,
                 str(g.patients),
                 str(g.images),
-                render.format_interval(g.intervals["auroc"]),
-                render.format_difference(g.gap),
+                format_interval(g.intervals["auroc"]),
+                format_difference(g.gap),
                 *(format_number(g.metrics[name]) for name in ("balanced_accuracy", *rates)),
             )
         console.print(table)

@@ -3,36 +3,37 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
 from transfer.stats import Interval
-from transfer.stats.seeds import seed_std, seeds_difference, widen_by_seeds
-from transfer.tables.rows import Row, Section, find_reference, pair_test_parts, pooled_auroc
+from transfer.stats.factors import spread_of_levels, widen_by_spreads
+from transfer.tables.comparisons import compare_options, compare_section, judge_sections
+from transfer.tables.row_estimates import row_interval
+from transfer.tables.rows import Row, Section
 
 NAMED_BY_USER = "named"  # in place of a recipe's digest, for the encoders of --seeds-of
 
 
-def add_seed_rows(sections: Sequence[Section], seeds_of: Sequence[str] = (), baseline: str | None = None) -> list[Section]:
-    """The sections with a row in front for every recipe that has several pretraining seeds.
+def add_seed_rows(
+    sections: Sequence[Section], seeds_of: Sequence[str] = (), baseline: str | Sequence[str] | None = None, margin: float | None = None
+) -> list[Section]:
+    """The sections with a row in front for every recipe that has several pretraining seeds; all verdicts are corrected again.
 
     seeds_of: encoders to treat as seeds of one recipe, where their cards do not say so.
-    baseline: the reference encoder, as in `build_sections`."""
-    return [replace(section, rows=[*_seed_rows(section.rows, seeds_of, baseline), *section.rows]) for section in sections]
+    baseline, margin: as in `build_sections`."""
+    added = [replace(section, rows=[*_seed_rows(section, seeds_of), *section.rows]) for section in sections]
+    for section in added:
+        if any(row.seeds for row in section.rows):  # a recipe stands for its seeds, so their pairs change too
+            compare_section(section, compare_options(baseline, margin))
+    judge_sections(added)
+    return added
 
 
-def _seed_rows(rows: Sequence[Row], seeds_of: Sequence[str], baseline: str | None) -> list[Row]:
-    seed_rows = []
-    for same_recipe in _group_by_recipe(rows, seeds_of):
-        row = _average_row(same_recipe)
-        reference = find_reference(row, [r for r in rows if r not in same_recipe], baseline)
-        if reference is not None:
-            aligned = [pair for r in same_recipe if (pair := pair_test_parts(r, reference)) is not None]
-            if len(aligned) == len(same_recipe):
-                row.reference = reference.encoder
-                row.difference = seeds_difference([ours for ours, _ in aligned], aligned[0][1])
-        seed_rows.append(row)
-    return seed_rows
+def _seed_rows(section: Section, seeds_of: Sequence[str]) -> list[Row]:
+    return [_average_row(same, section) for same in _group_by_recipe(section.rows, seeds_of)]
 
 
 def validate_seed_encoders(seeds_of: Sequence[str], records: Sequence[Record]) -> list[str]:
@@ -48,14 +49,14 @@ def validate_seed_encoders(seeds_of: Sequence[str], records: Sequence[Record]) -
 
 def _group_by_recipe(rows: Sequence[Row], seeds_of: Sequence[str]) -> list[list[Row]]:
     """Groups of rows with one recipe and one label fraction, with different weights, on the same folds, draws and protocol seeds."""
-    groups: dict[tuple[str, float, tuple[tuple[int, int, int], ...]], list[Row]] = {}
+    groups: dict[tuple[str, float, int | None, tuple[tuple[int, int, int], ...]], list[Row]] = {}
     for row in rows:
         first = row.records[0]
         recipe = NAMED_BY_USER if first.identity.encoder in seeds_of else first.meta.recipe
         positions = tuple((r.identity.fold, r.identity.draw, r.identity.seed) for r in row.records)
         if recipe and row.role == "encoder":
-            groups.setdefault((recipe, row.fraction, positions), []).append(row)
-    return [same for (recipe, _, _), same in groups.items() if _are_independent(same, named=recipe == NAMED_BY_USER)]
+            groups.setdefault((recipe, row.fraction, row.shots, positions), []).append(row)
+    return [same for (recipe, *_), same in groups.items() if _are_independent(same, named=recipe == NAMED_BY_USER)]
 
 
 def _are_independent(same: Sequence[Row], named: bool) -> bool:
@@ -65,16 +66,15 @@ def _are_independent(same: Sequence[Row], named: bool) -> bool:
     return len(weights) == len(same) > 1 and (named or len(seeds) == len(same))
 
 
-def _average_row(same: Sequence[Row]) -> Row:
+def _average_row(same: Sequence[Row], section: Section) -> Row:
     """The mean of the rows. Its intervals include the variation between seeds."""
-    records = [record for row in same for record in row.records]
-    metrics = {name: _mean_over_seeds([row.metrics[name] for row in same]) for name in same[0].metrics}
-    values = [row.metrics["auroc"].value for row in same]
-    metrics["auroc"] = widen_by_seeds(pooled_auroc(records), values)
-    first = same[0]
+    records, first = [record for row in same for record in row.records], same[0]
+    metrics = {name: _mean_over_seeds([row.metrics[name] for row in same]) for name in first.metrics}
+    metrics["auroc"] = row_interval(records, "auroc", section.judged)
     name = f"{short_name(first.encoder)} and {len(same) - 1} more seed{'s' if len(same) > 2 else ''}"
-    row = Row(name, first.role, first.protocol, first.fraction, metrics, records)
-    row.seeds, row.seed_std = [r.encoder for r in same], seed_std(values)
+    row = Row(name, first.role, first.protocol, first.fraction, metrics, records, first.shots)
+    row.seeds, row.seed_std = [r.encoder for r in same], float(np.std([r.metrics["auroc"].value for r in same], ddof=1))
+    row.all_labels = {metric: float(np.mean([r.all_labels[metric] for r in same])) for metric in first.all_labels}
     row.notes = list(dict.fromkeys(note for r in same for note in r.notes))
     return row
 
@@ -82,5 +82,8 @@ def _average_row(same: Sequence[Row]) -> Row:
 def _mean_over_seeds(values: Sequence[Interval]) -> Interval:
     """The mean of intervals over the same patients, whose errors at most add up, widened by the variation between seeds."""
     value, low, high = (sum(ends) / len(values) for ends in zip(*(v.ends for v in values), strict=True))
-    first = values[0]
-    return widen_by_seeds(Interval(value, low, high, first.method, first.level, first.note), [v.value for v in values])
+    spread, first = spread_of_levels("pretraining seeds", [v.value for v in values]), values[0]
+    assert spread is not None
+    low, high = widen_by_spreads(lambda level: (low, high), value, [spread])(first.level)
+    method = f"{first.method}; and {len(values)} pretraining seeds"
+    return Interval(value, float(max(low, 0.0)), float(min(high, 1.0)), method, first.level, first.note)

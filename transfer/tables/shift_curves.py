@@ -15,8 +15,10 @@ from encoders.zoo.names import short_name
 from transfer.bench.shifts import SHIFTS
 from transfer.records.record import Record
 from transfer.stats import Difference, Interval
-from transfer.tables.render import format_difference
-from transfer.tables.rows import Row, compare_rows, pooled_auroc, task_name
+from transfer.tables.comparisons import compare_rows
+from transfer.tables.format import format_difference
+from transfer.tables.row_estimates import row_interval
+from transfer.tables.rows import Row, task_name
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -76,12 +78,12 @@ def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]
     every = [record for records in (*by_strength.values(), clean) for record in records]
     curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
     if clean:
-        curve.points.append(ShiftPoint(0, float("nan"), pooled_auroc(_bare_row(clean).records)))
+        curve.points.append(ShiftPoint(0, float("nan"), row_interval(_bare_row(clean).records)))
     for strength in sorted(by_strength):
         here = _bare_row(by_strength[strength])
         loss = compare_rows(here, _bare_row(clean)) if clean else None
         amount = here.records[0].identity.amount
-        curve.points.append(ShiftPoint(strength, float("nan") if amount is None else amount, pooled_auroc(here.records), loss))
+        curve.points.append(ShiftPoint(strength, float("nan") if amount is None else amount, row_interval(here.records), loss))
     return curve
 
 

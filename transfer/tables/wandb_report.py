@@ -15,12 +15,14 @@ from encoders.runtime.paths import records_dir
 from encoders.zoo.card import Card
 from encoders.zoo.names import short_name
 from transfer.records.record import UNSAFE_CHARACTERS
+from transfer.tables.caveats import detectable_difference
 from transfer.tables.render import write_table
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Comparison, Row, Section
 
 LEADERBOARD_COLUMNS = (
     "encoder", "role", "task", "protocol", "protocol_hash", "label_fraction", "auroc", "auroc_low", "auroc_high", "ap", "balanced_accuracy",
-    "versus", "difference", "difference_low", "difference_high", "verdict", "test_patients", "leakage_allowed", "encoder_sha256",
+    "versus", "difference", "difference_low", "difference_high", "p", "p_holm", "verdict",
+    "minimal_detectable_difference", "test_patients", "leakage_allowed", "encoder_sha256",
 )  # fmt: skip
 
 
@@ -52,21 +54,30 @@ def publish_encoders(sections: Sequence[Section], cards: Mapping[str, Card]) -> 
                 track.use_artifact(short_name(name), weights)
 
 
-def wandb_summary(sections: Sequence[Section], encoder: str) -> Mapping[str, float]:
-    """The results of one encoder as scalars, `bench/<task>/<protocol>/<metric>`. No name contains a patient or a path."""
-    flat: dict[str, float] = {}
+def wandb_summary(sections: Sequence[Section], encoder: str) -> Mapping[str, float | str]:
+    """The results of one encoder, `bench/<task>/<protocol>/<metric>`, and its comparisons: `.../versus`, `.../verdict` for the strongest
+    baseline, `.../vs/<encoder>/...` for each. No name contains a patient or a path."""
+    flat: dict[str, float | str] = {}
     for section in sections:
         for row in (r for r in section.rows if r.encoder == encoder):
-            share = "" if row.fraction == 1 else f"@{row.fraction:g}"
+            share = f"@{row.shots}shot" if row.shots is not None else "" if row.fraction == 1 else f"@{row.fraction:g}"
             at = f"bench/{section.task}/{section.protocol}{share}"
             if any(r.meta.leakage for r in row.records):
                 flat[f"{at}/leakage_allowed"] = 1.0
             for name, value in row.metrics.items():
                 flat |= {f"{at}/{name}": value.value, f"{at}/{name}_low": value.low, f"{at}/{name}_high": value.high}
-            if row.difference is not None:
-                flat |= {f"{at}/difference": row.difference.value, f"{at}/difference_low": row.difference.low}
-                flat |= {f"{at}/difference_high": row.difference.high}
+            for c in row.comparisons:
+                one = _flatten_comparison(c)
+                flat |= {f"{at}/vs/{one['versus']}/{name}": value for name, value in one.items() if name != "versus"}
+                flat |= {f"{at}/{name}": value for name, value in one.items()} if c.primary else {}
     return flat
+
+
+def _flatten_comparison(c: Comparison) -> dict[str, float | str]:
+    """One comparison as scalars and words."""
+    d = c.difference
+    flat: dict[str, float | str] = {"versus": short_name(c.reference), "verdict": d.reported_verdict, "p": d.p, "p_holm": d.holm_p}
+    return flat | {"difference": d.value, "difference_low": d.low, "difference_high": d.high}
 
 
 def publish_leaderboard(sections: Sequence[Section]) -> str | None:
@@ -100,7 +111,7 @@ def _leaderboard_line(s: Section, row: Row) -> list[float | str | None]:
     return [
         short_name(row.encoder), row.role, s.task, s.protocol, s.protocol_hash, row.fraction, auroc.value, auroc.low, auroc.high,
         row.metrics["ap"].value, row.metrics["balanced_accuracy"].value, short_name(row.reference) if d else "",
-        *((d.value, d.low, d.high, d.reported_verdict) if d else (None, None, None, "")),
+        *((d.value, d.low, d.high, d.p, d.holm_p, d.reported_verdict, detectable_difference(d)) if d else (None,) * 5 + ("", None)),
         patients, leaky, records[0].identity.encoder_sha256[:16],
     ]  # fmt: skip
 

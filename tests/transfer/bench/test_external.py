@@ -11,9 +11,10 @@ from tests.transfer.bench.test_bench import NET, add, run
 from transfer.bench import external
 from transfer.bench.bench import BenchRequest, plan_bench
 from transfer.bench.external import ExternalRequest
-from transfer.records import test_seal
+from transfer.records.ledger import read_ledger
 from transfer.tables import render
-from transfer.tables import rows as table
+from transfer.tables.rows import group_sections
+from transfer.tables import build as table
 from transfer.tasks import load, task
 
 PAIRS = ("sick:ill",)
@@ -57,18 +58,16 @@ def test_everything_is_selected_on_one_task_and_scored_on_the_test_part_of_the_o
 
 
 def test_uses_of_the_external_test_part_are_counted_with_all_others(two):
-    run(NET, tasks=["b"], protocols=["knn"])
-    bench(protocols=["knn"])
-    split = load.load_task(task.read_task("b")).split.hash
-    assert test_seal.count_split_usage(split).times == 2
-    assert test_seal.read_ledger()[1]["selected_on"]["task"] == "a"
+    records = run(NET, tasks=["b"], protocols=["knn"]).records + bench(protocols=["knn"]).records
+    assert toys.times_scored(records) == [(2, 2)]
+    assert read_ledger()[1]["selected_on"]["task"] == "a"
 
 
 def test_an_external_result_never_shares_a_table_with_one_of_the_task_itself(two):
     records = run(NET, tasks=["b"], protocols=["knn"]).records + bench(protocols=["knn"]).records
     sections = table.build_sections(records, resamples=20)
     assert [s.task for s in sections] in (["b", "b from a"], ["b from a", "b"])
-    assert len(render.group_sections(sections)) == 2
+    assert len(group_sections(sections)) == 2
     y, s, _ = next(r for r in records if r.identity.selected_on).part("test")
     row = next(s for s in sections if s.task == "b from a").rows[0]
     assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]))

@@ -15,8 +15,9 @@ from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
 from transfer.bench.shifted_store import ShiftedStore, apply_shift
 from transfer.bench.shifts import SHIFTS, expand_shifts
-from transfer.records import record, test_seal
-from transfer.tables import rows as table
+from transfer.records import record
+from transfer.records.ledger import read_ledger
+from transfer.tables import build as table
 from transfer.tables import shift_curves
 
 ROWS = np.arange(3)
@@ -125,8 +126,8 @@ def test_selection_is_made_once_on_unshifted_images_and_every_strength_is_a_use_
     clean = run(NET, protocols=["linear"])
     both = run(NET, protocols=["linear"], shifts=shifts)
     assert (both.computed, both.reused) == (2, 1)
-    assert test_seal.count_split_usage(clean.records[0].identity.split).times == 3
-    assert [line.get("shift") for line in test_seal.read_ledger()] == [None, "noise", "noise"]
+    assert toys.times_scored(clean.records) == [(3, 3)]
+    assert [line.get("shift") for line in read_ledger()] == [None, "noise", "noise"]
     first, *others = both.records
     for r in others:
         assert r.meta.selection == first.meta.selection

@@ -5,21 +5,26 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
+from sklearn.metrics import confusion_matrix
 from typer.testing import CliRunner
 
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from transfer.cli.main import app
-from transfer.records import record, test_seal
+from transfer.records import record
+from transfer.records.ledger import append_to_ledger, ledger_path
+from transfer.records.looks import gather_looks
+from transfer.records.test_usage import count_split_usage
 from transfer.records.record import Identity, Meta, Record
-from transfer.report import curves, images, latex, tables, verdict_text
+from transfer.report import images, latex, tables, verdict_text
 from transfer.report.page import render_page
 from transfer.stats import Difference
 from transfer.stats.verdict import decide_verdict as stats_verdict
-from transfer.tables import render
-from transfer.tables.rows import Row, Section, build_sections
+from transfer.tables import render, wandb_report
+from transfer.tables.build import build_sections
+from transfer.tables.comparisons import judge_sections
+from transfer.tables.rows import Comparison, Row, Section
 
 EVIL = "<script>alert(1)</script>"
 PATIENTS = 50  # two images each
@@ -52,8 +57,8 @@ def pair(**more):
     return [made(skill=2.0, **more), made("imagenet_net", "imagenet", 0.1, **more)]
 
 
-def drawn(records, lines=(), **more):
-    return render_page(records, build_sections(records, resamples=50), list(lines), **more)
+def drawn(records, **more):
+    return render_page(records, build_sections(records, resamples=50), count_split_usage(records, gather_looks(records)), **more)
 
 
 class Tags(HTMLParser):
@@ -115,28 +120,60 @@ def test_the_verdict_is_that_of_the_table_in_words_with_its_interval_and_patient
             "insufficient patients",
             "a and b differ by -0.040 AUROC; there are insufficient patients for an interval",
         ),
+        (-0.0800, -0.0002, "worse", "a is worse than b by 0.040 AUROC (95 % interval 0.0002 to 0.080)."),
     ],
 )
 def test_a_verdict_never_says_more_than_its_interval(low, high, word, told):
-    row = Row("a", "encoder", "linear", 1.0, {}, [], reference="b")
-    found = verdict_text.Comparison(Section("t", "l", "p", "linear", "h"), row, Difference(-0.04, low, high, 0.03, word, "m"), 0.03)
+    p = 0.03 if low == low else float("nan")
+    found = judged("a", "b", Difference(-0.04, low, high, p, word, "m"))
     assert verdict_text.describe_comparison(found, {"a": "a", "b": "b"}).startswith(told)
+
+
+def judged(encoder, reference, difference, relation="same architecture"):
+    """A row without records, compared with its strongest baseline."""
+    row = Row(encoder, "encoder", "linear", 1.0, {}, [], comparisons=[Comparison(reference, relation, difference, primary=True)])
+    return verdict_text.JudgedRow(Section("t", "l", "p", "linear", "h"), row, difference, relation)
+
+
+def set_difference(row, difference):
+    row.comparisons = [Comparison(row.reference, "same architecture", difference, primary=True)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"withheld": "insufficient draws"},
+            "a and b differ by +0.040 AUROC (95 % interval +0.010 to +0.070); the labeled patients were drawn",
+        ),
+        (
+            {"withheld": "does not transfer"},
+            "a and b differ by +0.040 AUROC (95 % interval +0.010 to +0.070); the better of the two is not above",
+        ),
+        ({"holm_p": 0.2, "family": 9}, "a and b are not distinguishable: difference +0.040 AUROC (95 % interval +0.010 to +0.070)."),
+        ({"holm_p": 0.2, "margin": 0.1, "holm_equivalence_p": 0.01}, "a is equivalent to b at a margin of 0.1: difference +0.040 AUROC"),
+        ({"holm_p": 0.2, "margin": 0.1, "holm_inferiority_p": 0.01}, "a is not inferior to b at a margin of 0.1: difference +0.040 AUROC"),
+    ],
+)
+def test_a_withheld_or_corrected_verdict_is_said_in_words(changes, told):
+    difference = Difference(0.04, 0.01, 0.07, 0.03, "better", "m", **changes)
+    assert verdict_text.describe_comparison(judged("a", "b", difference), {"a": "a", "b": "b"}).startswith(told)
 
 
 def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told():
     records = pair()
     parts = build_sections(records, resamples=20)
-    parts[0].rows[0].difference = Difference(0.04, float("nan"), float("nan"), float("nan"), stats_verdict(float("nan"), float("nan")), "m")
+    nan = float("nan")
+    set_difference(parts[0].rows[0], Difference(0.04, nan, nan, nan, stats_verdict(nan, nan), "m"))
     found = verdict_text.list_comparisons(parts)
     shown = render.shorten_names(parts)
     assert 'mine</b> cannot <b class="none">be compared with</b> <b>imagenet_net</b>: insufficient patients.' in str(
         verdict_text.render_headlines(found, shown)[0]
     )
-    assert "may be too narrow" not in verdict_text.describe_certainty(found[0], 1)
     assert render.format_rows(parts, shown, {})[0][-1] == "insufficient patients to compare with imagenet_net"
-    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", note="insufficient patients: 7 in the smaller class, at least 20 are needed")
+    few = Difference(0.04, 0.01, 0.07, 0.01, "better", "m", withheld="insufficient patients")
     assert render.format_verdict(few, "imagenet_net") == "insufficient patients to compare with imagenet_net", "though there is an interval"
-    parts[0].rows[0].difference = few
+    set_difference(parts[0].rows[0], few)
     assert "there are insufficient patients for a verdict" in verdict_text.describe_comparison(
         verdict_text.list_comparisons(parts)[0], shown
     )
@@ -146,18 +183,29 @@ def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told()
 
 
 def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
-    records = [r for i in range(6) for r in pair(task=f"t{i}", labels=f"l{i}")]
+    """Six protocols of one table: the smallest p-value, .02, becomes .12, so no verdict says `better` anywhere."""
+    records = [r for i in range(6) for r in pair(protocol=f"protocol{i}", protocol_hash=f"h{i}")]
     parts = build_sections(records, resamples=20)
     for part, p in zip(parts, (0.02, 0.3, 0.4, 0.5, 0.6, 0.7), strict=True):
-        part.rows[0].difference = Difference(0.1, 0.01, 0.19, p, "better", "m")
+        set_difference(part.rows[0], Difference(0.1, 0.01, 0.19, p, "better", "m"))
+    judge_sections(parts)
     found = verdict_text.list_comparisons(parts)
-    assert found[0].holm_p == pytest.approx(0.12)
-    assert (
-        "Holm-corrected for the 6 comparisons of this page: p = 0.120; not significant after Holm correction"
-        in verdict_text.describe_certainty(found[0], len(found))
-    )
-    said = " ".join(verdict_text.render_headlines(found, render.shorten_names(parts)))
-    assert "6 of these differences are not significant after Holm correction for the 6 comparisons of this page." in said
+    assert found[0].difference.holm_p == pytest.approx(0.12)
+    certainty = verdict_text.describe_certainty(found[0])
+    assert "Holm-corrected for the 6 comparisons of this table: p = 0.120; significant alone, not after Holm correction" in certainty
+    shown = render.shorten_names(parts)
+    said = " ".join(verdict_text.render_headlines(found, shown))
+    assert "not distinguishable from" in said
+    assert "6 of these differences are significant alone but not after Holm correction for the 6 comparisons of the table." in said
+    assert all(line[-1] == "not distinguishable from imagenet_net" for line in render.format_rows(parts, shown, {}) if line[0] == "mine")
+    csv = render.results_to_csv(parts, {}, {})
+    assert "better" not in csv
+    assert "better" not in render.results_to_markdown(parts, {}, {})
+    assert "better" not in latex.render_latex(parts)
+    assert "better" not in render.comparisons_to_csv(parts)
+    flat = wandb_report.wandb_summary(parts, "mine")
+    assert {value for name, value in flat.items() if name.endswith("verdict")} == {"not distinguishable"}
+    assert {value for name, value in flat.items() if name.endswith("/versus")} == {"imagenet_net"}
 
 
 def test_the_table_shows_the_rows_of_compare():
@@ -167,25 +215,6 @@ def test_the_table_shows_the_rows_of_compare():
     for line in render.format_rows(parts, shown, {}):
         for cell in filter(None, line):
             assert cell.removesuffix(" than imagenet_net") in cells  # named once, below the table
-
-
-def test_curves_are_those_of_scikit_learn_and_a_weight_counts_a_row_as_often():
-    draw = np.random.default_rng(0)
-    y, s = draw.integers(0, 2, 80).astype(float), np.round(draw.random(80), 1)  # with ties
-    weight = draw.integers(0, 4, (80, 3))
-    for b in range(3):
-        yy, ss = np.repeat(y, weight[:, b]), np.repeat(s, weight[:, b])
-        false, hit, _ = roc_curve(yy, ss, drop_intermediate=False)
-        got = curves.label_curve(y, s, weight, "roc")[b]
-        np.testing.assert_allclose(got, np.interp(curves.CURVE_GRID, false, hit), atol=1e-12)
-        precision, recall, _ = precision_recall_curve(yy, ss)
-        got = curves.label_curve(y, s, weight, "pr")[b]
-        want = [precision[:-1][recall[:-1] >= g - 1e-12][-1] for g in curves.CURVE_GRID]  # the highest threshold that reaches the recall
-        np.testing.assert_allclose(got, want, atol=1e-12)
-
-
-def test_a_label_without_both_classes_has_no_curve():
-    assert np.isnan(curves.label_curve(np.ones(4), np.arange(4.0), np.ones((4, 1)), "roc")).all()
 
 
 def test_confusion_is_that_of_scikit_learn():
@@ -218,11 +247,12 @@ def test_a_table_never_mixes_protocol_hashes_and_the_page_says_that_there_are_tw
 
 
 def test_the_ledger_tells_of_looks_by_encoders_that_the_page_does_not_show():
-    lines = [{"split": "h", "encoder": f"e{i}", "encoder_sha256": f"sha-e{i}", "protocol": "knn", "time": 1e9} for i in range(3)]
-    text = Tags(drawn(pair(), lines)).text
-    assert "3 times" in text
-    assert "3 encoders: e0, e1, e2" in text
-    assert "no ledger found" in Tags(drawn(pair())).text
+    assert "at least 2 times (from records, no ledger found)" in " ".join(Tags(drawn(pair())).text.split())
+    for i in range(3):
+        append_to_ledger({"split": "h", "encoder": f"e{i}", "encoder_sha256": f"sha-e{i}", "protocol": "knn", "time": 1e9}, ledger_path())
+    text = " ".join(Tags(drawn(pair())).text.split())
+    assert "at least 5 times 5 5 2 0 2001-09-09 2001-09-09 3 encoders: e0, e1, e2" in text
+    assert "every test image was scored at least 5 times, by 5 encoders and 2 protocols" in text
 
 
 def call(*words):
@@ -251,11 +281,11 @@ def test_an_edited_record_is_refused_visibly_and_its_numbers_are_not_used(tmp_pa
 def test_a_report_from_the_working_folder_with_its_ledger_and_latex(tmp_path):
     for r in pair(task="lungs_50%"):
         record.write_record(r)
-        test_seal.append_to_ledger({**r.identity.model_dump(), "time": 1.7e9}, test_seal.ledger_path())
+        append_to_ledger({**r.identity.model_dump(), "time": 1.7e9}, ledger_path())
     done = call("--out", tmp_path / "r.html", "--latex", tmp_path / "t.tex")
     assert done.exit_code == 0, done.output
     text = (tmp_path / "r.html").read_text()
-    assert "2 times" in text
+    assert "at least 2 times" in text
     assert "2023-11-14" in text
     assert "no patient images" in text
     assert "<img" not in text

@@ -18,7 +18,8 @@ from transfer.report import curves, embedding, label_savings
 from transfer.report.page import render_page
 from transfer.report.sections import REPORT_SECTIONS, ReportSection
 from transfer.tables import render, shift_curves
-from transfer.tables.rows import build_sections
+from transfer.tables.rows import group_sections
+from transfer.tables.build import build_sections
 from transfer.tables.seed_rows import add_seed_rows
 
 WHO = np.repeat(np.arange(PATIENTS), 2)
@@ -190,7 +191,7 @@ def test_several_seeds_of_a_recipe_make_a_verdict_about_the_recipe():
     seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16, pretraining_seed=i) for i in range(3)]
     records = [*seeds, made("imagenet_net", "imagenet", 0.1)]
     sections = add_seed_rows(build_sections(records, resamples=50))
-    assert "that verdict is about the recipe" in Tags(render_page(records, sections, [])).text
+    assert "that verdict is about the recipe" in Tags(render_page(records, sections, {})).text
     assert "that verdict is about the recipe" not in Tags(drawn(pair())).text
 
 
@@ -213,7 +214,7 @@ def test_the_size_of_the_training_part_is_that_of_the_largest_fraction():
 
 def test_mixed_hashes_are_visible_wherever_a_table_goes():
     parts = build_sections([*pair(), *pair(protocol_hash="q" * 16)], resamples=10)
-    assert len(render.group_sections(parts)) == 2
+    assert len(group_sections(parts)) == 2
     assert "linear was run with 2 different settings or versions (hashes pppppppp, qqqqqqqq)" in render.results_to_markdown(parts, {}, {})
     assert render.mixed_hash_warnings(build_sections(pair(), resamples=10)) == []
 

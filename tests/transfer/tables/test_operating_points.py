@@ -24,7 +24,7 @@ from transfer.tables.operating_points import (
     print_decisions,
     row_decisions,
 )
-from transfer.tables.rows import build_sections
+from transfer.tables.build import build_sections
 
 
 def row(**more):

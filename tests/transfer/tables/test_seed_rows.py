@@ -10,9 +10,11 @@ from tests.transfer.records.test_record import identity
 from transfer.bench.baselines import recipe_digest
 from transfer.records.record import Meta, Record
 from transfer.stats import pooled_difference
-from transfer.stats.seeds import seeds_difference
+from transfer.stats.estimate import Estimate, estimate_difference
+from transfer.stats.factors import Position
+from transfer.stats.parts import measure_part
 from transfer.tables import caveats, render, seed_rows
-from transfer.tables.rows import build_sections
+from transfer.tables.build import build_sections
 
 CARD = Card(name="enc", arch="resnet18", dim=512, preprocess=Preprocess(), config={"seed": 0, "batch": 8, "threads": 1}, steps=10)
 
@@ -56,6 +58,12 @@ def three(**fields):
         record(name, quality, pretraining_seed=k, **fields) for k, (name, quality) in enumerate((("s0", 1.0), ("s1", 1.6), ("s2", 1.3)))
     ]
     return [*made, record("imagenet_r", 0.9, role="imagenet")]
+
+
+def seeds_difference(seeds, base):
+    """The mean over pretraining seeds minus `base`, each (labels, scores, patients) of one test part."""
+    mine = Estimate({Position(checkpoint=i): measure_part(*seed) for i, seed in enumerate(seeds)}, 40)
+    return estimate_difference(mine, Estimate({Position(): measure_part(*base)}, 40))
 
 
 def with_seeds(records, seeds_of=(), resamples=20):
@@ -132,7 +140,7 @@ def test_seeds_that_agree_add_nothing_and_the_verdict_is_that_of_the_patients():
     rng = np.random.default_rng(0)
     y, effect, noise, patient = scored(rng)
     a, b = (y, y + effect + noise, patient), (y, 0.5 * y + effect + rng.normal(size=len(y)), patient)
-    alone, both = pooled_difference([[a]], [[b]]), seeds_difference([[[a]], [[a]], [[a]]], [[b]])
+    alone, both = pooled_difference([[a]], [[b]]), seeds_difference([a, a, a], b)
     assert (both.low, both.value, both.high) == pytest.approx((alone.low, alone.value, alone.high))
     assert both.p == pytest.approx(alone.p, abs=1e-6)
 
@@ -143,7 +151,7 @@ def test_what_could_not_be_told_apart_says_what_could_have_been():
     assert row.difference.verdict == "not distinguishable"
     half = (row.difference.high - row.difference.low) / 2
     want = half / sp.norm.ppf(0.975) * (sp.norm.ppf(0.975) + sp.norm.ppf(0.8))
-    assert caveats.row_detectable_difference(row) == pytest.approx(want)
+    assert caveats.detectable_difference(row.difference) == pytest.approx(want)
     assert f"detectable with 80 % power: s0 {want:.3f}" in " ".join(render.describe_legend([section], render.shorten_names([section])))
 
 
@@ -156,7 +164,7 @@ def test_a_verdict_on_a_recipe_is_rarely_false_where_seeds_alone_make_one_checkp
         y, effect, noise, patient = scored(rng, patients=120)
         base = (y, y + effect + noise, patient)
         made = [(y, (1 + rng.normal(0, 0.35)) * y + effect + rng.normal(size=len(y)), patient) for _ in range(3)]
-        recipe_said.append(seeds_difference([[[m]] for m in made], [[base]]).verdict != "not distinguishable")
+        recipe_said.append(seeds_difference(made, base).verdict != "not distinguishable")
         checkpoint_said.append(pooled_difference([[made[0]]], [[base]]).verdict != "not distinguishable")
     assert np.mean(recipe_said) <= 0.06
     assert np.mean(checkpoint_said) > 0.15  # why the recipe needs its own row

@@ -13,7 +13,7 @@ from tests.wandb_server import run_server
 from transfer.cli.main import app
 from transfer.records import record
 from transfer.tables import wandb_report
-from transfer.tables.rows import build_sections
+from transfer.tables.build import build_sections
 
 SCRIPT = """
 import sys

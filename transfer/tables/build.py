@@ -1,0 +1,139 @@
+"""From records to the sections of a table.
+
+Paired differences are computed within a section only. Records of several folds or draws form one row: their mean with its interval over
+test patients and draws.
+
+Shapes: M test images, C target columns, B resamples.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from transfer.metrics import auroc, average_precision, balanced_accuracy, macro
+from transfer.records.record import Identity, Record
+from transfer.stats.bootstrap import Metric
+from transfer.tables.comparisons import compare_options, compare_section, describe_below_chance, judge_sections
+from transfer.tables.row_bootstrap import TABLE_RESAMPLES, bootstrap_interval
+from transfer.tables.row_estimates import judged_labels, record_part, row_interval, youden_thresholds
+from transfer.tables.rows import Row, Section, count_tested, task_name
+from transfer.tasks.split import PARTS
+
+
+def build_sections(
+    records: Sequence[Record],
+    baseline: str | Sequence[str] | None = None,
+    resamples: int = TABLE_RESAMPLES,
+    margin: float | None = None,
+) -> list[Section]:
+    """The sections of these records, sorted by task and protocol, with their comparisons and corrected verdicts.
+
+    baseline: the only reference, or references, of all differences; None: by the rules of `comparisons`.
+    margin: a difference of AUROC that does not matter; adds the verdicts "equivalent" and "not inferior".
+    Rows about a recipe with several pretraining seeds are added by `seed_rows.add_seed_rows`."""
+    by_section: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    for record in (r for r in records if r.identity.shift is None):  # scores on shifted images belong to `shift_curves`
+        i = record.identity
+        by_section[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash].append(record)
+    sections = [_build_section(by_section[key], resamples) for key in sorted(by_section)]
+    for section in sections:
+        compare_section(section, compare_options(baseline, margin))
+    judge_sections(sections)
+    return sections
+
+
+def _build_section(records: list[Record], resamples: int) -> Section:
+    i = records[0].identity
+    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store)
+    groups: dict[tuple[bool, bool, str, tuple[str, str], tuple[int, float]], list[Record]] = defaultdict(list)
+    for record in records:
+        if record.meta.status == "failed":
+            section.failed.append(record)
+        else:
+            i = record.identity
+            # A number of patients is a different share in every fold, but forms one row.
+            share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
+            weights = i.encoder_sha256, i.card
+            groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, weights, share].append(record)
+    rows = [sorted(groups[key], key=lambda r: (r.identity.fold, r.identity.draw, r.identity.seed)) for key in sorted(groups)]
+    if not rows:
+        return section
+    most_labels = max(rows, key=lambda same: same[0].identity.fraction)  # test part and floor are read from these
+    section.judged, section.rare = judged_labels(most_labels)
+    section.rows = [build_row(same, section.judged, resamples) for same in rows]
+    _disambiguate_names(section.rows)
+    for row in section.rows:
+        row.notes += [note for note in describe_below_chance(row, section.protocol) if note not in row.notes]
+    floors = [majority_metrics(r, section.judged) for r in {r.identity.fold: r for r in most_labels}.values()]
+    section.majority = {name: float(np.mean([floor[name] for floor in floors])) for name in floors[0]}
+    section.counts = {p: most_labels[0].meta.counts[p] for p in PARTS} if len(floors) == 1 else {"test": count_tested(most_labels)}
+    section.splits = tuple(dict.fromkeys(r.identity.split for r in records if r.meta.status == "ok"))
+    return section
+
+
+def _disambiguate_names(rows: Sequence[Row]) -> None:
+    """Renames rows with equal names but different weights (a run that continued, an encoder trained again) and notes it."""
+    versions: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    for row in rows:
+        versions[row.encoder].add((row.records[0].identity.encoder_sha256, row.records[0].identity.card))
+    for row in rows:
+        several = versions[name := row.encoder]
+        if len(several) > 1:
+            i = row.records[0].identity
+            row.encoder = f"{name} ({(i.encoder_sha256 if len({sha for sha, _ in several}) > 1 else i.card)[:8]})"
+            row.notes.append(f"the name {name} was used for {len(several)} different encoders; each has its own row")
+
+
+def build_row(records: list[Record], judged: Sequence[int] | None, resamples: int) -> Row:
+    """The row of these records. judged: the labels of its metrics; None: all."""
+    i, first = records[0].identity, records[0].meta
+    values = {
+        "auroc": row_interval(records, "auroc", judged),
+        "ap": bootstrap_interval(records, lambda r: average_precision, resamples, judged),
+        "balanced_accuracy": bootstrap_interval(records, thresholded_balanced_accuracy, resamples),
+    }
+    share = float(np.mean([r.identity.fraction for r in records]))
+    row = Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, values, records)
+    row.episodes_note = describe_episodes(records) if first.episodes else ""
+    row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
+    excluded = macro(auroc(*records[0].part("test")[:2]))[1]
+    if excluded:
+        row.notes.append(f"{excluded} of {len(first.classes)} labels have only one class in the test part and are excluded")
+    if judged is not None:
+        row.all_labels = {"auroc": float(np.nanmean([record_part(r, "auroc").value() for r in records]))}
+    row.draw_std, row.seed_std = auroc_std(records, lambda i: i.draw, judged), auroc_std(records, lambda i: i.seed, judged)
+    return row
+
+
+def auroc_std(records: Sequence[Record], level: Callable[[Identity], int], judged: Sequence[int] | None) -> float:
+    """Standard deviation of the AUROC over the levels of one factor (draw or seed), averaged over all others; NaN for a single level."""
+    values = defaultdict(list)
+    for record in records:
+        values[level(record.identity)].append(record_part(record, "auroc").value(judged))
+    return float(np.std([np.mean(v) for v in values.values()], ddof=1)) if len(values) > 1 else float("nan")
+
+
+def thresholded_balanced_accuracy(record: Record) -> Metric:
+    """Balanced accuracy at the record's Youden thresholds; a multi-class task decides by argmax."""
+    return partial(balanced_accuracy, kind=record.meta.kind, threshold=youden_thresholds(record))
+
+
+def majority_metrics(record: Record, judged: Sequence[int] | None = None) -> dict[str, float]:
+    """The metrics of always predicting the most frequent class: the floor of every metric. judged: labels of the means; None: all."""
+    y = record.arrays["test_y"]
+    constant = np.broadcast_to(np.nanmean(record.arrays["val_y"], axis=0), y.shape)
+    decide = balanced_accuracy(y, constant, kind=record.meta.kind)
+    kept = slice(None) if judged is None else list(judged)
+    ranking = {"auroc": auroc(y, constant), "ap": average_precision(y, constant)}
+    return {**{name: macro(values[kept])[0] for name, values in ranking.items()}, "balanced_accuracy": macro(decide)[0]}
+
+
+def describe_episodes(records: list[Record]) -> str:
+    """Mean and standard deviation of the AUROC of single few-shot episodes, by number of shots."""
+    tables = [r.meta.episodes for r in records]
+    shots = sorted(set.intersection(*(set(t) for t in tables)), key=int)
+    mean = {s: float(np.mean([t[s]["mean"] for t in tables])) for s in shots}
+    sd = {s: float(np.sqrt(np.mean([t[s]["sd"] ** 2 for t in tables]))) for s in shots}
+    return "AUROC of single episodes, mean (sd): " + ", ".join(f"{s}-shot {mean[s]:.3f} ({sd[s]:.3f})" for s in shots)

@@ -7,6 +7,9 @@ import h5py
 import numpy as np
 
 from encoders.store.write import save_store
+from transfer.records.looks import gather_looks
+from transfer.records.record import Record
+from transfer.records.test_usage import count_split_usage
 
 
 def pictures(texture: np.ndarray, bright: np.ndarray, size: int = 32, seed: int = 0) -> np.ndarray:
@@ -30,6 +33,12 @@ def store(path: Path, patients: int = 30, each: int = 2, seed: int = 0, dataset:
     }
     images = pictures(sick, draw.normal(0, 10, patients)[who], seed=seed)
     return save_store(path, images, patient=[f"p{i}" for i in who], labels={**labels, **columns}, dataset=dataset)
+
+
+def times_scored(records: Sequence[Record]) -> list[tuple[int, int]]:
+    """How often the test images of each split of the records were scored: the fewest and the most times."""
+    usage = count_split_usage(records, gather_looks(records))
+    return [(int(uses.times.min()), uses.most) for uses in usage.values()]
 
 
 def add_slides(path: Path, names: Sequence[str] | None, **meta: Sequence[str]) -> Path:

@@ -24,6 +24,8 @@ from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
 from transfer.records.ledger import ledger_path
 from transfer.records.scored_images import write_scored_images
+from transfer.records.ledger import ledger_path
+from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import Portion, build_portions
 from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.task import choose_tasks, read_task
@@ -213,6 +215,10 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
     seed = current.pretraining_seed
     changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
     meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})
+    if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
+        images = current.tested_images()
+        write_scored_images(images, ledger_path().parent)
+        meta = meta.model_copy(update={"test_set": images.digest})
     if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
         images = current.tested_images()
         write_scored_images(images, ledger_path().parent)

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import LineStyle
 from transfer.records.record import Record
-from transfer.records.test_seal import SplitUsage
+from transfer.records.test_usage import SplitUsage
 from transfer.report.redact import Redactor
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.render import list_allowed_leaks
@@ -24,12 +24,11 @@ Pens: TypeAlias = Mapping[str, LineStyle]  # encoder -> its line in every chart
 class ReportContext:
     """The input of a report.
 
-    ledger: entries of the ledgers.  usage: split hash -> how often it was scored.  display_names: encoder -> its short name on the page.
+    usage: split hash -> how often its test images were scored.  display_names: encoder -> its short name on the page.
     store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen."""
 
     records: Sequence[Record]
     sections: Sequence[Section]
-    ledger: Sequence[Mapping[str, Any]]
     usage: Mapping[str, SplitUsage]
     display_names: Mapping[str, str]
     pens: Pens

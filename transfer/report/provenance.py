@@ -5,13 +5,11 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, short_hash, tag
-from encoders.runtime.paths import records_dir
-from transfer.records import test_seal
 from transfer.records.record import Record
+from transfer.records.test_usage import SplitUsage, lower_median
 from transfer.report.context import Block, ReportContext
 from transfer.tables import render
 
@@ -42,50 +40,46 @@ def leak_section(block: Block, context: ReportContext) -> Html:
     return join_html(body)
 
 
-def read_ledgers(paths: Sequence[Path]) -> list[dict[str, Any]]:
-    """The entries of the working folder's ledger and of those beside the records, without duplicates."""
-    beside = [folder / "ledger.jsonl" for path in paths for folder in list(path.resolve().parents)[:2]]
-    files = dict.fromkeys(p.resolve() for p in [records_dir() / "ledger.jsonl", *beside])
-    return list({json.dumps(entry, sort_keys=True): entry for file in files for entry in test_seal.read_ledger(file)}.values())
-
-
 def ledger_section(block: Block, context: ReportContext) -> Html:
-    """How often each test split was scored, and by which encoders that are not on the page."""
+    """How often the images of each test split were scored, and by which encoders that are not on the page."""
     records_of: dict[str, list[Record]] = defaultdict(list)
     for r in context.records:
-        records_of[r.identity.split].append(r)
-    rows = [
-        _ledger_row(split, records, [entry for entry in context.ledger if entry.get("split") == split])
-        for split, records in records_of.items()
-    ]
+        if r.identity.split in context.usage:
+            records_of[r.identity.split].append(r)
+    rows = [_ledger_row(records, context.usage[split]) for split, records in records_of.items()]
     rows.sort(key=lambda row: (row[0], row[1]))
     note = (
-        "Comparing many checkpoints on one test split is itself a selection: the more often a split was scored, the more optimistic is its "
-        "best result."
+        "Comparing many checkpoints on one test set is itself a selection: the more often its images were scored, the more optimistic is "
+        "its best result. Scorings are counted per image, from the ledger and from the records. Those of other splits, tasks and stores "
+        "that share images with the test split count for these images. An image is recognised by its pixels, or by its key in the same "
+        "task. All counts are lower bounds."
     )
-    header = ["task", "test split", "scored", "encoders", "protocols", "first", "last", "not on this page"]
-    return join_html([tag("p", note), html_table(header, rows)])
+    unreadable = max((usage.unreadable for usage in context.usage.values()), default=0)
+    warning = tag("p", f"{unreadable} lines of the ledger cannot be read; each may be a further scoring.", class_="bad")
+    counts = ["median image scored", "most", "encoders", "protocols", "of other sets"]
+    header = ["task", "test split", *counts, "first", "last", "not on this page"]
+    return join_html([tag("p", note), *([warning] if unreadable else []), html_table(header, rows)])
 
 
-def _ledger_row(split: str, records: Sequence[Record], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+def _ledger_row(records: Sequence[Record], usage: SplitUsage) -> list[str]:
     first = records[0].identity
     name = first.task + (f", fold {first.fold + 1} of {first.folds}" if first.folds > 1 else "")
-    if not entries:
-        return [name, short_hash(split), "no ledger found", "", "", "", "", "unknown; the ledger is with the original records"]
     on_page = {r.identity.encoder_sha256 for r in records}
-    others = {str(entry.get("encoder")) for entry in entries if entry.get("encoder_sha256") not in on_page}
-    protocols = {(entry.get("protocol"), entry.get("protocol_hash")) for entry in entries}
-    times = [float(entry["time"]) for entry in entries if "time" in entry] or [0.0]
-    hidden = f"{len(others)} encoder{'s' if len(others) != 1 else ''}: {', '.join(sorted(others))}" if others else "none"
+    hidden = sorted({look.encoder for look in usage.looks if look.encoder_sha256 not in on_page})
+    times = [look.time for look in usage.looks if look.time] or [0.0]
+    encoders, protocols = lower_median(usage.encoders), lower_median(usage.protocols)
+    logged = any(look.in_ledger for look in usage.looks)
     return [
         name,
-        short_hash(split),
-        f"{len(entries)} times",
-        str(len({entry.get("encoder_sha256") for entry in entries})),
-        str(len(protocols)),
+        short_hash(first.split),
+        f"at least {usage.typical} time{'' if usage.typical == 1 else 's'}{'' if logged else ' (from records, no ledger found)'}",
+        str(usage.most),
+        str(encoders),
+        str(protocols),
+        str(len(usage.others)),
         format_day(min(times)),
         format_day(max(times)),
-        hidden,
+        f"{len(hidden)} encoder{'' if len(hidden) == 1 else 's'}: {', '.join(hidden)}" if hidden else "none known",
     ]
 
 

@@ -1,6 +1,5 @@
-"""The seal: no test row before the selection is frozen, and every use in the ledger."""
+"""The seal: no test row before the selection is frozen, and a line in the ledger for every use."""
 
-import threading
 from types import SimpleNamespace
 from typing import ClassVar
 
@@ -13,9 +12,13 @@ from tests.transfer import toys
 from transfer.bench import cell
 from transfer.protocols import FittedProtocol
 from transfer.protocols.common import validation_score
-from transfer.records import record, test_seal
+from transfer.records import record
+from transfer.records.ledger import ledger_path, read_ledger
+from transfer.records.scored_images import identify_images, read_scored_images
 from transfer.records.test_seal import Seal, SealedError
 from transfer.tasks import load, task
+
+IMAGES = identify_images("t", ["a", "b"], ["0" * 64, "1" * 64])
 
 
 def fitted(**selection):
@@ -23,14 +26,14 @@ def fitted(**selection):
 
 
 def sealed(**about):
-    return Seal("the test split", {"split": "s", "encoder": "e", "protocol": "knn", "protocol_hash": "h", **about})
+    return Seal("the test split", IMAGES, {"split": "s", "encoder": "e", "protocol": "knn", "protocol_hash": "h", **about})
 
 
 def test_opening_a_seal_before_freezing_raises_and_is_not_logged():
     seal = sealed()
     with pytest.raises(SealedError, match="before the selection is frozen"):
         seal.open(fitted(k=3))
-    assert test_seal.count_split_usage("s").times == 0
+    assert read_ledger() == []
     assert issubclass(SealedError, RuntimeError)
 
 
@@ -38,7 +41,9 @@ def test_the_frozen_fit_opens_the_seal_and_the_use_is_logged():
     seal, choice = sealed(), fitted(k=3)
     seal.freeze(choice)
     assert seal.open(choice) == "the test split"
-    assert test_seal.count_split_usage("s").times == 1
+    (line,) = read_ledger()
+    assert (line["split"], line["test_set"]) == ("s", IMAGES.digest)
+    assert read_scored_images(IMAGES.digest, [ledger_path().parent]).ids.tolist() == IMAGES.ids.tolist()
 
 
 def test_a_selection_changed_after_freezing_does_not_open_the_seal():
@@ -70,31 +75,9 @@ def test_the_test_split_is_not_an_attribute_one_can_read():
     assert "the test split" not in [getattr(seal, name, None) for name in ("test", "_test", "data")]
 
 
-def test_the_ledger_counts_uses_by_split_encoder_and_protocol():
-    for encoder, protocol, split in (("a", "knn", "s"), ("a", "linear", "s"), ("b", "knn", "s"), ("a", "knn", "other")):
-        seal, choice = sealed(encoder=encoder, protocol=protocol, split=split), fitted(k=1)
-        seal.freeze(choice)
-        seal.open(choice)
-    found = test_seal.count_split_usage("s")
-    assert (found.times, found.encoders, found.protocols) == (3, ("a", "b"), ("knn:h", "linear:h"))
-    assert str(found) == "scored 3 times (2 encoders, 2 protocols)"
-
-
-def test_uses_from_many_threads_are_all_logged_and_an_incomplete_line_is_skipped():
-    path = test_seal.ledger_path()
-    threads = [threading.Thread(target=test_seal.append_to_ledger, args=({"split": "s", "encoder": str(i)}, path)) for i in range(20)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join()
-    with open(path, "a") as file:
-        file.write('{"split": "s", "enc')
-    assert test_seal.count_split_usage("s").times == 20
-
-
 def test_without_a_ledger_no_test_split_is_scored(tmp_path):
     (tmp_path / "file").write_text("")
-    seal, choice = Seal("x", {"split": "s"}, ledger=tmp_path / "file" / "ledger.jsonl"), fitted(k=1)
+    seal, choice = Seal("x", IMAGES, {"split": "s"}, ledger=tmp_path / "file" / "ledger.jsonl"), fitted(k=1)
     seal.freeze(choice)
     with pytest.raises(InputError, match="no test split may be scored"):
         seal.open(choice)
@@ -134,4 +117,6 @@ def test_a_protocol_sees_no_test_row_until_it_has_chosen(tmp_path):
     assert seen[0][0] == "fit"
     assert not seen[0][1] & test
     assert {*made.arrays["test_key"]} == test
-    assert test_seal.count_split_usage(split.hash).times == 1
+    (line,) = read_ledger()
+    rows = split.rows("test")
+    assert line["test_set"] == made.meta.test_set == identify_images("t", loaded.key[rows], loaded.sha256[rows]).digest

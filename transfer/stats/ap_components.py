@@ -18,7 +18,7 @@ Shapes: N rows, G patients, C labels.
 import numpy as np
 
 from encoders.runtime.arrays import Array
-from transfer.stats.placement_components import AreaComponents, has_one_class
+from transfer.stats.placement_components import AreaComponents, has_one_class, sum_by_patient
 
 
 def measure_average_precisions(y: Array, s: Array, code: Array, n: int) -> list[AreaComponents | None]:
@@ -43,10 +43,5 @@ def average_precision_components(y: Array, s: Array, code: Array, n: int) -> Are
     gain = np.cumsum((inside * (total - hits) / total**2)[::-1])[::-1]  # over this and all lower groups
     loss = np.cumsum((inside * hits / total**2)[::-1])[::-1]
     share = np.where(positive, precision[group] - average + gain[group], -loss[group]) / count
-    sides, counts = [], []
-    for of_class in (positive, ~positive):
-        with_rows = len(np.unique(patients[of_class]))
-        inflate = np.sqrt(with_rows / (with_rows - 1)) if with_rows > 1 else np.nan
-        sides.append(inflate * np.bincount(patients[of_class], weights=share[of_class], minlength=n))
-        counts.append(with_rows)
-    return AreaComponents(average, sides[0], sides[1], counts[0], counts[1], len(np.unique(patients)))
+    (high, n_positive), (low, n_negative) = (sum_by_patient(share[rows], patients[rows], n) for rows in (positive, ~positive))
+    return AreaComponents(average, high, low, n_positive, n_negative, len(np.unique(patients)))

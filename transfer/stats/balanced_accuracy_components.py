@@ -10,7 +10,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from transfer.metrics import decide_classes
-from transfer.stats.placement_components import AreaComponents
+from transfer.stats.placement_components import AreaComponents, sum_by_patient
 
 
 def measure_balanced_accuracies(
@@ -52,6 +52,6 @@ def _binary_components(true: Array, predicted: Array, code: Array, n: int) -> Ar
 
 def _recall_side(right: Array, code: Array, n: int) -> tuple[float, FloatArray, int]:
     """The recall of one class, the contribution of each patient to its error (n,), and the number of patients. right, code: (rows,)."""
-    recall, patients = float(right.mean()), len(np.unique(code))
-    inflate = np.sqrt(patients / (patients - 1)) if patients > 1 else np.nan
-    return recall, inflate * np.bincount(code, weights=right - recall, minlength=n) / len(right), patients
+    recall = float(right.mean())
+    side, patients = sum_by_patient((right - recall) / len(right), code, n)
+    return recall, side, patients

@@ -88,7 +88,8 @@ def factor_spreads(values: Mapping[Position, float], fold_variances: Sequence[fl
         if sampled_labels and spreads[0] is None:
             spreads.append(spread_of_levels("draws of the labeled patients, one in each fold", folds))
         else:
-            excess = max(float(np.var(folds, ddof=1)) - float(np.nan_to_num(np.mean(fold_variances))), 0.0)
+            known = [v for v in fold_variances if not np.isnan(v)]  # not that of a fold with one patient of a class
+            excess = max(float(np.var(folds, ddof=1)) - (float(np.mean(known)) if known else 0.0), 0.0)
             spreads.append(Spread(f"{len(folds)} training sets", excess / len(folds), len(folds) - 1) if excess > 0 else None)
     return [spread for spread in spreads if spread is not None]
 

@@ -16,6 +16,7 @@ from encoders.runtime.arrays import Array, IntArray
 from transfer.stats.delong import AreaComponents, area_components, mean_components
 from transfer.stats.factors import Position
 from transfer.stats.patients import to_columns
+from transfer.stats.placement_components import fill_lone_patients
 
 # Labels (N, C), scores (N, C), patients as integers (N,) below n, n -> the components of every label, None for a single class.
 Measure = Callable[[Array, Array, Array, int], Sequence[AreaComponents | None]]
@@ -78,6 +79,8 @@ def pool_parts(parts: Parts, columns: Sequence[int] | None = None, patients: Arr
     if not folds:
         return None
     means = [mean_components(draws) for draws in folds.values()]
+    area = float(np.mean([p.area for p in means]))
+    means = [fill_lone_patients(p, area, len(means)) for p in means]
     a, b, c = np.sum([(p.n_positive, p.n_negative, p.n) for p in means], axis=0)
     return replace(mean_components(means), n_positive=int(a), n_negative=int(b), n=int(c))
 

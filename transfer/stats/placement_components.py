@@ -11,7 +11,7 @@ Biometrics 53, eq. 4-7, for the sums within patients.
 Shapes: N rows, E scorings (episodes), G patients, C labels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -89,11 +89,30 @@ def placement_components(y: Array, placement: Array, code: Array, n: int) -> Are
     area = float(value[positive].mean())
     sides = []
     for rows in (positive, ~positive):
-        patients, deviation = code[rows], value[rows] - area
-        with_rows = len(np.unique(patients))
-        inflate = np.sqrt(with_rows / (with_rows - 1)) if with_rows > 1 else np.nan
-        sides.append((inflate * np.bincount(patients, weights=deviation, minlength=n) / len(deviation), with_rows))
+        sides.append(sum_by_patient((value[rows] - area) / rows.sum(), code[rows], n))
     return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
+
+
+def sum_by_patient(share: Array, code: Array, n: int) -> tuple[FloatArray, int]:
+    """The contributions of the rows of one class, summed by patient (n,), and the number of patients.
+
+    share: (rows,) contributions.  code: (rows,) patients below n.  The sums have the small-sample factor of their number, so that their
+    sum of squares is the variance. That of a class with a single patient is not known: the patient's contribution is NaN."""
+    per_patient = np.bincount(code, minlength=n) > 0
+    patients = int(per_patient.sum())
+    if patients == 1:
+        return np.where(per_patient, np.nan, 0.0), 1
+    return np.sqrt(patients / (patients - 1)) * np.bincount(code, weights=share, minlength=n), patients
+
+
+def fill_lone_patients(p: AreaComponents, whole: float, folds: int) -> AreaComponents:
+    """The components of one of several folds, where the only patient of a class contributes the deviation of the fold from the mean.
+
+    whole: the mean area over the `folds` folds.  A fold with one patient of a class has no variance of its own; that of its area is seen
+    between the folds."""
+    deviation = (p.area - whole) * np.sqrt(folds / (folds - 1)) if folds > 1 else np.nan
+    sides = [np.where(np.isnan(side), deviation, side) for side in (p.positive, p.negative)]
+    return replace(p, positive=sides[0], negative=sides[1])
 
 
 def measure_placements(y: Array, placement: Array, code: Array, n: int) -> list[AreaComponents | None]:

@@ -43,7 +43,7 @@ def _load_mil() -> AnyProtocol:
 
 PROTOCOLS: dict[str, ProtocolEntry] = {
     "knn": ProtocolEntry("k-NN", "weighted vote of the nearest train images", _load_knn),
-    "fewshot": ProtocolEntry("few-shot probe", "nearest class mean from 1 to 16 images per class", _load_fewshot),
+    "fewshot": ProtocolEntry("few-shot probe", "nearest class mean from 1 to 16 patients per class", _load_fewshot),
     "linear": ProtocolEntry("linear probe", "logistic regression on frozen features", _load_linear),
     "finetune": ProtocolEntry("fine-tuning", "trains a copy of the encoder with a linear head", _load_finetune),
     "mil": ProtocolEntry("slides, MIL", "scores slides from their tiles", _load_mil),

@@ -1,19 +1,15 @@
-"""Interval of an AUROC and of a difference of AUROCs when a patient has several images.
+"""Variance of an AUROC and of a difference of AUROCs when a patient has several images.
 
 The variance is that of structural components summed within patients (Obuchowski 1997, Biometrics 53, eq. 4-7); with one image per patient
-it equals that of DeLong (1988). The interval of one area is computed on the logit scale with quantiles of Student's t, because plain Wald
-and percentile intervals have too low a coverage at a hundred patients. The degrees of freedom are those of Satterthwaite for the variances
-of the two classes.
+it equals that of DeLong (1988). The degrees of freedom are those of Satterthwaite for the variances of the two classes. The intervals are
+in `area_interval` and `difference_interval`.
 
 Shapes: N rows, P positives, M negatives, G patients, C labels.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 
 from encoders.runtime.arrays import Array
-from transfer.stats.interval import perfect_lower_bound
 from transfer.stats.patients import to_columns
 from transfer.stats.placement_components import AreaComponents, has_one_class, placement_components, placement_values
 
@@ -54,27 +50,6 @@ def area_variance(p: AreaComponents) -> tuple[float, float]:
     if not a + b > 0:
         return total, float(min(p.n_positive, p.n_negative) - 1)
     return total, (a + b) ** 2 / (a**2 / max(p.n_positive - 1, 1) + b**2 / max(p.n_negative - 1, 1))
-
-
-def logit_interval(p: AreaComponents) -> Callable[[float], tuple[float, float]]:
-    """The interval of an area as a function of its level; NaN for fewer than two patients in a class."""
-    from scipy.special import expit, logit, stdtrit
-
-    fewest = min(p.n_positive, p.n_negative)
-    if fewest < 2:
-        return lambda level: (np.nan, np.nan)
-    if p.area == 1.0:  # no error was observed, so the variance is 0
-        return lambda level: (perfect_lower_bound(fewest, level), 1.0)
-    if p.area == 0.0:
-        return lambda level: (0.0, 1 - perfect_lower_bound(fewest, level))
-    v, df = area_variance(p)
-    middle, unit = logit(p.area), np.sqrt(v) / (p.area * (1 - p.area))
-
-    def at(level: float) -> tuple[float, float]:
-        half = stdtrit(df, (1 + level) / 2) * unit
-        return float(expit(middle - half)), float(expit(middle + half))
-
-    return at
 
 
 def label_components(y: Array, s: Array, code: Array, n: int) -> list[AreaComponents]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.store.patient_ids import SameNames
 from transfer.bench import baselines, cell, external, leaks, preprocess_check
 from transfer.bench.baselines import EncoderEntry
 from transfer.bench.external import ExternalRequest
@@ -22,8 +23,6 @@ from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, resolve_protocol
 from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
-from transfer.records.ledger import ledger_path
-from transfer.records.scored_images import write_scored_images
 from transfer.records.ledger import ledger_path
 from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import Portion, build_portions
@@ -57,6 +56,7 @@ class BenchRequest:
     workers: int = 0
     overrides: Sequence[str] = ()
     shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) of the test images
+    same_people: SameNames = ()  # groups of data sets whose equal patient ids are the same people
     external: ExternalRequest | None = None  # the task that is tested; the one task of `tasks` is selected on
 
 
@@ -112,7 +112,8 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     modalities = [e.card.modality for e in entries if e.name in request.encoders]
     tasks = [load_task(task) for task in choose_tasks(request.tasks, modalities)]
     if request.external is not None:
-        tasks = [join_external_task(tasks, request.external, request.folds)]
+        tasks = [join_external_task(tasks, request.external, request.folds, request.same_people)]
+    leaks.check_declared_people(tasks, entries, request.same_people)
     leaks_and_warnings = {}
     for loaded in tasks:
         _check_images(loaded, request, protocols)
@@ -123,9 +124,13 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
         confirmed, suspected = check.check_leaks(loaded.task.name, own, request.allow_leakage)
         for entry in entries:
             shared = leaks.gather_pretraining_leaks(loaded, entry, request.near_duplicates)
+            same_patients, comparisons = leaks.gather_pretraining_patients(loaded, entry, request.same_people)
+            for comparison in comparisons:
+                log(f"{loaded.task.name}: {comparison}")
+            shared += same_patients
             leaks.save_leak_pictures(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}.png", log)
             confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage)
-            warnings = suspected + suspected_shared + _list_mismatches(loaded, entry)
+            warnings = suspected + suspected_shared + [str(c) for c in comparisons if not c.is_complete] + _list_mismatches(loaded, entry)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
     portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)
@@ -146,14 +151,16 @@ def _list_mismatches(loaded: LoadedTask, entry: EncoderEntry) -> list[str]:
     return list(dict.fromkeys(mismatches))
 
 
-def join_external_task(tasks: Sequence[LoadedTask], request: ExternalRequest, folds: int) -> external.ExternalTask:
+def join_external_task(
+    tasks: Sequence[LoadedTask], request: ExternalRequest, folds: int, same_people: SameNames = ()
+) -> external.ExternalTask:
     """The task to select on, joined with the task to test. Raises InputError unless there is exactly one to select on."""
     if folds > 1:
         raise InputError("--folds divides one task, and an external task is tested once; remove --folds")
     if len(tasks) != 1 or tasks[0].task.name == request.task:
         given = ", ".join(t.task.name for t in tasks)
         raise InputError(f"--external {request.task} needs exactly one other task to select on, named with --task; given: {given}")
-    return external.join_tasks(tasks[0], load_task(read_task(request.task)), request)
+    return external.join_tasks(tasks[0], load_task(read_task(request.task)), request, same_people)
 
 
 def run_bench(
@@ -215,10 +222,6 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
     seed = current.pretraining_seed
     changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
     meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})
-    if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
-        images = current.tested_images()
-        write_scored_images(images, ledger_path().parent)
-        meta = meta.model_copy(update={"test_set": images.digest})
     if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
         images = current.tested_images()
         write_scored_images(images, ledger_path().parent)

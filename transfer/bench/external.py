@@ -16,6 +16,7 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.store.patient_ids import SameNames, list_same_names
 from encoders.store.store import Store
 from transfer.records.record import ExternalSource
 from transfer.tasks.load import LoadedTask
@@ -30,11 +31,16 @@ class JoinedStore(Store):
 
     def __init__(self, a: Store, b: Store):
         super().__init__([*a.parts, *b.parts])
-        self._dataset = b.dataset
+        self._dataset, self._datasets_of_b = b.dataset, sorted(set(b.datasets.tolist()))
 
     @property
     def dataset(self) -> str:
         return self._dataset
+
+    def people(self, same: SameNames = (), plain: str | None = None) -> Array:
+        """As of any store; the ids of B stay as they are if its data sets number the same people, as they do in the task B alone."""
+        one = len({list_same_names(name, same)[0] for name in self._datasets_of_b}) == 1
+        return super().people(same, self._datasets_of_b[0] if plain is None and one else plain)
 
 
 @dataclass(frozen=True)
@@ -109,8 +115,10 @@ def _split_pair(text: str, a: Task, b: Task) -> tuple[str, str]:
     )
 
 
-def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest) -> ExternalTask:
-    """The two tasks as one. Raises InputError when their kinds, modalities or classes do not match."""
+def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest, same_people: SameNames = ()) -> ExternalTask:
+    """The two tasks as one. same_people: groups of data sets whose equal patient ids are the same people.
+
+    Raises InputError when their kinds, modalities or classes do not match."""
     single = {"multiclass"} & {a.task.kind, b.task.kind}
     if single and a.task.kind != b.task.kind:
         raise InputError(f"{a.task.name} is {a.task.kind} and {b.task.name} is {b.task.kind}; an external test needs two tasks of one kind")
@@ -131,15 +139,17 @@ def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest) -> Extern
     if task.kind == "binary" and len(classes) > 1:
         task = task.model_copy(update={"kind": "multilabel"})
     # Equal ids in one data set are the same patient in both tasks, even if the parts of B number patients separately.
-    task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False})})
-    patient = np.concatenate(_join_patients(a, b))
+    same = [[*group] for group in (*a.task.same_people, *b.task.same_people, *same_people)]
+    task = task.model_copy(update={"split": task.split.model_copy(update={"patients_by_split": False}), "same_people": same})
+    store = JoinedStore(a.store, b.store)
+    patient = store.people(same).astype(object)
     key, sha256, image_group = (np.concatenate(both) for both in ((a.key, b.key), (a.sha256, b.sha256), (a.image_group, b.image_group)))
     messages = [f"(of {a.task.name}) {s}" for s in a.messages] + list(b.messages)
     messages.append(f"chosen on {a.task.name}, tested on {int((part == 'test').sum())} images of {b.task.name}")
     source = ExternalSource(task=a.task.name, store=a.store.fingerprint, labels=a.labels_hash, split=a.split.hash, label_map=label_map)
     # All uses of the test part of B are counted together, whatever was selected on, so the split keeps the hash of B.
     split = Split(part.astype(object), test_split.hash, [])
-    return ExternalTask(task, JoinedStore(a.store, b.store), y, key, patient, sha256, image_group, split, messages, (a, b), source)
+    return ExternalTask(task, store, y, key, patient, sha256, image_group, split, messages, (a, b), source)
 
 
 def _join_targets(label_map: Mapping[str, list[str]], a: LoadedTask, b: LoadedTask, single: bool) -> tuple[list[str], Array]:
@@ -158,18 +168,6 @@ def merge_labels(y: Array) -> FloatArray:
     """(M,) 1 where any column is 1, 0 where all are 0, otherwise NaN; 0 without columns."""
     any_one = (np.nan_to_num(y) > 0.5).any(axis=1)
     return np.where(any_one, 1.0, np.where(np.isnan(y).any(axis=1), np.nan, 0.0))
-
-
-def _join_patients(a: LoadedTask, b: LoadedTask) -> list[Array]:
-    """Patients of A and of B. Equal ids in different data sets are different patients."""
-    datasets_of_b = set(b.store.datasets.tolist())
-    without_prefix = datasets_of_b if len(datasets_of_b) == 1 else set()
-
-    def qualify(task: LoadedTask) -> Array:
-        pairs = zip(task.store.datasets.tolist(), task.patient, strict=True)
-        return np.array([str(p) if d in without_prefix else f"{d}:{p}" for d, p in pairs], dtype=object)
-
-    return [qualify(a), qualify(b)]
 
 
 def make_all_test_split(b: LoadedTask) -> Split:

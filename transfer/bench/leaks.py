@@ -3,16 +3,21 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
 from encoders.similarity.pixel_check import is_same_image
+from encoders.store.patient_ids import SameNames, list_same_names
 from transfer.bench.baselines import EncoderEntry, load_manifests
-from transfer.leakage import check, image_copies, pictures
+from transfer.leakage import check, image_copies, patients, pictures
 from transfer.tasks.load import LoadedTask
+from transfer.tasks.people import check_same_people
 
 
 def gather_split_leaks(loaded: LoadedTask, near_duplicates: bool) -> list[check.Leak]:
     """Images and patients that the parts of the split share."""
-    leaks = check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256, loaded.task.split.patients_by_split)
+    by_split = loaded.task.split.patients_by_split
+    leaks = check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256, by_split)
+    leaks += [] if by_split else patients.find_similar_patients(loaded.split, loaded.patient, loaded.store.names_patient())
     if near_duplicates and loaded.store.has_column("phash"):
         phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
         leaks += image_copies.find_near_duplicates(loaded.split, loaded.key, phash, loaded.sha256, pixels_agree)
@@ -20,14 +25,47 @@ def gather_split_leaks(loaded: LoadedTask, near_duplicates: bool) -> list[check.
 
 
 def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_duplicates: bool) -> list[check.Leak]:
-    """Images and patients that the test part shares with the pretraining of an encoder, or of the encoders that it was initialised from."""
+    """Images that the test part shares with the pretraining of an encoder, or of the encoders that it was initialised from."""
     rows, leaks = loaded.split.rows("test"), []
     for name, manifest in load_manifests(entry.name):
-        leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.patient, loaded.sha256, loaded.store.datasets)
+        leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.sha256)
         if near_duplicates and loaded.store.has_column("phash"):
             phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
             leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, loaded.key, phash, loaded.sha256, pixels_agree)
     return leaks
+
+
+def gather_pretraining_patients(
+    loaded: LoadedTask, entry: EncoderEntry, same_people: SameNames
+) -> tuple[list[check.Leak], list[patients.PatientComparison]]:
+    """Patients that the test part shares with the pretraining of an encoder, or of the encoders that it was initialised from, and how many
+    could be compared with each of them."""
+    rows, store = loaded.split.rows("test"), loaded.store
+    same = [*loaded.task.same_people, *same_people]
+    tested = patients.PatientColumns(store.column("patient")[rows], store.datasets[rows], store.names_patient()[rows], same)
+    found = [patients.find_pretraining_patients(name, manifest, tested) for name, manifest in load_manifests(entry.name)]
+    return [leak for leaks, _ in found for leak in leaks], [comparison for _, comparison in found]
+
+
+def check_declared_people(tasks: Sequence[LoadedTask], entries: Sequence[EncoderEntry], same_people: SameNames) -> None:
+    """Raises InputError for a data set of `--same-people` that neither the tasks nor the manifests name, for pseudonyms, and for two data
+    sets of one task, whose split would have to change."""
+    manifests = [manifest for entry in entries if same_people for _, manifest in load_manifests(entry.name)]
+    known = {str(name) for manifest in manifests for name in manifest.get("datasets", ())}
+    known |= {name for loaded in tasks for name in loaded.store.datasets.tolist()}
+    if any("datasets" not in manifest for manifest in manifests):  # of an earlier version: any name may be one of its data sets
+        known |= {name for group in same_people for name in group}
+    for loaded in tasks if same_people else ():
+        check_same_people(loaded.store, same_people, known)
+        before, now = (
+            {tuple(list_same_names(name, same)) for name in loaded.store.datasets.tolist()}
+            for same in (loaded.task.same_people, [*loaded.task.same_people, *same_people])
+        )
+        if len(now) < len(before):
+            raise InputError(
+                f"--same-people joins data sets that task {loaded.task.name!r} keeps apart, which changes its split; add the task again: "
+                f"`transfer tasks add {loaded.task.name} ... --same-people NAME,NAME --replace`"
+            )
 
 
 def save_leak_pictures(loaded: LoadedTask, leaks: Sequence[check.Leak], name: str, log: Callable[[str], None]) -> None:

@@ -56,6 +56,7 @@ class BenchOptions:
     device: str
     again: bool
     allow_leakage: bool
+    same_people: Sequence[str]
     near: bool
     fractions: str
     draws: int
@@ -75,6 +76,7 @@ class BenchOptions:
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
         from transfer.bench.baselines import parse_baselines
         from transfer.bench.bench import BenchRequest
+        from transfer.tasks.people import parse_same_people
 
         fractions, patients = parse_fractions(self.fractions)
         return BenchRequest(
@@ -86,6 +88,7 @@ class BenchOptions:
             device=resolve_device(self.device),
             recompute=self.again,
             allow_leakage=self.allow_leakage,
+            same_people=parse_same_people(self.same_people),
             near_duplicates=self.near,
             fractions=fractions,
             patients=patients,
@@ -126,6 +129,13 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: cuda if available, else cpu")] = "auto",
         again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
         allow_leakage: Annotated[bool, typer.Option(help="run despite data leakage; every record and table is marked with it")] = False,
+        same_people: Annotated[
+            list[str] | None,
+            typer.Option(
+                help="NAME,NAME, repeatable: data sets whose equal patient ids are the same people, so that the leak check compares them "
+                "(e.g. one cohort ingested under two names); default: only data sets of equal names are compared"
+            ),
+        ] = None,
         near: Annotated[bool, typer.Option(help="also search for near-duplicate images across parts")] = True,
         fractions: Annotated[
             str, typer.Option(help="label fractions, drawn by patient: shares or numbers of train patients, e.g. 1%,20p,1")
@@ -180,6 +190,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 device=device,
                 again=again,
                 allow_leakage=allow_leakage,
+                same_people=same_people or [],
                 near=near,
                 fractions=fractions,
                 draws=draws,

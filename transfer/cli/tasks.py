@@ -66,6 +66,12 @@ def add(
     patients_by_split: Annotated[
         bool, typer.Option(help="treat equal patient ids in different official parts as different patients")
     ] = False,
+    same_people: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="NAME,NAME: data sets whose equal patient ids are the same people; default: ids of two data sets are different people"
+        ),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="seed of the split  [default: 0]")] = None,
     val: Annotated[float | None, typer.Option(help="share of validation patients  [default: 0.2]")] = None,
     test: Annotated[float | None, typer.Option(help="share of test patients in a random split  [default: 0.2]")] = None,
@@ -83,6 +89,7 @@ def add(
     """
     from encoders.store.store import Store
     from transfer.tasks.load import load_task
+    from transfer.tasks.people import describe_people, parse_same_people
     from transfer.tasks.register import build_task
     from transfer.tasks.task import describe_order, save_task, to_portable_path
 
@@ -92,6 +99,7 @@ def add(
     target |= {"keep": keep, "order": _parse_order(order)}
     options = _drop_none({**target, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
     options["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})
+    options["same_people"] = parse_same_people(same_people or [])
     task, targets = build_task(name, store, opened, options, recipe)
     loaded = load_task(task)
     path = save_task(task, replace)
@@ -99,7 +107,8 @@ def add(
     console.print(f"task {name} ({path})", markup=False)
     origin = f"column {task.split.column}" if task.split.column else task.split.source
     split = f"official, {origin}" if origin else f"random, by patient, seed {task.split.seed}"
-    for line in [*targets.messages, *describe_order(task), *loaded.split.messages, f"split: {split}"]:
+    people = describe_people(opened, task.same_people)
+    for line in [*targets.messages, *describe_order(task), *people, *loaded.split.messages, f"split: {split}"]:
         console.print(f"  {line}", markup=False)
     _print_part_counts(console, loaded)
 

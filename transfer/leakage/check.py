@@ -1,11 +1,11 @@
 """Data leakage: patients, identical images and near-duplicates shared by two parts, or by the pretraining data and the test part.
 
-Patients and identical images are compared here, near-duplicates in transfer/leakage/image_copies.py.
+Parts and identical images are compared here, near-duplicates in transfer/leakage/image_copies.py, patients of a manifest and patients with
+nearly equal ids in transfer/leakage/patients.py.
 
 Shapes: N images of a task, P images of an encoder's manifest.
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -57,35 +57,17 @@ def _first_pairs(column: Array, left: Array, right: Array, shared: Array, most: 
     return [(int(left[values[left] == s][0]), int(right[values[right] == s][0])) for s in shared[:most]]
 
 
-def find_manifest_leaks(
-    name: str, manifest: Mapping[str, Array], rows: Array, key: Array, patient: Array, sha256: Array, datasets: Array
-) -> list[Leak]:
-    """Test images, and patients of the test part, that encoder `name` was pretrained on.
-
-    manifest: the encoder's `sha256` and `patient_hash`, (P, 32) each.  rows: of the test part.  datasets: (N,) data set of each image."""
-    leaks = []
+def find_manifest_leaks(name: str, manifest: Mapping[str, Array], rows: Array, key: Array, sha256: Array) -> list[Leak]:
+    """Test images that encoder `name` was pretrained on.  manifest: its `sha256`, (P, 32).  rows: of the test part.  key, sha256: (N,)."""
     seen = is_member(digests_to_bytes(sha256[rows]), manifest.get("sha256"))
-    if seen.any():
-        examples = tuple(str(key[i]) for i in rows[seen][:3])
-        leaks.append(Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), examples))
-    shared: list[str] = []
-    patients, dataset_of = patient[rows].astype(str), datasets[rows].astype(str)
-    for dataset in np.unique(dataset_of):
-        own = np.unique(patients[dataset_of == dataset])
-        shared += own[is_member(hash_patients(own, dataset), manifest.get("patient_hash"))].tolist()
-    if shared:
-        leaks.append(Leak("patients", f"the pretraining of {name} and test", len(shared), tuple(shared[:3])))
-    return leaks
+    if not seen.any():
+        return []
+    return [Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), tuple(str(key[i]) for i in rows[seen][:3]))]
 
 
 def digests_to_bytes(sha256: Names) -> Array:
     """Hex digests as (N, 32) bytes."""
     return np.array([list(bytes.fromhex(str(s))) for s in sha256], dtype=np.uint8).reshape(-1, 32)
-
-
-def hash_patients(patient: Names, dataset: str) -> Array:
-    """(N, 32) hashes of `dataset:patient`, as in manifests: pseudonymised, not anonymous."""
-    return np.array([list(hashlib.sha256(f"{dataset}:{p}".encode()).digest()) for p in patient], dtype=np.uint8).reshape(-1, 32)
 
 
 def is_member(ours: Array, theirs: Array | None) -> Array:

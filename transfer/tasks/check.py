@@ -13,6 +13,8 @@ import numpy as np
 from encoders.ingest.quarantine import read_quarantine
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.unknown_values import describe_unknown, is_unknown
+from encoders.store.patient_ids import SameNames, simplify_id
 from transfer.tasks import labels, load
 from transfer.tasks.options import PARTS
 from transfer.tasks.recipes import Recipe, load_recipe
@@ -43,7 +45,7 @@ def check_task(task: Task) -> list[CheckResult]:
     except InputError as error:
         return [CheckResult("store", "opens", str(error), "wrong")]
     results = [CheckResult("store", "opens", f"{len(store)} images, {store.modality}, data set {store.dataset}")]
-    results += [*check_readable(store), *check_pixels(store), *check_patients(store)]
+    results += [*check_readable(store), *check_pixels(store), *check_patients(store, task.same_people)]
     try:
         part = load.read_split_column(store, task.split)
     except InputError as error:
@@ -51,7 +53,8 @@ def check_task(task: Task) -> list[CheckResult]:
         results.append(CheckResult("official split", "can be read", str(error), "wrong"))
     results += check_labels(task, store, recipe)
     if part is not None:
-        part = np.array([PART_NAMES.get(str(v).strip().lower(), str(v)) for v in part], dtype=object)
+        names = ["" if is_unknown(v) else str(v) for v in part]
+        part = np.array([PART_NAMES.get(name.strip().lower(), name) for name in names], dtype=object)
         results += [*check_official_lists(task, store), *check_counts(part, store, recipe), *check_overlap(task, part, store)]
     return [*results, *check_benchable(task)]
 
@@ -79,11 +82,13 @@ def check_pixels(store: "Store") -> Iterator[CheckResult]:
     yield CheckResult("pixels", "as ingested", answer, "wrong" if damaged else "ok")
 
 
-def check_patients(store: "Store") -> Iterator[CheckResult]:
+def check_patients(store: "Store", same_people: SameNames) -> Iterator[CheckResult]:
     """Whether images name their patients; images that do not can only be split by image."""
-    alone = int((store.column("patient").astype(str) == store.column("key").astype(str)).sum())
-    n = len(set(store.column("patient").tolist()))
-    answer = f"{n} patients" if not alone else f"{alone} of {len(store)} images name no patient; each counts as a patient of its own"
+    alone = int((~store.names_patient()).sum())
+    n = len(set(store.people(same_people).tolist()))
+    texts = store.unknown_texts("patient")
+    unknown = f" ({describe_unknown(texts)})" if sum(texts.values()) == alone else ""
+    answer = f"{alone} of {len(store)} images name no patient; each counts as a patient of its own{unknown}" if alone else f"{n} patients"
     yield CheckResult("patients", "named", answer, "warning" if alone else "ok")
 
 
@@ -146,14 +151,22 @@ def check_counts(part: Array, store: "Store", recipe: Recipe | None) -> Iterator
 
 def check_overlap(task: Task, part: Array, store: "Store") -> Iterator[CheckResult]:
     """Whether patients or identical images are in two parts."""
-    for question, column in (("patients in two parts", "patient"), ("identical images in two parts", "sha256")):
+    people = store.people(task.same_people)
+    for question, names in (("patients in two parts", people), ("identical images in two parts", store.column("sha256"))):
         parts_of: dict[str, set[str]] = {}
-        for name, p in zip(store.column(column), part, strict=True):
-            parts_of.setdefault(str(name), set()).update([str(p)] if p else [])
+        for name, p in zip(names.tolist(), part, strict=True):
+            parts_of.setdefault(name, set()).update([str(p)] if p else [])
         both = [name for name, parts in parts_of.items() if len(parts) > 1]
-        excused = column == "patient" and task.split.patients_by_split
+        excused = names is people and task.split.patients_by_split
         answer = f"{len(both)}" + (" (--patients-by-split: equal ids are different patients)" if both and excused else "")
         yield CheckResult(question, "none", answer if both else "none", "ok" if not both else "warning" if excused else "wrong")
+    similar: dict[str, dict[str, set[str]]] = {}  # simplified id -> id -> parts
+    for name, p in set(zip(people[known := store.names_patient()].tolist(), part[known].tolist(), strict=True)):
+        similar.setdefault(simplify_id(name), {}).setdefault(name, set()).update([str(p)] if p else [])
+    apart = [ids for ids in similar.values() if len(ids) > 1 and len(set().union(*ids.values())) > 1]
+    if apart and not task.split.patients_by_split:
+        answer = f"{len(apart)} groups, e.g. {' ~ '.join(map(repr, sorted(apart[0])[:3]))}; if they are the same, ingest again with one id"
+        yield CheckResult("patients with nearly equal ids in two parts", "none", answer, "warning")
 
 
 def check_benchable(task: Task) -> Iterator[CheckResult]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
+from encoders.runtime.unknown_values import is_unknown
 
 AGE_BANDS = (18, 40, 65)  # lower limits in years: children below 18, and three bands of adults
 NOT_STATED = "not stated"
@@ -27,8 +28,10 @@ def name_groups(column: str, values: Array, bands: Sequence[float] = AGE_BANDS) 
         names = np.array([*name_age_bands(bands), NOT_STATED])
         years = values.astype(np.float64)
         return names[np.where(np.isfinite(years), np.searchsorted(np.asarray(bands, float), years, side="right"), len(names) - 1)]
-    text = [f"{v:g}" if np.isfinite(v) else "" for v in values] if values.dtype.kind == "f" else [str(v).strip() for v in values]
-    return np.array([t or NOT_STATED for t in text])
+    # The store has decided which words are values of the column, so the values of a few images do not decide it again.
+    unknown = ~np.isfinite(values) if values.dtype.kind == "f" else [is_unknown(str(v), beside_words=True) for v in values]
+    text = [f"{v:g}" for v in values] if values.dtype.kind == "f" else [str(v).strip() for v in values]
+    return np.array([NOT_STATED if hole else t for t, hole in zip(text, unknown, strict=True)])
 
 
 def name_age_bands(bands: Sequence[float]) -> list[str]:

@@ -14,12 +14,12 @@ import numpy as np
 from encoders.ingest.label_table import guess_separator
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
 from transfer.tasks.options import TaskKind
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
 
-MISSING_VALUES = {"", "nan", "na", "none", "null", "n/a"}
 NON_LABEL_COLUMNS = {"key", "patient", "sha256", "phash", "source", "study", "slide", "x", "y"}
 MAX_CLASSES = 100  # a numeric column with more values is a measurement, not a class
 
@@ -28,12 +28,14 @@ MAX_CLASSES = 100  # a numeric column with more values is a measurement, not a c
 class LabelColumn:
     """One label column: codes (N,), NaN = unknown.
 
-    classes: the text of each code, for a text column.  without_row: (N,) images without a row in the source; None: all have one."""
+    classes: the text of each code, for a text column.  without_row: (N,) images without a row in the source; None: all have one.
+    unknown_texts: the texts that mean unknown -> how many images have them; {} where the source does not state them."""
 
     name: str
     codes: Array
     classes: list[str] | None = None
     without_row: Array | None = None
+    unknown_texts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -52,16 +54,16 @@ class Targets:
 
 def encode_column(name: str, values: Sequence[object] | Array) -> LabelColumn:
     """Text or numbers as codes; classes are sorted, so that their order does not depend on the order of rows."""
-    known = [str(v).strip() for v in values]
-    holes = np.array([t.lower() in MISSING_VALUES for t in known], dtype=bool)
-    codes = np.full(len(known), np.nan, dtype=np.float32)
+    unknown = find_unknown(values)
+    texts = [str(v).strip() for v, hole in zip(values, unknown, strict=True) if not hole]
+    codes, counts = np.full(len(unknown), np.nan, dtype=np.float32), count_unknown(values, unknown)
     try:
-        codes[~holes] = [float(t) for t, hole in zip(known, holes, strict=True) if not hole]
-        return LabelColumn(name, codes)
+        codes[~unknown] = [float(t) for t in texts]
+        return LabelColumn(name, codes, unknown_texts=counts)
     except ValueError:
-        classes = sorted({t for t, hole in zip(known, holes, strict=True) if not hole})
-        codes[~holes] = [classes.index(t) for t, hole in zip(known, holes, strict=True) if not hole]
-        return LabelColumn(name, codes, classes)
+        code = {text: i for i, text in enumerate(sorted(set(texts)))}
+        codes[~unknown] = [code[t] for t in texts]
+        return LabelColumn(name, codes, list(code), unknown_texts=counts)
 
 
 def read_store_labels(store: "Store", names: Sequence[str]) -> list[LabelColumn]:
@@ -70,9 +72,12 @@ def read_store_labels(store: "Store", names: Sequence[str]) -> list[LabelColumn]
     for name in names:
         if name in labels:
             without_row = np.concatenate([np.full(len(part), name not in part.groups.get("labels", ())) for part in store.parts])
-            columns.append(LabelColumn(name, np.asarray(store.labels(name), dtype=np.float32), store.classes(name), without_row))
+            codes = np.asarray(store.labels(name), dtype=np.float32)
+            columns.append(LabelColumn(name, codes, store.classes(name), without_row, store.unknown_texts(name, ("labels",))))
         elif store.has_column(name):
-            columns.append(encode_column(name, store.column(name)))
+            column = encode_column(name, store.column(name))
+            column.unknown_texts = store.unknown_texts(name) or column.unknown_texts
+            columns.append(column)
         elif not labels:
             raise InputError(
                 f"{store.paths[0]} was ingested without labels, so it has no label {name!r}; give a CSV file with --labels FILE.csv, "
@@ -113,6 +118,8 @@ def read_csv_labels(
     columns = []
     for name in names:
         column = encode_column(name, [r[name] for r in rows])
+        texts = [rows[i][name] for i in at[at >= 0]]
+        column.unknown_texts = count_unknown(texts, np.isnan(column.codes[at[at >= 0]]))
         column.codes = np.where(at >= 0, column.codes[at], np.float32(np.nan))
         column.without_row = at < 0
         columns.append(column)
@@ -208,7 +215,9 @@ def keep_classes(column: LabelColumn, keep: Sequence[str]) -> LabelColumn:
         if name not in have:
             raise unknown_name_error(f"class of {column.name!r}", name, have)
     kept = np.isin(column.codes, [have.index(name) for name in keep])
-    return LabelColumn(column.name, np.where(kept, column.codes, np.float32(np.nan)), column.classes, column.without_row)
+    return LabelColumn(
+        column.name, np.where(kept, column.codes, np.float32(np.nan)), column.classes, column.without_row, column.unknown_texts
+    )
 
 
 def build_targets(columns: Sequence[LabelColumn], kind: TaskKind | None = None, positive: str | None = None) -> Targets:
@@ -220,7 +229,8 @@ def build_targets(columns: Sequence[LabelColumn], kind: TaskKind | None = None, 
         raise InputError(f"{len(columns)} label columns form a multilabel task; give one --label for a {kind} task")
     for column in columns:
         if not np.isfinite(column.codes).any():
-            raise InputError(f"label column {column.name!r} has no known value; choose another one with --label")
+            texts = f" ({describe_unknown(column.unknown_texts)})" if column.unknown_texts else ""
+            raise InputError(f"label column {column.name!r} has no known value{texts}; choose another one with --label")
     if kind is None:
         kind = "multilabel" if len(columns) > 1 else _infer_kind(columns[0], positive)
     if kind == "multiclass":

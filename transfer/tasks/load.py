@@ -13,10 +13,13 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks import labels
+from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
 from transfer.tasks.group_columns import is_age_column
 from transfer.tasks.options import PARTS
+from transfer.tasks.people import describe_people
 from transfer.tasks.split import PART_NAMES, Split, make_split
 from transfer.tasks.task import SplitRule, TargetSpec, Task, to_absolute_path
 from transfer.tasks.uncertain_labels import apply_policy, smooth_targets
@@ -77,7 +80,7 @@ def is_group_column(name: str, values: Array) -> bool:
     if is_age_column(name) and values.dtype.kind in "fiu":
         return bool(np.isfinite(values.astype(float)).any())
     known = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values.astype(str))
-    return 1 <= len([v for v in known if str(v)]) <= MAX_GROUPS
+    return 1 <= len([v for v in known if not is_unknown(str(v), beside_words=True)]) <= MAX_GROUPS
 
 
 def open_task_store(task: Task) -> "Store":
@@ -98,6 +101,8 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.La
         if task.csv
         else (labels.read_store_labels(store, names), [])
     )
+    messages += describe_unknown_labels(columns)
+    messages += describe_left_out_classes(columns[0], task.keep) if task.keep else []
     if task.findings:
         columns = labels.split_findings(columns[0], task.labels, task.findings.separator)
     return columns, messages
@@ -184,10 +189,13 @@ def load_task(task: Task) -> LoadedTask:
             f"task {task.name!r} was added with the classes {', '.join(task.classes)}, but its labels now have the classes "
             f"{', '.join(targets.classes)}; add it again with --replace"
         )
-    key, patient, sha256 = (np.asarray(store.column(name)) for name in ("key", "patient", "sha256"))
+    key, sha256, patient = np.asarray(store.column("key")), np.asarray(store.column("sha256")), store.people(task.same_people)
     soft = targets.soft_targets
     y = targets.y if soft is None else np.where(np.isnan(soft), targets.y, soft)  # (N, C), for train rows
     image_group = canonical_hashes(store, sha256)
     split = make_split(task.split, key, patient, image_group, y, read_split_column(store, task.split))
     y = np.where((split.part == "train")[:, None], y, targets.y)
-    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, targets.messages + split.messages)
+    messages = [*targets.messages, *describe_people(store, task.same_people), *split.messages]
+    if task.split.column and {""} < {*(texts := store.unknown_texts(task.split.column)), ""}:
+        messages.append(f"split column {task.split.column!r} at ingest: {describe_unknown(texts)}")
+    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages)

@@ -8,6 +8,7 @@ from encoders.runtime.config import merge_settings, validate_config
 from encoders.runtime.errors import InputError
 from transfer.tasks import load, recipes
 from transfer.tasks.labels import Targets
+from transfer.tasks.people import check_same_people
 from transfer.tasks.task import SplitRule, TargetSpec, Task, resolve_order, to_portable_path
 
 if TYPE_CHECKING:
@@ -19,8 +20,9 @@ TARGET_FIELDS = tuple(TargetSpec.model_fields)
 def build_task(
     name: str, paths: Sequence[str], store: "Store", options: Mapping[str, Any], recipe_name: str | None
 ) -> tuple[Task, Targets]:
-    """The task and its targets. paths: of the store.  options: fields of a task's target, and `split`; only those that the user gave.
+    """The task and its targets.
 
+    paths: of the store.  options: fields of a task's target, `split` and `same_people`; only those that the user gave.
     Raises InputError for labels, a policy or a split that do not fit the store."""
     recipe = recipes.load_recipe(recipe_name) if recipe_name else None
     base = {} if recipe is None else recipe.model_dump(mode="json", include={*TARGET_FIELDS}, exclude_defaults=True)
@@ -31,12 +33,14 @@ def build_task(
     spec = validate_config(TargetSpec, target, "the target")
     targets = load.read_targets(store, spec)
     rule = choose_split_rule(store, paths, options.get("split", {}), recipe)
+    check_same_people(store, same_people := options.get("same_people", []))
     task = Task(
         **{**spec.model_dump(), "kind": targets.kind, "order": resolve_order(spec.order, targets.classes, targets.kind)},
         name=name,
         store=[to_portable_path(path) for path in paths],
         classes=targets.classes,
         split=rule,
+        same_people=same_people,
         modality=store.modality,
         recipe=to_portable_path(recipe_name) if recipe_name and recipe_name.endswith((".yaml", ".yml")) else recipe_name,
     )

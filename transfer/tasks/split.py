@@ -14,6 +14,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
 from transfer.tasks.options import PARTS, Part
 from transfer.tasks.task import SplitRule
 
@@ -61,18 +62,19 @@ def assign_strata(group: Array, y: Array) -> dict[str, str]:
 
     y: (N, C) in {0, 1}, NaN = unknown; a group without a positive label has the stratum "none"."""
     positive = np.nan_to_num(y) > 0.5
-    have: dict[str, set[int]] = {str(g): set() for g in group}
-    empty: set[str] = set()
-    for g, row in zip(group, positive, strict=True):
-        have[str(g)].update(np.flatnonzero(row).tolist())
-        if not row.any():
-            empty.add(str(g))
-    count = Counter(c for columns in have.values() for c in columns)
-    strata = {}
-    for g, columns in have.items():
-        rarest = min(columns, key=lambda c: (count[c], c)) if columns else None
-        strata[g] = "none" if rarest is None else f"{rarest}{'+' if len(columns) + (g in empty) > 1 else ''}"
-    return strata
+    code: dict[str, int] = {}
+    index = np.array([code.setdefault(str(g), len(code)) for g in group], dtype=np.int64)  # (N,) the group of each image
+    have, empty = np.zeros((len(code), y.shape[1]), dtype=bool), np.zeros(len(code), dtype=bool)  # (groups, C), (groups,)
+    rows, columns = np.nonzero(positive)
+    have[index[rows], columns] = True
+    empty[index[~positive.any(axis=1)]] = True
+    by_rarity = np.argsort(have.sum(axis=0), kind="stable")  # (C,) of two equally rare labels, the first one
+    rarest = by_rarity[have[:, by_rarity].argmax(axis=1)]
+    n = have.sum(axis=1)
+    return {
+        g: f"{label}{'+' if more else ''}" if known else "none"
+        for g, label, more, known in zip(code, rarest.tolist(), (n + empty > 1).tolist(), (n > 0).tolist(), strict=True)
+    }
 
 
 def shuffle_by_hash(names: Sequence[str], seed: int, purpose: str) -> list[str]:
@@ -111,16 +113,18 @@ def read_official_parts(column: Names, patient: Array, image_id: Array | None, y
     """(N,) parts of the official split, and messages for the user; a missing validation part is drawn from the train patients.
 
     Train patients with identical images stay in one part. Images that the source has in two parts are left to the leakage check."""
-    unknown = sorted({str(v) for v in column if str(v).strip() and str(v).strip().lower() not in PART_NAMES})
-    if unknown:
-        raise InputError(f"split column {rule.source!r} holds {unknown[:5]}; expected train, val and test (empty: excluded)")
+    unknown = find_unknown(column, names=True)
+    others = sorted({str(v) for v in np.asarray(column, dtype=object)[~unknown] if str(v).strip().lower() not in PART_NAMES})
+    if others:
+        raise InputError(f"split column {rule.source!r} holds {others[:5]}; expected train, val and test (empty: excluded)")
     part = np.array([PART_NAMES.get(str(v).strip().lower(), "") for v in column], dtype=object)
     for needed in ("train", "test"):
         if not (part == needed).any():
             raise InputError(f"split column {rule.source!r} has no {needed} image; --split-column none makes a random split by patient")
     if not rule.patients_by_split:
         _refuse_patients_in_two(part, patient, rule)
-    messages = [f"{int((part == '').sum())} images without a part in {rule.source!r} are excluded"] if (part == "").any() else []
+    texts = describe_unknown(count_unknown(column, unknown))
+    messages = [f"{int(unknown.sum())} images without a part in {rule.source!r} are excluded ({texts})"] if unknown.any() else []
     if not (part == "val").any():
         rows = np.flatnonzero(part == "train")
         group = group_patients(patient[rows], None if image_id is None else image_id[rows])

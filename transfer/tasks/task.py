@@ -86,6 +86,7 @@ class Task(TargetSpec):
     kind: TaskKind
     classes: list[str] = Field(min_length=1, description="names of the target columns, in order")
     split: SplitRule = SplitRule()
+    same_people: list[list[str]] = Field([], description="groups of data sets whose equal patient ids are the same people")
     modality: str | None = None
     recipe: str | None = Field(None, description="the recipe it was added with; `transfer tasks check` compares the data with it")
 

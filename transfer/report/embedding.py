@@ -20,7 +20,7 @@ from transfer.protocols import scores_slides
 from transfer.records.record import Record
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
-from transfer.tables.rows import Row
+from transfer.tables.rows import Row, rows_by_records
 from transfer.tasks.group_columns import name_groups
 from transfer.tasks.options import TaskKind
 
@@ -35,7 +35,7 @@ QUERY_IMAGES, NEIGHBOURS_SHOWN = 6, 4  # images whose neighbours are shown, and 
 def embedding_section(block: Block, context: ReportContext) -> Html | None:
     """Maps and neighbours of the task's first encoder, maps of its reference; None if the store is not that of the task."""
     store = context.store
-    rows = [row for s in block if not scores_slides(s.protocol) for row in s.rows if len(row.records) >= 1]
+    rows = [row for s in block if not scores_slides(s.protocol) for row in rows_by_records(s) if len(row.records) >= 1]
     if store is None or not rows or rows[0].records[0].identity.store != store.fingerprint:
         return None
     lead = next((row for row in rows if row.role == "encoder"), rows[0])

@@ -13,7 +13,6 @@ from transfer.tables.render_subgroups import format_number
 from transfer.tables.rows import Section
 from transfer.tables.subgroups import Subgroup, compute_subgroups, list_group_columns
 
-SUBGROUP_RESAMPLES = 200  # for the metrics other than AUROC, whose interval has a closed form
 METRIC_TITLES = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -40,7 +39,7 @@ def subgroup_section(block: Block, context: ReportContext) -> Html | None:
 
 def _row_subgroups(s: Section) -> list[tuple[str, list[Subgroup]]]:
     rows = [row for row in rows_with_most_labels(s)[:MAX_CURVES] if list_group_columns(row.records)]
-    return [(row.encoder, compute_subgroups(row.records, resamples=SUBGROUP_RESAMPLES)) for row in rows]
+    return [(row.encoder, compute_subgroups(row.records)) for row in rows]
 
 
 def _heat_map(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> Html:

@@ -1,23 +1,27 @@
 """Labels saved: the number of labeled patients that the baseline needs to reach an encoder's AUROC.
 
 Between two label fractions, the AUROC is interpolated linearly over the logarithm of the number of patients. The interval comes from
-resampling the test patients.
+resampling the test patients and the draws of the labeled patients.
 
 Shapes: F fractions, B resamples.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from encoders.runtime.arrays import FloatArray
 from encoders.runtime.html import Html, html_table, join_html, tag
-from transfer.metrics import auroc, macro
+from encoders.runtime.random import Purpose, generator
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
-from transfer.stats.bootstrap import bootstrap_values, mean_over_labels, percentile_interval
+from transfer.stats.bootstrap import percentile_interval
+from transfer.stats.factors import Position, has_too_few_draws
+from transfer.stats.parts import TestPart, all_patients, pool_parts
 from transfer.tables.format import format_interval
+from transfer.tables.row_estimates import row_estimate
 from transfer.tables.rows import Row, Section
 
 SAVINGS_RESAMPLES = 500
@@ -31,7 +35,7 @@ def label_savings_section(block: Block, context: ReportContext) -> Html | None:
     note = (
         "Number of labeled patients with which the baseline reaches the AUROC of the encoder. Between label fractions it is interpolated "
         "linearly over the logarithm of the number of patients; beyond them only a bound is given (≤, >). Intervals: 95 %, from "
-        f"{SAVINGS_RESAMPLES} resamples of the test patients; they do not include the variation between draws of the labeled patients. A "
+        f"{SAVINGS_RESAMPLES} resamples of the test patients and of the draws of the labeled patients. A "
         "negative number of patients saved means that the baseline needs fewer."
     )
     header = ["encoder", "protocol", "patients", "AUROC", "baseline", "baseline needs", "95 % interval", "patients saved"]
@@ -39,41 +43,64 @@ def label_savings_section(block: Block, context: ReportContext) -> Html | None:
 
 
 def _savings_lines(s: Section, display_names: Mapping[str, str]) -> list[list[str]]:
-    """One line per label fraction of every encoder that has a reference."""
-    fractions = Counter(row.encoder for row in s.rows)
-    compared = [row for row in s.rows if fractions[row.reference] > 1]
+    """One line per number of labeled patients of every encoder that has a reference."""
+    sizes = Counter(row.encoder for row in s.rows)
+    compared = [row for row in s.rows if row.primary is not None and sizes[row.reference] > 1]
     compared = [row for row in compared if row.role == "encoder"] or compared
     names = {name for row in compared for name in (row.encoder, row.reference)}
-    areas = {(r.encoder, r.fraction): resampled_auroc(r) for r in s.rows if r.encoder in names}
+    areas = {id(r): resampled_auroc(r, s.judged) for r in s.rows if r.encoder in names}
     lines = []
     for row in compared:
         baseline_rows = sorted((r for r in s.rows if r.encoder == row.reference), key=labeled_patients)
         labeled = np.array([labeled_patients(r) for r in baseline_rows], float)
-        baseline = np.stack([areas[r.encoder, r.fraction] for r in baseline_rows])  # (F, 1 + B), the first column without resampling
-        needed = patients_needed(labeled, baseline, areas[row.encoder, row.fraction])  # (1 + B,)
+        baseline = np.stack([areas[id(r)] for r in baseline_rows])  # (F, 1 + B), the first column without resampling
+        needed = patients_needed(labeled, baseline, areas[id(row)])  # (1 + B,)
         least, most = labeled[0], labeled[-1]
         point, low, high = (format_patients(v, least, most) for v in (needed[0], *needed_interval(needed[1:])))
         own = labeled_patients(row)
         auroc_text = format_interval(row.metrics["auroc"])
         start = [display_names[row.encoder], protocol_title(s), str(own), auroc_text, display_names[row.reference]]
-        lines.append([*start, point, f"{low} to {high}", format_patients(needed[0], least, most, minus=own)])
+        if row.metrics["auroc"].note or math.isnan(row.metrics["auroc"].low):
+            interval = "insufficient patients"
+        else:
+            interval = f"{low} to {high}" if has_other_draws(row) else "insufficient draws"
+        lines.append([*start, point, interval, format_patients(needed[0], least, most, minus=own)])
     return lines
 
 
 def labeled_patients(row: Row) -> int:
-    """Number of labeled train patients of a row, the mean over its draws."""
+    """Number of labeled train patients of a row, the mean over its draws; few-shot: in the support set of one episode."""
+    if row.shots is not None:
+        meta = row.records[0].meta
+        return row.shots * (len(meta.classes) if meta.kind == "multiclass" else 2)
     return round(float(np.mean([r.meta.counts.get("train", {}).get("patients", 1) for r in row.records]))) or 1
 
 
-def resampled_auroc(row: Row) -> FloatArray:
-    """(1 + B,) mean AUROC over draws: on the test part, then on each resample of its patients, equal for all rows of a task."""
-    total = np.zeros(1 + SAVINGS_RESAMPLES)
-    for record in row.records:
-        y, s, patient = record.part("test")
-        full = auroc(y, s)
-        values = mean_over_labels(bootstrap_values(auroc, y, s, patient, SAVINGS_RESAMPLES, seed=record.identity.fold), full)
-        total += np.append(macro(full)[0], values) / len(row.records)
-    return total
+def has_other_draws(row: Row) -> bool:
+    """Whether the labeled patients of a row were drawn more than once, or are all of them."""
+    estimate = row_estimate(row.records, row.auroc_name)
+    return not has_too_few_draws(estimate.values, estimate.sampled_labels)
+
+
+def resampled_auroc(row: Row, judged: Sequence[int] | None) -> FloatArray:
+    """(1 + B,) mean AUROC over draws: on the test part, then on resamples of its patients and of the draws, equal for all rows of a task.
+
+    A resample adds the contributions of its patients, weighted by how often they were drawn (the bootstrap of the linear part)."""
+    estimate = row_estimate(row.records, row.auroc_name, judged)
+    names = all_patients(estimate.parts.values())
+    by_draw: dict[tuple[int, int, int], dict[Position, TestPart]] = {}
+    for position, part in estimate.parts.items():
+        by_draw.setdefault((position.draw, position.seed, position.checkpoint), {})[position._replace(draw=0)] = part
+    pooled = [p for parts in by_draw.values() if (p := pool_parts(parts, judged, names)) is not None]
+    draw = generator(0, Purpose.BOOTSTRAP, 2)
+    size = len(names)
+    counts = np.stack([np.bincount(draw.integers(0, size, size), minlength=size) for _ in range(SAVINGS_RESAMPLES)]) - 1.0  # (B, G)
+    areas = np.array([p.area for p in pooled])[:, None] + np.stack([p.positive + p.negative for p in pooled]) @ counts.T  # (draws, B)
+    chosen = draw.multinomial(len(pooled), np.full(len(pooled), 1 / len(pooled)), SAVINGS_RESAMPLES).T / len(pooled)  # (draws, B)
+    # A mean over n resampled draws varies less than one over n new ones by (n - 1) / n.
+    inflate = np.sqrt(len(pooled) / (len(pooled) - 1)) if len(pooled) > 1 else 1.0
+    weight = 1 / len(pooled) + inflate * (chosen - 1 / len(pooled))
+    return np.append(np.mean([p.area for p in pooled]), (weight * areas).sum(axis=0))
 
 
 def patients_needed(labeled: FloatArray, area: FloatArray, target: FloatArray) -> FloatArray:

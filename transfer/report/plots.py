@@ -8,7 +8,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.html import Html, html_table, tag
 from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_diagonal, draw_dots, draw_line, draw_whiskers, line_style
-from transfer.metrics import brier, ece, fit_temperature, temper
+from transfer.metrics import brier, ece, fit_temperature, macro, temper
 from transfer.records.record import Record
 from transfer.report.context import Block, Pens, ReportContext
 from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
@@ -16,6 +16,8 @@ from transfer.report.curves import gather_probabilities, pooled_risk_coverage, r
 from transfer.report.label_savings import labeled_patients
 from transfer.report.tables import protocol_title
 from transfer.report.verdict_text import rows_with_most_labels
+from transfer.tables.calibration_rows import row_calibration
+from transfer.tables.format import format_interval
 from transfer.tables.rows import Row, Section
 
 MAX_CURVES, MAX_BANDS = 6, 3  # encoders and bands per panel; more cannot be distinguished
@@ -57,8 +59,8 @@ def ranking_charts(section: Section, pens: Pens) -> list[Html]:
 
 
 def label_efficiency_chart(section: Section, pens: Pens) -> Html | None:
-    """AUROC over the number of labeled patients; None if all rows have the same label fraction."""
-    if len({row.fraction for row in section.rows}) < 2:
+    """AUROC over the number of labeled patients; None if all rows have the same label fraction and number of shots."""
+    if len({(row.fraction, row.shots) for row in section.rows}) < 2:
         return None
     lines: dict[str, list[Row]] = {}
     for row in section.rows:
@@ -69,7 +71,7 @@ def label_efficiency_chart(section: Section, pens: Pens) -> Html | None:
     frame = Frame((labeled[0] / margin, labeled[-1] * margin), axis_limits(ends), log=True)
     marks: list[Html] = []
     for i, (name, rows) in enumerate(list(lines.items())[:MAX_CURVES]):
-        rows.sort(key=lambda row: row.fraction)
+        rows.sort(key=labeled_patients)
         # Shifted sideways, so that the whiskers of two encoders do not cover each other.
         x = np.array([labeled_patients(row) for row in rows]) * margin ** (0.18 * (i - (min(len(lines), MAX_CURVES) - 1) / 2))
         y, low, high = np.array([row.metrics["auroc"].ends for row in rows]).T
@@ -131,21 +133,34 @@ def _subsample(values: Array) -> Array:
 
 
 def calibration_table(block: Block, context: ReportContext) -> Html:
-    """Calibration error and Brier score, before and after temperature scaling on validation patients."""
+    """Calibration error and Brier score, before and after temperature scaling on validation patients; slope and calibration in the large.
+
+    The last two are means over the labels; of one label, or of the predicted class, with an interval."""
     lines, shown = [], context.display_names
     for section in block:
         for row in rows_with_most_labels(section):
             before = gather_probabilities(row.records)
             if before is None:
-                lines.append([shown[row.encoder], protocol_title(section), "no probabilities", "", "", "", ""])
+                lines.append([shown[row.encoder], protocol_title(section), "no probabilities", *[""] * 6])
                 continue
             temperatures, tempered = zip(*map(temper_record, row.records), strict=True)
             after = gather_probabilities(tempered)
             assert after is not None
             numbers = [f"{float(of(y[:, None], p[:, None])):.3f}" for of in (_binned_ece, _brier_score) for y, p in (before, after)]
-            lines.append([shown[row.encoder], protocol_title(section), *numbers, f"{np.mean(temperatures):.2f}"])
-    header = ["encoder", "protocol", "ECE", "ECE after scaling", "Brier", "Brier after scaling", "temperature"]
+            recalibrated = mean_recalibration(row)
+            lines.append([shown[row.encoder], protocol_title(section), *numbers, f"{np.mean(temperatures):.2f}", *recalibrated])
+    header = ["encoder", "protocol", "ECE", "ECE after scaling", "Brier", "Brier after scaling", "temperature", "slope", "in the large"]
     return html_table(header, lines)
+
+
+def mean_recalibration(row: Row) -> tuple[str, str]:
+    """Calibration slope and calibration in the large as text: with the interval of one label, or the means over the defined labels."""
+    fits = row_calibration(row.records)
+    both = [fit.slope for fit in fits], [fit.in_the_large for fit in fits]
+    if len(fits) == 1:
+        return format_interval(both[0][0]), format_interval(both[1][0])
+    slope, large = (float(macro(np.array([value.value for value in values]))[0]) for values in both)
+    return f"{slope:.3f}", f"{large:.3f}"
 
 
 def temper_record(record: Record) -> tuple[float, Record]:

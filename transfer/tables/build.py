@@ -3,29 +3,31 @@
 Paired differences are computed within a section only. Records of several folds or draws form one row: their mean with its interval over
 test patients and draws.
 
-Shapes: M test images, C target columns, B resamples.
+Shapes: M test images, C target columns.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 
-from transfer.metrics import auroc, average_precision, balanced_accuracy, macro
-from transfer.records.record import Identity, Record
-from transfer.stats.bootstrap import Metric
+from transfer.records.episodes import read_episodes
+from transfer.records.record import Record
+from transfer.stats import Interval
+from transfer.stats.ap_components import measure_average_precisions
+from transfer.stats.balanced_accuracy_components import measure_balanced_accuracies
+from transfer.stats.factors import Factor, draw_of, level_std, seed_of
+from transfer.stats.parts import Measure, measure_areas, measure_part
 from transfer.tables.comparisons import compare_options, compare_section, describe_below_chance, judge_sections
-from transfer.tables.row_bootstrap import TABLE_RESAMPLES, bootstrap_interval
-from transfer.tables.row_estimates import judged_labels, record_part, row_interval, youden_thresholds
-from transfer.tables.rows import Row, Section, count_tested, task_name
+from transfer.tables.row_estimates import judged_labels, record_part, record_position, row_interval
+from transfer.tables.rows import TABLE_METRICS, Row, Section, count_tested, task_name
 from transfer.tasks.split import PARTS
 
 
 def build_sections(
     records: Sequence[Record],
     baseline: str | Sequence[str] | None = None,
-    resamples: int = TABLE_RESAMPLES,
     margin: float | None = None,
 ) -> list[Section]:
     """The sections of these records, sorted by task and protocol, with their comparisons and corrected verdicts.
@@ -37,14 +39,14 @@ def build_sections(
     for record in (r for r in records if r.identity.shift is None):  # scores on shifted images belong to `shift_curves`
         i = record.identity
         by_section[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash].append(record)
-    sections = [_build_section(by_section[key], resamples) for key in sorted(by_section)]
+    sections = [_build_section(by_section[key]) for key in sorted(by_section)]
     for section in sections:
         compare_section(section, compare_options(baseline, margin))
     judge_sections(sections)
     return sections
 
 
-def _build_section(records: list[Record], resamples: int) -> Section:
+def _build_section(records: list[Record]) -> Section:
     i = records[0].identity
     section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store)
     groups: dict[tuple[bool, bool, str, tuple[str, str], tuple[int, float]], list[Record]] = defaultdict(list)
@@ -62,7 +64,8 @@ def _build_section(records: list[Record], resamples: int) -> Section:
         return section
     most_labels = max(rows, key=lambda same: same[0].identity.fraction)  # test part and floor are read from these
     section.judged, section.rare = judged_labels(most_labels)
-    section.rows = [build_row(same, section.judged, resamples) for same in rows]
+    for same in rows:
+        section.rows += build_shot_rows(same, section.judged) or [build_row(same, section.judged)]
     _disambiguate_names(section.rows)
     for row in section.rows:
         row.notes += [note for note in describe_below_chance(row, section.protocol) if note not in row.notes]
@@ -86,48 +89,58 @@ def _disambiguate_names(rows: Sequence[Row]) -> None:
             row.notes.append(f"the name {name} was used for {len(several)} different encoders; each has its own row")
 
 
-def build_row(records: list[Record], judged: Sequence[int] | None, resamples: int) -> Row:
+def build_row(records: list[Record], judged: Sequence[int] | None) -> Row:
     """The row of these records. judged: the labels of its metrics; None: all."""
-    i, first = records[0].identity, records[0].meta
-    values = {
-        "auroc": row_interval(records, "auroc", judged),
-        "ap": bootstrap_interval(records, lambda r: average_precision, resamples, judged),
-        "balanced_accuracy": bootstrap_interval(records, thresholded_balanced_accuracy, resamples),
-    }
-    share = float(np.mean([r.identity.fraction for r in records]))
-    row = Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, values, records)
-    row.episodes_note = describe_episodes(records) if first.episodes else ""
-    row.notes = list(dict.fromkeys(note for note in (v.note for v in values.values()) if note))
-    excluded = macro(auroc(*records[0].part("test")[:2]))[1]
-    if excluded:
-        row.notes.append(f"{excluded} of {len(first.classes)} labels have only one class in the test part and are excluded")
+    row = _start_row(records)
+    row.metrics = {metric: row_interval(records, metric, judged) for metric in TABLE_METRICS}
     if judged is not None:
-        row.all_labels = {"auroc": float(np.nanmean([record_part(r, "auroc").value() for r in records]))}
-    row.draw_std, row.seed_std = auroc_std(records, lambda i: i.draw, judged), auroc_std(records, lambda i: i.seed, judged)
+        row.all_labels = {metric: float(np.nanmean([record_part(r, metric).value() for r in records])) for metric in TABLE_METRICS}
+    row.draw_std, row.seed_std = auroc_std(records, draw_of, judged), auroc_std(records, seed_of, judged)
+    row.episodes_note = describe_episodes(records) if records[0].meta.episodes else ""
+    return _add_notes(row)
+
+
+def build_shot_rows(records: list[Record], judged: Sequence[int] | None) -> list[Row]:
+    """One row per number of shots that all records have, with the mean AUROC over episodes; [] for records without single episodes."""
+    rows = []
+    for shots in sorted(set.intersection(*(set(read_episodes(r)) for r in records))):
+        row, metric = _start_row(records), f"auroc@{shots}"
+        row.shots = shots
+        row.metrics = {name: Interval(np.nan, np.nan, np.nan, "not defined for single episodes") for name in TABLE_METRICS}
+        row.metrics["auroc"] = row_interval(records, metric, judged)
+        row.all_labels = {} if judged is None else {"auroc": float(np.nanmean([record_part(r, metric).value() for r in records]))}
+        rows.append(_add_notes(row))
+    return rows
+
+
+def _start_row(records: list[Record]) -> Row:
+    i, first = records[0].identity, records[0].meta
+    share = float(np.mean([r.identity.fraction for r in records]))
+    return Row(i.encoder, first.role, i.protocol, i.fraction if i.patients is None else share, {}, records)
+
+
+def _add_notes(row: Row) -> Row:
+    """The row with the warnings of its intervals."""
+    row.notes = list(dict.fromkeys(note for note in (v.note for v in row.metrics.values()) if note))
+    excluded = sum(p is None for p in record_part(row.records[0], "auroc").labels)
+    if excluded:
+        classes = len(row.records[0].meta.classes)
+        row.notes.append(f"{excluded} of {classes} labels have only one class in the test part and are excluded")
     return row
 
 
-def auroc_std(records: Sequence[Record], level: Callable[[Identity], int], judged: Sequence[int] | None) -> float:
-    """Standard deviation of the AUROC over the levels of one factor (draw or seed), averaged over all others; NaN for a single level."""
-    values = defaultdict(list)
-    for record in records:
-        values[level(record.identity)].append(record_part(record, "auroc").value(judged))
-    return float(np.std([np.mean(v) for v in values.values()], ddof=1)) if len(values) > 1 else float("nan")
-
-
-def thresholded_balanced_accuracy(record: Record) -> Metric:
-    """Balanced accuracy at the record's Youden thresholds; a multi-class task decides by argmax."""
-    return partial(balanced_accuracy, kind=record.meta.kind, threshold=youden_thresholds(record))
+def auroc_std(records: Sequence[Record], factor: Factor, judged: Sequence[int] | None) -> float:
+    """Standard deviation of the AUROC over the levels of one factor, averaged over all others; NaN for a single level."""
+    return level_std({record_position(r): record_part(r, "auroc").value(judged) for r in records}, factor)
 
 
 def majority_metrics(record: Record, judged: Sequence[int] | None = None) -> dict[str, float]:
     """The metrics of always predicting the most frequent class: the floor of every metric. judged: labels of the means; None: all."""
-    y = record.arrays["test_y"]
+    y, _, patient = record.part("test")
     constant = np.broadcast_to(np.nanmean(record.arrays["val_y"], axis=0), y.shape)
-    decide = balanced_accuracy(y, constant, kind=record.meta.kind)
-    kept = slice(None) if judged is None else list(judged)
-    ranking = {"auroc": auroc(y, constant), "ap": average_precision(y, constant)}
-    return {**{name: macro(values[kept])[0] for name, values in ranking.items()}, "balanced_accuracy": macro(decide)[0]}
+    decide = partial(measure_balanced_accuracies, kind=record.meta.kind)
+    measures: dict[str, Measure] = {"auroc": measure_areas, "ap": measure_average_precisions, "balanced_accuracy": decide}
+    return {name: measure_part(y, constant, patient, measure).value(judged) for name, measure in measures.items()}
 
 
 def describe_episodes(records: list[Record]) -> str:

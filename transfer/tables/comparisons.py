@@ -16,7 +16,7 @@ from transfer.stats.estimate import estimate_difference
 from transfer.stats.permutation import permutation_p_value
 from transfer.stats.verdict import SIGNIFICANT
 from transfer.tables.row_estimates import is_same_size, record_position, row_estimate, scored_folds
-from transfer.tables.rows import Comparison, Relation, Row, Section, group_sections
+from transfer.tables.rows import TABLE_METRICS, Comparison, Relation, Row, Section, group_sections
 
 CHANCE = 0.5  # AUROC of scores that say nothing
 MOST_PAIRED = 4  # pretrained encoders of a section that are also compared with each other
@@ -45,7 +45,7 @@ def add_comparisons(row: Row, section: Section, options: CompareOptions) -> None
     """Sets the comparisons of one row."""
     row.comparisons = []
     for reference in find_references(row, section.rows, options.baselines):
-        difference = compare_rows(row, reference, section.judged, options.margin)
+        difference = compare_rows(row, reference, section.judged, options.margin, row.auroc_name)
         if difference is None:
             continue
         relation: Relation = "same architecture" if row.arch == reference.arch else "other architecture"
@@ -107,8 +107,11 @@ def compare_rows(
 
 
 def compare_other_metrics(a: Row, b: Row, columns: Sequence[int] | None) -> dict[str, Difference]:
-    """The differences of the metrics besides AUROC. They have no verdicts, so that the family of tests is that of the AUROC."""
-    return {}
+    """The differences of the metrics besides AUROC. They are not part of the table's family of tests, which is that of the AUROC."""
+    if a.shots is not None:
+        return {}
+    each = {name: compare_rows(a, b, columns, metric=name) for name in TABLE_METRICS if name != "auroc"}
+    return {name: difference for name, difference in each.items() if difference is not None}
 
 
 def check_same_images(a: Sequence[Record], b: Sequence[Record]) -> None:

@@ -1,11 +1,11 @@
 """Decisions at an operating rule: thresholds are chosen on validation patients, sensitivity and specificity are measured on test patients,
-and predictive values are computed for a given prevalence.
+and predictive values are computed for a given prevalence. Each label also has its calibration slope and intercepts.
 
 Shapes: M test images, C labels, B resamples.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,9 +19,10 @@ from transfer.metrics.decisions import weighted_counts
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.tables import render
+from transfer.tables.calibration_rows import LabelCalibration, row_calibration
 from transfer.tables.format import format_interval
 from transfer.tables.row_bootstrap import TABLE_RESAMPLES, bootstrap_intervals
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Row, Section, rows_by_records
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,7 +32,13 @@ RULE_TEXTS: dict[ThresholdRule, str] = {
     "sensitivity": "a sensitivity of at least {:g}",
     "specificity": "a specificity of at least {:g}",
 }
-OPERATING_HEADER = ("label", "threshold", "sensitivity [95 %]", "specificity [95 %]", "PPV", "NPV", "prevalence")
+DECISION_HEADER = ("label", "threshold", "sensitivity [95 %]", "specificity [95 %]", "PPV", "NPV", "prevalence")
+CALIBRATION_HEADER = ("calibration slope [95 %]", "calibration in the large [95 %]")
+OPERATING_HEADER = (*DECISION_HEADER, *CALIBRATION_HEADER)
+CALIBRATION_NOTE = (
+    "Calibration: perfect are a slope of 1 and 0 in the large. Slope below 1: probabilities are too extreme. "
+    "In the large above 0: they are too low on average"
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +84,19 @@ class LabelDecision:
     ppv: float
     npv: float
     prevalence: float
+    calibration: LabelCalibration | None  # None: the scores are not probabilities
 
     def cells(self) -> tuple[str, ...]:
         """The text of the columns `OPERATING_HEADER`."""
+        return *self.decision_cells(), *self.calibration_cells()
+
+    def calibration_cells(self) -> tuple[str, ...]:
+        """The text of the columns `CALIBRATION_HEADER`."""
+        fit = self.calibration
+        return tuple(map(format_interval, (fit.slope, fit.in_the_large))) if fit else ("no probabilities", "no probabilities")
+
+    def decision_cells(self) -> tuple[str, ...]:
+        """The text of the columns `DECISION_HEADER`."""
         rates = ("not defined" if math.isnan(v) else f"{v:.3f}" for v in (self.ppv, self.npv, self.prevalence))
         return (
             self.label,
@@ -105,10 +122,12 @@ def row_decisions(row: Row, rule: OperatingRule) -> list[LabelDecision]:
         row.records, lambda r: partial(sensitivity_and_specificity, threshold=choose_record_thresholds(r, rule)), TABLE_RESAMPLES
     )
     sensitivities, specificities = both[: len(classes)], both[len(classes) :]
+    calibrations = row_calibration(row.records)
     decisions = []
     for c, (name, threshold, sens, spec) in enumerate(zip(classes, thresholds, sensitivities, specificities, strict=True)):
         prevalence = rule.prevalence if rule.prevalence is not None else float(np.mean([_positive_share(y[:, c]) for y in tests]))
-        decisions.append(LabelDecision(name, threshold, sens, spec, *predictive_values(sens.value, spec.value, prevalence), prevalence))
+        values = predictive_values(sens.value, spec.value, prevalence)
+        decisions.append(LabelDecision(name, threshold, sens, spec, *values, prevalence, calibrations[c] if calibrations else None))
     return decisions
 
 
@@ -119,7 +138,7 @@ def sensitivity_and_specificity(y: Array, s: Array, threshold: Array, weight: Ar
     positive, negative, called = y > 0.5, y <= 0.5, s >= threshold  # NaN is neither
     counts = weighted_counts(np.concatenate([positive & called, negative & ~called, positive, negative], axis=1), weight)
     correct, total = np.split(counts, 2, axis=1)
-    return np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0)
+    return np.asarray(np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0))
 
 
 def _positive_share(y: Array) -> float:
@@ -129,29 +148,35 @@ def _positive_share(y: Array) -> float:
 
 def gather_decisions(sections: Sequence[Section], rule: OperatingRule) -> list[tuple[Section, Row, list[LabelDecision]]]:
     """The decisions of every row. Raises InputError when no task is binary or multi-label."""
-    decided = [(s, row, decisions) for s in sections for row in s.rows if (decisions := row_decisions(row, rule))]
+    decided = [(s, row, decisions) for s in sections for row in rows_by_records(s) if (decisions := row_decisions(row, rule))]
     if not decided:
         raise InputError("--operating needs a binary or multi-label task; a multi-class task decides by the largest score")
     return decided
 
 
 def print_decisions(console: "Console", decided: Sequence[tuple[Section, Row, list[LabelDecision]]], rule: OperatingRule) -> None:
-    """Prints one table of all decisions, and the rule below it."""
+    """Prints a table of all decisions and one of the calibration, with the rule and the leaks below them."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(title="Decisions", title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     names = render.shorten_names([s for s, _, _ in decided])
     several = len({s.task for s, _, _ in decided}) > 1
     shares = {row.fraction for _, row, _ in decided} != {1.0}
-    for name in ("encoder", "protocol", *(["task"] if several else []), *(["fraction"] if shares else []), *OPERATING_HEADER):
-        table.add_column(name, overflow="fold")
-    for s, row, decisions in decided:
-        where = [names[row.encoder], s.protocol, *([s.task] if several else []), *([f"{row.fraction:.3g}"] if shares else [])]
-        for decision in decisions:
-            table.add_row(*where, *decision.cells())
-    console.print(table)
-    console.print(f"  {rule.describe()}", style="dim", markup=False)
+    place = ("encoder", "protocol", *(["task"] if several else []), *(["fraction"] if shares else []))
+    panels: tuple[tuple[str, tuple[str, ...], Callable[[LabelDecision], tuple[str, ...]], str], ...] = (
+        ("Decisions", DECISION_HEADER, LabelDecision.decision_cells, rule.describe()),
+        ("Calibration", ("label", *CALIBRATION_HEADER), lambda d: (d.label, *d.calibration_cells()), CALIBRATION_NOTE),
+    )
+    for title, header, cells, note in panels:
+        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in (*place, *header):
+            table.add_column(name, overflow="fold")
+        for s, row, decisions in decided:
+            where = [names[row.encoder], s.protocol, *([s.task] if several else []), *([f"{row.fraction:.3g}"] if shares else [])]
+            for decision in decisions:
+                table.add_row(*where, *cells(decision))
+        console.print(table)
+        console.print(f"  {note}", style="dim", markup=False)
     for leak in render.unique(leak for _, row, _ in decided for leak in render.list_allowed_leaks(row)):
         console.print(f"  LEAKAGE ALLOWED: {leak}", style="yellow", markup=False)
 
@@ -169,4 +194,10 @@ def _decision_line(section: Section, row: Row, decision: LabelDecision, rule: Op
     for name, rate in (("sensitivity", decision.sensitivity), ("specificity", decision.specificity)):
         numbers |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
     numbers |= {"ppv": decision.ppv, "npv": decision.npv, "prevalence": decision.prevalence}
+    if decision.calibration is not None:
+        fit = decision.calibration
+        for name, interval in (("slope", fit.slope), ("intercept", fit.intercept), ("in_the_large", fit.in_the_large)):
+            ends = zip(("", "_low", "_high"), interval.ends, strict=True)
+            numbers |= {f"calibration_{name}{end}": value for end, value in ends}
+        line |= {"probabilities_at_bounds": str(fit.at_bounds)}
     return {**line, **{name: f"{value:.6f}" for name, value in numbers.items()}, "leakage": "; ".join(render.list_allowed_leaks(row))}

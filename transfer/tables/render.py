@@ -62,8 +62,7 @@ def format_rows(block: Sequence[Section], display_names: Mapping[str, str], miss
                     display_names[row.encoder],
                     section.protocol + _format_fraction(row),
                     auroc,
-                    format_interval(row.metrics["ap"]),
-                    format_interval(row.metrics["balanced_accuracy"]),
+                    *("" if row.shots is not None else format_interval(row.metrics[name]) for name in ("ap", "balanced_accuracy")),
                     format_difference(row.difference),
                     format_verdict(row.difference, display_names.get(row.reference, "")),
                 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from transfer.tables import render
 from transfer.tables.format import format_difference, format_interval
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Row, Section, rows_by_records
 from transfer.tables.subgroups import Subgroup, compute_subgroups
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ SUBGROUP_COLUMNS = {"sensitivity": "sens.", "specificity": "spec.", "ppv": "PPV"
 def gather_subgroups(sections: Sequence[Section], by: Sequence[str], bands: Sequence[float]) -> list[tuple[Section, Row, list[Subgroup]]]:
     """The subgroups of every row with the largest label fraction of its section."""
     most = {id(s): max((row.fraction for row in s.rows), default=1.0) for s in sections}
-    return [(s, row, compute_subgroups(row.records, by, bands)) for s in sections for row in s.rows if row.fraction == most[id(s)]]
+    return [
+        (s, row, compute_subgroups(row.records, by, bands)) for s in sections for row in rows_by_records(s) if row.fraction == most[id(s)]
+    ]
 
 
 def print_subgroups(console: "Console", groups: Sequence[tuple[Section, Row, list[Subgroup]]], display_names: Mapping[str, str]) -> None:

@@ -3,15 +3,14 @@
 Shapes: C columns of the metric, B resamples.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from encoders.runtime.arrays import FloatArray
-from transfer.metrics import macro
 from transfer.records.record import Record
 from transfer.stats import Interval, bootstrap_values
-from transfer.stats.bootstrap import Metric, mean_over_labels, percentile_interval
+from transfer.stats.bootstrap import Metric, percentile_interval
 from transfer.stats.interval import bound_perfect_interval
 from transfer.stats.patients import few_patients_note
 from transfer.tables.row_estimates import smaller_class_patients, test_labels
@@ -19,19 +18,8 @@ from transfer.tables.row_estimates import smaller_class_patients, test_labels
 TABLE_RESAMPLES = 1000
 
 
-def bootstrap_interval(
-    records: list[Record], metric: Callable[[Record], Metric], resamples: int, columns: Sequence[int] | None = None
-) -> Interval:
-    """The mean over records of a metric, with its interval over test patients. `metric` may depend on the record, e.g. on its threshold.
-
-    columns: the labels of the mean; None: all."""
-    each = [_resample_metric(record, metric(record), resamples, columns) for record in records]
-    means = [(np.array([macro(full)[0]]), mean_over_labels(values, full)[:, None]) for full, values in each]
-    return _mean_intervals(records, means, resamples)[0]
-
-
 def bootstrap_intervals(records: list[Record], metric: Callable[[Record], Metric], resamples: int) -> list[Interval]:
-    """As `bootstrap_interval`, one interval per column of the metric."""
+    """The mean over records of a metric, one interval over test patients per column. `metric` may depend on the record (its threshold)."""
     return _mean_intervals(records, [_resample_metric(record, metric(record), resamples) for record in records], resamples)
 
 
@@ -51,9 +39,8 @@ def _mean_intervals(records: list[Record], per_record: list[tuple[FloatArray, Fl
     return [Interval(value, *pair, method, 0.95, note) for value, pair in zip(full.tolist(), ends, strict=True)]
 
 
-def _resample_metric(record: Record, metric: Metric, resamples: int, columns: Sequence[int] | None = None) -> tuple[FloatArray, FloatArray]:
+def _resample_metric(record: Record, metric: Metric, resamples: int) -> tuple[FloatArray, FloatArray]:
     """The metric (C,) on a record's test part, and (B, C) on resamples of its patients; draws of one fold share their resamples."""
     y, s, patient = record.part("test")
-    y, s = (y, s) if columns is None else (y[:, list(columns)], s[:, list(columns)])
     full = np.asarray(metric(y, s), dtype=np.float64).reshape(-1)
     return full, bootstrap_values(metric, y, s, patient, resamples, seed=record.identity.fold)

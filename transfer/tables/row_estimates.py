@@ -6,19 +6,26 @@ Shapes: M test images, C target columns.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from encoders.runtime.arrays import Array
-from transfer.metrics import choose_thresholds
+from encoders.runtime.arrays import Array, FloatArray
+from transfer.metrics import choose_thresholds, macro
+from transfer.records.episodes import read_episodes
 from transfer.records.record import Record
 from transfer.stats import MIN_PATIENTS, Interval, patients_per_class
+from transfer.stats.ap_components import measure_average_precisions
 from transfer.stats.auroc_intervals import ScoredRows
+from transfer.stats.balanced_accuracy_components import measure_balanced_accuracies
 from transfer.stats.estimate import Estimate, estimate_interval
 from transfer.stats.factors import Position
 from transfer.stats.parts import Measure, TestPart, measure_areas, measure_part
+from transfer.stats.placement_components import measure_placements
 from transfer.tables.rows import LabelCount, Row
+
+METHODS = {"auroc": "clustered DeLong", "ap": "patient jackknife", "balanced_accuracy": "recalls by patient"}
 
 _parts: WeakKeyDictionary[Record, dict[str, TestPart]] = WeakKeyDictionary()
 
@@ -30,16 +37,23 @@ def record_position(record: Record, checkpoint: int = 0) -> Position:
 
 
 def record_part(record: Record, metric: str) -> TestPart:
-    """The components of a metric on the test part of a record."""
+    """The components of a metric on the test part of a record; `auroc` at a number of shots is `auroc@8`."""
     known = _parts.setdefault(record, {})
     if metric not in known:
-        known[metric] = measure_part(*record.part("test"), measure_of(record, metric))
+        y, s, patient = record.part("test")
+        name, _, shots = metric.partition("@")
+        if shots:
+            known[metric] = measure_part(y, read_episodes(record)[int(shots)].placement, patient, measure_placements)
+        else:
+            known[metric] = measure_part(y, s, patient, measure_of(record, name))
     return known[metric]
 
 
 def measure_of(record: Record, metric: str) -> Measure:
-    """The measure of a metric; balanced accuracy at the record's own validation thresholds."""
-    return {"auroc": measure_areas}[metric]
+    """The measure of a metric; balanced accuracy is at the record's own validation thresholds."""
+    if metric == "balanced_accuracy":
+        return partial(measure_balanced_accuracies, kind=record.meta.kind, threshold=youden_thresholds(record))
+    return {"auroc": measure_areas, "ap": measure_average_precisions}[metric]
 
 
 def row_estimate(records: Sequence[Record], metric: str, columns: Sequence[int] | None = None) -> Estimate:
@@ -47,7 +61,17 @@ def row_estimate(records: Sequence[Record], metric: str, columns: Sequence[int] 
     encoders = list(dict.fromkeys(r.identity.encoder_sha256 for r in records))
     parts = {record_position(r, encoders.index(r.identity.encoder_sha256)): record_part(r, metric) for r in records}
     sampled = any(r.identity.fraction < 1 or r.identity.patients is not None for r in records)
-    return Estimate(parts, smaller_class_patients(records, columns), columns, sampled)
+    name, _, shots = metric.partition("@")
+    episodes, digest = mean_episodes(records, int(shots), columns) if shots else (np.empty(0), "")
+    return Estimate(parts, smaller_class_patients(records, columns), columns, sampled, METHODS[name], episodes, digest)
+
+
+def mean_episodes(records: Sequence[Record], shots: int, columns: Sequence[int] | None) -> tuple[FloatArray, str]:
+    """(E,) the AUROC of every episode, averaged over the records, and the digest of all their support sets."""
+    each = [read_episodes(r)[shots] for r in records]
+    values = [macro(e.label_auroc if columns is None else e.label_auroc[:, list(columns)])[0] for e in each]
+    fewest = min(map(len, values))
+    return np.mean([v[:fewest] for v in values], axis=0), "+".join(dict.fromkeys(e.supports for e in each))
 
 
 def row_interval(records: Sequence[Record], metric: str = "auroc", columns: Sequence[int] | None = None) -> Interval:

@@ -68,6 +68,11 @@ class Row:
         return "" if self.primary is None else self.primary.reference
 
     @property
+    def auroc_name(self) -> str:
+        """The row's AUROC in `row_estimates`: of the scores, or the mean over episodes at a number of shots."""
+        return "auroc" if self.shots is None else f"auroc@{self.shots}"
+
+    @property
     def arch(self) -> str:
         return self.records[0].meta.arch
 
@@ -122,6 +127,16 @@ def count_tested(records: Sequence[Record]) -> dict[str, int]:
     return {
         name: len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for name, c in COUNTED_COLUMNS.items()
     }
+
+
+def most_shots(section: Section) -> int | None:
+    """The largest number of shots of a section; None without few-shot rows."""
+    return max((row.shots for row in section.rows if row.shots is not None), default=None)
+
+
+def rows_by_records(section: Section) -> list[Row]:
+    """The rows without those that share their records with another: of few-shot rows, those with most shots."""
+    return [row for row in section.rows if row.shots in (None, most_shots(section))]
 
 
 def group_sections(sections: Sequence[Section]) -> list[list[Section]]:

@@ -8,8 +8,6 @@ import numpy as np
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
-from transfer.stats import Interval
-from transfer.stats.factors import spread_of_levels, widen_by_spreads
 from transfer.tables.comparisons import compare_options, compare_section, judge_sections
 from transfer.tables.row_estimates import row_interval
 from transfer.tables.rows import Row, Section
@@ -69,21 +67,12 @@ def _are_independent(same: Sequence[Row], named: bool) -> bool:
 def _average_row(same: Sequence[Row], section: Section) -> Row:
     """The mean of the rows. Its intervals include the variation between seeds."""
     records, first = [record for row in same for record in row.records], same[0]
-    metrics = {name: _mean_over_seeds([row.metrics[name] for row in same]) for name in first.metrics}
-    metrics["auroc"] = row_interval(records, "auroc", section.judged)
+    metrics = dict(first.metrics) | {"auroc": row_interval(records, first.auroc_name, section.judged)}
+    if first.shots is None:
+        metrics |= {name: row_interval(records, name, section.judged) for name in first.metrics}
     name = f"{short_name(first.encoder)} and {len(same) - 1} more seed{'s' if len(same) > 2 else ''}"
     row = Row(name, first.role, first.protocol, first.fraction, metrics, records, first.shots)
     row.seeds, row.seed_std = [r.encoder for r in same], float(np.std([r.metrics["auroc"].value for r in same], ddof=1))
     row.all_labels = {metric: float(np.mean([r.all_labels[metric] for r in same])) for metric in first.all_labels}
     row.notes = list(dict.fromkeys(note for r in same for note in r.notes))
     return row
-
-
-def _mean_over_seeds(values: Sequence[Interval]) -> Interval:
-    """The mean of intervals over the same patients, whose errors at most add up, widened by the variation between seeds."""
-    value, low, high = (sum(ends) / len(values) for ends in zip(*(v.ends for v in values), strict=True))
-    spread, first = spread_of_levels("pretraining seeds", [v.value for v in values]), values[0]
-    assert spread is not None
-    low, high = widen_by_spreads(lambda level: (low, high), value, [spread])(first.level)
-    method = f"{first.method}; and {len(values)} pretraining seeds"
-    return Interval(value, float(max(low, 0.0)), float(min(high, 1.0)), method, first.level, first.note)

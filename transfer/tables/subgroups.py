@@ -6,7 +6,7 @@ draws give the mean of their values; folds without images of a subgroup are excl
 Shapes: M test images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -15,12 +15,12 @@ import numpy as np
 
 from encoders.runtime.arrays import BoolArray
 from encoders.runtime.errors import InputError, unknown_name_error
-from transfer.metrics import ValidationChoice, average_precision, balanced_accuracy, choose_on_validation, compute_all_metrics
+from transfer.metrics import ValidationChoice, choose_on_validation, compute_all_metrics
 from transfer.records.record import EPISODE_PREFIXES, Record
-from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap, pooled_interval
+from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap
 from transfer.stats.auroc_intervals import ScoredRows
-from transfer.stats.bootstrap import Metric
-from transfer.tables.row_bootstrap import bootstrap_interval
+from transfer.tables.row_estimates import row_interval
+from transfer.tables.rows import TABLE_METRICS
 from transfer.tasks.group_columns import AGE_BANDS, name_groups, order_groups
 
 ALL_IMAGES = "all"
@@ -36,7 +36,7 @@ class Subgroup:
     patients: int
     smaller_class_patients: int  # decides whether the intervals are valid
     metrics: dict[str, float]  # as `compute_all_metrics` names them
-    intervals: dict[str, Interval]  # auroc (clustered DeLong); ap, balanced_accuracy (patient bootstrap)
+    intervals: dict[str, Interval]  # auroc, ap, balanced_accuracy; over test patients
     gap: Difference | None = None
     holm_p: float = float("nan")  # the gap's p-value after Holm correction over all gaps of this encoder
     notes: list[str] = field(default_factory=list)
@@ -53,9 +53,7 @@ def list_group_columns(records: Sequence[Record]) -> list[str]:
     return sorted(set.intersection(*each)) if each else []
 
 
-def compute_subgroups(
-    records: Sequence[Record], by: Sequence[str] | None = None, bands: Sequence[float] = AGE_BANDS, resamples: int = 1000
-) -> list[Subgroup]:
+def compute_subgroups(records: Sequence[Record], by: Sequence[str] | None = None, bands: Sequence[float] = AGE_BANDS) -> list[Subgroup]:
     """The group of all images, then every subgroup of every column. records: of one table row.  by: columns; None: all columns.
 
     Raises InputError for a column that the records do not have."""
@@ -65,7 +63,7 @@ def compute_subgroups(
             hint = "(records take their columns from /meta of the task's store; `transfer bench` adds new ones to them)"
             raise unknown_name_error("column of the records", column, known, hint)
     choices = [choose_on_validation(*r.part("val")[:2], r.meta.kind, order=r.class_order) for r in records]
-    measure = partial(_measure_subgroup, records, choices, resamples)
+    measure = partial(_measure_subgroup, records, choices)
     groups = [measure("", ALL_IMAGES, [np.ones(len(r.arrays["test_y"]), bool) for r in records])]
     for column in known if by is None else by:
         names = [name_groups(column, r.groups[column], bands) for r in records]
@@ -78,16 +76,14 @@ def compute_subgroups(
 
 
 def _measure_subgroup(
-    records: Sequence[Record], choices: Sequence[ValidationChoice], resamples: int, column: str, name: str, masks: Sequence[BoolArray]
+    records: Sequence[Record], choices: Sequence[ValidationChoice], column: str, name: str, masks: Sequence[BoolArray]
 ) -> Subgroup:
     kept = [(r, choice, mask) for r, choice, mask in zip(records, choices, masks, strict=True) if mask.any()]
     per_record = [compute_all_metrics(r.arrays["test_y"][m], r.arrays["test_scores"][m], choice) for r, choice, m in kept]
     inside, outside = mask_test_parts(records, masks), mask_test_parts(records, [~m for m in masks])
     counts = _count_images_and_patients(records, masks)
-    intervals = {"auroc": pooled_interval(inside)} | {
-        key: _subgroup_interval(kept, metric, resamples)
-        for key, metric in (("ap", _ap_metric), ("balanced_accuracy", _balanced_accuracy_metric))
-    }
+    masked = [_mask_record(record, mask) for record, _, mask in kept]
+    intervals = {metric: row_interval(masked, metric) for metric in TABLE_METRICS}
     gap = pooled_gap(inside, outside) if outside else None
     metrics = {key: _mean_defined([values[key] for values in per_record if key in values]) for key in per_record[0]}
     group = Subgroup(column, name, *counts, metrics, intervals, gap)
@@ -111,22 +107,6 @@ def _count_images_and_patients(records: Sequence[Record], masks: Sequence[BoolAr
     once = {r.identity.fold: (r, m) for r, m in zip(records, masks, strict=True)}.values()
     y, patient = (np.concatenate([r.arrays[name][m] for r, m in once]) for name in ("test_y", "test_patient"))
     return len(y), len(np.unique(patient.astype(str))), int(patients_per_class(y, patient).min())
-
-
-def _ap_metric(choice: ValidationChoice) -> Metric:
-    return average_precision
-
-
-def _balanced_accuracy_metric(choice: ValidationChoice) -> Metric:
-    return partial(balanced_accuracy, kind=choice.kind, threshold=choice.threshold)
-
-
-def _subgroup_interval(
-    kept: Sequence[tuple[Record, ValidationChoice, BoolArray]], metric: Callable[[ValidationChoice], Metric], resamples: int
-) -> Interval:
-    masked = [_mask_record(record, mask) for record, _, mask in kept]
-    choices = {id(record): choice for record, (_, choice, _) in zip(masked, kept, strict=True)}
-    return bootstrap_interval(masked, lambda record: metric(choices[id(record)]), resamples)
 
 
 def _mask_record(record: Record, mask: BoolArray) -> Record:

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import zoo_dir
+from encoders.store.patient_ids import hash_patients
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from encoders.zoo import zoo
@@ -25,9 +26,9 @@ from transfer.protocols import PROTOCOLS, ProtocolEntry
 from transfer.records import record
 from transfer.records.ledger import read_ledger
 from transfer.records.test_usage import SplitUsage
+from transfer.tables import build as table
 from transfer.tables import render, wandb_report
 from transfer.tables.rows import group_sections
-from transfer.tables import build as table
 from transfer.tasks import load, task
 
 NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
@@ -54,7 +55,7 @@ def test_every_cell_has_a_record_and_its_metrics_equal_those_of_scikit_learn(coh
     add(cohort)
     result = run()
     assert [r.identity.protocol for r in result.records] == ["knn", "linear"]
-    for section in table.build_sections(result.records, resamples=50):
+    for section in table.build_sections(result.records):
         (row,) = section.rows
         y, s, _ = row.records[0].part("test")
         assert row.metrics["auroc"].value == pytest.approx(roc_auc_score(y[:, 0], s[:, 0]), abs=1e-12)
@@ -98,7 +99,7 @@ def test_an_input_size_that_differs_from_the_baseline_is_noted(cohort):
     add(cohort)
     publish("m", Store.open(cohort), np.arange(0), seed=1)
     records = run("m", "random_resnet10t:size=48,channels=1", protocols=["knn"]).records
-    (section,) = table.build_sections(records, resamples=20)
+    (section,) = table.build_sections(records)
     notes = next(row.notes for row in section.rows if row.encoder == "m")
     assert any(note.startswith("m has input size 32 px, random_resnet10t:size=48,channels=1 48 px: ") for note in notes)
 
@@ -108,9 +109,9 @@ def test_two_encoders_of_one_name_have_separate_rows(cohort):
     first = run(protocols=["linear"]).records[0]
     other = first.identity.model_copy(update={"encoder_sha256": "f" * 64})
     scores = {**first.arrays, "test_scores": 1 - first.arrays["test_scores"]}
-    (section,) = table.build_sections([first, record.Record(first.meta.model_copy(update={"identity": other}), scores)], resamples=20)
+    (section,) = table.build_sections([first, record.Record(first.meta.model_copy(update={"identity": other}), scores)])
     names = {row.encoder: row.metrics["auroc"].value for row in section.rows}
-    alone = table.build_sections([first], resamples=20)[0].rows[0]
+    alone = table.build_sections([first])[0].rows[0]
     assert names == {
         f"{NET} ({first.identity.encoder_sha256[:8]})": alone.metrics["auroc"].value,
         f"{NET} (ffffffff)": pytest.approx(1 - alone.metrics["auroc"].value),
@@ -137,7 +138,7 @@ def test_changed_patient_ids_make_a_new_record(tmp_path):
 def test_other_settings_of_a_protocol_have_their_own_record_and_section(cohort):
     add(cohort)
     records = run(protocols=["linear"]).records + run(protocols=["linear"], overrides=["linear.steps=3"]).records
-    sections = table.build_sections(records, resamples=10)
+    sections = table.build_sections(records)
     assert len({s.protocol_hash for s in sections}) == len(sections) == 2
     assert len(group_sections(sections)) == 2
 
@@ -150,7 +151,7 @@ def test_another_version_of_a_protocol_has_its_own_hash_and_section(cohort, monk
     monkeypatch.setattr(knn, "VERSION", knn.VERSION + 1)
     again = run(protocols=["knn"])
     assert (again.computed, again.reused) == (1, 0)
-    sections = table.build_sections(records + again.records, resamples=10)
+    sections = table.build_sections(records + again.records)
     assert len({s.protocol_hash for s in sections}) == len(sections) == len(group_sections(sections)) == 2
     assert all(len(s.rows) == 1 for s in sections)
 
@@ -161,7 +162,7 @@ def test_other_splits_of_a_task_have_their_own_sections(cohort):
     task.remove_task("sick")
     add(cohort, split=task.SplitRule(seed=5))
     records += run(protocols=["knn"]).records
-    sections = table.build_sections(records, resamples=10)
+    sections = table.build_sections(records)
     assert len(sections) == len(group_sections(sections)) == 2
     assert all(len(s.rows) == 1 for s in sections)
 
@@ -183,7 +184,7 @@ def test_a_cell_that_fails_is_recorded_with_its_traceback_and_the_others_continu
     assert "in fit" in result.failed[0].meta.traceback
     assert record.read_record(record.record_path(result.failed[0].identity)).meta.status == "failed"
     assert run(protocols=["broken", "knn"]).computed == 1  # only a failed cell is computed again
-    text = render.results_to_markdown(table.build_sections(result.records, resamples=10), {}, {})
+    text = render.results_to_markdown(table.build_sections(result.records), {}, {})
     assert "failed: ZeroDivisionError" in text
 
 
@@ -216,7 +217,7 @@ def publish(name, store, rows, seed=0, lineage=None):
         "store_fingerprint": np.array([store.fingerprint]),
         "sha256": check.digests_to_bytes(store.column("sha256")[rows]),
         "phash": store.column("phash")[rows],
-        "patient_hash": check.hash_patients(store.column("patient")[rows], store.dataset),
+        "patient_hash": hash_patients(store.column("patient")[rows], store.dataset),
     }
     card = encoder.card.replace(name=name, method="moco", source=None, modality="cxr", lineage=lineage or {}, canary=None)
     zoo.publish_encoder(name, encoder.model, card, manifest)
@@ -231,7 +232,7 @@ def test_pretraining_on_test_images_is_refused_and_marked_when_allowed(cohort):
     assert read_ledger() == []
     result = run("greedy", allow_leakage=True, protocols=["knn"])
     assert any("greedy" in line for line in result.records[0].meta.leakage)
-    sections = table.build_sections(result.records, resamples=10)
+    sections = table.build_sections(result.records)
     assert "LEAKAGE ALLOWED" in render.results_to_markdown(sections, {}, {})
     assert "greedy" in next(csv.DictReader(io.StringIO(render.results_to_csv(sections, {}, {}))))["leakage"]
 
@@ -258,7 +259,7 @@ def test_pretraining_on_the_train_part_only_is_not_a_leak(cohort):
 def test_multilabel_targets_with_unknown_values_run_to_the_table(cohort):
     add(cohort, "both", ("sick", "rare"), "multilabel", ("sick", "rare"))
     result = run()
-    for section in table.build_sections(result.records, resamples=30):
+    for section in table.build_sections(result.records):
         y, s, _ = section.rows[0].records[0].part("test")
         assert np.isnan(y).any()
         want = [roc_auc_score(y[k, c], s[k, c]) for c in range(2) if len(set(y[k := ~np.isnan(y[:, c]), c])) == 2]
@@ -267,7 +268,7 @@ def test_multilabel_targets_with_unknown_values_run_to_the_table(cohort):
 
 def test_a_multiclass_auroc_is_one_against_rest_macro(cohort):
     add(cohort, "grade", ("grade",), "multiclass", ("high", "low", "mid"))
-    (section,) = table.build_sections(run(protocols=["linear"]).records, resamples=30)
+    (section,) = table.build_sections(run(protocols=["linear"]).records)
     y, s, _ = section.rows[0].records[0].part("test")
     want = roc_auc_score(y.argmax(1), s / s.sum(1, keepdims=True), multi_class="ovr", average="macro")
     assert section.rows[0].metrics["auroc"].value == pytest.approx(want, abs=0.02)  # renormalising rows may swap near ties
@@ -278,7 +279,7 @@ def test_folds_have_one_seal_each_and_one_row_together(cohort):
     add(cohort)
     result = run(protocols=["knn"], folds=4)
     assert len(result.records) == len({r.identity.split for r in result.records}) == 4
-    (section,) = table.build_sections(result.records, resamples=50)
+    (section,) = table.build_sections(result.records)
     areas = [roc_auc_score(r.arrays["test_y"][:, 0], r.arrays["test_scores"][:, 0]) for r in result.records]
     assert section.rows[0].metrics["auroc"].value == pytest.approx(np.mean(areas))
     assert toys.times_scored(result.records) == [(1, 1)] * 4
@@ -289,7 +290,7 @@ def test_folds_have_one_seal_each_and_one_row_together(cohort):
 def test_numbers_of_patients_have_their_own_rows_over_folds_too(cohort):
     add(cohort)
     result = run(protocols=["knn"], patients=[8], fractions=[1.0], folds=2)
-    (section,) = table.build_sections(result.records, resamples=20)
+    (section,) = table.build_sections(result.records)
     assert [len(row.records) for row in section.rows] == [2, 2]
     few = next(row for row in section.rows if row.fraction < 1)
     assert {r.meta.counts["train"]["patients"] for r in few.records} == {8}
@@ -299,7 +300,7 @@ def test_numbers_of_patients_have_their_own_rows_over_folds_too(cohort):
 def test_label_fractions_have_their_own_rows_with_a_standard_deviation(cohort):
     add(cohort)
     result = run(protocols=["linear"], fractions=[0.25, 1.0], draws=3)
-    (section,) = table.build_sections(result.records, resamples=20)
+    (section,) = table.build_sections(result.records)
     rows = {r.fraction: r for r in section.rows}
     assert (len(rows[0.25].records), len(rows[1.0].records)) == (3, 1)
     assert rows[0.25].draw_std >= 0
@@ -335,7 +336,7 @@ def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdic
         scored("imagenet_vit", "imagenet", 0.0, arch="vit"),
         scored("random_resnet18", "random", 0.0, seed=5),
     ]
-    (section,) = table.build_sections(records, resamples=20)
+    (section,) = table.build_sections(records)
     rows = {r.encoder: r for r in section.rows}
     assert {r.reference for r in section.rows if r.role == "encoder"} == {"imagenet_resnet18"}
     assert rows["mine"].difference.verdict == "better"
@@ -344,13 +345,13 @@ def test_the_difference_is_to_imagenet_of_the_same_network_with_an_honest_verdic
     assert rows["imagenet_vit"].difference is None
     mine, base = rows["mine"].metrics["auroc"].value, rows["imagenet_resnet18"].metrics["auroc"].value
     assert rows["mine"].difference.value == pytest.approx(mine - base, abs=1e-12)  # rows were in unlike order
-    (named,) = table.build_sections(records, baseline="mine", resamples=20)
+    (named,) = table.build_sections(records, baseline="mine")
     assert {r.reference for r in named.rows if r.difference} == {"mine"}
 
 
 def test_markdown_and_csv_equal_the_rows():
     records = [scored("mine|x", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
-    sections = table.build_sections(records, resamples=20)
+    sections = table.build_sections(records)
     usage = {"x": SplitUsage(np.array([7, 7, 9]), np.array([2, 2, 2]), np.array([1, 1, 1]))}
     text = render.results_to_markdown(sections, usage, {"imagenet_vit": "put FILE at PATH"})
     assert "the median test image was scored at least 7 times, by 2 encoders and 1 protocol; most: 9" in text
@@ -367,7 +368,7 @@ def test_markdown_and_csv_equal_the_rows():
 
 def test_wandb_receives_numbers_only():
     records = [scored("mine", "encoder", 2.0, seed=1), scored("imagenet_resnet18", "imagenet", 1.0, seed=3)]
-    flat = wandb_report.wandb_summary(table.build_sections(records, resamples=20), "mine")
+    flat = wandb_report.wandb_summary(table.build_sections(records), "mine")
     assert {"bench/t/knn/auroc", "bench/t/knn/auroc_low", "bench/t/knn/auroc_high", "bench/t/knn/difference"} <= set(flat)
     assert all(isinstance(v, float) for v in flat.values())
     assert "test0" not in json.dumps(flat)
@@ -438,7 +439,7 @@ def test_no_protocol_scores_unknown_labels(tmp_path, labels, kind, classes):
     quick += ["finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8"]
     result = run(protocols=["knn", "linear", "fewshot", "finetune"], overrides=quick)
     assert [r.meta.error for r in result.records] == [None] * 4
-    for section in table.build_sections(result.records, resamples=10):
+    for section in table.build_sections(result.records):
         y, s, _ = section.rows[0].records[0].part("test")
         known = np.isfinite(y)
         assert known.all() == (kind != "multilabel")
@@ -463,7 +464,7 @@ def test_the_record_has_mean_and_sd_over_episodes_for_every_number_of_shots(coho
         values = [roc_auc_score(test.y, one.T) for one in scores]
         assert r.meta.episodes[str(shots)]["mean"] == pytest.approx(np.mean(values), abs=1e-4)
         assert r.meta.episodes[str(shots)]["sd"] == pytest.approx(np.std(values, ddof=1), abs=1e-4)
-    section = table.build_sections([r], resamples=10)[0]
+    section = table.build_sections([r])[0]
     lines = [line for line in render.build_captions([section], {}, {}) if "1-shot" in line and "4-shot" in line]
     assert len(lines) == 1
     assert lines[0].startswith(f"{r.identity.encoder}: AUROC of single episodes")  # names the encoder, is not a warning

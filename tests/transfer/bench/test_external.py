@@ -65,7 +65,7 @@ def test_uses_of_the_external_test_part_are_counted_with_all_others(two):
 
 def test_an_external_result_never_shares_a_table_with_one_of_the_task_itself(two):
     records = run(NET, tasks=["b"], protocols=["knn"]).records + bench(protocols=["knn"]).records
-    sections = table.build_sections(records, resamples=20)
+    sections = table.build_sections(records)
     assert [s.task for s in sections] in (["b", "b from a"], ["b from a", "b"])
     assert len(group_sections(sections)) == 2
     y, s, _ = next(r for r in records if r.identity.selected_on).part("test")

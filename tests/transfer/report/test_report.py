@@ -58,7 +58,7 @@ def pair(**more):
 
 
 def drawn(records, **more):
-    return render_page(records, build_sections(records, resamples=50), count_split_usage(records, gather_looks(records)), **more)
+    return render_page(records, build_sections(records), count_split_usage(records, gather_looks(records)), **more)
 
 
 class Tags(HTMLParser):
@@ -162,7 +162,7 @@ def test_a_withheld_or_corrected_verdict_is_said_in_words(changes, told):
 
 def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told():
     records = pair()
-    parts = build_sections(records, resamples=20)
+    parts = build_sections(records)
     nan = float("nan")
     set_difference(parts[0].rows[0], Difference(0.04, nan, nan, nan, stats_verdict(nan, nan), "m"))
     found = verdict_text.list_comparisons(parts)
@@ -185,7 +185,7 @@ def test_too_few_patients_are_no_finding_and_missing_imagenet_weights_are_told()
 def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
     """Six protocols of one table: the smallest p-value, .02, becomes .12, so no verdict says `better` anywhere."""
     records = [r for i in range(6) for r in pair(protocol=f"protocol{i}", protocol_hash=f"h{i}")]
-    parts = build_sections(records, resamples=20)
+    parts = build_sections(records)
     for part, p in zip(parts, (0.02, 0.3, 0.4, 0.5, 0.6, 0.7), strict=True):
         set_difference(part.rows[0], Difference(0.1, 0.01, 0.19, p, "better", "m"))
     judge_sections(parts)
@@ -209,7 +209,7 @@ def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
 
 
 def test_the_table_shows_the_rows_of_compare():
-    parts = build_sections(pair(), resamples=50)
+    parts = build_sections(pair())
     shown = render.shorten_names(parts)
     cells = " ".join(Tags(tables.results_table(parts, shown)).text.split())
     for line in render.format_rows(parts, shown, {}):
@@ -220,7 +220,7 @@ def test_the_table_shows_the_rows_of_compare():
 def test_confusion_is_that_of_scikit_learn():
     one = made(kind="multiclass", classes=("a", "b", "c"))
     y, s, _ = one.part("test")
-    row = build_sections([one], resamples=10)[0].rows[0]
+    row = build_sections([one])[0].rows[0]
     np.testing.assert_array_equal(tables.confusion_matrices(row)[0], confusion_matrix(y.argmax(1), s.argmax(1)))
 
 

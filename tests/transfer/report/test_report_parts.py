@@ -163,7 +163,7 @@ def test_labels_saved_are_read_off_straight_over_the_logarithm():
 def test_a_line_of_labels_saved_is_the_baselines_curve_at_the_encoders_auroc():
     few = {"train": {"patients": 10, "images": 20}}
     theirs = [made("imagenet_net", "imagenet", 0.1, fraction=0.2, counts=few), made("imagenet_net", "imagenet", 2.0, seed=1)]
-    part = build_sections([*theirs, made(skill=0.6)], resamples=20)[0]
+    part = build_sections([*theirs, made(skill=0.6)])[0]
     (line,) = label_savings._savings_lines(part, render.shorten_names([part]))
     low, high, mine = (roc_auc_score(*(r.arrays[f"test_{c}"][:, 0] for c in ("y", "scores"))) for r in (*theirs, made(skill=0.6)))
     assert low < mine < high
@@ -190,7 +190,7 @@ def test_shifted_records_alone_still_make_a_page():
 def test_several_seeds_of_a_recipe_make_a_verdict_about_the_recipe():
     seeds = [made(f"mine_{i}", skill=1.5 + i / 10, seed=i, recipe="r" * 16, pretraining_seed=i) for i in range(3)]
     records = [*seeds, made("imagenet_net", "imagenet", 0.1)]
-    sections = add_seed_rows(build_sections(records, resamples=50))
+    sections = add_seed_rows(build_sections(records))
     assert "that verdict is about the recipe" in Tags(render_page(records, sections, {})).text
     assert "that verdict is about the recipe" not in Tags(drawn(pair())).text
 
@@ -209,14 +209,14 @@ def test_one_reference_is_said_once_and_several_in_every_row():
 
 def test_the_size_of_the_training_part_is_that_of_the_largest_fraction():
     few = [made(fraction=0.2, counts={"train": {"patients": 10, "images": 20}}), made()]
-    assert build_sections(few, resamples=10)[0].counts["train"]["patients"] == PATIENTS
+    assert build_sections(few)[0].counts["train"]["patients"] == PATIENTS
 
 
 def test_mixed_hashes_are_visible_wherever_a_table_goes():
-    parts = build_sections([*pair(), *pair(protocol_hash="q" * 16)], resamples=10)
+    parts = build_sections([*pair(), *pair(protocol_hash="q" * 16)])
     assert len(group_sections(parts)) == 2
     assert "linear was run with 2 different settings or versions (hashes pppppppp, qqqqqqqq)" in render.results_to_markdown(parts, {}, {})
-    assert render.mixed_hash_warnings(build_sections(pair(), resamples=10)) == []
+    assert render.mixed_hash_warnings(build_sections(pair())) == []
 
 
 def test_the_tables_go_to_csv_and_markdown_too(tmp_path):

@@ -28,7 +28,7 @@ from transfer.tables.build import build_sections
 
 
 def row(**more):
-    return build_sections([made(skill=0.7, **more)], resamples=50)[0].rows[0]
+    return build_sections([made(skill=0.7, **more)])[0].rows[0]
 
 
 @pytest.mark.parametrize("rule", ["sensitivity", "specificity"])
@@ -95,7 +95,7 @@ def test_the_page_says_by_which_rule_it_decides():
     text = " ".join(Tags(drawn(pair(), rule=rule)).text.split())
     assert "chosen on validation patients for a sensitivity of at least 0.95" in text
     assert "for a prevalence of 0.02" in text
-    [point] = row_decisions(build_sections(pair(), resamples=50)[0].rows[0], rule)
+    [point] = row_decisions(build_sections(pair())[0].rows[0], rule)
     assert f"{point.ppv:.3f}" in text
 
 
@@ -113,7 +113,7 @@ def test_compare_prints_and_writes_the_decisions(tmp_path, monkeypatch):
 
 
 def test_an_allowed_leak_is_stamped_on_the_decisions_too():
-    parts, rule, out = build_sections([made(leakage=["3 patients are in train and test"])], resamples=50), OperatingRule(), io.StringIO()
+    parts, rule, out = build_sections([made(leakage=["3 patients are in train and test"])]), OperatingRule(), io.StringIO()
     found = gather_decisions(parts, rule)
     print_decisions(Console(file=out, width=160), found, rule)
     assert "LEAKAGE ALLOWED: 3 patients are in train and test" in out.getvalue()

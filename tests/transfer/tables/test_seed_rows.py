@@ -66,8 +66,8 @@ def seeds_difference(seeds, base):
     return estimate_difference(mine, Estimate({Position(): measure_part(*base)}, 40))
 
 
-def with_seeds(records, seeds_of=(), resamples=20):
-    return seed_rows.add_seed_rows(build_sections(records, resamples=resamples), seeds_of)
+def with_seeds(records, seeds_of=()):
+    return seed_rows.add_seed_rows(build_sections(records), seeds_of)
 
 
 def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
@@ -88,7 +88,7 @@ def test_the_recipe_of_a_card_is_all_but_its_seed_and_what_changes_no_number():
 
 
 def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_spread():
-    (section,) = with_seeds(three(recipe="x"), resamples=50)
+    (section,) = with_seeds(three(recipe="x"))
     first, *rest = section.rows
     assert first.seeds == ["s0", "s1", "s2"]
     assert [row.encoder for row in rest] == ["s0", "s1", "s2", "imagenet_r"]

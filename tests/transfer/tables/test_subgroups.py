@@ -44,7 +44,7 @@ def test_a_groups_metrics_are_those_of_its_rows_with_the_thresholds_of_all_valid
     one = record()
     y, s, _ = one.part("test")
     cut = m.choose_threshold(one.arrays["val_y"][:, 0], one.arrays["val_scores"][:, 0])
-    everybody, *rest = compute_subgroups([one], ["sex"], resamples=50)
+    everybody, *rest = compute_subgroups([one], ["sex"])
     assert [(g.column, g.name, g.images, g.patients) for g in rest] == [("sex", "F", 80, 40), ("sex", "M", 80, 40)]
     assert (everybody.images, everybody.gap) == (160, None)
     for group in rest:
@@ -73,7 +73,7 @@ def test_a_multi_class_panel_agrees_with_scikit_learn():
     one = record(c=3, kind="multiclass", patients=90)
     y, s, _ = one.part("test")
     code, guess = y.argmax(1), s.argmax(1)
-    got = compute_subgroups([one], [], resamples=20)[0].metrics
+    got = compute_subgroups([one], [])[0].metrics
     assert got["log_loss"] == pytest.approx(sk.log_loss(code, s))
     assert "quadratic_kappa" not in got  # the classes have no order
     assert got["macro_f1"] == pytest.approx(sk.f1_score(code, guess, average="macro"))
@@ -82,7 +82,7 @@ def test_a_multi_class_panel_agrees_with_scikit_learn():
 
 
 def test_the_gap_is_to_all_others_and_finds_the_group_that_is_served_worse():
-    groups = {g.name: g for g in compute_subgroups([record(patients=200)], ["sex"], resamples=20)}
+    groups = {g.name: g for g in compute_subgroups([record(patients=200)], ["sex"])}
     women, men = groups["F"], groups["M"]
     assert men.gap.value == pytest.approx(men.metrics["auroc"] - women.metrics["auroc"])
     assert men.gap.verdict == "worse"
@@ -92,7 +92,7 @@ def test_the_gap_is_to_all_others_and_finds_the_group_that_is_served_worse():
 
 def test_small_groups_are_warned_of_and_what_is_not_stated_is_a_group():
     sex = np.where(np.arange(80) < 70, np.where(np.arange(80) % 2, "F", "M"), "")
-    groups = {g.name: g for g in compute_subgroups([record(sex=sex)], ["sex"], resamples=20)}
+    groups = {g.name: g for g in compute_subgroups([record(sex=sex)], ["sex"])}
     assert groups["not stated"].patients == 10
     assert groups["not stated"].notes == ["insufficient patients: 5 in the smaller class, at least 20 are needed"]
     assert np.isnan(groups["F"].metrics["auroc"])  # every second patient is sick, and so is every woman: one class only
@@ -117,7 +117,7 @@ def test_folds_give_the_mean_of_their_values_and_one_interval():
     folds = [record(seed=i, fold=i) for i in range(3)]
     for i, one in enumerate(folds):
         one.arrays["test_patient"] = np.char.add(one.arrays["test_patient"], f"f{i}")
-    group = next(g for g in compute_subgroups(folds, ["sex"], resamples=20) if g.name == "F")
+    group = next(g for g in compute_subgroups(folds, ["sex"]) if g.name == "F")
     assert group.patients == 120
     each = [
         sk.roc_auc_score(r.arrays["test_y"][r.groups["sex"] == "F", 0], r.arrays["test_scores"][r.groups["sex"] == "F", 0]) for r in folds

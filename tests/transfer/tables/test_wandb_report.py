@@ -56,7 +56,7 @@ def test_online_a_bench_names_the_artifact_of_its_encoder_and_the_comparison_is_
 
 
 def test_the_leaderboard_holds_the_numbers_of_the_table_and_no_patient(monkeypatch):
-    parts = build_sections(pair(), resamples=50)
+    parts = build_sections(pair())
     rows = [dict(zip(wandb_report.LEADERBOARD_COLUMNS, line, strict=True)) for line in wandb_report.leaderboard_lines(parts)]
     mine, other = (next(r for r in rows if r["encoder"] == name) for name in ("mine", "imagenet_net"))
     row = next(r for r in parts[0].rows if r.encoder == "mine")
@@ -111,7 +111,7 @@ def test_an_encoder_run_says_which_weights_it_is_of(monkeypatch):
 
     monkeypatch.setattr(wandb_report, "MetricsLog", Kept)
     card = Card.model_construct(arch="net", method="moco", steps=7, lineage={"run_id": "r1"})
-    wandb_report.publish_encoders(build_sections(pair(), resamples=50), {"mine": card})
+    wandb_report.publish_encoders(build_sections(pair()), {"mine": card})
     assert told["config"]["encoder"] == {"name": "mine", "sha256": "sha-mine", "arch": "net", "method": "moco", "steps": 7, "run_id": "r1"}
     assert told["uses"] == ("mine", ["sha-mine"])
     assert "bench/lungs/linear/auroc" in told["flat"]

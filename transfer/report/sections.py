@@ -15,6 +15,7 @@ from transfer.report.groups import subgroup_section
 from transfer.report.images import images_section
 from transfer.report.label_savings import label_savings_section
 from transfer.report.provenance import environment_section, leak_section, ledger_section, protocol_section
+from transfer.report.published.page_section import published_section
 from transfer.report.robustness import robustness_section
 
 
@@ -30,6 +31,7 @@ class ReportSection(NamedTuple):
 
 
 REPORT_SECTIONS: dict[str, ReportSection] = {
+    "published": ReportSection("Published results, not rerun", published_section),
     "label_efficiency": ReportSection("Label efficiency", label_efficiency_section),
     "label_savings": ReportSection("Labels saved", label_savings_section),
     "ranking_and_calibration": ReportSection("Ranking and calibration", ranking_and_calibration_section),

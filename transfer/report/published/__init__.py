@@ -1,0 +1,1 @@
+"""Published results on official splits: shown beside one's own, and never compared with them."""

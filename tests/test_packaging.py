@@ -26,6 +26,8 @@ def test_recipes_cards_and_templates_travel_in_the_wheel(wheel):
         ("configs/pretrain", "pretrain/configs", "*.yaml"),
         ("slurm", "encoders/slurm", "*.sbatch"),
         ("encoders/zoo/cards", "encoders/zoo/cards", "*.yaml"),
+        ("transfer/report/published/data", "transfer/report/published/data", "*.yaml"),
+        ("transfer/report/checklist/data", "transfer/report/checklist/data", "*.yaml"),
     ]:
         here = {f"{inside}/{p.name}" for p in (ROOT / folder).glob(pattern)}
         assert here

@@ -126,7 +126,8 @@ def compare(
     from transfer.tables.subgroups import parse_age_bands
 
     rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
-    selected = [record.read_record(path) for path in record.find_records(records or ())]
+    paths = record.find_records(records or ())
+    selected = [record.read_record(path) for path in paths]
     tasks = {r.identity.task for r in selected}
     for name in split_commas(task):
         if name not in tasks:
@@ -140,7 +141,7 @@ def compare(
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
-    _print_and_save_tables(selected, sections, {}, csv, markdown)
+    _print_and_save_tables(selected, sections, {}, csv, markdown, paths)
     published = find_published_results(sections)
     print_published_results(make_console(), published)
     if any(block.known for block in published):
@@ -205,15 +206,22 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs 
 
 
 def _print_and_save_tables(
-    records: Sequence["Record"], sections: Sequence["Section"], missing: Mapping[str, str], csv: Path | None, markdown: Path | None
+    records: Sequence["Record"],
+    sections: Sequence["Section"],
+    missing: Mapping[str, str],
+    csv: Path | None,
+    markdown: Path | None,
+    paths: Sequence[Path] = (),
 ) -> None:
-    """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given."""
+    """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given.
+
+    paths: of the records; ledgers beside them count as well."""
     from encoders.runtime.paths import records_dir
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage
     from transfer.tables import render, shift_curves
 
-    usage = count_split_usage(records, gather_looks(records))
+    usage = count_split_usage(records, gather_looks(records, paths))
     render.print_results(make_console(), sections, usage, missing)
     curves = shift_curves.build_shift_curves(records)
     if curves:

@@ -1,6 +1,7 @@
 """A bench logs which images it scored: another seed, renamed keys, a dropped image and a lost ledger do not reset their count."""
 
 import csv
+import shutil
 
 import h5py
 import numpy as np
@@ -99,6 +100,17 @@ def test_without_the_ledger_the_table_counts_the_records(first, tmp_path):
         assert {(line["test_image_scored_at_least"], line["test_image_scored_most"]) for line in csv.DictReader(file)} == {("3", "3")}
     assert CliRunner().invoke(app, ["report", "--out", str(tmp_path / "r.html")]).exit_code == 0
     assert "at least 3 times (from records, no ledger found)" in (tmp_path / "r.html").read_text()
+
+
+def test_records_and_their_ledger_outside_the_working_folder_are_counted_too(first, tmp_path):
+    run(OTHER, protocols=["knn"])
+    moved = tmp_path / "moved"
+    shutil.move(ledger_path().parent, moved)
+    done = CliRunner().invoke(app, ["compare", str(moved / "sick")])
+    assert done.exit_code == 0, done.output
+    text = " ".join(done.output.split())
+    assert "every test image was scored at least 3 times, by 2 encoders and 2 protocols" in text
+    assert "no ledger" not in text
 
 
 def test_a_record_of_an_earlier_version_is_given_its_test_set_when_a_bench_reuses_it(first):

@@ -27,7 +27,7 @@ UNKNOWN_TEXTS: dict[str, bool] = {
     **dict.fromkeys(("anonymous", "anonymized", "anonymised", "anonym", "anon", "deidentified", "de-identified"), True),
     **dict.fromkeys(("removed", "redacted"), True),
 }
-MAX_TEXTS_SHOWN = 8  # texts in a message; the others are counted together
+MAX_TEXTS_SHOWN = 12  # texts in a message; the others are counted together
 
 
 def is_unknown(value: object, beside_words: bool = False) -> bool:

@@ -175,19 +175,25 @@ class Store:
             self._columns[name] = name_patients(values.tolist(), self.column("key")) if name == "patient" else values
         return self._columns[name]
 
-    def people(self, same: SameNames = ()) -> Array:
+    def people(self, same: SameNames = (), plain: str | None = None) -> Array:
         """(N,) one name per person: the patient, preceded by the data set if there are several.
 
-        same: groups of data sets that number the same people."""
-        return separate_people(self.column("patient"), self.datasets, same)
+        same: groups of data sets that number the same people.  plain: the data set whose patients are not preceded by its name.
+        Images of different files that name no patient are never of one person, even if their keys are equal."""
+        people, unnamed = separate_people(self.column("patient"), self.datasets, same, plain), np.flatnonzero(~self.names_patient())
+        names, count = np.unique(people[unnamed], return_counts=True)
+        if (repeated := unnamed[np.isin(people[unnamed], names[count > 1])]).size:
+            people = people.astype(object)
+            people[repeated] = [f"{people[i]} in {self.locate(int(i))[0].fingerprint[:16]}" for i in repeated]
+        return people.astype(str)
 
     def names_patient(self) -> NDArray[np.bool_]:
         """(N,) whether the patient of each image is known."""
         return np.asarray(self.column("patient") != self.column("key"), dtype=bool)
 
-    def unknown_texts(self, name: str) -> dict[str, int]:
-        """The texts that meant unknown when a column or label was written -> how often, over all files."""
-        places = [(part, group) for part in self.parts for group, columns in part.groups.items() if name in columns]
+    def unknown_texts(self, name: str, groups: Sequence[str] = ("index", "meta")) -> dict[str, int]:
+        """The texts that meant unknown when a column was written -> how often, over all files. groups: `labels` for a label."""
+        places = [(part, group) for part in self.parts for group in groups if name in part.groups.get(group, ())]
         return add_counts(part.unknown_texts(group, name) for part, group in places)
 
     def label_names(self) -> list[str]:

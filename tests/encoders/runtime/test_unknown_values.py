@@ -45,8 +45,9 @@ def test_the_texts_are_counted_most_frequent_first():
     assert describe_unknown(count_unknown(values, find_unknown(values))) == "20 unknown: 'N/A' 12, '' 8"
     assert count_unknown([None, "", "nan", math.nan], np.ones(4, dtype=bool)) == {"": 2, "nan": 2}
     assert add_counts([{"": 1}, {"": 2, "NA": 1}]) == {"": 3, "NA": 1}
-    many = {f"{i}": i for i in range(1, 11)}
-    assert describe_unknown(many) == "55 unknown: '10' 10, '9' 9, '8' 8, '7' 7, '6' 6, '5' 5, '4' 4, '3' 3, 2 other texts 3"
+    many = {f"{i}": i for i in range(1, 15)}
+    assert describe_unknown(many).startswith("105 unknown: '14' 14, '13' 13, ")
+    assert describe_unknown(many).endswith("'3' 3, 2 other texts 3")
 
 
 def test_the_list_holds_texts_in_the_form_in_which_they_are_looked_up():

@@ -85,9 +85,9 @@ def test_the_texts_that_meant_unknown_stay_with_the_store(tmp_path):
     labels = {"sick": ["none", "mass", "", "N/A"], "grade": ["none", "1", "2", "2"]}
     store = Store.open(make_store(tmp_path / "s.h5", ["a", "NA", "c", "d"], labels=labels, meta={"age": ["5", "empty", "6", "7"]}))
     assert store.classes("sick") == ["mass", "none"]
-    assert store.unknown_texts("sick") == {"": 1, "N/A": 1}
+    assert store.unknown_texts("sick", ["labels"]) == {"": 1, "N/A": 1}
     assert store.classes("grade") is None
-    assert store.unknown_texts("grade") == {"none": 1}
+    assert store.unknown_texts("grade", ["labels"]) == {"none": 1}
     np.testing.assert_array_equal(store.column("age"), [5, np.nan, 6, 7])
     assert store.unknown_texts("age") == {"empty": 1}
     assert store.unknown_texts("patient") == {"NA": 1}

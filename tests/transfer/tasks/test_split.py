@@ -49,6 +49,20 @@ def test_the_split_does_not_depend_on_the_order_of_rows():
     assert whole.hash == other.hash
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_stratum_is_the_rarest_positive_label_of_a_group(seed):
+    draw = np.random.default_rng(seed)
+    n, c = int(draw.integers(1, 60)), int(draw.integers(1, 6))
+    group = np.array([f"g{i}" for i in draw.integers(0, 20, n)], dtype=object)
+    y = np.where(draw.random((n, c)) < 0.2, np.nan, draw.random((n, c)) < draw.random(c))
+    have = {g: {k for i in range(n) for k in range(c) if group[i] == g and y[i, k] == 1} for g in group}
+    count = Counter(k for labels in have.values() for k in labels)
+    for g, stratum in split.assign_strata(group, y).items():
+        others = len(have[g]) > 1 or any(group[i] == g and not (y[i] == 1).any() for i in range(n))
+        rarest = min(have[g], key=lambda k: (count[k], k), default=None)
+        assert stratum == ("none" if rarest is None else f"{rarest}{'+' if others else ''}")
+
+
 def test_the_seed_and_nothing_else_changes_the_split():
     assert make(SplitRule(seed=1))[0].hash == make(SplitRule(seed=1))[0].hash != make(SplitRule(seed=2))[0].hash
 

@@ -18,6 +18,7 @@ Shapes: N rows, G patients, C labels.
 import numpy as np
 
 from encoders.runtime.arrays import Array
+from transfer.stats.patients import count_codes
 from transfer.stats.placement_components import AreaComponents, has_one_class, sum_by_patient
 
 
@@ -44,4 +45,4 @@ def average_precision_components(y: Array, s: Array, code: Array, n: int) -> Are
     loss = np.cumsum((inside * hits / total**2)[::-1])[::-1]
     share = np.where(positive, precision[group] - average + gain[group], -loss[group]) / count
     (high, n_positive), (low, n_negative) = (sum_by_patient(share[rows], patients[rows], n) for rows in (positive, ~positive))
-    return AreaComponents(average, high, low, n_positive, n_negative, len(np.unique(patients)))
+    return AreaComponents(average, high, low, n_positive, n_negative, count_codes(patients, n))

@@ -10,6 +10,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from transfer.metrics import decide_classes
+from transfer.stats.patients import count_codes
 from transfer.stats.placement_components import AreaComponents, sum_by_patient
 
 
@@ -46,7 +47,7 @@ def _binary_components(true: Array, predicted: Array, code: Array, n: int) -> Ar
         return None
     sensitivity, high, n_positive = _recall_side(predicted[positive] == 1, code[positive], n)
     specificity, low, n_negative = _recall_side(predicted[negative] == 0, code[negative], n)
-    patients = len(np.unique(code[positive | negative]))
+    patients = count_codes(code[positive | negative], n)
     return AreaComponents((sensitivity + specificity) / 2, high / 2, low / 2, n_positive, n_negative, patients)
 
 

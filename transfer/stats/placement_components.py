@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encoders.runtime.arrays import Array, BoolArray, FloatArray
+from transfer.stats.patients import count_codes
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def placement_components(y: Array, placement: Array, code: Array, n: int) -> Are
     sides = []
     for rows in (positive, ~positive):
         sides.append(sum_by_patient((value[rows] - area) / rows.sum(), code[rows], n))
-    return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], len(np.unique(code)))
+    return AreaComponents(area, sides[0][0], sides[1][0], sides[0][1], sides[1][1], count_codes(code, n))
 
 
 def sum_by_patient(share: Array, code: Array, n: int) -> tuple[FloatArray, int]:

@@ -11,7 +11,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import Array, FloatArray, IntArray
 from transfer.metrics import choose_thresholds, macro
 from transfer.records.episodes import read_episodes
 from transfer.records.record import Record
@@ -27,6 +27,7 @@ from transfer.tables.rows import LabelCount, Row
 
 METHODS = {"auroc": "clustered DeLong", "ap": "patient jackknife", "balanced_accuracy": "recalls by patient"}
 
+_counts: WeakKeyDictionary[Record, dict[tuple[Record, ...], IntArray]] = WeakKeyDictionary()
 _parts: WeakKeyDictionary[Record, dict[str, TestPart]] = WeakKeyDictionary()
 
 
@@ -89,9 +90,19 @@ def test_labels(records: Sequence[Record]) -> tuple[Array, Array]:
 test_labels.__test__ = False  # type: ignore[attr-defined]  # not a test
 
 
+def class_counts(records: Sequence[Record]) -> IntArray:
+    """(C, 2) test patients without and with each label, over all folds; kept as long as the first record of each fold."""
+    once = list({r.identity.fold: r for r in records}.values())
+    known = _counts.setdefault(once[0], {})
+    others = tuple(once[1:])
+    if others not in known:
+        known[others] = patients_per_class(*test_labels(once))
+    return known[others]
+
+
 def smaller_class_patients(records: Sequence[Record], columns: Sequence[int] | None = None) -> int:
     """The smallest number of test patients in a class, over the labels with both classes; 0 if there is none."""
-    counts = patients_per_class(*test_labels(records))
+    counts = class_counts(records)
     counts = counts if columns is None else counts[list(columns)]
     defined = counts[(counts > 0).all(axis=1)]
     return int(defined.min()) if len(defined) else 0
@@ -101,7 +112,7 @@ def judged_labels(records: Sequence[Record]) -> tuple[tuple[int, ...] | None, tu
     """The labels with at least MIN_PATIENTS test patients in both classes (None: all, or none), and the counts of the others.
 
     Without any such label nothing can be judged, and all labels stay."""
-    counts = patients_per_class(*test_labels(records))
+    counts = class_counts(records)
     enough = np.flatnonzero((counts >= MIN_PATIENTS).all(axis=1))
     if len(enough) in (0, len(counts)):
         return None, ()

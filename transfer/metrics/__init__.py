@@ -29,12 +29,15 @@ from transfer.metrics.decisions import (
     sensitivity,
     specificity,
 )
+from transfer.metrics.net_benefit import net_benefit, treat_all
 from transfer.metrics.operating import OperatingPoint, ThresholdRule, at_threshold, choose_threshold, choose_thresholds, predictive_values
 from transfer.metrics.panel import ValidationChoice, choose_on_validation, compute_all_metrics
 from transfer.metrics.ranking import auroc, average_precision, macro, micro, precision_recall_curve, roc_curve
+from transfer.metrics.recalibration import Recalibration, fit_recalibration
 
 __all__ = [
     "OperatingPoint",
+    "Recalibration",
     "ThresholdRule",
     "ValidationChoice",
     "accuracy",
@@ -52,6 +55,7 @@ __all__ = [
     "cross_entropy",
     "decide_classes",
     "ece",
+    "fit_recalibration",
     "fit_temperature",
     "kappa",
     "log_loss",
@@ -59,6 +63,7 @@ __all__ = [
     "macro_f1",
     "mcc",
     "micro",
+    "net_benefit",
     "precision",
     "precision_recall_curve",
     "predictive_values",
@@ -69,4 +74,5 @@ __all__ = [
     "sensitivity",
     "specificity",
     "temper",
+    "treat_all",
 ]

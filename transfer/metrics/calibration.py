@@ -123,12 +123,15 @@ def fit_temperature(y: Array, s: Array, kind: str = "multilabel") -> float:
         truth = np.nan_to_num(y[rows]).argmax(axis=1)
 
         def loss(log_t: float) -> float:
-            p = temper(s[rows], float(np.exp(log_t)), kind)
-            return float(-np.log(np.maximum(p[np.arange(len(p)), truth], TINY)).mean())
+            tempered = temper(s[rows], float(np.exp(log_t)), kind)
+            return float(-np.log(np.maximum(tempered[np.arange(len(tempered)), truth], TINY)).mean())
     else:
+        p = np.clip(np.asarray(s, dtype=np.float64), TINY, 1 - TINY)
+        logit = np.log(p) - np.log1p(-p)
 
         def loss(log_t: float) -> float:
-            return float(np.nanmean(log_loss(y, temper(s, float(np.exp(log_t)), kind))))
+            z = logit * np.exp(-log_t)
+            return float(np.nanmean(_mean_loss(np.log1p(np.exp(-np.abs(z))) + np.maximum(z, 0.0) - y * z, None)))
 
     # Each step keeps one of the two inner points, so it costs one new loss.
     low, high, golden = -4.0, 4.0, (5**0.5 - 1) / 2

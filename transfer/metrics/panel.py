@@ -24,6 +24,7 @@ from transfer.metrics.calibration import (
 from transfer.metrics.decisions import accuracy, balanced_accuracy, kappa, macro_f1, mcc, precision, quadratic_kappa
 from transfer.metrics.operating import ThresholdRule, at_threshold, choose_thresholds
 from transfer.metrics.ranking import auroc, average_precision, macro, micro
+from transfer.metrics.recalibration import fit_recalibration
 
 # (labels, scores) -> (C,) values, or one value over all cells.
 RANKING_METRICS: dict[str, Callable[[Array, Array], Array]] = {
@@ -102,10 +103,21 @@ def _probability_errors(y: Array, p: Array, kind: str) -> dict[str, float]:
     true, probability = (a[:, None] for a in confidence(y, p)) if kind == "multiclass" else (y, p)  # multi-class: the predicted class
     errors = {"ece": ece(true, probability), "ece_equal_mass": ece(true, probability, mass="equal_mass"), "brier": brier(y, p)}
     errors["log_loss"] = cross_entropy(y, p) if kind == "multiclass" else log_loss(y, p)
+    errors |= _recalibration(true, probability)
     known = [c for c in range(y.shape[1]) if np.isfinite(y[:, c]).any()]
     parts = [brier_parts(y[:, c], p[:, c]) for c in known]
     errors |= {f"brier_{name}": np.array([part[name] for part in parts]) for name in ("reliability", "resolution", "uncertainty", "within")}
     return {name: macro(value)[0] for name, value in errors.items()}
+
+
+def _recalibration(y: Array, p: Array) -> dict[str, Array]:
+    """Calibration slope and intercepts (C,) of each column."""
+    fits = [fit_recalibration(y[:, c], p[:, c]) for c in range(y.shape[1])]
+    return {
+        "calibration_slope": np.array([fit.slope.value for fit in fits]),
+        "calibration_intercept": np.array([fit.intercept.value for fit in fits]),
+        "calibration_in_the_large": np.array([fit.in_the_large.value for fit in fits]),
+    }
 
 
 def threshold_margins(y: Array, p: Array, threshold: Array) -> tuple[Array, Array]:

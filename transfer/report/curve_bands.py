@@ -15,8 +15,8 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray, IntArray
 from transfer.metrics import macro
 from transfer.records.record import Record
-from transfer.stats import draw_resamples
 from transfer.stats.bootstrap import percentile_interval
+from transfer.stats.patient_draws import draw_patients
 
 CURVE_GRID = np.linspace(0, 1, 101)
 BAND_RESAMPLES = 300  # enough for a shaded band; the intervals of the tables have their own number
@@ -61,13 +61,6 @@ def resampled_curves(records: Sequence[Record], n: int = BAND_RESAMPLES) -> dict
         ends = np.array([percentile_interval(values[1:, g], 0.95) for g in range(len(CURVE_GRID))])
         banded[kind] = BandedCurve(values[0], ends[:, 0], ends[:, 1])
     return banded
-
-
-def draw_patients(patient: Array, n: int, seed: int) -> tuple[IntArray, IntArray]:
-    """(N,) the code of every image's patient, and (U, 1 + n) how often each patient is drawn: once, then as in each resample."""
-    _, first, code = np.unique(patient.astype(str), return_index=True, return_inverse=True)
-    resamples = [weight[first] for weight in draw_resamples(patient, n, seed=seed)]
-    return code.reshape(-1), np.concatenate([np.ones((len(first), 1)), *resamples], axis=1).astype(np.int64)
 
 
 def mean_curves(y: Array, s: Array, code: IntArray, drawn: IntArray) -> dict[CurveKind, FloatArray]:

@@ -1,8 +1,14 @@
-"""Per-class AUROC and decisions of a task: operating points, confusion matrices and every metric, one protocol after the other."""
+"""Per-class AUROC and decisions of a task, one protocol after the other.
+
+Decisions are decision curves, operating points, confusion matrices and every metric.
+"""
 
 from encoders.runtime.html import Html, collapsible_section, join_html, tag
 from transfer.report import tables
-from transfer.report.context import Block, ReportContext
+from transfer.report.context import Block, ReportContext, leak_warnings
+from transfer.report.decision_chart import decision_curves_part
+from transfer.tables.operating_points import CALIBRATION_NOTE
+from transfer.tables.rows import Section
 
 
 def class_auroc_section(block: Block, context: ReportContext) -> Html | None:
@@ -10,17 +16,27 @@ def class_auroc_section(block: Block, context: ReportContext) -> Html | None:
     class_tables = [(s, table) for s in block if (table := tables.class_table(s, context.display_names)) is not None]
     if not class_tables:
         return None
-    return join_html([part for s, table in class_tables for part in (tag("h4", tables.protocol_title(s)), table)])
+    return join_html([part for s, table in class_tables for part in (tag("h4", tables.protocol_title(s)), table, _differences(s, context))])
+
+
+def _differences(section: Section, context: ReportContext) -> Html:
+    """The paired difference of every label, in a part that opens on a click."""
+    table = tables.label_differences(section, context.display_names)
+    return join_html([]) if table is None else collapsible_section("Paired difference of each label", table)
 
 
 def decisions_section(block: Block, context: ReportContext) -> Html:
-    """Operating points and confusion matrices per protocol, the first one open, and every metric."""
+    """Decision curves, operating points and confusion matrices per protocol, the first one open, and every metric."""
     names, rule = context.display_names, context.rule
     kind = block[0].rows[0].records[0].meta.kind
     how = (
-        "Decisions by the largest score. Counts are test images." if kind == "multiclass" else f"{rule.describe()}. Counts are test images."
+        "Decisions by the largest score. Counts are test images."
+        if kind == "multiclass"
+        else f"{rule.describe()}. Counts are test images. {CALIBRATION_NOTE}."
     )
     body: list[Html] = [tag("p", how, class_="note")]
+    curves = decision_curves_part(block, context)
+    body += [*leak_warnings(block, context), curves] if curves is not None else []
     for i, s in enumerate(block):
         found = (tables.operating_table(s, names, rule), tables.draw_confusion_matrices(s, names, rule))
         parts = [part for part in found if part is not None]

@@ -106,7 +106,17 @@ def test_patients_of_one_data_set_are_recognised_in_stores_of_several(two):
     assert not set(joined.patient[:n][~of_b]) & set(joined.patient[n:])
     back = external.join_tasks(b, both, ExternalRequest("both", ("ill:sick",)))
     assert set(back.patient[: len(b.key)]) == {f"elsewhere:{p}" for p in b.patient}
-    assert set(back.patient[len(b.key) :][~of_b]) == {f"toy:{p}" for p in both.patient[~of_b]}
+    assert set(back.patient[len(b.key) :]) == set(both.patient)
+    assert set(both.patient) == {f"toy:p{i}" for i in range(30)} | {f"elsewhere:p{i}" for i in range(24)}
+
+
+def test_data_sets_that_number_the_same_people_are_joined_across_two_tasks(two):
+    a, b = load.load_task(task.read_task("a")), load.load_task(task.read_task("b"))
+    joined = external.join_tasks(a, b, ExternalRequest("b", PAIRS), [["toy", "elsewhere"]])
+    assert set(joined.patient) == set(a.patient) > set(b.patient)
+    request = BenchRequest([NET], ["a"], baselines=[], external=ExternalRequest("b", PAIRS), same_people=[["toy", "elsewhere"]])
+    with pytest.raises(InputError, match="patients between train and test"):
+        plan_bench(request, lambda text: None)
 
 
 def test_labels_are_mapped_by_name_and_unknown_values_stay_unknown(tmp_path):

@@ -78,7 +78,9 @@ class Fitted(FittedProtocol[Features]):
             for start in range(0, len(support), size):
                 raw = self.train.x[support[start : start + size]] - self.origin  # (n, K, S, D)
                 logits = nearest_mean_logits(raw, x, squares)
-                yield EpisodeBlock(columns, to_class_scores(logits, self.cfg.score) if multiclass else to_label_scores(logits, self.cfg.score))
+                yield EpisodeBlock(
+                    columns, to_class_scores(logits, self.cfg.score) if multiclass else to_label_scores(logits, self.cfg.score)
+                )
 
     def support_digest(self, shots: int) -> str:
         return hash_supports(self.supports[shots], self.train.key)
@@ -123,7 +125,8 @@ def nearest_mean_logits(support: Array, x: Array, squares: Array) -> Array:
     toward = 2 * (centre - centre[:, :1])
     toward[:, 0] = -2 * middle
     product = (toward.reshape(n * classes, width) @ x.T).reshape(n, classes, len(x))
-    length, logits = product[:, 0], product[:, 1:]
+    length: Array = product[:, 0]
+    logits: Array = product[:, 1:]
     length += squares
     length += (middle**2).sum(axis=1)[:, None]
     # 1e-6: a query at the support mean has no direction; in float32, its distance is known to 1e-3 of |x| only. 1e-24: x may be 0.
@@ -138,8 +141,10 @@ def nearest_mean_logits(support: Array, x: Array, squares: Array) -> Array:
 
 def to_label_scores(logits: Array, score: str) -> Array:
     """(n, 1, M) scores of the second of two classes. logits: (n, 1, M)."""
-    positive: Array = (logits > 0).astype(np.float32) if score == "vote" else 1 / (1 + np.exp(-logits))
-    return positive
+    if score == "vote":
+        return (logits > 0).astype(np.float32)
+    p: Array = 1 / (1 + np.exp(-logits))
+    return p
 
 
 def to_class_scores(logits: Array, score: str) -> Array:

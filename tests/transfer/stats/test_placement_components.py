@@ -9,10 +9,11 @@ from transfer.stats.placement_components import has_one_class, measure_placement
 
 def loops(positive, s):
     """Placement values by the definition: every positive row with every negative row."""
-    wins = lambda a, b: (a > b) + 0.5 * (a == b)  # noqa: E731
-    return np.array(
-        [np.mean([wins(s[i], s[j]) if positive[i] else wins(s[j], s[i]) for j in np.flatnonzero(positive != positive[i])]) for i in range(len(s))]
-    )
+    out = np.empty(len(s))
+    for i, own in enumerate(positive):
+        above = [(s[i] > s[j]) + 0.5 * (s[i] == s[j]) for j in np.flatnonzero(positive != own)]
+        out[i] = np.mean(above) if own else 1 - np.mean(above)
+    return out
 
 
 SCORES = {

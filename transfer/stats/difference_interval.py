@@ -8,7 +8,7 @@ from transfer.stats.delong import area_variance
 from transfer.stats.interval import Ends
 from transfer.stats.mover_interval import mover_interval
 from transfer.stats.placement_components import AreaComponents
-from transfer.stats.variance_model import VarianceModel, count_fewest, degrees_of_freedom, fit_variance
+from transfer.stats.variance_model import VarianceModel, count_fewest, fit_variance, paired_degrees_of_freedom
 
 
 def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
@@ -31,7 +31,7 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
     correlation = _correlate(a, b, area_variance(apart)[0])
     if _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:  # neither has an error: nothing is known of their correlation
         return mover_interval(one, other, 0.0)
-    df = degrees_of_freedom(apart)
+    df = paired_degrees_of_freedom(apart)
 
     def at(level: float) -> tuple[float, float]:
         t = float(stdtrit(df, (1 + level) / 2))

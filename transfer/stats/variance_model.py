@@ -50,9 +50,12 @@ def fit_variance(p: AreaComponents) -> VarianceModel:
     return VarianceModel(float(np.maximum(total + shared, 0.0)) / unit, variance, _satterthwaite(mixed))
 
 
-def degrees_of_freedom(p: AreaComponents) -> float:
-    """The degrees of freedom of the observed variance, from the number of patients that carry it in each class."""
-    return _satterthwaite([(float((side**2).sum()), count_carriers(side, patients) + EXTRA_DF) for side, patients in _sides(p)])
+def paired_degrees_of_freedom(difference: AreaComponents) -> float:
+    """The degrees of freedom of a paired difference, from the number of patients that carry its variance in each class.
+
+    One less than for an area with as many, because the correlation of the two areas is estimated as well."""
+    terms = [(float((side**2).sum()), count_carriers(side, patients) + EXTRA_DF - 1) for side, patients in _sides(difference)]
+    return _satterthwaite(terms)
 
 
 def count_carriers(side: Array, patients: int) -> float:
@@ -79,4 +82,4 @@ def _sides(p: AreaComponents) -> Iterator[tuple[Array, int]]:
 def _satterthwaite(terms: list[tuple[float, float]]) -> float:
     """The degrees of freedom of a sum of independent variances. terms: (variance, degrees of freedom)."""
     denominator = sum(v**2 / df for v, df in terms)
-    return sum(v for v, _ in terms) ** 2 / denominator if denominator > 0 else EXTRA_DF
+    return sum(v for v, _ in terms) ** 2 / denominator if denominator > 0 else min(df for _, df in terms)

@@ -9,8 +9,20 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from tests.perf.coverage import (
+    PAIRS,
+    Cell,
+    draw_noise,
+    draw_pair,
+    draw_test_set,
+    measure_balanced_accuracy,
+    shift_for,
+    true_balanced_accuracy,
+)
 from transfer.metrics import auroc
-from transfer.stats import auroc_interval, cluster_bootstrap, holm, paired_difference, pooled_interval
+from transfer.stats import auroc_interval, cluster_bootstrap, holm, paired_difference, pooled_difference, pooled_interval
+from transfer.stats.area_interval import area_interval
+from transfer.stats.permutation import permutation_p_value
 
 SHIFT = 1.2
 SHARED = 0.5  # share of the variance of a score that is common to the images of a patient
@@ -34,14 +46,95 @@ def expected_area():
     return norm.cdf(SHIFT / np.sqrt(2))
 
 
+HARD = [Cell(20, 0.03, True), Cell(20, 0.3, True), Cell(30, 0.03, False)]  # few positive patients; `tests/perf/coverage.py` has the others
+
+
+@pytest.mark.parametrize("cell", HARD)
+def test_the_interval_of_a_high_area_covers_with_few_positive_patients(cell):
+    rng = np.random.default_rng(11)
+    inside = []
+    for _ in range(400):
+        t = draw_test_set(cell, rng)
+        got = auroc_interval(t.y, draw_noise(t, rng) + shift_for(0.98) * t.y, t.code)
+        inside.append(got.low <= 0.98 <= got.high)
+    assert 0.93 <= np.mean(inside) <= 0.995
+
+
+@pytest.mark.parametrize("cell", HARD)
+@pytest.mark.parametrize(("high", "low", "shared"), PAIRS[1:])
+def test_the_interval_of_a_difference_of_high_areas_covers_with_few_positive_patients(cell, high, low, shared):
+    rng = np.random.default_rng(12)
+    inside = []
+    for _ in range(300):
+        t = draw_test_set(cell, rng)
+        one, other = draw_pair(t, shared, rng)
+        got = paired_difference(auroc, t.y, one + shift_for(high) * t.y, other + shift_for(low) * t.y, t.code)
+        inside.append(got.low <= high - low <= got.high)
+    assert np.mean(inside) >= 0.92
+
+
+def test_at_most_six_percent_of_verdicts_on_equal_high_areas_are_false():
+    rng = np.random.default_rng(13)
+    wrong = []
+    for _ in range(400):
+        t = draw_test_set(Cell(20, 0.03, True), rng)
+        one, other = draw_pair(t, 0.5, rng)
+        wrong.append(paired_difference(auroc, t.y, one + shift_for(0.97) * t.y, other + shift_for(0.97) * t.y, t.code).verdict)
+    assert np.mean([v in ("better", "worse") for v in wrong]) <= 0.06
+
+
+def test_balanced_accuracy_covers_where_a_class_often_has_no_error():
+    rng = np.random.default_rng(14)
+    inside, target, shift = [], true_balanced_accuracy(0.98, 0.03), shift_for(0.98)
+    for _ in range(400):
+        t = draw_test_set(Cell(20, 0.03, False), rng)
+        low, high = area_interval(measure_balanced_accuracy(t, draw_noise(t, rng) + shift * t.y, shift))(0.95)
+        inside.append(low <= target <= high)
+    assert np.mean(inside) >= 0.93
+
+
+def fold_rows(t, s, fold):
+    """The test parts of five folds, without those that lack a positive."""
+    kept = [fold[t.code] == f for f in range(5)]
+    return [[(t.y[k], s[k], t.code[k].astype(str))] for k in kept if t.y[k].any()]
+
+
+def test_intervals_over_folds_cover_when_a_fold_has_one_positive_patient():
+    rng = np.random.default_rng(15)
+    inside, wrong = [], []
+    for _ in range(250):
+        t = draw_test_set(Cell(20, 0.3, False), rng)
+        fold = np.concatenate([[0], 1 + np.arange(19) % 4, np.arange(t.patients - 20) % 5])  # one positive patient in the first
+        one, other = (noise + shift_for(0.9) * t.y for noise in draw_pair(t, 0.5, rng))
+        got = pooled_interval(fold_rows(t, one, fold))
+        inside.append(got.low <= 0.9 <= got.high)
+        wrong.append(pooled_difference(fold_rows(t, one, fold), fold_rows(t, other, fold)).verdict != "not distinguishable")
+    assert np.mean(inside) >= 0.93
+    assert np.mean(wrong) <= 0.06
+
+
+def test_the_permutation_test_of_few_patients_has_at_most_six_percent_false_verdicts():
+    rng = np.random.default_rng(16)
+    p = []
+    for _ in range(300):
+        t = draw_test_set(Cell(8, 0.5, False), rng)
+        fold = np.arange(t.patients) % 4  # two patients of each class
+        one, other = (noise + shift_for(0.85) * t.y for noise in draw_pair(t, 0.5, rng))
+        p.append(permutation_p_value(fold_rows(t, one, fold), fold_rows(t, other, fold), n=199))
+    assert np.mean(np.array(p) <= 0.05) <= 0.075  # .05, and two standard errors of 300 draws
+    assert np.mean(np.array(p) <= 0.3) >= 0.15  # the test can reject
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("patients", [45, 100, 200])
+@pytest.mark.parametrize("patients", [50, 100, 200])
 def test_the_interval_of_an_auroc_has_its_nominal_coverage(patients):
     inside = []
     for seed in range(1500):
         y, (s,), patient = simulated(patients, seed)
         got = auroc_interval(y, s, patient)
-        inside.append(got.low <= expected_area() <= got.high)
+        if not got.note:  # fewer than 20 patients of a class were drawn
+            inside.append(got.low <= expected_area() <= got.high)
+    assert len(inside) > 1000
     assert 0.93 <= np.mean(inside) <= 0.97
 
 

@@ -93,7 +93,7 @@ def test_the_interval_of_a_paired_difference_holds_all_differences_that_the_scor
     (a, *sides_a), (b, *sides_b) = by_hand(y, s, code), by_hand(y, z, code)
     apart = [{p: one[p] - other[p] for p in one} for one, other in zip(sides_a, sides_b, strict=True)]
     variances, carriers, shared = moments_by_hand(apart, 60)
-    df = sum(variances) ** 2 / sum(v**2 / (k + 2) for v, k in zip(variances, carriers, strict=True))
+    df = sum(variances) ** 2 / sum(v**2 / (k + 1) for v, k in zip(variances, carriers, strict=True))
     (scale_a, _), (scale_b, _) = model_by_hand(a, sides_a, 60), model_by_hand(b, sides_b, 60)
     own = [sum(v) + c for v, _, c in (moments_by_hand(sides_a, 60), moments_by_hand(sides_b, 60))]
     r = (sum(own) - sum(variances) - shared) / (2 * np.sqrt(own[0] * own[1]))

@@ -39,8 +39,9 @@ FOLDER_HELP = command_help(
     "folder",
     f"""Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest. A crop would lose the apices or
 the costophrenic angles of a radiograph, and squashing would change the shape of the heart. The store records the geometry. Transparent
-pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. Empty cells, nan, na, n/a and null in the CSV mean
-unknown.
+pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. Empty cells, nan, NA, N/A,
+null, <NA> in the CSV mean unknown, and so do none, unknown, anonymous and the like among numbers or as a patient; `none` is a class beside
+other words. The command counts them and prints the texts.
 
 A tree of folders needs no CSV: --pattern reads columns from the paths, here class folders, and a folder per patient.
 

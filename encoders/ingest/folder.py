@@ -18,7 +18,7 @@ from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, read_label_table
 from encoders.ingest.options import Codec, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
-from encoders.ingest.source import ImageRow, Source, Unreadable, Value, file_stamp, is_gray, to_pixel_unit
+from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
@@ -72,7 +72,7 @@ class FolderSource(Source[FileItem]):
         self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if bits else None
         self.mpp, self.normalise = mpp, validate_stain_method(normalise)
         self.filters = list(only)
-        self.notes: list[str] = []
+        self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
         self.pattern = compile_pattern(pattern) if pattern else None
         self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()

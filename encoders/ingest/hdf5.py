@@ -16,7 +16,7 @@ import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
-from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, file_stamp
+from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
@@ -51,7 +51,8 @@ class Hdf5Source(Source[Hdf5Item]):
     def __post_init__(self) -> None:
         """Raises InputError if a file or key is missing, or if a shape or type cannot be that of images."""
         self.paths = [Path(p) for p in self.paths]
-        self.dataset = self.dataset or (self.paths[0].stem if len(self.paths) == 1 else self.paths[0].parent.name)
+        default = self.paths[0].stem if len(self.paths) == 1 else self.paths[0].parent.name
+        self.notes, self.dataset = [] if self.dataset else [describe_default_dataset(default)], self.dataset or default
         self.geometry = describe_geometry(self.size, self.resize)
         if self.labels_path is not None and len(self.paths) > 1:
             raise InputError(f"--labels-file names one file for {len(self.paths)} files of images; ingest the files one at a time")
@@ -65,7 +66,7 @@ class Hdf5Source(Source[Hdf5Item]):
             meaning = f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}"
             self.unit = PixelUnit(scale=UINT16_MAX, offset=0.0, meaning=meaning)
         if not self.patients and not self.coords:
-            self.notes = ["no --patients: every image counts as a patient of its own"]
+            self.notes.append("no --patients: every image counts as a patient of its own")
         self.close()
 
     def __getstate__(self) -> dict[str, object]:

@@ -102,6 +102,11 @@ class IngestResult:
         return 1 if self.quarantined else 0
 
 
+def describe_default_dataset(dataset: str) -> str:
+    """A note for a source whose data set is named after its files."""
+    return f"data set {dataset!r}, after the files; patients are compared by data set and id, so name it with --dataset"
+
+
 def to_pixel_unit(unit: Mapping[str, Any]) -> PixelUnit:
     """The unit in the form that sources declare."""
     return PixelUnit(scale=unit["scale"], offset=unit["offset"], meaning=unit["meaning"])

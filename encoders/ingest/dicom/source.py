@@ -28,7 +28,7 @@ from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_b
 from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
-from encoders.ingest.source import ImageRow, Source, Unreadable, Value, file_stamp
+from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
@@ -84,7 +84,8 @@ class DicomSource(Source[FileItem]):
         self.dataset = dataset or Path(folder).resolve().name
         self.geometry = describe_geometry(size, resize) | {"borders": "cropped" if crop_borders else "kept"}
         self.views = sorted(parse_wanted_views(views)) if views else []
-        self.notes: list[str] = [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
+        self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
         self.roles = labels.roles if labels else None
         self.filters = labels.filters if labels else []
         headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from encoders.ingest.source import IngestResult, ItemCollection, to_pixel_unit
+from encoders.ingest.source import IngestResult, ItemCollection, describe_default_dataset, to_pixel_unit
 from encoders.ingest.workers import Tick, available_cpus
 from encoders.ingest.wsi.cohort import Cohort, describe_problem
 from encoders.ingest.wsi.find_slides import list_slide_items
@@ -51,6 +51,7 @@ class SlideSource(ItemCollection[SlideItem]):
         items, self.notes = list_slide_items(slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude)
         self._items = tuple(items)
         self.modality, self.dataset, self.codec = modality, dataset or slides.resolve().stem, self.settings.codec
+        self.notes += [] if dataset else [describe_default_dataset(self.dataset)]
         self.unit = to_pixel_unit(full_range_unit(np.uint8))
         self.geometry = describe_tile_geometry(self.settings)
 

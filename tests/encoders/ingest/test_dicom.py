@@ -139,11 +139,24 @@ def test_patients_are_pseudonyms_that_repeat_and_depend_on_data_set_and_salt(tmp
     assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
 
 
-def test_an_unknown_patient_is_a_patient_of_their_own(tmp_path):
+@pytest.mark.parametrize("text", ["", "ANONYMOUS", "None", "N/A", "Anonymized", "nan"])
+def test_an_unknown_patient_is_a_patient_of_their_own(tmp_path, text):
     for n in range(2):
-        save_dicom(build_dicom(ramp() // (n + 1), PatientID=""), tmp_path / "archive" / f"{n}.dcm")
-    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5")
-    assert store.column("patient").tolist() == store.column("key").tolist()
+        save_dicom(build_dicom(ramp() // (n + 1), PatientID=text), tmp_path / "archive" / f"{n}.dcm")
+    save_dicom(build_dicom(ramp() // 3, PatientID="ana"), tmp_path / "archive" / "2.dcm")
+    store, summary = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5", dataset="ward")
+    assert store.column("patient").tolist() == ["0.dcm", "1.dcm", pseudonym("ward", "ana")]
+    assert any(f"column 'patient': 2 unknown: {text!r} 2 (of 3 images)" in note for note in summary.notes)
+    assert summary.patients == 3
+
+
+def test_spaces_and_decomposed_accents_of_an_identifier_make_no_other_pseudonym(tmp_path):
+    write_table(tmp_path / "t.csv", "file,who", "0.dcm,Jose\u0301", "1.dcm,Jos\u00e9")
+    for n in range(2):
+        save_dicom(build_dicom(ramp() // (n + 1)), tmp_path / "archive" / f"{n}.dcm")
+    labels = DicomLabels(tmp_path / "t.csv", join="file", patient="who")
+    store, _ = ingest_dicom(tmp_path / "archive", tmp_path / "a.h5", labels, dataset="ward")
+    assert set(store.column("patient").tolist()) == {pseudonym("ward", "Jos\u00e9")}
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,30 @@ def test_a_patient_in_two_splits_causes_a_warning(folder, tmp_path):
     assert any("1 patients are in more than one split (first: p0)" in note for note in summary.notes)
 
 
+def test_unknown_values_are_counted_with_their_texts(tmp_path):
+    """Images of patients `nan`, `NA`, ... are not of one person, and a class named none is not unknown."""
+    patients = ["p1", "p1", "nan", "NA", "None", "ANONYMOUS", "7", "007"]
+    findings, ages = ["none", "mass", "none", "N/A", "", "mass", "N/A", "mass"], ["none", "4", "5", "6", "7", "8", "9", "10"]
+    for k in range(8):
+        write_png(tmp_path / "src" / f"{k}.png", noise(20, 24, seed=k))
+    lines = [f"{k}.png,{patients[k]},{findings[k]},{ages[k]}" for k in range(8)]
+    (tmp_path / "l.csv").write_text("\n".join(["file,patient,label,age", *lines]))
+    made = FolderSource(tmp_path / "src", tmp_path / "l.csv", size=0)
+    summary = ingest(made, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("patient").tolist() == ["p1", "p1", "2.png", "3.png", "4.png", "5.png", "7", "007"]
+    assert summary.patients == 7
+    assert store.classes("label") == ["mass", "none"]
+    np.testing.assert_array_equal(store.column("age"), [np.nan, 4, 5, 6, 7, 8, 9, 10])
+    own = "each of these images counts as a patient of its own"
+    assert f"column 'patient': 4 unknown: 'ANONYMOUS' 1, 'NA' 1, 'None' 1, 'nan' 1 (of 8 images); {own}" in summary.notes
+    assert "column 'label': 3 unknown: 'N/A' 2, '' 1 (of 8 images)" in summary.notes
+    assert "meta: column 'age': 1 unknown: 'none' 1 (of 8 images)" in summary.notes
+    assert any("1 groups of patient ids are nearly equal, e.g. '007' ~ '7'" in note for note in summary.notes)
+    assert any("data set 'src', after the files" in note for note in made.notes)
+    assert not any("after the files" in note for note in FolderSource(tmp_path / "src", dataset="d").notes)
+
+
 def broken_folder(src):
     write_png(src / "good.png", noise(20, 20))
     write_png(src / "flat.png", np.full((20, 20), 7, np.uint8))

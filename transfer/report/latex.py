@@ -1,8 +1,9 @@
 """The results tables as LaTeX with booktabs, for a paper."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transfer.tables import render
+from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
 from transfer.tables.rows import Section, group_sections
 
 LATEX_ESCAPES = {
@@ -45,7 +46,30 @@ def render_latex(sections: Sequence[Section]) -> str:
             r"\end{table}",
             "",
         ]
+        out += [line for s in block for line in _label_table(s, display_names)]
     return "\n".join(out)
+
+
+def _label_table(section: Section, display_names: Mapping[str, str]) -> list[str]:
+    """Every label with its paired difference; [] for a task with one label."""
+    lines = format_labels(list_labels(section), display_names)
+    if not lines:
+        return []
+    caption = f"{section.task}, {section.protocol}: each label, p-values of clustered DeLong tests, corrected for the number of labels."
+    return [
+        r"\begin{table}",
+        r"\centering",
+        rf"\caption{{{escape_latex(caption)}}}",
+        rf"\begin{{tabular}}{{{'l' * len(LABEL_HEADER)}}}",
+        r"\toprule",
+        _latex_row(LABEL_HEADER),
+        r"\midrule",
+        *map(_latex_row, lines),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+        "",
+    ]
 
 
 def escape_latex(text: str) -> str:

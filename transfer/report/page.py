@@ -15,6 +15,7 @@ from transfer.report.redact import Redactor
 from transfer.report.sections import REPORT_SECTIONS
 from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
+from transfer.tables.comparison_table import needs_comparison_table
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.rows import Section, group_sections
 
@@ -108,7 +109,10 @@ def _verdict(context: ReportContext) -> list[Html]:
         return [tag("p", NO_COMPARISON_NOTE, class_="headline")]
     note = RECIPE_NOTE if any(c.row.seeds for c in comparisons) else CHECKPOINT_NOTE
     method = "; ".join(dict.fromkeys(c.difference.method for c in comparisons))
-    scale = f"Verdicts are corrected for all comparisons of their table (Holm). Differences of AUROC on the same test patients ({method}). In the interval plots, values to the right of 0 are better."
+    scale = (
+        f"Verdicts are corrected for all comparisons of their table (Holm). Differences of AUROC on the same test patients ({method}). "
+        "In the interval plots, values to the right of 0 are better."
+    )
     return [
         *render_headlines(comparisons, context.display_names),
         tag("p", note, class_="note"),
@@ -131,6 +135,8 @@ def task_section(block: Block, context: ReportContext) -> Html:
         "ul", *(tag("li", line, class_="bad" if line.startswith(("LEAK", "warn")) else None) for line in lines), class_="captions"
     )
     body = [tag("h2", f"Task {block[0].task}"), tables.results_table(block, context.display_names)]
+    if needs_comparison_table(block):
+        body.append(tables.comparison_table(block, context.display_names))
     successful = [s for s in block if s.rows]
     if successful:
         body.append(tag("p", tables.intervals_note(successful, context.display_names), class_="note"))

@@ -9,14 +9,16 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from encoders.runtime.arrays import Array
-from encoders.runtime.html import Html, column_label, html_table, tag
+from encoders.runtime.html import Html, collapsible_section, column_label, html_table, tag
 from transfer.metrics import choose_on_validation, compute_all_metrics, confusion_matrix, decide_classes
 from transfer.protocols import describe_protocol
 from transfer.report.context import Block
 from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
+from transfer.tables.comparison_table import COMPARISON_HEADER, format_comparisons
 from transfer.tables.format import format_interval
+from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
 from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, choose_record_thresholds, row_decisions
 from transfer.tables.render_subgroups import format_number
 from transfer.tables.row_estimates import row_interval
@@ -70,6 +72,20 @@ def class_table(section: Section, display_names: Mapping[str, str]) -> Html | No
         cells = [shaded_cell(display_names[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
         lines.append([name, count_positives(rows[0], c), *cells])
     return html_table(["class", "positive test images", *(display_names[row.encoder] for row in rows)], lines, "heat")
+
+
+def comparison_table(block: Block, display_names: Mapping[str, str]) -> Html:
+    """All comparisons of a block with their p-values, in a part that opens on a click."""
+    lines = [[*map(str, line)] for line in format_comparisons(block, display_names)]
+    return collapsible_section("All comparisons", html_table(list(COMPARISON_HEADER), lines, "small"))
+
+
+def label_differences(section: Section, display_names: Mapping[str, str]) -> Html | None:
+    """Every label with its paired difference to the strongest baseline and its p-value; None for a task with one label."""
+    lines = format_labels([line for line in list_labels(section) if line.difference is not None], display_names)
+    if not lines:
+        return None
+    return html_table(list(LABEL_HEADER), [[*map(str, line)] for line in lines], "small")
 
 
 def class_intervals(row: Row) -> list[Interval]:

@@ -5,8 +5,6 @@ Several test parts are folds and draws of the labels: `[[fold 0 draw 0, fold 0 d
 Shapes: N rows, C labels.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from encoders.runtime.arrays import Array
@@ -17,11 +15,8 @@ from transfer.stats.factors import Position
 from transfer.stats.interval import Interval
 from transfer.stats.parts import all_patients, measure_part, pool_parts
 from transfer.stats.patients import count_fewest_patients, to_columns
-from transfer.stats.permutation import permutation_p_value
+from transfer.stats.permutation import ScoredFolds, permutation_p_value
 from transfer.stats.verdict import Difference
-
-ScoredRows = tuple[Array, Array, Array]  # labels (N,) or (N, C), scores (N,) or (N, C), patients (N,) of one test part
-ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, the scored test part of every draw
 
 
 def area_estimate(tests: ScoredFolds) -> Estimate:

@@ -2,15 +2,14 @@
 
 import numpy as np
 
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import Array
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import auroc, macro
 from transfer.stats.auroc_intervals import auroc_difference
 from transfer.stats.bootstrap import Metric, bootstrap_difference, percentile_interval
 from transfer.stats.patients import encode_patients, few_patients_note, to_columns
+from transfer.stats.permutation import PERMUTATION_CHUNK, midranks
 from transfer.stats.verdict import Difference, decide_verdict
-
-PERMUTATION_CHUNK = 256  # permutations at a time
 
 
 def paired_difference(
@@ -49,14 +48,6 @@ def paired_permutation(metric: Metric, y: Array, s_a: Array, s_b: Array, patient
         second = np.asarray(metric(both_y, both, weight=np.concatenate([swap, 1 - swap])))
         as_large += int((np.abs(macro(first - second)[0]) >= observed - 1e-12).sum())  # 1e-12: rounding
     return (as_large + 1) / (n + 1)
-
-
-def midranks(s: Array) -> FloatArray:
-    """(N, C) mid-ranks of every column."""
-    from scipy.stats import rankdata
-
-    ranks: FloatArray = rankdata(s, axis=0)
-    return ranks
 
 
 def mcnemar(right_a: Array, right_b: Array, patient: Array) -> tuple[float, str]:

@@ -17,7 +17,8 @@ EXACT_PATIENTS = 12  # with at most so many, all swaps are enumerated
 PERMUTATIONS = 9_999
 PERMUTATION_CHUNK = 512  # permutations at a time
 
-ScoredFolds = Sequence[Sequence[tuple[Array, Array, Array]]]  # as in `auroc_intervals`
+ScoredRows = tuple[Array, Array, Array]  # labels (N,) or (N, C), scores (N,) or (N, C), patients (N,) of one test part
+ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, the scored test part of every draw
 
 
 def permutation_p_value(a: ScoredFolds, b: ScoredFolds, n: int = PERMUTATIONS, seed: int = 0) -> float:

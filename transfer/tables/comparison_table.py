@@ -29,10 +29,10 @@ def needs_comparison_table(block: Sequence[Section]) -> bool:
 
 def comparison_csv_lines(sections: Sequence[Section]) -> list[dict[str, object]]:
     """One line for every comparison, with full numbers."""
-    return [_csv_line(section, row, c) for section in sections for row in section.rows for c in row.comparisons]
+    return [_comparison_csv_line(section, row, c) for section in sections for row in section.rows for c in row.comparisons]
 
 
-def _csv_line(section: Section, row: Row, c: Comparison) -> dict[str, object]:
+def _comparison_csv_line(section: Section, row: Row, c: Comparison) -> dict[str, object]:
     d = c.difference
     line: dict[str, object] = {
         "task": section.task,

@@ -20,6 +20,7 @@ from transfer.tables.comparison_table import (
     needs_comparison_table,
 )
 from transfer.tables.format import VERDICT_LINKS, format_difference, format_interval, format_verdict
+from transfer.tables.label_table import label_csv_lines
 from transfer.tables.rows import TABLE_METRICS, Row, Section, group_sections
 
 if TYPE_CHECKING:
@@ -223,6 +224,11 @@ def results_to_csv(sections: Sequence[Section], usage: Mapping[str, SplitUsage],
 def comparisons_to_csv(sections: Sequence[Section]) -> str:
     """All comparisons as CSV, one line each, with p-values before and after Holm's correction."""
     return lines_to_csv(comparison_csv_lines(sections))
+
+
+def labels_to_csv(sections: Sequence[Section]) -> str:
+    """Every label of every row as CSV, with its paired difference; only a header for tasks with one label."""
+    return lines_to_csv(label_csv_lines(sections))
 
 
 def lines_to_csv(lines: Sequence[Mapping[str, object]]) -> str:

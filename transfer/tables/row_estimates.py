@@ -17,11 +17,11 @@ from transfer.records.episodes import read_episodes
 from transfer.records.record import Record
 from transfer.stats import MIN_PATIENTS, Interval, patients_per_class
 from transfer.stats.ap_components import measure_average_precisions
-from transfer.stats.auroc_intervals import ScoredRows
 from transfer.stats.balanced_accuracy_components import measure_balanced_accuracies
 from transfer.stats.estimate import Estimate, estimate_interval
 from transfer.stats.factors import Position
 from transfer.stats.parts import Measure, TestPart, measure_areas, measure_part
+from transfer.stats.permutation import ScoredRows
 from transfer.stats.placement_components import measure_placements
 from transfer.tables.rows import LabelCount, Row
 

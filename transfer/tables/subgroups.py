@@ -18,7 +18,7 @@ from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.metrics import ValidationChoice, choose_on_validation, compute_all_metrics
 from transfer.records.record import EPISODE_PREFIXES, Record
 from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap
-from transfer.stats.auroc_intervals import ScoredRows
+from transfer.stats.permutation import ScoredRows
 from transfer.tables.row_estimates import row_interval
 from transfer.tables.rows import TABLE_METRICS
 from transfer.tasks.group_columns import AGE_BANDS, name_groups, order_groups

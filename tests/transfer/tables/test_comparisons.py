@@ -1,5 +1,8 @@
 """Which encoders are compared, which labels are judged, and when a verdict is withheld."""
 
+import csv
+import io
+
 import numpy as np
 import pytest
 
@@ -197,3 +200,30 @@ def test_other_metrics_have_paired_differences_beside_the_family():
         assert difference.low < difference.value < difference.high
     assert set(comparison.others) == {"ap", "balanced_accuracy"}
     assert comparison.difference.family == 1
+
+
+def test_every_label_has_its_paired_difference_in_csv_latex_and_page(tmp_path):
+    from transfer.report import latex, tables
+    from transfer.stats import auroc_difference
+
+    records = [
+        record(n, k, role, labels=LABELS, positives=[80, 30, 60, 25])
+        for n, k, role in (("mine", 1.5, "encoder"), ("imagenet_r", 0.5, "imagenet"))
+    ]
+    section, _ = rows_of(records)
+    lines = list(csv.DictReader(io.StringIO(render.labels_to_csv([section]))))
+    assert len(lines) == 8
+    mine = {line["label"]: line for line in lines if line["encoder"] == "mine"}
+    ours, theirs = records[0].part("test"), records[1].part("test")
+    for c, name in enumerate(LABELS):
+        want = auroc_difference(ours[0][:, c], ours[1][:, c], theirs[1][:, c], ours[2])
+        got = mine[name]
+        assert [float(got[k]) for k in ("difference", "difference_low", "difference_high")] == pytest.approx(
+            [want.value, want.low, want.high], abs=1e-6
+        )
+        assert float(got["p_delong"]) == pytest.approx(want.p, rel=1e-5)
+        assert int(got["test_patients_with"]) == int(ours[0][:, c].sum())
+    p = np.array([float(mine[name]["p_delong"]) for name in LABELS])
+    assert float(mine[LABELS[p.argmin()]]["p_holm_labels"]) == pytest.approx(min(4 * p.min(), 1.0), rel=1e-5)
+    assert "corrected for the number of labels" in latex.render_latex([section])
+    assert "hernia" in str(tables.label_differences(section, render.shorten_names([section])))

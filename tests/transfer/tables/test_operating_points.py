@@ -16,6 +16,7 @@ from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.report.test_report import Tags, drawn, made, pair
 from transfer.metrics import sensitivity, specificity
 from transfer.stats import cluster_bootstrap
+from transfer.tables.build import build_sections
 from transfer.tables.operating_points import (
     OperatingRule,
     decisions_to_csv,
@@ -24,7 +25,6 @@ from transfer.tables.operating_points import (
     print_decisions,
     row_decisions,
 )
-from transfer.tables.build import build_sections
 
 
 def row(**more):

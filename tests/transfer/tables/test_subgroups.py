@@ -13,8 +13,8 @@ from tests.transfer import toys
 from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.records.test_record import identity
 from transfer import metrics as m
-from transfer.records.record import GROUP_PREFIX, Meta, Record, find_records, read_record, write_record
 from transfer.records.ledger import read_ledger
+from transfer.records.record import GROUP_PREFIX, Meta, Record, find_records, read_record, write_record
 from transfer.stats import pooled_gap, pooled_interval
 from transfer.tables.subgroups import compute_subgroups, list_group_columns, parse_age_bands
 from transfer.tasks.group_columns import is_age_column, name_groups, order_groups

@@ -8,7 +8,7 @@ patient have one label. Both noises are normal, so the true area is Phi(shift / 
 interval covers if it contains the true value; a verdict on two encoders of equal true value is false if the interval excludes 0. With R
 repeats, two standard errors of an entry near .95 are .44 / sqrt(R) (.014 for 1,000).
 
-Tables: area, paired, average_precision, balanced_accuracy, macro, folds, permutation. The cells with 200 positive patients at 3 %
+Tables: area, paired, average_precision, balanced_accuracy, macro, folds, groups, permutation. The cells with 200 positive patients at 3 %
 prevalence have up to 70,000 images; all tables take hours on one core.
 """
 
@@ -18,12 +18,22 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import product
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm
 
+from tests.perf.simulated_scores import (
+    Array,
+    Cell,
+    TestSet,
+    draw_noise,
+    draw_pair,
+    draw_test_set,
+    missed_positives,
+    shift_for,
+    true_average_precision,
+    true_balanced_accuracy,
+)
 from transfer.metrics import average_precision, balanced_accuracy
 from transfer.stats import cluster_bootstrap, pooled_difference, pooled_interval
 from transfer.stats.ap_components import average_precision_components
@@ -31,61 +41,13 @@ from transfer.stats.area_interval import area_interval
 from transfer.stats.balanced_accuracy_components import measure_balanced_accuracies
 from transfer.stats.delong import area_components, mean_components
 from transfer.stats.difference_interval import paired_interval
+from transfer.stats.mover_interval import mover_interval
 from transfer.stats.permutation import permutation_p_value
 from transfer.stats.placement_components import AreaComponents
 
-Array = NDArray[np.float64]
-PATIENT_SHARE = 0.8  # of the variance of a score: the correlation of two images of a patient
 AREAS = (0.70, 0.90, 0.98)
 PAIRS = ((0.85, 0.80, 0.5), (0.99, 0.97, 0.5), (0.99, 0.97, 0.9))  # areas of two encoders, shared part of their noise
 EQUAL = ((0.85, 0.85, 0.5), (0.85, 0.85, 0.9), (0.97, 0.97, 0.0), (0.97, 0.97, 0.5), (0.97, 0.97, 0.9))
-
-
-class Cell(NamedTuple):
-    """A kind of test set. several: 1 to 20 images a patient instead of one."""
-
-    positives: int
-    prevalence: float
-    several: bool
-
-
-class TestSet(NamedTuple):
-    """patients: number.  code: (N,) patient of every image.  y: (N,) labels."""
-
-    patients: int
-    code: NDArray[np.int64]
-    y: Array
-
-
-def shift_for(area: float) -> float:
-    """The shift of the positives that gives this area."""
-    return float(np.sqrt(2) * norm.ppf(area))
-
-
-def draw_test_set(cell: Cell, rng: np.random.Generator) -> TestSet:
-    patients = round(cell.positives / cell.prevalence)
-    images = rng.integers(1, 21, patients) if cell.several else np.ones(patients, dtype=int)
-    code = np.repeat(np.arange(patients), images)
-    return TestSet(patients, code, (code < cell.positives).astype(float))
-
-
-def draw_noise(t: TestSet, rng: np.random.Generator) -> Array:
-    """(N,) noise of variance 1."""
-    of_patient, of_image = rng.normal(size=t.patients)[t.code], rng.normal(size=len(t.code))
-    return np.asarray(np.sqrt(PATIENT_SHARE) * of_patient + np.sqrt(1 - PATIENT_SHARE) * of_image)
-
-
-def draw_pair(t: TestSet, shared: float, rng: np.random.Generator) -> tuple[Array, Array]:
-    """The noise of two encoders."""
-    common = np.sqrt(shared) * draw_noise(t, rng)
-    return common + np.sqrt(1 - shared) * draw_noise(t, rng), common + np.sqrt(1 - shared) * draw_noise(t, rng)
-
-
-def missed_positives(t: TestSet, area: float, rng: np.random.Generator) -> Array:
-    """(N,) shifts that give this area when a share 1 - area of the positive patients look like negatives."""
-    share = 1 - area
-    shift = np.sqrt(2) * norm.ppf((area - share / 2) / (1 - share))
-    return np.asarray(t.y * shift * (rng.random(t.patients) >= share)[t.code])
 
 
 Measure = Callable[[TestSet, Array, float], AreaComponents]  # test set, scores, shift -> components
@@ -107,17 +69,6 @@ def measure_balanced_accuracy(t: TestSet, s: Array, shift: float) -> AreaCompone
 def _defined(p: AreaComponents | None) -> AreaComponents:
     assert p is not None
     return p
-
-
-def true_average_precision(area: float, prevalence: float) -> float:
-    """The average precision of infinitely many images."""
-    threshold, shift = np.linspace(-8, 12, 100_001), shift_for(area)
-    hit, false = prevalence * norm.sf(threshold - shift), (1 - prevalence) * norm.sf(threshold)
-    return float(np.trapezoid(hit / (hit + false) * norm.pdf(threshold - shift), threshold))
-
-
-def true_balanced_accuracy(area: float, prevalence: float) -> float:
-    return float(norm.cdf(shift_for(area) / 2))
 
 
 def area_table(cells: list[Cell], repeats: int) -> Iterator[list[object]]:
@@ -227,6 +178,25 @@ def folds_table(cells: list[Cell], repeats: int) -> Iterator[list[object]]:
         yield [_name(cell), *(float(np.mean(inside[a])) for a in AREAS), *(float(1 - np.mean(null[k])) for k in equal)]
 
 
+def groups_table(cells: list[Cell], repeats: int) -> Iterator[list[object]]:
+    """Coverage of the interval of the difference of two groups without a common patient (MOVER), and false verdicts.
+
+    The second group has 60 positive patients at 30 % prevalence."""
+    pairs = ((0.90, 0.80), (0.98, 0.90), (0.90, 0.90), (0.97, 0.97))
+    yield ["", "0.90 v 0.80", "0.98 v 0.90", "false, 0.90", "false, 0.97"]
+    for cell, rng in _with_generators(cells, 7):
+        inside = defaultdict(list)
+        for _ in range(repeats):
+            groups = draw_test_set(cell, rng), draw_test_set(Cell(60, 0.3, cell.several), rng)
+            noises = [draw_noise(t, rng) for t in groups]
+            for pair in pairs:
+                one, other = (measure_area(t, noise + t.y * shift_for(a), 0.0) for t, noise, a in zip(groups, noises, pair, strict=True))
+                low, high = mover_interval(one, other, 0.0)(0.95)
+                inside[pair].append(low <= pair[0] - pair[1] <= high)
+        rates = [float(np.mean(inside[pair])) for pair in pairs]
+        yield [_name(cell), *rates[:2], *(1 - rate for rate in rates[2:])]
+
+
 def permutation_table(repeats: int) -> Iterator[list[object]]:
     """Rate of p-values up to .05 of the permutation test for few patients, for equal encoders. Folds: five, of equal size."""
     equal = EQUAL[:2] + EQUAL[3:]
@@ -294,6 +264,7 @@ TABLES: dict[str, Callable[[list[Cell], int], Iterator[list[object]]]] = {
     ),
     "macro": macro_table,
     "folds": folds_table,
+    "groups": groups_table,
     "permutation": lambda cells, repeats: permutation_table(repeats),
 }
 

@@ -9,16 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from tests.perf.coverage import (
-    PAIRS,
-    Cell,
-    draw_noise,
-    draw_pair,
-    draw_test_set,
-    measure_balanced_accuracy,
-    shift_for,
-    true_balanced_accuracy,
-)
+from tests.perf.coverage import PAIRS, measure_balanced_accuracy
+from tests.perf.simulated_scores import Cell, draw_noise, draw_pair, draw_test_set, shift_for, true_balanced_accuracy
 from transfer.metrics import auroc
 from transfer.stats import auroc_interval, cluster_bootstrap, holm, paired_difference, pooled_difference, pooled_interval
 from transfer.stats.area_interval import area_interval

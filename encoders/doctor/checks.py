@@ -28,7 +28,8 @@ from encoders.doctor.report import (
     StoreSummary,
 )
 from encoders.runtime.arrays import Array, IntArray
-from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS, find_near_pairs, group_exact_duplicates
+from encoders.similarity.hash_search import find_near_pairs
+from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS, group_exact_duplicates
 from encoders.store.store import Store
 
 HISTOGRAM_BINS = 32

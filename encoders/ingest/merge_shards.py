@@ -29,7 +29,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, is_unknown
-from encoders.similarity.perceptual_hash import pixel_sha256
+from encoders.similarity.perceptual_hash import hash_columns, pixel_sha256
 from encoders.store.patient_ids import name_patients, simplify_id
 from encoders.store.write import NAME_COLUMNS, ColumnValues, full_range_unit, pixel_fingerprint, write_jpeg_store, write_store
 
@@ -77,6 +77,8 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     tables: list[ShardTable] = [read_json(shard_table_path(folder, number)) for number in range(shards)]
     bad = [entry for table in tables for entry in table["quarantine"]]
     every = [row for table in tables for row in table["rows"]]
+    if any("signs" not in row for row in every):
+        raise InputError(f"{folder} was started by an earlier version of isograft, without all hashes; pass --overwrite to start over")
     form = find_common_form(source, every)
     for row in every:
         if form is not None and not form.has_size(row):
@@ -97,7 +99,7 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     index.setdefault("patient", [None] * len(rows))  # the store names a patient that is unknown by the key of its image
     people = name_patients(index["patient"], index["key"])
     index["sha256"] = sha256
-    index["phash"] = np.frombuffer(bytes.fromhex("".join(row["phash"] for row in rows)), np.uint8).reshape(-1, 32)  # (N, 32)
+    index |= hash_columns(np.frombuffer(bytes.fromhex("".join(row["signs"] for row in rows)), np.uint8))
     attrs = store_attributes(source, form, recipe) | {"fingerprint": pixel_fingerprint(sha256)}
     if form.size is not None:
         shape = (*form.size, form.channels)

@@ -16,7 +16,7 @@ from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, Value, i
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, write_json
-from encoders.similarity.perceptual_hash import phash256, pixel_sha256
+from encoders.similarity.perceptual_hash import hash_signs, pixel_sha256
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -35,7 +35,7 @@ class ShardRow(TypedDict):
     bytes: int  # length in the file of pixels
     top: int  # largest value
     sha256: str
-    phash: str  # hex
+    signs: str  # `hash_signs` of the image, hex
 
 
 class ShardTable(TypedDict):
@@ -93,7 +93,7 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         "bytes": len(blob),
         "top": int(image.max()),
         "sha256": pixel_sha256(image),
-        "phash": phash256(image).tobytes().hex(),
+        "signs": hash_signs(image).tobytes().hex(),
     }
 
 

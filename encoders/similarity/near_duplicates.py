@@ -1,10 +1,11 @@
-"""Copies within a store whose pixels differ: recompressed, resized or re-windowed images.
+"""Copies within a store whose pixels differ: recompressed, resized, re-windowed, flipped, rotated by quarter turns, inverted or padded.
 
 They are found with the perceptual hash, confirmed on the pixels, and cached, because they depend only on the store's pixels.
 
 Shapes: N images, P pairs.
 """
 
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import numpy as np
@@ -13,26 +14,22 @@ from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
-from encoders.similarity.perceptual_hash import HASH_RADIUS, find_nearest_few
+from encoders.similarity.perceptual_hash import HASH_RADIUS
 from encoders.similarity.pixel_check import MIN_CORRELATION, ImageReader, is_same_image
+from encoders.similarity.turned_search import SIGNS_VERSION, Candidate, HashedImages, find_candidates, read_signs
+from encoders.similarity.turns import TURNS, inverse_turn
 
 
-class HashedImages(ImageReader, Protocol):
-    """The part of a store that holds images and their hashes."""
-
-    @property
-    def fingerprint(self) -> str: ...
-
-    def has_column(self, name: str) -> bool: ...
-
-    def column(self, name: str) -> Array: ...
+class ComparableImages(HashedImages, ImageReader, Protocol):
+    """The part of a store that holds images and their hashes, and reads images in [0, 1]."""
 
 
-def find_copies(store: HashedImages) -> IntArray:
+def find_copies(store: ComparableImages) -> IntArray:
     """(P, 2) pairs i < j of copies whose pixels differ, from the cache if possible.
 
     Of several images with the same hash, each is compared with the first."""
-    path = cache_dir() / "copies" / f"{json_digest([store.fingerprint, HASH_RADIUS, MIN_CORRELATION], 32)}.npy"
+    settings = [store.fingerprint, HASH_RADIUS, MIN_CORRELATION, len(TURNS), SIGNS_VERSION]
+    path = cache_dir() / "copies" / f"{json_digest(settings, 32)}.npy"
     try:
         cached: IntArray = np.load(path, allow_pickle=False)
         return cached
@@ -43,18 +40,36 @@ def find_copies(store: HashedImages) -> IntArray:
     return pairs
 
 
-def compute_copies(store: HashedImages) -> IntArray:
+def compute_copies(store: ComparableImages) -> IntArray:
     """The pairs of `find_copies`, without the cache."""
-    phash, first = store.column("phash"), np.sort(np.unique(store.column("sha256"), return_index=True)[1])
-    unique, first_of, hash_of = np.unique(phash[first], axis=0, return_index=True, return_inverse=True)
-    same_hash = [(first[first_of[h]], row) for h, row in zip(hash_of.ravel(), first, strict=True) if first[first_of[h]] != row]
-    near = find_nearest_few(unique, unique, max_matches=9)[0]  # each hash finds itself as well
-    near_hash = [(first[first_of[i]], first[first_of[j]]) for i, j in near if i < j]
-    pairs = sorted({(int(min(p)), int(max(p))) for p in [*same_hash, *near_hash]})
-    return np.array([p for p in pairs if is_same_image(store, *p)], dtype=np.int64).reshape(-1, 2)
+    first = np.sort(np.unique(store.column("sha256"), return_index=True)[1])
+    signs = read_signs(store)[first]
+    candidates = find_candidates(signs, signs[:, 0], signs[:, 2], max_matches=9)  # each hash finds itself as well
+    pairs: set[tuple[int, int]] = set()
+    for a, b, turn in list_pairs(candidates):
+        i, j = int(first[a]), int(first[b])
+        if (i, j) not in pairs and is_same_image(store, i, j, TURNS[turn]):
+            pairs.add((i, j))
+    return np.array(sorted(pairs), dtype=np.int64).reshape(-1, 2)
 
 
-def canonical_hashes(store: HashedImages, sha256: Array) -> Array:
+def list_pairs(candidates: Iterable[Candidate]) -> Iterator[tuple[int, int, int]]:
+    """(i, j, turn) with i < j, each once: j may be a copy of i under the turn. Of several images with the same hash, only the first is
+    paired with an image, so that a thousand blank images do not become a million pairs."""
+    seen: set[tuple[int, int, int]] = set()
+    equal: set[tuple[int, int]] = set()  # (image, turn) with an equal hash
+    for c in candidates:
+        if c.bits == 0 and (c.query, c.turn) in equal:
+            continue
+        if c.bits == 0:
+            equal.add((c.query, c.turn))
+        pair = (c.query, c.match, c.turn) if c.query < c.match else (c.match, c.query, inverse_turn(c.turn))
+        if c.query != c.match and pair not in seen:
+            seen.add(pair)
+            yield pair
+
+
+def canonical_hashes(store: ComparableImages, sha256: Array) -> Array:
     """(N,) sha256 of every image, or of the copy that represents it: images have the same value if they are copies.
 
     sha256: (N,).  Returned unchanged if the store has no perceptual hashes."""

@@ -24,6 +24,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
+from encoders.similarity.perceptual_hash import HASH_COLUMNS
 from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION
 from encoders.store.patient_ids import name_patients
 
@@ -109,12 +110,12 @@ def save_store(
     **attrs: Json,
 ) -> Path:
     """Writes a store of images in memory, (N, H, W, C) uint8 or uint16, whose keys are their numbers. For scripts and tests."""
-    from encoders.similarity.perceptual_hash import phash256, pixel_sha256
+    from encoders.similarity.perceptual_hash import hash_columns, hash_signs, pixel_sha256
 
     sha = [pixel_sha256(image) for image in images]
     keys = [f"{i:06d}" for i in range(len(images))]
-    hashes = np.stack([phash256(image) for image in images])
-    index: dict[str, ColumnValues] = {"key": keys, "patient": keys if patient is None else patient, "sha256": sha, "phash": hashes}
+    signs = np.stack([hash_signs(image) for image in images])
+    index: dict[str, ColumnValues] = {"key": keys, "patient": keys if patient is None else patient, "sha256": sha, **hash_columns(signs)}
     height, width, channels = images.shape[1:]
     defaults: dict[str, Json] = {
         "modality": modality,
@@ -163,7 +164,7 @@ def write_metadata(
 
 def write_index_column(group: h5py.Group, name: str, values: ColumnValues, keys: Sequence[str]) -> None:
     """Writes a column of /index. An unknown patient is named by the key of the image, an unknown slide, study or split is ""."""
-    if name == "phash":
+    if name in HASH_COLUMNS:
         write_column(group, name, np.asarray(values))
     elif name in NUMERIC_INDEX_COLUMNS:
         write_column(group, name, to_typed_column(values))

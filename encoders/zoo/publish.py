@@ -16,7 +16,16 @@ from encoders.zoo import backbone, canary, weights
 from encoders.zoo.card import Card
 from encoders.zoo.names import BUILTIN_PREFIXES
 
-MANIFEST_ARRAYS = ("store_fingerprint", "sha256", "phash", "patient_hash", "patient_near_hash", "datasets", "dataset_patients")
+MANIFEST_ARRAYS = (
+    "store_fingerprint",
+    "sha256",
+    "phash",
+    "phash_trimmed",
+    "patient_hash",
+    "patient_near_hash",
+    "datasets",
+    "dataset_patients",
+)
 IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess")
 
 

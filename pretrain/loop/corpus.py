@@ -6,6 +6,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.similarity.turned_search import read_signs
 from encoders.store import staging
 from encoders.store.patient_ids import hash_patients, hash_simplified
 from encoders.store.store import Store
@@ -25,7 +26,8 @@ class Corpus:
         """The images as hashes: pseudonymised, not anonymous (whoever holds the images can recompute the hashes).
 
         `datasets` and `dataset_patients` are the data sets by name and their numbers of known patients: only patients of a data set of the
-        same name can be compared.  `patient_near_hash` is equal for nearly equal ids, such as 7 and 007."""
+        same name can be compared.  `patient_near_hash` is equal for nearly equal ids, such as 7 and 007.  `phash_trimmed`, the hash without
+        uniform borders, is missing if the store is of an earlier version."""
         store, rows = self.store, self.index
         pixels = [list(bytes.fromhex(str(h))) for h in store.column("sha256")[rows]]
         patients, of = store.column("patient")[rows], np.array(self.datasets())
@@ -41,6 +43,7 @@ class Corpus:
             "store_fingerprint": np.array([part.fingerprint for part in store.parts]),
             "sha256": np.array(pixels, dtype=np.uint8).reshape(-1, 32),
             "phash": np.asarray(store.column("phash")[rows], dtype=np.uint8),
+            **({"phash_trimmed": read_signs(store)[rows, 2]} if store.has_column("phash_signs") else {}),
             "patient_hash": hashes,
             "patient_near_hash": np.unique(np.concatenate(near), axis=0),
             "datasets": names.astype(str),

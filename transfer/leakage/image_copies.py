@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from encoders.runtime.arrays import Array
-from encoders.similarity.perceptual_hash import find_nearest_few
+from encoders.similarity.hash_search import find_nearest_few
 from transfer.leakage.check import PART_PAIRS, Leak, digests_to_bytes, is_member
 from transfer.tasks.split import Split
 

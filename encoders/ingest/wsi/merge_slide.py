@@ -20,6 +20,7 @@ from encoders.ingest.wsi.tile_plan import TilePlan, count_by_reason
 from encoders.ingest.wsi.tile_shard import count_tile_shards, read_blob_chunks, read_tile_blobs, read_tile_table
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.json_types import Json
+from encoders.similarity.perceptual_hash import hash_columns
 from encoders.store.write import ColumnValues, full_range_unit, pixel_fingerprint, write_jpeg_store, write_store
 
 TileTables = Sequence[Mapping[str, Array]]
@@ -90,7 +91,7 @@ def build_index(item: SlideItem, plan: TilePlan, settings: TilingSettings, table
         "y": y.astype(np.float64),
         "tissue": plan.tissue[kept].astype(np.float64),
         "sha256": np.concatenate([table["sha256"] for table in tables]),
-        "phash": np.concatenate([table["phash"] for table in tables]),
+        **hash_columns(np.concatenate([table["signs"] for table in tables])),
     }
 
 

@@ -12,10 +12,11 @@ from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.tile_shard import BLOB_CHUNK_BYTES
 from encoders.runtime.errors import InputError
+from encoders.similarity.perceptual_hash import HASH_COLUMNS
 from encoders.store.part import StorePart
 from encoders.store.write import write_jpeg_store, write_store
 
-TILE_COLUMNS = ("key", "mpp", "level", "x", "y", "tissue", "sha256", "phash")  # columns of the index that do not come from a table
+TILE_COLUMNS = ("key", "mpp", "level", "x", "y", "tissue", "sha256")  # of the index, not from a table; and hashes
 
 
 def relabel_store(cohort: Cohort, item: SlideItem) -> None:
@@ -26,7 +27,8 @@ def relabel_store(cohort: Cohort, item: SlideItem) -> None:
     except InputError as error:
         raise Unreadable(f"its store is damaged: {error}") from error
     attrs = {**part.attrs, **cohort.attrs}
-    index = {name: part.column("index", name) for name in TILE_COLUMNS} | constant_columns(item, attrs["slide"], len(part))
+    hashes = [name for name in HASH_COLUMNS if name in part.groups["index"]]  # earlier versions stored one of them only
+    index = {name: part.column("index", name) for name in (*TILE_COLUMNS, *hashes)} | constant_columns(item, attrs["slide"], len(part))
     meta, labels = build_meta_and_labels(item, {name: part.column("meta", name) for name in TileQuality._fields}, len(part))
     pictures = {name: blob for name in ("mask", "overview") if (blob := part.picture(name)) is not None}
     with h5py.File(path, "r", locking=False) as file:

@@ -23,8 +23,9 @@ from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.tile_plan import TilePlan
 from encoders.runtime.arrays import Array
+from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
-from encoders.similarity.perceptual_hash import phash256_tiles, pixel_sha256
+from encoders.similarity.perceptual_hash import hash_signs_tiles, pixel_sha256
 from encoders.stain.normalise import normalise_stain
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def append_good_tiles(tiles: list[NumberedTile], plan: TilePlan, settings: Tilin
     from PIL import Image
 
     qualities, grays = measure_quality([shrink_tile(tile, settings.mpp) for _, tile in tiles])
-    hashes = phash256_tiles(grays)  # of the small copies, which is cheaper: the hash is robust to resizing
-    for (i, tile), measures, phash in zip(tiles, qualities, hashes, strict=True):
+    hashes = hash_signs_tiles(grays)  # of the small copies, which is cheaper: the hash is robust to resizing
+    for (i, tile), measures, signs in zip(tiles, qualities, hashes, strict=True):
         if reason := measures.rejection_reason(settings):
             table.faults.setdefault(reason, []).append([int(plan.x[i]), int(plan.y[i])])
             continue
@@ -101,7 +102,7 @@ def append_good_tiles(tiles: list[NumberedTile], plan: TilePlan, settings: Tilin
         table.kept.append(i)
         table.sizes.append(len(blob))
         table.sha256.append(pixel_sha256(pixels))
-        table.phash.append(phash)
+        table.signs.append(signs)
         table.quality.append(measures)
 
 
@@ -112,7 +113,7 @@ class TileTable:
     kept: list[int] = field(default_factory=list)
     sizes: list[int] = field(default_factory=list)
     sha256: list[str] = field(default_factory=list)
-    phash: list[NDArray[np.uint8]] = field(default_factory=list)
+    signs: list[NDArray[np.uint8]] = field(default_factory=list)
     quality: list[TileQuality] = field(default_factory=list)
     faults: dict[str, Corners] = field(default_factory=dict)  # by reason
 
@@ -122,7 +123,7 @@ class TileTable:
             "kept": np.array(self.kept, np.int64),
             "sizes": np.array(self.sizes, np.int64),
             "sha256": np.array(self.sha256, "U64"),
-            "phash": np.array(self.phash, np.uint8).reshape(-1, 32),
+            "signs": np.array(self.signs, np.uint8).reshape(-1, 4, 32),
             "quality": np.array(self.quality, np.float32).reshape(-1, len(TileQuality._fields)),
             "seconds": np.array(seconds),
             **{f"fault_{reason}": np.array(corners, np.int64) for reason, corners in self.faults.items()},
@@ -134,6 +135,8 @@ class TileTable:
 def read_tile_table(folder: Path, number: int) -> dict[str, Array]:
     """Column name to values of a finished shard; see `TileTable.save`."""
     with np.load(tile_table_path(folder, number)) as file:
+        if "signs" not in file:
+            raise InputError(f"{folder} was started by an earlier version of isograft: remove it, and run again")
         return dict(file)
 
 

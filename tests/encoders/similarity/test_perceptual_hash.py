@@ -8,14 +8,13 @@ import pytest
 from PIL import Image
 
 from encoders.ingest.decode import read_image
-from encoders.similarity import perceptual_hash
+from encoders.similarity.hash_search import find_near_pairs
 from encoders.similarity.perceptual_hash import (
     HASH_RADIUS,
-    find_near_pairs,
-    find_nearest_few,
     group_exact_duplicates,
+    hash_signs,
+    hash_signs_tiles,
     phash256,
-    phash256_tiles,
     pixel_sha256,
 )
 from encoders.similarity.pixel_check import MIN_CORRELATION, structure_correlation
@@ -23,39 +22,6 @@ from encoders.similarity.pixel_check import MIN_CORRELATION, structure_correlati
 
 def bits(a, b):
     return int(np.unpackbits(a ^ b).sum())
-
-
-@pytest.mark.parametrize("radius", [0, 5, 100])
-def test_near_pairs_equal_a_loop_over_all_pairs(radius):
-    rng = np.random.default_rng(0)
-    a = rng.integers(0, 256, (40, 32), dtype=np.uint8)
-    a[7], a[9] = a[3], a[4] ^ np.eye(1, 32, 0, dtype=np.uint8)[0] * 7  # identical; three bits apart
-    want = sorted((bits(a[i], a[j]), i, j) for i in range(40) for j in range(i + 1, 40) if bits(a[i], a[j]) <= radius)
-    pairs, distance = find_near_pairs(a, radius=radius)
-    assert [(d, i, j) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
-    across, _ = find_near_pairs(a[:10], a[10:], radius=radius)
-    assert sorted(map(tuple, across.tolist())) == sorted((i, j) for i in range(10) for j in range(30) if bits(a[i], a[10 + j]) <= radius)
-
-
-@pytest.mark.parametrize(("n", "m"), [(30, 90), (90, 30)])
-@pytest.mark.parametrize("max_matches", [1, 3, 100])
-def test_the_nearest_few_equal_a_loop_for_any_sizes_and_chunks(n, m, max_matches, monkeypatch):
-    monkeypatch.setattr(perceptual_hash, "HASH_CHUNK", 7)
-    rng = np.random.default_rng(1)
-    kinds = rng.integers(0, 256, (6, 32), dtype=np.uint8)  # hashes in clusters, as of similar images, with many ties
-    a, b = (kinds[rng.integers(0, 6, k)] ^ (rng.random((k, 32)) < 0.08).astype(np.uint8) for k in (n, m))
-    want = []
-    for i in range(n):
-        want += sorted((bits(a[i], b[j]), j, i) for j in range(m) if bits(a[i], b[j]) <= HASH_RADIUS)[:max_matches]
-    pairs, distance = find_nearest_few(a, b, max_matches=max_matches)
-    assert [(d, j, i) for (i, j), d in zip(pairs.tolist(), distance.tolist(), strict=True)] == want
-    assert len(want) > n / 2
-
-
-def test_no_images_have_no_pairs():
-    pairs, distance = find_near_pairs(np.empty((0, 32), np.uint8))
-    assert pairs.shape == (0, 2)
-    assert distance.shape == (0,)
 
 
 def test_exact_groups_are_rows_with_the_same_hash():
@@ -83,9 +49,12 @@ def test_batched_hashes_equal_single_ones_and_flat_areas_set_no_bits(size):
     gray = rng.integers(0, 256, (60, *size), dtype=np.uint8)
     gray[:20] = np.clip(rng.normal(240, 1, (20, *size)), 0, 255)  # near white, where rounding matters
     gray[20], gray[21, :, : size[1] // 2] = 255, 3
-    hashes = phash256_tiles(gray)
-    np.testing.assert_array_equal(hashes, [phash256(image[..., None]) for image in gray])
-    assert not hashes[20].any()
+    gray[30:40, :, : size[1] // 4] = 0  # a border
+    signs = hash_signs_tiles(gray)
+    np.testing.assert_array_equal(signs, [hash_signs(image[..., None]) for image in gray])
+    np.testing.assert_array_equal(signs[:, 0], [phash256(image[..., None]) for image in gray])
+    assert not signs[20].any()
+    assert not (signs[:, 0] & signs[:, 1]).any(), "no cell is both brighter and darker than its neighbour"
 
 
 def jpeg50(image):

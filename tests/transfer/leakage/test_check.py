@@ -13,7 +13,8 @@ from encoders.ingest.decode import read_image
 from encoders.runtime import paths
 from encoders.runtime.errors import InputError
 from encoders.similarity import pixel_check
-from encoders.similarity.perceptual_hash import find_near_pairs, phash256, pixel_sha256
+from encoders.similarity.hash_search import find_near_pairs
+from encoders.similarity.perceptual_hash import phash256, pixel_sha256
 from encoders.store.patient_ids import hash_patients
 from encoders.store.store import Store
 from encoders.store.write import save_store

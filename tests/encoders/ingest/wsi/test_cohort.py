@@ -21,7 +21,8 @@ from PIL import Image
 from encoders.cli.main import app
 from encoders.ingest.workers import WorkerDied, WorkerPool
 from encoders.ingest.wsi.discover import discover_slides
-from encoders.similarity.perceptual_hash import find_near_pairs, phash256, pixel_sha256
+from encoders.similarity.hash_search import find_near_pairs
+from encoders.similarity.perceptual_hash import phash256, pixel_sha256
 from encoders.store.store import Store
 from tests.encoders.ingest.wsi.slide_files import draw_slide, halve_image, tissue_like, write_slide
 

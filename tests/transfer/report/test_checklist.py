@@ -238,7 +238,7 @@ def test_no_patient_and_no_path_is_on_a_page():
     record = make_record(patient_task())
     name = str(record.arrays["test_patient"][0])
     warnings = [f"2 suspected near-duplicates, e.g. {name} = Doe-elsewhere", f"{name} is odd"]
-    facts = facts_of(replace(record, meta=record.meta.model_copy(update={"warnings": warnings})))
+    facts = facts_of(replace(record, meta=record.meta.model_copy(update={"warnings": warnings, "protocol_config": {"note": name}})))
     for text in (render_checklist_html(facts), render_checklist_markdown(facts)):
         assert "near-duplicates" in text
         assert "Doe-" not in text

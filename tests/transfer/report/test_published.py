@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import home_dir
+from encoders.store.store import Store
 from tests.transfer.report.studies import add_task, make_record, make_store
 from transfer.cli.main import app
 from transfer.records.record import ExternalSource, write_record
@@ -119,6 +120,27 @@ def test_a_record_without_all_official_test_images_is_noticed(drop):
     block = found(replace(record, arrays=arrays))
     assert block.known is None
     assert f"{24 - drop} images were scored" in block.reason
+
+
+def test_as_many_images_as_the_official_ones_must_be_the_official_ones():
+    record = make_record(toy_task())
+    store = Store.open(home_dir() / "toyset.h5")
+    like = np.flatnonzero(store.labels("sick_lung")[: SMALL["train"]] == record.arrays["test_y"][0, 0])[0]
+    key = record.arrays["test_key"].copy()
+    key[0] = store.column("key")[like]
+    block = found(replace(record, arrays={**record.arrays, "test_key": key}))
+    assert block.known is None
+    assert "not exactly the 24 official test images" in block.reason
+
+
+def test_labels_of_a_csv_file_are_not_those_of_the_data_set():
+    path = make_store(SMALL, "sick_lung", "toyset")
+    store = Store.open(path)
+    rows = zip(store.column("key"), store.labels("sick_lung"), strict=True)
+    (home_dir() / "labels.csv").write_text("key,sick_lung\n" + "".join(f"{k},{v:g}\n" for k, v in rows))
+    block = found(make_record(add_task(path, "toy", "sick_lung", csv="labels.csv")))
+    assert block.known is None
+    assert "CSV file" in block.reason
 
 
 def test_every_split_of_a_block_is_checked():

@@ -8,7 +8,7 @@ from transfer.metrics import accuracy, choose_thresholds, ece
 from transfer.report.checklist.data_evidence import sites
 from transfer.report.checklist.facts import Evidence, StudyFacts
 from transfer.report.curves import gather_probabilities
-from transfer.tables.render import format_interval
+from transfer.tables.format import format_interval
 from transfer.tables.rows import TABLE_METRICS, Row
 
 METRIC_NAMES = {"auroc": "AUROC", "ap": "average precision", "balanced_accuracy": "balanced accuracy"}

@@ -14,7 +14,7 @@ from transfer.report.published.tables import (
 )
 from transfer.report.tables import protocol_title
 from transfer.report.verdict_text import rows_with_most_labels
-from transfer.tables.render import format_interval
+from transfer.tables.format import format_interval
 from transfer.tables.rows import Row, Section
 
 

@@ -218,7 +218,7 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
 
     The scores stay, and the test split is not used again. Without a search for near-duplicates, earlier warnings stay."""
     warnings = list(current.warnings) if near_duplicates else list(dict.fromkeys([*current.warnings, *known.meta.warnings]))
-    arrays = {**known.arrays_without_groups, **cell.gather_test_groups(current)}
+    arrays = {**known.arrays_without_groups, **cell.gather_test_groups(current), **cell.gather_studies(current)}
     seed = current.pretraining_seed
     changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
     meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})

@@ -11,6 +11,7 @@ from encoders.runtime.cli import split_commas
 from encoders.runtime.errors import InputError
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
+from transfer.tasks.options import Combination, ScoreUnit
 
 if TYPE_CHECKING:
     from transfer.bench.bench import BenchRequest
@@ -32,6 +33,13 @@ BaselineNames = Annotated[
     ),
 ]
 
+ScoreBy = Annotated[
+    ScoreUnit,
+    typer.Option(help="what is scored: each image, or the images of a study or patient together, before any metric (CheXpert: study, max)"),
+]
+CombineScores = Annotated[
+    Combination | None, typer.Option(help="with --score-by study or patient: how the scores of its images become one  [default: mean]")
+]
 Margin = Annotated[
     float | None,
     typer.Option(
@@ -71,6 +79,8 @@ class BenchOptions:
     csv: Path | None
     markdown: Path | None
     margin: float | None = None
+    score_by: ScoreUnit = "image"
+    combine: Combination | None = None
 
     def to_request(self) -> "BenchRequest":
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
@@ -125,6 +135,8 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         protocol: ProtocolNames = "knn,linear",
         baseline: BaselineNames = None,
         margin: Margin = None,
+        score_by: ScoreBy = "image",
+        combine: CombineScores = None,
         seed: Annotated[int, typer.Option(help="seed of the protocols; the seed of the split is part of the task")] = 0,
         device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: cuda if available, else cpu")] = "auto",
         again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
@@ -186,6 +198,8 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 protocol=protocol,
                 baseline=baseline,
                 margin=margin,
+                score_by=score_by,
+                combine=combine,
                 seed=seed,
                 device=device,
                 again=again,

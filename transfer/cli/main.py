@@ -8,7 +8,7 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
-from transfer.bench.options import BenchOptions, Margin, bench_command
+from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command
 from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
@@ -45,9 +45,11 @@ def main() -> None:
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
     from transfer.bench.bench import plan_bench, run_bench
+    from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
 
+    rule = choose_score_rule(options.score_by, options.combine)
     request = options.to_request()
     console = make_console(stderr=True)
 
@@ -62,14 +64,21 @@ def run_and_print_bench(options: BenchOptions) -> None:
         result = run_bench(request, plan, log, progress)
     if result.reused:
         log(f"{result.reused} of {len(result.records)} results from records (--again recomputes them)")
-    sections = add_seed_rows(
-        build_sections(result.records, request.baselines, margin=options.margin), (), request.baselines, options.margin
-    )
-    _print_and_save_tables(result.records, sections, result.missing, options.csv, options.markdown)
+    scored, lines = combine_records(result.records, rule)
+    for line in lines:
+        log(line)
+
+    def build(records: Sequence["Record"]) -> "list[Section]":
+        sections = build_sections(records, request.baselines, margin=options.margin)
+        return add_seed_rows(sections, (), request.baselines, options.margin)
+
+    sections = build(scored)
+    _print_and_save_tables(result.records, scored, sections, result.missing, options.csv, options.markdown)
     if result.computed:
         from transfer.tables import wandb_report
 
-        wandb_report.publish_encoders(sections, {entry.name: entry.card for entry in plan.entries})
+        by_image = sections if rule.by == "image" else build(result.records)  # W&B compares runs, so all of them are by image
+        wandb_report.publish_encoders(by_image, {entry.name: entry.card for entry in plan.entries})
     if result.failed:
         raise typer.Exit(1)
 
@@ -84,6 +93,8 @@ def compare(
     baseline: ReferenceEncoder = None,
     seeds_of: SeedEncoders = None,
     margin: Margin = None,
+    score_by: ScoreBy = "image",
+    combine: CombineScores = None,
     by: Annotated[
         str | None, typer.Option(help="also per subgroup of test images: /meta columns, comma-separated, e.g. sex,age,view,site")
     ] = None,
@@ -104,28 +115,37 @@ def compare(
         transfer compare
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
         transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
+        transfer compare --task chexpert --score-by study --combine max
 
     A verdict is about the tested checkpoints. Where several pretraining seeds of one recipe were benchmarked, a row about the recipe comes
     first; its intervals also cover the variation between seeds.
 
-    --operating and --prevalence add a table of decisions: sensitivity and specificity with intervals, PPV and NPV at the given prevalence
-    (also in records/operating.csv). The balanced accuracy of the first table always uses Youden's threshold.
+    --operating and --prevalence add a table of decisions: sensitivity and specificity with intervals, PPV and NPV at the given prevalence,
+    and calibration slopes (also in records/operating.csv; net benefit at each threshold is in records/decision_curves.csv). The balanced
+    accuracy of the first table always uses Youden's threshold.
 
     Where the records were scored on the official split of a known data set, published results follow the table, each with its source (also
     in records/published.csv). They enter no difference and no verdict.
+
+    --score-by study or patient combines the scores of the images of a study or patient before any metric. It is positive for a label if one
+    of its images is. Records keep the scores of images.
 
     --by adds every metric per subgroup, and the AUROC difference to all other test images (also in records/subgroups.csv).
     """
     from encoders.runtime.errors import InputError, unknown_name_error
     from encoders.runtime.paths import records_dir
     from transfer.records import record
+    from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.report.published.tables import find_published_results, print_published_results, published_to_csv
-    from transfer.tables import operating_points, render, render_subgroups
+    from transfer.tables import decision_curves, operating_points, render, render_subgroups
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
     rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
+    unit = choose_score_rule(score_by, combine)
+    if wandb and unit.by != "image":
+        raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
     paths = record.find_records(records or ())
     selected = [record.read_record(path) for path in paths]
     tasks = {r.identity.task for r in selected}
@@ -137,11 +157,14 @@ def compare(
         raise InputError("there is no record yet; create some with `transfer bench --encoder NAME`")
     baselines = split_baselines(baseline, selected)
     seeds = validate_seed_encoders(split_commas(seeds_of), selected)
-    sections = add_seed_rows(build_sections(selected, baselines, margin=margin), seeds, baselines, margin)
+    scored, lines = combine_records(selected, unit)
+    for line in lines:
+        make_console(stderr=True).print(line, markup=False, style="dim")
+    sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
-    _print_and_save_tables(selected, sections, {}, csv, markdown, paths)
+    _print_and_save_tables(selected, scored, sections, {}, csv, markdown, paths)
     published = find_published_results(sections)
     print_published_results(make_console(), published)
     if any(block.known for block in published):
@@ -149,6 +172,8 @@ def compare(
     if decisions is not None:
         operating_points.print_decisions(make_console(), decisions, rule)
         render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, rule))
+        rows = [(section, row) for section, row, _ in decisions]
+        render.write_table(records_dir() / "decision_curves.csv", decision_curves.decision_curves_to_csv(rows, rule.prevalence))
     if groups is not None:
         render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(sections))
         render.write_table(records_dir() / "subgroups.csv", render_subgroups.subgroups_to_csv(groups))
@@ -207,6 +232,7 @@ def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs 
 
 def _print_and_save_tables(
     records: Sequence["Record"],
+    scored: Sequence["Record"],
     sections: Sequence["Section"],
     missing: Mapping[str, str],
     csv: Path | None,
@@ -215,7 +241,7 @@ def _print_and_save_tables(
 ) -> None:
     """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given.
 
-    paths: of the records; ledgers beside them count as well."""
+    scored: the records by the unit of the tables.  paths: of the records; ledgers beside them count as well."""
     from encoders.runtime.paths import records_dir
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage
@@ -223,12 +249,13 @@ def _print_and_save_tables(
 
     usage = count_split_usage(records, gather_looks(records, paths))
     render.print_results(make_console(), sections, usage, missing)
-    curves = shift_curves.build_shift_curves(records)
+    curves = shift_curves.build_shift_curves(scored)
     if curves:
         shift_curves.print_shift_tables(make_console(), curves)
         render.write_table(records_dir() / "robustness.csv", shift_curves.shift_curves_to_csv(curves))
     for path in filter(None, (markdown, records_dir() / "table.md")):
         render.write_table(path, render.results_to_markdown(sections, usage, missing))
     render.write_table(records_dir() / "comparisons.csv", render.comparisons_to_csv(sections))
+    render.write_table(records_dir() / "labels.csv", render.labels_to_csv(sections))
     for path in filter(None, (csv, records_dir() / "table.csv")):
         render.write_table(path, render.results_to_csv(sections, usage, missing))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
-from transfer.bench.options import Margin
+from transfer.bench.options import CombineScores, Margin, ScoreBy
 from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ def report(
     task: TaskFilter = None,
     operating: Annotated[str, typer.Option(help=OPERATING_HELP)] = "youden",
     prevalence: Prevalence = None,
+    score_by: ScoreBy = "image",
+    combine: CombineScores = None,
     seeds_of: SeedEncoders = None,
     margin: Margin = None,
     latex: Annotated[Path | None, typer.Option(help="also write the tables as LaTeX (booktabs) to this file")] = None,
@@ -54,6 +56,7 @@ def report(
     from encoders.runtime.errors import InputError
     from transfer.records import record
     from transfer.records.looks import gather_looks
+    from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.records.test_usage import count_split_usage
     from transfer.report import images, page
     from transfer.tables import render
@@ -61,7 +64,7 @@ def report(
     from transfer.tables.operating_points import parse_operating_rule
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
 
-    rule = parse_operating_rule(operating, prevalence)
+    rule, unit = parse_operating_rule(operating, prevalence), choose_score_rule(score_by, combine)
     if checklist is not None and checklist.suffix not in (".html", ".md"):
         raise InputError(f"--checklist {checklist}: expected a file name that ends in .html or .md")
     paths = record.find_records(records or ())
@@ -72,11 +75,12 @@ def report(
         reason = f"; {len(refused)} files were refused, the first because: {next(iter(refused.values()))}" if refused else ""
         raise InputError(f"there is no record to report on{reason}; create some with `transfer bench --encoder NAME`")
     seeds = validate_seed_encoders(split_commas(seeds_of), selected)
-    sections = add_seed_rows(build_sections(selected, baselines, margin=margin), seeds, baselines, margin)
+    scored, lines = combine_records(selected, unit)
+    sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
     opened = images.open_report_store(store or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
-    render.write_table(out, page.render_page(selected, sections, usage, refused, opened, time_of_page, rule))
+    render.write_table(out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule))
     _save_tables(sections, usage, latex, csv, markdown)
     if checklist is not None:
         from transfer.report.checklist.facts import gather_facts
@@ -86,6 +90,8 @@ def report(
         text = render_checklist_markdown(facts) if checklist.suffix == ".md" else render_checklist_html(facts, time_of_page)
         render.write_table(checklist, text)
     console = make_console(stderr=True)
+    for line in lines:
+        console.print(line, markup=False, style="dim")
     for name, reason in refused.items():
         console.print(f"refused: {name}: {reason}", markup=False, style="red")
     size = out.stat().st_size / 2**20

@@ -33,7 +33,8 @@ ARRAY_NAMES = tuple(f"{part}_{column}" for part in ("val", "test") for column in
 GROUP_PREFIX = "test_group_"  # followed by the name of a group column of the test images (sex, age, view, site)
 # Few-shot, followed by the number of shots; `transfer.records.episodes` says what they hold.
 EPISODE_PREFIXES = ("test_episode_auroc_", "test_episode_label_auroc_", "test_placement_")
-OPTIONAL_PREFIXES = (GROUP_PREFIX, *EPISODE_PREFIXES)
+STUDY_ARRAYS = ("val_study", "test_study")  # of stores that have a column `study`
+OPTIONAL_PREFIXES = (GROUP_PREFIX, *EPISODE_PREFIXES, *STUDY_ARRAYS)
 
 
 class ExternalSource(Config):
@@ -111,6 +112,7 @@ class Meta(Config):
     error: str | None = None
     traceback: str | None = None
     test_set: str = Field("", description="digest of the test images, whose ids are in `test_sets/` beside the ledger")
+    scored_by: str = Field("", description="not in files: what a row is if not an image, e.g. `study, mean over its images`")
     arrays: str | None = Field(None, description="sha256 of the arrays in the .npz file")
 
 
@@ -138,8 +140,8 @@ class Record:
 
     @property
     def arrays_without_groups(self) -> dict[str, Array]:
-        """All arrays but the group columns, which depend on the store as it is now."""
-        return {name: values for name, values in self.arrays.items() if not name.startswith(GROUP_PREFIX)}
+        """All arrays but the group columns and studies, which depend on the store as it is now."""
+        return {name: values for name, values in self.arrays.items() if not name.startswith((GROUP_PREFIX, *STUDY_ARRAYS))}
 
     @property
     def groups(self) -> dict[str, Array]:
@@ -156,6 +158,8 @@ def write_record(record: Record) -> Path:
     """Writes the arrays, then the JSON with their digest, and returns its path. A crash in between leaves arrays without a record."""
     path = record_path(record.identity)
     meta = record.meta
+    if meta.scored_by:
+        raise RuntimeError(f"a record holds the scores of images; one by {meta.scored_by} is never written")
     if meta.status == "ok":
         arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *optional_arrays(record.arrays))}
         with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
@@ -217,7 +221,7 @@ def find_records(paths: Sequence[str | Path] = ()) -> list[Path]:
 
 
 def optional_arrays(names: Iterable[str]) -> list[str]:
-    """The names of arrays that not every record has: group columns and few-shot episodes."""
+    """The names of arrays that not every record has: group columns, studies and few-shot episodes."""
     return [name for name in names if name.startswith(OPTIONAL_PREFIXES)]
 
 

@@ -7,7 +7,7 @@ from transfer.records.record import ID_COLUMNS, Record
 
 WITHHELD = "(withheld)"
 MAX_COUNT_DIGITS = 4  # a number with at most so many digits could be a count, and is kept
-ID_SUFFIXES = tuple(f"_{column}" for column in ID_COLUMNS)
+ID_SUFFIXES = tuple(f"_{column}" for column in (*ID_COLUMNS, "study"))
 
 
 class Redactor:

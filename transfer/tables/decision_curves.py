@@ -87,7 +87,14 @@ def decision_curves_to_csv(rows: Sequence[tuple[Section, Row]], prevalence: floa
     """One line per row, label and threshold, numbers with six decimals; the label of the mean over several labels is empty."""
     lines: list[dict[str, object]] = []
     for section, row in rows:
-        base = {"task": section.task, "protocol": section.protocol, "protocol_hash": section.protocol_hash, "encoder": row.encoder}
+        scored_by = row.records[0].meta.scored_by or "image"
+        base = {
+            "scored_by": scored_by,
+            "task": section.task,
+            "protocol": section.protocol,
+            "protocol_hash": section.protocol_hash,
+            "encoder": row.encoder,
+        }
         curves = row_decision_curves(row.records, CSV_THRESHOLDS, prevalence)
         for curve in curves[1:] if len(curves) == 2 else curves:  # one label is its own mean
             numbers = zip(curve.thresholds, curve.benefit, curve.low, curve.high, curve.treat_all, strict=True)

@@ -190,6 +190,7 @@ def _decision_line(section: Section, row: Row, decision: LabelDecision, rule: Op
     where = {"task": section.task, "protocol": section.protocol, "protocol_hash": section.protocol_hash, "encoder": row.encoder}
     target = "" if rule.kind == "youden" else f"{rule.target:g}"
     line = {**where, "fraction": f"{row.fraction:g}", "rule": rule.kind, "target": target, "label": decision.label}
+    line["scored_by"] = row.records[0].meta.scored_by or "image"
     numbers = {"threshold": decision.threshold}
     for name, rate in (("sensitivity", decision.sensitivity), ("specificity", decision.specificity)):
         numbers |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}

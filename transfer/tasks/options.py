@@ -6,5 +6,7 @@ TaskKind = Literal["binary", "multiclass", "multilabel"]
 Part = Literal["train", "val", "test"]
 UncertainPolicy = Literal["ones", "zeros", "ignore", "multiclass", "smoothed"]
 BlankPolicy = Literal["ignore", "zeros"]
+ScoreUnit = Literal["image", "study", "patient"]  # what a row of a table's metrics is
+Combination = Literal["mean", "max"]  # how the scores of the images of a study or patient become one
 
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -135,7 +135,7 @@ class CellFit:
         arrays: dict[str, Array] = {}
         for part, rows, scores in (("val", self.val, self.val_scores), ("test", test, test_scores)):
             arrays |= {f"{part}_key": rows.key, f"{part}_patient": rows.patient, f"{part}_y": rows.y, f"{part}_scores": scores}
-        arrays |= gather_test_groups(cell)
+        arrays |= gather_test_groups(cell) | gather_studies(cell)
         clock = [scoring, time.monotonic()]
         # Few-shot episodes are reported for every number of shots; nothing is chosen by them.
         episodes = measure_episodes(self.fitted, test) if cell.identity.shift is None else {}
@@ -179,6 +179,25 @@ def gather_test_groups(cell: Cell) -> dict[str, Array]:
         return {GROUP_PREFIX + name: values[rows] for name, values in cell.loaded.groups.items()}
     columns = {GROUP_PREFIX + name: reduce_to_slides(values[slides.rows], slides.ends) for name, values in cell.loaded.groups.items()}
     return {name: values for name, values in columns.items() if values is not None}
+
+
+def gather_studies(cell: Cell) -> dict[str, Array]:
+    """The studies of the validation and test images (or slides), as a record stores them; {} for a store without a column `study`.
+
+    A slide whose tiles are of several studies has none."""
+    store = cell.loaded.store
+    if not store.has_column("study"):
+        return {}
+    study, arrays = np.asarray(store.column("study")).astype(str), {}
+    parts: tuple[Part, ...] = ("val", "test")
+    for part in parts:
+        slides = cell.slides(part)
+        if slides is None:
+            arrays[f"{part}_study"] = study[cell.split.rows(part)]
+        else:
+            tiles = np.split(study[slides.rows], slides.ends[1:-1])
+            arrays[f"{part}_study"] = np.array([names[0] if len(set(names.tolist())) == 1 else "" for names in tiles])
+    return arrays
 
 
 def _build_features(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "Features":

@@ -21,9 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array, IntArray
-from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS
+from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS, Hashes
 
-Hashes = NDArray[np.uint8]
 Words = NDArray[np.uint64]
 Matches = tuple[IntArray, IntArray]  # pairs (p, 2) and distances (p,)
 
@@ -79,14 +78,14 @@ def keep_nearest(pairs: IntArray, far: IntArray, max_matches: int) -> Matches:
 
 
 @dataclass(frozen=True)
-class RowGroups:
+class GroupedRows:
     """rows: (N,) ordered by group.  starts: (G + 1,) where each group begins in `rows`."""
 
     rows: IntArray
     starts: IntArray
 
 
-def group_equal(hashes: Hashes) -> tuple[Hashes, RowGroups]:
+def group_equal(hashes: Hashes) -> tuple[Hashes, GroupedRows]:
     """The distinct hashes in order of their first row, and the rows of each."""
     names = join_keys(mix_bands(hashes, 1), (0,))
     _, first, group = np.unique(names, return_index=True, return_inverse=True)
@@ -96,10 +95,10 @@ def group_equal(hashes: Hashes) -> tuple[Hashes, RowGroups]:
     rank = np.empty(len(first), np.int64)
     rank[by_row] = np.arange(len(first))
     group = rank[group.ravel()]
-    return hashes[first[by_row]], RowGroups(np.argsort(group, kind="stable"), np.searchsorted(np.sort(group), np.arange(len(first) + 1)))
+    return hashes[first[by_row]], GroupedRows(np.argsort(group, kind="stable"), np.searchsorted(np.sort(group), np.arange(len(first) + 1)))
 
 
-def expand_groups(pairs: IntArray, far: IntArray, groups: RowGroups, most: int) -> Matches:
+def expand_groups(pairs: IntArray, far: IntArray, groups: GroupedRows, most: int) -> Matches:
     """The pairs with each first element, a group, replaced by at most the first `most` of its rows."""
     begin = groups.starts[pairs[:, 0]]
     counts = np.minimum(groups.starts[pairs[:, 0] + 1] - begin, most)

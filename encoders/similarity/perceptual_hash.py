@@ -21,7 +21,7 @@ from encoders.similarity.borders import Content, trim_borders
 
 HASH_BITS, HASH_RADIUS = 256, 8  # copies differ in at most HASH_RADIUS bits, different images in more
 HASH_COLUMNS = ("phash", "phash_signs")  # of a store: (N, 32) `phash256`; (N, 96) the other three rows of `hash_signs`
-Hash = NDArray[np.uint8]
+Hashes = NDArray[np.uint8]
 
 _HASH_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -34,13 +34,13 @@ def pixel_sha256(image: Array) -> str:
     return digest.hexdigest()
 
 
-def phash256(image: Array) -> Hash:
+def phash256(image: Array) -> Hashes:
     """(32,) bytes of an (H, W, C) image: 16 x 8 cells compared with the left neighbour, 8 x 16 with the cell above."""
     gray = to_gray(image)
     return np.asarray(gradient_signs(Content(gray, (0, 0, gray.shape[1], gray.shape[0])))[0])
 
 
-def hash_signs(image: Array) -> Hash:
+def hash_signs(image: Array) -> Hashes:
     """(4, 32) of an (H, W, C) image: its `phash256` and the cells that are darker than their neighbour, then both of the image without its
     uniform borders (the same again if it has none).
 
@@ -62,7 +62,7 @@ def to_gray(image: Array) -> NDArray[np.float32]:
     return np.asarray(image[..., 0].astype(np.float32) if image.shape[2] == 1 else image.astype(np.float32) @ _HASH_LUMA)
 
 
-def gradient_signs(content: Content) -> Hash:
+def gradient_signs(content: Content) -> Hashes:
     """(2, 32) the cells that are brighter than their left or upper neighbour, and those that are darker."""
     from PIL import Image
 
@@ -72,14 +72,14 @@ def gradient_signs(content: Content) -> Hash:
     return np.asarray(pack_signs(wide[None], high[None])[0])
 
 
-def pack_signs(wide: Array, high: Array) -> Hash:
+def pack_signs(wide: Array, high: Array) -> Hashes:
     """(B, 2, 32) bits of the cells above and below their neighbour.  wide: (B, 16, 9).  high: (B, 9, 16)."""
     pairs = (wide[:, :, 1:], wide[:, :, :-1]), (high[:, 1:], high[:, :-1])
     signs = [np.concatenate([compare(a, b).reshape(len(wide), -1) for a, b in pairs], axis=1) for compare in (np.greater, np.less)]
     return np.packbits(np.stack(signs, axis=1), axis=2)
 
 
-def hash_signs_tiles(gray: NDArray[np.uint8]) -> Hash:
+def hash_signs_tiles(gray: NDArray[np.uint8]) -> Hashes:
     """(B, 4, 32): `hash_signs` of each of (B, H, W) gray images, in one call, which is faster for small images."""
     _, height, width = gray.shape
     images = gray.astype(np.float64)

@@ -6,17 +6,15 @@ Shapes: N queries, M images that are searched, P candidates.
 from typing import NamedTuple, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.similarity.hash_search import find_nearest_few
-from encoders.similarity.perceptual_hash import hash_signs
+from encoders.similarity.perceptual_hash import Hashes, hash_signs
 from encoders.similarity.turns import turn_hashes
 
-Hashes = NDArray[np.uint8]
 SIGNS_VERSION = 1  # of `hash_signs`, in the name of cached files
 MIN_SIGNS = 64  # cells, of 256, that differ from their neighbour; with fewer, as in a blank image, a turn is not recognisable
 

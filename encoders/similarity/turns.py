@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
+from encoders.similarity.perceptual_hash import Hashes
 
-Hashes = NDArray[np.uint8]
 Signs = tuple[NDArray[np.bool_], NDArray[np.bool_]]  # (N, 16, 8) along the rows, (N, 8, 16) along the columns
 
 

@@ -123,14 +123,15 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
         leaks.save_leak_pictures(loaded, own, "leaks.png", log)
         confirmed, suspected = check.check_leaks(loaded.task.name, own, request.allow_leakage)
         for entry in entries:
-            shared = leaks.gather_pretraining_leaks(loaded, entry, request.near_duplicates)
+            shared, uncompared = leaks.gather_pretraining_leaks(loaded, entry, request.near_duplicates)
             same_patients, comparisons = leaks.gather_pretraining_patients(loaded, entry, request.same_people)
             for comparison in comparisons:
                 log(f"{loaded.task.name}: {comparison}")
             shared += same_patients
             leaks.save_leak_pictures(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}.png", log)
             confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage)
-            warnings = suspected + suspected_shared + [str(c) for c in comparisons if not c.is_complete] + _list_mismatches(loaded, entry)
+            uncompared += [str(c) for c in comparisons if not c.is_complete]
+            warnings = suspected + suspected_shared + uncompared + _list_mismatches(loaded, entry)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
     portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)

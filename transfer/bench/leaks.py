@@ -1,14 +1,15 @@
 """Leaks of one task: between the parts of its split, and between its test part and the pretraining of an encoder."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
-from encoders.similarity.pixel_check import is_same_image
+from encoders.similarity.turned_search import read_signs
 from encoders.store.patient_ids import SameNames, list_same_names
+from encoders.zoo.zoo import find_encoder
 from transfer.bench.baselines import EncoderEntry, load_manifests
 from transfer.leakage import check, image_copies, patients, pictures
+from transfer.leakage.pretraining_images import PretrainingImages
 from transfer.tasks.load import LoadedTask
 from transfer.tasks.people import check_same_people
 
@@ -19,20 +20,27 @@ def gather_split_leaks(loaded: LoadedTask, near_duplicates: bool) -> list[check.
     leaks = check.find_part_leaks(loaded.split, loaded.key, loaded.patient, loaded.sha256, by_split)
     leaks += [] if by_split else patients.find_similar_patients(loaded.split, loaded.patient, loaded.store.names_patient())
     if near_duplicates and loaded.store.has_column("phash"):
-        phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
-        leaks += image_copies.find_near_duplicates(loaded.split, loaded.key, phash, loaded.sha256, pixels_agree)
+        leaks += image_copies.find_near_duplicates(loaded.split, read_task_images(loaded))
     return leaks
 
 
-def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_duplicates: bool) -> list[check.Leak]:
-    """Images that the test part shares with the pretraining of an encoder, or of the encoders that it was initialised from."""
-    rows, leaks = loaded.split.rows("test"), []
+def read_task_images(loaded: LoadedTask) -> image_copies.TaskImages:
+    """The images of a task whose store has perceptual hashes."""
+    return image_copies.TaskImages(loaded.key, loaded.sha256, read_signs(loaded.store), loaded.store)
+
+
+def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_duplicates: bool) -> tuple[list[check.Leak], list[str]]:
+    """Images that the test part shares with the pretraining of an encoder, or of those that it was initialised from, and which copies could
+    not be found."""
+    rows, uncompared = loaded.split.rows("test"), []
+    leaks: list[check.Leak] = []
     for name, manifest in load_manifests(entry.name):
         leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.sha256)
         if near_duplicates and loaded.store.has_column("phash"):
-            phash, pixels_agree = loaded.store.column("phash"), partial(is_same_image, loaded.store)
-            leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, loaded.key, phash, loaded.sha256, pixels_agree)
-    return leaks
+            pretraining = PretrainingImages(name, manifest, find_encoder(name).card, loaded.store)
+            leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, read_task_images(loaded), pretraining)
+            uncompared += pretraining.list_uncompared()
+    return leaks, uncompared
 
 
 def gather_pretraining_patients(

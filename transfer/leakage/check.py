@@ -8,13 +8,27 @@ Shapes: N images of a task, P images of an encoder's manifest.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.similarity.pixel_check import ImageReader
 from transfer.tasks.options import Part
 from transfer.tasks.split import Names, Split
+
+NOT_DETECTED = (
+    "crops of 3 % or more, rotations by other than quarter turns, elastic changes, strong changes of contrast such as local histogram "
+    "equalization, and other images of the same patient whose id differs"
+)
+
+
+class PicturedPair(NamedTuple):
+    """Two images to draw side by side, each a store and a row of it."""
+
+    left: tuple[ImageReader, int]
+    right: tuple[ImageReader, int]
 
 
 @dataclass(frozen=True)
@@ -26,7 +40,8 @@ class Leak:
     count: int
     examples: tuple[str, ...]
     confirmed: bool = True
-    pairs: tuple[tuple[int, int], ...] = field(default=(), compare=False)  # rows of the store, for `draw_leak_pairs`
+    pairs: tuple[tuple[int, int], ...] = field(default=(), compare=False)  # rows of the task's store, for `draw_leak_pairs`
+    pictures: tuple[PicturedPair, ...] = field(default=(), compare=False)  # further pairs, of any stores
 
     def __str__(self) -> str:
         suspected = "" if self.confirmed else "suspected "
@@ -87,6 +102,7 @@ def check_leaks(task: str, leaks: Sequence[Leak], allow: bool) -> tuple[list[str
         raise InputError(
             f"task {task!r} has data leakage:\n  {listed}\nIts scores would be too high. Change the split (`transfer tasks add ... "
             "--split-column none --replace` keeps patients, identical images and near-duplicates in one part), or pretrain on the train "
-            f"part only (`transfer tasks keys {task} --part train`), or run with --allow-leakage, which marks every record and table"
+            f"part only (`transfer tasks keys {task} --part train`), or run with --allow-leakage, which marks every record and table. "
+            f"Not detected are {NOT_DETECTED}"
         )
     return confirmed, suspected

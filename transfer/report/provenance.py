@@ -8,6 +8,7 @@ from importlib.metadata import version
 from typing import Any
 
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, short_hash, tag
+from transfer.leakage.check import NOT_DETECTED
 from transfer.records.record import Record
 from transfer.records.test_usage import SplitUsage, lower_median
 from transfer.report.context import Block, ReportContext
@@ -31,7 +32,8 @@ def leak_section(block: Block, context: ReportContext) -> Html:
         body.append(
             tag(
                 "p",
-                "No patient or identical image is shared by two parts, or by the test part and the encoders' pretraining manifests.",
+                "No patient, identical image or confirmed copy of one is shared by two parts, or by the test part and the encoders' "
+                f"pretraining manifests. Not detected are {NOT_DETECTED}.",
             )
         )
     if warnings:

@@ -159,7 +159,7 @@ def test_bench_compare_and_report_score_studies_and_older_records_get_theirs(tmp
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     where = toys.store(tmp_path / "toy.h5", patients=40, each=4)
     bench = ("bench", "--protocol", "knn", "--encoder", NET, "--baseline", "none", "--device", "cpu")
-    call("tasks", "add", "sick", where, "--label", "sick")
+    call("tasks", "add", "view", where, "--label", "view")  # not in the pixels, so that the area is near 0.5
     call(*bench)
     with pytest.raises(InputError, match="has no studies"):
         call("compare", "--score-by", "study")
@@ -184,8 +184,12 @@ def test_bench_compare_and_report_score_studies_and_older_records_get_theirs(tmp
     (operating,) = csv.DictReader((records_dir() / "operating.csv").read_text().splitlines())
     assert operating["scored_by"] == "study, max over its images"
     assert "study, max over its images" in (records_dir() / "decision_curves.csv").read_text()
+    by_image = roc_auc_score(record.arrays["test_y"][:, 0], record.arrays["test_scores"][:, 0])
+    assert f"{by_image:.3f}" != f"{area:.3f}"
     call("report", "--score-by", "study", "--combine", "max", "--out", tmp_path / "r.html")
-    assert f"{area:.3f} [" in " ".join(Tags((tmp_path / "r.html").read_text()).text.split())
+    page = " ".join(Tags((tmp_path / "r.html").read_text()).text.split())
+    assert f"{area:.3f} [" in page
+    assert f"{by_image:.3f} [" not in page
     with pytest.raises(InputError, match="remove --wandb or --score-by study"):
         call("compare", "--score-by", "study", "--wandb")
     assert read_record(path).meta.scored_by == ""

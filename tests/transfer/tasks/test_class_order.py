@@ -143,7 +143,7 @@ def test_an_order_given_later_reaches_the_records_and_computes_nothing_again(coh
     call(*bench)
     (path,) = find_records()
     plain = read_record(path)
-    assert "quadratic_kappa" not in compute_subgroups([plain], [], resamples=5)[0].metrics
+    assert "quadratic_kappa" not in compute_subgroups([plain], [])[0].metrics
     call("tasks", "add", "g", cohort, "--label", "grade", "--order", "low,mid,high", "--replace")
     after = load.load_task(task.read_task("g"))
     assert (after.labels_hash, after.split.hash, after.task.classes) == (before.labels_hash, before.split.hash, before.task.classes)
@@ -157,4 +157,18 @@ def test_an_order_given_later_reaches_the_records_and_computes_nothing_again(coh
     y, s, _ = ordered.part("test")
     place = np.array([2, 0, 1])  # high, low, mid
     want = cohen_kappa_score(place[y.argmax(1)], place[s.argmax(1)], weights="quadratic")
-    assert compute_subgroups([ordered], [], resamples=5)[0].metrics["quadratic_kappa"] == pytest.approx(want)
+    assert compute_subgroups([ordered], [])[0].metrics["quadratic_kappa"] == pytest.approx(want)
+
+
+def test_a_new_record_has_the_order_of_its_task_and_an_external_test_that_of_the_task_it_was_selected_on(cohort):
+    stage = np.array(["early", "late", "middle"])[np.arange(120) // 2 % 3]
+    other = toys.store(cohort.parent / "other.h5", patients=60, seed=1, dataset="elsewhere", stage=stage)
+    call("tasks", "add", "a", cohort, "--label", "grade", "--order", "low,mid,high")
+    call("tasks", "add", "b", other, "--label", "stage", "--order", "late,middle,early")
+    bench = ("bench", "--protocol", "knn", "--encoder", NET, "--baseline", "none", "--device", "cpu", "--task", "a")
+    pairs = [word for pair in ("low:early", "mid:middle", "high:late") for word in ("--map", pair)]
+    call(*bench)
+    call(*bench, "--external", "b", *pairs)
+    records = [read_record(path) for path in find_records()]
+    assert [r.identity.task for r in records] == ["a", "b"]
+    assert [(r.meta.classes, r.meta.order) for r in records] == [(["high", "low", "mid"], ["low", "mid", "high"])] * 2

@@ -23,7 +23,7 @@ from transfer.stats.factors import (
     spread_of_levels,
     widen_by_spreads,
 )
-from transfer.stats.interval import Interval
+from transfer.stats.interval import Ends, Interval
 from transfer.stats.mover_interval import mover_interval, p_value_from_interval
 from transfer.stats.parts import Parts, TestPart, all_patients, pool_parts
 from transfer.stats.patients import MIN_PATIENTS
@@ -84,25 +84,35 @@ def estimate_difference(
     """The metric of `a` minus that of `b` on the same test patients; None if `b` lacks a fold, draw or seed of `a`.
 
     margin: adds the tests against it.  permutation: gives the p-value when there are too few patients for an interval."""
-    cells = _paired_cells(a, b)
-    if cells is None:
+    if not has_positions_of(a, b):
         return None
-    names = all_patients([*a.parts.values(), *b.parts.values()])
-    one, other = pool_parts(a.parts, a.columns, names), pool_parts(b.parts, b.columns, names)
-    if one is None or other is None or not cells:
+    paired = pair_estimates(a, b)
+    if paired is None:
         return undefined_difference(a.method, level, a.note)
-    value = one.area - other.area
-    spreads = factor_spreads(cells, _paired_fold_variances(a, b, names), a.sampled_labels) + _checkpoint_spreads(a) + _checkpoint_spreads(b)
-    spreads += _paired_episode_spreads(a, b)
+    value, ends, spreads = paired
     method = describe_method(a, spreads, paired=True)
     if a.smaller_class < MIN_PATIENTS:
         return _withhold_draws(_permutation_difference(value, a, level, permutation), a)
-    ends = widen_by_spreads(paired_interval(one, other), value, spreads)
     difference = build_area_difference(value, ends(level), p_value_from_interval(ends), method, level, "")
     if margin is not None:
         equivalence, inferiority = margin_p_values(ends, margin)
         difference = replace(difference, margin=margin, equivalence_p=equivalence, inferiority_p=inferiority)
     return _withhold_draws(difference, a)
+
+
+def pair_estimates(a: Estimate, b: Estimate) -> tuple[float, Ends, list[Spread]] | None:
+    """The metric of `a` minus that of `b`, its interval as a function of the level, and the spreads in it; None where it is not defined.
+
+    The interval is also given for fewer than MIN_PATIENTS patients in a class, where a verdict must not use it."""
+    cells = _paired_cells(a, b)
+    names = all_patients([*a.parts.values(), *b.parts.values()])
+    one, other = pool_parts(a.parts, a.columns, names), pool_parts(b.parts, b.columns, names)
+    if one is None or other is None or not cells:
+        return None
+    value = one.area - other.area
+    spreads = factor_spreads(cells, _paired_fold_variances(a, b, names), a.sampled_labels) + _checkpoint_spreads(a) + _checkpoint_spreads(b)
+    spreads += _paired_episode_spreads(a, b)
+    return value, widen_by_spreads(paired_interval(one, other), value, spreads), spreads
 
 
 def estimate_gap(a: Estimate, b: Estimate, correlation: float, level: float = 0.95) -> Difference:
@@ -154,10 +164,15 @@ def _mean_over_checkpoints(values: Mapping[Position, float]) -> dict[Position, f
     return {position: float(np.mean(each)) for position, each in cells.items()}
 
 
-def _paired_cells(a: Estimate, b: Estimate) -> dict[Position, float] | None:
-    """The differences by fold, draw and protocol seed; None if `b` lacks one of `a`, or a part has other patients."""
+def has_positions_of(a: Estimate, b: Estimate) -> bool:
+    """Whether `b` has every fold, draw and protocol seed of `a`."""
     theirs = {position._replace(checkpoint=0) for position in b.parts}
-    if any(position._replace(checkpoint=0) not in theirs for position in a.parts):
+    return all(position._replace(checkpoint=0) in theirs for position in a.parts)
+
+
+def _paired_cells(a: Estimate, b: Estimate) -> dict[Position, float] | None:
+    """The differences by fold, draw and protocol seed; None if `b` lacks one of `a`."""
+    if not has_positions_of(a, b):
         return None
     one, other = _mean_over_checkpoints(a.values), _mean_over_checkpoints(b.values)
     return {position: value - other[position] for position, value in one.items() if position in other}

@@ -16,7 +16,7 @@ from encoders.store.patient_ids import (
     simplify_id,
 )
 from encoders.store.store import Store
-from encoders.store.write import save_store
+from encoders.store.write import save_store, write_index_column
 
 UNKNOWN_PATIENTS = ["nan", "NA", "N/A", "None", "null", "<NA>", "ANONYMOUS", "", "empty", None, float("nan"), "Anonymized", "unknown"]
 
@@ -66,6 +66,16 @@ def test_images_of_an_unknown_patient_are_never_of_one_person(tmp_path, unknown)
     assert store.column("patient").tolist() == ["p1", "p1", "000002", "000003"]
     assert store.names_patient().tolist() == [True, True, False, False]
     assert sum(store.unknown_texts("patient").values()) == 2
+
+
+def test_a_new_store_names_an_unknown_patient_by_the_key_of_the_image_and_other_unknown_names_by_nothing(tmp_path):
+    with h5py.File(make_store(tmp_path / "s.h5", [" p1", "e\u0301", "none"]), "r") as file:
+        assert file["index/patient"].asstr()[:].tolist() == ["p1", "é", "000002"]
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        write_index_column(file, "slide", ["none", "S1", "N/A", None, "Empty"], list("abcde"))
+        write_index_column(file, "key", ["none", "NA", "c", "d", "e"], list("abcde"))
+        assert file["slide"].asstr()[:].tolist() == ["", "S1", "", "", ""]
+        assert file["key"].asstr()[:].tolist() == ["none", "NA", "c", "d", "e"], "a key is never unknown"
 
 
 def test_a_store_of_an_earlier_version_that_kept_the_texts_is_read_in_the_same_way(tmp_path):

@@ -17,6 +17,7 @@ from tests.transfer import toys
 from transfer.bench import bench
 from transfer.leakage import patients
 from transfer.tasks import load, task
+from transfer.tasks.check import check_task
 from transfer.tasks.split import Split
 
 NET = "random_resnet10t:size=32,channels=1,mean=0.5,std=0.25"
@@ -204,3 +205,33 @@ def test_patients_of_the_two_stores_of_a_task_are_found_in_a_manifest(pretrained
     n = len({p for p in loaded.patient[loaded.split.rows("test")] if str(p).startswith("south:")})
     with pytest.raises(InputError, match=rf"{n} patients between the pretraining of southern and test, e\.g\. p"):
         bench.plan_bench(bench.BenchRequest(["southern"], ["two"], baselines=[], near_duplicates=False), lambda text: None)
+
+
+@pytest.mark.parametrize("by_split", [False, True])
+def test_the_bench_and_the_check_of_a_task_suspect_nearly_equal_ids_in_two_parts(tmp_path, by_split):
+    ids = [f"{i:03d}" if i < 20 else str(i - 20) for i in np.repeat(np.arange(40), 2)]  # test: 000 to 019 without leading zeros
+    sick = (np.arange(80) // 2 % 2).astype(float)
+    parts = np.repeat(["train", "val", "test"], [30, 10, 40])
+    images = toys.pictures(sick, np.zeros(80), seed=6)
+    path = save_store(tmp_path / "s.h5", images, patient=ids, labels={"sick": sick}, meta={"split": parts.tolist()}, dataset="d")
+    rule = task.SplitRule(column="split", patients_by_split=by_split)
+    made = task.Task(name="n", store=[str(path)], labels=["sick"], kind="binary", classes=["sick"], modality="cxr", split=rule)
+    task.save_task(made)
+    planned = bench.plan_bench(bench.BenchRequest([NET], ["n"], baselines=[], near_duplicates=False), lambda text: None)
+    ((_, (confirmed, suspected)),) = planned.leaks_and_warnings.items()
+    assert confirmed == []
+    assert [w for w in suspected if "nearly equal" in w] == (
+        []
+        if by_split
+        else [
+            "15 suspected patients with nearly equal ids between train and test, e.g. '000' ~ '0'; '001' ~ '1'; '010' ~ '10'",
+            "5 suspected patients with nearly equal ids between val and test, e.g. '015' ~ '15'; '016' ~ '16'; '017' ~ '17'",
+        ]
+    )
+    found = {r.question: (r.found, r.verdict) for r in check_task(made)}
+    if by_split:
+        assert not any("nearly equal" in question for question in found)
+    else:
+        text, verdict = found["patients with nearly equal ids in two parts"]
+        assert text.startswith("20 groups, e.g. ")
+        assert verdict == "warning"

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, cast
-from zipfile import BadZipFile
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +23,8 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
+from transfer.records.statistics_file import StatisticsFile
+from transfer.records.stored_arrays import READ_ERRORS, open_arrays
 from transfer.tasks.task import TaskKind
 
 RECORD_FORMAT, VERSION = "isograft-record", 1
@@ -120,10 +121,15 @@ class Meta(Config):
 class Record:
     """meta: the JSON.  arrays: `val_key`, `val_patient` (V,), `val_y`, `val_scores` (V, C), the same for `test_`, `test_group_sex` (M,).
 
-    A few-shot record also has its episodes (`transfer.records.episodes`)."""
+    A few-shot record also has its episodes (`transfer.records.episodes`). Those of a record in a file are read when they are used.
+
+    digest: of the file, or of what a record was computed from; equal digests mean equal records. "" for a record in memory only.
+    statistics: where results are kept that were computed from it; None: nowhere."""
 
     meta: Meta
     arrays: Mapping[str, Array]
+    digest: str = ""
+    statistics: StatisticsFile | None = None
 
     @property
     def identity(self) -> Identity:
@@ -141,12 +147,17 @@ class Record:
     @property
     def arrays_without_groups(self) -> dict[str, Array]:
         """All arrays but the group columns and studies, which depend on the store as it is now."""
-        return {name: values for name, values in self.arrays.items() if not name.startswith((GROUP_PREFIX, *STUDY_ARRAYS))}
+        return {name: self.arrays[name] for name in self.arrays if not name.startswith((GROUP_PREFIX, *STUDY_ARRAYS))}
 
     @property
     def groups(self) -> dict[str, Array]:
         """The group columns of the test images, (M,) each: text, or numbers for an age in years."""
-        return {name.removeprefix(GROUP_PREFIX): values for name, values in self.arrays.items() if name.startswith(GROUP_PREFIX)}
+        return {name: self.arrays[GROUP_PREFIX + name] for name in self.group_columns}
+
+    @property
+    def group_columns(self) -> list[str]:
+        """The names of the group columns."""
+        return [name.removeprefix(GROUP_PREFIX) for name in self.arrays if name.startswith(GROUP_PREFIX)]
 
 
 def record_path(identity: Identity) -> Path:
@@ -156,6 +167,11 @@ def record_path(identity: Identity) -> Path:
 
 def write_record(record: Record) -> Path:
     """Writes the arrays, then the JSON with their digest, and returns its path. A crash in between leaves arrays without a record."""
+    return store_record(record)[0]
+
+
+def store_record(record: Record) -> tuple[Path, Record]:
+    """As `write_record`, with the record as it would be read: what is computed from it can be kept."""
     path = record_path(record.identity)
     meta = record.meta
     if meta.scored_by:
@@ -166,8 +182,9 @@ def write_record(record: Record) -> Path:
             np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
     content = meta.model_dump(mode="json")
-    write_json(path, {**content, "digest": json_digest(content, 64)})
-    return path
+    digest = json_digest(content, 64)
+    write_json(path, {**content, "digest": digest})
+    return path, Record(meta, record.arrays, digest, StatisticsFile(path, digest))
 
 
 def read_record(path: str | Path) -> Record:
@@ -186,17 +203,22 @@ def read_record(path: str | Path) -> Record:
             f"{path} was changed after it was written (its digest does not match); remove it, or run `transfer bench` with --again"
         )
     meta = validate_config(Meta, content, str(path))
+    statistics = StatisticsFile(path, digest)
     if meta.status == "failed":
-        return Record(meta, {})
+        return Record(meta, {}, digest, statistics)
     scores = path.with_suffix(".npz")
+
+    def verify(arrays: Mapping[str, Array]) -> None:
+        if hash_arrays(arrays) != meta.arrays:
+            raise InputError(f"{scores} was changed after it was written (its digest does not match); run `transfer bench` with --again")
+
     try:
-        with open(scores, "rb") as raw, np.load(raw, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in (*ARRAY_NAMES, *optional_arrays(file.files))}
-    except (OSError, ValueError, KeyError, BadZipFile) as error:
+        arrays = open_arrays(scores, statistics, lambda names: [*ARRAY_NAMES, *optional_arrays(names)], verify)
+    except InputError:
+        raise
+    except READ_ERRORS as error:
         raise InputError(f"the scores of {path} cannot be read ({scores.name}: {error}); run `transfer bench` with --again") from error
-    if hash_arrays(arrays) != meta.arrays:
-        raise InputError(f"{scores} was changed after it was written (its digest does not match); run `transfer bench` with --again")
-    return Record(meta, arrays)
+    return Record(meta, arrays, digest, statistics)
 
 
 def find_finished_record(identity: Identity) -> Record | None:

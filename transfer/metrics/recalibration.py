@@ -20,8 +20,8 @@ BOUND = 1e-6  # probabilities are moved to at least this far from 0 and 1: the l
 MAX_STEPS = 100  # of Newton's method with halving; it needs about 6
 
 
-class Estimate(NamedTuple):
-    """An estimate with its standard error; both NaN where there is none."""
+class Coefficient(NamedTuple):
+    """A coefficient with its standard error; both NaN where there is none."""
 
     value: float
     error: float
@@ -32,13 +32,13 @@ class Recalibration(NamedTuple):
 
     in_the_large: the intercept with slope 1.  at_bounds: rows whose probability was moved away from 0 or 1."""
 
-    slope: Estimate
-    intercept: Estimate
-    in_the_large: Estimate
+    slope: Coefficient
+    intercept: Coefficient
+    in_the_large: Coefficient
     at_bounds: int
 
 
-UNDEFINED = Estimate(float("nan"), float("nan"))
+UNDEFINED = Coefficient(float("nan"), float("nan"))
 
 
 def fit_recalibration(y: Array, p: Array, patient: Array | None = None) -> Recalibration:
@@ -72,7 +72,7 @@ def classes_overlap(truth: Array, x: Array) -> bool:
     return bool(negative.max() > positive.min() and positive.max() > negative.min())
 
 
-def fit_logistic(truth: FloatArray, columns: FloatArray, offset: FloatArray, code: IntArray) -> list[Estimate]:
+def fit_logistic(truth: FloatArray, columns: FloatArray, offset: FloatArray, code: IntArray) -> list[Coefficient]:
     """The K coefficients of maximum likelihood. truth, offset: (N,).  columns: (N, K).  code: (N,) patient of each row, from 0."""
     beta = np.zeros(columns.shape[1])
     loss, mean = _evaluate(truth, offset)
@@ -87,7 +87,7 @@ def fit_logistic(truth: FloatArray, columns: FloatArray, offset: FloatArray, cod
         if np.abs(step).max() < 1e-10:
             break
     errors = _clustered_errors(truth, columns, mean, code)
-    return [Estimate(float(b), float(e)) for b, e in zip(beta, errors, strict=True)]
+    return [Coefficient(float(b), float(e)) for b, e in zip(beta, errors, strict=True)]
 
 
 def _clustered_errors(truth: FloatArray, columns: FloatArray, mean: FloatArray, code: IntArray) -> FloatArray:

@@ -12,7 +12,8 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from transfer.metrics.calibration import confidence
 from transfer.metrics.panel import are_probabilities
-from transfer.metrics.recalibration import Estimate, Recalibration, fit_recalibration
+from transfer.metrics.recalibration import Coefficient, Recalibration, fit_recalibration
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.stats.patients import encode_patients
@@ -36,6 +37,10 @@ class LabelCalibration:
 
 def row_calibration(records: Sequence[Record]) -> list[LabelCalibration]:
     """The calibration of each label, of a multi-class task that of the predicted class; [] where scores are not probabilities."""
+    return cached_result("calibration", records, (), list[LabelCalibration], lambda: _calibrate(records))
+
+
+def _calibrate(records: Sequence[Record]) -> list[LabelCalibration]:
     if not all(are_probabilities(r.arrays["test_scores"]) for r in records):
         return []
     meta = records[0].meta
@@ -63,18 +68,18 @@ def _label_calibration(label: str, parts: Sequence[tuple[int, Array, Array, Arra
     return LabelCalibration(label, slope, intercept, large, sum(fit.at_bounds for _, fit in fits))
 
 
-def _pick(fit: Recalibration, i: int) -> Estimate:
+def _pick(fit: Recalibration, i: int) -> Coefficient:
     return (fit.slope, fit.intercept, fit.in_the_large)[i]
 
 
-def _mean_interval(estimates: Sequence[tuple[int, Estimate]], freedom: int) -> Interval:
+def _mean_interval(estimates: Sequence[tuple[int, Coefficient]], freedom: int) -> Interval:
     """The mean over records with its interval. estimates: fold and estimate of each record.  freedom: of Student's t."""
     from scipy.stats import t
 
-    folds: dict[int, list[Estimate]] = {}
+    folds: dict[int, list[Coefficient]] = {}
     for fold, estimate in estimates:
         folds.setdefault(fold, []).append(estimate)
-    means = [Estimate(*np.mean(same, axis=0).tolist()) for same in folds.values()]
+    means = [Coefficient(*np.mean(same, axis=0).tolist()) for same in folds.values()]
     value = float(np.mean([m.value for m in means]))
     error = math.sqrt(sum(m.error**2 for m in means)) / len(means)
     margin = float(t.ppf(0.975, freedom)) * error if freedom > 0 else math.nan

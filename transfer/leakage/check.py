@@ -19,7 +19,7 @@ from transfer.tasks.options import Part
 from transfer.tasks.split import Names, Split
 
 NOT_DETECTED = (
-    "crops of 3 % or more, rotations by other than quarter turns, elastic changes, strong changes of contrast such as local histogram "
+    "crops, rotations by other than quarter turns, elastic changes, strong changes of contrast such as local histogram "
     "equalization, and other images of the same patient whose id differs"
 )
 

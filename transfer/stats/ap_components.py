@@ -10,6 +10,9 @@ because j raises the precision of every positive row that scores no higher; for 
 
     -1/P * sum of H_i / (H_i + F_i)^2 over the positive rows i with s_i <= s_j.
 
+The number of patients of both sides is that of the smaller class: a single negative row with a high score lowers the precision of many
+positive rows, so that many negative patients do not make its side of the error better known (simulated in `tests/perf/coverage.py`).
+
 All contributions add up to zero, those of one class do not: the share of positives in the test set is a part of the error.
 
 Shapes: N rows, G patients, C labels.
@@ -45,4 +48,7 @@ def average_precision_components(y: Array, s: Array, code: Array, n: int) -> Are
     loss = np.cumsum((inside * hits / total**2)[::-1])[::-1]
     share = np.where(positive, precision[group] - average + gain[group], -loss[group]) / count
     (high, n_positive), (low, n_negative) = (sum_by_patient(share[rows], patients[rows], n) for rows in (positive, ~positive))
-    return AreaComponents(average, high, low, n_positive, n_negative, count_codes(patients, n))
+    fewest = min(n_positive, n_negative)
+    if fewest > 1:  # the small-sample factor of the smaller class on both sides
+        high, low = (side * np.sqrt((1 - 1 / m) / (1 - 1 / fewest)) for side, m in ((high, n_positive), (low, n_negative)))
+    return AreaComponents(average, high, low, fewest, fewest, count_codes(patients, n))

@@ -24,7 +24,8 @@ ScoredFolds = Sequence[Sequence[ScoredRows]]  # for every fold, the scored test 
 def permutation_p_value(a: ScoredFolds, b: ScoredFolds, n: int = PERMUTATIONS, seed: int = 0) -> float:
     """The two-sided p-value of the difference of the mean AUROC over folds and draws. a, b: the same rows, labels and patients.
 
-    Scores are replaced by their ranks within a test part, because only their order is comparable between encoders (Bandos et al. 2005). A
+    Scores are replaced by their ranks, because only their order is comparable between encoders (Bandos et al. 2005): ranks over all test
+    parts, because those within a part of three patients depend so much on each other that swaps no longer give what could have been. A
     patient is swapped in all folds and draws at once. With up to EXACT_PATIENTS patients all swaps are enumerated."""
     code, size = encode_patients(np.concatenate([np.asarray(patient).astype(str) for fold in a for _, _, patient in fold]))
     exact = size <= EXACT_PATIENTS
@@ -49,19 +50,24 @@ def _random_swaps(size: int, n: int, seed: int) -> list[NDArray[np.float32]]:
 
 def _differences(a: ScoredFolds, b: ScoredFolds, code: Array, swaps: NDArray[np.float32]) -> FloatArray:
     """(B,) differences under swaps (G, B): the mean over draws, then over folds. Swaps are weights of the stacked rows of both."""
-    folds, at = [], 0
+    (ranks_a, ranks_b), folds, at = (_ranks_over_parts(a), _ranks_over_parts(b)), [], 0
     for ours, theirs in zip(a, b, strict=True):
         draws = []
-        for (y, s, patient), (_, t, _) in zip(ours, theirs, strict=True):
-            swap = swaps[code[at : at + len(patient)]]  # (N, B)
+        for (y, _, patient), _ in zip(ours, theirs, strict=True):
+            rows = slice(at, at + len(patient))
             at += len(patient)
-            labels = to_columns(y)
-            both_y, both = np.concatenate([labels, labels]), np.concatenate([midranks(to_columns(s)), midranks(to_columns(t))])
+            swap, labels = swaps[code[rows]], to_columns(y)  # (N, B), (N, C)
+            both_y, both = np.concatenate([labels, labels]), np.concatenate([ranks_a[rows], ranks_b[rows]])
             first = np.asarray(auroc(both_y, both, weight=np.concatenate([1 - swap, swap])))
             second = np.asarray(auroc(both_y, both, weight=np.concatenate([swap, 1 - swap])))
             draws.append(macro(first - second)[0])
         folds.append(np.nanmean(np.stack([np.atleast_1d(d) for d in draws]), axis=0))
     return np.asarray(np.nanmean(np.stack(folds), axis=0))
+
+
+def _ranks_over_parts(tests: ScoredFolds) -> FloatArray:
+    """(N, C) mid-ranks of the rows of all test parts, one after the other."""
+    return midranks(np.concatenate([to_columns(s) for fold in tests for _, s, _ in fold]))
 
 
 def midranks(s: Array) -> FloatArray:

@@ -22,7 +22,8 @@ def hash_signs_of_random_images(n: int, rng: np.random.Generator, kinds: int = 1
     common -= common.mean(axis=1, keepdims=True)
     signs = []
     for start in range(0, n, 20_000):
-        own = rng.normal(size=(min(20_000, n - start), kinds)) + [6, *[0] * (kinds - 1)]
+        own = rng.normal(size=(min(20_000, n - start), kinds))
+        own[:, 0] += 6
         cells = own @ common
         plain, other = (rising_bits(cells + rng.normal(0, 3, cells.shape)) for _ in range(2))
         content = np.where(rng.random((len(own), 1)) < 0.1, other, plain)  # without its border, if it has one
@@ -54,7 +55,7 @@ def main() -> None:
     found = find_candidates(tested, manifest[:, 0], manifest[:, 2])
     spent = f"{time.process_time() - cpu:.1f} s CPU, {time.perf_counter() - wall:.1f} s wall"
     missed = {(i, int(row), inverse_turn(i % 16)) for i, row in enumerate(originals)} - {(c.query, c.match, c.turn) for c in found}
-    others = len(found) - copied + len(missed)
+    others = f"{len(found) - copied + len(missed)} other candidates"
     print(
         f"{args.test} x {len(TURNS)} turns x {args.manifest}: {spent}; {copied - len(missed)} of {copied} copies, {others} other candidates"
     )

@@ -206,6 +206,7 @@ def test_a_run_writes_all_metrics_and_an_encoder_that_plain_timm_loads(images):
     assert (card.method, card.steps, card.lineage["init"], card.corpus["images"]) == ("moco", 9, "random:0", 80)
     with np.load(folder / "manifest.npz") as manifest:
         assert manifest["sha256"].shape == manifest["phash"].shape == manifest["patient_hash"].shape == (80, 32)
+        assert manifest["phash_trimmed"].shape == (80, 32), "hashes without borders, for padded copies"
         assert len(np.unique(manifest["patient_hash"], axis=0)) == 40
     assert encoders.load("left").card.dim == encoders.load("runs/left@8").card.dim == card.dim
     assert encoders.load("left").sha256 != encoders.load("runs/left@8").sha256

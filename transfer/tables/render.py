@@ -106,6 +106,7 @@ def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], mi
         lines.append("; ".join(f"{part} {c['patients']} patients, {c['images']} images" for part, c in counts.items()))
     hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
     lines.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, images {first.store[:8]}, protocols {hashes}")
+    lines += unique(f"scored by {r.meta.scored_by}" for s in block for row in s.rows for r in row.records if r.meta.scored_by)
     lines += describe_usage(usage, [split for s in block for split in s.splits])
     lines += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
     lines += unique(f"warning: {w}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
@@ -261,6 +262,7 @@ def _csv_numbers(row: Row) -> dict[str, object]:
         "fraction": row.fraction,
         "shots": "" if row.shots is None else row.shots,
         "records": len(row.records),
+        "scored_by": row.records[0].meta.scored_by or "image",
         "status": "ok",
     }
     for name, value in row.metrics.items():

@@ -199,8 +199,7 @@ def _run_cell(
         result.records.append(restamp_record(known, one_cell, request.near_duplicates))
         result.reused += 1
     for new in cell.run_cells(todo, encoder, features, validation_score) if todo else ():
-        record.write_record(new)
-        result.records.append(new)
+        result.records.append(record.store_record(new)[1])
         result.computed += 1
         if new.meta.status == "failed":
             log(f"failed: {clean.identity.encoder}, {clean.identity.task}, {clean.identity.protocol}: {new.meta.error}")
@@ -229,9 +228,7 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
         meta = meta.model_copy(update={"test_set": images.digest})
     if meta == known.meta and record.hash_arrays(arrays) == known.meta.arrays:
         return known
-    restamped = record.Record(meta, arrays)
-    record.write_record(restamped)
-    return restamped
+    return record.store_record(record.Record(meta, arrays))[1]
 
 
 def build_cells(request: BenchRequest, plan: BenchPlan, entry: EncoderEntry, encoder: "Encoder", loaded: LoadedTask) -> Iterator[cell.Cell]:

@@ -9,7 +9,17 @@ import typer
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command
-from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
+from transfer.cli.options import (
+    OPERATING_HELP,
+    Prevalence,
+    RecordPaths,
+    ReferenceEncoder,
+    SeedEncoders,
+    TaskFilter,
+    saved_results,
+    split_baselines,
+)
+from transfer.cli.power import power
 from transfer.cli.report import report
 from transfer.cli.submit import print_jobs, submit
 from transfer.cli.tasks import tasks_app
@@ -42,6 +52,7 @@ def main() -> None:
     run_cli(app)
 
 
+@saved_results()
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
     from transfer.bench.bench import plan_bench, run_bench
@@ -87,6 +98,7 @@ app.command("bench")(bench_command(run_and_print_bench))
 
 
 @app.command()
+@saved_results()
 def compare(
     records: RecordPaths = None,
     task: TaskFilter = None,
@@ -200,6 +212,7 @@ def _publish(sections: Sequence["Section"]) -> None:
         print(f"W&B: {address}")
 
 
+app.command()(power)
 app.command()(report)
 app.command()(submit)
 app.command("jobs")(print_jobs)

@@ -1,6 +1,7 @@
 """Options that several commands share: the records to read, and how their tables compare encoders."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,3 +41,14 @@ def split_baselines(text: str | None, records: Sequence["Record"]) -> list[str]:
         if name not in encoders:
             raise unknown_name_error("encoder among the records", name, encoders)
     return names
+
+
+@contextmanager
+def saved_results() -> Iterator[None]:
+    """Writes what the block computes from records beside them, also when it fails or is interrupted."""
+    from transfer.records.statistics_file import save_results
+
+    try:
+        yield
+    finally:
+        save_results()

@@ -8,7 +8,16 @@ import typer
 
 from encoders.runtime.cli import make_console, split_commas
 from transfer.bench.options import CombineScores, Margin, ScoreBy
-from transfer.cli.options import OPERATING_HELP, Prevalence, RecordPaths, ReferenceEncoder, SeedEncoders, TaskFilter, split_baselines
+from transfer.cli.options import (
+    OPERATING_HELP,
+    Prevalence,
+    RecordPaths,
+    ReferenceEncoder,
+    SeedEncoders,
+    TaskFilter,
+    saved_results,
+    split_baselines,
+)
 
 if TYPE_CHECKING:
     from transfer.records.record import Record
@@ -16,6 +25,7 @@ if TYPE_CHECKING:
     from transfer.tables.rows import Section
 
 
+@saved_results()
 def report(
     records: RecordPaths = None,
     out: Annotated[Path, typer.Option(help="HTML file to write")] = Path("report.html"),

@@ -6,7 +6,7 @@ digest, so that their results are always computed.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -39,13 +39,6 @@ def cached_result(name: str, records: Sequence[Record], settings: Sequence[objec
 def derived_digest(record: Record, *settings: object) -> str:
     """The digest of a record that is computed from another with these settings; "" if that one is in memory alone."""
     return _digest([record.digest, encode_result(settings)]) if record.digest else ""
-
-
-def save_results(records: Iterable[Record]) -> None:
-    """Writes the new results of these records to their statistics files. Never fails."""
-    for file in {id(r.statistics): r.statistics for r in records}.values():
-        if file is not None:
-            file.save()
 
 
 def _digest(value: Json) -> str:

@@ -173,7 +173,7 @@ def write_record(record: Record) -> Path:
 def store_record(record: Record) -> tuple[Path, Record]:
     """As `write_record`, with the record as it would be read: what is computed from it can be kept."""
     path = record_path(record.identity)
-    meta = record.meta
+    meta, arrays = record.meta, dict(record.arrays)
     if meta.scored_by:
         raise RuntimeError(f"a record holds the scores of images; one by {meta.scored_by} is never written")
     if meta.status == "ok":
@@ -184,7 +184,7 @@ def store_record(record: Record) -> tuple[Path, Record]:
     content = meta.model_dump(mode="json")
     digest = json_digest(content, 64)
     write_json(path, {**content, "digest": digest})
-    return path, Record(meta, record.arrays, digest, StatisticsFile(path, digest))
+    return path, Record(meta, arrays, digest, StatisticsFile(path, digest))
 
 
 def read_record(path: str | Path) -> Record:

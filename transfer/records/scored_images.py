@@ -21,7 +21,7 @@ from encoders.runtime.files import atomic_write
 # With 64 bits, any two of a million images have the same id by chance in 3 of 10^8 cases.
 ID_BYTES = 8
 ID_TYPE = np.dtype([("pixels", "<u8"), ("key", "<u8")])
-FOLDER = "test_sets"  # beside the ledger
+TEST_SETS_FOLDER = "test_sets"  # beside the ledger
 SHA256_DIGITS = 64
 
 
@@ -82,4 +82,4 @@ def read_scored_images(digest: str, ledger_folders: Iterable[Path]) -> ScoredIma
 
 def scored_images_path(digest: str, ledger_folder: Path) -> Path:
     """The file of a test set, whether or not it exists."""
-    return ledger_folder / FOLDER / f"{digest}.npy"
+    return ledger_folder / TEST_SETS_FOLDER / f"{digest}.npy"

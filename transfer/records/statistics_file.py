@@ -33,6 +33,9 @@ SOURCES = (
 )
 
 
+_changed: "dict[int, StatisticsFile]" = {}  # files with results that are not on disk yet
+
+
 class FileStamp(NamedTuple):
     """Identifies one state of a file: every write changes its ctime, which no program can set back."""
 
@@ -63,16 +66,15 @@ def code_digest() -> str:
 
 
 class StatisticsFile:
-    """The results of one record, read from disk when they are first needed. `save` writes them if there are new ones."""
+    """The results of one record, read from disk when they are first needed; `save_results` writes new ones."""
 
     def __init__(self, record: Path, digest: str):
         """record: its JSON file.  digest: of that file, which covers its arrays."""
-        self.digest = digest
+        self.record, self.digest = record, digest
         self.paths = (record.parent / FOLDER / record.name, cache_dir() / "statistics" / f"{digest[:32]}.json")
         self._verified: list[Json] | None = None  # stamp and names of the arrays
         self._results: dict[str, Json] | None = None
         self._used: set[str] = set()
-        self._changed = False
 
     def verified_names(self, stamp: FileStamp) -> list[str] | None:
         """The names of the arrays in the .npz file if it was verified in this state; else None."""
@@ -85,7 +87,8 @@ class StatisticsFile:
     def set_verified(self, stamp: FileStamp, names: list[str]) -> None:
         """Notes that the arrays have the digest of the record while their file has this stamp."""
         self._read()
-        self._verified, self._changed = [list(stamp), list(names)], True
+        self._verified = [list(stamp), list(names)]
+        _changed[id(self)] = self
 
     def get(self, key: str) -> tuple[bool, Json]:
         """Whether there is a result, and the result."""
@@ -97,11 +100,11 @@ class StatisticsFile:
         """Adds a result, or replaces it."""
         self._read()[key] = value
         self._used.add(key)
-        self._changed = True
+        _changed[id(self)] = self
 
     def save(self) -> None:
-        """Writes new results to disk, together with those that another process has written meanwhile. Never fails."""
-        if not self._changed or self._results is None:
+        """Writes the results to disk, together with those that another process has written meanwhile. Never fails."""
+        if self._results is None or not self.record.is_file():  # the record was deleted meanwhile
             return
         for path in self.paths:
             stored = self._load(path)
@@ -113,7 +116,6 @@ class StatisticsFile:
                 text = json.dumps({**content, "results": kept}, separators=(",", ":"))
             with suppress(OSError):
                 _write(path, text)
-                self._changed = False
                 return
 
     def _read(self) -> dict[str, Json]:
@@ -138,6 +140,12 @@ class StatisticsFile:
         if not isinstance(content, dict) or set(content) != {"record", "code", "verified", "results"} or content["record"] != self.digest:
             return None
         return content if content["code"] == code_digest() else {**content, "results": {}}
+
+
+def save_results() -> None:
+    """Writes all new results to their files. Never fails: what cannot be written is computed again."""
+    while _changed:
+        _changed.popitem()[1].save()
 
 
 def _write(path: Path, text: str) -> None:

@@ -176,15 +176,14 @@ class _Target:
 def _list_targets(records: Sequence[Record], sets: Mapping[str, ScoredImages | None]) -> list[_Target]:
     """The test parts of all successful records."""
     digests: dict[str, set[str]] = defaultdict(set)
-    sizes: dict[str, int] = {}
+    latest: dict[str, Record] = {}
     for r in records:
         if r.meta.status == "ok":
             digests[r.identity.split] |= {r.meta.test_set} - {""}
-            sizes[r.identity.split] = len(r.arrays["test_key"])
+            latest[r.identity.split] = r
     targets = []
     for split, own in digests.items():
         stored = [images.ids for digest in sorted(own) if (images := sets[digest]) is not None]
-        targets.append(
-            _Target(split, own, np.unique(np.concatenate(stored)) if len(stored) > 1 else next(iter(stored), None), sizes[split])
-        )
+        ids = np.unique(np.concatenate(stored)) if len(stored) > 1 else next(iter(stored), None)
+        targets.append(_Target(split, own, ids, len(latest[split].arrays["test_key"]) if ids is None else 0))
     return targets

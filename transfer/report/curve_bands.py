@@ -14,6 +14,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray, IntArray
 from transfer.metrics import macro
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats.bootstrap import percentile_interval
 from transfer.stats.patient_draws import draw_patients
@@ -49,6 +50,10 @@ class AnchorCounts(NamedTuple):
 
 def resampled_curves(records: Sequence[Record], n: int = BAND_RESAMPLES) -> dict[CurveKind, BandedCurve]:
     """The mean curves of the records, with their bands."""
+    return cached_result("curve bands", records, (n,), dict[CurveKind, BandedCurve], lambda: _resample_curves(records, n))
+
+
+def _resample_curves(records: Sequence[Record], n: int) -> dict[CurveKind, BandedCurve]:
     total = {kind: np.zeros((n + 1, len(CURVE_GRID))) for kind in CURVE_KINDS}
     for record in records:
         y, s, patient = record.part("test")

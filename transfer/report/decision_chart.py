@@ -8,6 +8,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_line
+from transfer.records.cached_results import cached_result
 from transfer.report import plots
 from transfer.report.context import Block, Pens, ReportContext
 from transfer.report.tables import protocol_title
@@ -65,11 +66,20 @@ def decision_curve_chart(section: Section, pens: Pens, rule: OperatingRule) -> H
 def choose_thresholds_shown(rows: Sequence[Row], prevalence: float | None) -> Array:
     """(T,) the thresholds of a chart, up to a multiple of the mean prevalence of the labels."""
     if prevalence is None:
-        y = np.concatenate([r.arrays["test_y"] for r in rows[0].records])
-        known = np.maximum((~np.isnan(y)).sum(axis=0), 1)
-        prevalence = float(((y > 0.5).sum(axis=0) / known).mean())
+        prevalence = mean_prevalence(rows[0])
     last = min(max(PREVALENCES_SHOWN * prevalence, LEAST_SHOWN), MOST_SHOWN)
     return np.asarray(np.linspace(0, last, STEPS + 1)[1:])
+
+
+def mean_prevalence(row: Row) -> float:
+    """The share of positives in the test part, the mean over labels."""
+
+    def measure() -> float:
+        y = np.concatenate([r.arrays["test_y"] for r in row.records])
+        known = np.maximum((~np.isnan(y)).sum(axis=0), 1)
+        return float(((y > 0.5).sum(axis=0) / known).mean())
+
+    return cached_result("prevalence", row.records, (), float, measure)
 
 
 def draw_above(frame: Frame, x: Array, y: Array, bottom: float, pen: LineStyle) -> list[Html]:

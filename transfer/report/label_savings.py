@@ -15,6 +15,7 @@ import numpy as np
 from encoders.runtime.arrays import FloatArray
 from encoders.runtime.html import Html, html_table, join_html, tag
 from encoders.runtime.random import Purpose, generator
+from transfer.records.cached_results import cached_result
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
 from transfer.stats.bootstrap import percentile_interval
@@ -78,14 +79,22 @@ def labeled_patients(row: Row) -> int:
 
 def has_other_draws(row: Row) -> bool:
     """Whether the labeled patients of a row were drawn more than once, or are all of them."""
-    estimate = row_estimate(row.records, row.auroc_name)
-    return not has_too_few_draws(estimate.values, estimate.sampled_labels)
+
+    def check() -> bool:
+        estimate = row_estimate(row.records, row.auroc_name)
+        return not has_too_few_draws(estimate.values, estimate.sampled_labels)
+
+    return cached_result("other draws", row.records, (row.auroc_name,), bool, check)
 
 
 def resampled_auroc(row: Row, judged: Sequence[int] | None) -> FloatArray:
     """(1 + B,) mean AUROC over draws: on the test part, then on resamples of its patients and of the draws, equal for all rows of a task.
 
     A resample adds the contributions of its patients, weighted by how often they were drawn (the bootstrap of the linear part)."""
+    return cached_result("resampled", row.records, (row.auroc_name, judged), np.ndarray, lambda: _resample(row, judged))
+
+
+def _resample(row: Row, judged: Sequence[int] | None) -> FloatArray:
     estimate = row_estimate(row.records, row.auroc_name, judged)
     names = all_patients(estimate.parts.values())
     by_draw: dict[tuple[int, int, int], dict[Position, TestPart]] = {}

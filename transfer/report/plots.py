@@ -5,14 +5,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from encoders.runtime.arrays import Array
 from encoders.runtime.html import Html, html_table, tag
 from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_diagonal, draw_dots, draw_line, draw_whiskers, line_style
-from transfer.metrics import brier, ece, fit_temperature, macro, temper
-from transfer.records.record import Record
+from transfer.metrics import macro
 from transfer.report.context import Block, Pens, ReportContext
 from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
-from transfer.report.curves import gather_probabilities, pooled_risk_coverage, reliability_bins
+from transfer.report.curves import row_reliability, row_risk_curve, row_tempered_errors
 from transfer.report.label_savings import labeled_patients
 from transfer.report.tables import protocol_title
 from transfer.report.verdict_text import rows_with_most_labels
@@ -97,11 +95,8 @@ def reliability_chart(section: Section, pens: Pens, tempered: bool = False) -> H
     """The reliability diagram, with or without the temperature fitted on validation patients; None if no score is a probability."""
     frame, marks = Frame(), [draw_diagonal(Frame())]
     for row in rows_with_most_labels(section)[:MAX_CURVES]:
-        predictions = gather_probabilities(row.records)
-        if predictions is not None and tempered:
-            predictions = gather_probabilities([temper_record(record)[1] for record in row.records])
-        if predictions is not None:
-            bins = reliability_bins(*predictions)
+        bins = row_reliability(row.records, tempered)
+        if bins is not None:
             marks += [draw_line(frame, bins["confidence"], bins["frequency"], pens[row.encoder])]
             marks += draw_dots(frame, bins["confidence"], bins["frequency"], pens[row.encoder])
     if len(marks) == 1:
@@ -115,21 +110,15 @@ def risk_chart(section: Section, pens: Pens) -> Html | None:
     curves = [
         (pens[row.encoder], curve)
         for row in rows_with_most_labels(section)[:MAX_CURVES]
-        if (curve := pooled_risk_coverage(row.records)) is not None
+        if (curve := row_risk_curve(row.records)) is not None
     ]
     if not curves:
         return None
-    top = max(float(c["risk"].max()) for _, c in curves)
+    top = max(c.top for _, c in curves)
     frame = Frame((0.0, 1.0), (0.0, max(math.ceil(top * 20) / 20, 0.05)))
-    marks = [draw_line(frame, _subsample(c["coverage"]), _subsample(c["risk"]), p) for p, c in curves]
+    marks = [draw_line(frame, c.coverage, c.risk, p) for p, c in curves]
     title = f"risk and coverage, {protocol_title(section)}"
     return tag("figure", draw_chart(frame, marks, title, "coverage: share of predictions kept", "risk: error among them"))
-
-
-def _subsample(values: Array) -> Array:
-    """At most 200 of the values, including the last: more would not be visible."""
-    picked: Array = values[np.unique(np.linspace(0, len(values) - 1, 200).round().astype(int))]
-    return picked
 
 
 def calibration_table(block: Block, context: ReportContext) -> Html:
@@ -139,16 +128,13 @@ def calibration_table(block: Block, context: ReportContext) -> Html:
     lines, shown = [], context.display_names
     for section in block:
         for row in rows_with_most_labels(section):
-            before = gather_probabilities(row.records)
-            if before is None:
+            errors = row_tempered_errors(row.records)
+            if errors is None:
                 lines.append([shown[row.encoder], protocol_title(section), "no probabilities", *[""] * 6])
                 continue
-            temperatures, tempered = zip(*map(temper_record, row.records), strict=True)
-            after = gather_probabilities(tempered)
-            assert after is not None
-            numbers = [f"{float(of(y[:, None], p[:, None])):.3f}" for of in (_binned_ece, _brier_score) for y, p in (before, after)]
+            numbers = [f"{value:.3f}" for value in errors[:4]]
             recalibrated = mean_recalibration(row)
-            lines.append([shown[row.encoder], protocol_title(section), *numbers, f"{np.mean(temperatures):.2f}", *recalibrated])
+            lines.append([shown[row.encoder], protocol_title(section), *numbers, f"{errors.temperature:.2f}", *recalibrated])
     header = ["encoder", "protocol", "ECE", "ECE after scaling", "Brier", "Brier after scaling", "temperature", "slope", "in the large"]
     return html_table(header, lines)
 
@@ -161,17 +147,3 @@ def mean_recalibration(row: Row) -> tuple[str, str]:
         return format_interval(both[0][0]), format_interval(both[1][0])
     slope, large = (float(macro(np.array([value.value for value in values]))[0]) for values in both)
     return f"{slope:.3f}", f"{large:.3f}"
-
-
-def temper_record(record: Record) -> tuple[float, Record]:
-    """The temperature fitted on a record's validation part, and the record with tempered test scores."""
-    t = fit_temperature(*record.part("val")[:2], kind=record.meta.kind)
-    return t, Record(record.meta, {**record.arrays, "test_scores": temper(record.arrays["test_scores"], t, record.meta.kind)})
-
-
-def _binned_ece(y: Array, p: Array) -> float:
-    return float(ece(y, p, 10, "equal_mass")[0])
-
-
-def _brier_score(y: Array, p: Array) -> float:
-    return float(brier(y, p)[0])

@@ -10,9 +10,13 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.html import Html, collapsible_section, column_label, html_table, tag
-from transfer.metrics import choose_on_validation, compute_all_metrics, confusion_matrix, decide_classes
+from transfer.metrics import ValidationChoice, compute_all_metrics, confusion_matrix, decide_classes
+from transfer.metrics.panel import are_probabilities
 from transfer.protocols import describe_protocol
+from transfer.records.cached_results import cached_result
+from transfer.records.record import Record
 from transfer.report.context import Block
+from transfer.report.curves import record_temperature
 from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
@@ -66,11 +70,11 @@ def class_table(section: Section, display_names: Mapping[str, str]) -> Html | No
     if not rows or len(rows[0].records[0].meta.classes) < 2:
         return None
     classes = rows[0].records[0].meta.classes
-    values = [class_intervals(row) for row in rows]
+    values, positives = [class_intervals(row) for row in rows], count_positives(rows[0])
     lines = []
     for c, name in enumerate(classes):
         cells = [shaded_cell(display_names[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
-        lines.append([name, count_positives(rows[0], c), *cells])
+        lines.append([name, positives[c], *cells])
     return html_table(["class", "positive test images", *(display_names[row.encoder] for row in rows)], lines, "heat")
 
 
@@ -93,11 +97,15 @@ def class_intervals(row: Row) -> list[Interval]:
     return [row_interval(row.records, "auroc", [c]) for c in range(len(row.records[0].meta.classes))]
 
 
-def count_positives(row: Row, c: int) -> str:
-    """`14 of 81`, each image counted once."""
-    seen = {k: v for r in row.records for k, v in zip(r.arrays["test_key"].tolist(), r.arrays["test_y"][:, c].tolist(), strict=True)}
-    known = [v for v in seen.values() if not math.isnan(v)]
-    return f"{int(sum(v > 0.5 for v in known))} of {len(known)}"
+def count_positives(row: Row) -> list[str]:
+    """`14 of 81` for every target column, each image counted once."""
+
+    def count() -> list[str]:
+        keys = np.concatenate([r.arrays["test_key"].astype(str) for r in row.records])
+        y = np.concatenate([r.arrays["test_y"] for r in row.records])[np.unique(keys, return_index=True)[1]]  # (M, C)
+        return [f"{p} of {n}" for p, n in zip((y > 0.5).sum(axis=0), (~np.isnan(y)).sum(axis=0), strict=True)]
+
+    return cached_result("positive images", row.records, (), list[str], count)
 
 
 def shaded_cell(name: str, value: Interval) -> Html:
@@ -108,8 +116,13 @@ def shaded_cell(name: str, value: Interval) -> Html:
 
 def confusion_matrices(row: Row, rule: OperatingRule = OperatingRule()) -> list[Array]:
     """Confusion matrices (K, K), summed over folds and draws: one if multi-class, else one per label at its validation threshold."""
+    settings = rule.kind, rule.target
+    return cached_result("confusion", row.records, settings, list[np.ndarray], lambda: _sum_confusions(row.records, rule))
+
+
+def _sum_confusions(records: Sequence[Record], rule: OperatingRule) -> list[Array]:
     total: list[Array] = []
-    for record in row.records:
+    for record in records:
         y, s, _ = record.part("test")
         matrices = [confusion_matrix(*d) for d in decide_classes(y, s, record.meta.kind, choose_record_thresholds(record, rule))]
         total = [a + b for a, b in zip(total, matrices, strict=True)] if total else matrices
@@ -153,16 +166,23 @@ def all_metrics_table(section: Section, display_names: Mapping[str, str], rule: 
     rows = rows_with_most_labels(section)
     values = []
     for row in rows:
-        per_record = [
-            compute_all_metrics(
-                *r.part("test")[:2], choose_on_validation(*r.part("val")[:2], r.meta.kind, rule.kind, rule.target), rule.prevalence
-            )
-            for r in row.records
-        ]
+        per_record = [record_metrics(r, rule) for r in row.records]
         values.append({name: float(np.mean([metrics.get(name, math.nan) for metrics in per_record])) for name in per_record[0]})
     names = list(dict.fromkeys(name for metrics in values for name in metrics))
     lines = [[name.replace("_", " "), *(format_number(metrics.get(name, math.nan)) for metrics in values)] for name in names]
     return html_table(["metric", *(display_names[row.encoder] for row in rows)], lines, "small")
+
+
+def record_metrics(record: Record, rule: OperatingRule) -> dict[str, float]:
+    """Every metric of a record's test part, as `compute_all_metrics` names them."""
+
+    def compute() -> dict[str, float]:
+        y, s, _ = record.part("val")
+        temperature = record_temperature(record) if np.isfinite(y).any() and are_probabilities(s) else math.nan
+        choice = ValidationChoice(record.meta.kind, choose_record_thresholds(record, rule), temperature)
+        return compute_all_metrics(*record.part("test")[:2], choice, rule.prevalence)
+
+    return cached_result("metrics", [record], (rule.kind, rule.target, rule.prevalence), dict[str, float], compute)
 
 
 def intervals_note(block: Block, display_names: Mapping[str, str]) -> str:

@@ -12,7 +12,7 @@ from functools import partial
 
 import numpy as np
 
-from transfer.records.episodes import read_episodes
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.stats.ap_components import measure_average_precisions
@@ -20,7 +20,7 @@ from transfer.stats.balanced_accuracy_components import measure_balanced_accurac
 from transfer.stats.factors import Factor, draw_of, level_std, seed_of
 from transfer.stats.parts import Measure, measure_areas, measure_part
 from transfer.tables.comparisons import compare_options, compare_section, describe_below_chance, judge_sections
-from transfer.tables.row_estimates import judged_labels, record_part, record_position, row_interval
+from transfer.tables.row_estimates import class_counts, judged_labels, record_position, record_value, row_interval
 from transfer.tables.rows import TABLE_METRICS, Row, Section, count_tested, task_name
 from transfer.tasks.split import PARTS
 
@@ -94,7 +94,7 @@ def build_row(records: list[Record], judged: Sequence[int] | None) -> Row:
     row = _start_row(records)
     row.metrics = {metric: row_interval(records, metric, judged) for metric in TABLE_METRICS}
     if judged is not None:
-        row.all_labels = {metric: float(np.nanmean([record_part(r, metric).value() for r in records])) for metric in TABLE_METRICS}
+        row.all_labels = {metric: float(np.nanmean([record_value(r, metric) for r in records])) for metric in TABLE_METRICS}
     row.draw_std, row.seed_std = auroc_std(records, draw_of, judged), auroc_std(records, seed_of, judged)
     row.episodes_note = describe_episodes(records) if records[0].meta.episodes else ""
     return _add_notes(row)
@@ -103,12 +103,12 @@ def build_row(records: list[Record], judged: Sequence[int] | None) -> Row:
 def build_shot_rows(records: list[Record], judged: Sequence[int] | None) -> list[Row]:
     """One row per number of shots that all records have, with the mean AUROC over episodes; [] for records without single episodes."""
     rows = []
-    for shots in sorted(set.intersection(*(set(read_episodes(r)) for r in records))):
+    for shots in sorted(set.intersection(*(set(map(int, r.meta.episode_supports)) for r in records))):
         row, metric = _start_row(records), f"auroc@{shots}"
         row.shots = shots
         row.metrics = {name: Interval(np.nan, np.nan, np.nan, "not defined for single episodes") for name in TABLE_METRICS}
         row.metrics["auroc"] = row_interval(records, metric, judged)
-        row.all_labels = {} if judged is None else {"auroc": float(np.nanmean([record_part(r, metric).value() for r in records]))}
+        row.all_labels = {} if judged is None else {"auroc": float(np.nanmean([record_value(r, metric) for r in records]))}
         rows.append(_add_notes(row))
     return rows
 
@@ -122,7 +122,7 @@ def _start_row(records: list[Record]) -> Row:
 def _add_notes(row: Row) -> Row:
     """The row with the warnings of its intervals."""
     row.notes = list(dict.fromkeys(note for note in (v.note for v in row.metrics.values()) if note))
-    excluded = sum(p is None for p in record_part(row.records[0], "auroc").labels)
+    excluded = int((class_counts(row.records[:1]) == 0).any(axis=1).sum())
     if excluded:
         classes = len(row.records[0].meta.classes)
         row.notes.append(f"{excluded} of {classes} labels have only one class in the test part and are excluded")
@@ -131,11 +131,15 @@ def _add_notes(row: Row) -> Row:
 
 def auroc_std(records: Sequence[Record], factor: Factor, judged: Sequence[int] | None) -> float:
     """Standard deviation of the AUROC over the levels of one factor, averaged over all others; NaN for a single level."""
-    return level_std({record_position(r): record_part(r, "auroc").value(judged) for r in records}, factor)
+    return level_std({record_position(r): record_value(r, "auroc", judged) for r in records}, factor)
 
 
 def majority_metrics(record: Record, judged: Sequence[int] | None = None) -> dict[str, float]:
     """The metrics of always predicting the most frequent class: the floor of every metric. judged: labels of the means; None: all."""
+    return cached_result("majority", [record], (judged,), dict[str, float], lambda: _measure_majority(record, judged))
+
+
+def _measure_majority(record: Record, judged: Sequence[int] | None) -> dict[str, float]:
     y, _, patient = record.part("test")
     constant = np.broadcast_to(np.nanmean(record.arrays["val_y"], axis=0), y.shape)
     decide = partial(measure_balanced_accuracies, kind=record.meta.kind)

@@ -10,15 +10,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encoders.runtime.errors import InputError
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Difference, correct_family
 from transfer.stats.estimate import estimate_difference
 from transfer.stats.permutation import permutation_p_value
-from transfer.stats.verdict import SIGNIFICANT
+from transfer.stats.verdict import CHANCE, SIGNIFICANT
 from transfer.tables.row_estimates import is_same_size, record_position, row_estimate, scored_folds
 from transfer.tables.rows import TABLE_METRICS, Comparison, Relation, Row, Section, group_sections
 
-CHANCE = 0.5  # AUROC of scores that say nothing
 MOST_PAIRED = 4  # pretrained encoders of a section that are also compared with each other
 
 
@@ -100,10 +100,18 @@ def compare_rows(
     positions = {record_position(r) for r in b.records}
     if any(record_position(r) not in positions for r in a.records):
         return None
-    check_same_images(a.records, b.records)
-    one, other = row_estimate(a.records, metric, columns), row_estimate(b.records, metric, columns)
-    swap = (lambda: permutation_p_value(scored_folds(a.records, columns), scored_folds(b.records, columns))) if metric == "auroc" else None
-    return estimate_difference(one, other, margin=margin, permutation=swap if len(a.records) == len(b.records) else None)
+    settings = len(a.records), columns, margin, metric
+    both = [*a.records, *b.records]
+    return cached_result("difference", both, settings, Difference | None, lambda: _compare(a.records, b.records, columns, margin, metric))
+
+
+def _compare(
+    a: Sequence[Record], b: Sequence[Record], columns: Sequence[int] | None, margin: float | None, metric: str
+) -> Difference | None:
+    check_same_images(a, b)
+    one, other = row_estimate(a, metric, columns), row_estimate(b, metric, columns)
+    swap = (lambda: permutation_p_value(scored_folds(a, columns), scored_folds(b, columns))) if metric == "auroc" else None
+    return estimate_difference(one, other, margin=margin, permutation=swap if len(a) == len(b) else None)
 
 
 def compare_other_metrics(a: Row, b: Row, columns: Sequence[int] | None) -> dict[str, Difference]:
@@ -120,7 +128,7 @@ def check_same_images(a: Sequence[Record], b: Sequence[Record]) -> None:
     for record in a:
         other = theirs[record_position(record)]
         ours, others = record.arrays["test_key"], other.arrays["test_key"]
-        if not np.array_equal(ours, others) and not np.array_equal(np.sort(ours), np.sort(others)):
+        if ours is not others and not np.array_equal(ours, others) and not np.array_equal(np.sort(ours), np.sort(others)):
             raise InputError(
                 f"records of {record.identity.encoder} and {other.identity.encoder} on {record.identity.task} have different test images; "
                 "run `transfer bench` with --again"

@@ -12,6 +12,7 @@ from encoders.runtime.arrays import Array, FloatArray
 from transfer.metrics import macro
 from transfer.metrics.net_benefit import count_treated, net_benefit_of_counts, treat_all
 from transfer.metrics.panel import are_probabilities
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats.bootstrap import percentile_interval
 from transfer.stats.patient_draws import draw_patients
@@ -43,6 +44,11 @@ def row_decision_curves(
     """The curve of the mean over labels, then of each label; [] for a multi-class task and for scores that are not probabilities.
 
     prevalence: of the population to decide on, for all labels; None: that of the test part."""
+    settings = thresholds, prevalence, resamples
+    return cached_result("decision curves", records, settings, list[DecisionCurve], lambda: _draw_curves(records, *settings))
+
+
+def _draw_curves(records: Sequence[Record], thresholds: Array, prevalence: float | None, resamples: int) -> list[DecisionCurve]:
     if records[0].meta.kind == "multiclass" or not all(are_probabilities(r.arrays["test_scores"]) for r in records):
         return []
     each = [_resampled_benefit(record, thresholds, prevalence, resamples) for record in records]

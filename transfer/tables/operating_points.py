@@ -16,6 +16,7 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from transfer.metrics import ThresholdRule, choose_thresholds, predictive_values, sensitivity, specificity
 from transfer.metrics.decisions import weighted_counts
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.tables import render
@@ -109,13 +110,19 @@ class LabelDecision:
 
 def choose_record_thresholds(record: Record, rule: OperatingRule) -> FloatArray:
     """(C,) the thresholds of the rule on the record's validation part."""
-    return choose_thresholds(*record.part("val")[:2], rule.kind, rule.target)
+    settings = rule.kind, rule.target
+    return cached_result("thresholds", [record], settings, np.ndarray, lambda: choose_thresholds(*record.part("val")[:2], *settings))
 
 
 def row_decisions(row: Row, rule: OperatingRule) -> list[LabelDecision]:
     """One decision per label; none for a multi-class task, which decides by the largest score."""
     if row.records[0].meta.kind == "multiclass":
         return []
+    settings = rule.kind, rule.target, rule.prevalence
+    return cached_result("decisions", row.records, settings, list[LabelDecision], lambda: _decide(row, rule))
+
+
+def _decide(row: Row, rule: OperatingRule) -> list[LabelDecision]:
     classes, tests = row.records[0].meta.classes, [r.part("test")[0] for r in row.records]
     thresholds = np.mean([choose_record_thresholds(r, rule) for r in row.records], axis=0).tolist()
     both = bootstrap_intervals(

@@ -1,6 +1,6 @@
 """The metrics of a row as estimates: their contributions of patients, from the records.
 
-A record's components are computed once and kept as long as the record.
+A record's components are computed once and kept as long as the record; what is computed from them is kept beside the record.
 
 Shapes: M test images, C target columns.
 """
@@ -13,6 +13,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray, IntArray
 from transfer.metrics import choose_thresholds, macro
+from transfer.records.cached_results import cached_result
 from transfer.records.episodes import read_episodes
 from transfer.records.record import Record
 from transfer.stats import MIN_PATIENTS, Interval, patients_per_class
@@ -57,6 +58,11 @@ def measure_of(record: Record, metric: str) -> Measure:
     return {"auroc": measure_areas, "ap": measure_average_precisions}[metric]
 
 
+def record_value(record: Record, metric: str, columns: Sequence[int] | None = None) -> float:
+    """A metric on the test part of a record, the mean over labels. columns: of these labels; None: all."""
+    return cached_result("value", [record], (metric, columns), float, lambda: record_part(record, metric).value(columns))
+
+
 def row_estimate(records: Sequence[Record], metric: str, columns: Sequence[int] | None = None) -> Estimate:
     """A metric of one row. records: its folds, draws, seeds and pretraining seeds.  columns: labels of the mean; None: all."""
     encoders = list(dict.fromkeys(r.identity.encoder_sha256 for r in records))
@@ -77,7 +83,9 @@ def mean_episodes(records: Sequence[Record], shots: int, columns: Sequence[int] 
 
 def row_interval(records: Sequence[Record], metric: str = "auroc", columns: Sequence[int] | None = None) -> Interval:
     """A metric of one row with its interval."""
-    return estimate_interval(row_estimate(records, metric, columns))
+    return cached_result(
+        "interval", records, (metric, columns), Interval, lambda: estimate_interval(row_estimate(records, metric, columns))
+    )
 
 
 def test_labels(records: Sequence[Record]) -> tuple[Array, Array]:
@@ -96,7 +104,7 @@ def class_counts(records: Sequence[Record]) -> IntArray:
     known = _counts.setdefault(once[0], {})
     others = tuple(once[1:])
     if others not in known:
-        known[others] = patients_per_class(*test_labels(once))
+        known[others] = cached_result("class counts", once, (), np.ndarray, lambda: patients_per_class(*test_labels(once)))
     return known[others]
 
 
@@ -134,7 +142,7 @@ def scored_folds(records: Sequence[Record], columns: Sequence[int] | None = None
 
 def youden_thresholds(record: Record) -> Array:
     """(C,) the thresholds with the largest Youden index on the record's validation part."""
-    return choose_thresholds(*record.part("val")[:2])
+    return cached_result("youden", [record], (), np.ndarray, lambda: choose_thresholds(*record.part("val")[:2]))
 
 
 def is_same_size(a: Row, b: Row) -> bool:

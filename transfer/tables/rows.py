@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from transfer.records.cached_results import cached_result
 from transfer.records.record import Identity, Record
 from transfer.stats import Difference, Interval
 
@@ -124,9 +125,14 @@ def task_name(i: Identity) -> str:
 
 def count_tested(records: Sequence[Record]) -> dict[str, int]:
     """Number of test images and test patients of all these records, each counted once."""
-    return {
-        name: len(set(np.concatenate([r.arrays[f"test_{c}"].astype(str) for r in records]).tolist())) for name, c in COUNTED_COLUMNS.items()
-    }
+    return cached_result(
+        "tested", records, (), dict[str, int], lambda: {n: _count_distinct(records, c) for n, c in COUNTED_COLUMNS.items()}
+    )
+
+
+def _count_distinct(records: Sequence[Record], column: str) -> int:
+    arrays = {id(array): array for array in (r.arrays[f"test_{column}"] for r in records)}  # most records share their test images
+    return len(np.unique(np.concatenate([array.astype(str) for array in arrays.values()])))
 
 
 def most_shots(section: Section) -> int | None:

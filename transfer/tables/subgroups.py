@@ -16,6 +16,7 @@ import numpy as np
 from encoders.runtime.arrays import BoolArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.metrics import ValidationChoice, choose_on_validation, compute_all_metrics
+from transfer.records.cached_results import cached_result
 from transfer.records.record import EPISODE_PREFIXES, Record
 from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_per_class, pooled_gap
 from transfer.stats.permutation import ScoredRows
@@ -49,7 +50,7 @@ class Subgroup:
 
 def list_group_columns(records: Sequence[Record]) -> list[str]:
     """The group columns that all of these records have."""
-    each = [set(r.groups) for r in records if r.meta.status == "ok"]
+    each = [set(r.group_columns) for r in records if r.meta.status == "ok"]
     return sorted(set.intersection(*each)) if each else []
 
 
@@ -62,10 +63,15 @@ def compute_subgroups(records: Sequence[Record], by: Sequence[str] | None = None
         if column not in known:
             hint = "(records take their columns from /meta of the task's store; `transfer bench` adds new ones to them)"
             raise unknown_name_error("column of the records", column, known, hint)
+    columns = known if by is None else by
+    return cached_result("subgroups", records, (columns, bands), list[Subgroup], lambda: _measure_columns(records, columns, bands))
+
+
+def _measure_columns(records: Sequence[Record], columns: Sequence[str], bands: Sequence[float]) -> list[Subgroup]:
     choices = [choose_on_validation(*r.part("val")[:2], r.meta.kind, order=r.class_order) for r in records]
     measure = partial(_measure_subgroup, records, choices)
     groups = [measure("", ALL_IMAGES, [np.ones(len(r.arrays["test_y"]), bool) for r in records])]
-    for column in known if by is None else by:
+    for column in columns:
         names = [name_groups(column, r.groups[column], bands) for r in records]
         for name in order_groups(column, np.concatenate(names), bands):
             groups.append(measure(column, name, [n == name for n in names]))

@@ -16,10 +16,12 @@ def class_auroc_section(block: Block, context: ReportContext) -> Html | None:
     class_tables = [(s, table) for s in block if (table := tables.class_table(s, context.display_names)) is not None]
     if not class_tables:
         return None
-    return join_html([part for s, table in class_tables for part in (tag("h4", tables.protocol_title(s)), table, _differences(s, context))])
+    return join_html(
+        [part for s, table in class_tables for part in (tag("h4", tables.protocol_title(s)), table, _label_differences(s, context))]
+    )
 
 
-def _differences(section: Section, context: ReportContext) -> Html:
+def _label_differences(section: Section, context: ReportContext) -> Html:
     """The paired difference of every label, in a part that opens on a click."""
     table = tables.label_differences(section, context.display_names)
     return join_html([]) if table is None else collapsible_section("Paired difference of each label", table)

@@ -29,10 +29,10 @@ def permutation_p_value(a: ScoredFolds, b: ScoredFolds, n: int = PERMUTATIONS, s
     patient is swapped in all folds and draws at once. With up to EXACT_PATIENTS patients all swaps are enumerated."""
     code, size = encode_patients(np.concatenate([np.asarray(patient).astype(str) for fold in a for _, _, patient in fold]))
     exact = size <= EXACT_PATIENTS
-    observed = abs(_differences(a, b, code, np.zeros((size, 1), dtype=np.float32))[0])
+    observed = abs(_permuted_differences(a, b, code, np.zeros((size, 1), dtype=np.float32))[0])
     as_large = total = 0
     for swaps in _all_swaps(size) if exact else _random_swaps(size, n, seed):
-        as_large += int((np.abs(_differences(a, b, code, swaps)) >= observed - 1e-12).sum())  # 1e-12: rounding
+        as_large += int((np.abs(_permuted_differences(a, b, code, swaps)) >= observed - 1e-12).sum())  # 1e-12: rounding
         total += swaps.shape[1]
     return as_large / total if exact else (as_large + 1) / (total + 1)
 
@@ -48,7 +48,7 @@ def _random_swaps(size: int, n: int, seed: int) -> list[NDArray[np.float32]]:
     return [draw.integers(0, 2, (size, chunk)).astype(np.float32) for chunk in sizes]
 
 
-def _differences(a: ScoredFolds, b: ScoredFolds, code: Array, swaps: NDArray[np.float32]) -> FloatArray:
+def _permuted_differences(a: ScoredFolds, b: ScoredFolds, code: Array, swaps: NDArray[np.float32]) -> FloatArray:
     """(B,) differences under swaps (G, B): the mean over draws, then over folds. Swaps are weights of the stacked rows of both."""
     (ranks_a, ranks_b), folds, at = (_ranks_over_parts(a), _ranks_over_parts(b)), [], 0
     for ours, theirs in zip(a, b, strict=True):

@@ -6,7 +6,7 @@ from transfer.report.published.tables import (
     NOT_COMPARED,
     PUBLISHED_HEADER,
     PUBLISHED_MARK,
-    describe_match,
+    describe_official_split,
     describe_sources,
     find_published_results,
     format_published_row,
@@ -32,7 +32,7 @@ def published_section(block: Block, context: ReportContext) -> Html | None:
     published = [[model, PUBLISHED_MARK, *rest] for model, *rest in rows]
     sources = tag("ul", *(tag("li", line) for line in describe_sources(known)), class_="captions")
     table = html_table([PUBLISHED_HEADER[0], "origin", *PUBLISHED_HEADER[1:]], own + published, "small")
-    return join_html([tag("p", NOT_COMPARED), table, tag("p", describe_match(known), class_="note"), sources])
+    return join_html([tag("p", NOT_COMPARED), table, tag("p", describe_official_split(known), class_="note"), sources])
 
 
 def _own_row(section: Section, row: Row, context: ReportContext) -> list[str]:

@@ -74,7 +74,7 @@ def describe_sources(known: PublishedSet) -> list[str]:
     return lines
 
 
-def describe_match(known: PublishedSet) -> str:
+def describe_official_split(known: PublishedSet) -> str:
     """What was checked before the results were shown."""
     note = f" {known.note}" if known.note else ""
     return (
@@ -101,7 +101,7 @@ def print_published_results(console: "Console", blocks: Sequence[PublishedBlock]
         for row in block.known.results:
             table.add_row(*map(Text, format_published_row(row, numbers)))
         console.print(table)
-        for line in (NOT_COMPARED, describe_match(block.known), *describe_sources(block.known)):
+        for line in (NOT_COMPARED, describe_official_split(block.known), *describe_sources(block.known)):
             console.print(Text(f"  {line}"), style="dim")
 
 

@@ -56,9 +56,7 @@ def main() -> None:
     spent = f"{time.process_time() - cpu:.1f} s CPU, {time.perf_counter() - wall:.1f} s wall"
     missed = {(i, int(row), inverse_turn(i % 16)) for i, row in enumerate(originals)} - {(c.query, c.match, c.turn) for c in found}
     others = f"{len(found) - copied + len(missed)} other candidates"
-    print(
-        f"{args.test} x {len(TURNS)} turns x {args.manifest}: {spent}; {copied - len(missed)} of {copied} copies, {others} other candidates"
-    )
+    print(f"{args.test} x {len(TURNS)} turns x {args.manifest}: {spent}; {copied - len(missed)} of {copied} copies, {others}")
     assert not missed, f"{len(missed)} copies were missed"
 
 

@@ -24,6 +24,7 @@ Verdict = Literal[
     "does not transfer",  # neither encoder is above chance on this test part
 ]
 SIGNIFICANT: tuple[Verdict, Verdict] = ("better", "worse")
+CHANCE = 0.5  # AUROC of scores that say nothing
 NOT_TESTED: tuple[Verdict, Verdict] = ("insufficient patients", "insufficient draws")
 
 

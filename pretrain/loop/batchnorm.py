@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.runtime import dist
+from encoders.zoo.batchnorm import is_frozen
 from pretrain.methods.precision import at_least_float32
 
 
@@ -111,9 +112,9 @@ def _broadcast_channels(per_channel: Tensor, x: Tensor) -> Tensor:
 
 
 def convert_sync_batchnorm(module: nn.Module) -> None:
-    """Replaces every BatchNorm inside `module`, in place; names and values in `state_dict` stay the same."""
+    """Replaces every BatchNorm inside `module` that is not frozen, in place; names and values in `state_dict` stay the same."""
     for name, child in module.named_children():
-        if isinstance(child, _BatchNorm):
+        if isinstance(child, _BatchNorm) and not is_frozen(child):
             setattr(module, name, SyncBatchNorm(child))
         else:
             convert_sync_batchnorm(child)

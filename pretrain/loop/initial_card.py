@@ -3,21 +3,25 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from encoders.store.write import pixel_fingerprint
+from encoders.zoo import backbone
+from encoders.zoo.batchnorm import list_statistics_layers
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
 from pretrain.loop.corpus import Corpus
 from pretrain.recipe.config import Recipe
 
 
-def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_encoder: Encoder | None, dim: int) -> Card:
-    """The card at step 0.  dim: width of the features.  initial_encoder: where the weights start from, None for random ones."""
+def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_encoder: Encoder | None, network: nn.Module) -> Card:
+    """The card at step 0.  network: the backbone.  initial_encoder: where the weights start from, None for random ones."""
     attrs = images.store.attrs
     return Card(
         name="unnamed",
         arch=str(recipe.arch),
         model_args=recipe.model_args,
-        dim=dim,
+        dim=backbone.feature_dim(network),
         preprocess=prep,
         modality=recipe.modality,
         method=recipe.method["name"],
@@ -27,6 +31,7 @@ def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_e
             "init": recipe.init or f"random:{recipe.seed}",
             "init_sha256": initial_encoder.sha256 if initial_encoder else None,
             "method": recipe.method["name"],
+            "batchnorm": recipe.batchnorm if list_statistics_layers(network) else None,  # None: the network has no running statistics
         },
         corpus={
             "geometry": attrs.get("geometry"),

@@ -11,7 +11,7 @@ from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.card import Card
-from pretrain.loop.batchnorm import convert_sync_batchnorm
+from pretrain.loop.batchnorm_mode import describe_batchnorm, freeze_backbone, resolve_batchnorm, synchronise_batchnorm
 from pretrain.loop.complete_recipe import build_preprocess, complete_recipe
 from pretrain.loop.corpus import Corpus, open_corpus
 from pretrain.loop.initial_card import build_first_card
@@ -55,12 +55,13 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     network = backbone.build_backbone(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
     if initial_encoder is not None:
         load_initial_weights(network, initial_encoder)
+    recipe = resolve_batchnorm(recipe, kind, network, restored=card is not None)
+    freeze_backbone(recipe, network)
     if recipe.checkpointing:
         enable_grad_checkpointing(network, str(recipe.arch))
     torch.manual_seed(recipe.seed)  # heads, decoder and queue are drawn next
     method = kind(method_config(recipe), network, shape).to(device)
-    if dist.world_size() > 1 and (method.sync_batchnorm_by_default if recipe.sync_batchnorm is None else recipe.sync_batchnorm):
-        convert_sync_batchnorm(method)
+    synchronise_batchnorm(recipe, method)
     if recipe.channels_last:
         method = method.to(memory_format=torch.channels_last)
     if recipe.compile:
@@ -93,9 +94,7 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     if warmup >= steps:
         raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
     run_card = (
-        validate_config(Card, card, "the checkpoint's card")
-        if card
-        else build_first_card(recipe, prep, images, initial_encoder, backbone.feature_dim(network))
+        validate_config(Card, card, "the checkpoint's card") if card else build_first_card(recipe, prep, images, initial_encoder, network)
     )
     return Setup(recipe, images, method, batches, optimizer, scaler, run_card, steps, warmup, torch.device(device))
 
@@ -112,4 +111,9 @@ def describe_adjustments(setup: Setup) -> list[str]:
     method = setup.method
     excludes_same_patient = method.needs_patients() if method.has_negatives else None
     kind, partners = setup.recipe.data.positives, setup.batches.partners
-    return method.notes(method.data) + positives.describe_positives(kind, partners, excludes_same_patient)
+    norms = describe_batchnorm(setup.recipe, method.encoder()) if setup.recipe.init is not None else None
+    return [
+        *([f"BatchNorm of the backbone is {norms}"] if norms else []),
+        *method.notes(method.data),
+        *positives.describe_positives(kind, partners, excludes_same_patient),
+    ]

@@ -27,12 +27,12 @@ from einops import einsum, pack
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.config import Config
 from encoders.zoo.backbone import feature_dim
+from encoders.zoo.batchnorm import uses_batch_statistics
 from pretrain.methods.ema import ema_, scaled_momentum
 from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.negatives import mask_same_patient
@@ -120,7 +120,7 @@ class MoCo(Method):
         self.head = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], norm=False)
         self.key = frozen_copy(nn.Sequential(self.backbone, self.head))
         self.momentum = ema_momentum(cfg, data)
-        self.has_batchnorm = any(isinstance(m, _BatchNorm) for m in backbone.modules())
+        self.has_batchnorm = uses_batch_statistics(backbone)  # frozen statistics leak nothing
         self.register_buffer("queue", l2_normalize(torch.randn(queue_size(cfg, data), cfg.dim)))  # (K, D)
         self.register_buffer("pointer", torch.zeros((), dtype=torch.long))
         if cfg.exclude_same_patient:

@@ -1,7 +1,7 @@
 """A recipe: the typed settings of a pretraining run. Field descriptions are the help text of `pretrain settings`."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -17,6 +17,7 @@ from pretrain.recipe.recipes import find_recipe
 if TYPE_CHECKING:
     from encoders.augment.config import Augment
 
+BatchNormMode: TypeAlias = Literal["frozen", "train", "sync"]
 FieldTree: TypeAlias = dict[str, "bool | FieldTree"]  # fields by name; True: the whole field
 
 
@@ -118,8 +119,11 @@ class Recipe(Config):
         description="autocast dtype of the network; losses stay in float32. auto: bf16 if the device supports it natively, else fp32",
     )
     channels_last: bool = Field(True, description="channels-last memory format, which is faster for convolutions")
-    sync_batchnorm: bool | None = Field(
-        None, description="synchronise BatchNorm over all processes; null: as the method requires (yes for all but moco)"
+    batchnorm: BatchNormMode | None = Field(
+        None,
+        description="statistics of the backbone's BatchNorm. frozen: the running statistics of `init` are used and kept, scale and shift "
+        "are trained; train: those of each micro-batch, per process; sync: those of each micro-batch, over all processes; null: frozen if "
+        "`init` has such statistics, otherwise as the method requires (sync for all but moco). BatchNorm in heads is never frozen",
     )
     compile: bool = Field(
         False, description="torch.compile: about a minute at the start, then faster steps; on a CPU it needs a C++ compiler"
@@ -142,6 +146,16 @@ class Recipe(Config):
     licence: Annotated[str, OutsideIdentity.ALWAYS] = Field(
         "unknown", description="licence of the exported weights; usually that of the images"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_old_keys(cls, raw: Any) -> Any:
+        if isinstance(raw, Mapping) and "sync_batchnorm" in raw:
+            raise ValueError(
+                f"sync_batchnorm={format_setting(raw['sync_batchnorm'])} is a setting of an earlier version: write batchnorm=sync for "
+                "true, batchnorm=train for false, leave it out for null; resume a run of an earlier version with that version"
+            )
+        return raw
 
     @model_validator(mode="after")
     def _check_consistent(self) -> "Recipe":

@@ -6,12 +6,13 @@ import time
 from typing import SupportsFloat
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 
 from encoders.runtime import optim
 from encoders.runtime.errors import InputError
 from encoders.runtime.stop import StopRequest
+from encoders.zoo.batchnorm import has_trained_statistics, list_statistics_layers, uses_batch_statistics
 from pretrain.display.dashboard import format_duration
+from pretrain.loop.batchnorm_mode import describe_batchnorm
 from pretrain.loop.setup import Setup, build_setup, describe_adjustments, has_bf16
 from pretrain.loop.train import TrainState, fit
 from pretrain.methods import Method
@@ -42,6 +43,7 @@ def describe_sizes(setup: Setup) -> list[tuple[str, str]]:
         ("network", f"{cfg.arch}, {cfg.channels} x {cfg.size} x {cfg.size} px"),
         ("weights", f"{weights / 1e6:.1f} M in the encoder, {trained / 1e6:.1f} M trained"),
         ("starts from", cfg.init or f"random weights, seed {cfg.seed}"),
+        ("BatchNorm", describe_batchnorm(cfg, setup.method.encoder()) or f"{cfg.arch} has none"),
         ("input", f"mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
         ("precision", cfg.precision),
         ("batch", f"{cfg.batch} images per step, as {cfg.accumulate} x {cfg.batch // cfg.accumulate}"),
@@ -86,8 +88,10 @@ def list_warnings(setup: Setup) -> list[str]:
         )
     if cfg.precision == "bf16" and not has_bf16(setup.device):
         notes.append(f"this {setup.device.type} only emulates bf16, which is many times slower: use precision=auto or precision=fp32")
-    if cfg.checkpointing and any(isinstance(layer, BatchNorm) for layer in setup.method.modules()):
+    if cfg.checkpointing and uses_batch_statistics(setup.method.encoder()):
         notes.append("checkpointing=true runs the forward pass twice, so BatchNorm updates its running statistics twice per step")
+    if cfg.batchnorm == "frozen" and list_statistics_layers(encoder := setup.method.encoder()) and not has_trained_statistics(encoder):
+        notes.append("batchnorm=frozen keeps mean 0 and variance 1, as in a new network, so nothing is normalised: use batchnorm=train")
     if setup.device.type == "cpu" and setup.steps * cfg.batch > 5_000_000:
         notes.append("this run needs a GPU: use `pretrain submit`, or a *_tiny recipe on this machine")
     return notes

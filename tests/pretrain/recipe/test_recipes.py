@@ -146,10 +146,18 @@ def test_a_watchdog_that_only_warns_does_not_enter_the_identity():
     assert identity("watch.policy=stop", "watch.every=7") != identity("watch.policy=stop") != identity()
 
 
-def test_the_identity_of_a_recipe_does_not_change_between_versions():
-    """Runs of earlier versions can be resumed because their run.json holds this digest."""
-    assert config.recipe_identity(config.load_recipe("cxr_moco_tiny")) == "31946542a13d6680"
-    assert config.recipe_identity(config.load_recipe("path_mae", ["watch.policy=rollback"])) == "8f023b014711f59e"
+def test_the_identity_of_a_recipe_changes_only_with_its_settings():
+    """`pretrain run --continue` continues a run only if run.json holds this digest, so a new setting ends runs of earlier versions."""
+    assert config.recipe_identity(config.load_recipe("cxr_moco_tiny")) == "7bf5bfd1eec17897"
+    assert config.recipe_identity(config.load_recipe("path_mae", ["watch.policy=rollback"])) == "bd880b5dde5f6b0d"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [("true", "sync_batchnorm=true"), ("false", "sync_batchnorm=false"), ("null", "sync_batchnorm=null")]
+)
+def test_the_setting_of_an_earlier_version_is_refused_with_the_new_one(value, text):
+    with pytest.raises(InputError, match=f"{text} is a setting of an earlier version: write batchnorm=sync for true, batchnorm=train"):
+        config.load_recipe("cxr_moco_tiny", [f"sync_batchnorm={value}"])
 
 
 def test_every_setting_is_described():

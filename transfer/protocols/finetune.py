@@ -26,6 +26,7 @@ from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
 from encoders.zoo import backbone
+from encoders.zoo.batchnorm import freeze_statistics
 from encoders.zoo.preprocess import prepare_input
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet, find_labeled_rows, validation_score
@@ -68,7 +69,9 @@ class Config(Base):
     augment: dict[str, Any] = Field(
         {"preset": "auto"}, description="preset and knobs; auto: finetune_<modality of the store>, or none if there is no such preset"
     )
-    freeze_bn: bool = Field(False, description="keep the BatchNorm statistics; useful for very small batches, not for random weights")
+    freeze_bn: bool = Field(
+        False, description="use and keep the encoder's BatchNorm statistics; useful for very small batches, not for random weights"
+    )
     precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the training forward pass; validation is in fp32")
     workers: int = Field(0, ge=0, description="loader processes; results do not depend on it")
     seed: int = Field(0, description="seed of the head, the order, the augmentation and drop path")
@@ -120,6 +123,8 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     with torch.random.fork_rng(devices=gpus), build_batches(cfg, encoder, train, rows, batch) as batches:
         torch.manual_seed(cfg.seed)
         network = FinetuneNetwork(build_trainable_backbone(encoder, cfg.drop_path), encoder.card.dim, train.y.shape[1]).to(device)
+        if cfg.freeze_bn:
+            freeze_statistics(network.backbone)
         kept, selection = _train(
             cfg, network, encoder, batches, build_row_targets(train, rows, device), weight, steps, batch, train.kind, val, select, log
         )
@@ -151,7 +156,7 @@ def _train(
     course: list[dict[str, Any]] = []
     best, best_state, stale = -np.inf, copy_state(average), 0
     for step in range(steps):
-        set_train_mode(network, cfg.freeze_bn)
+        network.train()
         set_lr(optimizer, step, steps, round(cfg.warmup * steps), cfg.optim)
         torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
         (micro,) = batches.micro_batches(step)
@@ -213,15 +218,6 @@ def build_row_targets(train: ImageSet, rows: Array, device: torch.device) -> Ten
     by_row = np.full((len(train.store), train.y.shape[1]), np.nan, dtype=np.float32)
     by_row[train.index[rows]] = train.y[rows]
     return torch.from_numpy(by_row).to(device)
-
-
-def set_train_mode(network: FinetuneNetwork, freeze_bn: bool) -> None:
-    """Training mode; with `freeze_bn` all BatchNorm layers stay in evaluation mode and keep their statistics."""
-    network.train()
-    if freeze_bn:
-        for module in network.modules():
-            if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                module.eval()
 
 
 @torch.no_grad()

@@ -230,8 +230,9 @@ def test_drop_path_is_set_on_a_copy_with_the_encoders_weights():
     assert not any(type(m).__name__ == "DropPath" for m in e.model.modules())
 
 
-def test_frozen_batchnorm_keeps_its_statistics(images):
-    e = encoder()
+@pytest.mark.parametrize("arch", ["resnet10t", "mobilenetv2_050"])
+def test_frozen_batchnorm_keeps_its_statistics(images, arch):
+    e = encoder(arch)  # BatchNorm2d in the one, BatchNormAct2d in the other
     for freeze in (True, False):
         fitted = fit(finetune.Config(**FAST, freeze_bn=freeze), e, part(images, range(60)), part(images, range(60, 90)))
         same = [torch.equal(v, fitted.network.backbone.state_dict()[k]) for k, v in e.model.state_dict().items() if "running" in k]

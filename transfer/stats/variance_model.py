@@ -42,7 +42,9 @@ def fit_variance(p: AreaComponents) -> VarianceModel:
     mixed, observed = [], 0.0
     for side, patients in _sides(p):
         variance, carriers = float((side**2).sum()), count_carriers(side, patients)
-        mixed.append(((carriers * variance + PRIOR_PATIENTS * prior / patients) / (carriers + PRIOR_PATIENTS), carriers + EXTRA_DF))
+        # A mean over labels: between the patients of the rarest label and those of any, as the labels share some of their patients.
+        units = float(np.sqrt(patients * max(patients, np.count_nonzero(side))))
+        mixed.append(((carriers * variance + PRIOR_PATIENTS * prior / units) / (carriers + PRIOR_PATIENTS), carriers + EXTRA_DF))
         observed += variance
     variance, _ = area_variance(p)
     shared = variance - observed  # covariance of the classes, from patients with rows of both
@@ -62,10 +64,11 @@ def count_carriers(side: Array, patients: int) -> float:
     """How many patients carry the variance of a class: (sum of c^2)^2 / sum of c^4 over its components c.
 
     It is the number of patients when all contribute alike, near 1 when one error makes up the variance, and 0 without errors; at most the
-    number of patients minus one."""
+    number of patients minus one, where a mean over labels has all patients who contribute to any label."""
     squares = side**2
     total, fourth = float(squares.sum()), float((squares**2).sum())
-    return min(total**2 / fourth, patients - 1.0) if fourth > 0 else 0.0 * total  # NaN stays NaN
+    most = max(patients, int(np.count_nonzero(side))) - 1.0
+    return min(total**2 / fourth, most) if fourth > 0 else 0.0 * total  # NaN stays NaN
 
 
 def count_fewest(p: AreaComponents) -> int:

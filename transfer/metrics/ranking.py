@@ -52,7 +52,7 @@ def _by_label(metric: Callable[[Array, Array, Array], Array], y: Array, s: Array
     out = np.empty((w.shape[1], y.shape[1]))
     for c in range(y.shape[1]):
         known = ~np.isnan(y[:, c])
-        rows = np.flatnonzero(known)[np.argsort(s[known, c], kind="stable")]  # ascending scores
+        rows = np.flatnonzero(known)[np.argsort(s[known, c])]  # ascending scores; equal ones are a group, whatever their order
         positive, score = y[rows, c] > 0.5, s[rows, c]
         for at in range(0, w.shape[1], RANKING_CHUNK):
             out[at : at + RANKING_CHUNK, c] = metric(positive, score, w[rows, at : at + RANKING_CHUNK])
@@ -120,7 +120,7 @@ def _label_average_precision(positive: Array, score: Array, w: Array) -> Array:
 def roc_curve(y: Array, s: Array) -> tuple[Array, Array, Array]:
     """False positive rate, sensitivity and threshold (predict positive at s >= threshold) of one label, starting at (0, 0)."""
     known = ~np.isnan(y)
-    order = np.argsort(-s[known], kind="stable")
+    order = np.argsort(-s[known])
     score, positive = s[known][order], y[known][order] > 0.5
     last = np.flatnonzero(np.concatenate([score[1:] != score[:-1], [True]]))
     hit, false = np.cumsum(positive)[last], np.cumsum(~positive)[last]
@@ -132,7 +132,7 @@ def roc_curve(y: Array, s: Array) -> tuple[Array, Array, Array]:
 def precision_recall_curve(y: Array, s: Array) -> tuple[Array, Array, Array]:
     """Precision, recall and threshold of one label, from the highest threshold on."""
     known = ~np.isnan(y)
-    order = np.argsort(-s[known], kind="stable")
+    order = np.argsort(-s[known])
     score, positive = s[known][order], y[known][order] > 0.5
     last = np.flatnonzero(np.concatenate([score[1:] != score[:-1], [True]]))
     hit = np.cumsum(positive)[last]

@@ -16,7 +16,7 @@ from encoders.runtime.arrays import Array, FloatArray, IntArray
 from transfer.metrics import macro
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
-from transfer.stats.bootstrap import percentile_interval
+from transfer.stats.bootstrap import percentile_band
 from transfer.stats.patient_draws import draw_patients
 
 CURVE_GRID = np.linspace(0, 1, 101)
@@ -40,12 +40,12 @@ class AnchorCounts(NamedTuple):
     own: positives in the group.  hit: positives in it and above.  before, through: negatives above it, and including it.
     positives, negatives: (B,) in total."""
 
-    own: IntArray
-    hit: IntArray
-    before: IntArray
-    through: IntArray
-    positives: IntArray
-    negatives: IntArray
+    own: Array
+    hit: Array
+    before: Array
+    through: Array
+    positives: Array
+    negatives: Array
 
 
 def resampled_curves(records: Sequence[Record], n: int = BAND_RESAMPLES) -> dict[CurveKind, BandedCurve]:
@@ -58,27 +58,27 @@ def _resample_curves(records: Sequence[Record], n: int) -> dict[CurveKind, Bande
     for record in records:
         y, s, patient = record.part("test")
         code, drawn = draw_patients(patient, n, seed=record.identity.fold)  # draws of one fold share their resamples
-        curves = mean_curves(y, s, code, drawn)
+        curves = mean_curves(y, s, code, drawn.astype(np.int32))
         for kind in CURVE_KINDS:
             total[kind] += curves[kind] / len(records)
     banded: dict[CurveKind, BandedCurve] = {}
     for kind, values in total.items():
-        ends = np.array([percentile_interval(values[1:, g], 0.95) for g in range(len(CURVE_GRID))])
-        banded[kind] = BandedCurve(values[0], ends[:, 0], ends[:, 1])
+        banded[kind] = BandedCurve(values[0], *percentile_band(values[1:], 0.95))
     return banded
 
 
-def mean_curves(y: Array, s: Array, code: IntArray, drawn: IntArray) -> dict[CurveKind, FloatArray]:
+def mean_curves(y: Array, s: Array, code: IntArray, drawn: Array) -> dict[CurveKind, FloatArray]:
     """(B, G) mean curves over the labels with both classes. y, s: (N, C).  code: (N,) patient of each image.  drawn: (U, B)."""
     labels = [label_curves(y[:, c], s[:, c], code, drawn) for c in range(y.shape[1])]
     return {kind: np.asarray(macro(np.stack([label[kind] for label in labels], axis=-1))[0]) for kind in CURVE_KINDS}
 
 
-def label_curves(y: Array, s: Array, code: IntArray, drawn: IntArray) -> dict[CurveKind, FloatArray]:
+def label_curves(y: Array, s: Array, code: IntArray, drawn: Array) -> dict[CurveKind, FloatArray]:
     """(B, G) curves of one label; NaN where a resample has only one class. y, s, code: (N,).  drawn: (U, B) whole numbers."""
+    drawn = drawn.astype(np.int32, copy=False)  # sums of small types would overflow
     curves: dict[CurveKind, FloatArray] = {kind: np.full((drawn.shape[1], len(CURVE_GRID)), np.nan) for kind in CURVE_KINDS}
     rows = np.flatnonzero(~np.isnan(y))
-    rows = rows[np.argsort(-s[rows], kind="stable")]
+    rows = rows[np.argsort(-s[rows])]
     positive = y[rows] > 0.5
     if not positive.any() or positive.all():
         return curves
@@ -93,21 +93,21 @@ def label_curves(y: Array, s: Array, code: IntArray, drawn: IntArray) -> dict[Cu
     return curves
 
 
-def count_at_anchors(positive: Array, group: IntArray, code: IntArray, drawn: IntArray) -> AnchorCounts:
+def count_at_anchors(positive: Array, group: IntArray, code: IntArray, drawn: Array) -> AnchorCounts:
     """The counts of one label in every resample. positive, group, code: (n,) by falling score.  drawn: (U, B)."""
     from scipy.sparse import csr_array
 
-    def sums(rows: Array, slot: IntArray, size: int) -> IntArray:
+    def sums(rows: Array, slot: IntArray, size: int) -> Array:
         """(size, B) number of drawn images in each slot."""
-        cells = csr_array((np.ones(len(slot), np.int64), (slot, code[rows])), shape=(size, len(drawn)))
+        cells = csr_array((np.ones(len(slot), np.int32), (slot, code[rows])), shape=(size, len(drawn)))
         return np.asarray(cells @ drawn)
 
     anchors = np.unique(group[positive])
     own = sums(positive, np.searchsorted(anchors, group[positive]), len(anchors))
     # Negatives fall into 2A + 1 slots in order: above the first anchor, in it, between it and the second, ...
     left, right = (np.searchsorted(anchors, group[~positive], side) for side in ("left", "right"))
-    upto = np.cumsum(sums(~positive, left + right, 2 * len(anchors) + 1), axis=0)
-    hit = np.cumsum(own, axis=0)
+    upto = np.cumsum(sums(~positive, left + right, 2 * len(anchors) + 1), axis=0, dtype=np.int32)
+    hit = np.cumsum(own, axis=0, dtype=np.int32)
     return AnchorCounts(own, hit, upto[:-1:2], upto[1::2], hit[-1], upto[-1])
 
 
@@ -145,7 +145,7 @@ def _pr_on_grid(n: AnchorCounts) -> FloatArray:
     return np.where((needed <= 0) & (before > 0), 0.0, precision)
 
 
-def _count_below(values: IntArray, queries: IntArray, side: Literal["left", "right"]) -> IntArray:
+def _count_below(values: Array, queries: Array, side: Literal["left", "right"]) -> IntArray:
     """(B, G) how many values of each column are below the queries (with side="right": or equal). values: (A, B), ascending in A."""
     stride = int(values.max(initial=0)) + int(queries.max(initial=0)) + 2  # keeps the columns apart in one sorted array
     offset = np.arange(values.shape[1], dtype=np.int64)[:, None] * stride

@@ -35,7 +35,7 @@ def average_precision_components(y: Array, s: Array, code: Array, n: int) -> Are
     if has_one_class(y):
         return None
     known = np.flatnonzero(~np.isnan(y))
-    rows = known[np.argsort(-np.asarray(s, dtype=np.float64)[known], kind="stable")]  # from the highest score on
+    rows = known[np.argsort(-np.asarray(s, dtype=np.float64)[known])]  # from the highest score on
     score, positive, patients = s[rows], y[rows] > 0.5, code[rows]
     last = np.flatnonzero(np.concatenate([score[1:] != score[:-1], [True]]))  # of every group of equal scores
     group = np.repeat(np.arange(len(last)), np.diff(last, prepend=-1))

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import Array, FloatArray, IntArray
 from encoders.runtime.random import Purpose, generator
 from transfer.metrics import macro
 from transfer.stats.interval import Interval, bound_perfect_interval
@@ -28,10 +28,16 @@ class Metric(Protocol):
 def draw_resamples(patient: Array, n: int, seed: int = 0) -> Iterator[NDArray[np.float32]]:
     """Yields weightings (N, B) in chunks: how often the patient of each row is drawn when G patients are drawn with replacement."""
     code, size = encode_patients(patient)
+    for counts in draw_counts(size, n, seed):
+        yield counts.astype(np.float32)[code]
+
+
+def draw_counts(size: int, n: int, seed: int = 0) -> Iterator[IntArray]:
+    """Yields (U, B) in chunks, `n` columns in total: how often each of `size` patients is drawn with replacement."""
     draw = generator(seed, Purpose.BOOTSTRAP)
     for start in range(0, n, RESAMPLE_CHUNK):
         counts = [np.bincount(draw.integers(0, size, size), minlength=size) for _ in range(min(RESAMPLE_CHUNK, n - start))]
-        yield np.stack(counts, axis=1).astype(np.float32)[code]
+        yield np.stack(counts, axis=1)
 
 
 def bootstrap_values(metric: Metric, y: Array, scores: Array, patient: Array, n: int = 1000, seed: int = 0) -> FloatArray:
@@ -67,6 +73,15 @@ def percentile_interval(values: Array, level: float) -> tuple[float, float]:
         return float("nan"), float("nan")
     low, high = np.quantile(known, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
+
+
+def percentile_band(values: Array, level: float) -> tuple[Array, Array]:
+    """The `percentile_interval` of every column of `values` (B, G), as lower and upper ends (G,)."""
+    if len(values) and not np.isnan(values).any():
+        low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        return low, high
+    ends = np.array([percentile_interval(column, level) for column in values.T]).reshape(-1, 2)
+    return ends[:, 0], ends[:, 1]
 
 
 def bootstrap_difference(metric: Metric, y: Array, a: Array, b: Array, patient: Array, n: int, seed: int) -> tuple[float, FloatArray]:

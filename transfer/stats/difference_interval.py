@@ -1,5 +1,6 @@
 """The interval of a difference of two areas (or of another metric given by its components) on the same rows."""
 
+from dataclasses import dataclass
 from math import sqrt
 
 import numpy as np
@@ -18,9 +19,6 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
     difference when both areas have moved equally far from their estimates, in opposite directions, until they differ by d, with the
     variance model of each area and the correlation of their components. Like MOVER it is asymmetric near 1, but it is evaluated at the
     hypothesis, so that the p-value is that of a score test. Two encoders that make the same errors have the interval (0, 0)."""
-    from scipy.optimize import brentq
-    from scipy.special import stdtrit
-
     fewest = count_fewest(one)
     if fewest < 2 or np.isnan(one.positive + one.negative + other.positive + other.negative).any():
         return lambda level: (np.nan, np.nan)
@@ -31,18 +29,44 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
     correlation = _correlate(a, b, area_variance(apart)[0])
     if _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:  # neither has an error: nothing is known of their correlation
         return mover_interval(one, other, 0.0)
-    df = paired_degrees_of_freedom(apart)
+    return ScoreInterval(one.area, other.area, a, b, correlation, paired_degrees_of_freedom(apart))
 
-    def at(level: float) -> tuple[float, float]:
-        t = float(stdtrit(df, (1 + level) / 2))
+
+@dataclass(frozen=True)
+class ScoreInterval:
+    """The score interval of `area - other`, and the p-value of its test of zero. a, b: variance models; df: degrees of freedom."""
+
+    area: float
+    other: float
+    a: VarianceModel
+    b: VarianceModel
+    correlation: float
+    df: float
+
+    def __call__(self, level: float, /) -> tuple[float, float]:
+        from scipy.optimize import brentq
+        from scipy.special import stdtrit
+
+        t, value = float(stdtrit(self.df, (1 + level) / 2)), self.area - self.other
 
         def excess(d: float) -> float:
-            return (value - d) ** 2 - t**2 * _variance_at(d, one.area, other.area, a, b, correlation)
+            return (value - d) ** 2 - t**2 * self.variance_at(d)
 
         low, high = (end if excess(end) <= 0.0 else float(brentq(excess, value, end)) for end in (-1.0, 1.0))
         return low, high
 
-    return at
+    def p_value(self) -> float:
+        """The two-sided p-value of no difference."""
+        from scipy.special import stdtr
+
+        value, variance = self.area - self.other, self.variance_at(0.0)
+        if value == 0.0:
+            return 1.0
+        return 2 * float(stdtr(self.df, -abs(value) / sqrt(variance))) if variance > 0 else 0.0
+
+    def variance_at(self, d: float) -> float:
+        """The variance of the difference if the true one is `d`."""
+        return _variance_at(d, self.area, self.other, self.a, self.b, self.correlation)
 
 
 def _correlate(a: VarianceModel, b: VarianceModel, variance_of_difference: float) -> float:

@@ -2,10 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Protocol, runtime_checkable
 
 from encoders.runtime.json_types import Json
 
 Ends = Callable[[float], tuple[float, float]]  # an interval as a function of its level
+
+
+@runtime_checkable
+class TestedEnds(Protocol):
+    """An interval of a difference with the p-value of its own test of zero, so that the level need not be searched for."""
+
+    def __call__(self, level: float, /) -> tuple[float, float]: ...
+
+    def p_value(self) -> float: ...
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,9 @@ import numpy as np
 
 from transfer.stats.area_interval import area_interval
 from transfer.stats.delong import AreaComponents
-from transfer.stats.interval import Ends
+from transfer.stats.interval import Ends, TestedEnds
+
+SMALLEST_P = 1e-12  # p-values are found to this absolute error
 
 
 def mover_interval(one: AreaComponents, other: AreaComponents, correlation: float) -> Ends:
@@ -26,11 +28,19 @@ def mover_interval(one: AreaComponents, other: AreaComponents, correlation: floa
 
 def p_value_from_interval(interval: Ends) -> float:
     """The p-value of an interval: one minus the level at which the interval first contains zero."""
-    inside, outside = 1.0, 0.0  # levels
+    from scipy.optimize import brentq
+
+    if isinstance(interval, TestedEnds):
+        return interval.p_value()
     if np.isnan(interval(0.95)[0]):
         return float("nan")
-    for _ in range(40):
-        middle = (inside + outside) / 2
-        low, high = interval(middle)
-        inside, outside = (middle, outside) if low <= 0 <= high else (inside, middle)
-    return 1 - outside
+    side, sign = (0, 1) if interval(0.0)[0] > 0 else (1, -1)  # the end that is between the estimate and zero
+
+    def distance(level: float) -> float:
+        return sign * interval(level)[side]
+
+    if distance(0.0) <= 0:
+        return 1.0
+    if distance(1 - SMALLEST_P) > 0:
+        return SMALLEST_P
+    return 1 - float(brentq(distance, 0.0, 1 - SMALLEST_P, xtol=SMALLEST_P))

@@ -15,7 +15,7 @@ import numpy as np
 from encoders.runtime.arrays import Array, IntArray
 from transfer.stats.delong import AreaComponents, area_components, mean_components
 from transfer.stats.factors import Position
-from transfer.stats.patients import to_columns
+from transfer.stats.patients import name_patients, to_columns
 from transfer.stats.placement_components import fill_lone_patients
 
 # Labels (N, C), scores (N, C), patients as integers (N,) below n, n -> the components of every label, None for a single class.
@@ -52,17 +52,17 @@ def measure_areas(y: Array, s: Array, code: Array, n: int) -> list[AreaComponent
 
 def measure_part(y: Array, s: Array, patient: Array, measure: Measure = measure_areas) -> TestPart:
     """A metric on one test part. y, s: (N,) or (N, C).  patient: (N,)."""
-    names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
-    return TestPart(names, tuple(measure(to_columns(y), to_columns(s), code.reshape(-1), len(names))))
+    names, code = name_patients(patient)
+    return TestPart(names, tuple(measure(to_columns(y), to_columns(s), code, len(names))))
 
 
 def all_patients(parts: Iterable[TestPart]) -> Array:
     """The sorted names of the patients of all parts."""
     names: list[Array] = []
     for part in parts:
-        if not any(part.patients is seen for seen in names):
+        if not any(part.patients is seen or np.array_equal(part.patients, seen) for seen in names):
             names.append(part.patients)
-    return np.unique(np.concatenate(names))
+    return names[0] if len(names) == 1 else np.unique(np.concatenate(names))
 
 
 def pool_parts(parts: Parts, columns: Sequence[int] | None = None, patients: Array | None = None) -> AreaComponents | None:

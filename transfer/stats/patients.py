@@ -1,16 +1,42 @@
 """Counts of patients, and the minimum number of them for a verdict."""
 
+from weakref import ref
+
 import numpy as np
 
 from encoders.runtime.arrays import Array, IntArray
 
 MIN_PATIENTS = 20  # per class; with fewer, the coverage of the intervals is not guaranteed (tests/transfer/stats/test_coverage.py)
+_coded_arrays: dict[int, tuple["ref[Array]", Array, IntArray]] = {}  # by id of an array that cannot be written to, as those of records
+
+
+def name_patients(patient: Array) -> tuple[Array, IntArray]:
+    """(G,) sorted names of the patients, and the code of each row's patient (N,) from 0. Both can be shared and must not be changed."""
+    values = np.asarray(patient)
+    known = _coded_arrays.get(id(values))
+    if known is not None and known[0]() is values:
+        return known[1:]
+    names, code = np.unique(values.astype(str), return_inverse=True)
+    code = code.reshape(-1)
+    if not values.flags.writeable and values.flags.owndata:
+        _remember(values, names, code)
+    return names, code
+
+
+def _remember(values: Array, names: Array, code: IntArray) -> None:
+    number = id(values)
+
+    def forget(_: object) -> None:
+        _coded_arrays.pop(number, None)
+
+    names.flags.writeable = code.flags.writeable = False
+    _coded_arrays[number] = ref(values, forget), names, code
 
 
 def encode_patients(patient: Array) -> tuple[IntArray, int]:
     """(N,) patients as integer codes from 0, and the number of patients."""
-    names, code = np.unique(np.asarray(patient).astype(str), return_inverse=True)
-    return code.reshape(-1), len(names)
+    names, code = name_patients(patient)
+    return code, len(names)
 
 
 def patients_per_class(y: Array, patient: Array) -> IntArray:

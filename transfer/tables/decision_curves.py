@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
 from transfer.metrics import macro
-from transfer.metrics.net_benefit import count_treated, net_benefit_of_counts, treat_all
+from transfer.metrics.net_benefit import net_benefit_of_counts, treat_all
 from transfer.metrics.panel import are_probabilities
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
-from transfer.stats.bootstrap import percentile_interval
+from transfer.stats.bootstrap import percentile_band
 from transfer.stats.patient_draws import draw_patients
 from transfer.tables.render import lines_to_csv, list_allowed_leaks
 from transfer.tables.rows import Row, Section
@@ -69,12 +69,22 @@ def _resampled_benefit(record: Record, thresholds: Array, prevalence: float | No
     """(C, 1 + B, T) net benefit of each label: of the test part, then of each resample. Draws of one fold share their resamples."""
     y, s, patient = record.part("test")
     code, drawn = draw_patients(patient, resamples, seed=record.identity.fold)
-    weight = drawn.T.astype(np.float64)  # (1 + B, U)
+    weight = drawn.astype(np.float32 if len(y) * int(drawn.max()) < 2**24 else np.float64)  # sums of whole numbers stay exact
     labels = []
     for c in range(y.shape[1]):
-        hit, false, positives, negatives = (weight @ table for table in count_treated(y[:, c], s[:, c], thresholds, code))
-        labels.append(net_benefit_of_counts(hit, false, positives, negatives, thresholds, prevalence))
+        hit, false = (sum_treated(side, s[:, c], thresholds, code, weight) for side in (y[:, c] > 0.5, y[:, c] <= 0.5))  # NaN is neither
+        labels.append(net_benefit_of_counts(hit[:, 1:], false[:, 1:], hit[:, :1], false[:, :1], thresholds, prevalence))
     return np.stack(labels)
+
+
+def sum_treated(side: BoolArray, p: Array, thresholds: Array, code: IntArray, drawn: Array) -> FloatArray:
+    """(B, 1 + T) the drawn images of one class: all, then those with p >= t. side, p, code: (M,).  drawn: (U, B) whole numbers."""
+    from scipy.sparse import csr_array
+
+    passed = np.searchsorted(thresholds, p[side], side="right")  # how many thresholds treat the image, 0..T
+    cells = csr_array((np.ones(len(passed), drawn.dtype), (passed, code[side])), shape=(len(thresholds) + 1, len(drawn)))
+    at_each = np.asarray(cells @ drawn, dtype=np.float64)  # (1 + T, B)
+    return np.cumsum(at_each[::-1], axis=0)[::-1].T
 
 
 def _positive_shares(record: Record) -> FloatArray:
@@ -85,8 +95,7 @@ def _positive_shares(record: Record) -> FloatArray:
 
 
 def _band(label: str, thresholds: Array, values: Array, everybody: Array, prevalence: float) -> DecisionCurve:
-    ends = np.array([percentile_interval(values[1:, t], 0.95) for t in range(len(thresholds))])
-    return DecisionCurve(label, thresholds, values[0], ends[:, 0], ends[:, 1], everybody, prevalence)
+    return DecisionCurve(label, thresholds, values[0], *percentile_band(values[1:], 0.95), everybody, prevalence)
 
 
 def decision_curves_to_csv(rows: Sequence[tuple[Section, Row]], prevalence: float | None = None) -> str:

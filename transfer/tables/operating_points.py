@@ -7,22 +7,20 @@ Shapes: M test images, C labels, B resamples.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
-from transfer.metrics import ThresholdRule, choose_thresholds, predictive_values, sensitivity, specificity
-from transfer.metrics.decisions import weighted_counts
+from transfer.metrics import ThresholdRule, choose_thresholds, predictive_values
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
 from transfer.tables import render
 from transfer.tables.calibration_rows import LabelCalibration, row_calibration
 from transfer.tables.format import format_interval
-from transfer.tables.row_bootstrap import TABLE_RESAMPLES, bootstrap_intervals
+from transfer.tables.row_bootstrap import TABLE_RESAMPLES, CountedImages, bootstrap_rates
 from transfer.tables.rows import Row, Section, rows_by_records
 
 if TYPE_CHECKING:
@@ -125,9 +123,7 @@ def row_decisions(row: Row, rule: OperatingRule) -> list[LabelDecision]:
 def _decide(row: Row, rule: OperatingRule) -> list[LabelDecision]:
     classes, tests = row.records[0].meta.classes, [r.part("test")[0] for r in row.records]
     thresholds = np.mean([choose_record_thresholds(r, rule) for r in row.records], axis=0).tolist()
-    both = bootstrap_intervals(
-        row.records, lambda r: partial(sensitivity_and_specificity, threshold=choose_record_thresholds(r, rule)), TABLE_RESAMPLES
-    )
+    both = bootstrap_rates(row.records, lambda r: count_right(*r.part("test")[:2], choose_record_thresholds(r, rule)), TABLE_RESAMPLES)
     sensitivities, specificities = both[: len(classes)], both[len(classes) :]
     calibrations = row_calibration(row.records)
     decisions = []
@@ -138,14 +134,10 @@ def _decide(row: Row, rule: OperatingRule) -> list[LabelDecision]:
     return decisions
 
 
-def sensitivity_and_specificity(y: Array, s: Array, threshold: Array, weight: Array | None = None) -> FloatArray:
-    """(2C,) or (B, 2C): sensitivities of all labels, then specificities, so that both use the same resamples."""
-    if weight is None:
-        return np.concatenate([rate(y, s, threshold=threshold) for rate in (sensitivity, specificity)], axis=-1)
-    positive, negative, called = y > 0.5, y <= 0.5, s >= threshold  # NaN is neither
-    counts = weighted_counts(np.concatenate([positive & called, negative & ~called, positive, negative], axis=1), weight)
-    correct, total = np.split(counts, 2, axis=1)
-    return np.asarray(np.divide(correct, total, out=np.full(total.shape, np.nan), where=total > 0))
+def count_right(y: Array, s: Array, threshold: Array) -> CountedImages:
+    """(M, 2C) the positives of each label, then its negatives; and (M, 2C) whether the decision on the image is right."""
+    called = s >= threshold
+    return np.concatenate([y > 0.5, y <= 0.5], axis=1), np.concatenate([called, ~called], axis=1)  # NaN is neither
 
 
 def _positive_share(y: Array) -> float:

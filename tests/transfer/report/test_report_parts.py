@@ -12,6 +12,7 @@ from encoders.runtime.html import VOID_TAGS, tag
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from tests.transfer.report.test_report import EVIL, PATIENTS, Tags, call, drawn, made, pair
+from transfer.metrics import choose_on_validation
 from transfer.records import record
 from transfer.records.record import GROUP_PREFIX, Record
 from transfer.report import curves, embedding, label_savings
@@ -141,7 +142,7 @@ def test_risk_is_the_error_among_the_surest_answers():
     one = made()
     y, s, _ = one.part("test")
     found = curves.pooled_risk_coverage([one])
-    cut = curves.choose_on_validation(*one.part("val")[:2], "binary").threshold[0]
+    cut = choose_on_validation(*one.part("val")[:2], "binary").threshold[0]
     order = np.argsort(-np.abs(s[:, 0] - cut))
     wrong = ((s[:, 0] >= cut) != (y[:, 0] > 0.5))[order]
     np.testing.assert_allclose(found["risk"], np.cumsum(wrong) / np.arange(1, len(wrong) + 1))

@@ -43,7 +43,7 @@ def fit_variance(p: AreaComponents) -> VarianceModel:
     for side, patients in _sides(p):
         variance, carriers = float((side**2).sum()), count_carriers(side, patients)
         # A mean over labels: between the patients of the rarest label and those of any, as the labels share some of their patients.
-        units = float(np.sqrt(patients * max(patients, np.count_nonzero(side))))
+        units = float(np.sqrt(patients * max(patients, int(np.count_nonzero(side)))))
         mixed.append(((carriers * variance + PRIOR_PATIENTS * prior / units) / (carriers + PRIOR_PATIENTS), carriers + EXTRA_DF))
         observed += variance
     variance, _ = area_variance(p)

@@ -37,12 +37,14 @@ def extract_features(
     cache: bool = True,
     progress: Callable[[int], None] | None = None,
     ranks: bool = False,
+    mapped: bool = False,
 ) -> NDArray[np.float32]:
     """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order.
 
     batch: images per forward pass; like `workers` (reading processes) it changes the features by rounding only.  progress: called with
     the number of images done.  cache: read from and write to the cache; if it holds the features of the whole store, those of any rows
-    are taken from there. Cached tokens are a read-only memory map, as they may exceed memory.  ranks: all ranks of the process group call
+    are taken from there. Cached tokens are a read-only memory map, as they may exceed memory; with `mapped`, pooled features are one too
+    where a cached file holds exactly these rows.  ranks: all ranks of the process group call
     this function and share the work; the main rank returns and caches the features, bit-identical to a single process, and the others
     return an empty array.  Raises InputError if there are no rows."""
     rows = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
@@ -50,7 +52,7 @@ def extract_features(
         raise InputError(f"there is no image to embed in {store.paths[0]}")
     path = feature_cache_path(encoder, store, kind, None if index is None else rows)
     writes = not ranks or dist.is_main()
-    cached = _load_cached_rows(encoder, store, kind, rows, path) if cache and writes else None
+    cached = _load_cached_rows(encoder, store, kind, rows, path, mapped) if cache and writes else None
     if cached is not None and progress:
         progress(len(rows))
     if dist.any_rank(cached is not None, encoder.device) if ranks else cached is not None:
@@ -64,7 +66,7 @@ def extract_features(
         return _fill_memory(batches, len(rows))
     with atomic_write(path) as temporary:
         _fill_file(temporary, batches, len(rows))
-    written = _load_cached(path, kind, len(rows))
+    written = _load_cached(path, len(rows), mapped or kind == "tokens")
     assert written is not None, "the file just written can be read"
     return written
 
@@ -81,19 +83,22 @@ def feature_cache_path(encoder: Encoder, store: Store, kind: FeatureKind, rows: 
     return cache_dir() / "features" / f"{json_digest(parts, 32)}.npy"
 
 
-def _load_cached_rows(encoder: Encoder, store: Store, kind: FeatureKind, rows: NDArray[np.int64], path: Path) -> NDArray[np.float32] | None:
+def _load_cached_rows(
+    encoder: Encoder, store: Store, kind: FeatureKind, rows: NDArray[np.int64], path: Path, mapped: bool
+) -> NDArray[np.float32] | None:
     """The features of `rows` from the cached file of the whole store, or from `path`; None if neither exists."""
     whole = feature_cache_path(encoder, store, kind)
-    features = _load_cached(whole, kind, len(store))
+    in_file = mapped or kind == "tokens"
+    features = _load_cached(whole, len(store), in_file)
     if features is None:
-        return _load_cached(path, kind, len(rows))
+        return _load_cached(path, len(rows), in_file)
     return features if path == whole else features[rows]
 
 
-def _load_cached(path: Path, kind: FeatureKind, rows: int) -> NDArray[np.float32] | None:
+def _load_cached(path: Path, rows: int, mapped: bool) -> NDArray[np.float32] | None:
     """The features in a file; None if it is missing or damaged."""
     try:
-        features: NDArray[np.float32] = np.load(path, mmap_mode="r" if kind == "tokens" else None)
+        features: NDArray[np.float32] = np.load(path, mmap_mode="r" if mapped else None)
     except (FileNotFoundError, ValueError, EOFError):
         return None
     return features if len(features) == rows else None

@@ -1,4 +1,4 @@
-"""The k-NN probe against a plain faiss flat search of the same rows: prints the ratio of CPU seconds (target: at most 1.15).
+"""The k-NN probe against a plain faiss flat search of the same rows: prints the ratio of CPU seconds (target: at most 1.2).
 
     OMP_NUM_THREADS=1 python -m tests.perf.knn
 

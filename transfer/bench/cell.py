@@ -34,11 +34,18 @@ if TYPE_CHECKING:
     from transfer.protocols.common import Bags, Features, ImageSet
 
 
+class RowFeatures(Protocol):
+    """Features by row of the store: an array (N, D), or one that stays in a file."""
+
+    def __getitem__(self, rows: Array, /) -> Array:
+        """(M, D) of the given rows."""
+
+
 class FeatureSource(Protocol):
     """Pooled features of the images of a store, computed when they are first needed."""
 
-    def __call__(self) -> Array:
-        """(N, D) for all images of the store."""
+    def __call__(self) -> "RowFeatures":
+        """Those of all images of the store."""
 
     def shifted(self, shift: str, strength: int, rows: Array) -> Array:
         """(M, D) of the given rows, with an acquisition shift applied to their images."""
@@ -181,6 +188,15 @@ def gather_test_groups(cell: Cell) -> dict[str, Array]:
     return {name: values for name, values in columns.items() if values is not None}
 
 
+def _rows_of_part(cell: Cell, part: Part) -> Array:
+    """Rows of the store in a part. Those of the train part are in the order of their images, so that no draw, order of batches or tie
+    depends on the order of the store; the others are in the order of a record's columns."""
+    from transfer.protocols.common import order_by_image
+
+    rows = cell.split.rows(part)
+    return rows[order_by_image(cell.loaded.key[rows], cell.loaded.sha256[rows])] if part == "train" else rows
+
+
 def gather_studies(cell: Cell) -> dict[str, Array]:
     """The studies of the validation and test images (or slides), as a record stores them; {} for a store without a column `study`.
 
@@ -203,8 +219,9 @@ def gather_studies(cell: Cell) -> dict[str, Array]:
 def _build_features(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "Features":
     from transfer.protocols.common import Features
 
-    rows, data = cell.split.rows(part), cell.loaded
-    return Features(_gather_features(fit, cell, rows, shift), data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    rows, data = _rows_of_part(cell, part), cell.loaded
+    x = _gather_features(fit, cell, rows, shift)
+    return Features(x, data.y[rows], data.key[rows], data.patient[rows], data.task.kind, data.sha256[rows])
 
 
 def _build_bags(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "Bags":
@@ -223,12 +240,12 @@ def _gather_features(fit: CellFit, cell: Cell, rows: Array, shift: str | None) -
 def _build_image_set(fit: CellFit, cell: Cell, part: Part, shift: str | None) -> "ImageSet":
     from transfer.protocols.common import ImageSet
 
-    rows, data, store = cell.split.rows(part), cell.loaded, cell.loaded.store
+    rows, data, store = _rows_of_part(cell, part), cell.loaded, cell.loaded.store
     if shift is not None:
         from transfer.bench.shifted_store import ShiftedStore
 
         store = ShiftedStore(store, shift, cell.identity.strength)
-    return ImageSet(store, fit.encoder, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind)
+    return ImageSet(store, fit.encoder, rows, data.y[rows], data.key[rows], data.patient[rows], data.task.kind, data.sha256[rows])
 
 
 # How the rows of a part are built for what a protocol needs: (fit, cell, part, shift of the images or None) -> rows.

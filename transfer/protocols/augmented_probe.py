@@ -28,7 +28,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.preprocess import prepare_input
 from transfer.metrics import accuracy
-from transfer.protocols.common import ImageSet, best_candidate, find_labeled_rows, validation_score
+from transfer.protocols.common import ImageSet, best_candidate, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead
 from transfer.protocols.last_blocks import extract_last_blocks
@@ -39,7 +39,7 @@ from transfer.protocols.presets import softmax_columns
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
 
-VERSION = 1
+VERSION = 2
 NEEDS: Needs = "images"
 MAE_WARMUP = 10 / 90  # share of the epochs
 FORWARD_BATCH = 128  # images in a forward pass
@@ -92,7 +92,7 @@ class Fitted(FittedProtocol[ImageSet]):
 
 def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
     """Trains the heads of `cfg.preset` and chooses epoch or head on `val`. Raises InputError for fewer than two labeled train images."""
-    encoder = train.encoder
+    encoder, train = train.encoder, in_image_order(train)
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
-from encoders.runtime.arrays import Array, BoolArray
+from encoders.runtime.arrays import Array, BoolArray, IntArray
 from encoders.runtime.errors import InputError
 from transfer.metrics import auroc, log_loss, macro
 from transfer.tasks.task import TaskKind
@@ -23,20 +23,26 @@ Candidate = TypeVar("Candidate", bound=Mapping[str, Any])
 
 @dataclass(frozen=True)
 class Features:
-    """Rows of a split as features. x: (N, D) float32.  y: (N, C) float32 in {0, 1}, NaN = unknown.  key, patient: (N,)."""
+    """Rows of a split as features. x: (N, D) float32.  y: (N, C) float32 in {0, 1}, NaN = unknown.  key, patient: (N,).
+
+    sha256: (N,) of the pixels of each image; None where it is not known, and keys alone order the rows."""
 
     x: Array
     y: Array
     key: Array
     patient: Array
     kind: TaskKind = "multilabel"
+    sha256: Array | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def at(self, rows: Array) -> "Features":
-        """The given rows, by index or mask."""
-        return replace(self, x=self.x[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows])
+        """The given rows, by index or mask; this object itself, not a copy, when these are all rows in their order."""
+        if is_every_row(rows, len(self)):
+            return self
+        sha256 = None if self.sha256 is None else self.sha256[rows]
+        return replace(self, x=self.x[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows], sha256=sha256)
 
 
 @dataclass(frozen=True)
@@ -50,13 +56,15 @@ class ImageSet:
     key: Array
     patient: Array
     kind: TaskKind = "multilabel"
+    sha256: Array | None = None
 
     def __len__(self) -> int:
         return len(self.index)
 
     def at(self, rows: Array) -> "ImageSet":
         """The given rows, by index or mask."""
-        return replace(self, index=self.index[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows])
+        sha256 = None if self.sha256 is None else self.sha256[rows]
+        return replace(self, index=self.index[rows], y=self.y[rows], key=self.key[rows], patient=self.patient[rows], sha256=sha256)
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,9 @@ class Bags:
         return self.x[self.ends[i] : self.ends[i + 1]]
 
 
+Orderable = TypeVar("Orderable", Features, ImageSet)
+
+
 def validation_score(y: Array, scores: Array) -> float:
     """Macro AUROC over the labels that have both classes; the negative log loss where none has. The default of `fit`."""
     value, left_out = macro(auroc(y, scores))
@@ -96,11 +107,32 @@ def best_candidate(table: Sequence[Candidate]) -> Candidate:
     return max(known, key=lambda row: row["score"])
 
 
+def is_every_row(rows: Array, n: int) -> bool:
+    """Whether an index or a mask selects all of n rows in their order."""
+    if rows.dtype == bool:
+        return bool(rows.all())
+    return len(rows) == n and np.array_equal(rows, np.arange(n))
+
+
+def order_by_image(key: Array, sha256: Array | None) -> IntArray:
+    """(N,) rows in an order that depends on the images alone: by the hash of the pixels, and equal images by key.
+
+    Whatever is drawn by the number of a row, or decided by which row comes first, then does not depend on the order of the store."""
+    names = [key.astype(str)] if sha256 is None else [key.astype(str), sha256.astype(str)]
+    return np.lexsort(names).astype(np.int64)
+
+
+def in_image_order(rows: Orderable) -> Orderable:
+    """The rows in the order of `order_by_image`."""
+    return rows.at(order_by_image(rows.key, rows.sha256))
+
+
 def join_features(train: Features, val: Features) -> Features:
     """Train and validation rows as one set, for refitting after the choice is made."""
     both = zip((train.x, train.y, train.key, train.patient), (val.x, val.y, val.key, val.patient), strict=True)
     x, y, key, patient = (np.concatenate(columns) for columns in both)
-    return replace(train, x=x, y=y, key=key, patient=patient)
+    sha256 = None if train.sha256 is None or val.sha256 is None else np.concatenate([train.sha256, val.sha256])
+    return replace(train, x=x, y=y, key=key, patient=patient, sha256=sha256)
 
 
 def find_labeled_rows(y: Array, kind: TaskKind) -> BoolArray:

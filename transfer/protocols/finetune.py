@@ -29,7 +29,7 @@ from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics
 from encoders.zoo.preprocess import prepare_input
 from transfer.protocols import layers
-from transfer.protocols.common import ImageSet, find_labeled_rows, validation_score
+from transfer.protocols.common import ImageSet, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
@@ -37,7 +37,7 @@ from transfer.protocols.supervised import class_weights, logit_shift, supervised
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
 
-VERSION = 1
+VERSION = 2
 NEEDS: Needs = "images"
 
 
@@ -110,7 +110,7 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     """Trains a copy of the network of `train.encoder`; `log` receives the loss and the score of every validation.
 
     Raises InputError for fewer than two labeled train rows, and when no validation has a finite score."""
-    encoder = train.encoder
+    encoder, train = train.encoder, in_image_order(train)
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(

@@ -2,7 +2,8 @@
 
 The score of a row for a class is the weighted share of its k nearest train rows (cosine) with that class, among those with a known label.
 Departures: the weights are normalised separately for every k (DINOv2 normalises once over the largest k, so that scores of a smaller k are
-not comparable between rows, as an AUROC requires); k and the temperature are chosen on validation rows.
+not comparable between rows, as an AUROC requires); k and the temperature are chosen on validation rows. Equally similar train rows are
+taken in the order of the hashes of their images, so that the scores do not depend on the order of the store.
 
 Shapes: N train rows, M rows to score, D width, C labels, K neighbours.
 """
@@ -17,10 +18,10 @@ from encoders.features.nearest import find_neighbours
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
-from transfer.protocols.common import Features, best_candidate, find_labeled_rows, join_features, validation_score
+from transfer.protocols.common import Features, best_candidate, find_labeled_rows, in_image_order, join_features, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 
-VERSION = 2
+VERSION = 3
 NEEDS: Needs = "pooled"
 
 
@@ -57,7 +58,7 @@ class Fitted(FittedProtocol[Features]):
 
 def fit(cfg: Config, train: Features, val: Features, select: Select = validation_score, log: Log | None = None) -> Fitted:
     """Chooses k and the temperature on `val`. Raises InputError if no k of the grid is at most the number of train rows."""
-    bank = train.at(find_labeled_rows(train.y, train.kind))
+    bank = in_image_order(train.at(find_labeled_rows(train.y, train.kind)))
     ks = sorted({k for k in cfg.k if k <= len(bank)})
     if not ks:
         raise InputError(f"knn.k is {list(cfg.k)} but the train split has {len(bank)} labeled rows; choose a k of at most {len(bank)}")
@@ -69,7 +70,7 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = validation
     chosen = best_candidate(table)
     selection = {"k": chosen["k"], "temperature": chosen["temperature"], "vote": cfg.vote, "score": chosen["score"], "table": table}
     fitted = Fitted(bank, chosen["k"], chosen["temperature"], cfg.vote, selection)
-    return replace(fitted, bank=join_features(bank, val), val_scores=fitted.scores(val)) if cfg.refit else fitted
+    return replace(fitted, bank=in_image_order(join_features(bank, val)), val_scores=fitted.scores(val)) if cfg.refit else fitted
 
 
 def neighbour_weights(similarity: Array, temperature: float, vote: str) -> Array:

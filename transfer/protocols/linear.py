@@ -10,15 +10,17 @@ Shapes: N rows, M rows to score, D width, C labels.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import numpy as np
+
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.json_types import Json
 from transfer.protocols import presets
-from transfer.protocols.common import Features, best_candidate, find_labeled_rows, join_features, validation_score
+from transfer.protocols.common import Features, best_candidate, find_labeled_rows, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.linear_config import PUBLISHED_BUDGETS, Config
 from transfer.protocols.logistic import LogisticModel, logits_to_probabilities, solve_logistic
 
-VERSION = 3
+VERSION = 4
 NEEDS: Needs = "pooled"
 
 
@@ -48,8 +50,11 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = validation
         return presets.fit_preset(cfg.preset, train, val, cfg.seed)
     train = train.at(find_labeled_rows(train.y, train.kind))
     model = solve_logistic(train.x, train.y, cfg.grid, train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
-    val_scores = [logits_to_probabilities(z, val.kind) for z in model.logits(val.x)]
-    table = [{"C": float(c), "score": float(select(val.y, p))} for c, p in zip(cfg.grid, val_scores, strict=True)]
+    val_scores = (logits_to_probabilities(z, val.kind) for z in model.iterate_logits(val.x))
+    table = [
+        {"C": float(c), "score": float(select(val.y, p)), "converged": bool(ok.all())}
+        for c, p, ok in zip(cfg.grid, val_scores, model.converged, strict=True)
+    ]
     chosen = best_candidate(table)
     keep = [row["C"] for row in table].index(chosen["C"])
     selection: dict[str, Json] = {
@@ -57,10 +62,14 @@ def fit(cfg: Config, train: Features, val: Features, select: Select = validation
         "score": chosen["score"],
         "table": table,
         "iterations": model.iterations,
-        "converged": model.converged,
+        "converged": chosen["converged"],
+        "converged_all": all(row["converged"] for row in table),
     }
-    if cfg.refit:
-        both = join_features(train, val.at(find_labeled_rows(val.y, val.kind)))
-        refitted = solve_logistic(both.x, both.y, cfg.grid[keep : keep + 1], both.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
-        return Fitted(refitted, train.kind, selection, val_scores[keep])
-    return Fitted(model.at(keep), train.kind, selection)
+    fitted = Fitted(model.at(keep), train.kind, selection)
+    if not cfg.refit:
+        return fitted
+    labeled = val.at(find_labeled_rows(val.y, val.kind))
+    x, y = [train.x, labeled.x], np.concatenate([train.y, labeled.y])
+    refitted = solve_logistic(x, y, cfg.grid[keep : keep + 1], train.kind, cfg.standardise, cfg.tolerance, cfg.max_iter)
+    selection["converged"] = bool(chosen["converged"] and refitted.converged.all())
+    return Fitted(refitted, train.kind, selection, fitted.scores(val))

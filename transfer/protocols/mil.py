@@ -25,10 +25,11 @@ from encoders.runtime.random import Purpose, generator, permutation
 from transfer.protocols import linear
 from transfer.protocols.common import Bags, Features, best_candidate, find_labeled_rows, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
-from transfer.protocols.logistic import logits_to_probabilities, mean_and_inverse_std
+from transfer.protocols.logistic import logits_to_probabilities
+from transfer.protocols.logistic_rows import mean_and_inverse_std
 from transfer.protocols.supervised import supervised_loss
 
-VERSION = 1
+VERSION = 2
 NEEDS: Needs = "bags"
 
 
@@ -125,7 +126,7 @@ def predict_bags(network: GatedAttention, bags: list[Tensor], kind: str) -> Floa
 
 def fit_attention(cfg: Config, train: Bags, labeled: Array, val: Bags, select: Select) -> FittedAttention:
     """The attention whose learning rate, weight decay and epoch are best on `val`; the first of the grid among equals."""
-    mean, scale = mean_and_inverse_std(train.x)
+    mean, scale = mean_and_inverse_std([train.x])
     train_bags, val_bags = standardise_bags(train, mean, scale), standardise_bags(val, mean, scale)
     y = torch.from_numpy(np.asarray(train.y, dtype=np.float32))
     table: list[dict[str, Any]] = []

@@ -28,8 +28,9 @@ from encoders.runtime.arrays import Array, FloatArray, IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, permutation
 from transfer.metrics import balanced_accuracy, macro_f1
-from transfer.protocols.common import Features, find_labeled_rows, join_features
+from transfer.protocols.common import Features, find_labeled_rows, in_image_order
 from transfer.protocols.contract import FittedProtocol
+from transfer.protocols.logistic_rows import block_slices, map_rows
 
 HeadMetric = Callable[[Array, Array, str], Array]  # (labels, probabilities, kind of task) -> values, the first is the score
 THUNDER_SETTINGS = [(lr, wd) for lr in (1e-3, 1e-4, 1e-5) for wd in (0.0, 1e-3, 1e-4)]
@@ -47,7 +48,7 @@ class Fitted(FittedProtocol[Features]):
 
     def scores(self, rows: Features) -> FloatArray:
         """(M, C) softmax probabilities; of the second class for a binary task."""
-        return softmax_columns(np.asarray(rows.x, dtype=np.float64) @ self.weight.T + self.bias, self.kind)
+        return softmax_columns(map_rows(rows.x, self.weight.T, self.bias), self.kind)
 
 
 def softmax_columns(logits: Array, kind: str) -> FloatArray:
@@ -71,9 +72,9 @@ def class_codes(rows: Features) -> tuple[IntArray, int]:
 def fit_preset(preset: str, train: Features, val: Features, seed: int = 0) -> Fitted:
     """The probe called `preset`, trained as its authors describe."""
     all_val = val
-    train, val = train.at(find_labeled_rows(train.y, train.kind)), val.at(find_labeled_rows(val.y, val.kind))
+    train, val = in_image_order(train.at(find_labeled_rows(train.y, train.kind))), val.at(find_labeled_rows(val.y, val.kind))
     if preset == "uni":
-        return replace(fit_uni(join_features(train, val)), val_scores=fit_uni(train).scores(all_val))
+        return replace(fit_uni(train, val), val_scores=fit_uni(train).scores(all_val))
     if preset == "thunder":
         return train_linear_heads(
             train, val, THUNDER_SETTINGS, batch=64, steps=200 * -(-len(train) // 64), decoupled=False, score=macro_f1, seed=seed
@@ -141,21 +142,28 @@ def _head_score(score: HeadMetric, val: Features, logits: Array) -> float:
     return float(np.nan_to_num(score(val.y, softmax_columns(logits, val.kind), val.kind)[0], nan=-np.inf))
 
 
-def fit_uni(rows: Features) -> Fitted:
+def fit_uni(*parts: Features) -> Fitted:
     """The probe of UNI, which its authors train on train and validation rows together."""
-    truth, k = class_codes(rows)
-    x, y = torch.from_numpy(np.asarray(rows.x, dtype=np.float64)), torch.from_numpy(truth)
-    cost = x.shape[1] * k / 100
-    weight = torch.zeros(k, x.shape[1], dtype=torch.float64, requires_grad=True)
+    k = class_codes(parts[0])[1]
+    x = [torch.from_numpy(part.x[rows]) for part in parts for rows in block_slices(len(part), 8 * part.x.shape[1])]  # views of the rows
+    y = torch.split(torch.from_numpy(np.concatenate([class_codes(part)[0] for part in parts])), list(map(len, x)))
+    n, width = sum(map(len, x)), x[0].shape[1]
+    cost = width * k / 100
+    weight = torch.zeros(k, width, dtype=torch.float64, requires_grad=True)
     bias = torch.zeros(k, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.LBFGS([weight, bias], max_iter=1000, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss: Tensor = F.cross_entropy(x @ weight.T + bias, y) + weight.norm() / (2 * cost)
+        loss: Tensor = weight.norm() / (2 * cost)
         loss.backward()
-        return loss
+        total = loss.detach()
+        for rows, codes in zip(x, y, strict=True):  # in blocks: all rows in float64 would be twice the features
+            loss = F.cross_entropy(rows.double() @ weight.T + bias, codes, reduction="sum") / n
+            loss.backward()
+            total = total + loss.detach()
+        return total
 
     optimizer.step(closure)
     selection = {"cost": cost, "trained_on_validation": True}
-    return Fitted(weight.detach().numpy(), bias.detach().numpy(), rows.kind, selection)
+    return Fitted(weight.detach().numpy(), bias.detach().numpy(), parts[0].kind, selection)

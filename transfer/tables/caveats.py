@@ -23,6 +23,27 @@ def describe_seeds(block: Sequence[Section], display_names: Mapping[str, str]) -
     return lines
 
 
+def describe_convergence(block: Sequence[Section]) -> list[str]:
+    """A warning for every encoder whose linear probe stopped at its limit of iterations before it reached its tolerance."""
+    lines = []
+    for s in block:
+        advice = "; raise linear.max_iter" if s.protocol == "linear" else ""
+        for row in s.rows:
+            selections = [r.meta.selection for r in row.records]
+            chosen = sum(one.get("converged") is False for one in selections)
+            others = sum(one.get("converged_all") is False and one.get("converged") is not False for one in selections)
+            if chosen > 0:
+                lines.append(
+                    f"warning: {row.encoder}, {s.protocol}: the solution did not converge in {chosen} of {len(selections)} fits{advice}"
+                )
+            if others > 0:
+                lines.append(
+                    f"warning: {row.encoder}, {s.protocol}: some other C did not converge in {others} of {len(selections)} fits, "
+                    f"so that one of these may be the best{advice}"
+                )
+    return lines
+
+
 def describe_missing_imagenet(block: Sequence[Section], missing: Mapping[str, str]) -> list[str]:
     """A caveat for every network that was benchmarked without its ImageNet weights.
 

@@ -113,6 +113,7 @@ def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], mi
     lines += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
     lines += unique(f"{row.encoder}: {row.episodes_note}" for s in block for row in s.rows if row.episodes_note)
     lines += [f"{name}: not available: {reason}" for name, reason in missing.items()]
+    lines += caveats.describe_convergence(block)
     lines += caveats.describe_missing_imagenet(block, missing)
     lines += [f"{r.identity.encoder}, {r.identity.protocol} failed: {r.meta.error}" for s in block for r in s.failed]
     return lines

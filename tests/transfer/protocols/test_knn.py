@@ -1,9 +1,13 @@
 """The k-NN probe against scikit-learn, and its rules for unknown labels."""
 
+import hashlib
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
+from encoders.features import nearest
 from encoders.runtime.errors import InputError
 from transfer.protocols import knn
 from transfer.protocols.common import Features
@@ -93,3 +97,62 @@ def test_the_norm_of_a_feature_does_not_matter():
     scaled = Features(train.x * np.linspace(0.1, 9, len(train.x), dtype=np.float32)[:, None], train.y, train.key, train.patient, train.kind)
     cfg = knn.Config(k=(7,))
     assert knn.fit(cfg, train, val).scores(val) == pytest.approx(knn.fit(cfg, scaled, val).scores(val), abs=1e-5)
+
+
+def with_ties(n=160, d=6, seed=0):
+    """Train rows of few distinct directions: many duplicates, some of other lengths, and exact ties; hashes in no order of the rows."""
+    rng = np.random.default_rng(seed)
+    distinct = np.concatenate([rng.integers(-1, 2, size=(12, d)), rng.normal(size=(12, d))]).astype(np.float32)
+    distinct[0] = 1
+    x = distinct[rng.integers(0, len(distinct), n)] * rng.choice([1, 2, 3], n)[:, None].astype(np.float32)
+    y = rng.integers(0, 2, size=(n, 2)).astype(np.float32)
+    y[rng.random(y.shape) < 0.2] = np.nan
+    names = np.array([f"k{i}" for i in range(n)])
+    sha256 = np.array([hashlib.sha256(str(i).encode()).hexdigest() for i in range(n)])
+    return Features(x, y, names, names, "multilabel", sha256)
+
+
+def nearest_by_hash(train, x, k):
+    """(M, k) hashes of the neighbours by a loop: similarity, then hash."""
+    similarity = np.round(unit_or_zero(x.astype(np.float64)) @ unit_or_zero(train.x.astype(np.float64)).T, 12)
+    return [[train.sha256[i] for i in sorted(range(len(train)), key=lambda i: (-row[i], train.sha256[i]))[:k]] for row in similarity]
+
+
+def unit_or_zero(x):
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return x / np.where(length > 0, length, 1)
+
+
+@pytest.mark.parametrize("spare", [(1,), (16, 256)])
+@pytest.mark.parametrize("vote", ["majority", "weighted"])
+@pytest.mark.parametrize("refit", [False, True])
+def test_scores_do_not_depend_on_the_order_of_the_train_rows_with_duplicates_and_ties(refit, vote, spare, monkeypatch):
+    monkeypatch.setattr(nearest, "SPARE_NEIGHBOURS", spare)  # a few spare ones do not suffice for these ties
+    train, val = with_ties(), with_ties(40, seed=1)
+    val = replace(val, sha256=np.array([s[::-1] for s in val.sha256]))
+    test = np.concatenate([with_ties(30, seed=2).x, np.zeros((1, 6), np.float32), np.random.default_rng(3).normal(size=(9, 6))])
+    rows = Features(test.astype(np.float32), np.zeros((40, 2), np.float32), val.key, val.patient, "multilabel")
+    cfg = knn.Config(k=(1, 3, 7, 20), vote=vote, refit=refit)
+    want = knn.fit(cfg, train, val)
+    for seed in range(4):
+        order = np.random.default_rng(seed).permutation(len(train))
+        got = knn.fit(cfg, train.at(order), val)
+        assert got.selection == want.selection
+        np.testing.assert_array_equal(got.scores(rows), want.scores(rows))
+
+
+@pytest.mark.parametrize("spare", [(1,), (16, 256)])
+@pytest.mark.parametrize("k", [1, 3, 20])
+def test_ties_are_broken_by_the_hash_of_the_image(k, spare, monkeypatch):
+    monkeypatch.setattr(nearest, "SPARE_NEIGHBOURS", spare)
+    train, test = with_ties(), with_ties(30, seed=2)
+    bank = knn.fit(knn.Config(k=(k,)), train, with_ties(20, seed=1)).bank
+    _, index = nearest.find_neighbours(bank.x, test.x, k)
+    assert [[bank.sha256[i] for i in row] for row in index] == nearest_by_hash(bank, test.x, k)
+
+
+def test_without_hashes_ties_are_broken_by_key():
+    train, val = replace(with_ties(), sha256=None), replace(with_ties(40, seed=1), sha256=None)
+    order = np.random.default_rng(0).permutation(len(train))
+    a, b = (knn.fit(knn.Config(k=(3, 7)), rows, val) for rows in (train, train.at(order)))
+    np.testing.assert_array_equal(a.scores(val), b.scores(val))

@@ -43,10 +43,10 @@ def objective(w, b, z, y, c, kind):
 def test_every_c_agrees_with_scikit_learn_in_loss_and_prediction(shape):
     for kind in ("multiclass", "binary"):
         f = made(*shape, k=3 if kind == "multiclass" else 1, kind=kind)
-        z, model = standardised(f.x), solve_logistic(f.x, f.y, GRID, kind, tolerance=1e-6)
+        z, model = standardised(f.x), solve_logistic(f.x, f.y, GRID, kind, tolerance=1e-8)
         loose = solve_logistic(f.x, f.y, GRID, kind)
-        assert model.converged
-        assert loose.converged
+        assert model.converged.all()
+        assert loose.converged.all()
         for i, c in enumerate(GRID):
             truth = f.y.argmax(1) if kind == "multiclass" else f.y[:, 0]
             want = LogisticRegression(C=c, tol=1e-8, max_iter=10_000).fit(z, truth)
@@ -55,7 +55,7 @@ def test_every_c_agrees_with_scikit_learn_in_loss_and_prediction(shape):
             theirs = objective(want.coef_.T if kind == "multiclass" else want.coef_[0], want.intercept_, z, y, c, kind)
             assert ours == pytest.approx(theirs, abs=1e-5)
             default = objective(loose.w[i] if kind == "multiclass" else loose.w[i, :, 0], loose.b[i], z, y, c, kind)
-            assert default == pytest.approx(theirs, abs=1e-4)
+            assert default == pytest.approx(theirs, rel=1e-3)
             logit = model.logits(f.x)[i]
             predicted = logit.argmax(1) if kind == "multiclass" else (logit[:, 0] > 0)
             margin = want.decision_function(z)
@@ -67,7 +67,7 @@ def test_labels_with_unknown_rows_are_solved_independently():
     f = made(k=3, kind="multilabel")
     y = f.y.copy()
     y[::5, 0], y[3::4, 2] = np.nan, np.nan
-    model, z = solve_logistic(f.x, y, GRID, "multilabel", tolerance=1e-6), standardised(f.x)
+    model, z = solve_logistic(f.x, y, GRID, "multilabel", tolerance=1e-8), standardised(f.x)
     for c in range(3):
         known = ~np.isnan(y[:, c])
         for i in (0, 4, 7):

@@ -7,15 +7,19 @@ thresholds and temperature are chosen on them.
 Shapes: M images of a part, U units, C target columns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
 from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import find_unknown
+from transfer.records.cached_results import cached_result, derived_digest
 from transfer.records.record import EPISODE_PREFIXES, GROUP_PREFIX, Meta, Record
+from transfer.records.stored_arrays import share_array
 from transfer.tasks.options import Combination, ScoreUnit
 
 PLURALS: Mapping[ScoreUnit, str] = {"image": "images", "study": "studies", "patient": "patients"}
@@ -56,15 +60,59 @@ def combine_records(records: Sequence[Record], rule: ScoreRule) -> tuple[list[Re
     return combined, list(dict.fromkeys(messages))
 
 
+class UnitSummary(NamedTuple):
+    """What is known of a combined record without its arrays. units: number of test units."""
+
+    units: int
+    messages: list[str]
+    names: list[str]
+
+
 def combine_record(record: Record, rule: ScoreRule) -> tuple[Record, list[str]]:
-    """As `combine_records`, for one record of images."""
+    """As `combine_records`, for one record of images. Its rows are combined when they are used."""
     meta, name = record.meta, f"{record.identity.task}: "
     if meta.kind == "multiclass" and rule.combine == "max":
         raise InputError(
             f"{name}--combine max is for binary and multi-label tasks: the largest probabilities of several classes do not add up to 1; "
             "use --combine mean, or choose other tasks with --task"
         )
-    arrays = {k: v for k, v in record.arrays.items() if not k.startswith((*EPISODE_PREFIXES, GROUP_PREFIX))}
+    combine = cache(lambda: _combine_arrays(record, rule))
+
+    def summarize() -> UnitSummary:
+        arrays = combine()  # raises where the images of a unit do not fit together
+        lines = describe_units(record, find_units(record, "test", rule.by), rule)
+        return UnitSummary(len(arrays["test_y"]), [name + line for line in lines], list(arrays))
+
+    known = cached_result("units", [record], (rule.by, rule.combine), UnitSummary, summarize)
+    counts = {**meta.counts, "test": {**meta.counts.get("test", {}), PLURALS[rule.by]: known.units}}
+    changes = {"scored_by": rule.describe(), "counts": counts, "episodes": {}, "episode_supports": {}}
+    digest = derived_digest(record, rule.by, rule.combine)
+    return Record(meta.model_copy(update=changes), CombinedArrays(known.names, combine), digest, record.statistics), known.messages
+
+
+class CombinedArrays(Mapping[str, Array]):
+    """The arrays of a record with one row per unit, combined when the first of them is used."""
+
+    def __init__(self, names: Sequence[str], combine: Callable[[], Mapping[str, Array]]):
+        self._names, self._combine = dict.fromkeys(names), combine
+
+    def __getitem__(self, name: str) -> Array:
+        return self._combine()[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _combine_arrays(record: Record, rule: ScoreRule) -> dict[str, Array]:
+    """The arrays of a record with one row per unit."""
+    meta = record.meta
+    arrays = {k: record.arrays[k] for k in record.arrays if not k.startswith((*EPISODE_PREFIXES, GROUP_PREFIX))}
     units_of: dict[str, IntArray] = {}
     for part in ("val", "test"):
         unit = units_of[part] = find_units(record, part, rule.by)
@@ -73,15 +121,11 @@ def combine_record(record: Record, rule: ScoreRule) -> tuple[Record, list[str]]:
         arrays[f"{part}_image_key"] = record.arrays[f"{part}_key"]
         for column in ("key", "patient", "study"):
             if f"{part}_{column}" in record.arrays:
-                arrays[f"{part}_{column}"] = record.arrays[f"{part}_{column}"][order][start]
+                arrays[f"{part}_{column}"] = share_array(f"{part}_{column} by unit", record.arrays[f"{part}_{column}"][order][start])
         arrays[f"{part}_y"] = combine_labels(y, start, meta, rule)
         arrays[f"{part}_scores"] = combine_scores(s, start, rule.combine)
     order, start = sort_units(units_of["test"], record.arrays["test_key"])
-    arrays |= {GROUP_PREFIX + group: combine_groups(values[order], start) for group, values in record.groups.items()}
-    counts = {**meta.counts, "test": {**meta.counts.get("test", {}), PLURALS[rule.by]: len(start)}}
-    changes = {"scored_by": rule.describe(), "counts": counts, "episodes": {}, "episode_supports": {}}
-    messages = [name + line for line in describe_units(record, units_of["test"], rule)]
-    return Record(meta.model_copy(update=changes), arrays), messages
+    return arrays | {GROUP_PREFIX + group: combine_groups(values[order], start) for group, values in record.groups.items()}
 
 
 def find_units(record: Record, part: str, by: ScoreUnit) -> IntArray:

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from encoders.zoo.card import Card
 
 NameArgument = Annotated[
-    str, typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch> or random_<arch>")
+    str,
+    typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch>, random_<arch>, pixels, or A+B"),
 ]
 DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if available]", show_default=False)]
 
@@ -27,6 +28,7 @@ def list_(
     The list holds the entries of the zoo, the exports of runs, and the built-in encoders.
     Built-in names work for every architecture of timm, not only for those listed: imagenet_<arch>, random_<arch>, timm_<arch>.<tag>.
     Options after a colon select a variant, e.g. imagenet_resnet18:size=64 or random_vit_tiny_patch16_224:seed=3,channels=1.
+    For every encoder, NAME:stages=2/3/pooled uses the features of these stages of its network, and A+B those of A and B side by side.
     """
     import json
 
@@ -178,13 +180,33 @@ def _parse_channel_values(text: str, channels: int, option: str) -> tuple[float,
     return values * channels if len(values) == 1 else values
 
 
+def combine(
+    names: Annotated[list[str], typer.Argument(help="two or more encoders, by any name")],
+    name: Annotated[str, typer.Option(help="name of the new entry of the zoo")],
+) -> None:
+    """Combine encoders into one that gives the features of all, side by side.
+
+    The features of each part are L2-normalised and concatenated. Every part keeps its own preprocessing. The entry holds a copy of each
+    part's weights and of the manifest of its training images. Without storing anything, A+B names the same encoder.
+
+    \b
+        encoders combine cxr_moco imagenet_resnet18 --name cxr_both
+        transfer bench --encoder cxr_both --encoder cxr_moco
+    """
+    from encoders.zoo.combine import combine_encoders
+
+    folder = combine_encoders(names, name)
+    print(f"written to {folder}; check it with `encoders verify {folder.name}`")
+
+
 def export(
     name: NameArgument,
     file: Annotated[Path, typer.Argument(help=".safetensors file to write; the card is written next to it as .yaml")],
 ) -> None:
     """Export an encoder as a file that timm loads.
 
-    Writes the weights and the card, and prints the call of `timm.create_model` that loads them.
+    Writes the weights and the card, and prints the call of `timm.create_model` that loads them. An encoder made of parts becomes one weight
+    file per part and one card.
     """
     from encoders.zoo import register
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from encoders.runtime import dist
+from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
 from encoders.store.store import Store
-from encoders.zoo.card import Preprocess
-from encoders.zoo.encoder import Encoder, FeatureKind
-from encoders.zoo.preprocess import prepare_input
+from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
+from encoders.zoo.parts import join_features, require_pooled
 
 VERSION = 2  # of the cached features: increase it when `extract_features` would give other values
 
@@ -46,7 +46,14 @@ def extract_features(
     are taken from there. Cached tokens are a read-only memory map, as they may exceed memory; with `mapped`, pooled features are one too
     where a cached file holds exactly these rows.  ranks: all ranks of the process group call
     this function and share the work; the main rank returns and caches the features, bit-identical to a single process, and the others
-    return an empty array.  Raises InputError if there are no rows."""
+    return an empty array.  Raises InputError if there are no rows.
+
+    The features of an encoder made of parts are cached by part, so that those of a part are shared with the part itself."""
+    if encoder.parts:
+        require_pooled(encoder.card.name, kind)
+        report = share_progress(progress, len(encoder.parts))
+        parts = [extract_features(part, store, kind, index, batch, workers, cache, report, ranks, mapped) for part in encoder.parts]
+        return _empty_features() if ranks and not dist.is_main() else join_features(parts)
     rows = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
     if not len(rows):
         raise InputError(f"there is no image to embed in {store.paths[0]}")
@@ -69,6 +76,19 @@ def extract_features(
     written = _load_cached(path, len(rows), mapped or kind == "tokens")
     assert written is not None, "the file just written can be read"
     return written
+
+
+def share_progress(progress: Callable[[int], None] | None, parts: int) -> Callable[[int], None] | None:
+    """A counter for the images of every part, which reports each image once: after its share of the work of all parts."""
+    done = [0, 0]  # images of any part, and images reported
+
+    def report(n: int) -> None:
+        assert progress is not None
+        done[0] += n
+        progress(done[0] // parts - done[1])
+        done[1] = done[0] // parts
+
+    return None if progress is None else report
 
 
 def _empty_features() -> NDArray[np.float32]:
@@ -116,7 +136,7 @@ def _feature_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """The features of one batch at a time, or of one batch per rank at a time."""
     parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
-    images = _PreparedBatches(store, encoder.card.preprocess, take_rank_pieces(parts) if ranks else parts)
+    images = _PreparedBatches(store, encoder.prepare, take_rank_pieces(parts) if ranks else parts)
     features = (encoder.forward(x.to(encoder.device), kind) for x in DataLoader(images, batch_size=None, num_workers=workers))
     for out in gather_pieces(features, batch, len(rows)) if ranks else features:
         if progress:
@@ -148,9 +168,9 @@ def _fill_array(batches: Iterator[NDArray[np.float32]], allocate: Callable[[tupl
 class _PreparedBatches(Dataset[Tensor]):
     """Batches of a store as model input; images of different sizes are prepared one by one."""
 
-    def __init__(self, store: Store, preprocess: Preprocess, rows: list[NDArray[np.int64]]):
-        """rows: of the store, for each batch."""
-        self.store, self.preprocess, self.rows = store, preprocess, rows
+    def __init__(self, store: Store, prepare: Callable[[Array], EncoderInput], rows: list[NDArray[np.int64]]):
+        """prepare: `Encoder.prepare`.  rows: of the store, for each batch."""
+        self.store, self.prepare, self.rows = store, prepare, rows
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -160,7 +180,8 @@ class _PreparedBatches(Dataset[Tensor]):
             raise IndexError(i)
         rows = self.rows[i]
         groups = [rows] if self.store.shape else [rows[j : j + 1] for j in range(len(rows))]
-        return torch.cat([prepare_input(self.store.unit_images(group), self.preprocess) for group in groups])  # (B, K, S, S)
+        inputs = [self.prepare(self.store.unit_images(group)) for group in groups]
+        return torch.cat([x for x in inputs if isinstance(x, Tensor)])  # (B, K, S, S); encoders made of parts are embedded by part
 
 
 def read_encoder_sha256(out: Path) -> str | None:

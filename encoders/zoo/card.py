@@ -1,16 +1,21 @@
-"""The card of an encoder: everything that defines a set of weights and its input. One card per weight file."""
+"""The card of an encoder: everything that defines its weights, its input and its features.
+
+One card per weight file, except for an encoder made of parts: its card holds a complete card for each part.
+"""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import yaml
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.files import atomic_write
 
 InputResize = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
+Stage: TypeAlias = int | Literal["pooled"]
+UNUSED_IF_NONE = ("stages", "parts")  # left out of cards without them, so that the digest of such a card stays what it was
 
 
 class Preprocess(Config):
@@ -40,10 +45,20 @@ class Card(Config):
     """One set of weights: the network, its preprocessing, its origin, and its expected output for the canary images."""
 
     name: str
-    arch: str = Field(description="timm name of the network")
+    arch: str = Field(description="timm name of the network; with parts: their names, joined by +")
     model_args: dict[str, Any] = Field({}, description="arguments of the network, e.g. {pad_type: same} or {global_pool: avg}")
     dim: int = Field(gt=0, description="width D of the pooled features")
-    preprocess: Preprocess
+    preprocess: Preprocess = Field(
+        description="with parts: the images in [0, 1] from which fine-tuning makes the input of each part; features use the parts' own"
+    )
+    stages: tuple[Stage, ...] | None = Field(
+        None,
+        description="the features are the pooled outputs of these stages, each L2-normalised: timm's indices of feature maps or blocks "
+        "from 0, and `pooled` for the network's own pooled features; null: only the latter, not normalised",
+    )
+    parts: tuple["Card", ...] | None = Field(
+        None, description="the encoders whose features, each L2-normalised, are concatenated; null for an encoder of one network"
+    )
     modality: str | None = Field(None, description="cxr, histology, ...; null if the encoder is for any modality")
     method: str | None = Field(None, description="moco, mae, supervised, random, ...")
     steps: int | None = Field(None, description="optimizer steps of its pretraining")
@@ -56,6 +71,20 @@ class Card(Config):
     canary: list[float] | None = Field(None, description="its output for the canary images (encoders/zoo/canary.py), CPU, float32")
     source: str | None = Field(None, description="where the weights come from: a hub id, `random`, or a file name")
     probe_history: list[dict[str, Any]] = Field([], description="online k-NN or probe scores during pretraining")
+
+    @model_validator(mode="after")
+    def _parts_are_complete(self) -> "Card":
+        if self.parts is not None and (len(self.parts) < 2 or any(part.parts for part in self.parts)):
+            raise ValueError("parts are two or more encoders without parts of their own")
+        if self.parts is not None and (self.stages or self.dim != sum(part.dim for part in self.parts)):
+            raise ValueError("an encoder with parts has the sum of their widths as dim, and no stages of its own")
+        if self.stages is not None and (not self.stages or len(set(self.stages)) < len(self.stages)):
+            raise ValueError(f"stages are {list(self.stages)}, expected one or more, each once")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_keys(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None or key not in UNUSED_IF_NONE}
 
     @classmethod
     def read(cls, path: str | Path) -> "Card":

@@ -1,6 +1,6 @@
 """An encoder: a network and its card, from images to features."""
 
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -12,13 +12,19 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone, weights
 from encoders.zoo.card import Card
 from encoders.zoo.preprocess import prepare_input, to_channels_first
+from encoders.zoo.stages import inner_network
 
 FeatureKind = Literal["pooled", "tokens"]
+EncoderInput: TypeAlias = Tensor | tuple[Tensor, ...]  # prepared images (B, K, S, S); with parts, those of each part
 DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 
 class Encoder:
-    """`encode(images)` returns features with the card's preprocessing, always in evaluation mode and float32."""
+    """`encode(images)` returns features with the card's preprocessing, always in evaluation mode and float32.
+
+    `parts` are the encoders that it is made of (`encoders.zoo.parts`); () for an encoder of one network."""
+
+    parts: "tuple[Encoder, ...]" = ()
 
     def __init__(self, card: Card, model: nn.Module, device: str | torch.device = "cpu"):
         self.card, self.device = card, torch.device(device)
@@ -36,9 +42,10 @@ class Encoder:
 
         It describes the weights as loaded; train a copy of `model`, not `model` itself."""
         if self._sha256 is None:
-            own = weights.state_dict_sha256(self.model.state_dict())
-            parts = {"weights": own, "arch": self.card.arch, "model_args": self.card.model_args}
-            self._sha256 = json_digest({**parts, "preprocess": self.card.preprocess.model_dump(mode="json")}, 64)
+            own = weights.state_dict_sha256(inner_network(self.model).state_dict())
+            network = {"weights": own, "arch": self.card.arch, "model_args": self.card.model_args}
+            stages = {} if self.card.stages is None else {"stages": self.card.stages}
+            self._sha256 = json_digest({**network, **stages, "preprocess": self.card.preprocess.model_dump(mode="json")}, 64)
         return self._sha256
 
     def encode(self, images: Array | Tensor, kind: FeatureKind = "pooled", batch: int = 64) -> Tensor:
@@ -49,15 +56,22 @@ class Encoder:
 
         Raises InputError for an empty batch, another layout, type or range, and an unknown kind."""
         chunks = (to_unit_batch(images[i : i + batch]) for i in range(0, len(images), batch))
-        parts = [self.forward(prepare_input(x.to(self.device), self.card.preprocess), kind) for x in chunks]
+        parts = [self.forward(self.prepare(x.to(self.device)), kind) for x in chunks]
         if not parts:
             raise InputError("encode received no image; pass a batch of at least one")
         return torch.cat(parts)  # outside inference mode: an ordinary tensor, on which a head can be trained
 
-    def forward(self, x: Tensor, kind: FeatureKind = "pooled") -> Tensor:
+    def prepare(self, images: Tensor | Array) -> EncoderInput:
+        """The model's input of images (B, C, H, W), or of an array (B, H, W, C), in [0, 1]. On the CPU or on the device of the images."""
+        return prepare_input(images, self.card.preprocess)
+
+    def forward(self, x: EncoderInput, kind: FeatureKind = "pooled") -> Tensor:
         """Features of prepared input x: (B, K, S, S) normalised, on the encoder's device. Raises InputError for an unknown kind."""
         if kind not in ("pooled", "tokens"):
             raise InputError(f"unknown kind of features {kind!r}; choose pooled or tokens")
+        if kind == "tokens" and self.card.stages is not None:
+            raise InputError(f"{self.card.name} has the pooled features of several stages and no tokens; leave stages out of its name")
+        assert isinstance(x, Tensor), "an encoder without parts has one input"
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
             self.model.eval()

@@ -1,4 +1,7 @@
-"""The lineage of an encoder: the weights it was initialised from, and theirs, as far back as cards are available locally."""
+"""The lineage of an encoder: the encoders that its weights come from, and theirs, as far back as cards are available locally.
+
+An encoder comes from the one that it was initialised from, from its parts, or from the two whose weights and statistics it combines.
+"""
 
 from collections.abc import Iterator
 
@@ -10,19 +13,31 @@ RANDOM_PREFIX = "random:"  # in a card's lineage: random weights, followed by th
 
 
 def lineage_chain(name: str) -> Iterator[tuple[str, zoo.EncoderLocation | None]]:
-    """The encoder, then the encoder that each was initialised from, as (name, location).
+    """The encoder, then every encoder that it comes from, each once, as (name, location); nearest first.
 
-    The location is None for an encoder that no longer exists, which ends the chain. Raises InputError for an unknown `name`."""
-    seen, location = {name}, zoo.find_encoder(name)
-    yield name, location
-    while (parent := parent_encoder(location.card)) is not None and parent not in seen:
-        seen.add(parent)
-        try:
-            location = zoo.find_encoder(parent)
-        except InputError:
-            yield parent, None
-            return
-        yield parent, location
+    The location is None for an encoder that no longer exists, whose own lineage is unknown. Raises InputError for an unknown `name`."""
+    queue: list[tuple[str, zoo.EncoderLocation | None]] = [(name, zoo.find_encoder(name))]
+    seen = {name}
+    while queue:
+        encoder, location = queue.pop(0)
+        yield encoder, location
+        for parent, place in _find_parents(location) if location else ():
+            if parent not in seen:
+                seen.add(parent)
+                queue.append((parent, place))
+
+
+def _find_parents(location: zoo.EncoderLocation) -> list[tuple[str, zoo.EncoderLocation | None]]:
+    """The encoders that one comes from directly. Those it holds itself are not looked up by name, which may mean another encoder now."""
+    if location.parts:
+        return [(part.card.name, part) for part in location.parts]
+    parent = parent_encoder(location.card)
+    if parent is None:
+        return []
+    try:
+        return [(parent, zoo.find_encoder(parent))]
+    except InputError:
+        return [(parent, None)]
 
 
 def parent_encoder(card: Card) -> str | None:
@@ -32,13 +47,17 @@ def parent_encoder(card: Card) -> str | None:
 
 
 def describe_lineage(name: str) -> str:
-    """The lineage as text, newest first: `mine (moco, 900 steps) <- imagenet_resnet18`."""
-    words, card = [], None
-    for encoder, location in lineage_chain(name):
-        card = location.card if location else None
-        training = f" ({card.method}, {card.steps} steps)" if card and card.steps else ""
-        words.append(f"{encoder}{training}" if location else f"{encoder} (not available locally)")
-    first = str(card.lineage.get("init")) if card else ""
-    return " <- ".join(
-        [*words, *([f"random weights, seed {first.removeprefix(RANDOM_PREFIX)}"] if first.startswith(RANDOM_PREFIX) else [])]
-    )
+    """The lineage as text, newest first: `mine (moco, 900 steps) <- imagenet_resnet18`; parts stand in brackets, separated by `;`."""
+    return _describe(name, zoo.find_encoder(name), frozenset())
+
+
+def _describe(name: str, location: zoo.EncoderLocation | None, seen: frozenset[str]) -> str:
+    if location is None:
+        return f"{name} (not available locally)"
+    card = location.card
+    words = f"{name} ({card.method}, {card.steps} steps)" if card.method and card.steps else name
+    before = [_describe(parent, place, seen | {name}) for parent, place in _find_parents(location) if parent not in seen | {name}]
+    first = str(card.lineage.get("init"))
+    if not before:
+        return f"{words} <- random weights, seed {first.removeprefix(RANDOM_PREFIX)}" if first.startswith(RANDOM_PREFIX) else words
+    return f"{words} <- {before[0] if len(before) == 1 else '[' + '; '.join(before) + ']'}"

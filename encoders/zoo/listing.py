@@ -14,6 +14,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.paths import runs_dir, zoo_dir
 from encoders.zoo import hub
 from encoders.zoo.card import Card
+from encoders.zoo.names import PIXELS
 
 # model_args that do not change the network's tensors
 TENSOR_NEUTRAL_ARGS = ("global_pool", "pad_type", "img_size", "drop_rate", "drop_path_rate", "dynamic_img_size")
@@ -53,12 +54,14 @@ def list_encoder_names() -> list[str]:
 
 
 def list_encoders() -> list[EncoderRow]:
-    """Entries of the zoo, runs with an export, built-in encoders that no entry of the zoo replaces, and random encoders, in this order."""
+    """Entries of the zoo, runs with an export, built-in encoders that no entry of the zoo replaces, `pixels`, and random encoders, in this
+    order."""
     mine = [_card_row(folder, folder.name, "zoo") for folder in find_card_folders(zoo_dir())]
     trained = [_card_row(folder / "encoder", f"runs/{folder.name}", "run") for folder in find_card_folders(runs_dir(), "encoder/card.yaml")]
     taken = {row.name for row in mine}
     drawn = [EncoderRow(f"random_{arch}", arch, *_arch_facts(arch), "3", "any", "drawn") for arch in common_archs()]
-    return mine + trained + [row for row in map(_imagenet_row, common_archs()) if row.name not in taken] + drawn
+    floor = EncoderRow(PIXELS, "none", "0.0", "any", "1+3", "any", "none needed")
+    return mine + trained + [row for row in map(_imagenet_row, common_archs()) if row.name not in taken] + [floor, *drawn]
 
 
 def find_card_folders(folder: Path, card: str = "card.yaml") -> list[Path]:
@@ -71,6 +74,8 @@ def _card_row(folder: Path, name: str, where: str) -> EncoderRow:
         card = Card.read(folder / "card.yaml")
     except InputError as error:
         return EncoderRow(name, "?", "?", "?", "?", "?", f"unreadable card: {error}")
+    if card.parts is not None:
+        return _joined_row(folder, name, where, card)
     location = where if (folder / "model.safetensors").is_file() else "no: model.safetensors is missing"
     if card.arch in common_archs() and not set(card.model_args) - set(TENSOR_NEUTRAL_ARGS):
         params = f"{common_archs()[card.arch]['params']:.1f}"
@@ -79,6 +84,20 @@ def _card_row(folder: Path, name: str, where: str) -> EncoderRow:
         params = "?" if n is None else f"{n / 1e6:.1f}"
     p = card.preprocess
     return EncoderRow(name, card.arch, params, str(p.size), str(p.channels), card.modality or "any", location)
+
+
+def _joined_row(folder: Path, name: str, where: str, card: Card) -> EncoderRow:
+    """The row of an encoder made of parts: sizes and channels of all parts, and the sum of their parameters."""
+    parts = card.parts or ()
+    files = [folder / f"model.part{i + 1}.safetensors" for i, part in enumerate(parts) if part.source != PIXELS]
+    lost = [file.name for file in files if not file.is_file()]
+    counts = [count_parameters(file) for file in files if not lost]
+    params = "?" if lost or None in counts else f"{sum(n or 0 for n in counts) / 1e6:.1f}"
+    size, channels = (
+        "+".join(dict.fromkeys(str(value) for value in values))
+        for values in ([p.preprocess.size for p in parts], [p.preprocess.channels for p in parts])
+    )
+    return EncoderRow(name, card.arch, params, size, channels, card.modality or "any", f"no: {lost[0]} is missing" if lost else where)
 
 
 def count_parameters(path: Path) -> int | None:

@@ -1,20 +1,28 @@
-"""Names of encoders: `BASE`, `BASE:key=value,...` for variants of built-in encoders, `runs/X@step`.
+"""Names of encoders: `BASE`, `BASE:key=value,...` for variants, `runs/X@step`, and names made of several.
 
-A variant has its own card and hash: `imagenet_resnet18:size=64`, `random_vit_tiny_patch16_224:seed=3,channels=1,model.depth=6`.
+A variant has its own card and hash: `imagenet_resnet18:size=64`, `random_vit_tiny_patch16_224:seed=3,channels=1,model.depth=6`. The
+option `stages=2/3/4` selects the stages of the network whose features are used, and works for every encoder.
+
+`A+B` is made of the encoders A and B, whose features are concatenated. `A~statistics=B` is A with the running statistics of B, and
+`A~weights=B` is A with the weights of B; see `recombine`. `+` separates more strongly than `~`, and `~` more strongly than the colon.
 """
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import yaml
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
-from encoders.zoo.card import Preprocess
+from encoders.zoo.card import Preprocess, Stage
 
 BUILTIN_PREFIXES = ("imagenet_", "random_", "timm_")
 PREPROCESS_FIELDS = tuple(Preprocess.model_fields)
 DEFAULT_PREPROCESS = Preprocess()
+PIXELS = "pixels"  # the built-in encoder without weights
+SWAPS = ("statistics", "weights")  # what A~...=B takes from B
+EXPONENT_START = re.compile(r"[:,][^,=:]+=[-\d./]*\d[eE]$")  # the end of `model.x=1e`, so that the + of 1e+3 separates no encoders
 
 
 class EncoderName(NamedTuple):
@@ -24,25 +32,28 @@ class EncoderName(NamedTuple):
     seed: int = 0
     preprocess: Mapping[str, Json] = {}
     model_args: Mapping[str, Json] = {}
+    stages: tuple[Stage, ...] | None = None
 
     def __str__(self) -> str:
         """The canonical spelling: options in a fixed order, a seed of 0 left out."""
         options: dict[str, Json] = {"seed": self.seed} if self.seed else {}
         options |= {key: self.preprocess[key] for key in PREPROCESS_FIELDS if key in self.preprocess}
         options |= {f"model.{key}": value for key, value in sorted(self.model_args.items())}
+        options |= {"stages": "/".join(map(str, self.stages))} if self.stages else {}
         suffix = ",".join(f"{key}={_format_value(value)}" for key, value in options.items())
         return f"{self.base}:{suffix}" if suffix else self.base
 
 
 def parse_name(text: str) -> EncoderName:
-    """The parts of the name `text`. Raises InputError for an option that is unknown or has no value."""
-    base, _, rest = text.partition(":")
+    """The parts of the name `text`, which is of one network. Raises InputError for an option that is unknown or has no value."""
+    bare, stages = split_stages(text)
+    base, _, rest = bare.partition(":")
     seed = 0
     preprocess: dict[str, Json] = {}
     model_args: dict[str, Json] = {}
-    for option in filter(None, rest.split(",")):
+    for i, option in enumerate(filter(None, rest.split(","))):
         key, equals, value = option.partition("=")
-        if not equals and key.isdigit():  # random_resnet18:3
+        if not equals and key.isdigit() and i == 0:  # random_resnet18:3
             key, value = "seed", key
         elif not equals:
             raise InputError(f"{option!r} in {text!r} is not an option; write key=value, e.g. {base}:size=128")
@@ -53,19 +64,77 @@ def parse_name(text: str) -> EncoderName:
         elif key.startswith("model."):
             model_args[key.removeprefix("model.")] = _parse_value(value)
         else:
-            known = ["seed", *PREPROCESS_FIELDS, "model.<argument>"]
+            known = ["seed", *PREPROCESS_FIELDS, "stages", "model.<argument>"]
             raise unknown_name_error("option of an encoder's name", key, known, f"It is part of {text!r}.")
-    return EncoderName(base, seed, preprocess, model_args)
+    return EncoderName(base, seed, preprocess, model_args, stages)
 
 
-def variant_name(base: str, preprocess: Mapping[str, Json], model_args: Mapping[str, Json], seed: int = 0) -> str:
+def variant_name(
+    base: str,
+    preprocess: Mapping[str, Json],
+    model_args: Mapping[str, Json],
+    seed: int = 0,
+    stages: tuple[Stage, ...] | None = None,
+) -> str:
     """The name of `base` with these options."""
-    return str(EncoderName(base, seed, dict(preprocess), dict(model_args)))
+    return str(EncoderName(base, seed, dict(preprocess), dict(model_args), stages))
+
+
+def split_parts(text: str, exists: Callable[[str], bool]) -> list[str]:
+    """The names that `text` joins with `+`; [text] for a name without it.
+
+    A `+` within the name of something that `exists` (the path of a card, a run) separates nothing, nor does that of a number such as 1e+3.
+    Raises InputError for an empty name."""
+    words = text.split("+")
+    names: list[str] = []
+    while words:
+        taken = next((n for n in range(len(words), 1, -1) if exists("+".join(words[:n]))), 1)
+        name, words = "+".join(words[:taken]), words[taken:]
+        while words and words[0][:1].isdigit() and EXPONENT_START.search(name):
+            name, words = f"{name}+{words[0]}", words[1:]
+        if not name.strip():
+            raise InputError(f"{text!r} joins encoders with +, and the name of one is empty; write A+B")
+        names.append(name.strip())
+    return names
+
+
+def split_swap(text: str) -> tuple[str, str, str] | None:
+    """(A, what, B) of `A~what=B`; None for a name without `~what=`. Raises InputError if several are given or a name is empty."""
+    pattern = re.compile(rf"~({'|'.join(SWAPS)})=")
+    found = pattern.search(text)
+    if found is None:
+        return None
+    own, what, other = text[: found.start()], found[1], text[found.end() :]
+    if not own or not other or pattern.search(other):
+        raise InputError(f"{text!r} is not the name of an encoder; write A~{what}=B with the names of two encoders")
+    return own, what, other
+
+
+def split_stages(text: str) -> tuple[str, tuple[Stage, ...] | None]:
+    """The name without its option `stages`, and the stages in ascending order, `pooled` last; None without the option.
+
+    Commas are accepted between the stages. Raises InputError for stages that are no indices."""
+    base, _, rest = text.partition(":")
+    options = rest.split(",")
+    start = next((i for i, option in enumerate(options) if option.startswith("stages=")), None)
+    if start is None:
+        return text, None
+    stop = start + 1
+    while stop < len(options) and (options[stop].isdigit() or options[stop] == "pooled"):
+        stop += 1
+    words = [word for option in options[start:stop] for word in option.removeprefix("stages=").split("/")]
+    wrong = [word for word in words if not word.isdigit() and word != "pooled"]
+    if wrong or len(set(words)) < len(words):
+        problem = f"{wrong[0]!r} is no stage" if wrong else "a stage is named twice"
+        raise InputError(f"{text!r}: {problem}; write the indices of stages from 0, or `pooled`, each once: {base}:stages=2/3/pooled")
+    numbers = sorted(int(word) for word in words if word != "pooled")
+    kept = ",".join(options[:start] + options[stop:])
+    return f"{base}:{kept}" if kept else base, (*numbers, *(("pooled",) if "pooled" in words else ()))
 
 
 def short_name(text: str) -> str:
-    """The name without its options, for narrow tables: `imagenet_resnet18`."""
-    return text.partition(":")[0]
+    """The name without options, for narrow tables: `imagenet_resnet18`, and `a+b` for `a:size=64+b:size=96`."""
+    return "".join(piece.partition(":")[0] for piece in re.split(r"([+~])", text))
 
 
 def _parse_seed(value: str, text: str) -> int:

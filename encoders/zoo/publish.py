@@ -1,7 +1,7 @@
 """Publishing a trained network as an entry of the zoo: atomic, and never over another encoder."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from encoders.runtime.files import atomic_write, process_tag, sync_folder
 from encoders.runtime.paths import zoo_dir
 from encoders.zoo import backbone, canary, weights
 from encoders.zoo.card import Card
-from encoders.zoo.names import BUILTIN_PREFIXES
+from encoders.zoo.names import BUILTIN_PREFIXES, PIXELS
+from encoders.zoo.stages import inner_network, select_stages, stage_width
 
 MANIFEST_ARRAYS = (
     "store_fingerprint",
@@ -26,7 +27,7 @@ MANIFEST_ARRAYS = (
     "datasets",
     "dataset_patients",
 )
-IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess")
+IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess", "stages", "parts")
 
 
 def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, Array] | None = None) -> Path:
@@ -34,17 +35,30 @@ def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[s
 
     The canary comes from a second network built from the card, which proves that the entry loads. Publishing the same encoder again does
     nothing. Raises InputError for a name that another encoder has, or that no entry of the zoo can have."""
-    folder = zoo_dir() / check_zoo_name(name, card)
+    check_zoo_name(name, card)
     card, state = complete_card(name, model, card)
+
+    def fill(folder: Path) -> None:
+        weights.write_state_dict(folder / "model.safetensors", state)
+        if manifest is not None:
+            write_manifest(folder / "manifest.npz", manifest)
+
+    return publish_folder(card, fill)
+
+
+def publish_folder(card: Card, fill: Callable[[Path], None]) -> Path:
+    """Writes the folder `zoo/<name of the card>/` with the card and what `fill` writes, all or nothing; returns it.
+
+    Does nothing if the zoo has the same encoder. Raises InputError if it has another one of that name."""
+    folder = zoo_dir() / card.name
     if folder.exists():
         return _find_same_entry(folder, card)
-    part = folder.with_name(f".{name}.{process_tag()}.part")
+    part = folder.with_name(f".{card.name}.{process_tag()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        weights.write_state_dict(part / "model.safetensors", state)
+        part.mkdir(parents=True)
+        fill(part)
         card.write(part / "card.yaml")
-        if manifest is not None:
-            write_manifest(part / "manifest.npz", manifest)
         try:
             part.rename(folder)
         except OSError:  # another process published it first
@@ -57,14 +71,15 @@ def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[s
 
 def complete_card(name: str, model: nn.Module, card: Card) -> tuple[Card, weights.StateDict]:
     """The card with sha256, dim, canary and versions of `model`, and the tensors to write."""
-    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    state = {key: value.detach().cpu() for key, value in inner_network(model).state_dict().items()}
     p = card.preprocess
     fresh = backbone.build_backbone(card.arch, card.model_args, p.channels, p.size, seed=0)
     weights.load_weights(fresh, state, f"the network to publish as {name}", prefix="")
     state = fresh.float().state_dict()
     versions = {**{lib: version(lib) for lib in ("torch", "timm", "isograft")}, **card.versions}
-    own = {"name": name, "sha256": weights.state_dict_sha256(state), "dim": backbone.feature_dim(fresh), "versions": versions}
-    return card.replace(**own, canary=canary.compute_canary(fresh, card)), state
+    width = backbone.feature_dim(fresh) if card.stages is None else stage_width(card, card.stages)
+    own = {"name": name, "sha256": weights.state_dict_sha256(state), "dim": width, "versions": versions}
+    return card.replace(**own, canary=canary.compute_canary(select_stages(fresh, card.stages), card)), state
 
 
 def write_manifest(path: Path, arrays: Mapping[str, Array]) -> None:
@@ -83,6 +98,8 @@ def check_zoo_name(name: str, card: Card) -> str:
     letters = name.replace("_", "").replace("-", "").replace(".", "")
     if not letters.isascii() or not letters.isalnum() or name.startswith("."):
         raise InputError(f"{name!r} is not a valid encoder name; use letters, digits, '_', '-' and '.'")
+    if name == PIXELS:
+        raise InputError(f"{name!r} is not a valid encoder name: it is the built-in encoder without weights; choose another --name")
     if name.startswith("random_"):
         raise InputError(f"{name!r} is not a valid encoder name: {BUILTIN_PREFIXES[1]}* encoders are never stored; choose another --name")
     if name.startswith(BUILTIN_PREFIXES[0]) and (card.config or name != f"{BUILTIN_PREFIXES[0]}{card.arch}"):
@@ -96,7 +113,7 @@ def _find_same_entry(folder: Path, card: Card) -> Path:
     if not (folder / "card.yaml").is_file():
         raise InputError(f"{folder} exists and has no card.yaml; move it away, or choose another --name")
     old, new = Card.read(folder / "card.yaml").model_dump(), card.model_dump()
-    different = [key for key in IDENTITY_FIELDS if old[key] != new[key]]
+    different = [key for key in IDENTITY_FIELDS if old.get(key) != new.get(key)]
     if different:
         raise InputError(
             f"the zoo has another encoder called {card.name} (its {', '.join(different)} differ); choose another name with --name, or "

@@ -7,10 +7,11 @@ from torch import nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
-from encoders.runtime.json_types import Json
-from encoders.zoo import backbone, canary, weights, zoo
+from encoders.zoo import backbone, canary, combine, stages, weights, zoo
 from encoders.zoo.card import Card
+from encoders.zoo.location import EncoderLocation
 from encoders.zoo.publish import publish_encoder
+from encoders.zoo.timm_call import timm_call
 
 
 class RegisteredEncoder(NamedTuple):
@@ -36,9 +37,12 @@ def register_encoder(file: Path, card: Card, name: str | None = None, prefix: st
     activation) cannot be checked, and a warning says so.  prefix: as in `load_weights`.  Raises InputError if the file, the card or the
     canary do not match."""
     p = card.preprocess
+    if card.parts is not None:
+        raise InputError(f"card {card.name} is of an encoder made of parts: import each part, then `encoders combine` them")
     model = backbone.build_backbone(card.arch, card.model_args, p.channels, p.size, seed=0)
     report = weights.load_weights(model, weights.read_state_dict(file), str(file), prefix)
     _check_same_weights(file, model, card)
+    model = stages.select_stages(model, card.stages)
     warnings = []
     if card.canary is None:
         warnings.append(
@@ -71,13 +75,23 @@ def verify_encoder(name: str) -> list[EncoderCheck]:
     """The checks of an encoder: the file is intact and has the card's sha256, every tensor matches, and the canary is reproduced.
 
     A damaged or wrong file is a failed check. Raises InputError for an unknown name and for weights that are not available locally."""
-    card = zoo.find_encoder(name).card
+    location = zoo.find_encoder(name)
+    if location.origin == "parts":
+        return [check._replace(name=f"{part.card.name}, {check.name}") for part in location.parts for check in verify_location(part)]
+    return verify_location(location)
+
+
+def verify_location(location: EncoderLocation) -> list[EncoderCheck]:
+    """The checks of the encoder of one network at this place."""
+    card = location.card
     try:
-        encoder = zoo.load_encoder(name)
+        encoder = zoo.load_location(location)
     except zoo.WeightsUnavailable:
         raise
     except InputError as error:
         return [EncoderCheck("weights", False, str(error))]
+    if location.origin == "computed":
+        return [EncoderCheck("weights", True, "none: the features are computed from the image")]
     sha256 = f"sha256 {card.sha256[:16]}... equals that of the card" if card.sha256 else "the card has no sha256 to compare with"
     checks = [EncoderCheck("weights", True, f"every tensor matched; {sha256}")]
     if card.canary is None:
@@ -92,17 +106,18 @@ def verify_encoder(name: str) -> list[EncoderCheck]:
 def export_encoder(name: str, file: Path) -> str:
     """Writes the encoder's tensors under timm's names, with its card next to them; returns the timm call that loads the file.
 
-    Raises InputError if `file` does not end in .safetensors."""
+    An encoder made of parts becomes one file per part and one card; see `combine.export_parts`. Raises InputError if `file` does not end
+    in .safetensors."""
     if file.suffix != ".safetensors":
         raise InputError(f"{file} should end in .safetensors, the only format that is written: it holds tensors and no code")
-    encoder = zoo.load_encoder(name)
+    location = zoo.find_encoder(name)
+    if location.origin == "parts":
+        return combine.export_parts(location, file)
+    if location.origin == "computed":
+        raise InputError(f"{name} has no weights to export")
+    encoder = zoo.load_location(location)
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
-    sha = weights.write_state_dict(file, encoder.model.state_dict())
+    sha = weights.write_state_dict(file, stages.inner_network(encoder.model).state_dict())
     card = encoder.card.replace(name=file.stem, sha256=sha, canary=answer)
     card.write(file.with_suffix(".yaml"))
-    p = card.preprocess
-    args: dict[str, Json] = {"num_classes": 0, "in_chans": p.channels, **card.model_args}
-    if backbone.has_fixed_size(card.arch):
-        args.setdefault("img_size", p.size)
-    options = ", ".join(f"{key}={value!r}" for key, value in args.items())
-    return f"timm.create_model({card.arch!r}, {options}, checkpoint_path={str(file)!r})"
+    return timm_call(card, file)

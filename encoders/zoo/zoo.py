@@ -1,13 +1,13 @@
 """Finding and loading encoders by name.
 
 A name is one of: an entry of the zoo (`zoo/NAME/{card.yaml, model.safetensors, manifest.npz}`), the path of a card, `runs/X` or
-`runs/X@step`, or a built-in encoder (encoders/zoo/builtin.py), which an entry of the same name replaces. Built-in encoders have variants
-(encoders/zoo/names.py). Encoders trained here have none, because their preprocessing is part of them.
+`runs/X@step`, or a built-in encoder (encoders/zoo/builtin.py, `pixels`), which an entry of the same name replaces. Built-in encoders have
+variants (encoders/zoo/names.py). Encoders trained here have none but the choice of stages, because their preprocessing is part of them.
+Names are joined by `+` to an encoder made of parts (encoders/zoo/parts.py), and by `~` to a recombination (encoders/zoo/recombine.py).
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from torch import nn
 
@@ -15,11 +15,12 @@ from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import sha256_file
 from encoders.runtime.json_types import Json
-from encoders.runtime.paths import zoo_dir
-from encoders.zoo import backbone, builtin, grayscale_stem, hub, listing, names, run_exports, weights
-from encoders.zoo.card import Card, Preprocess
+from encoders.runtime.paths import home_dir, zoo_dir
+from encoders.zoo import backbone, builtin, grayscale_stem, hub, listing, names, parts, pixels, recombine, run_exports, stages, weights
+from encoders.zoo.card import Card, Preprocess, Stage
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.hub import WeightsUnavailable
+from encoders.zoo.location import EncoderLocation, Origin, find_manifest, part_file, weight_stem
 from encoders.zoo.publish import publish_encoder
 
 __all__ = [
@@ -29,24 +30,10 @@ __all__ = [
     "describe_location",
     "find_encoder",
     "load_encoder",
+    "load_location",
     "manifest_path",
     "publish_encoder",
 ]
-
-
-Origin = Literal["zoo", "card", "run", "file", "hub", "drawn"]  # drawn: random weights
-
-
-class EncoderLocation(NamedTuple):
-    """An encoder's card and the place of its weights. A variant's `card` differs from `weights_card` in size or channels."""
-
-    card: Card  # of the encoder
-    weights_card: Card  # of the weights as they were trained
-    origin: Origin
-    file: Path | None = None  # the weights; None if they are on the hub or random
-    state: weights.StateDict | None = None  # the tensors, if they are in a run's checkpoint
-    hub: builtin.HubWeights | None = None
-    folder: Path | None = None  # of the card
 
 
 def load_encoder(name: str, device: str = "cpu") -> Encoder:
@@ -54,16 +41,27 @@ def load_encoder(name: str, device: str = "cpu") -> Encoder:
 
     Raises InputError for an unknown name (with the nearest names) and for a damaged or changed file, and WeightsUnavailable for weights
     that are neither available locally nor on the hub."""
-    location = find_encoder(name)
+    return load_location(find_encoder(name), device)
+
+
+def load_location(location: EncoderLocation, device: str = "cpu") -> Encoder:
+    """The encoder at this place; errors as those of `load_encoder`."""
     card, stored = location.card, location.weights_card
-    seed = names.parse_name(name).seed
+    if location.origin == "parts":
+        return parts.JoinedEncoder(card, [load_location(part, device) for part in location.parts], device)
+    if location.origin == "computed":
+        return pixels.PixelsEncoder(device)
+    seed = card.lineage.get("seed", 0) if location.origin == "drawn" else 0
     model = backbone.build_backbone(stored.arch, card.model_args, stored.preprocess.channels, card.preprocess.size, seed=seed)
     report = None
-    if location.origin != "drawn":
-        report = weights.load_weights(model, _read_weights(location), str(location.file or name))
+    if location.origin == "recombined":
+        first, second = (load_location(part).model for part in location.parts)
+        model.load_state_dict(recombine.recombine_states(card.name, first, second))
+    elif location.origin != "drawn":
+        report = weights.load_weights(model, _read_weights(location), str(location.file or card.name))
     if card.preprocess.channels != stored.preprocess.channels:
         model = _fold_model(model, card, stored)
-    encoder = Encoder(card, model, device)
+    encoder = Encoder(card, stages.select_stages(model, card.stages), device)
     encoder.report = report
     return encoder
 
@@ -72,6 +70,25 @@ def find_encoder(name: str) -> EncoderLocation:
     """The card and location of the encoder of that name. Uses no network, and reads weights only from a run's checkpoint.
 
     Raises InputError for an unknown name, with the nearest names."""
+    several = names.split_parts(name, _is_one_name)
+    if len(several) > 1:
+        return parts.join_locations([find_encoder(part) for part in several])
+    if (swap := names.split_swap(name)) is not None:
+        own, what, other = swap
+        return recombine.recombine_locations(find_encoder(own), what, find_encoder(other))
+    bare, chosen = names.split_stages(name)
+    location = _find_one(bare)
+    return location if chosen is None else _choose_stages(location, chosen)
+
+
+def _is_one_name(name: str) -> bool:
+    """Whether a name that contains `+` is that of a card or of a run."""
+    folder = home_dir() / name.partition("@")[0] if name.startswith("runs/") else Path(name)
+    return folder.is_dir() or (folder.suffix in (".yaml", ".yml") and folder.is_file())
+
+
+def _find_one(name: str) -> EncoderLocation:
+    """The location of an encoder by a name without `+`, `~` and stages."""
     if name.startswith("runs/"):
         card, file, state = run_exports.find_run_encoder(name)
         return EncoderLocation(card, card, "run", file, state, folder=file if file.is_dir() else file.parent)
@@ -82,6 +99,9 @@ def find_encoder(name: str) -> EncoderLocation:
     entry = zoo_dir() / parsed.base / "card.yaml"
     if entry.is_file():
         return _apply_variant(_read_entry(entry, "zoo"), parsed)
+    if parsed.base == names.PIXELS:
+        pixels.refuse_options(parsed)
+        return EncoderLocation(pixels.pixels_card(), pixels.pixels_card(), "computed")
     if not parsed.base.startswith(names.BUILTIN_PREFIXES):
         raise unknown_name_error("encoder", parsed.base, listing.list_encoder_names(), "`encoders list` shows all.")
     if parsed.base.startswith("random_"):
@@ -93,42 +113,52 @@ def find_encoder(name: str) -> EncoderLocation:
     return _apply_variant(location, parsed)
 
 
+def _choose_stages(location: EncoderLocation, chosen: tuple[Stage, ...]) -> EncoderLocation:
+    """`location` with the features of these stages. Raises InputError for an encoder that has no such stages."""
+    card = location.card
+    if location.origin in ("parts", "computed") or card.stages is not None:
+        reason = f"its features are those of the stages {list(card.stages)}" if card.stages else "it is not one network"
+        raise InputError(f"{card.name} cannot have stages={'/'.join(map(str, chosen))}: {reason}; leave stages out")
+    base, _, options = card.name.partition(":")
+    name = f"{base}:{options + ',' if options else ''}stages={'/'.join(map(str, chosen))}"
+    return location._replace(card=card.replace(name=name, stages=chosen, dim=stages.stage_width(card, chosen), canary=None))
+
+
 def baseline_name(kind: str, card: Card) -> str:
     """The name of the `random` or `imagenet` encoder to compare the encoder of `card` with.
 
     `random`: same network, model_args and preprocessing, random weights of seed 0. `imagenet`: the ImageNet weights of the same network
     with the mean, std and interpolation they were trained with, at the encoder's size, resize rule and crop, so that the weights differ
-    and not the resolution. A one-channel encoder is compared with three-channel ImageNet weights on replicated gray.
+    and not the resolution. A one-channel encoder is compared with three-channel ImageNet weights on replicated gray. Both use the stages of
+    the encoder; for an encoder made of parts, pass the card of a part.
     Raises WeightsUnavailable if no ImageNet weights can exist (for a network reduced by model_args)."""
     p = card.preprocess
     if kind == "random":
         options: dict[str, Json] = {} if p.channels == 3 else {"channels": p.channels}
         default = builtin.random_card(names.EncoderName(f"random_{card.arch}", preprocess=options), card.arch).preprocess
         options |= _differing_fields(p, default, names.PREPROCESS_FIELDS)
-        return names.variant_name(f"random_{card.arch}", options, _nameable_args(card))
+        return names.variant_name(f"random_{card.arch}", options, _nameable_args(card), stages=card.stages)
     if kind != "imagenet":
         raise unknown_name_error("kind of baseline", kind, ["random", "imagenet"])
     changed = sorted(set(card.model_args) - set(listing.TENSOR_NEUTRAL_ARGS))
     if changed:
         raise WeightsUnavailable(f"no ImageNet weights exist of {card.arch} with {', '.join(f'{k}={card.model_args[k]}' for k in changed)}")
     base = find_encoder(f"imagenet_{card.arch}").card
-    return names.variant_name(f"imagenet_{card.arch}", _differing_fields(p, base.preprocess, ("size", "resize", "crop_pct")), {})
+    changes = _differing_fields(p, base.preprocess, ("size", "resize", "crop_pct"))
+    return names.variant_name(f"imagenet_{card.arch}", changes, {}, stages=card.stages)
 
 
 def manifest_path(name: str) -> Path | None:
-    """The manifest of the images an encoder was trained on; None if it has none."""
-    location = find_encoder(name)
-    if location.folder is None:
-        return None
-    in_run = location.origin == "run"  # a run keeps the manifest next to its checkpoints
-    folders = [location.folder, location.folder.parent] if in_run else [location.folder]
-    return next((folder / "manifest.npz" for folder in folders if (folder / "manifest.npz").is_file()), None)
+    """The manifest of the images an encoder was trained on; None if it has none, or one for each of its parts."""
+    return find_manifest(find_encoder(name))
 
 
 def describe_location(location: EncoderLocation) -> str:
     """Where the weights are, or how to obtain them."""
-    if location.origin == "drawn":
-        return "random, determined by the seed"
+    if location.parts:
+        return "; ".join(f"{part.card.name}: {describe_location(part)}" for part in location.parts)
+    if location.origin in ("drawn", "computed"):
+        return "random, determined by the seed" if location.origin == "drawn" else "none: the features are computed from the image"
     if location.hub is None or location.file is not None:
         return str(location.file)
     cached = hub.find_cached_file(location.hub.repo, location.hub.filename)
@@ -137,7 +167,12 @@ def describe_location(location: EncoderLocation) -> str:
 
 def is_available_locally(name: str) -> bool:
     """Whether the encoder's weights are available without the hub."""
-    location = find_encoder(name)
+    return _is_available(find_encoder(name))
+
+
+def _is_available(location: EncoderLocation) -> bool:
+    if location.parts:
+        return all(map(_is_available, location.parts))
     if location.hub is None or location.file is not None:
         return True
     return hub.find_cached_file(location.hub.repo, location.hub.filename) is not None
@@ -150,8 +185,20 @@ def _download_advice(location: EncoderLocation) -> str:
 
 
 def _read_entry(card_file: Path, origin: Origin) -> EncoderLocation:
-    card = Card.read(card_file)
-    return EncoderLocation(card, card, origin, card_file.with_name("model.safetensors"), folder=card_file.parent)
+    card, folder, stem = Card.read(card_file), card_file.parent, weight_stem(card_file)
+    if card.parts is None:
+        return EncoderLocation(card, card, origin, folder / f"{stem}.safetensors", folder=folder)
+    own = tuple(_stored_part(part, folder, stem, i, origin) for i, part in enumerate(card.parts))
+    return EncoderLocation(card, card, "parts", folder=folder, parts=own)
+
+
+def _stored_part(card: Card, folder: Path, stem: str, i: int, origin: Origin) -> EncoderLocation:
+    """The place of part `i` of a stored encoder."""
+    if card.source == names.PIXELS:
+        return EncoderLocation(card, card, "computed")
+    manifest = part_file(folder, stem, i, ".manifest.npz")
+    file = part_file(folder, stem, i, ".safetensors")
+    return EncoderLocation(card, card, origin, file, manifest=manifest if manifest.is_file() else None)
 
 
 def _apply_variant(location: EncoderLocation, name: names.EncoderName) -> EncoderLocation:

@@ -20,6 +20,7 @@ from encoders.runtime.optim import clip_gradients, set_lr
 from encoders.runtime.random import Purpose
 from encoders.runtime.stop import StopRequest
 from pretrain.loop.batch_source import BatchSource
+from pretrain.loop.continuation import Continuation
 from pretrain.loop.timing import StepTimer
 from pretrain.methods import Method
 from pretrain.recipe.config import Recipe
@@ -61,13 +62,15 @@ def fit(
     save: Callable[[TrainState], None],
     stop: StopRequest,
     device: torch.device,
+    parts: Continuation | None = None,
 ) -> None:
     """Trains from `state.step` to `steps`, or to the step at which `stop` is requested, and then saves a checkpoint.
 
     A resumed run gives the same weights as one that was never stopped.
 
     Raises Diverged after `cfg.max_skipped` consecutive steps whose loss or gradient was NaN or inf."""
-    model = dist.wrap_ddp(method.train(), device)
+    parts = parts or Continuation()
+    model = dist.wrap_ddp(parts.anchor.train() if parts.anchor else method.train(), device)
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     if dist.world_size() > 1 and state.step < steps:
         settle_ddp_buckets(model, method, batches, cfg, state.step, device)
@@ -75,6 +78,8 @@ def fit(
     for step in range(state.step, steps):
         progress = step / steps
         lr = set_lr(optimizer, step, steps, warmup, cfg.optim, state.lr_factor)
+        if parts.head_warmup:
+            parts.head_warmup.begin_step(optimizer, step)
         scalars: dict[str, Tensor] = {}
         for i, micro in enumerate(batches.micro_batches(step)):
             seed_model(cfg.seed, step, i, dist.rank())
@@ -87,12 +92,16 @@ def fit(
                 timer.lap("backward")
             scalars = add_scalars(scalars, outputs, 1 / cfg.accumulate)
         method.after_backward(progress)
+        if parts.head_warmup:
+            parts.head_warmup.hold_backbone(step)
         scaler.unscale_(optimizer)
         grad_norm = clip_gradients(trained, cfg.clip)
         try:
             if accept_step(grad_norm, scalars["loss"], state, cfg.max_skipped, device):  # waits for the device: the one sync of a step
                 scaler.step(optimizer)
                 method.after_step(progress)
+                if parts.average:
+                    parts.average.update(step)
         finally:  # after a rollback training continues with these objects: nothing of a bad step may reach the next one
             scaler.update()
             optimizer.zero_grad(set_to_none=True)

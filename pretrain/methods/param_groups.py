@@ -12,11 +12,12 @@ class _RequiredParamGroupKeys(TypedDict):
 
 
 class ParamGroup(_RequiredParamGroupKeys, total=False):
-    """Parameters with the same optimizer settings. Defaults: the recipe's `weight_decay`, `lr_scale` 1, `fixed_lr` False."""
+    """Parameters with the same optimizer settings. Defaults: the recipe's `weight_decay`, `lr_scale` 1, the others False."""
 
     weight_decay: float
     lr_scale: float
     fixed_lr: bool  # no schedule: the peak learning rate in every step
+    backbone: bool  # all of them belong to the backbone (pretrain/methods/backbone_groups.py)
 
 
 @runtime_checkable

@@ -33,6 +33,7 @@ class CheckpointContents(TypedDict):
     config: str  # `recipe_identity`
     versions: dict[str, str]
     encoder: dict[str, Tensor]
+    average: dict[str, Tensor]  # the EMA of `encoder`; {} without one
     card: dict[str, Any]
 
 
@@ -55,6 +56,7 @@ def checkpoint_contents(setup: Setup, state: TrainState) -> CheckpointContents:
         "config": recipe_identity(setup.recipe),
         "versions": package_versions(),
         "encoder": setup.method.encoder().state_dict(),
+        "average": setup.continuation.average.tensors if setup.continuation.average else {},
         "card": setup.card.replace(steps=state.step, lineage=setup.card.lineage | {"steps": state.step}).model_dump(mode="json"),
     }
 
@@ -116,6 +118,8 @@ def restore_checkpoint(setup: Setup, saved: CheckpointContents, say: PrintLine) 
     for group, settings in zip(setup.optimizer.param_groups, current, strict=True):
         group.update(settings)  # of the current recipe, which may have changed since the checkpoint
     setup.scaler.load_state_dict(saved["scaler"])
+    if setup.continuation.average:
+        setup.continuation.average.load(saved["average"])
     torch.set_rng_state(saved["rng"])
     now, then = describe_environment(setup), saved["environment"]
     differences = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if now[key] != then.get(key)]

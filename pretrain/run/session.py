@@ -92,7 +92,7 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
         started = time.monotonic()
         try:
             fit(setup.method, setup.batches, setup.optimizer, setup.scaler, cfg, setup.steps, setup.warmup, state, log, save, stop,
-                setup.device)  # fmt: skip
+                setup.device, setup.continuation)  # fmt: skip
         finally:
             setup.batches.close()
         return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say)

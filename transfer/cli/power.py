@@ -49,7 +49,7 @@ def power(
 ) -> None:
     """Plan a comparison: its power, and the test patients that it needs.
 
-    Benchmark both encoders on pilot patients first. Test sets are then drawn from the pilot's scores, by patient, and judged exactly as
+    Benchmark both encoders on pilot patients first. Test sets are then drawn from the pilot's scores, by patient, and judged as
     `transfer compare` judges them.
 
     For example

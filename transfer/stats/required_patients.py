@@ -14,7 +14,7 @@ from transfer.stats.delong import mean_components
 from transfer.stats.patients import MIN_PATIENTS
 from transfer.stats.pilot_rows import PilotRows
 from transfer.stats.planned_population import Population
-from transfer.stats.planned_repeats import difference_components
+from transfer.stats.planned_repeats import FactorSizes, difference_components
 from transfer.stats.planned_verdict import Goal, VerdictRule
 from transfer.stats.power import PowerPoint, variance_per_patient
 from transfer.stats.variance_model import paired_degrees_of_freedom
@@ -22,6 +22,8 @@ from transfer.stats.verdict import SIGNIFICANT, Verdict
 
 MOST_PATIENTS = 50_000  # where the search for a number ends
 GRID = (0.5, 0.75, 1.0, 1.4, 2.0)  # simulated sizes, relative to a first guess
+MOST_DRAWS = 100
+NO_FACTORS = FactorSizes()
 EXTEND = 2.0  # factor of the next size while the power is still too low, or too high
 
 Simulate = Callable[[int], PowerPoint]
@@ -50,21 +52,43 @@ def fewest_judged(population: Population) -> int:
     return n
 
 
-def guess_patients(population: Population, difference: float, goal: Goal, rule: VerdictRule, power: float) -> float:
-    """The number of test patients by the normal approximation; infinity where no number is enough."""
+def guess_patients(
+    population: Population, difference: float, goal: Goal, rule: VerdictRule, power: float, sizes: FactorSizes = NO_FACTORS, draws: int = 1
+) -> float:
+    """The number of test patients by the normal approximation; infinity where no number is enough. Seeds are not part of it."""
     from scipy.special import ndtri
 
-    one_sided = ndtri(1 - rule.corrected_alpha)
+    distance, tail = distance_to_find(difference, goal, rule)
+    both_sides = goal == "equivalent" and difference == 0
+    quantiles = ndtri(1 - tail) + ndtri((1 + power) / 2 if both_sides else power)
+    needed = (distance / quantiles) ** 2  # the variance that the difference may have
+    room = max(needed - sizes.draws**2 / draws, 0.2 * needed)  # the search corrects a guess that is too low
+    return float(variance_per_patient(population) / room) if distance > 0 else float("inf")
+
+
+def distance_to_find(difference: float, goal: Goal, rule: VerdictRule) -> tuple[float, float]:
+    """How far the true difference is from the nearest value that must be rejected, and the level of that one-sided test."""
     if goal == "different":
-        distance, quantiles = abs(difference), ndtri(1 - rule.corrected_alpha / 2) + ndtri(power)
-    elif goal == "equivalent":
-        assert rule.margin is not None
-        distance = rule.margin - abs(difference)
-        quantiles = one_sided + ndtri((1 + power) / 2 if difference == 0 else power)
-    else:
-        assert rule.margin is not None
-        distance, quantiles = rule.margin + difference, one_sided + ndtri(power)
-    return float(variance_per_patient(population) * (quantiles / distance) ** 2) if distance > 0 else float("inf")
+        return abs(difference), rule.corrected_alpha / 2
+    assert rule.margin is not None
+    return rule.margin - abs(difference) if goal == "equivalent" else rule.margin + difference, rule.corrected_alpha
+
+
+def power_limit(difference: float, goal: Goal, rule: VerdictRule, sizes: FactorSizes, draws: int) -> float:
+    """The largest power that any number of test patients can reach, because the draws of the labeled patients vary.
+
+    With all patients in the world the verdict is that of a t test on the draws, whose power is that of the non-central t distribution."""
+    from scipy.special import nctdtr, stdtrit
+
+    if sizes.draws == 0 or draws < 2:
+        return 1.0
+    distance, tail = distance_to_find(difference, goal, rule)
+    return 1.0 - float(nctdtr(draws - 1, distance * np.sqrt(draws) / sizes.draws, stdtrit(draws - 1, 1 - tail)))
+
+
+def fewest_draws(difference: float, goal: Goal, rule: VerdictRule, sizes: FactorSizes, power: float) -> int | None:
+    """The smallest number of draws with which some number of test patients has this power; None above MOST_DRAWS."""
+    return next((n for n in range(2, MOST_DRAWS + 1) if power_limit(difference, goal, rule, sizes, n) >= power), None)
 
 
 def search_sizes(simulate: Simulate, guess: float, fewest: int, wanted: Sequence[Verdict], power: float) -> list[PowerPoint]:

@@ -10,15 +10,19 @@ from transfer.stats.planned_verdict import GOAL_VERDICTS, Goal, VerdictRule
 from transfer.stats.power import PowerPoint, simulate_power
 from transfer.stats.required_patients import (
     RequiredNumber,
+    fewest_draws,
     fewest_judged,
     guess_patients,
     pilot_range,
+    power_limit,
     required_number,
     search_sizes,
     wanted_verdicts,
 )
 from transfer.stats.verdict import Verdict
 from transfer.tables.pilot_records import MIN_PILOT_PATIENTS, Pilot
+
+FACTORS_WITHOUT_NUMBER = (1, 5, 20)  # simulated sizes where no number is searched, relative to the smallest that is judged
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,8 @@ class PowerOptions:
 class PlannedPower:
     """One planned difference. observed: it is that of the pilot.  wanted: the verdicts that count.  required: None if there is no number.
 
-    pilot_range: 95 % interval of the required number from the finite number of pilot patients, for this difference; None: not known."""
+    pilot_range: 95 % interval of the required number from the finite number of pilot patients, for this difference; None: not known.
+    limit: the largest power that any number of test patients can reach with the planned draws.  fewest_draws: with which it is enough."""
 
     difference: float
     observed: bool
@@ -53,6 +58,8 @@ class PlannedPower:
     fewest: int
     population: Population
     pilot_range: tuple[int, int] | None = None
+    limit: float = 1.0
+    fewest_draws: int | None = None
 
 
 def check_options(pilot: Pilot, options: PowerOptions) -> None:
@@ -107,18 +114,22 @@ def _plan_difference(
         progress(1)
         return point
 
-    needed = planned != 0 or options.goal != "different"  # at no difference there is nothing to find
+    aim = planned, options.goal, options.rule
+    limit, enough = power_limit(*aim, sizes, draws), fewest_draws(*aim, sizes, options.power)
+    reachable = limit >= options.power and (planned != 0 or options.goal != "different")  # at no difference there is nothing to find
     if options.patients:
         points = [simulate(n) for n in options.patients]
+    elif not reachable:
+        points = [simulate(fewest * factor) for factor in FACTORS_WITHOUT_NUMBER]
     else:
-        guess = guess_patients(population, planned, options.goal, options.rule, options.power) if needed else 20.0 * fewest
-        points = search_sizes(simulate, guess, fewest, wanted, options.power) if needed else [simulate(fewest * k) for k in (1, 5, 20)]
-    required = required_number(points, wanted, options.power, fewest) if needed else None
+        guess = guess_patients(population, *aim, options.power, sizes, draws)
+        points = search_sizes(simulate, guess, fewest, wanted, options.power)
+    required = required_number(points, wanted, options.power, fewest) if reachable else None
     if required is not None and not required.bound and not options.patients and required.patients not in {p.patients for p in points}:
         points = sorted([*points, simulate(required.patients)], key=lambda p: p.patients)
         required = required_number(points, wanted, options.power, fewest)
     spread = None if required is None or required.bound or required.minimum else pilot_range(pilot.rows, required.patients)
-    return PlannedPower(planned, difference is None, wanted, tuple(points), required, fewest, population, spread)
+    return PlannedPower(planned, difference is None, wanted, tuple(points), required, fewest, population, spread, limit, enough)
 
 
 def _has_folds(pilot: Pilot) -> bool:

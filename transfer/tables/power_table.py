@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from transfer.stats.patients import MIN_PATIENTS, patients_per_class
 from transfer.stats.planned_repeats import estimate_factor_sizes
 from transfer.stats.power import PowerPoint
-from transfer.stats.required_patients import MOST_PATIENTS
 from transfer.tables.format import format_difference, format_signed
 from transfer.tables.pilot_records import Pilot
 from transfer.tables.power_plan import PlannedPower, PowerOptions
@@ -57,15 +56,19 @@ def describe_required(result: PlannedPower, options: PowerOptions) -> str:
     start = f"True difference {format_signed(result.difference)}: "
     number = result.required
     if number is None:
+        if result.limit < options.power:
+            more = "" if result.fewest_draws is None else f"; plan at least {result.fewest_draws} draws"
+            return (
+                f"{start}no number of test patients has a power of {options.power:.0%}: the variation between draws of the labeled "
+                f"patients limits it to {result.limit:.0%}{more}"
+            )
         if result.points and all(p.patients < result.fewest for p in result.points):
             return f"{start}no verdict below {result.fewest} test patients, which have {MIN_PATIENTS} in each class"
         return f"{start}there is nothing to find; the table shows how often a verdict is false"
     goal = f"for a power of {options.power:.0%}"
     if number.bound == "more than":
         best = max(p.share(result.wanted) for p in result.points)
-        cap = number.patients >= MOST_PATIENTS
-        limit = " (the variation between draws limits the power: plan more draws)" if cap and options_draws(result) > 1 else ""
-        return f"{start}more than {number.patients:,} test patients are needed {goal}; at most {best:.0%} was reached{limit}"
+        return f"{start}more than {number.patients:,} test patients are needed {goal}; at most {best:.0%} was reached"
     if number.bound:
         return f"{start}at most {number.patients:,} test patients are needed {goal}; --patients has no smaller number"
     if number.minimum:
@@ -74,11 +77,6 @@ def describe_required(result: PlannedPower, options: PowerOptions) -> str:
     if result.pilot_range is not None:
         ranges += f"; given the size of the pilot, {result.pilot_range[0]:,} to {result.pilot_range[1]:,}"
     return f"{start}{number.patients:,} test patients {goal} (95 %: {ranges})"
-
-
-def options_draws(result: PlannedPower) -> int:
-    """The number of draws of the labeled patients in the pilot that the population is of."""
-    return len({p.draw for p in result.population.rows.positions})
 
 
 def describe_assumptions(pilot: Pilot, options: PowerOptions, results: Sequence[PlannedPower]) -> Iterator[str]:
@@ -168,7 +166,7 @@ def power_to_csv_lines(pilot: Pilot, options: PowerOptions, results: Sequence[Pl
 
 def _header(options: PowerOptions) -> tuple[str, ...]:
     more = ("better or worse", "equivalent", "not inferior or better") if options.rule.margin is not None else ()
-    return "true difference", "test patients", "positive", "power", "+-", *more, ""
+    return "true difference", "test patients", "positive", "power", "95 % +-", *more, ""
 
 
 def _cells(result: PlannedPower, p: PowerPoint, options: PowerOptions) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from scipy.stats import norm
+from scipy.stats import t as t_distribution
 
 from tests.perf.binormal_power import Binormal, draw_pilot, normal_power, required_by_theory, variance_of_difference
 from transfer.metrics import auroc
@@ -15,7 +16,16 @@ from transfer.stats.planned_population import build_population
 from transfer.stats.planned_repeats import FactorSizes, estimate_factor_sizes
 from transfer.stats.planned_verdict import GOAL_VERDICTS, VerdictRule, planned_verdict
 from transfer.stats.power import PowerPoint, draw_copies, simulate_estimates, simulate_power, variance_per_patient
-from transfer.stats.required_patients import fewest_judged, guess_patients, pilot_range, required_number, search_sizes, wanted_verdicts
+from transfer.stats.required_patients import (
+    fewest_draws,
+    fewest_judged,
+    guess_patients,
+    pilot_range,
+    power_limit,
+    required_number,
+    search_sizes,
+    wanted_verdicts,
+)
 
 ALONE = VerdictRule()
 
@@ -164,6 +174,23 @@ def test_verdicts_of_studies_with_draws_keep_their_level_and_more_draws_find_mor
         simulate_power(build_population(pilot, 0.04), 1000, ALONE, sizes, draws, repeats=300).share(("better",)) for draws in (2, 8)
     )
     assert few < many - 0.2
+
+
+def test_the_variation_of_draws_limits_the_power_of_any_number_of_patients():
+    rng = np.random.default_rng(12)
+    for draws in (3, 8):
+        values = rng.normal(0.04, 0.03, (20_000, draws))  # draws of a study with all patients in the world
+        half = t_distribution.ppf(0.975, draws - 1) * values.std(axis=1, ddof=1) / np.sqrt(draws)
+        limit = power_limit(0.04, "different", ALONE, FactorSizes(draws=0.03), draws)
+        assert limit == pytest.approx(np.mean(values.mean(axis=1) > half), abs=0.012)
+    assert power_limit(0.04, "different", ALONE, FactorSizes(), 5) == 1
+    assert power_limit(0.0, "not-inferior", VerdictRule(margin=0.04), FactorSizes(0.03), 5) > power_limit(
+        0.04, "different", ALONE, FactorSizes(0.03), 5
+    )
+    enough = fewest_draws(0.04, "different", ALONE, FactorSizes(0.03), 0.8)
+    assert power_limit(0.04, "different", ALONE, FactorSizes(0.03), enough) >= 0.8
+    assert power_limit(0.04, "different", ALONE, FactorSizes(0.03), enough - 1) < 0.8
+    assert fewest_draws(0.001, "different", ALONE, FactorSizes(0.03), 0.8) is None
 
 
 # The required number

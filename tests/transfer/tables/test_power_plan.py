@@ -13,7 +13,9 @@ from encoders.runtime.paths import records_dir
 from tests.transfer.records.test_record import identity
 from transfer.cli.main import app
 from transfer.records.record import Meta, Record, write_record
+from transfer.stats.planned_repeats import estimate_factor_sizes
 from transfer.stats.planned_verdict import VerdictRule
+from transfer.stats.required_patients import power_limit
 from transfer.tables.pilot_records import PilotChoice, find_pilot, fraction_text
 from transfer.tables.power_plan import PowerOptions, plan_power
 from transfer.tables.power_table import describe_assumptions, describe_required
@@ -126,6 +128,22 @@ def test_draws_of_the_labeled_patients_enter_and_one_draw_is_refused():
         plan_power(find_pilot(pair(fraction=0.1), CHOICE), QUICK())
     with pytest.raises(InputError, match="leave --draws out"):
         plan_power(find_pilot(pair(), CHOICE), QUICK(draws=5))
+
+
+def test_draws_that_vary_too_much_end_the_search_with_the_number_of_draws_that_is_enough():
+    varying = []
+    for draw in range(4):
+        varying.append(record("mine", 1.9 + 0.8 * (-1) ** draw, draw=draw, fraction=0.1))
+        varying.append(record("imagenet_resnet18", 1.5, draw=draw, fraction=0.1))
+    pilot = find_pilot(varying, CHOICE)
+    (planned,) = plan_power(pilot, QUICK((0.08,)))
+    assert planned.required is None
+    assert planned.limit < 0.8
+    text = describe_required(planned, QUICK())
+    assert "no number of test patients has a power of 80%: the variation between draws of the labeled patients" in text
+    assert f"limits it to {planned.limit:.0%}" in text
+    assert f"plan at least {planned.fewest_draws} draws" in text
+    assert power_limit(0.08, "different", VerdictRule(), estimate_factor_sizes(pilot.rows), planned.fewest_draws) >= 0.8
 
 
 def test_all_labels_are_the_default_fraction_and_others_are_chosen():

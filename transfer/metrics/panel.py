@@ -3,7 +3,7 @@
 Each metric is averaged over the labels for which it is defined. Shapes: N rows, C labels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +24,7 @@ from transfer.metrics.calibration import (
 from transfer.metrics.decisions import accuracy, balanced_accuracy, kappa, macro_f1, mcc, precision, quadratic_kappa
 from transfer.metrics.operating import ThresholdRule, at_threshold, choose_thresholds
 from transfer.metrics.ranking import auroc, average_precision, macro, micro
-from transfer.metrics.recalibration import fit_recalibration
+from transfer.metrics.recalibration import Recalibration, fit_recalibration
 
 # (labels, scores) -> (C,) values, or one value over all cells.
 RANKING_METRICS: dict[str, Callable[[Array, Array], Array]] = {
@@ -72,8 +72,12 @@ def are_probabilities(s: Array) -> bool:
     return bool(s.min(initial=0.0) >= -1e-6 and s.max(initial=0.0) <= 1 + 1e-6)
 
 
-def compute_all_metrics(y: Array, s: Array, choice: ValidationChoice, prevalence: float | None = None) -> dict[str, float]:
-    """Name and value of every metric; NaN where it is not defined. prevalence: for the predictive values; None: the observed one."""
+def compute_all_metrics(
+    y: Array, s: Array, choice: ValidationChoice, prevalence: float | None = None, fits: Sequence[Recalibration] | None = None
+) -> dict[str, float]:
+    """Name and value of every metric; NaN where it is not defined. prevalence: for the predictive values; None: the observed one.
+
+    fits: `fit_recalibration` of each label, of a multi-class task that of the predicted class, if it was computed before."""
     values = {name: metric(y, s) for name, metric in RANKING_METRICS.items()}
     values |= {name: metric(y, s, choice.kind, choice.threshold) for name, metric in DECISION_METRICS.items()}
     if choice.order:
@@ -82,37 +86,56 @@ def compute_all_metrics(y: Array, s: Array, choice: ValidationChoice, prevalence
         rates = [at_threshold(y[:, c], s[:, c], choice.threshold[c], prevalence).rates() for c in range(y.shape[1])]
         values |= {name: np.array([of_label[name] for of_label in rates]) for name in rates[0]}
     flat = {name: macro(np.atleast_1d(value))[0] for name, value in values.items()}
-    return {**flat, **calibration_errors(y, s, choice)}
+    return {**flat, **calibration_errors(y, s, choice, fits)}
 
 
-def calibration_errors(y: Array, s: Array, choice: ValidationChoice) -> dict[str, float]:
+def calibration_errors(y: Array, s: Array, choice: ValidationChoice, fits: Sequence[Recalibration] | None = None) -> dict[str, float]:
     """Errors of the probabilities and, as `*_tempered`, of those after temperature scaling; {} when the scores are not probabilities."""
     if not are_probabilities(s) or not np.isfinite(y).any():
         return {}
     p = np.clip(s, 0, 1)
-    errors = _probability_errors(y, p, choice.kind) | {"temperature": choice.temperature}
+    true, probability = calibrated_columns(y, p, choice.kind)
+    fits = fits or [fit_recalibration(true[:, c], probability[:, c]) for c in range(true.shape[1])]
+    errors = _probability_errors(y, p, choice.kind, fits) | {"temperature": choice.temperature}
     if np.isfinite(choice.temperature):
-        tempered = _probability_errors(y, temper(p, choice.temperature, choice.kind), choice.kind)
-        errors |= {f"{name}_tempered": value for name, value in tempered.items()}
+        q = temper(p, choice.temperature, choice.kind)
+        true, probability = calibrated_columns(y, q, choice.kind)
+        starts = [_tempered_start(fit, choice) for fit in fits]
+        fits = [fit_recalibration(true[:, c], probability[:, c], start=start) for c, start in enumerate(starts)]
+        errors |= {f"{name}_tempered": value for name, value in _probability_errors(y, q, choice.kind, fits).items()}
     correct, certainty = confidence(y, p) if choice.kind == "multiclass" else threshold_margins(y, p, choice.threshold)
     known = ~np.isnan(correct)
     return errors | {"risk_coverage_area": risk_coverage(1 - correct[known], certainty[known])["area"]}
 
 
-def _probability_errors(y: Array, p: Array, kind: str) -> dict[str, float]:
-    true, probability = (a[:, None] for a in confidence(y, p)) if kind == "multiclass" else (y, p)  # multi-class: the predicted class
+def calibrated_columns(y: Array, p: Array, kind: str) -> tuple[Array, Array]:
+    """Truth and probability (N, C) whose agreement is calibration: of each label, of a multi-class task those of the predicted class."""
+    if kind != "multiclass":
+        return y, p
+    correct, probability = confidence(y, p)
+    return correct[:, None], probability[:, None]
+
+
+def _tempered_start(fit: Recalibration, choice: ValidationChoice) -> tuple[float, float] | None:
+    """Where to start the fit of tempered probabilities: their logits are divided by the temperature, so the slope is multiplied by it."""
+    if choice.kind == "multiclass" or not np.isfinite(fit.slope.value):
+        return None
+    return fit.intercept.value, fit.slope.value * choice.temperature
+
+
+def _probability_errors(y: Array, p: Array, kind: str, fits: Sequence[Recalibration]) -> dict[str, float]:
+    true, probability = calibrated_columns(y, p, kind)
     errors = {"ece": ece(true, probability), "ece_equal_mass": ece(true, probability, mass="equal_mass"), "brier": brier(y, p)}
     errors["log_loss"] = cross_entropy(y, p) if kind == "multiclass" else log_loss(y, p)
-    errors |= _recalibration(true, probability)
+    errors |= _recalibration(fits)
     known = [c for c in range(y.shape[1]) if np.isfinite(y[:, c]).any()]
     parts = [brier_parts(y[:, c], p[:, c]) for c in known]
     errors |= {f"brier_{name}": np.array([part[name] for part in parts]) for name in ("reliability", "resolution", "uncertainty", "within")}
     return {name: macro(value)[0] for name, value in errors.items()}
 
 
-def _recalibration(y: Array, p: Array) -> dict[str, Array]:
+def _recalibration(fits: Sequence[Recalibration]) -> dict[str, Array]:
     """Calibration slope and intercepts (C,) of each column."""
-    fits = [fit_recalibration(y[:, c], p[:, c]) for c in range(y.shape[1])]
     return {
         "calibration_slope": np.array([fit.slope.value for fit in fits]),
         "calibration_intercept": np.array([fit.intercept.value for fit in fits]),

@@ -10,6 +10,7 @@ with the patients as clusters.
 Shapes: N rows, K coefficients, U patients.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -41,10 +42,11 @@ class Recalibration(NamedTuple):
 UNDEFINED = Coefficient(float("nan"), float("nan"))
 
 
-def fit_recalibration(y: Array, p: Array, patient: Array | None = None) -> Recalibration:
+def fit_recalibration(y: Array, p: Array, patient: Array | None = None, start: tuple[float, float] | None = None) -> Recalibration:
     """Slope and intercepts of one label, with standard errors over patients. y: (N,) in {0, 1}, NaN = unknown.  p: (N,) in [0, 1].
 
-    patient: (N,) of any type; None: each row is a patient.  All is undefined without both classes."""
+    patient: (N,) of any type; None: each row is a patient.  start: intercept and slope close to the result, which saves steps.
+    All is undefined without both classes."""
     known = ~np.isnan(y)
     truth, probability = y[known].astype(np.float64), np.asarray(p, dtype=np.float64)[known]
     at_bounds = int(((probability < BOUND) | (probability > 1 - BOUND)).sum())
@@ -56,7 +58,7 @@ def fit_recalibration(y: Array, p: Array, patient: Array | None = None) -> Recal
     (large,) = fit_logistic(truth, ones, x, code)
     if not classes_overlap(truth, x):
         return Recalibration(UNDEFINED, UNDEFINED, large, at_bounds)
-    intercept, slope = fit_logistic(truth, np.column_stack([ones, x]), np.zeros(len(x)), code)
+    intercept, slope = fit_logistic(truth, np.column_stack([ones, x]), np.zeros(len(x)), code, start)
     return Recalibration(slope, intercept, large, at_bounds)
 
 
@@ -72,10 +74,14 @@ def classes_overlap(truth: Array, x: Array) -> bool:
     return bool(negative.max() > positive.min() and positive.max() > negative.min())
 
 
-def fit_logistic(truth: FloatArray, columns: FloatArray, offset: FloatArray, code: IntArray) -> list[Coefficient]:
-    """The K coefficients of maximum likelihood. truth, offset: (N,).  columns: (N, K).  code: (N,) patient of each row, from 0."""
-    beta = np.zeros(columns.shape[1])
-    loss, mean = _evaluate(truth, offset)
+def fit_logistic(
+    truth: FloatArray, columns: FloatArray, offset: FloatArray, code: IntArray, start: Sequence[float] | None = None
+) -> list[Coefficient]:
+    """The K coefficients of maximum likelihood. truth, offset: (N,).  columns: (N, K).  code: (N,) patient of each row, from 0.
+
+    start: of the K coefficients; None: zeros."""
+    beta = np.zeros(columns.shape[1]) if start is None else np.array(start, dtype=np.float64)
+    loss, mean = _evaluate(truth, columns @ beta + offset)
     for _ in range(MAX_STEPS):
         information = (columns.T * (mean * (1 - mean))) @ columns  # (K, K)
         step = np.linalg.solve(information, columns.T @ (truth - mean))  # (K,)

@@ -46,7 +46,7 @@ PROTOCOLS: dict[str, ProtocolEntry] = {
     "fewshot": ProtocolEntry("few-shot probe", "nearest class mean from 1 to 16 patients per class", _load_fewshot),
     "linear": ProtocolEntry("linear probe", "logistic regression on frozen features", _load_linear),
     "finetune": ProtocolEntry("fine-tuning", "trains a copy of the encoder with a linear head", _load_finetune),
-    "mil": ProtocolEntry("slides, MIL", "scores slides from their tiles", _load_mil),
+    "mil": ProtocolEntry("slides, MIL", "scores slides from their tiles", _load_mil, slides=True),
 }
 
 
@@ -63,7 +63,7 @@ def resolve_protocol(name: str, cfg: "Config") -> AnyProtocol:
 
 def scores_slides(name: str) -> bool:
     """Whether a protocol scores slides instead of images; False for a name that the registry does not have."""
-    return name in PROTOCOLS and PROTOCOLS[name].load().NEEDS == "bags"
+    return name in PROTOCOLS and PROTOCOLS[name].slides
 
 
 def describe_protocol(name: str) -> str:

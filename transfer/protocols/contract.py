@@ -108,8 +108,11 @@ AnyProtocol: TypeAlias = "TransferProtocol[Any, Any]"
 
 @dataclass(frozen=True)
 class ProtocolEntry:
-    """A protocol of the registry. title: in reports.  help: one line for the command line.  load: imports it, which may take seconds."""
+    """A protocol of the registry. title: in reports.  help: one line for the command line.  load: imports it, which may take seconds.
+
+    slides: whether it scores slides instead of images, that is, whether its `NEEDS` is "bags"; known without the import."""
 
     title: str
     help: str
     load: Callable[[], AnyProtocol]
+    slides: bool = False

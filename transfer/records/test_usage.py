@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.runtime.arrays import Array, BoolArray, IntArray
+from transfer.records.cached_results import cached_result
 from transfer.records.looks import Look, LookLog
 from transfer.records.record import Record
 from transfer.records.scored_images import ID_TYPE, ScoredImages, read_scored_images
@@ -173,6 +174,10 @@ class _Target:
         return SplitUsage(self.times, encoders, protocols, tuple(self.own), tuple(self.others), unreadable)
 
 
+def _count_images(record: Record) -> int:
+    return cached_result("test images", [record], (), int, lambda: len(record.arrays["test_key"]))
+
+
 def _list_targets(records: Sequence[Record], sets: Mapping[str, ScoredImages | None]) -> list[_Target]:
     """The test parts of all successful records."""
     digests: dict[str, set[str]] = defaultdict(set)
@@ -185,5 +190,5 @@ def _list_targets(records: Sequence[Record], sets: Mapping[str, ScoredImages | N
     for split, own in digests.items():
         stored = [images.ids for digest in sorted(own) if (images := sets[digest]) is not None]
         ids = np.unique(np.concatenate(stored)) if len(stored) > 1 else next(iter(stored), None)
-        targets.append(_Target(split, own, ids, len(latest[split].arrays["test_key"]) if ids is None else 0))
+        targets.append(_Target(split, own, ids, _count_images(latest[split]) if ids is None else 0))
     return targets

@@ -20,6 +20,7 @@ from transfer.report.curves import record_temperature
 from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
 from transfer.stats import Interval
 from transfer.tables import render
+from transfer.tables.calibration_rows import record_recalibration
 from transfer.tables.comparison_table import COMPARISON_HEADER, format_comparisons
 from transfer.tables.format import format_interval
 from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
@@ -180,7 +181,9 @@ def record_metrics(record: Record, rule: OperatingRule) -> dict[str, float]:
         y, s, _ = record.part("val")
         temperature = record_temperature(record) if np.isfinite(y).any() and are_probabilities(s) else math.nan
         choice = ValidationChoice(record.meta.kind, choose_record_thresholds(record, rule), temperature)
-        return compute_all_metrics(*record.part("test")[:2], choice, rule.prevalence)
+        y, s, _ = record.part("test")
+        fits = record_recalibration(record) if are_probabilities(s) and np.isfinite(y).any() else None
+        return compute_all_metrics(y, s, choice, rule.prevalence, fits)
 
     return cached_result("metrics", [record], (rule.kind, rule.target, rule.prevalence), dict[str, float], compute)
 

@@ -71,8 +71,8 @@ def minimal_detectable_difference(difference: Difference, power: float = 0.8) ->
     """The true difference for which a test set like this one gives the verdict "better" with the given power.
 
     From the width of the interval: half of it is the quantile times the standard error, to which the quantile of the power is added."""
-    from scipy.stats import norm
+    from scipy.special import ndtri
 
     half = (difference.high - difference.low) / 2
-    quantile = norm.ppf((1 + difference.level) / 2)
-    return float(half * (1 + norm.ppf(power) / quantile))
+    quantile = ndtri((1 + difference.level) / 2)
+    return float(half * (1 + ndtri(power) / quantile))

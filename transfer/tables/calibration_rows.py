@@ -4,19 +4,18 @@ Folds and draws are averaged: errors of folds, which have different patients, ad
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from encoders.runtime.arrays import Array
-from transfer.metrics.calibration import confidence
-from transfer.metrics.panel import are_probabilities
+from encoders.runtime.arrays import Array, IntArray
+from transfer.metrics.panel import are_probabilities, calibrated_columns
 from transfer.metrics.recalibration import Coefficient, Recalibration, fit_recalibration
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
-from transfer.stats.patients import encode_patients
+from transfer.stats.patients import count_codes, encode_patients
 
 METHOD = "logistic recalibration, patient-clustered sandwich variance, Student's t"
 
@@ -45,24 +44,38 @@ def _calibrate(records: Sequence[Record]) -> list[LabelCalibration]:
         return []
     meta = records[0].meta
     labels = ["predicted class"] if meta.kind == "multiclass" else meta.classes
-    codes = [encode_patients(r.arrays["test_patient"])[0] for r in records]
+    fits = [record_recalibration(r) for r in records]
+    truths = [calibrated_columns(*r.part("test")[:2], meta.kind)[0] for r in records]
+    codes = [encode_patients(r.arrays["test_patient"]) for r in records]
+    folds = [r.identity.fold for r in records]
     return [
-        _label_calibration(name, [(r.identity.fold, *_label_rows(r, c), code) for r, code in zip(records, codes, strict=True)])
+        _label_calibration(
+            name,
+            [(fold, of_record[c]) for fold, of_record in zip(folds, fits, strict=True)],
+            {fold: _fewest_patients(truth[:, c], *code) for fold, truth, code in zip(folds, truths, codes, strict=True)},
+        )
         for c, name in enumerate(labels)
     ]
 
 
-def _label_rows(record: Record, c: int) -> tuple[Array, Array]:
-    """Truth and probability (M,) of one label, or of the predicted class."""
-    y, s, _ = record.part("test")
-    truth, p = confidence(y, s) if record.meta.kind == "multiclass" else (y[:, c], s[:, c])
-    return truth, np.clip(p, 0, 1)
+def record_recalibration(record: Record) -> list[Recalibration]:
+    """The fit of each label on a record's test part, with errors over patients; of a multi-class task that of the predicted class."""
+
+    def fit() -> list[Recalibration]:
+        y, s, patient = record.part("test")
+        truth, p = calibrated_columns(y, np.clip(s, 0, 1), record.meta.kind)
+        code, _ = encode_patients(patient)
+        return [fit_recalibration(truth[:, c], p[:, c], code) for c in range(truth.shape[1])]
+
+    return cached_result("recalibration", [record], (), list[Recalibration], fit)
 
 
-def _label_calibration(label: str, parts: Sequence[tuple[int, Array, Array, Array]]) -> LabelCalibration:
-    """parts: fold, truth, probability and patient of each record."""
-    fits = [(fold, fit_recalibration(truth, p, patient)) for fold, truth, p, patient in parts]
-    fewest = {fold: min(len(np.unique(patient[side])) for side in (truth > 0.5, truth <= 0.5)) for fold, truth, _, patient in parts}
+def _fewest_patients(truth: Array, code: IntArray, n: int) -> int:
+    return min(count_codes(code[side], n) for side in (truth > 0.5, truth <= 0.5))
+
+
+def _label_calibration(label: str, fits: Sequence[tuple[int, Recalibration]], fewest: Mapping[int, int]) -> LabelCalibration:
+    """fits: fold and fit of each record.  fewest: patients in the smaller class of each fold."""
     freedom = sum(max(n - 1, 0) for n in fewest.values())
     slope, intercept, large = (_mean_interval([(fold, _pick(fit, i)) for fold, fit in fits], freedom) for i in range(3))
     return LabelCalibration(label, slope, intercept, large, sum(fit.at_bounds for _, fit in fits))
@@ -74,7 +87,7 @@ def _pick(fit: Recalibration, i: int) -> Coefficient:
 
 def _mean_interval(estimates: Sequence[tuple[int, Coefficient]], freedom: int) -> Interval:
     """The mean over records with its interval. estimates: fold and estimate of each record.  freedom: of Student's t."""
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     folds: dict[int, list[Coefficient]] = {}
     for fold, estimate in estimates:
@@ -82,5 +95,5 @@ def _mean_interval(estimates: Sequence[tuple[int, Coefficient]], freedom: int) -
     means = [Coefficient(*np.mean(same, axis=0).tolist()) for same in folds.values()]
     value = float(np.mean([m.value for m in means]))
     error = math.sqrt(sum(m.error**2 for m in means)) / len(means)
-    margin = float(t.ppf(0.975, freedom)) * error if freedom > 0 else math.nan
+    margin = float(stdtrit(freedom, 0.975)) * error if freedom > 0 else math.nan
     return Interval(value, value - margin, value + margin, METHOD)

@@ -96,6 +96,7 @@ def test_a_protocol_declares_its_members_and_describes_its_settings(name):
     entry = PROTOCOLS[name]
     protocol = entry.load()
     assert protocol.NEEDS in get_args(Needs)
+    assert entry.slides == (protocol.NEEDS == "bags")
     assert isinstance(protocol.VERSION, int)
     assert list(inspect.signature(protocol.fit).parameters) == ["cfg", "train", "val", "select", "log"]
     assert inspect.signature(protocol.fit).parameters["select"].default is validation_score

@@ -17,11 +17,18 @@ def doctor(
         typer.Option("--near/--no-near", help="search for near-duplicates  [default: search if the store has at most 200,000 images]"),
     ] = None,
     sample: Annotated[int, typer.Option(min=1, help="number of images for the histogram of values")] = 1000,
+    label: Annotated[
+        list[str] | None, typer.Option(help="labels whose floor is measured; repeatable  [default: all]", show_default=False)
+    ] = None,
+    floor: Annotated[
+        bool, typer.Option(help="predict each label from the image's histogram and a 16 x 16 thumbnail, cross-validated over patients")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of tables")] = False,
 ) -> None:
     """Describe a store and report its problems.
 
-    Reports duplicate images, patients in several splits, constant images and unusable labels.
+    Reports duplicate images, patients in several splits, constant images, unusable labels, and labels that can be predicted without a
+    network (floor): where AUROC is above 0.75, images of the classes may differ in how they were acquired.
 
     Near-duplicates are found with a perceptual hash. It is robust to JPEG compression, resizing and gamma, and misses crops of 3 % or
     more, flips and rotations.
@@ -33,10 +40,14 @@ def doctor(
     from encoders.doctor.checks import examine_store, find_nearest_pairs
     from encoders.doctor.picture import draw_pairs
     from encoders.doctor.text import print_report
+    from encoders.runtime.errors import unknown_name_error
     from encoders.store.store import Store
 
     opened = Store.open(store)
-    report = examine_store(opened, radius, near, sample)
+    for name in label or ():
+        if name not in opened.label_names():
+            raise unknown_name_error("label", name, opened.label_names())
+    report = examine_store(opened, radius, near, sample, floor=floor, floor_labels=label)
     if picture is not None:
         pairs, distance = find_nearest_pairs(opened)
         draw_pairs(opened, pairs, distance, picture)

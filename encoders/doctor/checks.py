@@ -7,14 +7,16 @@ Shapes: N images; P pairs; S sampled images.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.doctor.floor import measure_floors
 from encoders.doctor.labels import summarise_labels
 from encoders.doctor.report import (
+    HIGH_FLOOR,
     DoctorReport,
     ExactDuplicates,
     Examination,
@@ -40,12 +42,19 @@ RowGroups = list[list[int]]
 
 
 def examine_store(
-    store: Store, radius: int = HASH_RADIUS, near: bool | None = None, sample: int = 1000, seconds: float = 1.0
+    store: Store,
+    radius: int = HASH_RADIUS,
+    near: bool | None = None,
+    sample: int = 1000,
+    seconds: float = 1.0,
+    floor: bool = True,
+    floor_labels: Sequence[str] | None = None,
 ) -> DoctorReport:
     """The whole report, ready for JSON.
 
     radius: bits in which near-duplicates may differ.  near: search for near-duplicates; None: if there are at most MAX_NEAR_IMAGES
-    images.  sample: images of the histogram.  seconds: for measuring the read rate."""
+    images.  sample: images of the histogram.  seconds: for measuring the read rate.  floor: predict labels without a network; floor_labels:
+    only these, None: all."""
     hashes, sha, keys = store.column("phash"), store.column("sha256"), store.column("key")
     patients, named = store.people(), store.names_patient()
     splits = store.column("split") if store.has_column("split") else np.full(len(store), "")
@@ -63,6 +72,7 @@ def examine_store(
         "patients": patient_report(patients, named),
         "splits": split_report(splits, patients),
         "labels": summarise_labels(store, splits, groups),
+        "floors": measure_floors(store, floor_labels) if floor else [],
     }
     return {**report, "findings": list_findings(report)}
 
@@ -251,4 +261,13 @@ def list_findings(report: Examination) -> list[Finding]:
         ("conflicting labels", sum(row["conflicts"] for row in labels), "groups of identical images have different labels"),
         ("useless labels", sum(row["values"] < 2 for row in labels), "labels are unknown for all images or have one value only"),
     ]
+    high = [f"{f['label']} {f['auroc']:.2f}" for f in report["floors"] if f["auroc"] > HIGH_FLOOR]
+    rows.append(
+        (
+            "acquisition shortcut",
+            len(high),
+            f"labels are predicted from histogram and thumbnail alone (AUROC: {', '.join(high)}): images of the classes may differ in how "
+            "they were acquired",
+        )
+    )
     return [{"finding": name, "count": int(n), "meaning": f"{n} {meaning}"} for name, n, meaning in rows if n]

@@ -6,6 +6,7 @@ from typing import Literal, TypedDict
 from encoders.runtime.json_types import Json
 
 LabelKind = Literal["text", "yes/no", "number"]
+HIGH_FLOOR = 0.75  # AUROC of statistics of the image, without a network, above which a warning is given
 Distribution = dict[str, float]  # counts by class; or positive and prevalence; or min, mean and max
 
 
@@ -92,6 +93,13 @@ class LabelSummary(TypedDict):
     conflicts: int  # groups of identical images with different values
 
 
+class FloorSummary(TypedDict):
+    label: str
+    auroc: float  # of the features of `pixels`, cross-validated over patients
+    images: int
+    patients: int
+
+
 class Finding(TypedDict):
     finding: str
     count: int
@@ -110,6 +118,7 @@ class Examination(TypedDict):
     patients: PatientSummary
     splits: SplitSummary
     labels: list[LabelSummary]
+    floors: list[FloorSummary]
 
 
 class DoctorReport(Examination):

@@ -25,6 +25,13 @@ def print_report(report: DoctorReport) -> None:
             cells = [row["label"], row["kind"], str(row["known"]), str(row["unknown"]), format_distribution(row["spread"]), *by_split]
             labels.add_row(*map(escape, cells))
         out.print(labels)
+    for floor in report["floors"]:
+        out.print(
+            f"floor of {floor['label']}: AUROC {floor['auroc']:.3f} from histogram and thumbnail alone, cross-validated over "
+            f"{floor['patients']} patients ({floor['images']} images)",
+            soft_wrap=True,
+            markup=False,
+        )
     if not report["findings"]:
         out.print("[green]no findings[/green]")
         return

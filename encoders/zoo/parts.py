@@ -22,6 +22,7 @@ from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
 from encoders.zoo.location import EncoderLocation
 from encoders.zoo.preprocess import normalise_input, resize_antialiased
+from encoders.zoo.stages import StageFeatures, inner_network
 
 LEAST_NORM = 1e-12  # of a row: the features of a dead network are 0, and stay 0
 
@@ -44,6 +45,18 @@ class JoinedNetwork(nn.Module):
         return tuple(
             normalise_input(own, p).contiguous(memory_format=torch.channels_last) for own, p in zip(resized, self.preprocesses, strict=True)
         )
+
+
+def list_networks(model: nn.Module, prefix: str = "") -> list[tuple[str, nn.Module]]:
+    """The timm networks in a model, each with the prefix of its parameters' names: one for each part."""
+    if isinstance(model, JoinedNetwork):
+        return [pair for i, part in enumerate(model.parts) for pair in list_networks(part, f"{prefix}parts.{i}.")]
+    return [(f"{prefix}network." if isinstance(model, StageFeatures) else prefix, inner_network(model))]
+
+
+def count_normalised(card: Card) -> int:
+    """The number of vectors of norm 1 that the features consist of; 0 if they are not normalised."""
+    return len(card.parts or card.stages or ())
 
 
 class JoinedEncoder(Encoder):

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,7 +11,10 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card
-from encoders.zoo.names import parse_name
+from encoders.zoo.location import find_manifest
+from encoders.zoo.names import PIXELS, parse_name
+from encoders.zoo.pixels import has_network
+from encoders.zoo.recombine import is_recombined
 
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
@@ -33,7 +36,16 @@ class EncoderEntry:
 
 
 def encoder_role(name: str, card: Card) -> str:
-    """imagenet, random or encoder: the kind of encoder, whether it was requested or is a default baseline."""
+    """imagenet, random, floor, diagnosis or encoder: the kind of encoder, whether it was requested or is a default baseline.
+
+    An encoder made of parts has their role if all have the same one, otherwise it is an encoder."""
+    if card.parts:
+        roles = {encoder_role(part.name, part) for part in card.parts}
+        return roles.pop() if len(roles) == 1 else "encoder"
+    if card.source == PIXELS:
+        return "floor"
+    if is_recombined(card):
+        return "diagnosis"
     if card.method == "random" or card.source == "random":
         return "random"
     return "imagenet" if not name.startswith("runs/") and parse_name(name).base.startswith("imagenet_") and not card.config else "encoder"
@@ -61,15 +73,17 @@ def parse_baselines(options: Sequence[str] | None) -> list[str] | None:
     return None if not options else [] if list(options) == ["none"] else list(options)
 
 
-def resolve_encoders(encoders: Sequence[str], baselines: Sequence[str] | None) -> tuple[list[EncoderEntry], dict[str, str]]:
+def resolve_encoders(
+    encoders: Sequence[str], baselines: Sequence[str] | None, floor: bool = True
+) -> tuple[list[EncoderEntry], dict[str, str]]:
     """The encoders in order, each once, and the default baselines that do not exist, with the reason.
 
-    baselines: names, [] for none, None for the ImageNet and random weights of the architecture of each encoder.
-    Raises InputError for an unknown name."""
+    baselines: names, [] for none, None for the ImageNet and random weights of the architecture of each encoder (of each of its parts), and
+    with `floor` the encoder `pixels`.  Raises InputError for an unknown name."""
     entries = {name: EncoderEntry(name, zoo.find_encoder(name).card, True) for name in [*encoders, *(baselines or [])]}
     missing: dict[str, str] = {}
-    for name in encoders if baselines is None else []:
-        card = entries[name].card
+    requested = [entries[name].card for name in encoders] if baselines is None else []
+    for card in [part for whole in requested for part in whole.parts or (whole,) if has_network(part)]:
         for kind in ("imagenet", "random"):
             try:
                 other = zoo.baseline_name(kind, card)
@@ -77,6 +91,8 @@ def resolve_encoders(encoders: Sequence[str], baselines: Sequence[str] | None) -
                     entries[other] = EncoderEntry(other, zoo.find_encoder(other).card, False)
             except InputError as error:
                 missing.setdefault(f"{kind}_{card.arch}", str(error))
+    if floor and baselines is None and PIXELS not in entries:
+        entries[PIXELS] = EncoderEntry(PIXELS, zoo.find_encoder(PIXELS).card, False)
     return _drop_duplicates(entries), missing
 
 
@@ -92,14 +108,15 @@ def _drop_duplicates(entries: dict[str, EncoderEntry]) -> list[EncoderEntry]:
 
 
 def _same_stored_weights(a: Card, b: Card) -> bool:
-    return a.sha256 is not None and (a.sha256, a.preprocess, a.model_args) == (b.sha256, b.preprocess, b.model_args)
+    fields = (a.sha256, a.preprocess, a.model_args, a.stages)
+    return a.sha256 is not None and fields == (b.sha256, b.preprocess, b.model_args, b.stages)
 
 
 def _same_random_weights(a: Card, b: Card) -> bool:
     """Whether two cards of random weights describe the same network; stored weights are distinguished by name."""
     if not (a.source == b.source == "random"):
         return False
-    return (a.arch, a.model_args, a.preprocess, a.lineage) == (b.arch, b.model_args, b.preprocess, b.lineage)
+    return (a.arch, a.model_args, a.preprocess, a.lineage, a.stages) == (b.arch, b.model_args, b.preprocess, b.lineage, b.stages)
 
 
 def load_encoder(entry: EncoderEntry, device: str, missing: dict[str, str]) -> "Encoder | None":
@@ -113,13 +130,18 @@ def load_encoder(entry: EncoderEntry, device: str, missing: dict[str, str]) -> "
         return None
 
 
-def load_manifests(name: str) -> Iterator[tuple[str, dict[str, Array]]]:
-    """Yields name and pretraining manifest of an encoder and of the encoders that it was initialised from."""
+class TrainingImages(NamedTuple):
+    """An encoder and the manifest of the images that it was trained on."""
+
+    name: str
+    card: Card
+    manifest: dict[str, Array]
+
+
+def load_manifests(name: str) -> Iterator[TrainingImages]:
+    """Yields the manifest of an encoder and of every encoder that it comes from: its start, its parts, and theirs."""
     for encoder, location in lineage.lineage_chain(name):
-        if location is None:  # the encoder that it was initialised from no longer exists
-            return
-        # The manifest of a run is beside the folders of its export and of its checkpoints.
-        folders = [location.folder, location.folder.parent] if location.folder and encoder.startswith("runs/") else [location.folder]
-        for path in [f / "manifest.npz" for f in folders if f is not None and (f / "manifest.npz").is_file()][:1]:
+        path = None if location is None else find_manifest(location)  # None: the encoder that it was initialised from no longer exists
+        if location is not None and path is not None:
             with np.load(path, allow_pickle=False) as file:
-                yield encoder, {key: file[key] for key in file.files}
+                yield TrainingImages(encoder, location.card, {key: file[key] for key in file.files})

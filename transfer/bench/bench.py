@@ -13,8 +13,10 @@ import numpy as np
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.store.patient_ids import SameNames
+from encoders.zoo.pixels import has_network
 from transfer.bench import baselines, cell, external, leaks, preprocess_check
 from transfer.bench.baselines import EncoderEntry
+from transfer.bench.diagnosis import add_diagnosis
 from transfer.bench.external import ExternalRequest
 from transfer.bench.lazy_features import LazyFeatures
 from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
@@ -27,6 +29,7 @@ from transfer.records.ledger import ledger_path
 from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import Portion, build_portions
 from transfer.tasks.load import LoadedTask, load_task
+from transfer.tasks.options import Diagnosis
 from transfer.tasks.task import choose_tasks, read_task
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ class BenchRequest:
     overrides: Sequence[str] = ()
     shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) of the test images
     same_people: SameNames = ()  # groups of data sets whose equal patient ids are the same people
+    floor: bool = True  # with the default baselines: also the encoder `pixels`
+    diagnose: Sequence[Diagnosis] = ()  # add the encoders that tell what a difference to the start is made of
     external: ExternalRequest | None = None  # the task that is tested; the one task of `tasks` is selected on
 
 
@@ -86,7 +91,12 @@ class BenchPlan:
     missing: dict[str, str]
 
     def __len__(self) -> int:
-        return len(self.entries) * len(self.protocols) * sum(len(p) for p in self.portions.values())
+        return sum(len(self.protocols_of(entry)) for entry in self.entries) * sum(len(p) for p in self.portions.values())
+
+    def protocols_of(self, entry: EncoderEntry) -> dict[str, tuple[AnyProtocol, Config]]:
+        """The protocols that the encoder can run: those that train on images need a network."""
+        trains = entry.requested or has_network(entry.card)  # for a requested encoder, its failed record gives the reason
+        return {name: own for name, own in self.protocols.items() if trains or own[0].NEEDS != "images"}
 
 
 def load_protocols(names: Sequence[str], seed: int, overrides: Sequence[str] = ()) -> dict[str, tuple[AnyProtocol, Config]]:
@@ -108,7 +118,10 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     protocols = load_protocols(request.protocols, request.seed, request.overrides)
     if not request.encoders:
         raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
-    entries, missing = baselines.resolve_encoders(request.encoders, request.baselines)
+    entries, missing = baselines.resolve_encoders(request.encoders, request.baselines, request.floor)
+    entries, lines = add_diagnosis(entries, request.diagnose)
+    for line in lines:
+        log(line)
     modalities = [e.card.modality for e in entries if e.name in request.encoders]
     tasks = [load_task(task) for task in choose_tasks(request.tasks, modalities)]
     if request.external is not None:
@@ -174,7 +187,7 @@ def run_bench(
     for entry in plan.entries:
         encoder = baselines.load_encoder(entry, request.device, result.missing)
         if encoder is None:
-            progress(len(plan) // len(plan.entries))
+            progress(len(plan.protocols_of(entry)) * sum(len(p) for p in plan.portions.values()))
             continue
         for loaded in plan.tasks:
             features = LazyFeatures(encoder, loaded, request.batch, request.workers)
@@ -234,7 +247,7 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
 def build_cells(request: BenchRequest, plan: BenchPlan, entry: EncoderEntry, encoder: "Encoder", loaded: LoadedTask) -> Iterator[cell.Cell]:
     """The cells of one encoder on one task."""
     leakage, warnings = plan.leaks_and_warnings[loaded.task.name, entry.name]
-    for name, (protocol, cfg) in plan.protocols.items():
+    for name, (protocol, cfg) in plan.protocols_of(entry).items():
         for portion in plan.portions[loaded.task.name]:
             identity = record.Identity(
                 task=loaded.task.name,

@@ -6,7 +6,6 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
 from encoders.similarity.turned_search import read_signs
 from encoders.store.patient_ids import SameNames, list_same_names
-from encoders.zoo.zoo import find_encoder
 from transfer.bench.baselines import EncoderEntry, load_manifests
 from transfer.leakage import check, image_copies, patients, pictures
 from transfer.leakage.pretraining_images import PretrainingImages
@@ -34,10 +33,10 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
     not be found."""
     rows, uncompared = loaded.split.rows("test"), []
     leaks: list[check.Leak] = []
-    for name, manifest in load_manifests(entry.name):
+    for name, card, manifest in load_manifests(entry.name):
         leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.sha256)
         if near_duplicates and loaded.store.has_column("phash"):
-            pretraining = PretrainingImages(name, manifest, find_encoder(name).card, loaded.store)
+            pretraining = PretrainingImages(name, manifest, card, loaded.store)
             leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, read_task_images(loaded), pretraining)
             uncompared += pretraining.list_uncompared()
     return leaks, uncompared
@@ -51,14 +50,14 @@ def gather_pretraining_patients(
     rows, store = loaded.split.rows("test"), loaded.store
     same = [*loaded.task.same_people, *same_people]
     tested = patients.PatientColumns(store.column("patient")[rows], store.datasets[rows], store.names_patient()[rows], same)
-    found = [patients.find_pretraining_patients(name, manifest, tested) for name, manifest in load_manifests(entry.name)]
+    found = [patients.find_pretraining_patients(name, manifest, tested) for name, _, manifest in load_manifests(entry.name)]
     return [leak for leaks, _ in found for leak in leaks], [comparison for _, comparison in found]
 
 
 def check_declared_people(tasks: Sequence[LoadedTask], entries: Sequence[EncoderEntry], same_people: SameNames) -> None:
     """Raises InputError for a data set of `--same-people` that neither the tasks nor the manifests name, for pseudonyms, and for two data
     sets of one task, whose split would have to change."""
-    manifests = [manifest for entry in entries if same_people for _, manifest in load_manifests(entry.name)]
+    manifests = [images.manifest for entry in entries if same_people for images in load_manifests(entry.name)]
     known = {str(name) for manifest in manifests for name in manifest.get("datasets", ())}
     known |= {name for loaded in tasks for name in loaded.store.datasets.tolist()}
     if any("datasets" not in manifest for manifest in manifests):  # of an earlier version: any name may be one of its data sets

@@ -11,7 +11,7 @@ from encoders.runtime.cli import split_commas
 from encoders.runtime.errors import InputError
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
-from transfer.tasks.options import Combination, ScoreUnit
+from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
 
 if TYPE_CHECKING:
     from transfer.bench.bench import BenchRequest
@@ -21,17 +21,19 @@ ExternalPart = Literal["test", "all"]
 
 EncoderNames = Annotated[
     list[str] | None,
-    typer.Option(help="encoder: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; repeatable"),
+    typer.Option(help="encoder: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; A+B joins the features of two; repeatable"),
 ]
 TaskNames = Annotated[str | None, typer.Option(help="tasks, comma-separated; default: all registered tasks of the encoders' modality")]
 ProtocolNames = Annotated[str, typer.Option(help=f"protocols, comma-separated: {protocol_help()}")]
 BaselineNames = Annotated[
     list[str] | None,
     typer.Option(
-        help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network, and every ImageNet "
-        "encoder that --encoder names"
+        help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network, every ImageNet "
+        "encoder that --encoder names, and `pixels` (a histogram and thumbnail of the image, no network)"
     ),
 ]
+
+Floor = Annotated[bool, typer.Option(help="include `pixels` among the default baselines: what images show without a network")]
 
 ScoreBy = Annotated[
     ScoreUnit,
@@ -81,6 +83,8 @@ class BenchOptions:
     margin: float | None = None
     score_by: ScoreUnit = "image"
     combine: Combination | None = None
+    floor: bool = True
+    diagnose: Sequence[Diagnosis] = ()
 
     def to_request(self) -> "BenchRequest":
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
@@ -109,6 +113,8 @@ class BenchOptions:
             overrides=self.overrides,
             shifts=expand_shifts(split_commas(self.shift), parse_integers("--strengths", self.strengths)),
             external=self.external_request(),
+            floor=self.floor,
+            diagnose=self.diagnose,
         )
 
     def external_request(self) -> "ExternalRequest | None":
@@ -134,6 +140,14 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         task: TaskNames = None,
         protocol: ProtocolNames = "knn,linear",
         baseline: BaselineNames = None,
+        floor: Floor = True,
+        diagnose: Annotated[
+            list[Diagnosis] | None,
+            typer.Option(
+                help="batchnorm: for each encoder with BatchNorm that was trained from another one, also score it with the statistics and "
+                "with the weights of its start; `transfer report` then says what the difference is made of"
+            ),
+        ] = None,
         margin: Margin = None,
         score_by: ScoreBy = "image",
         combine: CombineScores = None,
@@ -200,6 +214,8 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 margin=margin,
                 score_by=score_by,
                 combine=combine,
+                floor=floor,
+                diagnose=diagnose or [],
                 seed=seed,
                 device=device,
                 again=again,

@@ -14,6 +14,7 @@ from encoders.runtime import paths, slurm
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.zoo import zoo
+from encoders.zoo.pixels import has_network
 from transfer.bench.baselines import resolve_encoders
 from transfer.tasks.task import choose_tasks
 
@@ -90,7 +91,12 @@ def find_pretraining_job(encoder: str) -> str | None:
 
 
 def build_elements(
-    encoders: Sequence[str], tasks: Sequence[str], protocols: Sequence[str], baselines: Sequence[str] | None, options: Sequence[str] = ()
+    encoders: Sequence[str],
+    tasks: Sequence[str],
+    protocols: Sequence[str],
+    baselines: Sequence[str] | None,
+    options: Sequence[str] = (),
+    floor: bool = True,
 ) -> tuple[list[ArrayElement], list[str], dict[str, str]]:
     """The elements, the jobs that must succeed before they can start, and the default baselines that are not available, with the reason.
 
@@ -106,18 +112,22 @@ def build_elements(
     waiting = {name: job for name in encoders if (job := find_pretraining_job(name)) is not None}
     if waiting and not tasks:
         raise InputError(f"{', '.join(waiting)} is still being pretrained and its modality is not known yet; name the tasks with --task")
-    entries, missing = resolve_encoders([name for name in encoders if name not in waiting], baselines)
+    entries, missing = resolve_encoders([name for name in encoders if name not in waiting], baselines, floor)
     task_names = [t.name for t in choose_tasks(tasks, [e.card.modality for e in entries if e.name in encoders])]
     available = [e for e in entries if e.requested or zoo.is_available_locally(e.name)]
     missing |= {e.name: zoo.describe_location(zoo.find_encoder(e.name)) for e in entries if e not in available}
     baselines_of = {e.name: ["none"] for e in available} | {
         name: list(baselines) if baselines else ["none"] * (baselines == []) for name in waiting
     }
+    own_options = [*([] if floor else ["--no-floor"]), *options]
+    without_network = {e.name for e in available if not e.requested and not has_network(e.card)}
+    trains = {name: PROTOCOLS[name].load().NEEDS == "images" for name in protocols} if without_network else {}
     elements = [
-        ArrayElement(name, task, protocol, (*(word for b in own_baselines for word in ("--baseline", b)), *options))
+        ArrayElement(name, task, protocol, (*(word for b in own_baselines for word in ("--baseline", b)), *own_options))
         for name, own_baselines in baselines_of.items()
         for task in task_names
         for protocol in protocols
+        if not (name in without_network and trains[protocol])
     ]
     return elements, list(dict.fromkeys(waiting.values())), missing
 

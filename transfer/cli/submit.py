@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
-from transfer.bench.options import BaselineNames, EncoderNames, ProtocolNames, TaskNames, parse_bench_arguments
+from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames, parse_bench_arguments
 
 if TYPE_CHECKING:
     from transfer.bench.slurm_array import ArrayElement, BenchFolder
@@ -23,6 +23,7 @@ def submit(
     task: TaskNames = None,
     protocol: ProtocolNames = "knn,linear",
     baseline: BaselineNames = None,
+    floor: Floor = True,
     name: Annotated[str, typer.Option(help="name of the benchmark; its folder is benches/NAME")] = "bench",
     after: Annotated[list[str] | None, typer.Option(help="SLURM job id that must succeed first; repeatable")] = None,
     rerun: Annotated[bool, typer.Option("--rerun", help="resubmit the elements of NAME that did not succeed, and compare again")] = False,
@@ -62,7 +63,7 @@ def submit(
         resubmit(name, after or [])
         return
     elements, jobs, missing = slurm_array.build_elements(
-        encoder or [], split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or []
+        encoder or [], split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor
     )
     check_elements(elements)
     options = {

@@ -26,7 +26,8 @@ from encoders.loading.batches import Batches
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
-from encoders.zoo.preprocess import prepare_input
+from encoders.zoo.encoder import EncoderInput
+from encoders.zoo.pixels import has_network
 from transfer.metrics import accuracy
 from transfer.protocols.common import ImageSet, best_candidate, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
@@ -45,7 +46,7 @@ MAE_WARMUP = 10 / 90  # share of the epochs
 FORWARD_BATCH = 128  # images in a forward pass
 PROBE_AUGMENT = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
 HeadInputs: TypeAlias = Mapping[str, Tensor]
-Extract: TypeAlias = Callable[[nn.Module, Tensor], HeadInputs]  # prepared images (B, K, S, S) -> inputs of the heads
+Extract: TypeAlias = Callable[[nn.Module, EncoderInput], HeadInputs]  # prepared images (B, K, S, S) -> inputs of the heads
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,13 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     if len(rows) < 2:
         raise InputError(
             f"linear.preset={cfg.preset} needs at least two labeled train images, the split has {len(rows)}; check the task's label column"
+        )
+    if not has_network(encoder.card):
+        raise InputError(f"linear.preset={cfg.preset} trains on images, and {encoder.card.name} has no network; use linear.preset=logistic")
+    if cfg.preset == "dinov2" and (encoder.parts or encoder.card.stages):
+        own = "several networks" if encoder.parts else "stages of its own"
+        raise InputError(
+            f"linear.preset=dinov2 takes the last blocks of one network, and {encoder.card.name} has {own}; use another preset"
         )
     labeled_val = val.at(np.flatnonzero(find_labeled_rows(val.y, val.kind)))
     batch, micro = batch_sizes(min(cfg.batch or PUBLISHED_BUDGETS[cfg.preset][0], len(rows)))
@@ -197,17 +205,18 @@ def head_probabilities(logits: Tensor, kind: str) -> FloatArray:
     return logits_to_probabilities(z, kind) if kind == "multilabel" else softmax_columns(z, kind)
 
 
-def pooled_inputs(model: nn.Module, x: Tensor) -> HeadInputs:
+def pooled_inputs(model: nn.Module, x: EncoderInput) -> HeadInputs:
     """The pooled features of the network (MAE: the class token, if the network has one and pools by it)."""
-    return {"pooled": backbone.pooled_features(model, x)}
+    return {"pooled": model(x) if isinstance(x, tuple) else backbone.pooled_features(model, x)}
 
 
-def last_block_inputs(model: nn.Module, x: Tensor) -> HeadInputs:
+def last_block_inputs(model: nn.Module, x: EncoderInput) -> HeadInputs:
     """The inputs of the heads of DINOv2."""
+    assert isinstance(x, Tensor), "`fit` refuses encoders made of parts"
     return extract_last_blocks(model, x).inputs()
 
 
-def frozen_inputs(encoder: "Encoder", x: Tensor, extract: Extract) -> HeadInputs:
+def frozen_inputs(encoder: "Encoder", x: EncoderInput, extract: Extract) -> HeadInputs:
     """The inputs of the heads, with the network in evaluation mode and no gradient."""
     with torch.no_grad():
         encoder.model.eval()
@@ -219,6 +228,6 @@ def extract_inputs(encoder: "Encoder", images: ImageSet, extract: Extract) -> di
     parts = []
     for start in range(0, len(images), FORWARD_BATCH):
         pixels = images.store.unit_images(images.index[start : start + FORWARD_BATCH])
-        x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+        x = encoder.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device))
         parts.append(frozen_inputs(encoder, x, extract))
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

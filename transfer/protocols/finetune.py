@@ -10,6 +10,7 @@ Shapes: B images of a step, N train rows, M rows to score, D width, C labels or 
 """
 
 import copy
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +28,10 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics
-from encoders.zoo.preprocess import prepare_input
+from encoders.zoo.encoder import EncoderInput
+from encoders.zoo.parts import JoinedNetwork, count_normalised, list_networks
+from encoders.zoo.pixels import has_network
+from encoders.zoo.stages import inner_network, select_stages
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
@@ -78,16 +82,19 @@ class Config(Base):
 
 
 class FinetuneNetwork(nn.Module):
-    """Backbone and linear head: maps images (B, K, S, S) to logits (B, C)."""
+    """Backbone and linear head: maps images (B, K, S, S), or one input per part, to logits (B, C)."""
 
-    def __init__(self, model: nn.Module, width: int, outputs: int):
+    def __init__(self, model: nn.Module, width: int, outputs: int, normalised: int = 0):
+        """normalised: the features consist of that many vectors of norm 1; they are scaled to a mean square of 1 for the head."""
         super().__init__()
         self.backbone, self.head = model, nn.Linear(width, outputs)
+        self.scale = math.sqrt(width / normalised) if normalised else 1.0
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.head(backbone.pooled_features(self.backbone, x))
+    def forward(self, x: EncoderInput) -> Tensor:
+        features: Tensor = self.backbone(x) if isinstance(x, tuple) else backbone.pooled_features(self.backbone, x)
+        logits: Tensor = self.head(features * self.scale if self.scale != 1 else features)
         return logits
 
 
@@ -109,8 +116,10 @@ class Fitted(FittedProtocol[ImageSet]):
 def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
     """Trains a copy of the network of `train.encoder`; `log` receives the loss and the score of every validation.
 
-    Raises InputError for fewer than two labeled train rows, and when no validation has a finite score."""
+    Raises InputError for fewer than two labeled train rows, for an encoder without a network, and when no validation has a finite score."""
     encoder, train = train.encoder, in_image_order(train)
+    if not has_network(encoder.card):
+        raise InputError(f"{encoder.card.name} cannot be fine-tuned: pixels has no weights; use another protocol or encoder")
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(
@@ -122,7 +131,8 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     gpus = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=gpus), build_batches(cfg, encoder, train, rows, batch) as batches:
         torch.manual_seed(cfg.seed)
-        network = FinetuneNetwork(build_trainable_backbone(encoder, cfg.drop_path), encoder.card.dim, train.y.shape[1]).to(device)
+        own = build_trainable_backbone(encoder, cfg.drop_path)
+        network = FinetuneNetwork(own, encoder.card.dim, train.y.shape[1], count_normalised(encoder.card)).to(device)
         if cfg.freeze_bn:
             freeze_statistics(network.backbone)
         kept, selection = _train(
@@ -147,8 +157,8 @@ def _train(
 ) -> tuple[FinetuneNetwork, dict[str, Any]]:
     """The network with its best weights, and the selection with every validation. labels: (rows of the store, C)."""
     device = encoder.device
-    decay = cfg.layer_decay if cfg.layer_decay is not None else 0.75 if layers.is_transformer(network.backbone) else 0.9
-    groups = layers.parameter_groups(network.backbone, network.head, decay, cfg.optim.weight_decay, cfg.head_lr)
+    groups = layers.parameter_groups(network.backbone, network.head, cfg.layer_decay, cfg.optim.weight_decay, cfg.head_lr)
+    decays = [layers.default_layer_decay(one) if cfg.layer_decay is None else cfg.layer_decay for _, one in list_networks(network.backbone)]
     optimizer = build_optimizer(groups, cfg.optim, batch)
     average = copy.deepcopy(network) if cfg.ema else network
     cost = torch.as_tensor(weight, dtype=torch.float32, device=device)
@@ -184,22 +194,28 @@ def _train(
         raise InputError("fine-tuning has no validation score: the validation split has no label with a known value; give it more patients")
     average.load_state_dict(best_state)
     chosen = next(row["step"] for row in course if row["score"] == best)
-    return average, {"step": chosen, "score": best, "steps": steps, "stopped": course[-1]["step"], "layer_decay": decay, "table": course}
+    used = decays[0] if len(set(decays)) == 1 else decays  # one for each part
+    return average, {"step": chosen, "score": best, "steps": steps, "stopped": course[-1]["step"], "layer_decay": used, "table": course}
 
 
 def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:
-    """A copy of the network of the encoder, with drop path if the rate is above 0. The encoder itself is never trained."""
+    """A copy of the network of the encoder, with drop path if the rate is above 0. The encoder itself is never trained.
+
+    With parts, a copy of every network; with stages, the layers above the last stage stay as they are."""
+    if encoder.parts:
+        own = [build_trainable_backbone(part, drop_path) for part in encoder.parts]
+        return JoinedNetwork(own, [part.card.preprocess for part in encoder.parts])
     rate = drop_path if drop_path is not None else 0.1 if layers.is_transformer(encoder.model) else 0.0
     if not rate:
         return copy.deepcopy(encoder.model)
     card = encoder.card
     model = backbone.build_backbone(card.arch, card.model_args, card.preprocess.channels, card.preprocess.size, rate)
-    model.load_state_dict(encoder.model.state_dict())
-    return model
+    model.load_state_dict(inner_network(encoder.model).state_dict())
+    return select_stages(model, card.stages)
 
 
 def build_batches(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int) -> Batches:
-    """Augmented, seeded batches of the labeled train rows."""
+    """Augmented, seeded batches of the labeled train rows. With parts, images in [0, 1], from which the network makes each part's input."""
     spec = resolve_augmentation(cfg.augment, train.store.modality)
     preprocess = encoder.card.preprocess
     return Batches(
@@ -244,6 +260,6 @@ def predict_images(
     with torch.inference_mode():
         for start in range(0, len(images), batch):
             pixels = images.store.unit_images(images.index[start : start + batch])
-            x = prepare_input(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device), encoder.card.preprocess)
+            x = encoder.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device))
             parts.append(network(x).double().cpu().numpy())
     return logits_to_probabilities(np.concatenate(parts) - class_offset, kind)

@@ -20,9 +20,12 @@ from transfer.stats.balanced_accuracy_components import measure_balanced_accurac
 from transfer.stats.factors import Factor, draw_of, level_std, seed_of
 from transfer.stats.parts import Measure, measure_areas, measure_part
 from transfer.tables.comparisons import compare_options, compare_section, describe_below_chance, judge_sections
+from transfer.tables.floor import describe_high_floor
 from transfer.tables.row_estimates import class_counts, judged_labels, record_position, record_value, row_interval
 from transfer.tables.rows import TABLE_METRICS, Row, Section, count_tested, task_name
 from transfer.tasks.split import PARTS
+
+ROLE_ORDER = {"diagnosis": 1, "imagenet": 2, "random": 3, "floor": 4}  # of the rows of a table, after encoders
 
 
 def build_sections(
@@ -49,7 +52,7 @@ def build_sections(
 def _build_section(records: list[Record]) -> Section:
     i = records[0].identity
     section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store)
-    groups: dict[tuple[bool, bool, str, tuple[str, str], tuple[int, float]], list[Record]] = defaultdict(list)
+    groups: dict[tuple[int, str, tuple[str, str], tuple[int, float]], list[Record]] = defaultdict(list)
     for record in records:
         if record.meta.status == "failed":
             section.failed.append(record)
@@ -58,7 +61,7 @@ def _build_section(records: list[Record]) -> Section:
             # A number of patients is a different share in every fold, but forms one row.
             share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
             weights = i.encoder_sha256, i.card
-            groups[record.meta.role == "random", record.meta.role == "imagenet", i.encoder, weights, share].append(record)
+            groups[ROLE_ORDER.get(record.meta.role, 0), i.encoder, weights, share].append(record)
     rows = [sorted(groups[key], key=lambda r: (r.identity.fold, r.identity.draw, r.identity.seed)) for key in sorted(groups)]
     if not rows:
         return section
@@ -68,7 +71,8 @@ def _build_section(records: list[Record]) -> Section:
         section.rows += build_shot_rows(same, section.judged) or [build_row(same, section.judged)]
     _disambiguate_names(section.rows)
     for row in section.rows:
-        row.notes += [note for note in describe_below_chance(row, section.protocol) if note not in row.notes]
+        warnings = describe_below_chance(row, section.protocol) + describe_high_floor(row, section.protocol)
+        row.notes += [note for note in warnings if note not in row.notes]
     floors = [majority_metrics(r, section.judged) for r in {r.identity.fold: r for r in most_labels}.values()]
     section.majority = {name: float(np.mean([floor[name] for floor in floors])) for name in floors[0]}
     section.counts = {p: most_labels[0].meta.counts[p] for p in PARTS} if len(floors) == 1 else {"test": count_tested(most_labels)}

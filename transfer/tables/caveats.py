@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from encoders.zoo.names import short_name
+from encoders.zoo.names import PIXELS, short_name
 from transfer.stats import MIN_PATIENTS, Difference, minimal_detectable_difference
 from transfer.tables.rows import Section
 
@@ -50,7 +50,8 @@ def describe_missing_imagenet(block: Sequence[Section], missing: Mapping[str, st
     missing: baselines that are already listed as not available."""
     rows = [row for s in block for row in s.rows]
     arch = {role: {row.records[0].meta.arch for row in rows if row.role == role} for role in ("encoder", "imagenet")}
-    alone = sorted(a for a in arch["encoder"] - arch["imagenet"] if f"imagenet_{a}" not in {short_name(name) for name in missing})
+    own = {part for a in arch["encoder"] for part in a.split("+") if part != PIXELS}  # an encoder made of parts has several
+    alone = sorted(a for a in own - arch["imagenet"] if f"imagenet_{a}" not in {short_name(name) for name in missing})
     return [f"no ImageNet weights of {a} were benchmarked, so this table does not compare pretraining with them" for a in alone]
 
 

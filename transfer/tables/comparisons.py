@@ -1,7 +1,9 @@
 """Which rows are compared with which, and the verdicts of a table after Holm's correction.
 
-A pretrained encoder is compared with all ImageNet weights of the table, with the random weights of its own architecture, and with the
-other pretrained encoders. Every pair is compared once. The verdicts of a table are those after correction over all of its comparisons.
+A pretrained encoder is compared with all ImageNet weights of the table, with the random weights of its own architecture, with the floor
+(`pixels`), and with the other pretrained encoders. The floor is the headline's reference only where it is the strongest one. An encoder
+made of parts has the architectures of all of them. The encoders of a diagnosis are compared in the report, not here. Every pair is compared
+once. The verdicts of a table are those after correction over all of its comparisons.
 """
 
 from collections.abc import Sequence
@@ -50,14 +52,14 @@ def add_comparisons(row: Row, section: Section, options: CompareOptions) -> None
             continue
         relation: Relation = "same architecture" if row.arch == reference.arch else "other architecture"
         row.comparisons.append(Comparison(reference.encoder, relation, difference, compare_other_metrics(row, reference, section.judged)))
-        if row.role == "encoder" and not is_same_size(row, reference):
+        if row.role == "encoder" and reference.role != "floor" and not is_same_size(row, reference):
             sizes = [r.records[0].meta.size for r in (row, reference)]
             note = (
                 f"{row.encoder} has input size {sizes[0]} px, {reference.encoder} {sizes[1]} px: "
                 "the difference may come from the weights or from the size"
             )
             row.notes += [note] if note not in row.notes else []
-    baselines = {r.encoder: r for r in section.rows if r.role != "encoder" or options.baselines}
+    baselines = {r.encoder: r for r in section.rows if r.role not in ("encoder", "diagnosis") or options.baselines}
     candidates = [c for c in row.comparisons if c.reference in baselines] or row.comparisons
     if candidates:
         strongest = max(candidates, key=lambda c: float(np.nan_to_num(row.metrics["auroc"].value - c.difference.value, nan=-1.0)))
@@ -76,7 +78,7 @@ def find_references(row: Row, rows: Sequence[Row], baselines: Sequence[str] = ()
         return [r for r in others if r.role == "imagenet" and r.arch == row.arch and is_same_size(r, row)][:1]
     if row.role != "encoder":
         return []
-    weights = [r for r in others if r.role == "imagenet" or (r.role == "random" and r.arch == row.arch)]
+    weights = [r for r in others if r.role in ("imagenet", "floor") or (r.role == "random" and r.arch in row.arch.split("+"))]
     pretrained = [r for r in rows if r.role == "encoder" and (r.fraction, r.shots) == (row.fraction, row.shots)]
     leading = [r for r in pretrained if not any(r.encoder in other.seeds for other in pretrained)]  # a recipe stands for its seeds
     later = leading[leading.index(row) + 1 :] if row in leading and len(leading) <= MOST_PAIRED else []

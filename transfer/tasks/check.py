@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from encoders.doctor.report import HIGH_FLOOR
 from encoders.ingest.quarantine import read_quarantine
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
@@ -23,6 +24,7 @@ from transfer.tasks.task import Task
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
+    from transfer.tasks.load import LoadedTask
 
 PIXEL_SAMPLE_SIZE = 1000  # images whose pixels are compared with their hash; checking a million would take minutes
 
@@ -185,3 +187,27 @@ def check_benchable(task: Task) -> Iterator[CheckResult]:
     yield CheckResult("task", "can be benchmarked", f"yes, with {patients} patients")
     if one_class:
         yield CheckResult("both classes in every part", "yes", f"not for {', '.join(one_class[:6])}", "warning")
+    yield from check_floor(loaded)
+
+
+def check_floor(loaded: "LoadedTask") -> Iterator[CheckResult]:
+    """How well the targets are predicted from histogram and thumbnail alone, by cross-validation over train and validation patients.
+
+    Test images are not used."""
+    from encoders.doctor.floor import SAMPLE, can_measure_floor, measure_floor, read_pixel_features, spread_rows
+
+    rows = spread_rows(np.concatenate([loaded.split.rows("train"), loaded.split.rows("val")]), SAMPLE)
+    x, best = None, 0.0
+    high: list[str] = []
+    for c, name in enumerate(loaded.task.classes):
+        known = np.isfinite(loaded.y[rows, c])
+        values, people = loaded.y[rows[known], c] > 0.5, loaded.patient[rows[known]]
+        if not can_measure_floor(values, people):
+            continue
+        x = read_pixel_features(loaded.store, rows) if x is None else x
+        area = measure_floor(name, x[known], values, people)["auroc"]
+        best, high = max(best, area), [*high, f"{name} {area:.2f}"] if area > HIGH_FLOOR else high
+    if x is not None:
+        answer = f"{', '.join(high[:6])}: the classes may differ in how images were acquired" if high else f"at most {best:.2f}"
+        expected = f"AUROC at most {HIGH_FLOOR} from histogram and thumbnail"
+        yield CheckResult("acquisition shortcut", expected, answer, "warning" if high else "ok")

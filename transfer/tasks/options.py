@@ -8,5 +8,6 @@ UncertainPolicy = Literal["ones", "zeros", "ignore", "multiclass", "smoothed"]
 BlankPolicy = Literal["ignore", "zeros"]
 ScoreUnit = Literal["image", "study", "patient"]  # what a row of a table's metrics is
 Combination = Literal["mean", "max"]  # how the scores of the images of a study or patient become one
+Diagnosis = Literal["batchnorm"]  # what a difference between an encoder and its start is divided by
 
 PARTS: tuple[Part, ...] = get_args(Part)

@@ -1,5 +1,7 @@
 """Fills in what a recipe leaves open: from the encoder that it starts from, and from the images."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -9,8 +11,9 @@ from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.preprocess import prepare_input
 from pretrain.loop.corpus import Corpus
-from pretrain.recipe.config import Recipe
+from pretrain.recipe.config import PreprocessConfig, Recipe
 
+DEFAULT_GEOMETRY = {"resize": "crop", "interpolation": "bilinear", "crop_pct": 1.0}  # from random weights
 STATISTICS_IMAGES = 1024  # images that mean and std are measured on: the standard error is then below 1 % of the spread between images
 
 
@@ -27,17 +30,24 @@ def complete_recipe(recipe: Recipe, images: Corpus) -> tuple[Recipe, Encoder | N
         recipe = inherit_settings(recipe, initial_encoder.card)
     channels = recipe.channels or images.store.channels
     modality = recipe.modality or images.store.modality
-    recipe = recipe.model_copy(update={"channels": channels, "modality": modality})
+    recipe = fill_preprocess(recipe.model_copy(update={"channels": channels, "modality": modality}), DEFAULT_GEOMETRY)
     if recipe.preprocess.mean is None or recipe.preprocess.std is None:
         mean, std = measure_mean_std(images, build_preprocess(recipe, (0.0,) * channels, (1.0,) * channels))
-        own = recipe.preprocess
-        pixels = own.model_copy(update={"mean": own.mean or mean, "std": own.std or std})
-        recipe = recipe.model_copy(update={"preprocess": pixels})
+        recipe = fill_preprocess(recipe, {"mean": mean, "std": std})
     return recipe, initial_encoder
 
 
+def fill_preprocess(recipe: Recipe, values: Mapping[str, object]) -> Recipe:
+    """The recipe with these values of `preprocess` where it leaves them open."""
+    own = recipe.preprocess.model_dump()
+    opened = {key: value for key, value in values.items() if own[key] is None}
+    return recipe.model_copy(update={"preprocess": recipe.preprocess.model_copy(update=opened)})
+
+
 def inherit_settings(recipe: Recipe, card: Card) -> Recipe:
-    """The recipe with the network, channels, mean and std of the weights that it starts from.
+    """The recipe with the network, the channels and the preprocessing of the weights that it starts from, but for the size.
+
+    What the recipe sets itself stays: the card of the run then differs from that of its start.
 
     Raises InputError if the recipe contradicts the card."""
     if recipe.arch not in (None, card.arch):
@@ -48,17 +58,16 @@ def inherit_settings(recipe: Recipe, card: Card) -> Recipe:
         raise InputError(f"init={recipe.init} was built with model_args={card.model_args}, not {recipe.model_args}: leave them out")
     if recipe.channels not in (None, card.preprocess.channels):
         raise InputError(f"init={recipe.init} takes {card.preprocess.channels} channels, not {recipe.channels}: leave channels=null")
-    pixels = recipe.preprocess
-    statistics = {"mean": pixels.mean or card.preprocess.mean, "std": pixels.std or card.preprocess.std}
     network = {"arch": card.arch, "model_args": card.model_args, "channels": card.preprocess.channels}
-    return recipe.model_copy(update=network | {"preprocess": pixels.model_copy(update=statistics)})
+    return fill_preprocess(recipe.model_copy(update=network), {key: getattr(card.preprocess, key) for key in PreprocessConfig.model_fields})
 
 
 def build_preprocess(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
     """The preprocessing of the card."""
     own = recipe.preprocess
-    raw = {"size": recipe.size, "resize": own.resize, "interpolation": own.interpolation, "channels": recipe.channels}
-    return validate_config(Preprocess, raw | {"mean": mean, "std": std}, "the recipe's preprocess")
+    geometry = {key: getattr(own, key) for key in DEFAULT_GEOMETRY}
+    raw = {"size": recipe.size, "channels": recipe.channels, **geometry, "mean": mean, "std": std}
+    return validate_config(Preprocess, raw, "the recipe's preprocess")
 
 
 def measure_mean_std(images: Corpus, raw: Preprocess) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -13,6 +13,7 @@ from encoders.zoo import backbone
 from encoders.zoo.card import Card
 from pretrain.loop.batchnorm_mode import describe_batchnorm, freeze_backbone, resolve_batchnorm, synchronise_batchnorm
 from pretrain.loop.complete_recipe import build_preprocess, complete_recipe
+from pretrain.loop.continuation import Continuation, build_continuation, build_groups, copy_start, describe_continuation, reload_start
 from pretrain.loop.corpus import Corpus, open_corpus
 from pretrain.loop.initial_card import build_first_card
 from pretrain.loop.initial_weights import enable_grad_checkpointing, is_plain_vit, load_initial_weights
@@ -33,6 +34,7 @@ class Setup:
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
     card: Card
+    continuation: Continuation  # what is added to the method
     steps: int
     warmup: int  # steps
     device: torch.device
@@ -41,7 +43,8 @@ class Setup:
 def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None = None) -> Setup:
     """Everything for a run; the same recipe and store give bit-identical objects in every call.
 
-    card: that of the checkpoint that is restored next; then nothing is fetched or measured, because the checkpoint holds the weights."""
+    card: that of the checkpoint that is restored next; then nothing is measured, because the checkpoint holds the weights, and `init` is
+    loaded only for the terms of `anchor`."""
     images = open_corpus(recipe)
     if len(images.index) < recipe.batch:
         raise InputError(f"batch={recipe.batch} is more than the {len(images.index)} images to train on; lower batch or add images")
@@ -53,8 +56,11 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     if kind.plain_vit_only and not is_plain_vit(backbone.validate_arch(str(recipe.arch))):
         raise InputError(f"method {recipe.method['name']} needs a plain ViT; arch={recipe.arch} is none: try vit_tiny_patch16_224")
     network = backbone.build_backbone(str(recipe.arch), recipe.model_args, shape.channels, recipe.size, recipe.drop_path, recipe.seed)
+    if card is not None and recipe.anchor.active:
+        initial_encoder = reload_start(recipe, card)
     if initial_encoder is not None:
         load_initial_weights(network, initial_encoder)
+    start = copy_start(recipe, network)
     recipe = resolve_batchnorm(recipe, kind, network, restored=card is not None)
     freeze_backbone(recipe, network)
     if recipe.checkpointing:
@@ -62,8 +68,10 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     torch.manual_seed(recipe.seed)  # heads, decoder and queue are drawn next
     method = kind(method_config(recipe), network, shape).to(device)
     synchronise_batchnorm(recipe, method)
+    start = start.to(device) if start is not None else None
     if recipe.channels_last:
         method = method.to(memory_format=torch.channels_last)
+        start = start.to(memory_format=torch.channels_last) if start is not None else None
     if recipe.compile:
         method.compile()  # in place: names in `state_dict` stay the same
     pixels = recipe.preprocess
@@ -87,16 +95,19 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         partners=positives.find_partners(recipe.data.positives, images.store, images.index, len(views)),
         patients=positives.patient_codes(images.store) if method.needs_patients() else None,
     )
-    optimizer = optim.build_optimizer(method.param_groups(), recipe.optim, recipe.batch)
+    optimizer = optim.build_optimizer(build_groups(recipe, method, network), recipe.optim, recipe.batch)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=recipe.precision == "fp16")
     steps = recipe.steps or max(1, round((recipe.epochs or 1) * batches.steps_per_epoch))
     warmup = recipe.warmup_steps or round(recipe.warmup_epochs * batches.steps_per_epoch)
     if warmup >= steps:
         raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
+    continuation = build_continuation(recipe, method, network, start, warmup, steps)
     run_card = (
-        validate_config(Card, card, "the checkpoint's card") if card else build_first_card(recipe, prep, images, initial_encoder, network)
+        validate_config(Card, card, "the checkpoint's card").replace(preprocess=prep.model_dump())  # a resumed run may change its size
+        if card
+        else build_first_card(recipe, prep, images, initial_encoder, network)
     )
-    return Setup(recipe, images, method, batches, optimizer, scaler, run_card, steps, warmup, torch.device(device))
+    return Setup(recipe, images, method, batches, optimizer, scaler, run_card, continuation, steps, warmup, torch.device(device))
 
 
 def has_bf16(device: torch.device) -> bool:
@@ -114,6 +125,7 @@ def describe_adjustments(setup: Setup) -> list[str]:
     norms = describe_batchnorm(setup.recipe, method.encoder()) if setup.recipe.init is not None else None
     return [
         *([f"BatchNorm of the backbone is {norms}"] if norms else []),
+        *describe_continuation(setup.recipe),
         *method.notes(method.data),
         *positives.describe_positives(kind, partners, excludes_same_patient),
     ]

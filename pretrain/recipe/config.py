@@ -12,6 +12,7 @@ from encoders.runtime.config import Config, json_digest, merge_settings, parse_o
 from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
+from pretrain.recipe.anchor_config import AnchorConfig
 from pretrain.recipe.recipes import find_recipe
 
 if TYPE_CHECKING:
@@ -50,10 +51,19 @@ class DataConfig(Config):
 
 
 class PreprocessConfig(Config):
-    """What becomes the card's preprocessing. mean and std refer to the [0, 1] scale of the store."""
+    """What becomes the card's preprocessing, with `size`. A setting that is null is that of `init`.
 
-    resize: Literal["crop", "pad", "squash"] = Field("crop", description="how a non-square image is made square at transfer")
-    interpolation: Literal["bilinear", "bicubic"] = Field("bilinear", description="resampling at transfer")
+    mean and std refer to the [0, 1] scale of the store."""
+
+    resize: Literal["crop", "pad", "squash"] | None = Field(
+        None, description="how a non-square image is made square at transfer; null: as `init`, otherwise crop"
+    )
+    interpolation: Literal["bilinear", "bicubic"] | None = Field(
+        None, description="resampling at transfer; null: that of `init`, otherwise bilinear"
+    )
+    crop_pct: float | None = Field(
+        None, gt=0.5, le=1, description="with resize=crop, the fraction of the shorter side that is kept; null: as `init`, otherwise 1.0"
+    )
     mean: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
     std: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
 
@@ -125,6 +135,19 @@ class Recipe(Config):
         "are trained; train: those of each micro-batch, per process; sync: those of each micro-batch, over all processes; null: frozen if "
         "`init` has such statistics, otherwise as the method requires (sync for all but moco). BatchNorm in heads is never frozen",
     )
+    anchor: AnchorConfig = AnchorConfig()
+    layer_decay: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="factor of the backbone's learning rate per layer, from the heads down to the stem; layers are timm's. 1: equal rates",
+    )
+    head_warmup_steps: int = Field(
+        0, ge=0, description="steps in which only the heads are trained; the backbone then has its own warm-up of the usual length"
+    )
+    ema: float = Field(
+        0.0, ge=0, lt=1, description="decay per step of averaged weights, exported as NAME_ema beside the last weights; 0: no average"
+    )
     compile: bool = Field(
         False, description="torch.compile: about a minute at the start, then faster steps; on a CPU it needs a C++ compiler"
     )
@@ -169,6 +192,8 @@ class Recipe(Config):
             raise ValueError(f"keep_every={self.keep_every} must be a multiple of save_every={self.save_every}")
         if self.arch is None and self.init is None:
             raise ValueError("arch is null and there is no init to take it from; set one of them, e.g. arch=resnet50")
+        if self.anchor.active and self.init is None:
+            raise ValueError("anchor.relational and anchor.l2_sp hold the encoder to its start and need init=ENCODER; set them to 0")
         return self
 
 

@@ -20,7 +20,8 @@ from pretrain.run.rundir import RunDir
 
 # Settings that cannot change, with all settings below them.
 FIXED_SETTINGS = (
-    "arch", "model_args", "channels", "channels_last", "init", "seed", "method.name", "optim.kind", "preprocess.mean", "preprocess.std",
+    "arch", "model_args", "channels", "channels_last", "init", "seed", "method.name", "optim.kind", "preprocess",
+    "layer_decay", "head_warmup_steps", "ema", "anchor.l2_sp",
 )  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def time_steps(setup: Setup) -> tuple[float, float]:
 
     try:
         fit(setup.method, setup.batches, setup.optimizer, setup.scaler, every_step, max(setup.steps, TIMED_STEPS + 1), setup.warmup,
-            TrainState(), log, lambda state: None, stop, setup.device)  # fmt: skip
+            TrainState(), log, lambda state: None, stop, setup.device, setup.continuation)  # fmt: skip
     except torch.OutOfMemoryError:
         raise InputError(
             f"a micro-batch of {setup.recipe.batch} images does not fit into GPU memory; raise accumulate (now a step has "

@@ -14,7 +14,7 @@ from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.store.patient_ids import SameNames
 from encoders.zoo.pixels import has_network
-from transfer.bench import baselines, cell, external, leaks, preprocess_check
+from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
 from transfer.bench.baselines import EncoderEntry
 from transfer.bench.diagnosis import add_diagnosis
 from transfer.bench.external import ExternalRequest
@@ -144,7 +144,7 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
             leaks.save_leak_pictures(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}.png", log)
             confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage)
             uncompared += [str(c) for c in comparisons if not c.is_complete]
-            warnings = suspected + suspected_shared + uncompared + _list_mismatches(loaded, entry)
+            warnings = suspected + suspected_shared + uncompared + _list_mismatches(loaded, entry, entries)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
     portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)
@@ -158,10 +158,11 @@ def _check_images(loaded: LoadedTask, request: BenchRequest, protocols: dict[str
         check_shifts(request.shifts, loaded.store)
 
 
-def _list_mismatches(loaded: LoadedTask, entry: EncoderEntry) -> list[str]:
-    """Differences in preprocessing between an encoder and all stores of a task, each once."""
+def _list_mismatches(loaded: LoadedTask, entry: EncoderEntry, entries: Sequence[EncoderEntry]) -> list[str]:
+    """Differences in preprocessing between an encoder, all stores of a task and the encoders that it comes from, each once."""
     stores = [component.store for component in loaded.components]
     mismatches = [w for s in stores for w in preprocess_check.list_preprocess_mismatches(entry.card, s.modality, s.attrs)]
+    mismatches += start_check.list_start_differences(entry.card, start_check.find_ancestors(entry.name), [e.card for e in entries])
     return list(dict.fromkeys(mismatches))
 
 

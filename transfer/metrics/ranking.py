@@ -21,12 +21,12 @@ def auroc(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
     """(C,) or (B, C) area under the ROC curve: the weighted share of (positive, negative) pairs in the right order; ties count half.
 
     NaN for a label without positives or without negatives."""
-    return _by_label(_label_auroc, y, s, weight)
+    return _by_label(_label_auroc, _plain_auroc, y, s, weight)
 
 
 def average_precision(y: Array, s: Array, weight: Array | None = None) -> FloatArray:
     """(C,) or (B, C) average precision: sum over thresholds of precision times the increase of recall; NaN without positives."""
-    return _by_label(_label_average_precision, y, s, weight)
+    return _by_label(_label_average_precision, _plain_average_precision, y, s, weight)
 
 
 def micro(metric: Callable[..., FloatArray], y: Array, s: Array, weight: Array | None = None) -> FloatArray:
@@ -46,14 +46,20 @@ def macro(values: Array) -> tuple[Any, int]:
     return (float(mean) if mean.ndim == 0 else mean), left_out
 
 
-def _by_label(metric: Callable[[Array, Array, Array], Array], y: Array, s: Array, weight: Array | None) -> FloatArray:
+def _by_label(
+    metric: Callable[[Array, Array, Array], Array], plain: Callable[[Array, Array], float], y: Array, s: Array, weight: Array | None
+) -> FloatArray:
+    """metric: of weighted rows.  plain: the same without weights, which takes a third of the time."""
     y, s = _as_columns(y), _as_columns(s)
-    w = np.ones((len(y), 1), dtype=np.float32) if weight is None else np.asarray(weight).reshape(len(y), -1)
+    w = np.empty((len(y), 1)) if weight is None else np.asarray(weight).reshape(len(y), -1)
     out = np.empty((w.shape[1], y.shape[1]))
     for c in range(y.shape[1]):
         known = ~np.isnan(y[:, c])
         rows = np.flatnonzero(known)[np.argsort(s[known, c])]  # ascending scores; equal ones are a group, whatever their order
         positive, score = y[rows, c] > 0.5, s[rows, c]
+        if weight is None:
+            out[0, c] = plain(positive, score)
+            continue
         for at in range(0, w.shape[1], RANKING_CHUNK):
             out[at : at + RANKING_CHUNK, c] = metric(positive, score, w[rows, at : at + RANKING_CHUNK])
     return out[0] if weight is None else out
@@ -62,6 +68,27 @@ def _by_label(metric: Callable[[Array, Array, Array], Array], y: Array, s: Array
 def _as_columns(a: Array) -> Array:
     a = np.asarray(a)
     return a[:, None] if a.ndim == 1 else a
+
+
+def _plain_auroc(positive: Array, score: Array) -> float:
+    """AUROC of one label. positive, score: (n,) in ascending order of score."""
+    hits, last = _count_positives(positive, score)
+    if not len(last) or hits[-1] in (0, len(positive)):
+        return float("nan")
+    misses = last + 1 - hits
+    before = np.concatenate([[0], misses[:-1]])  # negatives in lower groups
+    return float((np.diff(hits, prepend=0) * (before + misses) / 2).sum() / (hits[-1] * misses[-1]))
+
+
+def _plain_average_precision(positive: Array, score: Array) -> float:
+    hits, last = _count_positives(positive[::-1], score[::-1])  # from the highest score on
+    return float((np.diff(hits, prepend=0) * hits / (last + 1)).sum() / hits[-1]) if len(last) and hits[-1] else float("nan")
+
+
+def _count_positives(positive: Array, score: Array) -> tuple[Array, Array]:
+    """For every group of equal scores: positives up to its end, and its last row."""
+    last = np.flatnonzero(np.concatenate([score[1:] != score[:-1], [True]])[: len(score)])
+    return np.cumsum(positive)[last], last
 
 
 def _label_auroc(positive: Array, score: Array, w: Array) -> Array:

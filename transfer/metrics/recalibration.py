@@ -58,7 +58,8 @@ def fit_recalibration(y: Array, p: Array, patient: Array | None = None, start: t
     (large,) = fit_logistic(truth, ones, x, code)
     if not classes_overlap(truth, x):
         return Recalibration(UNDEFINED, UNDEFINED, large, at_bounds)
-    intercept, slope = fit_logistic(truth, np.column_stack([ones, x]), np.zeros(len(x)), code, start)
+    # Of probabilities that are roughly right, the result is close to 0 and 1.
+    intercept, slope = fit_logistic(truth, np.column_stack([ones, x]), np.zeros(len(x)), code, start or (0.0, 1.0))
     return Recalibration(slope, intercept, large, at_bounds)
 
 
@@ -79,9 +80,13 @@ def fit_logistic(
 ) -> list[Coefficient]:
     """The K coefficients of maximum likelihood. truth, offset: (N,).  columns: (N, K).  code: (N,) patient of each row, from 0.
 
-    start: of the K coefficients; None: zeros."""
-    beta = np.zeros(columns.shape[1]) if start is None else np.array(start, dtype=np.float64)
-    loss, mean = _evaluate(truth, columns @ beta + offset)
+    start: of the K coefficients, used if it is better than zeros."""
+    beta = np.zeros(columns.shape[1])
+    loss, mean = _evaluate(truth, offset)
+    if start is not None:
+        closer, its_mean = _evaluate(truth, columns @ np.array(start) + offset)
+        if closer < loss:  # else Newton's method could start where all probabilities are 0 or 1, and stay there
+            beta, loss, mean = np.array(start, dtype=np.float64), closer, its_mean
     for _ in range(MAX_STEPS):
         information = (columns.T * (mean * (1 - mean))) @ columns  # (K, K)
         step = np.linalg.solve(information, columns.T @ (truth - mean))  # (K,)

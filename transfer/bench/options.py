@@ -142,7 +142,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         baseline: BaselineNames = None,
         floor: Floor = True,
         diagnose: Annotated[
-            list[Diagnosis] | None,
+            Diagnosis | None,
             typer.Option(
                 help="batchnorm: for each encoder with BatchNorm that was trained from another one, also score it with the statistics and "
                 "with the weights of its start; `transfer report` then says what the difference is made of"
@@ -215,7 +215,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 score_by=score_by,
                 combine=combine,
                 floor=floor,
-                diagnose=diagnose or [],
+                diagnose=[] if diagnose is None else [diagnose],
                 seed=seed,
                 device=device,
                 again=again,

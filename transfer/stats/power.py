@@ -13,7 +13,6 @@ import numpy as np
 
 from encoders.runtime.arrays import IntArray
 from encoders.runtime.random import Purpose, generator
-from transfer.stats.delong import area_variance, mean_components
 from transfer.stats.estimate import Estimate
 from transfer.stats.factors import Position
 from transfer.stats.parts import TestPart
@@ -24,8 +23,8 @@ from transfer.stats.planned_repeats import FactorSizes, plan_positions
 from transfer.stats.planned_verdict import VerdictRule, planned_verdict
 from transfer.stats.resampled_parts import class_presence, resampled_parts
 from transfer.stats.verdict import Verdict
+from transfer.stats.weighted_placements import sort_rows, weighted_errors
 
-MANY_PATIENTS = 20_000
 CHUNK_VALUES = 4_000_000  # rows x drawn sets at a time: 32 MB an array
 
 
@@ -123,9 +122,11 @@ def _move(part: TestPart, by: float) -> TestPart:
 
 def variance_per_patient(population: Population) -> float:
     """The variance of the difference, times the number of test patients, when there are many; over the draws and seeds of the pilot."""
-    rows = population.rows
-    copies = np.ceil(population.share * MANY_PATIENTS).astype(np.int64)[None]
-    names = np.arange(copies.sum())
-    parts = [[next(resampled_parts(rows.y, s, rows.patient, copies, names)) for s in each] for each in (rows.a, rows.b)]
-    each = [mean_components(a.chosen()) - mean_components(b.chosen()) for a, b in zip(*parts, strict=True)]
-    return area_variance(mean_components(each))[0] * len(names)
+    rows, share = population.rows, population.share
+    weight, parts = share[rows.patient], rows.a.shape[0] * rows.a.shape[2]
+    error = np.zeros(len(share))
+    for scores, sign in ((rows.a, 1), (rows.b, -1)):
+        for repeat in scores:
+            for y, s in zip(rows.y.T, repeat.T, strict=True):
+                error += sign * np.bincount(rows.patient, weights=weighted_errors(sort_rows(y, s), weight), minlength=len(share)) / parts
+    return float((share * error**2).sum())

@@ -52,6 +52,16 @@ def weighted_area(rows: SortedRows, weight: Array) -> FloatArray:
         return np.asarray((positive * value).sum(axis=0) / positive.sum(axis=0))
 
 
+def weighted_errors(rows: SortedRows, weight: Array) -> FloatArray:
+    """(N,) what each row contributes to the error of the area under the weights (N,), per unit of its weight."""
+    value = weighted_placements(rows, weight[:, None])[:, 0]
+    error = np.zeros(len(weight))
+    area = np.average(value[rows.positive], weights=weight[rows.positive])
+    for mask in (rows.positive, rows.negative):
+        error[mask] = (value[mask] - area) / weight[mask].sum()
+    return error
+
+
 def _weight_below(rows: SortedRows, weight: FloatArray) -> FloatArray:
     """(N, B) for every row, the weight of the rows with a lower score and half of that with an equal one."""
     total = np.zeros((len(weight) + 1, weight.shape[1]))

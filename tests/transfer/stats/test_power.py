@@ -68,6 +68,16 @@ def test_power_is_that_of_normal_theory_with_the_exact_variance(model, differenc
     assert abs(point.share(wanted) - want) < 3 * point.error(wanted) + 0.015
 
 
+@pytest.mark.parametrize("prevalence", [0.02, 0.1, 0.5])
+@pytest.mark.parametrize(("model", "difference"), [(Binormal(0.85, 0.82), 0.05), (Binormal(0.82, 0.82, images=3), -0.04)])
+def test_the_variance_of_a_population_is_that_of_the_model_with_the_planned_difference(model, difference, prevalence):
+    population = even_population(model, difference, prevalence, patients=2048)
+    true = model._replace(area=model.other + difference)
+    positive = 100_000 * prevalence
+    want = 100_000 * variance_of_difference(true, round(positive), round(100_000 - positive))
+    assert variance_per_patient(population) == pytest.approx(want, rel=0.03)
+
+
 def test_power_is_that_of_test_sets_of_the_model_where_the_interval_is_not_normal():
     """30 positive patients and areas near 1: normal theory is off, so that sets are drawn from the model and judged alike."""
     model, rng = Binormal(0.97, 0.93), np.random.default_rng(3)

@@ -7,7 +7,7 @@ module does.
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,13 @@ def check_run_id(state: dict[str, Any], path: Path, run_id: str | None) -> dict[
     return state
 
 
-def prune_checkpoints(folder: Path, keep_last: int, keep_every: int, keep_newest_before: int = -1) -> None:
-    """Deletes checkpoints, except those kept by one of three rules.
+def prune_checkpoints(folder: Path, keep_last: int, keep_every: int, keep_newest_before: int = -1, keep: Collection[int] = ()) -> None:
+    """Deletes checkpoints, except those kept by one of four rules.
 
     keep_last: number of newest ones.  keep_every: steps that are a multiple of it; 0: none.
-    keep_newest_before: keeps the newest one up to and including this step."""
+    keep_newest_before: keeps the newest one up to and including this step.  keep: further steps."""
     steps = list_steps(folder)
     newest_before = max((s for s in steps if s <= keep_newest_before), default=None)
     for step in steps[:-keep_last]:
-        if step != newest_before and not (keep_every and step % keep_every == 0):
+        if step != newest_before and step not in keep and not (keep_every and step % keep_every == 0):
             checkpoint_path(folder, step).unlink(missing_ok=True)

@@ -21,6 +21,7 @@ import typer
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, make_console, run_cli
 from pretrain.cli.arguments import RECIPE_LIST, DeviceOption, OverridesArgument, RecipeArgument, RunArgument
+from pretrain.cli.export import export
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
 from pretrain.recipe.recipes import RECIPES, read_title
@@ -119,23 +120,7 @@ def resume(
     _exit_with_status(lambda: resume_run(find_run(run), device, overrides=overrides or [], allow_change=allow_change))
 
 
-@app.command()
-def export(
-    run: RunArgument,
-    step: Annotated[int | None, typer.Option(help="step of the checkpoint to export  [default: the newest]")] = None,
-    name: Annotated[str | None, typer.Option(help="name of the encoder  [default: name of the run]")] = None,
-) -> None:
-    """Export the encoder of a run's checkpoint to the zoo.
-
-    A finished run has exported its encoder already. For example
-
-    \b
-        pretrain export cxr_moco --step 5000 --name cxr_moco_5000
-    """
-    from pretrain.run.export import export_run
-    from pretrain.run.rundir import find_run
-
-    print(export_run(find_run(run), step, name))
+app.command()(export)
 
 
 @app.command()

@@ -22,6 +22,9 @@ CURVES = {  # title: metric
     "cosine": "watch/cosine",
     "teacher": "watch/teacher_entropy",
     "k-NN": "watch/knn",
+    "k-NN, gain": "watch/knn_gain",
+    "drift": "watch/drift",
+    "overlap": "watch/overlap",
 }
 
 

@@ -1,8 +1,7 @@
 """A recipe: the typed settings of a pretraining run. Field descriptions are the help text of `pretrain settings`."""
 
 import json
-from collections.abc import Collection, Mapping, Sequence
-from enum import Enum
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
@@ -13,20 +12,14 @@ from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
 from pretrain.recipe.anchor_config import AnchorConfig
+from pretrain.recipe.identity_marks import OutsideIdentity, list_marked_fields
 from pretrain.recipe.recipes import find_recipe
+from pretrain.recipe.watch_config import WatchConfig
 
 if TYPE_CHECKING:
     from encoders.augment.config import Augment
 
 BatchNormMode: TypeAlias = Literal["frozen", "train", "sync"]
-FieldTree: TypeAlias = dict[str, "bool | FieldTree"]  # fields by name; True: the whole field
-
-
-class OutsideIdentity(Enum):
-    """Marks a setting that does not enter `recipe_identity`. A setting without a mark always does."""
-
-    ALWAYS = "changes speed or what is recorded, not the weights"
-    UNLESS_POLICY_ACTS = "changes the weights only when watch.policy acts on an alarm"
 
 
 class DataConfig(Config):
@@ -66,34 +59,6 @@ class PreprocessConfig(Config):
     )
     mean: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
     std: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
-
-
-class WatchConfig(Config):
-    """The watchdog: probes a fixed set of images at intervals and acts on alarms. Probing does not change the run."""
-
-    images: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(256, ge=0, description="corpus images per probe; 0 disables probing")
-    every: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
-        100, ge=1, description="steps between probes; lowered in short runs, which have about twenty probes"
-    )
-    policy: Annotated[Literal["warn", "stop", "rollback"], OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
-        "warn",
-        description="on an alarm: warn prints it; stop saves and stops; rollback returns to the last good checkpoint with a lower lr",
-    )
-    lr_factor: float = Field(0.5, gt=0, lt=1, description="factor applied to the learning rate at each rollback")
-    max_rollbacks: int = Field(3, ge=0, description="rollbacks, for an alarm or for NaN, before the run fails; 0: fail at once")
-    labeled: Annotated[str | None, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
-        None, description="labeled store for an online k-NN probe; use images that belong to no test set"
-    )
-    label: Annotated[str | None, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
-        None, description="label of `watch.labeled` that the online k-NN probe predicts"
-    )
-    k: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(20, ge=1, description="neighbours of the online k-NN probe")
-
-    @model_validator(mode="after")
-    def _labeled_needs_label(self) -> "WatchConfig":
-        if (self.labeled is None) != (self.label is None):
-            raise ValueError("give watch.labeled and watch.label together")
-        return self
 
 
 class Recipe(Config):
@@ -156,7 +121,7 @@ class Recipe(Config):
         None, ge=1, description="CPU threads; null: all that this process may use. A resumed run keeps its number"
     )
     max_skipped: int = Field(10, ge=1, description="roll back after this many consecutive steps with a NaN or inf loss or gradient")
-    log_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(10, ge=1, description="steps between lines of metrics.jsonl")
+    log_every: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(10, ge=1, description="steps between lines of metrics.jsonl")
     save_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(500, ge=1, description="steps between checkpoints; the last two are kept")
     keep_every: Annotated[int, OutsideIdentity.ALWAYS] = Field(
         0, ge=0, description="steps between checkpoints that are never deleted; 0: none"
@@ -250,19 +215,9 @@ def recipe_identity(recipe: Recipe) -> str:
     """A digest of the settings that decide the weights: two runs with equal digests on the same store are the same run.
 
     Precision, torch.compile and the like are in it because they decide the last bits. A watchdog that only warns is not."""
-    marks = {OutsideIdentity.ALWAYS} | ({OutsideIdentity.UNLESS_POLICY_ACTS} if recipe.watch.policy == "warn" else set())
+    acts = recipe.watch.policy != "warn" or recipe.watch.stop_at_best > 0
+    marks = {OutsideIdentity.ALWAYS} | (set() if acts else {OutsideIdentity.UNLESS_POLICY_ACTS})
     return json_digest(recipe.model_dump(mode="json", exclude=list_marked_fields(Recipe, marks)))
-
-
-def list_marked_fields(kind: type[BaseModel], marks: Collection[OutsideIdentity]) -> FieldTree:
-    """The fields of `kind` that carry one of `marks`, nested as `model_dump(exclude=...)` takes them."""
-    tree: FieldTree = {}
-    for name, field in kind.model_fields.items():
-        if any(mark in field.metadata for mark in marks):
-            tree[name] = True
-        elif isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            tree[name] = list_marked_fields(field.annotation, marks)
-    return tree
 
 
 def read_recipe(path: Path) -> Recipe:

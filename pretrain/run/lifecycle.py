@@ -18,6 +18,7 @@ from pretrain.recipe import config
 from pretrain.recipe.config import Recipe
 from pretrain.run import rundir
 from pretrain.run.changed_settings import apply_overrides, record_changes, require_unedited_config, settings_digest
+from pretrain.run.export import ema_name
 from pretrain.run.lock import lock_on_main_rank
 from pretrain.run.process import PrintLine, pick_device, prepare_process, print_on_main_rank
 from pretrain.run.restore import load_resume_checkpoint, require_same_images, restore_checkpoint
@@ -99,10 +100,11 @@ def resume_run(
 
 
 def require_free_name(name: str, setup: Setup) -> None:
-    """Raises InputError if the encoder could not be published under `name` when the run ends."""
-    card = ensure_writable(zoo_dir()) / publish.check_zoo_name(name, setup.card) / "card.yaml"
-    if card.exists() and Card.read(card).config != setup.card.config:
-        raise InputError(f"the zoo has another encoder called {name!r} ({card}); choose another name with --name, or move it away")
+    """Raises InputError if the encoder could not be published under `name`, or its average beside it, when the run ends."""
+    for own in [name, *([ema_name(name)] if setup.recipe.ema else [])]:
+        card = ensure_writable(zoo_dir()) / publish.check_zoo_name(own, setup.card) / "card.yaml"
+        if card.exists() and Card.read(card).config != setup.card.config:
+            raise InputError(f"the zoo has another encoder called {own!r} ({card}); choose another name with --name, or move it away")
 
 
 def create_run_files(run: RunDir, setup: Setup, recipe: Recipe) -> None:

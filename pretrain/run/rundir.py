@@ -4,6 +4,7 @@ config.yaml    the resolved recipe: every setting
 run.json       what the run is (id, store, versions), and each of its sessions (host, device, SLURM job, first and last step)
 metrics.jsonl  the logged metrics, one line per `log_every` steps
 manifest.npz   hashes of the images and patients that it trains on
+start.npz      features of the probe images at step 0
 lock           the process that works on it
 """
 
@@ -43,6 +44,10 @@ class RunDir:
     @property
     def manifest(self) -> Path:
         return self.path / "manifest.npz"
+
+    @property
+    def start_features(self) -> Path:
+        return self.path / "start.npz"
 
     @property
     def checkpoints(self) -> Path:

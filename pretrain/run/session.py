@@ -1,15 +1,17 @@
 """One process at work on a run: trains to the end, a signal, a rollback or a stop by the watchdog, and exports at the end."""
 
 import time
+from pathlib import Path
 from typing import SupportsFloat
 
 from encoders.runtime import checkpoint, dist
+from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import MetricsLog, read_metrics, to_json_number
 from encoders.runtime.stop import REQUEUE_EXIT_STATUS, REQUEUE_SIGNALS, StopRequest, listen_for_stop
 from encoders.zoo.card import Card
 from pretrain.loop.setup import Setup, describe_adjustments
 from pretrain.loop.train import Diverged, TrainState, fit
-from pretrain.run.export import export_run
+from pretrain.run.export import ema_name, export_run
 from pretrain.run.monitor import monitor_run
 from pretrain.run.process import PrintLine
 from pretrain.run.restore import checkpoint_contents, load_run_checkpoint, read_checkpoint, restore_checkpoint
@@ -19,6 +21,7 @@ from pretrain.run.rundir import RunDir, describe_session
 from pretrain.watch.watchdog import RollbackRequested, Watchdog, probe_interval
 
 STOPPED_BY_WATCHDOG = "watchdog"  # as the requester of a stop; other requesters are names of signals
+STOPPED_AT_BEST = "stop_at_best"  # the run is finished before its last step
 DIVERGED_EXIT_STATUS = 3  # also of a run that the watchdog stopped
 INTERRUPTED_EXIT_STATUS = 130  # 128 + SIGINT, as shells have it
 
@@ -68,7 +71,9 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
         if dist.is_main():
             checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, now.step), checkpoint_contents(setup, now))
             older = now.step - detection_delay(setup, probe_interval(setup))  # keep one from before a fault that is detected later
-            checkpoint.prune_checkpoints(run.checkpoints, keep_last=2, keep_every=cfg.keep_every, keep_newest_before=older)
+            best = watchdog.best_step() if watchdog and cfg.watch.stop_at_best else None
+            keep = [] if best is None else [best]
+            checkpoint.prune_checkpoints(run.checkpoints, keep_last=2, keep_every=cfg.keep_every, keep_newest_before=older, keep=keep)
             run.update(step=now.step)
 
     with (
@@ -86,24 +91,33 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
                 alarm = watchdog.check(step, values)
             metrics_log.log(step, **values)
             show(step, **values)
+            if watchdog and cfg.watch.stop_at_best and watchdog.best_step() == step:
+                save(state)  # the best so far, whatever save_every is
+            if watchdog and watchdog.is_past_best():
+                stop.requested = stop.requested or STOPPED_AT_BEST
             if dist.any_rank(alarm is not None, setup.device):
                 apply_watch_policy(cfg.watch.policy, alarm or "alarm on rank 0", stop)
 
         started = time.monotonic()
         try:
-            fit(setup.method, setup.batches, setup.optimizer, setup.scaler, cfg, setup.steps, setup.warmup, state, log, save, stop,
-                setup.device, setup.continuation)  # fmt: skip
+            if dist.any_rank(watchdog is not None and watchdog.is_past_best(), setup.device):
+                stop.requested = STOPPED_AT_BEST  # the run had ended before this session
+            else:
+                fit(setup.method, setup.batches, setup.optimizer, setup.scaler, cfg, setup.steps, setup.warmup, state, log, save, stop,
+                    setup.device, setup.continuation)  # fmt: skip
         finally:
             setup.batches.close()
-        return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say)
+        return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say, watchdog)
 
 
 def start_watchdog(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> Watchdog:
     """The watchdog with the metrics logged so far. At step 0 it probes the untrained network for its baseline."""
     watchdog = Watchdog(setup, read_metrics(run.path), read_baseline(run.read()), say)
     if state.step == 0:
-        watchdog.baseline = watchdog.measure(0)
+        watchdog.baseline = watchdog.measure_start(run.start_features)
         run.update(untrained={name: to_json_number(value) for name, value in watchdog.baseline.items()})
+    else:
+        watchdog.load_start(run.start_features)
     return watchdog
 
 
@@ -134,7 +148,14 @@ def open_metrics_log(run: RunDir, setup: Setup, state: TrainState) -> MetricsLog
 
 
 def finish_session(
-    run: RunDir, setup: Setup, state: TrainState, stop: StopRequest, metrics_log: MetricsLog, seconds: float, say: PrintLine
+    run: RunDir,
+    setup: Setup,
+    state: TrainState,
+    stop: StopRequest,
+    metrics_log: MetricsLog,
+    seconds: float,
+    say: PrintLine,
+    watchdog: Watchdog | None = None,
 ) -> int:
     """Exports the encoder of a finished run, or prints how to resume a stopped one. Returns the exit status."""
     if not dist.is_main():
@@ -143,7 +164,7 @@ def finish_session(
     total = sum(s.get("seconds", 0.0) for s in sessions) + seconds
     sessions[-1].update({"to_step": state.step, "seconds": round(seconds, 1), "ended_by": stop.requested})
     run.update(sessions=sessions, seconds=round(total, 1))
-    if state.step < setup.steps:
+    if state.step < setup.steps and stop.requested != STOPPED_AT_BEST:
         run.update(status="stopped")
         cause = (
             "stopped by the watchdog"
@@ -155,12 +176,27 @@ def finish_session(
             run.requeue_marker.write_text(f"{stop.requested} at step {state.step}\n")
             return REQUEUE_EXIT_STATUS
         return DIVERGED_EXIT_STATUS if stop.requested == STOPPED_BY_WATCHDOG else INTERRUPTED_EXIT_STATUS
-    path = export_run(run)
+    path = export_encoders(run, setup, watchdog, say)
     save_views_picture(run, setup, state, metrics_log)
     run.update(status="finished", encoder=str(path))
     metrics_log.artifact(run.name, path, {"steps": state.step, "sha256": Card.read(path / "card.yaml").sha256})
     say(f"run {run.name}: {state.step} steps in {total:.0f} s; encoder {run.name!r} is in {path}")
     return 0
+
+
+def export_encoders(run: RunDir, setup: Setup, watchdog: Watchdog | None, say: PrintLine) -> Path:
+    """Publishes the encoder of the last step, or of the best one with `watch.stop_at_best`, and its average; returns the first's folder."""
+    step, lineage = None, dict[str, Json]()
+    if watchdog is not None and setup.recipe.watch.stop_at_best:
+        step = watchdog.best_step(checkpoint.list_steps(run.checkpoints))
+        chosen = watchdog.describe_choice(step)
+        lineage = {"selected": chosen}
+        say(f"run {run.name}: the best k-NN probe is that of step {step}: {chosen['knn']} ({chosen['knn_at_start']} at step 0)")
+    path = export_run(run, step, lineage=lineage)
+    if setup.recipe.ema:
+        average = export_run(run, step, ema_name(run.name), "ema", lineage)
+        say(f"run {run.name}: its averaged weights are encoder {ema_name(run.name)!r} in {average}")
+    return path
 
 
 def save_views_picture(run: RunDir, setup: Setup, state: TrainState, metrics_log: MetricsLog) -> None:

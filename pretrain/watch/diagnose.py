@@ -43,6 +43,8 @@ def diagnose(lines: Sequence[MetricsLine], baseline: Mapping[str, float], progre
     if is_gradient_exploding(lines):
         alarms.append(Finding("diverging gradient", True, step, DIVERGING_TEXT.format(lines[-1]["grad_norm"])))
     notes = [Finding(name, False, step, text(lines[-1])) for name, (condition, text) in NOTES.items() if condition(lines, progress)]
+    if is_below_start(lines):
+        notes.append(Finding("below its start", False, step, _describe_below_start([n for n in lines if "watch/knn_gain" in n][-1])))
     return alarms + notes
 
 
@@ -87,6 +89,12 @@ def is_gradient_exploding(lines: Sequence[MetricsLine]) -> bool:
     """Each of the last five gradient norms is far above the median before them."""
     norms = [float(line["grad_norm"]) for line in lines if math.isfinite(line.get("grad_norm", math.nan))]
     return len(norms) >= 15 and min(norms[-5:]) > EXPLODED_GRADIENT_FACTOR * median(norms[:-5][-100:])
+
+
+def is_below_start(lines: Sequence[MetricsLine]) -> bool:
+    """In each of the last PATIENCE k-NN probes, the encoder is below its start by more than two standard errors."""
+    gains = [(float(line["watch/knn_gain"]), float(line["watch/knn_gain_se"])) for line in lines if "watch/knn_gain" in line]
+    return len(gains) >= PATIENCE and all(gain + 2 * error < 0 for gain, error in gains[-PATIENCE:])
 
 
 def is_loss_flat(lines: Sequence[MetricsLine], progress: float) -> bool:
@@ -149,6 +157,15 @@ def _describe_constant_teacher(line: MetricsLine) -> str:
     return (
         f"the teacher assigns all images to one prototype (entropy of the mean {line['watch/teacher_marginal']:.3f} of log K); lower "
         f"optim.lr, raise method.teacher_temperature, and let the centre move faster (lower method.centre_momentum)"
+    )
+
+
+def _describe_below_start(line: MetricsLine) -> str:
+    start = line["watch/knn"] - line["watch/knn_gain"]
+    return (
+        f"the k-NN probe is {line['watch/knn']:.3f}, and {start:.3f} at step 0 (difference {line['watch/knn_gain']:+.3f}, standard error "
+        f"{line['watch/knn_gain_se']:.3f}): the run makes the encoder worse; stop it, or try batchnorm=frozen, a lower optim.lr, "
+        "head_warmup_steps or anchor.relational; `pretrain export RUN --interpolate 0.25,0.5` gives encoders between start and end"
     )
 
 

@@ -12,25 +12,28 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.runtime.arrays import IntArray
+from encoders.runtime.arrays import FloatArray, IntArray
 from encoders.store.store import Store
 from encoders.zoo.backbone import pooled_features
 from encoders.zoo.card import Preprocess
 from encoders.zoo.preprocess import prepare_input
 from pretrain.methods import Method
 from pretrain.watch import spectrum
+from pretrain.watch.start import feature_drift, neighbour_overlap
 
 PROBE_BATCH = 64  # images per pass: bounds memory
 
 
 class Probe:
-    """Measures the spectrum of features, of the head's outputs, and the entropies of a teacher."""
+    """Measures the spectrum of features, of the head's outputs, the entropies of a teacher, and the distance from the start."""
 
     def __init__(self, store: Store, rows: IntArray, n: int, preprocess: Preprocess, device: torch.device):
         """n: number of images, evenly spaced over `rows` of the store; all of them if there are fewer."""
         self.rows = rows[np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int)]
         self.images = prepare_probe_images(store, self.rows, preprocess)
         self.device = device
+        self.features: FloatArray | None = None  # (N, D) at the newest measurement
+        self.start: FloatArray | None = None  # (N, D) at the start; None if it is not compared with
 
     def measure(self, method: Method, progress: float) -> dict[str, float]:
         """Metrics whose names begin with `watch/`.  progress: fraction of the run that is done."""
@@ -44,6 +47,11 @@ class Probe:
             metrics |= feature_statistics(z, "head_")
         if p is not None:
             metrics["watch/teacher_entropy"], metrics["watch/teacher_marginal"] = spectrum.teacher_entropies(p)
+        self.features = x.numpy()
+        if self.start is not None:
+            finite = bool(torch.isfinite(x).all())
+            metrics["watch/drift"] = feature_drift(self.features, self.start) if finite else float("nan")
+            metrics["watch/overlap"] = neighbour_overlap(self.features, self.start) if finite else float("nan")
         return metrics
 
 

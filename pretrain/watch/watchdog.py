@@ -1,8 +1,17 @@
 """The watchdog of a run: probes the encoder at intervals, diagnoses what is wrong, and gives advice."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
+import numpy as np
+
+from encoders.runtime.arrays import Array
+from encoders.runtime.files import atomic_write
+from encoders.runtime.json_types import Json
+from encoders.runtime.metrics_log import to_json_number
 from pretrain.loop.setup import Setup
+from pretrain.watch.best import count_probes_since_best, find_best, probes
 from pretrain.watch.diagnose import Finding, MetricsLine, diagnose
 from pretrain.watch.knn import OnlineKnn
 from pretrain.watch.probe import Probe
@@ -30,6 +39,62 @@ class Watchdog:
         progress = step / self.setup.steps
         metrics = self.probe.measure(self.setup.method, progress) if self.probe else {}
         return metrics | (self.knn.measure(self.setup.method) if self.knn else {})
+
+    def measure_start(self, file: Path) -> dict[str, float]:
+        """The metrics at step 0. Later measurements are compared with this one; `file` receives what they need for that."""
+        metrics = self.measure(0)
+        arrays: dict[str, Array] = {}
+        if self.probe and self.probe.features is not None and self.setup.recipe.init is not None:
+            arrays |= {"probe_rows": self.probe.rows, "probe_features": self.probe.features}
+        if self.knn and self.knn.correct is not None:
+            arrays |= {"knn_rows": self.knn.rows, "knn_correct": self.knn.correct}
+        with atomic_write(file) as part, part.open("wb") as opened:
+            np.savez(opened, allow_pickle=False, **arrays)
+        self.use_start(arrays)
+        return metrics
+
+    def load_start(self, file: Path) -> None:
+        """Compares with the start that `measure_start` wrote."""
+        if not file.exists():
+            self.use_start({})
+            return
+        with np.load(file, allow_pickle=False) as arrays:
+            self.use_start(dict(arrays))
+
+    def use_start(self, arrays: Mapping[str, Array]) -> None:
+        """Sets the start to compare with. A probe of other images than at step 0 is not compared, and a line says so."""
+        if self.probe and self.setup.recipe.init is not None:
+            if np.array_equal(arrays.get("probe_rows", ()), self.probe.rows):
+                self.probe.start = arrays["probe_features"]
+            else:
+                self.say("watch: the features of step 0 are unknown or of other images: drift and overlap are not logged")
+        if self.knn:
+            if np.array_equal(arrays.get("knn_rows", ()), self.knn.rows):
+                self.knn.start = arrays["knn_correct"]
+            else:
+                self.say("watch: the k-NN probe of step 0 is unknown or of other images: the gain over the start is not logged")
+
+    def best_step(self, steps: Sequence[int] | None = None) -> int | None:
+        """The step with the best k-NN probe, among `steps` if they are given; None without a probe."""
+        best = find_best(self.lines, steps)
+        return None if best is None else int(best["step"])
+
+    def describe_choice(self, step: int | None) -> dict[str, Json]:
+        """What the card says about a step that was chosen by the k-NN probe."""
+        scores = {int(line["step"]): round(float(line["watch/knn"]), 4) for line in probes(self.lines)}
+        return {
+            "step": step,
+            "by": "online k-NN probe",
+            "store": Path(str(self.cfg.labeled)).name,
+            "label": self.cfg.label,
+            "knn": None if step is None else scores[step],
+            "knn_at_start": to_json_number(round(self.baseline.get("watch/knn", math.nan), 4)),
+            "probes": len(scores),
+        }
+
+    def is_past_best(self) -> bool:
+        """Whether `watch.stop_at_best` ends the run now."""
+        return bool(self.cfg.stop_at_best) and count_probes_since_best(self.lines) >= self.cfg.stop_at_best
 
     def is_due(self, step: int) -> bool:
         """Whether to measure with this line: the first one at or after each multiple of `interval`, and the last one."""

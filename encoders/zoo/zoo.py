@@ -2,7 +2,7 @@
 
 A name is one of: an entry of the zoo (`zoo/NAME/{card.yaml, model.safetensors, manifest.npz}`), the path of a card, `runs/X` or
 `runs/X@step`, or a built-in encoder (encoders/zoo/builtin.py, `pixels`), which an entry of the same name replaces. Built-in encoders have
-variants (encoders/zoo/names.py). Encoders trained here have none but the choice of stages, because their preprocessing is part of them.
+variants (encoders/zoo/names.py). Encoders trained here have variants of size, crop and stages only: other preprocessing is part of them.
 Names are joined by `+` to an encoder made of parts (encoders/zoo/parts.py), and by `~` to a recombination (encoders/zoo/recombine.py).
 """
 
@@ -34,6 +34,10 @@ __all__ = [
     "manifest_path",
     "publish_encoder",
 ]
+
+
+# What a name may change of an encoder that was trained here: FixRes, Touvron et al. 2019 (arXiv:1906.06423), tests at another size.
+TEST_TIME_FIELDS = ("size", "crop_pct")
 
 
 def load_encoder(name: str, device: str = "cpu") -> Encoder:
@@ -208,9 +212,11 @@ def _apply_variant(location: EncoderLocation, name: names.EncoderName) -> Encode
     options = dict(name.preprocess)
     if not options and not name.model_args and not name.seed:
         return location
-    if not name.base.startswith(names.BUILTIN_PREFIXES) or name.seed:
+    trained = not name.base.startswith(names.BUILTIN_PREFIXES)
+    if name.seed or (trained and (location.parts or name.model_args or not set(options) <= set(TEST_TIME_FIELDS))):
         reason = "seed belongs to random_ encoders" if name.seed else "preprocessing and network of an encoder are part of it"
-        raise InputError(f"{name} is not possible: the {reason}; write {name.base}")
+        allowed = "" if location.parts or name.seed else f" ({' and '.join(TEST_TIME_FIELDS)} can be set)"
+        raise InputError(f"{name} is not possible: the {reason}{allowed}; write {name.base}")
     stored = location.weights_card.preprocess
     channels = options.get("channels", stored.channels)
     if channels == stored.channels and {"mean", "std"} & set(options):

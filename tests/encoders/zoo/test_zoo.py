@@ -13,6 +13,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.paths import runs_dir, zoo_dir
 from encoders.zoo import backbone, hub, listing, register, weights, zoo
 from encoders.zoo.card import Card, Preprocess
+from encoders.zoo.preprocess import prepare_input
 from tests.encoders.zoo.small import GRAY, tiny_card, tiny_network
 
 
@@ -35,7 +36,8 @@ def no_network(monkeypatch):
         ("random_resnet10t:seed=x", "expected a whole number"),
         ("random_resnet10t:size", "write key=value"),
         ("random_resnet10t:size=big", "size"),
-        ("mine:size=96", "are part of it; write mine"),
+        ("mine:resize=pad", r"are part of it \(size and crop_pct can be set\); write mine"),
+        ("mine:size=96,model.depth=2", "are part of it"),
         ("imagenet_resnet18:mean=0.5/0.5/0.5", "mean and std belong to the weights"),
         ("runs/none", "no run called 'runs/none'"),
     ],
@@ -201,3 +203,24 @@ def test_the_tensorflow_mobilenet_is_imported_with_its_padding(data_dir):
         96,
     )
     assert json.loads(json.dumps(found.card.lineage)) == {}
+
+
+@pytest.mark.parametrize("arch", ["resnet10t", "vit_tiny_patch16_224"])
+def test_an_encoder_of_the_zoo_can_be_tested_at_another_size(arch):
+    """FixRes: the weights at the size in the name, with a hash of their own; the stored card keeps its size."""
+    args = {"depth": 2, "patch_size": 16, "embed_dim": 24, "num_heads": 2} if arch.startswith("vit") else {}
+    network = backbone.build_backbone(arch, args, 1, 64, seed=0)
+    zoo.publish_encoder("mine", network, Card(name="mine", arch=arch, model_args=args, dim=1, preprocess=GRAY))
+    plain, larger = zoo.load_encoder("mine"), zoo.load_encoder("mine:size=96,crop_pct=0.9")
+    assert (larger.card.preprocess.size, larger.card.preprocess.crop_pct, plain.card.preprocess.size) == (96, 0.9, 64)
+    assert larger.card.preprocess.model_copy(update={"size": 64, "crop_pct": 1.0}) == plain.card.preprocess
+    assert larger.sha256 != plain.sha256
+    images = np.random.default_rng(0).integers(0, 256, (2, 128, 128), dtype=np.uint8)
+    features = larger.encode(images)
+    assert features.shape == (2, plain.card.dim)
+    if arch == "resnet10t":  # the network itself does not depend on the size
+        inputs = prepare_input(torch.from_numpy(images)[:, None].float() / 255, larger.card.preprocess)
+        assert inputs.shape[-1] == 96
+        torch.testing.assert_close(features, plain.forward(inputs))
+    assert not torch.allclose(features, plain.encode(images), atol=1e-4)
+    assert zoo.manifest_path("mine:size=96") == zoo.manifest_path("mine")

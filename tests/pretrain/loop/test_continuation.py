@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
+from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.paths import zoo_dir
 from encoders.runtime.stop import StopRequest
 from pretrain.loop import train
@@ -300,6 +302,29 @@ def test_the_average_follows_the_weights_and_statistics_by_its_definition(images
 def test_the_decay_rises_to_the_setting():
     average = WeightAverage(torch.nn.Linear(1, 1), 0.999)
     assert [average.decay_at(step) for step in (0, 8, 10**6)] == pytest.approx([0.1, 0.5, 0.999])
+
+
+# A whole run
+
+
+def test_a_run_applies_every_part_and_keeps_the_start_out_of_its_checkpoints(images):
+    start = publish()
+    where = run(images, SIMCLR, "mine", *ALL, "save_every=1", "keep_every=1")
+    saved = [checkpoint.load_checkpoint(checkpoint.checkpoint_path(where.checkpoints, step)) for step in range(1, 7)]
+    assert [tiny.same_state(s["encoder"], start) for s in saved] == [True, True, False, False, False, False]
+    want = {key: value.double() for key, value in start.items()}
+    for step, s in enumerate(saved):
+        decay = min(0.9, (1 + step) / (10 + step))
+        want = {key: decay * want[key] + (1 - decay) * s["encoder"][key].double() for key in want}
+    for key, value in saved[-1]["average"].items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), want[key], rtol=1e-5, atol=1e-7)
+    logged = read_metrics(where.path)
+    assert all(row["anchor_distance"] == 0 for row in logged[:3]), "of the weights before the step"
+    distance = sum(float((saved[4]["encoder"][key] - start[key]).double().square().sum()) for key in start if "running" not in key)
+    assert logged[5]["anchor_distance"] == pytest.approx(distance, rel=1e-4)
+    assert logged[5]["anchor_relational"] > 1e-6
+    assert not [key for s in saved for key in s["method"] if "start" in key]
 
 
 # Resuming, ranks

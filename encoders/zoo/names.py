@@ -48,6 +48,8 @@ def parse_name(text: str) -> EncoderName:
     """The parts of the name `text`, which is of one network. Raises InputError for an option that is unknown or has no value."""
     bare, stages = split_stages(text)
     base, _, rest = bare.partition(":")
+    if ":" in rest:
+        raise InputError(f"{text!r} has two colons: the options of an encoder's name are separated by commas, as in {base}:size=128,seed=1")
     seed = 0
     preprocess: dict[str, Json] = {}
     model_args: dict[str, Json] = {}

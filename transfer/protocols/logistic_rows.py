@@ -6,6 +6,7 @@ rows are stored in float32, whose rounding is that of the features themselves.
 Shapes: N rows, D width, R axes (<= min(N, D)), B rows of a block.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -111,7 +112,7 @@ def _rotate_wide(pieces: Pieces, mean: Array, scale: Array, n: int) -> tuple[Arr
 
     def to_columns(theta: FloatArray) -> FloatArray:
         """z.T @ (vectors / sqrt(lengths)) @ theta, without the axes themselves, which are as large as the features."""
-        flat = (vectors / np.sqrt(lengths)) @ theta.reshape(len(theta), -1)  # (N, ...)
+        flat = (vectors / np.sqrt(lengths)) @ theta.reshape(len(theta), math.prod(theta.shape[1:]))  # (N, ...), perhaps of no axis
         out, at = np.zeros((len(mean), flat.shape[1])), 0
         for z in row_blocks(pieces):
             z -= mean

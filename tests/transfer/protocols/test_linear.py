@@ -95,6 +95,13 @@ def test_a_constant_column_is_ignored_and_gives_no_nan():
     assert model.logits(wide) == pytest.approx(plain.logits(f.x), abs=1e-3)
 
 
+@pytest.mark.parametrize("columns", [5, 500])
+def test_features_without_any_variation_give_the_prevalence(columns):
+    y = np.repeat([[1.0], [0.0], [0.0]], 20, axis=0)
+    rows = Features(np.full((60, columns), 0.3, np.float32), y, np.arange(60).astype(str), np.arange(60).astype(str), "binary")
+    assert np.allclose(linear.fit(linear.Config(), rows, rows).scores(rows), 1 / 3, atol=1e-4)
+
+
 def test_a_label_of_one_class_gives_a_constant_score():
     f = made(k=2, kind="multilabel")
     y = f.y.copy()

@@ -227,3 +227,27 @@ def test_every_label_has_its_paired_difference_in_csv_latex_and_page(tmp_path):
     assert float(mine[LABELS[p.argmin()]]["p_holm_labels"]) == pytest.approx(min(4 * p.min(), 1.0), rel=1e-5)
     assert "corrected for the number of labels" in latex.render_latex([section])
     assert "hernia" in str(tables.label_differences(section, render.shorten_names([section])))
+
+
+@pytest.mark.parametrize(("skill", "headline"), [(0.1, "imagenet_resnet18"), (3.0, "pixels")])
+def test_the_floor_is_compared_and_is_the_headline_only_where_it_is_strongest(skill, headline):
+    records = [record("mine", 1.0), record("imagenet_resnet18", 0.8, "imagenet"), record("pixels", skill, "floor", arch="pixels")]
+    _, rows = rows_of(records)
+    assert {c.reference for c in rows["mine"].comparisons} == {"imagenet_resnet18", "pixels"}
+    assert rows["mine"].reference == headline
+    assert not rows["imagenet_resnet18"].comparisons
+    assert not rows["pixels"].comparisons
+    warned = any("may differ in how the images were acquired" in note for note in rows["pixels"].notes)
+    assert warned == (skill == 3.0)
+    assert not any("input size" in note for note in rows["mine"].notes)
+
+
+def test_an_encoder_made_of_parts_is_compared_with_the_random_weights_of_each():
+    records = [
+        record("a+b", 1.0, arch="resnet18+resnet34"),
+        record("random_resnet18", 0.1, "random"),
+        record("random_resnet34", 0.2, "random", arch="resnet34"),
+        record("random_resnet50", 0.3, "random", arch="resnet50"),
+    ]
+    _, rows = rows_of(records)
+    assert {c.reference for c in rows["a+b"].comparisons} == {"random_resnet18", "random_resnet34"}

@@ -13,6 +13,8 @@ from encoders.zoo.recombine import has_batchnorm
 from transfer.bench.baselines import EncoderEntry
 from transfer.tasks.options import Diagnosis
 
+BUILT_IN_FIELDS = ("size", "resize", "crop_pct")  # what the names of built-in encoders choose for a comparison
+
 
 def add_diagnosis(entries: Sequence[EncoderEntry], kinds: Sequence[Diagnosis]) -> tuple[list[EncoderEntry], list[str]]:
     """The entries with those of the diagnosis after them, and a line for every requested encoder that cannot be diagnosed or whose start
@@ -43,22 +45,23 @@ def add_diagnosis(entries: Sequence[EncoderEntry], kinds: Sequence[Diagnosis]) -
 
 
 def find_start(card: Card) -> Card | None:
-    """The card of the encoder that this one was initialised from, at its size, resize rule and crop if it is a built-in one; None if it was
-    trained from random weights, or its start is not available locally."""
+    """The card of the encoder that this one was initialised from, at its size and crop where a name can choose them (and with its resize
+    rule, if the start is a built-in encoder); None if it was trained from random weights, or its start is not available locally."""
     parent = lineage.parent_encoder(card)
     if parent is None or card.parts is not None:
         return None
     try:
-        start = zoo.find_encoder(parent).card
+        start = zoo.find_encoder(parent)
+        if start.origin not in ("zoo", "file", "hub") or start.parts:
+            return start.card
+        parsed = names.parse_name(parent)
+        built_in = parent.startswith(names.BUILTIN_PREFIXES)
+        own, base = card.preprocess.model_dump(), zoo.find_encoder(parsed.base).card.preprocess.model_dump()
+        chosen = {**parsed.preprocess, **{key: own[key] for key in (BUILT_IN_FIELDS if built_in else zoo.TEST_TIME_FIELDS)}}
+        options = {key: value for key, value in chosen.items() if value != base[key]}
+        return zoo.find_encoder(names.variant_name(parsed.base, options, parsed.model_args, parsed.seed, card.stages)).card
     except InputError:
         return None
-    if not parent.startswith(names.BUILTIN_PREFIXES):
-        return start
-    parsed = names.parse_name(parent)
-    own, base = card.preprocess.model_dump(), zoo.find_encoder(parsed.base).card.preprocess.model_dump()
-    chosen = {**parsed.preprocess, **{key: own[key] for key in ("size", "resize", "crop_pct")}}
-    options = {key: value for key, value in chosen.items() if value != base[key]}
-    return zoo.find_encoder(names.variant_name(parsed.base, options, parsed.model_args, parsed.seed, card.stages)).card
 
 
 def explain_undiagnosable(entry: EncoderEntry, start: Card | None) -> str | None:

@@ -31,7 +31,16 @@ def cohort(tmp_path):
     task.save_task(task.Task(name="sick", store=[str(path)], labels=["sick"], kind="binary", classes=["sick"], modality="cxr"))
 
 
-def publish(name: str, seed: int, spoil: bool = False, arch: str = "resnet10t", size: int = 32, weights_of: int | None = None, **lineage):
+def publish(
+    name: str,
+    seed: int,
+    spoil: bool = False,
+    arch: str = "resnet10t",
+    size: int = 32,
+    weights_of: int | None = None,
+    preprocess: Preprocess | None = None,
+    **lineage,
+):
     """An encoder with random weights. spoil: its running statistics let hardly any signal through."""
     model = backbone.build_backbone(arch, channels=3, size=size, seed=seed if weights_of is None else weights_of)
     for key, buffer in model.named_buffers():
@@ -39,7 +48,7 @@ def publish(name: str, seed: int, spoil: bool = False, arch: str = "resnet10t", 
             buffer.fill_(1e6)
         if spoil and key.endswith("running_mean"):
             buffer.copy_(torch.linspace(-3, 3, len(buffer)))
-    card = Card(name=name, arch=arch, dim=1, preprocess=Preprocess(size=size), method="moco", modality="cxr", lineage=lineage)
+    card = Card(name=name, arch=arch, dim=1, preprocess=preprocess or Preprocess(size=size), method="moco", modality="cxr", lineage=lineage)
     zoo.publish_encoder(name, model, card)
 
 
@@ -97,12 +106,24 @@ def test_an_encoder_that_cannot_be_diagnosed_is_named_with_the_reason(cohort, li
     assert any(line.startswith("no BatchNorm diagnosis of mine:") and says in line for line in lines)
 
 
-def test_another_preprocessing_of_the_start_is_named(cohort):
+def test_a_start_of_the_zoo_is_compared_at_the_size_of_the_encoder(cohort):
     publish("start", 1, size=64)
     publish("mine", 2, init="start")
     lines = []
+    assert [e.name for e in plan("mine", lines=lines)[1].entries][1:] == [
+        "start:size=32",
+        "mine~statistics=start:size=32",
+        "mine~weights=start:size=32",
+    ]
+    assert not any("differ" in line for line in lines)
+
+
+def test_another_preprocessing_of_the_start_is_named(cohort):
+    publish("start", 1, preprocess=Preprocess(size=32, resize="pad"))
+    publish("mine", 2, init="start")
+    lines = []
     plan("mine", lines=lines)
-    assert any("mine and its start start differ in size as well as" in line for line in lines)
+    assert any("mine and its start start differ in resize as well as" in line for line in lines)
 
 
 def test_differences_are_those_of_the_scores_and_the_report_names_the_cause(cohort):

@@ -1,10 +1,10 @@
 """Cost of `transfer compare` and `transfer report` for 160 records of NIH's size, the first time and again: CPU and wall seconds.
 
-    OMP_NUM_THREADS=1 python -m tests.perf.many_records FOLDER [--encoders 40] [--once]
+    OMP_NUM_THREADS=1 python -m tests.perf.many_records FOLDER [--encoders 40] [--again]
 
 Writes the records to FOLDER unless they are there (0.7 GB, some minutes): 40 encoders x k-NN and linear probe x 100 and 10 % of the labels,
-25,600 test images of 11,000 patients and 17,300 validation images, 14 labels. Then it deletes what the commands keep (`.isograft`) and runs
-them as a user does, with the start of Python and all imports.
+25,600 test images of 11,000 patients and 17,300 validation images, 14 labels. Then it deletes what earlier commands kept and runs both as a
+user does, with the start of Python and all imports.
 Targets on one core: both commands together under 60 s the first time and under 5 s again.
 """
 
@@ -23,6 +23,7 @@ from encoders.runtime.arrays import Array
 from transfer.records.ledger import append_to_ledger
 from transfer.records.record import Identity, Meta, Record, record_path, write_record
 from transfer.records.scored_images import identify_images, write_scored_images
+from transfer.records.statistics_file import FOLDER
 
 SIZES = {"val": (17_300, 5_600), "test": (25_600, 11_000)}  # images and patients
 LABELS = 14
@@ -105,8 +106,8 @@ def main() -> None:
     n = write_records(args.encoders)
     if args.write:
         return
-    for kept in [] if args.again else [args.folder / ".isograft", args.folder / "records" / ".statistics"]:
-        shutil.rmtree(kept, ignore_errors=True)
+    for kept in [] if args.again else args.folder.rglob(FOLDER):
+        shutil.rmtree(kept)
     for title in ("first time", "again"):
         cost = {words: run_command([words], args.folder) for words in ("compare", "report")}
         each = ", ".join(f"{name} {cpu:.1f} s CPU ({wall:.1f} s wall)" for name, (cpu, wall) in cost.items())

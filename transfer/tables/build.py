@@ -69,6 +69,7 @@ def _build_section(records: list[Record]) -> Section:
     section.judged, section.rare = judged_labels(most_labels)
     for same in rows:
         section.rows += build_shot_rows(same, section.judged) or [build_row(same, section.judged)]
+    section.rows.sort(key=lambda row: row.labels_order)  # encoders keep their order within a number of labels
     _disambiguate_names(section.rows)
     for row in section.rows:
         warnings = describe_below_chance(row, section.protocol) + describe_high_floor(row, section.protocol)

@@ -78,6 +78,13 @@ class Row:
         return self.records[0].meta.arch
 
     @property
+    def labels_order(self) -> tuple[int, int, float]:
+        """Sorts rows by their number of labels: shots, then patients, then shares."""
+        requested = next((r.identity.patients for r in self.records), None)
+        share = (1, self.fraction) if requested is None else (0, float(requested))
+        return self.shots or 0, *share
+
+    @property
     def labels_title(self) -> str:
         """How much of the labels: `, 8 shots`, `, 20 patients`, `, 10% of the labels`, or nothing for all."""
         if self.shots is not None:

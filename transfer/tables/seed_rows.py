@@ -22,7 +22,10 @@ def add_seed_rows(
 
     seeds_of: encoders to treat as seeds of one recipe, where their cards do not say so.
     baseline, margin: as in `build_sections`."""
-    added = [replace(section, rows=[*_seed_rows(section, seeds_of), *section.rows]) for section in sections]
+    added = [
+        replace(section, rows=sorted([*_seed_rows(section, seeds_of), *section.rows], key=lambda row: row.labels_order))
+        for section in sections
+    ]
     for section in added:
         if any(row.seeds for row in section.rows):  # a recipe stands for its seeds, so their pairs change too
             compare_section(section, compare_options(baseline, margin))

@@ -196,7 +196,7 @@ def test_a_missing_default_baseline_is_a_row_and_a_missing_requested_one_is_an_e
     (name,) = result.missing
     assert name.startswith("imagenet_resnet18")
     assert "put model.safetensors" in result.missing[name]
-    assert [r.meta.role for r in result.records] == ["random"]
+    assert [r.meta.role for r in result.records] == ["random", "floor"]
     with pytest.raises(zoo.WeightsUnavailable):
         run("random_resnet18:size=32", baselines=["imagenet_resnet18"], protocols=["knn"])
 

@@ -4,12 +4,12 @@ On a CPU the marks are times of its clock. A GPU runs asynchronously, so there t
 time, which includes its waiting for images.
 """
 
-import resource
 import time
 from typing import Literal, Protocol, Self, get_args
 
 import torch
 
+from encoders.runtime.peak_memory import peak_memory
 from pretrain.loop.batch_source import BatchSource
 
 StepPart = Literal["wait", "augment", "forward", "backward", "optimizer", "logging"]
@@ -73,7 +73,7 @@ class StepTimer:
         """Peak memory of this process in GiB: of the GPU if there is one."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device) / 2**30
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts in KiB
+        return peak_memory()
 
     def _shares(self) -> dict[str, float]:
         spent = dict.fromkeys(STEP_PARTS, 0.0)

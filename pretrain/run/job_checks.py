@@ -11,7 +11,8 @@ from encoders.store.store import expand_paths
 from pretrain.display.dashboard import format_duration
 from pretrain.loop.setup import Setup, build_setup, describe_adjustments
 from pretrain.recipe.config import Recipe
-from pretrain.run.plan import describe_sizes, list_warnings, measure_speed
+from pretrain.run.plan import describe_sizes, list_warnings
+from pretrain.run.step_cost import measure_step_cost
 
 NODE_LOCAL_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm", "/run")  # on a Linux node these are its own
 
@@ -74,7 +75,8 @@ def estimate_job_time(setup: Setup, ranks: int, limit: int, notice: int) -> str:
     """A line with the least time that the run takes. Raises InputError as `require_time_to_checkpoint` does.
 
     limit, notice: seconds of one start, and seconds before its end at which it saves."""
-    step = measure_speed(setup, str(setup.device))[0] * setup.recipe.batch / ranks  # communication is not counted
+    share = setup.recipe.model_copy(update={"batch": setup.recipe.batch // ranks})  # of one process; communication is not counted
+    step = measure_step_cost(share, str(setup.device)).median
     require_time_to_checkpoint(step, min(setup.recipe.save_every, setup.steps), limit, notice)
     starts = -(-step * setup.steps // (limit - notice))
     return (

@@ -1,35 +1,31 @@
 """The plan of a run on this machine: sizes, rates, time and memory, and what is likely a mistake. Writes nothing."""
 
 import math
-import resource
-import time
-from typing import SupportsFloat
 
 import torch
 
 from encoders.runtime import optim
-from encoders.runtime.errors import InputError
-from encoders.runtime.stop import StopRequest
 from encoders.zoo.batchnorm import has_trained_statistics, list_statistics_layers, uses_batch_statistics
 from pretrain.display.dashboard import format_duration
 from pretrain.loop.batchnorm_mode import describe_batchnorm
 from pretrain.loop.setup import Setup, build_setup, describe_adjustments, has_bf16
-from pretrain.loop.train import TrainState, fit
 from pretrain.methods import Method
 from pretrain.recipe.config import Recipe
+from pretrain.run.step_cost import TRIALS, StepCost, measure_step_cost
 
-TIMED_STEPS = 4  # the first one is not counted: it allocates memory and compiles
-CPU_TIMING_BATCH = 64  # images per timed step on a CPU: enough to use it fully, and a plan should take seconds
+BUSY = 0.7  # share of its threads' time below which a process does not have the machine to itself; alone it has about 0.95
+UNSTEADY = 1.5  # the slowest timed step over the fastest: from here on the estimated time is not reliable
 
 
 def plan_run(recipe: Recipe, device: str) -> tuple[list[tuple[str, str]], list[str]]:
     """(name, value) rows and notes. Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
     setup = build_setup(recipe, device)
-    rows = describe_sizes(setup)
-    notes = describe_adjustments(setup) + list_warnings(setup)
-    rows += describe_cost(setup, device)
+    rows, notes = describe_sizes(setup), describe_adjustments(setup) + list_warnings(setup)
+    recipe, steps = setup.recipe, setup.steps
     setup.batches.close()
-    return rows, notes
+    del setup  # its network would count as memory of the step
+    cost = measure_step_cost(recipe, device)
+    return rows + describe_cost(cost, recipe, steps, device), notes + list_cost_warnings(cost)
 
 
 def describe_sizes(setup: Setup) -> list[tuple[str, str]]:
@@ -97,53 +93,40 @@ def list_warnings(setup: Setup) -> list[str]:
     return notes
 
 
-def measure_speed(setup: Setup, device: str) -> tuple[float, float, int]:
-    """Seconds per image, share of the time spent waiting for data, and number of images per timed step."""
-    cfg = setup.recipe
-    batch = cfg.batch // cfg.accumulate
-    if setup.device.type == "cpu":
-        batch = min(batch, CPU_TIMING_BATCH)
-    trial = setup if batch == cfg.batch else build_setup(cfg.model_copy(update={"batch": batch, "accumulate": 1}), device)
-    return *time_steps(trial), batch
-
-
-def describe_cost(setup: Setup, device: str) -> list[tuple[str, str]]:
-    """(name, value) rows on speed, memory and time, measured by a few training steps on real images, which are discarded."""
-    cfg = setup.recipe
-    per_image, waited, batch = measure_speed(setup, device)
-    seconds = per_image * cfg.batch
-    timed_at = "" if batch == cfg.batch else f"; timed at {batch} images per step"
-    if setup.device.type == "cuda":
-        memory = f"{torch.cuda.max_memory_allocated(setup.device) / 2**30:.1f} GiB of GPU memory"
-    else:
-        memory = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB at most"  # Linux counts in KiB
+def describe_cost(cost: StepCost, recipe: Recipe, steps: int, device: str) -> list[tuple[str, str]]:
+    """(name, value) rows on speed, memory and time.  steps: those of the run."""
+    fastest, seconds, slowest = min(cost.seconds), cost.median, max(cost.seconds)
+    how = f"{'extrapolated from' if cost.extrapolated else 'median of'} {len(cost.seconds)} steps, {fastest:.2f} to {slowest:.2f} s"
+    speed = f"{recipe.batch / seconds:.0f} images/s, {seconds:.2f} s per step ({how}), {100 * cost.waited:.0f} % of it waiting for data"
+    on_gpu = device.startswith("cuda")
+    workers = f", and that of {recipe.data.workers} loader processes" if recipe.data.workers and not on_gpu else ""
+    free = "" if cost.available is None else f"; {cost.available:.1f} GiB are free now"
+    trials = f" with batches of {TRIALS[0]} and {TRIALS[1]} images, because {cost.extrapolated}" if cost.extrapolated else ""
     return [
-        ("speed", f"{1 / per_image:.0f} images/s, {seconds:.2f} s per step, {100 * waited:.0f} % of it waiting for data{timed_at}"),
-        ("memory", memory),
-        ("time", f"{format_duration(seconds * setup.steps)} for {setup.steps:,} steps on this {setup.device.type}"),
+        ("speed", speed),
+        ("memory", f"{cost.memory:.1f} GiB{' of GPU memory' if on_gpu else ''} at the peak{workers}{free}"),
+        (
+            "time",
+            f"{format_duration(seconds * steps)} for {steps:,} steps on this {torch.device(device).type}, "
+            f"{format_duration(fastest * steps)} to {format_duration(slowest * steps)} if all steps were as the fastest or slowest",
+        ),
+        ("measured", f"in {cost.took:.0f} s{trials}"),
     ]
 
 
-def time_steps(setup: Setup) -> tuple[float, float]:
-    """Seconds per image, and share of the time spent waiting for data."""
-    marks: list[tuple[float, float]] = []
-    stop, every_step = StopRequest(), setup.recipe.model_copy(update={"log_every": 1})
-
-    def log(step: int, **metrics: SupportsFloat) -> None:
-        if setup.device.type == "cuda":
-            torch.cuda.synchronize(setup.device)
-        marks.append((time.perf_counter(), setup.batches.waited))
-        stop.requested = "timed" if step >= TIMED_STEPS else None
-
-    try:
-        fit(setup.method, setup.batches, setup.optimizer, setup.scaler, every_step, max(setup.steps, TIMED_STEPS + 1), setup.warmup,
-            TrainState(), log, lambda state: None, stop, setup.device, setup.continuation)  # fmt: skip
-    except torch.OutOfMemoryError:
-        raise InputError(
-            f"a micro-batch of {setup.recipe.batch} images does not fit into GPU memory; raise accumulate (now a step has "
-            f"{setup.recipe.accumulate} micro-batches)"
-        ) from None
-    finally:
-        setup.batches.close()
-    elapsed, waited = marks[-1][0] - marks[0][0], marks[-1][1] - marks[0][1]
-    return elapsed / ((len(marks) - 1) * setup.recipe.batch), min(waited / elapsed, 1.0)
+def list_cost_warnings(cost: StepCost) -> list[str]:
+    """What the measured cost says is a mistake."""
+    notes = []
+    if cost.available is not None and cost.memory > cost.available:
+        notes.append(
+            f"a step takes about {cost.memory:.1f} GiB and {cost.available:.1f} GiB are available: lower batch, raise accumulate, or set "
+            "checkpointing=true"
+        )
+    if cost.cpu_share is not None and cost.cpu_share < BUSY:
+        notes.append(
+            f"the timed steps had {100 * cost.cpu_share:.0f} % of the time of their CPU threads, because other work slows this machine or "
+            f"images are waited for: otherwise a step may take about {cost.median * cost.cpu_share:.2f} s"
+        )
+    elif max(cost.seconds) > UNSTEADY * min(cost.seconds):
+        notes.append("the timed steps differ by more than half, so the time is not reliable: plan again when the machine is idle")
+    return notes

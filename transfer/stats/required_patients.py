@@ -17,6 +17,7 @@ from transfer.stats.planned_population import Population
 from transfer.stats.planned_repeats import FactorSizes, difference_components
 from transfer.stats.planned_verdict import Goal, VerdictRule
 from transfer.stats.power import PowerPoint, variance_per_patient
+from transfer.stats.resampled_parts import class_presence
 from transfer.stats.variance_model import paired_degrees_of_freedom
 from transfer.stats.verdict import SIGNIFICANT, Verdict
 
@@ -42,14 +43,15 @@ class RequiredNumber:
 
 
 def fewest_judged(population: Population) -> int:
-    """The smallest number of test patients with MIN_PATIENTS in each class; for several labels that of the usual table, 2 MIN_PATIENTS."""
+    """The smallest number of test patients with MIN_PATIENTS in each class; for several labels that of the usual table, 2 MIN_PATIENTS.
+
+    A patient with images of both classes counts in both. The number of these varies from test set to test set, and its mean is used."""
     if not population.by_class:
         return 2 * MIN_PATIENTS
-    rarer = min(population.prevalence, 1 - population.prevalence)
-    n = int(np.ceil(MIN_PATIENTS / rarer - 1e-9))
-    while min(round(n * population.prevalence), n - round(n * population.prevalence)) < MIN_PATIENTS:
-        n += 1
-    return n
+    rows = population.rows
+    (presence,) = class_presence(rows.y, rows.patient, len(population.share))
+    shares = population.prevalence, float(population.share[presence.negative].sum())
+    return int(np.ceil(MIN_PATIENTS / min(shares) - 1e-9))  # 1e-9: rounding
 
 
 def guess_patients(

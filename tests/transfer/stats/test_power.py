@@ -127,6 +127,19 @@ def test_below_twenty_patients_in_a_class_nothing_is_found():
     assert simulate_power(population, 200, ALONE, FactorSizes(), repeats=100).share(("better",)) > 0.8
 
 
+def test_a_patient_with_images_of_both_classes_counts_in_both():
+    rng = np.random.default_rng(13)
+    p = draw_pilot(Binormal(0.8, 0.8, images=2), 60, 20, rng)
+    first = np.arange(len(p.y)) % 2 == 0
+    mixed = PilotRows(np.where(first[:, None] & (p.patient[:, None] < 40), 0.0, p.y), p.a, p.b, p.patient)  # 40 of 60 positive patients
+    population = build_population(mixed, 0.1)
+    assert fewest_judged(population) == 27, "20 positive patients, and 7 + 13 with a negative image"
+    found = simulate_power(population, 40, ALONE, FactorSizes(), repeats=100)
+    assert found.share(("insufficient patients",)) == 0
+    assert simulate_power(population, 20, ALONE, FactorSizes(), repeats=100).share(("insufficient patients",)) == 1
+    assert fewest_judged(build_population(p, 0.1)) == 80, "a quarter of the patients is negative"
+
+
 def test_several_labels_are_judged_by_those_with_enough_patients():
     rng = np.random.default_rng(5)
     y = np.stack([np.arange(400) < 120, rng.random(400) < 0.03], axis=1).astype(float)

@@ -12,9 +12,8 @@ from transfer.bench import external
 from transfer.bench.bench import BenchRequest, plan_bench
 from transfer.bench.external import ExternalRequest
 from transfer.records.ledger import read_ledger
-from transfer.tables import render
-from transfer.tables.rows import group_sections
 from transfer.tables import build as table
+from transfer.tables.rows import group_sections
 from transfer.tasks import load, task
 
 PAIRS = ("sick:ill",)

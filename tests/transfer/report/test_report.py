@@ -15,8 +15,8 @@ from transfer.cli.main import app
 from transfer.records import record
 from transfer.records.ledger import append_to_ledger, ledger_path
 from transfer.records.looks import gather_looks
-from transfer.records.test_usage import count_split_usage
 from transfer.records.record import Identity, Meta, Record
+from transfer.records.test_usage import count_split_usage
 from transfer.report import images, latex, tables, verdict_text
 from transfer.report.page import render_page
 from transfer.stats import Difference

@@ -19,8 +19,8 @@ from transfer.report import curves, embedding, label_savings
 from transfer.report.page import render_page
 from transfer.report.sections import REPORT_SECTIONS, ReportSection
 from transfer.tables import render, shift_curves
-from transfer.tables.rows import group_sections
 from transfer.tables.build import build_sections
+from transfer.tables.rows import group_sections
 from transfer.tables.seed_rows import add_seed_rows
 
 WHO = np.repeat(np.arange(PATIENTS), 2)

@@ -71,8 +71,8 @@ def run(
 def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: DeviceOption = None) -> None:
     """Estimate the size, time and memory of a run. Nothing is written.
 
-    Speed and memory are measured by a few training steps on this machine. Notes point out settings that are adjusted to the data, and
-    settings that are probably a mistake. For example
+    Speed and memory are measured by a few training steps on this machine, at the run's own batch, which takes about a minute at most.
+    Notes point out settings that are adjusted to the data, and settings that are probably a mistake. For example
 
     \b
         pretrain plan cxr_moco data.store=cxr.h5

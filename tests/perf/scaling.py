@@ -6,7 +6,7 @@
 R processes are ideally R times as fast. One and two processes alternate; the median step of each start counts, without its first third.
 Printed are the median over rounds, the lowest and the highest. The share of the gradients is the time to sum as many bytes when all
 processes are ready; DDP overlaps a part of it with the backward pass. The communication of BatchNorm over all processes and of the losses
-is timed in the step itself, including the wait for a slower process. `sync_batchnorm=false` shows the cost of BatchNorm.
+is timed in the step itself, including the wait for a slower process. `batchnorm=train` shows the cost of BatchNorm.
 """
 
 import argparse

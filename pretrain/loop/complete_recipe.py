@@ -9,6 +9,7 @@ from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
+from encoders.zoo.pixels import has_network
 from encoders.zoo.preprocess import prepare_input
 from pretrain.loop.corpus import Corpus
 from pretrain.recipe.config import PreprocessConfig, Recipe
@@ -50,6 +51,9 @@ def inherit_settings(recipe: Recipe, card: Card) -> Recipe:
     What the recipe sets itself stays: the card of the run then differs from that of its start.
 
     Raises InputError if the recipe contradicts the card."""
+    if card.parts is not None or card.stages is not None or not has_network(card):
+        kind = "is made of parts" if card.parts else "has features of several stages" if card.stages else "has no network"
+        raise InputError(f"init={recipe.init} {kind}, and pretraining starts from the weights of one network; name that network alone")
     if recipe.arch not in (None, card.arch):
         raise InputError(
             f"init={recipe.init} is a {card.arch}, but arch={recipe.arch}: set arch={card.arch}, or start from another encoder"

@@ -112,7 +112,8 @@ def build_elements(
     waiting = {name: job for name in encoders if (job := find_pretraining_job(name)) is not None}
     if waiting and not tasks:
         raise InputError(f"{', '.join(waiting)} is still being pretrained and its modality is not known yet; name the tasks with --task")
-    entries, missing = resolve_encoders([name for name in encoders if name not in waiting], baselines, floor)
+    known = [name for name in encoders if name not in waiting]
+    entries, missing = resolve_encoders(known, baselines, floor and bool(known))
     task_names = [t.name for t in choose_tasks(tasks, [e.card.modality for e in entries if e.name in encoders])]
     available = [e for e in entries if e.requested or zoo.is_available_locally(e.name)]
     missing |= {e.name: zoo.describe_location(zoo.find_encoder(e.name)) for e in entries if e not in available}

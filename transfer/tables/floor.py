@@ -11,5 +11,5 @@ def describe_high_floor(row: Row, protocol: str) -> list[str]:
         return []
     return [
         f"{row.encoder}, {protocol}{row.labels_title}: histogram and thumbnail alone, without a network, have an AUROC of {value:.3f}: the "
-        "classes may differ in how the images were acquired; results close to this show no recognition of disease"
+        "classes may differ in how the images were acquired, and results close to this do not show that disease is recognised"
     ]

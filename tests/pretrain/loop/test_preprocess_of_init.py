@@ -5,6 +5,7 @@ import itertools
 import pytest
 
 import encoders
+from encoders.runtime.errors import InputError
 from encoders.zoo import backbone, publish
 from encoders.zoo.card import Card, Preprocess
 from pretrain.display.preview import preview_recipe
@@ -68,3 +69,17 @@ def test_the_card_of_a_run_that_is_resumed_at_another_size_has_that_size(images,
         assert lifecycle.start_run(recipe(images, MOCO, "init=start", "pictures=none"), where, "cpu") == 75
     assert lifecycle.resume_run(where, "cpu", overrides=["size=40"], allow_change=True) == 0
     assert encoders.load("resized").card.preprocess == Preprocess(**{**OWN, "size": 40})
+
+
+@pytest.mark.parametrize(
+    ("init", "says"),
+    [
+        ("start+random_resnet10t", "is made of parts"),
+        ("start:stages=2/pooled", "has features of several stages"),
+        ("pixels", "has no network"),
+    ],
+)
+def test_a_run_starts_from_the_weights_of_one_network(images, init, says):
+    words = recipe(images, MOCO, f"init={init}")
+    with pytest.raises(InputError, match=f"{says}, and pretraining starts from the weights of one network"):
+        complete_recipe(words, open_corpus(words))

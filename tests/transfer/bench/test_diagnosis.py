@@ -27,8 +27,10 @@ def _offline(monkeypatch):
 
 @pytest.fixture
 def cohort(tmp_path):
-    path = toys.store(tmp_path / "toy.h5", patients=160, each=1)
-    task.save_task(task.Task(name="sick", store=[str(path)], labels=["sick"], kind="binary", classes=["sick"], modality="cxr"))
+    """A task whose label is right for three of four images, so that no encoder is perfect."""
+    noisy = np.where(np.random.default_rng(1).random(400) < 0.25, 1 - np.arange(400) % 2, np.arange(400) % 2).astype(float)
+    path = toys.store(tmp_path / "toy.h5", patients=400, each=1, noisy=noisy)
+    task.save_task(task.Task(name="noisy", store=[str(path)], labels=["noisy"], kind="binary", classes=["noisy"], modality="cxr"))
 
 
 def publish(

@@ -44,7 +44,7 @@ def test_there_is_one_element_per_encoder_task_and_protocol(tasks):
 
 def test_default_baselines_have_their_own_elements_and_unavailable_ones_are_named(tasks):
     elements, _, missing = build_elements([B], ["one"], ["knn"], None)
-    assert [c.encoder for c in elements] == [B, A]
+    assert [c.encoder for c in elements] == [B, A, "pixels"]
     assert [name.partition(":")[0] for name in missing] == ["imagenet_resnet10t"]
     assert "put" in next(iter(missing.values()))
 

@@ -58,7 +58,7 @@ def test_bench_prints_and_writes_the_table_and_compare_remakes_it_from_records(c
         "bench", "linear.steps=5", "--encoder", NET, "--csv", tmp_path / "a.csv", "--markdown", tmp_path / "a.md", "--device", "cpu"
     )
     assert first.exit_code == 0
-    for word in ("AUROC", "knn", "linear", "(majority class)", "scored at least 2 times", "random_resnet10t"):
+    for word in ("AUROC", "knn", "linear", "(majority class)", "scored at least 4 times", "random_resnet10t", "pixels"):
         assert word in first.stdout
     call("compare", "--csv", tmp_path / "b.csv", "--markdown", tmp_path / "b.md")
     rows = [(tmp_path / name).read_text().splitlines() for name in ("a.csv", "b.csv")]

@@ -222,8 +222,10 @@ def test_each_family_keeps_frozen_statistics_and_changes_others(arch):
 def test_a_compiled_network_keeps_frozen_statistics(images, home):
     if shutil.which("g++") is None:
         pytest.skip("torch.compile needs a C++ compiler on a CPU")
-    run(images, SIMCLR, "compiled", "init=start", "compile=true", "pictures=none", "steps=3", "warmup_steps=1", "watch.images=0")
-    run(images, SIMCLR, "eager", "init=start", "pictures=none", "steps=3", "warmup_steps=1", "watch.images=0")
+    # In bf16 a compiled network rounds at other places, which three steps of LARS amplify.
+    same = ("init=start", "pictures=none", "steps=3", "warmup_steps=1", "watch.images=0", "precision=fp32")
+    run(images, SIMCLR, "compiled", "compile=true", *same)
+    run(images, SIMCLR, "eager", *same)
     start, compiled, eager = (encoders.load(name).model for name in ("start", "compiled", "eager"))
     assert equal(statistics(start), statistics(compiled))
     for a, b in zip(compiled.parameters(), eager.parameters(), strict=True):

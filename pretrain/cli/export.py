@@ -9,7 +9,9 @@ from pretrain.cli.arguments import RunArgument
 
 def export(
     run: RunArgument,
-    step: Annotated[int | None, typer.Option(help="step of the checkpoint to export  [default: the newest]")] = None,
+    step: Annotated[
+        int | None, typer.Option(help="step of the checkpoint to export  [default: that of watch.stop_at_best, otherwise the newest]")
+    ] = None,
     name: Annotated[str | None, typer.Option(help="name of the encoder  [default: name of the run]")] = None,
     weights: Annotated[str, typer.Option(help="last, or ema: the averaged weights of a run with the setting ema")] = "last",
     interpolate: Annotated[

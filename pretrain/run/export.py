@@ -22,8 +22,9 @@ WeightsKind = Literal["last", "ema"]
 def export_run(
     run: RunDir, step: int | None = None, name: str | None = None, weights: WeightsKind = "last", lineage: Mapping[str, Json] | None = None
 ) -> Path:
-    """Publishes the encoder of the run's newest good checkpoint, or of that of `step`, and returns its folder in the zoo.
+    """Publishes the encoder of a run's checkpoint, and returns its folder in the zoo.
 
+    step: of the checkpoint; None: the one that `watch.stop_at_best` chose, otherwise the newest good one.
     weights: those of the step, or their average (setting `ema`).  lineage: entries to add to that of the card.
     Raises InputError when there is no such checkpoint or average, or when `name` belongs to other weights."""
     card, network = load_run_encoder(run, step, name, weights)
@@ -33,7 +34,7 @@ def export_run(
 
 def load_run_encoder(run: RunDir, step: int | None, name: str | None, weights: WeightsKind) -> tuple[Card, nn.Module]:
     """Card and network of a checkpoint, as `export_run` publishes them."""
-    saved = load_run_checkpoint(run, step)
+    saved = load_run_checkpoint(run, run.read().get("best") if step is None else step)
     card = validate_config(Card, saved["card"], f"the card in run {run.name}").replace(name=name or run.name, versions=package_versions())
     state = saved["encoder"]
     if weights == "ema":

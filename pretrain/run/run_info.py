@@ -43,6 +43,7 @@ class RunInfo(TypedDict, total=False):
     changes: list[ChangeInfo]
     seconds: float  # of training, over all sessions
     encoder: str  # folder in the zoo
+    best: int  # step that watch.stop_at_best exported
     untrained: dict[str, float | str]  # metrics of the network at step 0; "nan", "inf" and "-inf" as text
     wandb: str | None  # id of the W&B run
 

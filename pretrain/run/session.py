@@ -191,6 +191,8 @@ def export_encoders(run: RunDir, setup: Setup, watchdog: Watchdog | None, say: P
         step = watchdog.best_step(checkpoint.list_steps(run.checkpoints))
         chosen = watchdog.describe_choice(step)
         lineage = {"selected": chosen}
+        if step is not None:
+            run.update(best=step)
         say(f"run {run.name}: the best k-NN probe is that of step {step}: {chosen['knn']} ({chosen['knn_at_start']} at step 0)")
     path = export_run(run, step, lineage=lineage)
     if setup.recipe.ema:

@@ -13,6 +13,7 @@ from pretrain.loop import train
 from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
+from pretrain.run.interpolate import export_interpolated
 from pretrain.watch import knn
 from pretrain.watch.best import count_probes_since_best, find_best
 from pretrain.watch.diagnose import diagnose
@@ -216,6 +217,8 @@ def test_the_run_ends_after_probes_without_a_better_one_and_exports_the_best(ima
     state = zoo.load_encoder("early").model.state_dict()
     assert all(torch.equal(state[key], saved["encoder"][key]) for key in state)
     assert zoo.find_encoder("early_ema").card.steps == 2
+    export_interpolated(where, [1.0])  # the end of the line is the encoder of the run, not its last step
+    assert zoo.find_encoder("early_alpha1").card.sha256 == card.sha256
     assert "best k-NN probe is that of step 2: 0.9 (0.6 at step 0)" in capsys.readouterr().err
 
 

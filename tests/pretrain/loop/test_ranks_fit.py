@@ -1,6 +1,7 @@
 """Two ranks and one process take the same steps: gradients and parameters after three steps of the real loop, in float64, for each method.
 
-Once with norms over each row, where ranks cannot differ, and once with BatchNorm over the images of all ranks, in network and head.
+Once with norms over each row, where ranks cannot differ; once with BatchNorm over the images of all ranks, in network and head; once with
+frozen statistics in the network.
 """
 
 import pytest
@@ -13,6 +14,7 @@ from encoders.loading.batches import Batches
 from encoders.runtime import dist, optim
 from encoders.runtime.stop import REQUEUE_EXIT_STATUS, StopRequest
 from encoders.store.store import Store
+from encoders.zoo.batchnorm import freeze_statistics
 from encoders.zoo.preprocess import Preprocess
 from pretrain.loop.batchnorm import SyncBatchNorm, convert_sync_batchnorm
 from pretrain.loop.train import TrainState, fit
@@ -39,7 +41,8 @@ SMALL = {
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
 }
 WITH_BATCHNORM = [name for name, kind in METHODS.items() if kind.sync_batchnorm_by_default and not kind.plain_vit_only]
-CASES = [(name, "rows") for name in SMALL] + [(name, "batch") for name in WITH_BATCHNORM]
+WITH_FROZEN = [*WITH_BATCHNORM, "moco"]  # which splits no batch if statistics are frozen
+CASES = [(name, "rows") for name in SMALL] + [(name, "batch") for name in WITH_BATCHNORM] + [(name, "frozen") for name in WITH_FROZEN]
 VIT_WITH_ROW_NORMS = {name for name, kind in METHODS.items() if kind.plain_vit_only} | {"mocov3"}  # MoCo v3 has a branch for ViTs
 
 
@@ -65,9 +68,13 @@ def net(name, norm):
     if norm == "rows" and name in VIT_WITH_ROW_NORMS:
         return tiny.vit()
     torch.manual_seed(0)
-    normed = [nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 8, 1), BatchNormAct2d(8)] if norm == "batch" else [nn.GELU()]
+    normed = [nn.GELU()] if norm == "rows" else [nn.BatchNorm2d(8), nn.GELU(), nn.Conv2d(8, 8, 1), BatchNormAct2d(8)]
     plain = nn.Sequential(nn.Conv2d(1, 8, 5, 4), *normed, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 12))
     plain.num_features = 12
+    if norm == "frozen":
+        plain[1].running_mean.normal_()
+        plain[4].running_var.uniform_(0.5, 2)
+        freeze_statistics(plain)
     return plain
 
 

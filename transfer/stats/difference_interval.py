@@ -24,10 +24,12 @@ def paired_interval(one: AreaComponents, other: AreaComponents) -> Ends:
         return lambda level: (np.nan, np.nan)
     apart, value = one - other, one.area - other.area
     a, b = fit_variance(one), fit_variance(other)
-    if value == 0.0 and one.area not in (0.0, 1.0) and not (apart.positive.any() or apart.negative.any()):
+    no_variance = not (apart.positive.any() or apart.negative.any())
+    if value == 0.0 and one.area not in (0.0, 1.0) and no_variance:
         return lambda level: (0.0, 0.0)
     correlation = _correlate(a, b, area_variance(apart)[0])
-    if _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:  # neither has an error: nothing is known of their correlation
+    # No patient differs from the others (two areas without an error, or one beside constant scores): nothing is known of the correlation.
+    if no_variance or _variance_at(value, one.area, other.area, a, b, correlation) <= 0.0:
         return mover_interval(one, other, 0.0)
     return ScoreInterval(one.area, other.area, a, b, correlation, paired_degrees_of_freedom(apart))
 

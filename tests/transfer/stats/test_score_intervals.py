@@ -136,6 +136,18 @@ def test_encoders_without_errors_keep_intervals_of_positive_width():
     assert p_value_from_interval(paired_interval(other, other)) == 1.0
 
 
+@pytest.mark.parametrize("patients", [20, 26, 100])
+def test_perfect_scores_are_distinguishable_from_constant_ones(patients):
+    """No patient differs from the others, so the paired components say nothing; the two intervals on their own do."""
+    y = np.repeat([1.0, 0.0], patients)
+    code = np.arange(2 * patients)
+    perfect, constant = (area_components(y, s, code, 2 * patients) for s in (y, np.zeros_like(y)))
+    low, high = paired_interval(perfect, constant)(0.95)
+    assert 0.2 < low < 0.5 < high < 0.9
+    assert np.allclose(paired_interval(constant, perfect)(0.95), (-high, -low))
+    assert p_value_from_interval(paired_interval(perfect, constant)) < 0.05
+
+
 @pytest.mark.parametrize("lone", ["positive", "negative"])
 def test_a_fold_with_one_patient_of_a_class_keeps_the_interval_of_all_folds(lone):
     """21 patients of the rarer class in five folds; one fold has a single one."""

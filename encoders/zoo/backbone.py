@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
+from encoders.zoo.network_args import apply_own_args, to_timm_args
 from encoders.zoo.timm_protocols import HasHeadHiddenSize, HasNumFeatures, HasOutputFormat, HasPatchSize, HasPrefixTokens, HasTokenFeatures
 
 
@@ -30,7 +31,7 @@ def build_backbone(
     global random state unchanged.  Raises InputError for an unknown name (with the nearest names) and for arguments that the network
     does not accept."""
     validate_arch(arch)
-    args: dict[str, Any] = {**(model_args or {}), "in_chans": channels, "num_classes": 0}
+    args: dict[str, Any] = {**to_timm_args(model_args or {}), "in_chans": channels, "num_classes": 0}
     if drop_path:
         args["drop_path_rate"] = drop_path
     if has_fixed_size(arch):
@@ -44,6 +45,7 @@ def build_backbone(
             given = ", ".join(f"{k}={v!r}" for k, v in args.items() if k != "num_classes")
             raise InputError(f"{arch} cannot be built with {given}: {error}") from error
     _check_patches_fit(model, arch, size)
+    apply_own_args(model, model_args or {})
     return model
 
 

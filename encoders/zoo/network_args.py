@@ -1,0 +1,64 @@
+"""Arguments of a network that a card can state and timm's constructors do not take as plain values.
+
+`layer_norm_eps`, `batch_norm_eps`: of every LayerNorm and BatchNorm. `global_pool: cls+mean`: the class token and the mean of the patches
+side by side, as Virchow is used (arXiv:2309.07778). `mlp_layer`: the name of a class of `timm.layers`, e.g. SwiGLUPacked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm.layers
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from encoders.runtime.errors import InputError
+from encoders.runtime.json_types import Json
+
+CLS_AND_MEAN = "cls+mean"
+EPS_ARGS: dict[str, type[nn.Module]] = {"layer_norm_eps": nn.LayerNorm, "batch_norm_eps": _BatchNorm}
+
+
+class ClsMeanPooling(nn.Module):
+    """Mixed into the class of a ViT: pools to (B, 2D), the class token and the mean of the patches."""
+
+    num_prefix_tokens: int
+
+    def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
+        return torch.cat([x[:, 0], x[:, self.num_prefix_tokens :].mean(1)], dim=1)
+
+
+def to_timm_args(model_args: Mapping[str, Json]) -> dict[str, Any]:
+    """The arguments for timm's constructor. Raises InputError for a layer that timm does not have."""
+    args: dict[str, Any] = {key: value for key, value in model_args.items() if key not in EPS_ARGS}
+    if args.get("global_pool") == CLS_AND_MEAN:
+        args["global_pool"] = "token"
+    if isinstance(args.get("mlp_layer"), str):
+        layer = getattr(timm.layers, args["mlp_layer"], None)
+        if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+            raise InputError(f"mlp_layer is {args['mlp_layer']!r}, expected the name of a class of timm.layers, e.g. SwiGLUPacked or GluMlp")
+        args["mlp_layer"] = layer
+    return args
+
+
+def apply_own_args(network: nn.Module, model_args: Mapping[str, Json]) -> None:
+    """Sets in place what `to_timm_args` leaves out. Raises InputError for an argument that has no effect on this network."""
+    for key, kind in EPS_ARGS.items():
+        if key in model_args:
+            _set_eps(network, key, kind, model_args[key])
+    if model_args.get("global_pool") == CLS_AND_MEAN:
+        if not hasattr(network, "pool") or getattr(network, "cls_token", None) is None:
+            raise InputError(f"global_pool={CLS_AND_MEAN} needs a network with a class token; {type(network).__name__} has none")
+        kind = type(network)
+        network.__class__ = type(f"{kind.__name__}WithClsMean", (ClsMeanPooling, kind), {"__module__": kind.__module__})
+        network.head_hidden_size = 2 * int(network.num_features)  # type: ignore[arg-type,assignment]
+
+
+def _set_eps(network: nn.Module, key: str, kind: type[nn.Module], value: Json) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1:
+        raise InputError(f"{key} is {value!r}, expected a number above 0, e.g. 1e-6")
+    layers = [layer for layer in network.modules() if isinstance(layer, kind)]
+    if not layers:
+        raise InputError(f"{key} has no effect: {type(network).__name__} has no {kind.__name__.strip('_')}")
+    for layer in layers:
+        layer.eps = float(value)  # type: ignore[assignment]

@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from encoders.ingest.decode import IMAGE_SUFFIXES, read_image
 from encoders.ingest.geometry import describe_geometry, resize_to_square
-from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, read_label_table
+from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows
 from encoders.ingest.options import Codec, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
+from encoders.ingest.tables.table import read_table
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
@@ -132,7 +133,9 @@ class FolderSource(Source[FileItem]):
         if not path.exists() and (self.folder / path).exists():
             path = self.folder / path
             self.notes.append(f"labels are read from {path}")
-        columns, rows = read_label_table(path)
+        table = read_table(path)
+        columns, rows = table.columns, table.rows
+        self.notes += table.notes
         self.roles = assign_roles(columns, named, label, meta)
         self.notes += self.roles.describe(columns)
         if self.roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):

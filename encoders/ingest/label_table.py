@@ -1,9 +1,7 @@
-"""A CSV of labels: the role of each column, and the filter for rows."""
+"""A table of labels: the role of each column, and the filter for rows."""
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Literal
 
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -53,33 +51,6 @@ class ColumnRoles:
         unused = [name for name in columns if name not in {*used, *used_by_caller}]
         advice = "" if self.label or not unused else "; no label is stored, choose one with --label-column"
         return [f"columns: {', '.join(roles)}" + (f"; not used: {', '.join(unused)}" if unused else "") + advice]
-
-
-def read_label_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names and rows. Raises InputError if the file is missing, is not a CSV, or has rows of different length."""
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            lines = list(csv.reader(file, delimiter=(delimiter := guess_separator(head))))
-    except OSError as error:
-        raise InputError(f"cannot read the labels {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} is not a CSV in UTF-8: {error}") from error
-    columns = [name.strip() for name in lines[0]] if lines else []
-    if len(set(columns)) < len(columns) or not any(columns):
-        raise InputError(f"the first line of {path} must name the columns, each once; it is {head.strip()[:100]!r}")
-    for number, line in enumerate(lines[1:], start=2):
-        if line and len(line) != len(columns):
-            raise InputError(
-                f"{path}, line {number}: {len(line)} values for {len(columns)} columns; quote values that contain {delimiter!r}"
-            )
-    return columns, [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines[1:] if line]
-
-
-def guess_separator(head: str) -> str:
-    """The separator of the columns, guessed from the first line: comma, semicolon or tab."""
-    return max(",;\t", key=head.count)
 
 
 def assign_roles(

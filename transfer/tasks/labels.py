@@ -3,7 +3,6 @@
 Shapes: N images, C target columns (1 for a binary task, one per class or per label otherwise).
 """
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.ingest.label_table import guess_separator
+from encoders.ingest.tables.table import read_table
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
@@ -102,7 +101,10 @@ def read_csv_labels(
     """Label columns of a CSV file, joined to the store by image name, and messages for the user about the join.
 
     join_column: the column with image names; by default `key` or `file`."""
-    rows, header = _read_csv(path)
+    table = read_table(path)
+    rows, header = table.rows, table.columns
+    if not rows:
+        raise InputError(f"{path} has no rows; expected a header and one row per image")
     if join_column is not None and join_column not in header:
         raise unknown_name_error(f"column of {path}", join_column, header, "(--file-column names the column with image names)")
     on = join_column or next((c for c in ("key", "file") if c in header), None)
@@ -128,26 +130,6 @@ def read_csv_labels(
     messages += [f"{lines} rows of {Path(path).name} match no image of the store"] if lines else []
     messages += [f"{images} images have no row in {Path(path).name} and are excluded"] if images else []
     return columns, messages
-
-
-def _read_csv(path: str | Path) -> tuple[list[dict[str, str]], list[str]]:
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            head = file.readline()
-            file.seek(0)
-            reader = csv.DictReader(file, delimiter=guess_separator(head))
-            rows = list(reader)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the labels {path}: {describe_read_error(error)}") from error
-    if not rows:
-        raise InputError(f"{path} has no rows; expected a header and one row per image")
-    short = [i for i, r in enumerate(rows, 2) if None in r.values() or None in r]
-    if short:
-        raise InputError(
-            f"{path}: line {short[0]} has a different number of fields than the header ({len(short)} such lines); "
-            "expected one row per image with a field for every column"
-        )
-    return rows, list(reader.fieldnames or [])
 
 
 def describe_read_error(error: OSError | UnicodeDecodeError) -> str:

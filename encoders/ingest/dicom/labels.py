@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from encoders.ingest.folder import FileFinder, FileItem
-from encoders.ingest.label_table import Role, assign_roles, filter_rows, find_column, read_label_table
+from encoders.ingest.label_table import Role, assign_roles, filter_rows, find_column
+from encoders.ingest.tables.table import read_table
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import is_unknown
 from encoders.store.patient_ids import normalise_id
@@ -27,7 +28,8 @@ class DicomLabels:
     ):
         """join: column to join on.  patient: column that replaces PatientID.  Raises InputError for unknown columns."""
         self.path, self.filters = Path(path), list(filters)
-        columns, rows = read_label_table(self.path)
+        table = read_table(self.path)
+        columns, rows = table.columns, table.rows
         join = join or next((name for name in columns if name.lower() in UID_COLUMNS), None) or find_lone_patient_column(columns)
         named: dict[Role, str | None] = {"file": join, "patient": patient or "", "split": split, "study": "", "slide": ""}
         self.roles = assign_roles(columns, named, list(label), list(meta))

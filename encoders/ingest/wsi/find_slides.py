@@ -7,9 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from encoders.ingest.folder import FileFinder
-from encoders.ingest.label_table import Role, assign_roles, read_label_table
+from encoders.ingest.label_table import Role, assign_roles
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import Unreadable
+from encoders.ingest.tables.table import read_table
 from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.regions import read_regions
@@ -184,7 +185,9 @@ def apply_slide_table(
     notes: list[str],
 ) -> dict[str, SlideFields]:
     """The slides that the table names, with its fields. The table names a slide by path, file name, or name without suffix."""
-    columns, rows = read_label_table(path)
+    content = read_table(path)
+    columns, rows = content.columns, content.rows
+    notes.extend(content.notes)
     named: dict[Role, str | None] = {"slide": ""}
     if "file" not in columns:
         named["file"] = next((c for c in columns if c.lower() in ("slide", "slide_id")), None)

@@ -1,0 +1,139 @@
+"""A table of text cells from a file: CSV, TSV, Excel, OpenDocument or Parquet, plain or compressed with gzip or zip.
+
+The content decides on the format, not the suffix.
+"""
+
+import gzip
+import io
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from encoders.ingest.tables.binary_file import parse_parquet, parse_workbook
+from encoders.ingest.tables.text_file import Cells, parse_text_table
+from encoders.runtime.errors import InputError
+
+TableRow = dict[str, str]  # column -> cell, without spaces around it
+GZIP, ZIP, PARQUET, OLD_WORKBOOK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table in memory.  source: the file or files, for messages.  notes: what was left out or assumed while reading."""
+
+    source: str
+    columns: list[str]
+    rows: list[TableRow]
+    notes: list[str] = field(default_factory=list)
+
+    def with_rows(self, rows: list[TableRow]) -> "Table":
+        """The same table with other rows."""
+        return replace(self, rows=rows)
+
+    @property
+    def file_name(self) -> str:
+        """The source without its folders, for notes."""
+        return " + ".join(Path(part).name for part in self.source.split(" + "))
+
+
+def read_table(path: str | Path) -> Table:
+    """The table in a file. Empty rows, and columns without name and content (both usual in Excel), are left out and counted.
+
+    Raises InputError if the file is missing or unreadable, if columns lack a name or share one, or if a row has too many or few cells."""
+    path, notes = Path(path), list[str]()
+    lines = parse_table_bytes(read_bytes(path), path, notes)
+    start = next((i for i, line in enumerate(lines) if any(map(str.strip, line))), None)
+    if start is None:
+        raise InputError(f"{path} is empty; expected a line with the names of the columns, then one row per image")
+    head = [name.strip() for name in lines[start]]
+    named, width = name_columns(head, lines[start + 1 :], path, notes), len(head)
+    rows, empty = [], 0
+    for number, line in enumerate(lines[start + 1 :], start=start + 2):
+        cells = [cell.strip() for cell in line]
+        if not any(cells):
+            empty += bool(cells)
+            continue
+        if len(cells) != width:
+            cells = fit_width(cells, width, max(named) + 1, path, number)
+        rows.append({name: cells[i] for i, name in named.items()})
+    if empty:
+        notes.append(f"{path.name}: {empty} empty rows left out")
+    return Table(str(path), list(named.values()), rows, notes)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed. Raises InputError if it cannot be read."""
+    try:
+        data = path.read_bytes()
+        if data.startswith(GZIP):
+            data = gzip.decompress(data)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is compressed with gzip and damaged (copied in part?): {error}") from error
+    except OSError as error:
+        raise InputError(f"cannot read the labels {path}: {error.strerror}") from error
+    return unzip_single_file(data, path) if data.startswith(ZIP) else data
+
+
+def unzip_single_file(data: bytes, path: Path) -> bytes:
+    """The only file of a zip archive; a workbook, which is an archive of its own, stays as it is.
+
+    Raises InputError for a damaged archive and for several files."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = archive.namelist()
+            if "[Content_Types].xml" in names or "mimetype" in names:
+                return data
+            names = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX")]
+            if len(names) != 1:
+                raise InputError(f"{path} is an archive of {len(names)} files; unpack it and name the table")
+            return archive.read(names[0])
+    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        raise InputError(f"{path} is a zip archive or workbook and cannot be read: {error}") from error
+
+
+def parse_table_bytes(data: bytes, path: Path, notes: list[str]) -> Cells:
+    """The cells of a decompressed file; its first bytes tell the format."""
+    formats: dict[bytes, Callable[[], Cells]] = {
+        ZIP: lambda: parse_workbook(data, path, notes),
+        OLD_WORKBOOK: lambda: parse_workbook(data, path, notes),
+        PARQUET: lambda: parse_parquet(data, path),
+    }
+    parse = next((read for magic, read in formats.items() if data.startswith(magic)), None)
+    return parse() if parse else parse_text_table(data, path, notes)
+
+
+def name_columns(head: list[str], lines: Cells, path: Path, notes: list[str]) -> dict[int, str]:
+    """Position -> name of the columns. One without name is left out if it is empty, and otherwise called `unnamed_1` by its position.
+
+    Raises InputError if two columns have one name, or if there is no name at all."""
+    named = dict(enumerate(head))
+    for i in [i for i, name in named.items() if not name]:
+        if any(len(line) > i and line[i].strip() for line in lines):
+            named[i] = f"unnamed_{i + 1}"
+            notes.append(f"{path.name}: column {i + 1} has no name and is called {named[i]!r}")
+        else:
+            del named[i]
+    twice = [name for name, n in Counter(named.values()).items() if n > 1]
+    if twice or not any(head):
+        fault = f"it names {', '.join(map(repr, twice))} more than once" if twice else "it names none"
+        raise InputError(f"the first line of {path} must name the columns, each once; {fault}: {','.join(head)[:100]!r}")
+    return named
+
+
+def fit_width(cells: list[str], width: int, needed: int, path: Path, number: int) -> list[str]:
+    """A row cut or filled to `width` cells, if only empty cells are cut and only columns without a name (from `needed` on) are filled.
+
+    Raises InputError otherwise: which cell belongs to which column is then unknown."""
+    if needed <= len(cells) < width:
+        return [*cells, *[""] * (width - len(cells))]
+    if len(cells) > width and not any(cells[width:]):
+        return cells[:width]
+    raise InputError(f"{path}, line {number}: {len(cells)} values for {width} columns; quote values that contain the separator")
+
+
+def first_values(values: Sequence[str], most: int = 2) -> str:
+    """Up to `most` different values, quoted, for a message."""
+    return ", ".join(repr(value) for value in list(dict.fromkeys(values))[:most]) or "none"

@@ -1,8 +1,12 @@
 """Decoding of PNG, JPEG and TIFF at the bit depth of the file.
 
+Pillow reads the header of every file and the pixels of most. `jpeg_file` decodes JPEG, to find damage; `png_file` and `tiff_file` read what
+Pillow would reduce to 8 bits or misread.
+
 Shapes: H, W, C with C 1 (gray) or 3 (colour).
 """
 
+import io
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.ingest.decoded import DecodedImage, Remark, apply_orientation
+from encoders.ingest.icc import describe_png_gamma, describe_profile
+from encoders.ingest.jpeg_file import COLOUR_SPACES, decode_jpeg_pixels
+from encoders.ingest.png_file import PNG_SIGNATURE, decode_deep_png, hide_transparent, is_deep_png
 from encoders.ingest.source import Unreadable
+from encoders.ingest.tiff_file import ORIENTATION_TAG, TIFF_SIGNATURES, decode_tiff
 from encoders.runtime.arrays import Array
 
 if TYPE_CHECKING:
@@ -22,41 +31,73 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff"}
 def read_image(path: Path) -> Array:
     """(H, W, C) uint8 or uint16. Palettes and CMYK become RGB, transparent pixels black; the EXIF orientation is applied.
 
-    Raises Unreadable if the file is missing, empty, truncated, not an image, has several pages or more than 16 bits."""
+    Raises Unreadable if the file is missing, empty, truncated, damaged, not an image, has several pages or more than 16 bits."""
+    return decode_file(path).pixels
+
+
+def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
+    """As `read_image`, with remarks.  accept_damaged: decode a damaged JPEG as far as possible, and remark on it."""
     from PIL import Image, UnidentifiedImageError
 
-    if not path.is_file():
-        raise Unreadable("there is no such file")
-    if path.stat().st_size == 0:
-        raise Unreadable("is empty (0 bytes)")
     try:
+        data = read_bytes(path)
+        most_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 2**40)
+        if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels)) is not None:
+            return exact
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", Image.DecompressionBombWarning
             )  # radiographs and tiles are large; Pillow's hard size limit still applies
-            with Image.open(path, formats=("PNG", "JPEG", "TIFF")) as opened:
-                return decode_pixels(opened)
+            with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as opened:
+                return decode_opened(opened, data, accept_damaged)
     except UnidentifiedImageError:
         raise Unreadable("is not a PNG, JPEG or TIFF image") from None
+    except Image.DecompressionBombError as error:
+        raise Unreadable(f"is too large: {error}") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise Unreadable(f"is broken: {error}") from error
 
 
-def decode_pixels(opened: "ImageFile.ImageFile") -> Array:
-    """(H, W, C) of an opened Pillow image."""
-    from PIL import ImageOps
-    from PIL.TiffImagePlugin import TiffImageFile
+def read_bytes(path: Path) -> bytes:
+    """The content of a file. Raises Unreadable if it is missing, empty or may not be read."""
+    try:
+        data = path.read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise Unreadable("there is no such file") from None
+    except OSError as error:
+        raise Unreadable(f"cannot be read: {error.strerror}") from error
+    if not data:
+        raise Unreadable("is empty (0 bytes)")
+    return data
 
-    pages = opened.n_frames if isinstance(opened, TiffImageFile) else 1
-    if pages > 1:
-        raise Unreadable(f"holds {pages} pages; expected one image per file")
-    deep = "16" in str(opened.tile[0][3]) if opened.tile and opened.mode == "RGB" else False
-    if deep:
-        raise Unreadable("is colour with 16 bits per channel, which Pillow would reduce to 8; save it as 8-bit colour or 16-bit gray")
+
+def decode_opened(opened: "ImageFile.ImageFile", data: bytes, accept_damaged: bool) -> DecodedImage:
+    """The image that Pillow opened, upright, and remarks.  data: the content of the file."""
+    remarks = describe_colour(opened)
+    if data[:2] == b"\xff\xd8" and opened.mode in COLOUR_SPACES:
+        decoded = decode_jpeg_pixels(data, opened, accept_damaged)
+        pixels, remarks = decoded.pixels, [*remarks, *decoded.remarks]
+    elif data.startswith(PNG_SIGNATURE) and is_deep_png(data):
+        pixels = decode_deep_png(data, opened)
+    else:
+        pixels = convert_pixels(opened)
+    orientation = opened.getexif().get(ORIENTATION_TAG, 1)
+    return DecodedImage(apply_orientation(pixels, orientation) if orientation != 1 else pixels, tuple(remarks))
+
+
+def describe_colour(opened: "ImageFile.ImageFile") -> list[Remark]:
+    """Remarks on a colour profile or a gamma that is not applied."""
+    if profile := opened.info.get("icc_profile"):
+        return describe_profile(profile)
+    return describe_png_gamma(opened.info["gamma"]) if "gamma" in opened.info and "srgb" not in opened.info else []
+
+
+def convert_pixels(opened: "ImageFile.ImageFile") -> Array:
+    """(H, W, C) of an opened Pillow image, as it is stored."""
     opened.load()
-    image: Image.Image = ImageOps.exif_transpose(opened)
+    image: Image.Image = opened
     if image.mode.startswith("I") or image.mode == "F":
-        return to_uint16(np.asarray(image))
+        return hide_transparent(to_uint16(np.asarray(image)), image.info.get("transparency"))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         rgba = np.asarray(image.convert("RGBA")).astype(np.uint16)  # (H, W, 4)
         return ((rgba[..., :3] * rgba[..., 3:] + 127) // 255).astype(np.uint8)

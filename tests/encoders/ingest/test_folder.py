@@ -268,20 +268,6 @@ def big_endian_tiff(pixels):
     return blob.getvalue()
 
 
-def test_sixteen_bit_colour_raises(tmp_path):
-    import struct
-    import zlib
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    raw = b"".join(b"\0" + row.astype(">u2").tobytes() for row in noise(8, 8, 3, dtype=np.uint16))
-    head = struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0)
-    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b""))
-    with pytest.raises(Unreadable, match="16 bits per channel"):
-        read_image(tmp_path / "a.png")
-
-
 def test_palette_alpha_cmyk_bilevel_and_orientation(tmp_path):
     colour = noise(10, 14, 3)
     Image.fromarray(colour).quantize(256).save(tmp_path / "palette.png")

@@ -3,7 +3,7 @@
 import typer
 
 from encoders import __version__
-from encoders.cli import ingest_formats, ingest_wsi, zoo
+from encoders.cli import ingest_formats, ingest_nifti, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
@@ -20,6 +20,7 @@ app.command()(zoo.combine)
 app.command()(zoo.export)
 app.command()(zoo.embed)
 ingest_formats.add_format_commands(ingest_app)
+ingest_app.command("nifti", help=ingest_nifti.NIFTI_HELP)(ingest_nifti.ingest_nifti)
 ingest_app.command("wsi", help=ingest_wsi.WSI_HELP)(ingest_wsi.ingest_whole_slides)
 app.add_typer(ingest_app, name="ingest")
 app.command()(doctor)

@@ -11,4 +11,7 @@ ArrayLayout = Literal["auto", "NHWC", "NCHW"]
 ChannelChoice = Literal["auto", "1", "3"]
 FixedChannels = Literal["1", "3"]
 StainMethod = Literal["macenko", "reinhard"]
+SliceAxis = Literal["axial", "coronal", "sagittal"]
+HairMethod = Literal["dullrazor"]
 PhantomName = Literal["cxr", "histology"]
+CombineMode = Literal["error", "max", "any", "mean", "majority"]  # what becomes of rows of one image that disagree

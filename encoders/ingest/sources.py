@@ -69,6 +69,12 @@ def _hdf5() -> SourceFactory:
     return Hdf5Source
 
 
+def _nifti() -> SourceFactory:
+    from encoders.ingest.nifti.source import NiftiSource
+
+    return NiftiSource
+
+
 def _wsi() -> SourceFactory:
     from encoders.ingest.wsi.source import SlideSource
 
@@ -81,6 +87,7 @@ SOURCES: dict[str, SourceEntry] = {
     "dicom": SourceEntry(_dicom, "Ingest a folder of DICOM files as a viewer displays them, 16 bits."),
     "medmnist": SourceEntry(_medmnist, "Ingest a MedMNIST file (.npz, 28 to 224 px) with its split and label names."),
     "hdf5": SourceEntry(_hdf5, "Ingest arrays (N, H, W[, C]) in HDF5, one image at a time."),
+    "nifti": SourceEntry(_nifti, "Ingest NIfTI volumes (MR, CT) as slices, 16 bits, with labels from a table or a segmentation."),
     "wsi": SourceEntry(
         _wsi, "Ingest whole-slide images as tiles of an exact resolution, one store per slide.", load_ingest=load_slide_ingest
     ),

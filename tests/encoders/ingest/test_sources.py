@@ -21,6 +21,7 @@ from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from tests.encoders.ingest.array_files import random_images, write_medmnist
 from tests.encoders.ingest.dicom_files import build_dicom, ramp, save_dicom
+from tests.encoders.ingest.nifti.volume_files import head, save_volume
 from tests.encoders.ingest.wsi.slide_files import draw_slide, write_slide
 
 BAD = 27  # number of the unreadable item, in the second shard of 25
@@ -92,6 +93,13 @@ def phantom_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     return Case(("faces", 14, 32), {}, broken)
 
 
+def nifti_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
+    for k in range(30):
+        save_volume(tmp_path / "in" / f"{k:02d}.nii.gz", head((8, 8, 4), seed=k))
+    (tmp_path / "in" / f"{BAD}.nii.gz").write_text("no volume")
+    return Case((tmp_path / "in",), {"size": 0}, {f"{BAD}.nii.gz": "not a NIfTI volume"})
+
+
 def slide_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
     for k, name in enumerate("ac"):
         write_slide(tmp_path / "in" / f"{name}.tiff", [draw_slide(512, 768, [(0, 0, 512, 512)], seed=k)], mpp=0.5)
@@ -130,6 +138,7 @@ CASES: dict[str, Callable[[Path, pytest.MonkeyPatch], Case]] = {
     "dicom": dicom_case,
     "medmnist": medmnist_case,
     "hdf5": hdf5_case,
+    "nifti": nifti_case,
     "wsi": slide_case,
     "toy": toy_case,
 }

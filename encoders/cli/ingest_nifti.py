@@ -1,0 +1,117 @@
+"""`encoders ingest nifti`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from encoders.cli.ingest import HELP_FOOTER, DatasetOption, OutArgument, OverwriteOption, WorkersOption, command_help, run_ingest
+from encoders.cli.ingest_formats import require_labels
+from encoders.ingest.options import SliceAxis, SquareRule
+
+if TYPE_CHECKING:
+    from encoders.ingest.nifti.source import NiftiSource
+
+NIFTI_HELP = command_help(
+    "nifti",
+    f"""Volumes are turned to the orientation of their header (closest axes, no interpolation), so that axial slices have the front at the
+top and the patient's right at the left. Pixels that are not square are resampled. 0 is black and 65535 white: of a --window for CT, of
+--percentiles of each volume for MR (default 0.5,99.5 of the voxels above the volume's minimum). NaN is black, and counted in `not_finite`.
+
+Slices with less than --min-foreground above black are left out and counted. All slices of a volume have one patient: the group `patient`
+of --pattern, a column of the table, or the volume itself. Columns: `volume`, `slice`, `pixel_mm`, `slice_mm`, `orientation` in the file.
+
+\b
+    encoders ingest nifti brats/ flair.h5 --files '*_flair.nii*' --segmentation _flair=_seg --segment tumour --pattern '(?P<patient>[^/]+)/'
+    encoders ingest nifti Task01_BrainTumour/ t1gd.h5 --channel 2 --segmentation imagesTr=labelsTr --segment tumour --files 'imagesTr/*'
+    encoders ingest nifti ct/ lung.h5 --modality ct --window lung --every 5 --labels volumes.csv{HELP_FOOTER}""",
+)
+
+
+def ingest_nifti(
+    src: Annotated[Path, typer.Argument(help="folder of the volumes (.nii, .nii.gz), searched recursively")],
+    out: OutArgument,
+    axis: Annotated[SliceAxis, typer.Option(help="axial, coronal or sagittal slices")] = "axial",
+    every: Annotated[int, typer.Option(min=1, help="keep every k-th slice")] = 1,
+    window: Annotated[
+        str | None,
+        typer.Option(help="CENTER,WIDTH in units of the volume, or lung, mediastinum, abdomen, liver, bone, brain, subdural, stroke"),
+    ] = None,
+    percentiles: Annotated[str | None, typer.Option(help="LOW,HIGH of each volume: black and white  [default: 0.5,99.5]")] = None,
+    channel: Annotated[str | None, typer.Option(help="of files with several volumes: one number from 0, or R,G,B such as 0,2,3")] = None,
+    files: Annotated[str | None, typer.Option(help="only volumes whose path or name matches, e.g. '*_flair.nii*'")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="regular expression for the paths; its groups patient, study, split, label become columns")
+    ] = None,
+    segmentation: Annotated[str | None, typer.Option(help="OLD=NEW in the path leads to the segmentation, e.g. _flair=_seg")] = None,
+    segment: Annotated[
+        list[str] | None,
+        typer.Option(help="label of a slice: NAME (any value but 0 in it) or NAME=1,2,4; repeatable  [default: segment]"),
+    ] = None,
+    min_segment: Annotated[int, typer.Option(min=1, help="voxels of a segment that make a slice positive")] = 1,
+    min_foreground: Annotated[float, typer.Option(min=0, max=1, help="share of a slice above black; other slices are left out")] = 0.05,
+    labels: Annotated[Path | None, typer.Option(help="table with a row per volume, folder or patient")] = None,
+    file_column: Annotated[str | None, typer.Option(help="column that names volume, folder or patient  [default: guessed]")] = None,
+    patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
+    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
+    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
+    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="column=value: only rows with this value; repeatable")] = None,
+    size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the slices, which must be equal")] = 256,
+    resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
+    modality: Annotated[str, typer.Option(help="mr, ct, ...: which tasks and baselines belong together")] = "mr",
+    dataset: DatasetOption = None,
+    workers: WorkersOption = 0,
+    overwrite: OverwriteOption = False,
+) -> None:
+    from encoders.ingest.dicom.pixels import parse_window
+    from encoders.ingest.nifti.scaling import VoxelScaling, parse_percentiles
+    from encoders.ingest.nifti.segments import parse_segment, parse_substitution
+    from encoders.ingest.nifti.source import NiftiSource, parse_channels
+    from encoders.runtime.errors import InputError
+
+    if window and percentiles:
+        raise InputError("--window and --percentiles both say what becomes black and white; pass one of them")
+    require_labels(labels, file_column=file_column, patient_column=patient_column, only=only, label_column=label_column)
+    scaling = VoxelScaling(parse_window(window)) if window else None
+    source = NiftiSource(
+        src,
+        labels,
+        axis=axis,
+        every=every,
+        scaling=VoxelScaling(percentiles=parse_percentiles(percentiles)) if percentiles else scaling,
+        channel=parse_channels(channel) if channel else None,
+        files=files,
+        pattern=pattern,
+        segmentation=parse_substitution(segmentation) if segmentation else None,
+        segments=[parse_segment(text) for text in segment or ()],
+        min_segment=min_segment,
+        min_foreground=min_foreground,
+        columns={"file": file_column, "patient": patient_column, "split": split_column},
+        label=label_column or (),
+        meta=meta_column or (),
+        only=only or (),
+        size=size,
+        resize=resize,
+        modality=modality,
+        dataset=dataset,
+    )
+    try:
+        run_ingest(source, out, workers, overwrite)
+    except typer.Exit:
+        typer.echo(count_slices(source, out))
+        raise
+
+
+def count_slices(source: "NiftiSource", out: Path) -> str:
+    """How the planned slices divide into stored, left out and quarantined ones; the numbers add up."""
+    from encoders.ingest.quarantine import read_quarantine
+    from encoders.store.store import Store
+
+    items = set(source.items())
+    planned = sum(map(source.planned_slices, items))
+    # A volume is in quarantine with all of its slices, or a single slice, whose size differs from that of the others.
+    lost = sum(source.planned_slices(name) if name in items else 1 for name, _ in read_quarantine(out))
+    stored = len(Store.open(out))
+    rule = f"less than {source.min_foreground:.0%} above black, or of one value"
+    return f"{planned} slices: {stored} stored, {planned - stored - lost} left out ({rule}), {lost} in quarantine"

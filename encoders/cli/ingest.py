@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.ingest.options import ChannelChoice, Codec, PhantomName, SquareRule, StainMethod
+from encoders.ingest.options import ChannelChoice, Codec, CombineMode, PhantomName, SquareRule, StainMethod
 from encoders.ingest.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -22,6 +22,22 @@ OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace OUT,
 ModalityOption = Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="name of the data set; with the patient, it identifies a person  [default: name of the folder]")
+]
+LabelsOption = Annotated[
+    list[Path] | None, typer.Option(help="table of labels (CSV, TSV, Excel, Parquet; .gz); repeatable: several tables are joined")
+]
+OnOption = Annotated[
+    list[str] | None, typer.Option(help="column on which several --labels are joined; repeatable  [default: all that they share]")
+]
+CombineOption = Annotated[
+    CombineMode,
+    typer.Option(
+        help="rows of one image that disagree: error; max and mean of numbers; any (1 if any row has 1); majority of rows or readers, with "
+        "its share stored as LABEL_agreement"
+    ),
+]
+ReaderOption = Annotated[
+    str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed, e.g. rad_id; "": rows vote]')
 ]
 
 HELP_FOOTER = """
@@ -43,6 +59,12 @@ pixels become black, palettes and CMYK become RGB, and the EXIF orientation is a
 null, <NA> in the CSV mean unknown, and so do none, unknown, anonymous and the like among numbers or as a patient; `none` is a class beside
 other words. The command counts them and prints the texts.
 
+Tables name images by path (absolute and Windows paths too, matched by their longest end that one file has), file name, name without suffix,
+or folder; images without a row are left out. Repeated rows of an image are merged if they agree, otherwise see --combine. Several tables:
+
+\b
+    encoders ingest folder files/ cxr.h5 --labels metadata.csv.gz --labels chexpert.csv.gz --on study_id --label-column Pneumonia
+
 A tree of folders needs no CSV: --pattern reads columns from the paths, here class folders, and a folder per patient.
 
 \b
@@ -63,7 +85,10 @@ the same images.{HELP_FOOTER}""",
 def ingest_folder(
     src: Annotated[Path, typer.Argument(help="folder of the images, searched recursively")],
     out: OutArgument,
-    labels: Annotated[Path | None, typer.Option(help="CSV with one row per image; images without a row are left out")] = None,
+    labels: LabelsOption = None,
+    on: OnOption = None,
+    combine: CombineOption = "error",
+    reader_column: ReaderOption = None,
     file_column: Annotated[str | None, typer.Option(help="column of file names, relative to SRC  [default: guessed, e.g. file]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed, e.g. patient_id; "": none]')] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed, e.g. split; "": none]')] = None,
@@ -105,6 +130,9 @@ def ingest_folder(
         label=label_column or (),
         meta=meta_column or (),
         only=only or (),
+        on=on or (),
+        combine=combine,
+        reader=reader_column,
         size=size,
         resize=resize,
         channels=None if channels == "auto" else int(channels),

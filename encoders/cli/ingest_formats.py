@@ -8,10 +8,14 @@ import typer
 
 from encoders.cli.ingest import (
     HELP_FOOTER,
+    CombineOption,
     DatasetOption,
+    LabelsOption,
     ModalityOption,
+    OnOption,
     OutArgument,
     OverwriteOption,
+    ReaderOption,
     WorkersOption,
     command_help,
     run_ingest,
@@ -30,6 +34,9 @@ the darkest and 65535 the brightest displayed value. The columns dicom_* record 
 Patients: PatientID and StudyInstanceUID are pseudonymised (hashes of the name of the data set and the identifier; pseudonymous, not
 anonymous: use --salt-file to prevent guessing). Sex, age (at most 90) and view are stored, other tags only with --keep-tag. A key is the
 relative name of the file; if the name contains the identifier or the name of the patient, the key is a hash (--key).
+
+--labels is joined on the file, its folder, SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, StudyID, AccessionNumber or PatientID,
+whichever most values match. Repeated rows of a file are merged if they agree, otherwise see --combine.
 
 Default geometry: 256 px, `pad`. Files with several frames, without pixels, truncated or constant are quarantined.{HELP_FOOTER}""",
 )
@@ -76,7 +83,10 @@ def ingest_dicom(
     crop_borders: Annotated[
         bool, typer.Option("--crop-borders", help="cut uniform borders (collimation, film edge) before resizing")
     ] = False,
-    labels: Annotated[Path | None, typer.Option(help="CSV joined on file, SOPInstanceUID or PatientID, whichever matches")] = None,
+    labels: LabelsOption = None,
+    on: OnOption = None,
+    combine: CombineOption = "error",
+    reader_column: ReaderOption = None,
     join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
@@ -101,11 +111,11 @@ def ingest_dicom(
     from encoders.runtime.cli import track_progress
 
     table = None
-    if labels is not None:
-        table = DicomLabels(labels, join_column, patient_column, split_column, label_column or (), meta_column or (), only or ())
-    require_labels(
-        labels, join_column=join_column, patient_column=patient_column, only=only, label_column=label_column, meta_column=meta_column
-    )
+    used = {"on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
+    require_labels(labels, **used, only=only, label_column=label_column, meta_column=meta_column)
+    if labels:
+        columns = (join_column, patient_column, split_column, label_column or (), meta_column or ())
+        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column)
     source = DicomSource(
         src,
         table,
@@ -195,11 +205,11 @@ def ingest_hdf5(
     run_ingest(source, out, workers, overwrite)
 
 
-def require_labels(labels: Path | None, **options: object) -> None:
+def require_labels(labels: list[Path] | Path | None, **options: object) -> None:
     """Raises InputError for an option that requires --labels, if there is no CSV."""
     from encoders.runtime.errors import InputError
 
-    if labels is None and (used := [name for name, value in options.items() if value]):
+    if not labels and (used := [name for name, value in options.items() if value]):
         raise InputError(f"--{used[0].replace('_', '-')} requires a CSV of labels; pass --labels FILE.csv too")
 
 

@@ -5,7 +5,7 @@ Shapes: H, W, C of one image.
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from encoders.ingest.decode import IMAGE_SUFFIXES, read_image
 from encoders.ingest.geometry import describe_geometry, resize_to_square
-from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows
-from encoders.ingest.options import Codec, ResizeRule
+from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, find_join_column
+from encoders.ingest.options import Codec, CombineMode, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
-from encoders.ingest.tables.table import read_table
+from encoders.ingest.tables.combine import CombineRule, combine_rows, describe_joining, find_reader_column
+from encoders.ingest.tables.file_finder import FileFinder, clean_path
+from encoders.ingest.tables.join_images import JoinWay, by_file, by_folder, by_identifier, join_images
+from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
@@ -36,6 +39,7 @@ class FileItem:
 
     name: str  # relative to the folder, with forward slashes: the key of the store
     row: dict[str, str] = field(default_factory=dict)
+    problem: str = ""  # why the table's name stands for no single file
 
 
 class FolderSource(Source[FileItem]):
@@ -44,12 +48,15 @@ class FolderSource(Source[FileItem]):
     def __init__(
         self,
         folder: str | Path,
-        labels: str | Path | None = None,
+        labels: Labels | None = None,
         *,
         columns: Mapping[Role, str | None] | None = None,
         label: Sequence[str] = (),
         meta: Sequence[str] = (),
         only: Sequence[str] = (),
+        on: Sequence[str] = (),
+        combine: CombineMode = "error",
+        reader: str | None = None,
         size: int = 256,
         resize: ResizeRule = "pad",
         channels: int | None = None,
@@ -61,7 +68,9 @@ class FolderSource(Source[FileItem]):
         mpp: float | None = None,
         normalise: str | None = None,
     ):
-        """columns: role (file, patient, split, study, slide) to column name.  pattern: regular expression for the paths (`pattern.py`).
+        """labels: table or tables, joined on the columns `on`.  columns: role (file, patient, split, study, slide) to column name.
+        combine: what becomes of rows of one image that disagree.  reader: column of readers, who have one vote each.
+        pattern: regular expression for the paths (`pattern.py`).
         mpp: micrometres per pixel of the files.  normalise: method of H&E stain normalisation, macenko or reinhard.
 
         Raises InputError for options that do not fit the folder or the table."""
@@ -72,11 +81,11 @@ class FolderSource(Source[FileItem]):
         self.modality, self.dataset = modality, dataset or self.folder.resolve().name
         self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if bits else None
         self.mpp, self.normalise = mpp, validate_stain_method(normalise)
-        self.filters = list(only)
+        self.filters, self.on, self.combine = list(only), list(on), CombineRule(combine, reader)
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
         self.pattern = compile_pattern(pattern) if pattern else None
-        self._items = self._from_table(Path(labels), columns or {}, list(label), list(meta)) if labels else self._from_folder()
+        self._items = self._from_table(labels, columns or {}, list(label), list(meta)) if labels else self._from_folder()
         if self.pattern is not None:
             self._items = self._matching_items(self.pattern)
         self.geometry = describe_geometry(size, resize) | ({"mpp": self._first_stored_mpp()} if mpp else {}) | self._stain_attributes
@@ -129,37 +138,44 @@ class FolderSource(Source[FileItem]):
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
         return [FileItem(name) for name in files]
 
-    def _from_table(self, path: Path, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
-        if not path.exists() and (self.folder / path).exists():
-            path = self.folder / path
-            self.notes.append(f"labels are read from {path}")
-        table = read_table(path)
-        columns, rows = table.columns, table.rows
-        self.notes += table.notes
-        self.roles = assign_roles(columns, named, label, meta)
-        self.notes += self.roles.describe(columns)
-        if self.roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
+    def _from_table(self, labels: Labels, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
+        table = load_tables(labels, self.on, self.notes, self.folder)
+        alone = self.on[0] if self.on and not is_several(labels) else None  # with one table, --on names the column of images
+        file = named.get("file") or alone or find_join_column(table.columns)
+        roles = assign_roles(table.columns, {**named, "file": file}, label, meta)
+        self.notes += roles.describe(table.columns)
+        if roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
-        kept = filter_rows(columns, rows, self.filters)
+        kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters))
         files, _ = list_image_files(self.folder)
-        find = FileFinder(files)
-        items: dict[str, FileItem] = {}
-        for row in kept:
-            name = find(row[self.roles.file])
-            if name in items:
-                raise InputError(f"{path} names {name} in two rows; keep one row per file (or select with --only)")
-            items[name] = FileItem(name, row)
-        present = items.keys() & set(files)
-        if not present:
-            first = kept[0][self.roles.file] if kept else ""
-            raise InputError(
-                f"none of the {len(kept)} files in column {self.roles.file!r} of {path} (first: {first!r}) is in {self.folder}"
-            )
-        missing, unlisted = len(items) - len(present), len(set(files) - present)
-        self.notes.append(f"{len(kept)} rows selected, {missing} of them without a file; {unlisted} images without a row are left out")
+        joined = join_images(kept, roles.file, files, [*self._join_ways(files)], "--file-column")
+        self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
+        roles = roles.without(roles.file, joined.way)  # an identifier that joins the rows to paths is read from the paths
+        rows, self.roles = combine_rows(joined.rows, roles, self.combine, table.source, self.notes)
+        items = {name: FileItem(name, row) for name, row in rows.items()}
+        unmatched = joined.unmatched if joined.way == "file" else {}
+        for value, group in unmatched.items():
+            name = clean_path(value)
+            problem = joined.reasons.get(value) or ("" if is_below(name) else "there is no such file in the folder")
+            items.setdefault(name, FileItem(name, group[0] | dict.fromkeys(self.roles.meta[len(roles.meta) :], ""), problem))
+        missing = sum(map(len, joined.unmatched.values()))
+        by = "" if joined.way == "file" else f"joined on {joined.way}: "
+        lost = f"{missing} of them without {'a file' if not by else 'an image'}"
+        self.notes.append(f"{by}{len(kept.rows)} rows selected, {lost}; {len(files) - len(rows)} images without a row are left out")
+        self.notes += joined.notes
         if self.filters:
-            self.notes.append(f"{len(rows) - len(kept)} rows are left out by --only {' --only '.join(self.filters)}")
+            out = len(table.rows) - len(kept.rows)
+            self.notes.append(f"{out} rows are left out by --only {' --only '.join(self.filters)}")
         return [items[name] for name in sorted(items)]
+
+    def _join_ways(self, files: Sequence[str]) -> Iterator[JoinWay]:
+        """How rows can be joined to files: by file, by folder, and by what the pattern finds in the paths."""
+        yield by_file(FileFinder(files, self.folder.resolve().as_posix()))
+        yield by_folder(files)
+        pattern = self.pattern
+        for part in ("study", "slide", "patient") if pattern else ():
+            if pattern and part in pattern.groupindex:
+                yield by_identifier(part, {name: extract_groups(pattern, name).get(part, "") for name in files})
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_items": []}  # a worker receives the items that it reads; copies of all items would be large
@@ -172,9 +188,11 @@ class FolderSource(Source[FileItem]):
 
     def stamp(self, item: FileItem) -> str:
         path = self.folder / item.name
-        return (file_stamp(path) if path.is_file() else "missing") + "".join(f"|{k}={v}" for k, v in item.row.items())
+        return (item.problem or (file_stamp(path) if path.is_file() else "missing")) + "".join(f"|{k}={v}" for k, v in item.row.items())
 
     def read(self, item: FileItem) -> ImageRow:
+        if item.problem:
+            raise Unreadable(item.problem)
         image = self.convert_channels(read_image(self.folder / item.name))
         if image.dtype == np.uint16 and self.unit and int(image.max()) > self.unit["scale"]:
             raise Unreadable(f"has the value {image.max()}, above what --bits {self.bits} allows")
@@ -208,6 +226,7 @@ class FolderSource(Source[FileItem]):
         return (
             {"command": "ingest folder", "columns": self.roles.as_json() if self.roles else None}
             | ({"only": self.filters} if self.filters else {})
+            | describe_joining(self.on, self.combine)
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})
             | self._stain_attributes
@@ -235,23 +254,6 @@ def list_image_files(folder: Path) -> tuple[list[str], Counter[str]]:
     return sorted(files), others
 
 
-class FileFinder:
-    """Finds the file that a table names by its relative path, its file name, or its stem; the last two only if they are unique."""
-
-    def __init__(self, files: Sequence[str]):
-        self.files = set(files)
-        self.names = unique_names({f: Path(f).name for f in files})
-        self.stems = unique_names({f: Path(f).stem for f in files})
-
-    def __call__(self, text: str) -> str:
-        """The relative path; `text` itself if no file matches."""
-        name = text.replace("\\", "/").removeprefix("./")
-        if name in self.files:
-            return name
-        return self.names.get(name) or self.stems.get(name) or name
-
-
-def unique_names(names: dict[str, str]) -> dict[str, str]:
-    """Name to file, for the names that exactly one file has."""
-    count = Counter(names.values())
-    return {name: file for file, name in names.items() if count[name] == 1}
+def is_below(name: str) -> bool:
+    """Whether a path cannot lead out of the folder that it is relative to."""
+    return not name.startswith("/") and ".." not in name.split("/")

@@ -1,7 +1,7 @@
 """A table of labels: the role of each column, and the filter for rows."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -16,6 +16,17 @@ COLUMN_GUESSES: dict[Role, list[str]] = {
     "slide": ["slide", "slide_id", "slideid"],
     "label": ["label", "class", "target", "diagnosis"],
 }
+# Columns to join on if none names files, from an image to a patient.
+UID_COLUMNS = ("sopinstanceuid", "sop_instance_uid", "sop instance uid", "image_uid", "instance_uid", "dicom_id", "image_id")
+JOIN_GUESSES = [
+    *UID_COLUMNS,
+    *("imageid", "image_name", "image name", "file_path", "filepath"),
+    *("seriesinstanceuid", "series_instance_uid", "series_uid", "series_id", "series"),
+    *COLUMN_GUESSES["study"],
+    *("studyinstanceuid", "study_instance_uid", "study_uid", "study id"),
+    *("accessionnumber", "accession_number", "accession number", "accession"),
+    *COLUMN_GUESSES["patient"],
+]
 META_COLUMNS = ["sex", "gender", "age", "view", "projection", "site"]
 
 
@@ -36,6 +47,15 @@ class ColumnRoles:
         """The columns with one value per image that become columns of /index, by role; roles without a column are left out."""
         columns = {"patient": self.patient, "split": self.split, "study": self.study, "slide": self.slide}
         return {role: name for role, name in columns.items() if name}
+
+    def without(self, column: str, role: str) -> "ColumnRoles":
+        """The roles, with no column for the role patient, study or slide if it is this one."""
+        return replace(
+            self,
+            patient=None if (role, column) == ("patient", self.patient) else self.patient,
+            study=None if (role, column) == ("study", self.study) else self.study,
+            slide=None if (role, column) == ("slide", self.slide) else self.slide,
+        )
 
     def as_json(self) -> dict[str, Json]:
         """The roles for a recipe."""
@@ -91,6 +111,14 @@ def find_column(columns: list[str], name: str | None, role: Role) -> str | None:
         return name or None
     lower = {column.lower(): column for column in reversed(columns)}
     return next((lower[usual] for usual in COLUMN_GUESSES[role] if usual in lower), None)
+
+
+def find_join_column(columns: list[str], first: Sequence[str] = ()) -> str | None:
+    """The column whose values are images, or else series, studies, accession numbers or patients; None if none has a usual name.
+
+    first: names in lower case that come before those of files."""
+    lower = {column.lower(): column for column in reversed(columns)}
+    return next((lower[usual] for usual in (*first, *COLUMN_GUESSES["file"], *JOIN_GUESSES) if usual in lower), None)
 
 
 def filter_rows(columns: list[str], rows: list[dict[str, str]], filters: list[str]) -> list[dict[str, str]]:

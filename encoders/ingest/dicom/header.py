@@ -21,7 +21,16 @@ if TYPE_CHECKING:
 
 PSEUDONYM_DIGITS = 16  # hex, 64 bits: probability 3e-8 that any two of a million patients share a pseudonym
 IDENTIFYING_TAGS = ("PatientID", "PatientName", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
-HEADER_TAGS = ["SOPInstanceUID", "SOPClassUID", "PatientID", "Modality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Rows"]
+IDENTIFIER_TAGS = {  # what a table may be joined on
+    "uid": "SOPInstanceUID",
+    "series": "SeriesInstanceUID",
+    "study": "StudyInstanceUID",
+    "study_id": "StudyID",
+    "accession": "AccessionNumber",
+    "patient": "PatientID",
+}
+OTHER_HEADER_TAGS = ["SOPClassUID", "Modality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Rows"]
+HEADER_TAGS = [*IDENTIFIER_TAGS.values(), *OTHER_HEADER_TAGS]
 DICOM_VIEWS = {"PA", "AP", "LATERAL", "FRONTAL", "OBLIQUE", "OTHER", "UNKNOWN"}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from encoders.ingest.dicom.header import (
     HEADER_TAGS,
+    IDENTIFIER_TAGS,
     dicom_file_metadata,
     parse_wanted_views,
     patient_metadata,
@@ -29,6 +30,7 @@ from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
+from encoders.ingest.tables.combine import describe_joining
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
@@ -86,12 +88,13 @@ class DicomSource(Source[FileItem]):
         self.views = sorted(parse_wanted_views(views)) if views else []
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
-        self.roles = labels.roles if labels else None
         self.filters = labels.filters if labels else []
+        self.joining = describe_joining(labels.on, labels.combine) if labels else {}
         headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}
         if views:
             names = self._filter_views(names, headers)
         self._items = labels.join_files(names, headers, self.notes) if labels else [FileItem(name) for name in names]
+        self.roles = labels.roles if labels else None
         if not self._items:
             raise InputError(f"no file of {folder} is left: {'; '.join(self.notes)}")
 
@@ -150,7 +153,7 @@ class DicomSource(Source[FileItem]):
         columns = self.roles.as_json() if self.roles else None
         pixels: dict[str, Json] = {"voi": self.voi, "window": window, "crop_borders": self.crop_borders, "views": self.views}
         people: dict[str, Json] = {"keep_tags": self.keep_tags, "key": self.key, "salted": bool(self.salt)}
-        return {"command": "ingest dicom", **pixels, **people, "columns": columns, "only": self.filters}
+        return {"command": "ingest dicom", **pixels, **people, "columns": columns, "only": self.filters, **self.joining}
 
     def attributes(self) -> dict[str, Json]:
         return {"patients": PATIENT_PSEUDONYM_NOTE + (", with a secret salt" if self.salt else "")}
@@ -177,14 +180,14 @@ def list_dicom_files(folder: Path) -> tuple[Path, list[str], Counter[str]]:
 
 
 def read_headers(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:
-    """uid, patient and view of every file whose header can be read."""
+    """Identifiers (the keys of `IDENTIFIER_TAGS`) and view of every file whose header can be read."""
     headers = {}
     for name in names:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 ds = read_dataset(folder / name, HEADER_TAGS)
-                header = {"uid": str(ds.get("SOPInstanceUID", "")), "patient": normalise_id(ds.get("PatientID", "")), "view": read_view(ds)}
+                header = {field: normalise_id(ds.get(tag) or "") for field, tag in IDENTIFIER_TAGS.items()} | {"view": read_view(ds)}
         except Unreadable:
             continue  # it stays an item, and is quarantined with the reason when it is read
         if "SOPClassUID" in ds or "Rows" in ds:

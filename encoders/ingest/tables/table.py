@@ -44,7 +44,7 @@ def read_table(path: str | Path) -> Table:
 
     Raises InputError if the file is missing or unreadable, if columns lack a name or share one, or if a row has too many or few cells."""
     path, notes = Path(path), list[str]()
-    lines = parse_table_bytes(read_bytes(path), path, notes)
+    lines = parse_table_bytes(read_decompressed(path), path, notes)
     start = next((i for i, line in enumerate(lines) if any(map(str.strip, line))), None)
     if start is None:
         raise InputError(f"{path} is empty; expected a line with the names of the columns, then one row per image")
@@ -64,7 +64,7 @@ def read_table(path: str | Path) -> Table:
     return Table(str(path), list(named.values()), rows, notes)
 
 
-def read_bytes(path: Path) -> bytes:
+def read_decompressed(path: Path) -> bytes:
     """The content of a file, decompressed. Raises InputError if it cannot be read."""
     try:
         data = path.read_bytes()

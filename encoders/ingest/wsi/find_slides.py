@@ -6,10 +6,10 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from encoders.ingest.folder import FileFinder
 from encoders.ingest.label_table import Role, assign_roles
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import Unreadable
+from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.table import read_table
 from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.quality import TileQuality
@@ -195,12 +195,13 @@ def apply_slide_table(
     if taken := [name for name in role.meta if name in TileQuality._fields]:
         raise InputError(f"the column {taken[0]!r} of {path} has the name of a measure of tiles; rename it")
     notes.extend(role.describe(columns, ["mpp"]))
-    find = FileFinder([slides[name].relative_to(root).as_posix() for name in slides])
+    finder = FileFinder([slides[name].relative_to(root).as_posix() for name in slides])
+    matches = finder.match([row[role.file] for row in rows])
     names = {slides[name].relative_to(root).as_posix(): name for name in slides} | {name: name for name in slides}
     out: dict[str, SlideFields] = {}
     unmatched: list[str] = []
     for row in rows:
-        name = names.get(find(row[role.file]))
+        name = names.get(matches.find(row[role.file]))
         if name is None or name not in fields:
             unmatched.append(row[role.file])
             continue

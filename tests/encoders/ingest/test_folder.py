@@ -99,7 +99,7 @@ def test_a_table_finds_files_by_name_or_stem_if_only_one_has_it(folder):
     items = FolderSource(folder, folder / "labels.csv").items()
     assert [(item.name, item.row["patient"]) for item in items] == [("a/0.png", "w"), ("a/2.png", "z"), ("a/4.png", "x"), ("b/3.png", "y")]
     (folder / "labels.csv").write_text("file;patient\n4;x\na/4.png;y\n")
-    with pytest.raises(InputError, match=r"names a/4.png in two rows"):
+    with pytest.raises(InputError, match=r"rows of image a/4.png disagree on column 'patient': 'x' and 'y'"):
         FolderSource(folder, folder / "labels.csv")
 
 

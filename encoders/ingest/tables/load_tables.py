@@ -1,0 +1,35 @@
+"""The table or tables that `--labels` names, as one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from encoders.ingest.tables.join_tables import join_tables
+from encoders.ingest.tables.table import Table, read_table
+from encoders.runtime.errors import InputError
+
+Labels = str | Path | Sequence[str | Path]  # one file or several
+
+
+def load_tables(labels: Labels, on: Sequence[str], notes: list[str], folder: Path | None = None) -> Table:
+    """The tables joined on the columns `on`; what was assumed and left out is added to `notes`.
+
+    folder: where a table is looked for too.  Raises InputError for tables that cannot be read or joined, and for one without rows."""
+    paths = [labels] if isinstance(labels, str | Path) else list(labels)
+    table = join_tables([read_table(locate_table(Path(path), folder, notes)) for path in paths], on if len(paths) > 1 else ())
+    if not table.rows:
+        raise InputError(f"{table.source} has no rows; expected a line with the names of the columns, then one row per image")
+    notes += table.notes
+    return table
+
+
+def locate_table(path: Path, folder: Path | None, notes: list[str]) -> Path:
+    """The path, or the one in the folder if only that exists."""
+    if folder is None or path.exists() or not (folder / path).exists():
+        return path
+    notes.append(f"labels are read from {folder / path}")
+    return folder / path
+
+
+def is_several(labels: Labels) -> bool:
+    """Whether more than one table is named."""
+    return not isinstance(labels, str | Path) and len(labels) > 1

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.ingest.options import ChannelChoice, Codec, CombineMode, PhantomName, SquareRule, StainMethod
+from encoders.ingest.options import ChannelChoice, Codec, CombineMode, HairMethod, PhantomName, SquareRule, StainMethod
 from encoders.ingest.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def ingest_folder(
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata (sex, age, view, site); repeatable")] = None,
     pattern: Annotated[
         str | None,
-        typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label, x, y become columns"),
+        typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label, x, y, meta_NAME are columns"),
     ] = None,
     mpp: Annotated[
         float | None, typer.Option(min=0.01, max=50, help="micrometres per pixel of the files; the store records the value after resizing")
@@ -115,6 +115,9 @@ def ingest_folder(
     normalise: Annotated[
         StainMethod | None,
         typer.Option(help="H&E stain normalisation, measured on every file; recorded in the store"),
+    ] = None,
+    remove_hair: Annotated[
+        HairMethod | None, typer.Option(help="remove dark hairs from dermoscopic images (Lee et al. 1997); recorded in the store")
     ] = None,
     modality: ModalityOption = "cxr",
     dataset: DatasetOption = None,
@@ -143,6 +146,7 @@ def ingest_folder(
         pattern=pattern,
         mpp=mpp,
         normalise=normalise,
+        remove_hair=remove_hair,
     )
     run_ingest(source, out, workers, overwrite)
 

@@ -13,11 +13,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.decode import IMAGE_SUFFIXES, read_image
+from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
+from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, find_join_column
-from encoders.ingest.options import Codec, CombineMode, ResizeRule
-from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
+from encoders.ingest.options import Codec, CombineMode, HairMethod, ResizeRule
+from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
 from encoders.ingest.tables.combine import CombineRule, combine_rows, describe_joining, find_reader_column
 from encoders.ingest.tables.file_finder import FileFinder, clean_path
@@ -60,18 +61,22 @@ class FolderSource(Source[FileItem]):
         size: int = 256,
         resize: ResizeRule = "pad",
         channels: int | None = None,
-        bits: int | None = None,
+        bits: BitsChoice | None = None,
+        accept_damaged: bool = False,
         modality: str = "cxr",
         dataset: str | None = None,
         codec: Codec = "raw",
         pattern: str | None = None,
         mpp: float | None = None,
         normalise: str | None = None,
+        remove_hair: HairMethod | None = None,
     ):
         """labels: table or tables, joined on the columns `on`.  columns: role (file, patient, split, study, slide) to column name.
         combine: what becomes of rows of one image that disagree.  reader: column of readers, who have one vote each.
         pattern: regular expression for the paths (`pattern.py`).
+        bits: that 16-bit files use; auto: found by group, see `image_bits`.  accept_damaged: store damaged JPEG files as they are decoded.
         mpp: micrometres per pixel of the files.  normalise: method of H&E stain normalisation, macenko or reinhard.
+        remove_hair: method that removes hairs of dermoscopic images (`dullrazor.py`).
 
         Raises InputError for options that do not fit the folder or the table."""
         self.folder = Path(folder)
@@ -79,8 +84,9 @@ class FolderSource(Source[FileItem]):
             raise InputError(f"{folder} is not a folder; give the folder that holds the images")
         self.size, self.resize, self.channels, self.bits, self.codec = size, resize, channels, bits, codec
         self.modality, self.dataset = modality, dataset or self.folder.resolve().name
-        self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if bits else None
-        self.mpp, self.normalise = mpp, validate_stain_method(normalise)
+        self.auto_bits, self.accept_damaged = bits == "auto", accept_damaged
+        self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if isinstance(bits, int) else None
+        self.mpp, self.normalise, self.hair = mpp, validate_stain_method(normalise), remove_hair
         self.filters, self.on, self.combine = list(only), list(on), CombineRule(combine, reader)
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
@@ -88,11 +94,12 @@ class FolderSource(Source[FileItem]):
         self._items = self._from_table(labels, columns or {}, list(label), list(meta)) if labels else self._from_folder()
         if self.pattern is not None:
             self._items = self._matching_items(self.pattern)
-        self.geometry = describe_geometry(size, resize) | ({"mpp": self._first_stored_mpp()} if mpp else {}) | self._stain_attributes
+        self.geometry = describe_geometry(size, resize) | ({"mpp": self._first_stored_mpp()} if mpp else {}) | self._step_attributes
 
     @property
-    def _stain_attributes(self) -> dict[str, Json]:
-        return {"normalise": self.normalise} if self.normalise else {}
+    def _step_attributes(self) -> dict[str, Json]:
+        steps: dict[str, Json] = {"normalise": self.normalise, "remove_hair": self.hair}
+        return {name: method for name, method in steps.items() if method}
 
     def _first_stored_mpp(self) -> float:
         """Micrometres per pixel of the first image as stored; the index has the value of every image."""
@@ -193,21 +200,22 @@ class FolderSource(Source[FileItem]):
     def read(self, item: FileItem) -> ImageRow:
         if item.problem:
             raise Unreadable(item.problem)
-        image = self.convert_channels(read_image(self.folder / item.name))
-        if image.dtype == np.uint16 and self.unit and int(image.max()) > self.unit["scale"]:
-            raise Unreadable(f"has the value {image.max()}, above what --bits {self.bits} allows")
+        decoded = decode_file(self.folder / item.name, self.accept_damaged)
+        image, top = self.convert_channels(decoded.pixels), int(decoded.pixels.max())
+        if image.dtype == np.uint16 and self.unit and top > self.unit["scale"]:
+            raise Unreadable(f"has the value {top}, above what --bits {self.bits} allows")
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image: every value is {image.flat[0]}")  # before padding adds other values
         if self.normalise:
             image = normalise_by_own_stain(self.normalise, image)
         cells, roles = item.row, self.roles
-        groups = extract_groups(self.pattern, item.name) if self.pattern else {}
-        label: dict[str, Value] = {"label": groups.pop("label")} if "label" in groups else {}
+        groups, label, meta = split_groups(extract_groups(self.pattern, item.name)) if self.pattern else ({}, {}, {})
         index: dict[str, Value] = {"key": item.name, **groups} | ({"mpp": self.stored_mpp(image.shape)} if self.mpp else {})
+        stored = self.resize_image(remove_hairs(image, self.size) if self.hair else image)
         if roles is None:
-            return ImageRow(self.resize_image(image), index, {}, label)
+            return ImageRow(stored, index, meta, label)
         index |= {role: cells[name] for role, name in roles.identity.items()}
-        return ImageRow(self.resize_image(image), index, {n: cells[n] for n in roles.meta}, label | {n: cells[n] for n in roles.label})
+        return ImageRow(stored, index, meta | {n: cells[n] for n in roles.meta}, label | {n: cells[n] for n in roles.label})
 
     def convert_channels(self, image: Array) -> Array:
         """The luminance if one channel is asked for. A colour file that is gray in all pixels becomes gray early, which is cheaper."""
@@ -229,7 +237,7 @@ class FolderSource(Source[FileItem]):
             | describe_joining(self.on, self.combine)
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})
-            | self._stain_attributes
+            | self._step_attributes
         )
 
 

@@ -1,10 +1,15 @@
-"""Columns from the path of a file: the named groups of a regular expression give patient, slide, study, split, label, x and y."""
+"""Columns from the path of a file: the named groups of a regular expression give patient, slide, study, split, label, x and y.
+
+A group `meta_NAME` gives a column NAME of other facts, e.g. `(?P<meta_magnification>[0-9]+X)`.
+"""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+from encoders.ingest.source import Value
 from encoders.runtime.errors import InputError, unknown_name_error
 
+META_GROUP = re.compile("meta_(.+)")
 PATTERN_GROUPS = ("patient", "split", "study", "slide", "label", "x", "y")  # x, y: position of a tile in pixels of the slide
 
 
@@ -17,8 +22,8 @@ def compile_pattern(text: str) -> re.Pattern[str]:
     if not pattern.groupindex:
         raise InputError(f"--pattern {text!r} names no group; write e.g. '(?P<label>[^/]+)/[^/]+$' (groups: {', '.join(PATTERN_GROUPS)})")
     for name in pattern.groupindex:
-        if name not in PATTERN_GROUPS:
-            raise unknown_name_error("group of --pattern", name, PATTERN_GROUPS)
+        if name not in PATTERN_GROUPS and not META_GROUP.fullmatch(name):
+            raise unknown_name_error("group of --pattern", name, PATTERN_GROUPS, "; meta_NAME gives any other column")
     return pattern
 
 
@@ -34,3 +39,10 @@ def extract_groups(pattern: re.Pattern[str], name: str) -> dict[str, str]:
     """Group name to text, for the groups that took part in the match."""
     match = pattern.search(name)
     return {part: text for part, text in match.groupdict().items() if text is not None} if match else {}
+
+
+def split_groups(groups: Mapping[str, str]) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]]:
+    """The groups of a path as columns of index, of labels (`label`), and of meta (`meta_NAME`, without the prefix)."""
+    meta: dict[str, Value] = {found[1]: text for name, text in groups.items() if (found := META_GROUP.fullmatch(name))}
+    labels: dict[str, Value] = {"label": groups["label"]} if "label" in groups else {}
+    return {n: text for n, text in groups.items() if n != "label" and not META_GROUP.fullmatch(n)}, labels, meta

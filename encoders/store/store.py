@@ -22,6 +22,8 @@ from encoders.runtime.unknown_values import add_counts
 from encoders.store.part import StorePart
 from encoders.store.patient_ids import SameNames, name_patients, normalise_id, separate_people
 
+PIXEL_STEPS = {"normalise": "stain normalisation", "remove_hair": "the removal of hairs"}  # of the geometry -> in messages
+
 
 class Store:
     """Images and columns of one or several files, read-only. It may be pickled, and used under fork and spawn."""
@@ -36,14 +38,15 @@ class Store:
         """The store at a path, a pattern such as `tiles/*.h5`, or a list of these, in that order.
 
         Raises InputError when a file is missing, truncated, not a store, or of another version, and when files differ in stain
-        normalisation."""
+        normalisation or in the removal of hairs."""
         parts = [StorePart(path) for path in expand_paths(where)]
-        stained = {str((part.attrs.get("geometry") or {}).get("normalise", "none")): part.path for part in parts}
-        if len(stained) > 1:
-            differences = ", ".join(f"{path}: {method}" for method, path in sorted(stained.items()))
-            raise InputError(
-                f"these stores differ in stain normalisation ({differences}); ingest them with the same method, or open them separately"
-            )
+        for step, name in PIXEL_STEPS.items():
+            methods = {str((part.attrs.get("geometry") or {}).get(step, "none")): part.path for part in parts}
+            if len(methods) > 1:
+                differences = ", ".join(f"{path}: {method}" for method, path in sorted(methods.items()))
+                raise InputError(
+                    f"these stores differ in {name} ({differences}); ingest them with the same method, or open them separately"
+                )
         return cls(parts)
 
     def __len__(self) -> int:

@@ -25,6 +25,9 @@ def list_preprocess_mismatches(card: Card, modality: str | None, attrs: Mapping[
     stains = [g.get("normalise", "unchanged") for g in (pretraining, task)]
     if pretraining and task and stains[0] != stains[1]:
         messages.append(f"{card.name} was pretrained with stain {stains[0]}, the task's store has stain {stains[1]}")
+    hairs = [g.get("remove_hair", "not removed") for g in (pretraining, task)]
+    if pretraining and task and hairs[0] != hairs[1]:
+        messages.append(f"{card.name} was pretrained on images with hairs {hairs[0]}, the task's store has hairs {hairs[1]}")
     for key in ("resize", "mpp"):
         a, b = pretraining.get(key), task.get(key)
         if a is not None and b is not None and not nearly_equal(a, b):

@@ -28,7 +28,7 @@ from encoders.ingest.nifti.volume import (
 )
 from encoders.ingest.nifti.volume_table import VolumeTable, read_volume_table
 from encoders.ingest.options import Codec, SliceAxis, SquareRule
-from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
+from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
@@ -146,9 +146,7 @@ class NiftiSource(Source[str]):
                 continue
         if self.channel is None and several and 1 not in several:
             counts = " or ".join(map(str, sorted(several)))
-            raise InputError(
-                f"the volumes have {counts} channels; choose one with --channel 0, or red, green, blue with --channel 0,2,3"
-            )
+            raise InputError(f"the volumes have {counts} channels; choose one with --channel 0, or red, green, blue with --channel 0,2,3")
         planned = sum(len(self._slice_numbers(g)) for g in found.values())
         step = f" (one of {self.every})" if self.every > 1 else ""
         self.notes.append(f"{len(self._items)} volumes, {planned} {self.axis} slices{step}")
@@ -219,10 +217,9 @@ class NiftiSource(Source[str]):
 
     def _volume_columns(self, item: str, geometry: VolumeGeometry) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]]:
         """The columns of index, meta and labels that all slices of a volume share."""
-        groups = self._groups(item)
-        labels: dict[str, Value] = {"label": groups.pop("label")} if "label" in groups else {}
+        groups, labels, meta = split_groups(self._groups(item))
         index: dict[str, Value] = {"volume": item, "patient": volume_stem(item), **groups}
-        meta: dict[str, Value] = {"slice_mm": round(geometry.spacing[AXIS_NUMBERS[self.axis]], 4), "orientation": geometry.orientation}
+        meta |= {"slice_mm": round(geometry.spacing[AXIS_NUMBERS[self.axis]], 4), "orientation": geometry.orientation}
         if self.table is not None:
             row, roles = self.table.rows.get(item, {}), self.table.roles
             index |= {role: row[name] for role, name in roles.identity.items() if row}

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from encoders.ingest.options import CombineMode
 from encoders.runtime.cli import make_console, split_commas
 from transfer.tasks.options import BlankPolicy, Part, TaskKind, UncertainPolicy
 
@@ -32,8 +33,26 @@ def add(
     recipe: Annotated[
         str | None, typer.Option(help="known data set (`transfer tasks recipes` lists them), or a recipe file ending in .yaml")
     ] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV file with the labels, joined by image name; default: the store's labels")] = None,
-    file_column: Annotated[str | None, typer.Option(help="column of that CSV file with image names  [default: key or file]")] = None,
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="table with the labels (CSV, TSV, Excel, Parquet), joined by image name, study or patient; repeat to join several; "
+            "default: the store's labels"
+        ),
+    ] = None,
+    file_column: Annotated[
+        str | None, typer.Option(help="column of that table with image names  [default: key, file or another usual name]")
+    ] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(help="column on which several --labels are joined; repeatable  [default: all that they share]")
+    ] = None,
+    combine: Annotated[
+        CombineMode | None,
+        typer.Option(help="rows of one image that disagree: error, max, any, mean or majority (of rows or readers)  [default: error]"),
+    ] = None,
+    reader_column: Annotated[
+        str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed; "": rows vote]')
+    ] = None,
     kind: Annotated[TaskKind | None, typer.Option(help="kind of task; default: inferred from the labels")] = None,
     positive: Annotated[
         str | None, typer.Option(help="class that counts as positive; default: the last of two, in alphabetical order")
@@ -95,7 +114,9 @@ def add(
 
     opened = Store.open(store)
     rule = {"column": split_column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split or None}
-    target = {"labels": label, "csv": labels and to_portable_path(labels), "csv_on": file_column, "kind": kind, "positive": positive}
+    tables = [to_portable_path(path) for path in labels or ()]
+    target = {"labels": label, "csv": (tables[0] if len(tables) == 1 else tables) or None, "csv_on": file_column, "csv_join": on or None}
+    target |= {"combine": combine, "reader": reader_column, "kind": kind, "positive": positive}
     target |= {"keep": keep, "order": _parse_order(order)}
     options = _drop_none({**target, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
     options["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})

@@ -1,16 +1,14 @@
-"""Label columns, read by name from a store or a CSV file, as one target array.
+"""Label columns, read by name from a store or a table (`csv_labels.py`), as one target array.
 
 Shapes: N images, C target columns (1 for a binary task, one per class or per label otherwise).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.ingest.tables.table import read_table
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
@@ -95,74 +93,9 @@ def list_other_columns(store: "Store") -> list[str]:
     return [name for name in store.columns() if name not in NON_LABEL_COLUMNS]
 
 
-def read_csv_labels(
-    path: str | Path, store: "Store", names: Sequence[str], join_column: str | None = None
-) -> tuple[list[LabelColumn], list[str]]:
-    """Label columns of a CSV file, joined to the store by image name, and messages for the user about the join.
-
-    join_column: the column with image names; by default `key` or `file`."""
-    table = read_table(path)
-    rows, header = table.rows, table.columns
-    if not rows:
-        raise InputError(f"{path} has no rows; expected a header and one row per image")
-    if join_column is not None and join_column not in header:
-        raise unknown_name_error(f"column of {path}", join_column, header, "(--file-column names the column with image names)")
-    on = join_column or next((c for c in ("key", "file") if c in header), None)
-    if on is None:
-        raise InputError(
-            f"{path} has no column `key` or `file` to join on; name its column with image names with --file-column; "
-            f"its columns: {', '.join(header)}"
-        )
-    for name in names:
-        if name not in header:
-            raise unknown_name_error(f"column of {path}", name, header)
-    at = _match_rows(path, on, [r[on] for r in rows], store)  # row of the CSV file for each image, -1 = none
-    columns = []
-    for name in names:
-        column = encode_column(name, [r[name] for r in rows])
-        texts = [rows[i][name] for i in at[at >= 0]]
-        column.unknown_texts = count_unknown(texts, np.isnan(column.codes[at[at >= 0]]))
-        column.codes = np.where(at >= 0, column.codes[at], np.float32(np.nan))
-        column.without_row = at < 0
-        columns.append(column)
-    images, lines = int((at < 0).sum()), len(rows) - len(set(at[at >= 0].tolist()))
-    messages = [f"{Path(path).name}: {len(rows) - lines} of {len(rows)} rows matched an image on `{on}`"]
-    messages += [f"{lines} rows of {Path(path).name} match no image of the store"] if lines else []
-    messages += [f"{images} images have no row in {Path(path).name} and are excluded"] if images else []
-    return columns, messages
-
-
 def describe_read_error(error: OSError | UnicodeDecodeError) -> str:
     """Why a file could not be read, without its path."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _match_rows(path: str | Path, on: str, values: list[str], store: "Store") -> Array:
-    """(N,) the row of the CSV file for each image, -1 = none.
-
-    A column other than `key` may hold the key, its last component, or the source file."""
-    where = {v: i for i, v in enumerate(values)}
-    if len(where) < len(values):
-        twice = sorted({v for v in values if values.count(v) > 1})[:3] if len(values) < 5000 else []
-        raise InputError(
-            f"{path}: {len(values) - len(where)} rows repeat a value of `{on}`{f' {twice}' if twice else ''}; expected one row per image"
-        )
-    best = np.full(len(store), -1)
-    for name in ("key", "source") if on != "key" else ("key",):
-        if store.has_column(name):
-            texts = [str(v) for v in store.column(name)]
-            at = np.array([where.get(v, -1) for v in texts])
-            best = at if (at >= 0).sum() > (best >= 0).sum() else best
-            if on != "key" and len({path_basename(v) for v in texts}) == len(texts):
-                at = np.array([where.get(path_basename(v), -1) for v in texts])
-                best = at if (at >= 0).sum() > (best >= 0).sum() else best
-    if not (best >= 0).any():
-        have = ", ".join(map(repr, list(store.column("key"))[:2]))
-        raise InputError(
-            f"no row of {path} matches an image: its column `{on}` has values like {values[0]!r}, the store has keys like {have}; "
-            "name another column with --file-column"
-        )
-    return best
 
 
 def path_basename(name: str) -> str:

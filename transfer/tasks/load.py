@@ -16,6 +16,7 @@ from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks import labels
+from transfer.tasks.csv_labels import as_labels, read_csv_labels
 from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
 from transfer.tasks.group_columns import is_age_column
 from transfer.tasks.options import PARTS
@@ -97,7 +98,7 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.La
     """The label columns of the store or of the CSV file, before any policy, and messages for the user about them."""
     names = [task.findings.column] if task.findings else task.labels
     columns, messages = (
-        labels.read_csv_labels(to_absolute_path(task.csv), store, names, task.csv_on)
+        read_csv_labels(as_labels(task.csv), store, names, task.csv_on, task.csv_join, task.combine, task.reader)
         if task.csv
         else (labels.read_store_labels(store, names), [])
     )

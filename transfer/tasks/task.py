@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
+from encoders.ingest.options import CombineMode
 from encoders.runtime.config import Config, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
@@ -68,8 +69,11 @@ class TargetSpec(Config):
     labels: list[str] = Field(min_length=1, description="label columns, by name")
     kind: TaskKind | None = None
     positive: str | None = Field(None, description="the class that counts as 1 in a binary task of text labels")
-    csv: str | None = Field(None, description="CSV file with the labels; none: the store's labels")
-    csv_on: str | None = Field(None, description="its column with image names; none: `key` or `file`")
+    csv: str | list[str] | None = Field(None, description="table with the labels, or several that are joined; none: the store's labels")
+    csv_on: str | None = Field(None, description="its column with image names; none: `key`, `file` or another usual name")
+    csv_join: list[str] = Field([], description="columns on which several tables are joined; empty: all that they share")
+    combine: CombineMode = Field("error", description="what becomes of rows of one image that disagree: error, max, any, mean, majority")
+    reader: str | None = Field(None, description="column of readers, one vote each in mean and majority; none: guessed; empty: rows vote")
     findings: Findings | None = Field(None, description="the column in which the labels are listed as text")
     keep: list[str] = Field([], description="the classes to keep; images of other classes are excluded; empty: all")
     order: list[str] = Field(

@@ -49,6 +49,21 @@ def by_file(finder: FileFinder) -> JoinWay:
     return JoinWay("file", match, finder.files)
 
 
+def by_path(name: str, paths: Mapping[str, str]) -> JoinWay:
+    """Join on paths that images have, several images on one path possible.  paths: image -> path; unknown ones join nothing."""
+    images: dict[str, list[str]] = {}
+    for image, path in paths.items():
+        if not is_unknown(path):
+            images.setdefault(path, []).append(image)
+    finder = FileFinder(list(images))
+
+    def match(values: Sequence[str]) -> Match:
+        found = finder.match(values)
+        return {value: images[path] for value, path in found.files.items()}, found.reasons, found.by_end
+
+    return JoinWay(name, match, finder.files)
+
+
 def by_folder(files: Sequence[str]) -> JoinWay:
     """Join on the path or the name of a folder, whose row holds for every image below it."""
     below: dict[str, list[str]] = {}

@@ -8,6 +8,7 @@ from encoders.store.store import Store
 from encoders.store.write import save_store
 from tests.transfer import toys
 from transfer.tasks import labels, load, task
+from transfer.tasks.csv_labels import read_csv_labels
 from transfer.tasks.labels import LabelColumn, build_targets, encode_column
 from transfer.tasks.uncertain_labels import LabelPolicy
 
@@ -86,7 +87,7 @@ def test_a_csv_is_joined_by_name_whatever_the_order_of_its_rows_and_columns(coho
     keys = list(cohort.column("key"))
     wanted = {k: str(i % 2) for i, k in enumerate(keys)}
     (tmp_path / "l.csv").write_text("finding,junk,key\n" + "".join(f"{wanted[k]},9,{k}\n" for k in reversed(keys[:-1])) + "1,9,nobody\n")
-    columns, said = labels.read_csv_labels(tmp_path / "l.csv", cohort, ["finding"])
+    columns, said = read_csv_labels(tmp_path / "l.csv", cohort, ["finding"])
     np.testing.assert_array_equal(columns[0].codes[:-1], [float(wanted[k]) for k in keys[:-1]])
     assert np.isnan(columns[0].codes[-1])
     assert said == [
@@ -99,10 +100,10 @@ def test_a_csv_is_joined_by_name_whatever_the_order_of_its_rows_and_columns(coho
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("key,finding\nnobody,1\n", "no row of .* matches"),
+        ("key,finding\nnobody,1\n", "none of the 1 values in column 'key' .* matches an image: .* 'nobody', .* '000000'"),
         ("name,finding\nx,1\n", "no column `key` or `file`"),
         ("key,findings\n000000,1\n", "did you mean findings"),
-        ("key,finding\n000000,1\n000000,0\n", "repeat"),
+        ("key,finding\n000000,1\n000000,0\n", "disagree on column 'finding': '1' and '0'"),
         ("key,finding\n000000\n", "line 2"),
         ("key,finding\n", "no rows"),
     ],
@@ -110,7 +111,7 @@ def test_a_csv_is_joined_by_name_whatever_the_order_of_its_rows_and_columns(coho
 def test_a_csv_that_cannot_be_joined_is_refused(cohort, tmp_path, text, message):
     (tmp_path / "l.csv").write_text(text)
     with pytest.raises(InputError, match=message):
-        labels.read_csv_labels(tmp_path / "l.csv", cohort, ["finding"])
+        read_csv_labels(tmp_path / "l.csv", cohort, ["finding"])
 
 
 def test_uncertain_labels_are_no_class_of_their_own_unless_that_is_asked_for(tmp_path):
@@ -128,7 +129,7 @@ def test_a_table_with_semicolons_is_read(cohort, tmp_path):
     store = cohort
     lines = ["key;grade", *(f"{key};{'ab'[i % 2]}" for i, key in enumerate(store.column("key").tolist()))]
     (tmp_path / "t.csv").write_text("\n".join(lines))
-    (column,), _ = labels.read_csv_labels(tmp_path / "t.csv", store, ["grade"])
+    (column,), _ = read_csv_labels(tmp_path / "t.csv", store, ["grade"])
     assert column.classes == ["a", "b"]
 
 

@@ -10,6 +10,7 @@ from encoders.store.write import save_store
 from tests.transfer import toys
 from transfer.cli.main import app
 from transfer.tasks import group_columns, labels, load, people, split, task
+from transfer.tasks.csv_labels import read_csv_labels
 from transfer.tasks.task import SplitRule
 
 FINDINGS = np.array([["none", "mass", "nodule"][i % 3] for i in range(80)], dtype=object)
@@ -50,7 +51,7 @@ def test_a_word_among_numbers_is_unknown_in_a_csv_and_in_a_store(tmp_path, word)
     values = [word, "0", "1", "1"] * 20
     store = Store.open(make_cohort(tmp_path / "s.h5", labels={"finding": values}))
     (from_store,) = labels.read_store_labels(store, ["finding"])
-    (from_csv,), _ = labels.read_csv_labels(write_csv(tmp_path / "l.csv", values), store, ["finding"])
+    (from_csv,), _ = read_csv_labels(write_csv(tmp_path / "l.csv", values), store, ["finding"])
     np.testing.assert_array_equal(from_store.codes, from_csv.codes)
     assert from_store.classes is from_csv.classes is None
     assert from_store.unknown_texts == from_csv.unknown_texts == {word: 20}

@@ -55,7 +55,9 @@ FOLDER_HELP = command_help(
     "folder",
     f"""Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest. A crop would lose the apices or
 the costophrenic angles of a radiograph, and squashing would change the shape of the heart. The store records the geometry. Transparent
-pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. Empty cells, nan, NA, N/A,
+pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. 16 bits are kept, also of colour and beside alpha;
+WhiteIsZero becomes black = 0; signed values below 0 and floating-point values are quarantined, and so are JPEG files about which the
+decoder warns (--accept-damaged stores them). ICC profiles are not applied; those unlike sRGB are counted. Empty cells, nan, NA, N/A,
 null, <NA> in the CSV mean unknown, and so do none, unknown, anonymous and the like among numbers or as a patient; `none` is a class beside
 other words. The command counts them and prints the texts.
 
@@ -110,7 +112,16 @@ def ingest_folder(
         ChannelChoice,
         typer.Option(help="auto (1 if every image of the set is gray in every pixel, otherwise 3), 1 (luminance of colour images) or 3"),
     ] = "auto",
-    bits: Annotated[int | None, typer.Option(min=9, max=16, help="bits that 16-bit files use  [default: 16]")] = None,
+    bits: Annotated[
+        str | None,
+        typer.Option(
+            help="bits that 16-bit files use, 9 to 16, or auto: groups of files are told apart by their largest values, and each is mapped "
+            "to the full range  [default: 16]"
+        ),
+    ] = None,
+    accept_damaged: Annotated[
+        bool, typer.Option("--accept-damaged", help="store damaged JPEG files as far as they can be decoded, and count them")
+    ] = False,
     codec: Annotated[Codec, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
     normalise: Annotated[
         StainMethod | None,
@@ -125,6 +136,7 @@ def ingest_folder(
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.folder import FolderSource
+    from encoders.ingest.image_bits import parse_bits
 
     source = FolderSource(
         src,
@@ -139,7 +151,8 @@ def ingest_folder(
         size=size,
         resize=resize,
         channels=None if channels == "auto" else int(channels),
-        bits=bits,
+        bits=parse_bits(bits),
+        accept_damaged=accept_damaged,
         modality=modality,
         dataset=dataset,
         codec=codec,
@@ -169,6 +182,7 @@ def ingest_phantom(
 
 def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool) -> None:
     """Ingests with a progress bar, prints the notes and the summary, and raises typer.Exit with the exit status."""
+    from encoders.ingest.quarantine import describe_balance, print_quarantine, quarantine_path
     from encoders.ingest.shards import available_cpus, ingest
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
 
@@ -181,8 +195,8 @@ def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool
     shape = " x ".join(map(str, summary.shape)) if summary.shape else f"sizes vary, {summary.channels} channels"
     content = f"{summary.rows} images of {summary.patients} patients, {shape} {summary.dtype}"
     typer.echo(f"{summary.out}: {content}, {source.modality}, data set {source.dataset!r}")
+    if balance := describe_balance(len(source.items()), summary.rows, len(summary.quarantined), source.left_out):
+        typer.echo(balance)
     if summary.quarantined:
-        from encoders.ingest.quarantine import print_quarantine, quarantine_path
-
         print_quarantine(summary.quarantined, quarantine_path(out))
     raise typer.Exit(summary.exit_code)

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.decoded import DecodedImage, Remark, apply_orientation
+from encoders.ingest.decoded import DecodedImage, apply_orientation
 from encoders.ingest.icc import describe_png_gamma, describe_profile
 from encoders.ingest.jpeg_file import COLOUR_SPACES, decode_jpeg_pixels
 from encoders.ingest.png_file import PNG_SIGNATURE, decode_deep_png, hide_transparent, is_deep_png
-from encoders.ingest.source import Unreadable
+from encoders.ingest.source import Remark, Unreadable
 from encoders.ingest.tiff_file import ORIENTATION_TAG, TIFF_SIGNATURES, decode_tiff
 from encoders.runtime.arrays import Array
 
@@ -40,7 +40,7 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
     from PIL import Image, UnidentifiedImageError
 
     try:
-        data = read_bytes(path)
+        data = read_nonempty_file(path)
         most_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 2**40)
         if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels)) is not None:
             return exact
@@ -58,7 +58,7 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
         raise Unreadable(f"is broken: {error}") from error
 
 
-def read_bytes(path: Path) -> bytes:
+def read_nonempty_file(path: Path) -> bytes:
     """The content of a file. Raises Unreadable if it is missing, empty or may not be read."""
     try:
         data = path.read_bytes()

@@ -4,18 +4,11 @@ Shapes: H, W, C with C 1 (gray) or 3 (colour).
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
+from encoders.ingest.source import Remark
 from encoders.runtime.arrays import Array, IntArray
-
-
-class Remark(NamedTuple):
-    """Something about an image that the user should know although the image is stored. Remarks of one kind are counted together."""
-
-    kind: str  # completes "N images: ..."
-    detail: str = ""  # of this image
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
 from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, find_join_column
-from encoders.ingest.options import Codec, CombineMode, HairMethod, ResizeRule
+from encoders.ingest.options import BitsChoice, Codec, CombineMode, HairMethod, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
 from encoders.ingest.tables.combine import CombineRule, combine_rows, describe_joining, find_reader_column
@@ -90,6 +90,7 @@ class FolderSource(Source[FileItem]):
         self.filters, self.on, self.combine = list(only), list(on), CombineRule(combine, reader)
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
+        self.left_out: dict[str, int] = {}
         self.pattern = compile_pattern(pattern) if pattern else None
         self._items = self._from_table(labels, columns or {}, list(label), list(meta)) if labels else self._from_folder()
         if self.pattern is not None:
@@ -124,12 +125,13 @@ class FolderSource(Source[FileItem]):
         for part in pattern.groupindex:
             if self.roles and (part in self.roles.identity or (part == "label" and "label" in self.roles.label)):
                 raise InputError(f"the {part} is in --pattern and in a column of the CSV; turn one off, e.g. --{part}-column ''")
-        matched, others = split_by_match(pattern, [item.name for item in self._items])
+        matched, others = split_by_match(pattern, [item.name for item in self._items if not item.problem])
         self.notes.append(f"columns from the path: {', '.join(pattern.groupindex)}")
         if others:
             self.notes.append(f"{len(others)} files do not match --pattern and are left out (first: {others[0]})")
+            self.left_out["no match of --pattern"] = len(others)
         kept = set(matched)
-        return [item for item in self._items if item.name in kept]
+        return [item for item in self._items if item.name in kept or item.problem]
 
     def _from_folder(self) -> list[FileItem]:
         if self.filters:
@@ -143,6 +145,7 @@ class FolderSource(Source[FileItem]):
         if "patient" not in groups:
             self.notes.append("warning: patients are unknown: every image counts as a patient of its own")
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())}
         return [FileItem(name) for name in files]
 
     def _from_table(self, labels: Labels, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
@@ -154,7 +157,7 @@ class FolderSource(Source[FileItem]):
         if roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
         kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters))
-        files, _ = list_image_files(self.folder)
+        files, others = list_image_files(self.folder)
         joined = join_images(kept, roles.file, files, [*self._join_ways(files)], "--file-column")
         self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
         roles = roles.without(roles.file, joined.way)  # an identifier that joins the rows to paths is read from the paths
@@ -170,6 +173,7 @@ class FolderSource(Source[FileItem]):
         lost = f"{missing} of them without {'a file' if not by else 'an image'}"
         self.notes.append(f"{by}{len(kept.rows)} rows selected, {lost}; {len(files) - len(rows)} images without a row are left out")
         self.notes += joined.notes
+        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())} | {"no row in the table": len(files) - len(rows)}
         if self.filters:
             out = len(table.rows) - len(kept.rows)
             self.notes.append(f"{out} rows are left out by --only {' --only '.join(self.filters)}")
@@ -213,9 +217,10 @@ class FolderSource(Source[FileItem]):
         index: dict[str, Value] = {"key": item.name, **groups} | ({"mpp": self.stored_mpp(image.shape)} if self.mpp else {})
         stored = self.resize_image(remove_hairs(image, self.size) if self.hair else image)
         if roles is None:
-            return ImageRow(stored, index, meta, label)
+            return ImageRow(stored, index, meta, label, decoded.remarks, top)
         index |= {role: cells[name] for role, name in roles.identity.items()}
-        return ImageRow(stored, index, meta | {n: cells[n] for n in roles.meta}, label | {n: cells[n] for n in roles.label})
+        meta, label = meta | {n: cells[n] for n in roles.meta}, label | {n: cells[n] for n in roles.label}
+        return ImageRow(stored, index, meta, label, decoded.remarks, top)
 
     def convert_channels(self, image: Array) -> Array:
         """The luminance if one channel is asked for. A colour file that is gray in all pixels becomes gray early, which is cheaper."""
@@ -234,6 +239,8 @@ class FolderSource(Source[FileItem]):
         return (
             {"command": "ingest folder", "columns": self.roles.as_json() if self.roles else None}
             | ({"only": self.filters} if self.filters else {})
+            | ({"bits": "auto"} if self.auto_bits else {})
+            | ({"accept_damaged": True} if self.accept_damaged else {})
             | describe_joining(self.on, self.combine)
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})

@@ -11,7 +11,7 @@ import struct
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.decoded import Remark
+from encoders.ingest.source import Remark
 
 CURVE_TOLERANCE = 0.05  # of the range of sRGB values; gamma 2.2 differs by 0.034
 PRIMARY_TOLERANCE = 0.02  # XYZ

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.ingest.decoded import DecodedImage, Remark
-from encoders.ingest.source import Unreadable
+from encoders.ingest.decoded import DecodedImage
+from encoders.ingest.source import Remark, Unreadable
 from encoders.runtime.arrays import Array
 
 if TYPE_CHECKING:

@@ -7,12 +7,14 @@ Shapes: N rows, H, W, C of one image.
 
 import csv
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from encoders.ingest.image_bits import assign_bits, describe_bits, stretch_bits
+from encoders.ingest.notes import count_remarks, hide_zero_patients, list_ingest_notes, list_unknown_values
 from encoders.ingest.quarantine import quarantine_path
 from encoders.ingest.shard_io import (
     ColumnGroup,
@@ -28,9 +30,9 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.json_types import Json
-from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, is_unknown
+from encoders.runtime.unknown_values import find_unknown
 from encoders.similarity.perceptual_hash import hash_columns, pixel_sha256
-from encoders.store.patient_ids import name_patients, simplify_id
+from encoders.store.patient_ids import name_patients
 from encoders.store.write import NAME_COLUMNS, ColumnValues, full_range_unit, pixel_fingerprint, write_jpeg_store, write_store
 
 
@@ -60,11 +62,13 @@ class StoredForm:
         return self.size is None or tuple(row["shape"][:2]) == self.size
 
     def fits(self, row: ShardRow) -> bool:
-        """Whether the image already has the channels and the dtype of the form."""
-        return row["shape"][2] == self.channels and row["dtype"] == self.dtype.name
+        """Whether the image already has the channels, the dtype and the range of the form."""
+        return row["shape"][2] == self.channels and row["dtype"] == self.dtype.name and row.get("bits", 16) == 16
 
-    def promote(self, image: Array) -> Array:
-        """The image in this form: gray repeated in every channel, 8 bits mapped to the 16-bit range."""
+    def promote(self, image: Array, bits: int = 16) -> Array:
+        """The image in this form: gray repeated in every channel, 8 bits mapped to the 16-bit range, as are 16-bit images of fewer bits."""
+        if bits < 16 and image.dtype == np.uint16:
+            image = stretch_bits(image, bits)
         if image.shape[2] < self.channels:
             image = np.repeat(image, self.channels, axis=2)
         if image.dtype != self.dtype:
@@ -90,12 +94,17 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
         raise InputError(
             f"none of the {len(bad)} images could be read{first}. See all reasons in {quarantine_path(out)}; no store was written"
         )
+    if source.auto_bits:
+        assign_bits(rows)
     if source.codec == "raw" and not all(form.fits(row) for row in rows):
         for row, image in zip(rows, read_shard_images(folder, tables, form), strict=True):
             row["sha256"] = pixel_sha256(image)
     index: dict[str, ColumnValues] = dict(gather_columns(rows, "index"))
     meta, labels = gather_columns(rows, "meta"), gather_columns(rows, "labels")
+    if source.auto_bits:
+        meta["bits"] = [row.get("bits", 8) for row in rows]
     sha256 = [row["sha256"] for row in rows]
+    zeros = hide_zero_patients(index)
     index.setdefault("patient", [None] * len(rows))  # the store names a patient that is unknown by the key of its image
     people = name_patients(index["patient"], index["key"])
     index["sha256"] = sha256
@@ -116,7 +125,13 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
         dtype=form.dtype.name,
         fingerprint=str(attrs["fingerprint"]),
         quarantined=[(name, reason) for name, reason, _ in bad],
-        notes=[*list_ingest_notes(source, form, rows, index, people), *list_unknown_values(index, meta, labels)],
+        notes=[
+            *list_ingest_notes(source.channels, form.dtype, rows, index, people),
+            *describe_bits(rows, source.auto_bits),
+            *count_remarks(rows),
+            *zeros,
+            *list_unknown_values(index, meta, labels),
+        ],
     )
 
 
@@ -138,7 +153,7 @@ def read_shard_images(folder: Path, tables: list[ShardTable], form: StoredForm) 
     for number, table in enumerate(tables):
         for row, image in zip(table["rows"], read_raw_images(shard_pixels_path(folder, number), table["rows"]), strict=True):
             if form.has_size(row):
-                yield form.promote(image)
+                yield form.promote(image, row.get("bits", 16))
 
 
 def gather_columns(rows: list[ShardRow], group: ColumnGroup) -> dict[str, list[Value]]:
@@ -154,66 +169,6 @@ def store_attributes(source: Source[ItemT], form: StoredForm, recipe: dict[str, 
     """The root attributes of the store, without the fingerprint."""
     named: dict[str, Json] = {"modality": source.modality, "dataset": source.dataset, "codec": source.codec, "geometry": source.geometry}
     return {**named, "channels": form.channels, "unit": unit_to_json(form.unit), "recipe": recipe, **source.attributes()}
-
-
-def list_unknown_values(
-    index: Mapping[str, ColumnValues], meta: Mapping[str, ColumnValues], labels: Mapping[str, ColumnValues]
-) -> list[str]:
-    """Lines about unknown values: how many a column has, and which texts were read as unknown; one line for all columns of meta."""
-    groups = ({n: index[n] for n in NAME_COLUMNS if n in index}, labels, meta)
-    notes: list[list[str]] = [[], [], []]
-    for group, columns in enumerate(groups):
-        for name, values in columns.items():
-            unknown = find_unknown(values, names=group == 0)
-            if unknown.any() and not (name == "patient" and all(v in (None, "") for v in values)):  # a source without patients says so
-                alone = "; each of these images counts as a patient of its own" if name == "patient" else ""
-                texts = describe_unknown(count_unknown(values, unknown))
-                notes[group].append(f"column {name!r}: {texts} (of {len(values):,} images){alone}")
-    return [*notes[0], *notes[1], *(["meta: " + "; ".join(notes[2])] if notes[2] else [])]
-
-
-def list_ingest_notes(
-    source: Source[ItemT], form: StoredForm, rows: list[ShardRow], index: Mapping[str, ColumnValues], people: Array
-) -> list[str]:
-    """What the user should know about the whole set.  people: (N,) patients, named by the key of the image if unknown."""
-    notes = []
-    gray = sum(row["shape"][2] == 1 for row in rows)
-    if source.channels is None:
-        all_gray = f"all {len(rows)} images are gray in every pixel: stored with 1 channel"
-        mixed = f"{len(rows) - gray} of {len(rows)} images have colour: all are stored with 3 channels"
-        notes.append(all_gray if gray == len(rows) else mixed)
-    shallow = sum(row["dtype"] == "uint8" for row in rows)
-    if form.dtype == np.uint16 and shallow:
-        notes.append(
-            f"{shallow} images have 8 bits and {len(rows) - shallow} have 16: all are stored with 16, with the same black and white"
-        )
-    top = max(row["top"] for row in rows)
-    if form.dtype == np.uint16 and form.unit["scale"] == 65535 and top < 2**15:
-        notes.append(
-            f"warning: the largest 16-bit value is {top}, so the images use only part of the range; if they have 12 bits, pass --bits 12"
-        )
-    splits: dict[str, set[str]] = {}
-    for patient, split in zip(people.tolist(), index.get("split", []), strict=False):
-        splits.setdefault(patient, set()).update([] if is_unknown(split) else [str(split)])
-    both = sorted(patient for patient, names in splits.items() if len(names) > 1)
-    if both:
-        notes.append(f"warning: {len(both)} patients are in more than one split (first: {both[0]}); an evaluation on this split would leak")
-    return notes + list_similar_patients(people[people != np.asarray(index["key"], dtype=str)])
-
-
-def list_similar_patients(patients: Array) -> list[str]:
-    """A warning about patients whose ids are nearly equal, such as 7 and 007; [] without any.  patients: (N,), the known ones."""
-    alike: dict[str, list[str]] = {}
-    for patient in np.unique(patients).tolist():
-        alike.setdefault(simplify_id(patient), []).append(patient)
-    several = [ids for ids in alike.values() if len(ids) > 1]
-    if not several:
-        return []
-    examples = "; ".join(" ~ ".join(map(repr, ids[:3])) for ids in several[:3])
-    return [
-        f"warning: {len(several)} groups of patient ids are nearly equal, e.g. {examples}; they count as different patients: if they are "
-        "the same, give them one id and ingest again"
-    ]
 
 
 def write_quarantine(out: Path, bad: list[list[str]]) -> None:

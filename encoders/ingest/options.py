@@ -13,5 +13,6 @@ FixedChannels = Literal["1", "3"]
 StainMethod = Literal["macenko", "reinhard"]
 SliceAxis = Literal["axial", "coronal", "sagittal"]
 HairMethod = Literal["dullrazor"]
+BitsChoice = int | Literal["auto"]  # bits that 16-bit files use, 9 to 16; auto: found by their largest values
 PhantomName = Literal["cxr", "histology"]
 CombineMode = Literal["error", "max", "any", "mean", "majority"]  # what becomes of rows of one image that disagree

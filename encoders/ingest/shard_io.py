@@ -8,7 +8,7 @@ import math
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, TypedDict
+from typing import TYPE_CHECKING, BinaryIO, Literal, NotRequired, TypedDict
 
 import numpy as np
 
@@ -33,9 +33,11 @@ class ShardRow(TypedDict):
     shape: list[int]  # H, W, C
     dtype: str
     bytes: int  # length in the file of pixels
-    top: int  # largest value
+    top: int  # largest value before resizing
     sha256: str
     signs: str  # `hash_signs` of the image, hex
+    remarks: list[list[str]]  # kind and detail
+    bits: NotRequired[int]  # of its group, if 16-bit images are mapped to the full range; set when shards are merged
 
 
 class ShardTable(TypedDict):
@@ -91,9 +93,10 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         "shape": list(image.shape),
         "dtype": image.dtype.name,
         "bytes": len(blob),
-        "top": int(image.max()),
+        "top": int(image.max()) if row.top is None else row.top,
         "sha256": pixel_sha256(image),
         "signs": hash_signs(image).tobytes().hex(),
+        "remarks": [[remark.kind, remark.detail] for remark in row.remarks],
     }
 
 

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, TypedDict, TypeVar
+from typing import Any, Generic, NamedTuple, TypedDict, TypeVar
 
 import numpy as np
 
@@ -38,6 +38,15 @@ class ImageRow:
     index: Mapping[str, Value]  # key (unique, required), patient (leave out if unknown); if known: split study slide x y mpp source
     meta: Mapping[str, Value] = field(default_factory=dict)  # sex age view site ...
     labels: Mapping[str, Value] = field(default_factory=dict)  # numbers or class names; the whole column decides which
+    remarks: Sequence["Remark"] = ()  # what the user should know about an image that is stored nevertheless
+    top: int | None = None  # largest value before resizing; None: that of `image`
+
+
+class Remark(NamedTuple):
+    """Something about an image that the user should know although the image is stored. Remarks of one kind are counted together."""
+
+    kind: str  # completes "N images: ..."
+    detail: str = ""  # of this image
 
 
 class Unreadable(ValueError):
@@ -54,6 +63,8 @@ class ItemCollection(ABC, Generic[ItemT]):
     geometry: Mapping[str, Json] = {"resize": "none", "size": None}  # resize rule, size, mpp: how the stored height and width came about
     channels: int | None = None  # 1, 3, or None: 1 if every image of the whole set is gray in all its pixels, otherwise 3
     notes: Sequence[str] = ()  # what the user should know before the ingest starts
+    left_out: Mapping[str, int] = {}  # files that are no items, by reason; with the items, they are all files of the input
+    auto_bits: bool = False  # groups of 16-bit images that use fewer bits are mapped to the full range
 
     @abstractmethod
     def items(self) -> Sequence[ItemT]:

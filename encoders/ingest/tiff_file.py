@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.ingest.decoded import DecodedImage, Remark, apply_orientation, composite_on_black, widen
+from encoders.ingest.decoded import DecodedImage, apply_orientation, composite_on_black, widen
 from encoders.ingest.icc import describe_profile
 from encoders.ingest.jpeg_file import find_jpeg_damage
-from encoders.ingest.source import Unreadable
+from encoders.ingest.source import Remark, Unreadable
 from encoders.runtime.arrays import Array
 
 if TYPE_CHECKING:

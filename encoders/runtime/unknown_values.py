@@ -4,9 +4,13 @@ A value is unknown if it is None, NaN, or a text of `UNKNOWN_TEXTS`; upper and l
 difference. Some of these texts are also ordinary words, such as `none` in a column of findings. They are classes if words outside the list
 stand in the same column, and unknown among numbers, and always unknown as the name of a patient, a slide, a study or a part of a split.
 
+De-identification also writes placeholders of several words, such as `Anonymized^Patient` or `^^^^`, and the patient 0. Placeholders with
+another number, such as `ANON_17`, tell patients apart and are known.
+
 Shapes: N values of a column.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,6 +31,11 @@ UNKNOWN_TEXTS: dict[str, bool] = {
     **dict.fromkeys(("anonymous", "anonymized", "anonymised", "anonym", "anon", "deidentified", "de-identified"), True),
     **dict.fromkeys(("removed", "redacted"), True),
 }
+PLACEHOLDER_WORDS = {text for text, may_be_class in UNKNOWN_TEXTS.items() if may_be_class and text.replace("-", "").isalpha()} | {
+    *("anonymize", "anonymise", "anonyme", "anonymus", "anonymisiert", "anonymizado", "anonimo", "pseudonymized", "pseudonymised"),
+    *("deid", "unidentified", "null", "nan", "na", "xxx"),
+}
+FILLER_WORDS = {"patient", "patients", "subject", "person", "name", "id", "case", "no", "not", "the"}  # only beside a placeholder
 MAX_TEXTS_SHOWN = 12  # texts in a message; the others are counted together
 
 
@@ -47,6 +56,23 @@ def find_unknown(values: Iterable[object] | Array, names: bool = False) -> NDArr
     items = values.tolist() if isinstance(values, np.ndarray) else list(values)
     beside_words = not names and any(map(_is_other_word, {v for v in items if isinstance(v, str)}))
     return np.array([is_unknown(v, beside_words) for v in items], dtype=bool)
+
+
+def is_unknown_patient(value: object) -> bool:
+    """Whether the id of a patient identifies nobody: unknown, a placeholder, or a zero. One rule for headers, tables and slides.
+
+    Where a whole column is known, use `find_unknown_patients`."""
+    return is_unknown(value) or _is_zero(value)
+
+
+def find_unknown_patients(values: Iterable[object] | Array) -> NDArray[np.bool_]:
+    """(N,) whether each id of a column of patients identifies nobody.
+
+    A zero is a placeholder, unless the column also holds a one: then patients are numbered from zero."""
+    items = values.tolist() if isinstance(values, np.ndarray) else list(values)
+    unknown = find_unknown(items, names=True)
+    numbered = any(re.fullmatch(r"0*1(\.0*)?", str(v).strip()) for v in set(items) if v is not None)
+    return unknown if numbered else unknown | np.array([_is_zero(v) for v in items], dtype=bool)
 
 
 def count_unknown(values: Sequence[object] | Array, unknown: NDArray[np.bool_]) -> dict[str, int]:
@@ -74,8 +100,26 @@ def add_counts(each: Iterable[Mapping[str, int]]) -> dict[str, int]:
 
 @lru_cache(maxsize=1 << 16)
 def _look_up(text: str) -> bool | None:
-    """The entry of UNKNOWN_TEXTS for a text; None if it has none."""
-    return UNKNOWN_TEXTS.get(" ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split()))
+    """The entry of UNKNOWN_TEXTS for a text, True for a placeholder of several words; None if it is neither."""
+    plain = " ".join(unicodedata.normalize("NFKC", text).casefold().replace("_", " ").split())
+    found = UNKNOWN_TEXTS.get(plain)
+    return True if found is None and _is_placeholder(plain) else found
+
+
+def _is_placeholder(plain: str) -> bool:
+    """Whether a text has only marks that stand for removed letters, only the letter x, or only words and zeros that identify nobody."""
+    if plain and set(plain) <= set("^*_.?-# "):
+        return True
+    words = [word for word in re.split(r"[^\w-]+|_", plain) if word.strip("-")]
+    words = ["xxx" if len(word) > 2 and set(word) == {"x"} else word.strip("-") for word in words]
+    return any(word in PLACEHOLDER_WORDS for word in words) and all(
+        word in PLACEHOLDER_WORDS or word in FILLER_WORDS or not word.strip("0") for word in words
+    )
+
+
+def _is_zero(value: object) -> bool:
+    """Whether a value is zero in any spelling: 0, 000, 0.0."""
+    return isinstance(value, str | int | float | np.number) and re.fullmatch(r"0+(\.0*)?", str(value).strip()) is not None
 
 
 def _is_other_word(text: str) -> bool:

@@ -5,7 +5,16 @@ import math
 import numpy as np
 import pytest
 
-from encoders.runtime.unknown_values import UNKNOWN_TEXTS, add_counts, count_unknown, describe_unknown, find_unknown, is_unknown
+from encoders.runtime.unknown_values import (
+    UNKNOWN_TEXTS,
+    add_counts,
+    count_unknown,
+    describe_unknown,
+    find_unknown,
+    find_unknown_patients,
+    is_unknown,
+    is_unknown_patient,
+)
 
 NEVER_A_VALUE = ["", "  ", "nan", "NaN", "NA", "N/A", "n/a", "null", "NULL", "<NA>", "#N/A", None, math.nan, np.float32("nan")]
 ALSO_A_WORD = ["none", "None", "NONE", " none ", "empty", "ANONYMOUS", "Unknown", "not_available", "no name", "?", "-", "de-identified"]
@@ -52,3 +61,32 @@ def test_the_texts_are_counted_most_frequent_first():
 
 def test_the_list_holds_texts_in_the_form_in_which_they_are_looked_up():
     assert all(is_unknown(text) and is_unknown(f" {text.upper()} ") for text in UNKNOWN_TEXTS)
+
+
+PLACEHOLDERS = ["ANONYMOUS", "anon", "", "UNKNOWN", "Anonymized^Patient", "ANON^^^", "anonymised^", "^^^^", "Anonymous_Patient_000", "XXXX"]
+PLACEHOLDERS += ["0", "0000", "0.0", "De-identified^^", "[REMOVED]", "*****", "Unknown^Unknown", "patient anonymous"]
+
+
+@pytest.mark.parametrize("text", PLACEHOLDERS)
+def test_placeholders_of_patients_are_unknown(text):
+    assert is_unknown_patient(text)
+    assert find_unknown_patients(["P7", text, text]).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("text", ["ANON_17", "ANON0017", "Anonymized^123", "P0", "10", "007", "Patient", "case 3", "x1"])
+def test_pseudonyms_are_known_patients(text):
+    assert not is_unknown_patient(text)
+    assert find_unknown_patients([text]).tolist() == [False]
+
+
+@pytest.mark.parametrize(
+    ("column", "unknown"),
+    [(["0", "1", "2"], 0), (["000", "001"], 0), (["0", "P1", "12"], 1), (["0", "0"], 2), (np.array([0, 1]), 0), (np.array([0, 7]), 1)],
+)
+def test_zero_is_a_patient_only_where_patients_are_numbered_from_zero(column, unknown):
+    assert find_unknown_patients(column).sum() == unknown
+
+
+def test_marks_of_a_label_stay_classes():
+    assert find_unknown(["+", "-", "++"]).tolist() == [False, False, False]
+    assert find_unknown(["0", "1", "0"]).tolist() == [False, False, False]

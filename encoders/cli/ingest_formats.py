@@ -38,7 +38,9 @@ relative name of the file; if the name contains the identifier or the name of th
 --labels is joined on the file, its folder, SOPInstanceUID, SeriesInstanceUID, StudyInstanceUID, StudyID, AccessionNumber or PatientID,
 whichever most values match. Repeated rows of a file are merged if they agree, otherwise see --combine.
 
-Default geometry: 256 px, `pad`. Files with several frames, without pixels, truncated or constant are quarantined.{HELP_FOOTER}""",
+Default geometry: 256 px, `pad`. Files with several frames, without pixels, truncated, damaged or constant are quarantined.
+A PatientID that identifies nobody (empty, 0, ANONYMOUS, Anonymized^Patient) is an
+unknown patient.{HELP_FOOTER}""",
 )
 
 MEDMNIST_HELP = command_help(
@@ -83,6 +85,9 @@ def ingest_dicom(
     crop_borders: Annotated[
         bool, typer.Option("--crop-borders", help="cut uniform borders (collimation, film edge) before resizing")
     ] = False,
+    accept_damaged: Annotated[
+        bool, typer.Option("--accept-damaged", help="store damaged JPEG and JPEG-LS streams as far as they can be decoded, and count them")
+    ] = False,
     labels: LabelsOption = None,
     on: OnOption = None,
     combine: CombineOption = "error",
@@ -123,6 +128,7 @@ def ingest_dicom(
         window=parse_window(window) if window else None,
         views=view,
         crop_borders=crop_borders,
+        accept_damaged=accept_damaged,
         keep_tags=keep_tag or (),
         key=key,
         salt=read_salt(salt_file),

@@ -31,6 +31,7 @@ IDENTIFIER_TAGS = {  # what a table may be joined on
 }
 OTHER_HEADER_TAGS = ["SOPClassUID", "Modality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "Rows"]
 HEADER_TAGS = [*IDENTIFIER_TAGS.values(), *OTHER_HEADER_TAGS]
+DICOMDIR_CLASS = b"1.2.840.10008.1.3.10"  # Media Storage Directory Storage
 DICOM_VIEWS = {"PA", "AP", "LATERAL", "FRONTAL", "OBLIQUE", "OTHER", "UNKNOWN"}
 
 
@@ -59,6 +60,16 @@ def read_dataset(path: Path, tags: Sequence[str] | None = None) -> "FileDataset"
 
         ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian  # the default of the standard
     return ds
+
+
+def is_dicomdir(path: Path) -> bool:
+    """Whether a file is the index of a medium (DICOMDIR), under any name: its media storage class stands at the start."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+    except OSError:
+        return False  # reading it as an image states the reason
+    return start[128:132] == b"DICM" and DICOMDIR_CLASS in start[132:]
 
 
 def lacks_preamble(path: Path) -> bool:

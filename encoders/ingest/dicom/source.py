@@ -16,6 +16,7 @@ from encoders.ingest.dicom.header import (
     HEADER_TAGS,
     IDENTIFIER_TAGS,
     dicom_file_metadata,
+    is_dicomdir,
     parse_wanted_views,
     patient_metadata,
     pseudonym,
@@ -26,15 +27,16 @@ from encoders.ingest.dicom.header import (
 )
 from encoders.ingest.dicom.labels import DicomLabels
 from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_box, render_display
+from encoders.ingest.dicom.stream_check import find_stream_damage
 from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
-from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
+from encoders.ingest.source import ImageRow, Remark, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.ingest.tables.combine import describe_joining
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
-from encoders.runtime.unknown_values import is_unknown
+from encoders.runtime.unknown_values import find_unknown_patients, is_unknown, is_unknown_patient
 from encoders.store.patient_ids import normalise_id
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ SKIPPED_SUFFIXES = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".y
     ".py",
     ".sh",
 }
+STREAM_DAMAGE_ACCEPTED = "damaged compressed pixels are stored as decoded (--accept-damaged)"
 HIDDEN_KEY_PREFIX = "hidden-"  # start of a key that hides the name of the file
 PATIENT_PSEUDONYM_NOTE = "pseudonyms: sha256 of the data set's name and PatientID, 16 hex digits; pseudonymous, not anonymous"
 
@@ -74,9 +77,11 @@ class DicomSource(Source[FileItem]):
         channels: int = 1,
         modality: str = "cxr",
         dataset: str | None = None,
+        accept_damaged: bool = False,
         wrap_progress: Callable[[Sequence[str]], Iterable[str]] = iter,
     ):
-        """wrap_progress: wraps the file names while headers are read, e.g. with a progress bar.
+        """accept_damaged: store damaged JPEG streams as they are decoded.
+        wrap_progress: wraps the file names while headers are read, e.g. with a progress bar.
 
         Raises InputError for options that do not fit the folder or the table."""
         self.folder, names, others = list_dicom_files(Path(folder))
@@ -88,13 +93,19 @@ class DicomSource(Source[FileItem]):
         self.views = sorted(parse_wanted_views(views)) if views else []
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        self.accept_damaged, found = accept_damaged, len(names)
+        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())}
         self.filters = labels.filters if labels else []
         self.joining = describe_joining(labels.on, labels.combine) if labels else {}
         headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}
         if views:
             names = self._filter_views(names, headers)
+            self.left_out["another view"] = found - len(names)
         self._items = labels.join_files(names, headers, self.notes) if labels else [FileItem(name) for name in names]
+        self.left_out["no row in the table"] = len(names) - len(self._items)
         self.roles = labels.roles if labels else None
+        own = [item.row.get(self.roles.patient, "") for item in self._items] if self.roles and self.roles.patient else []
+        self._nobody = {text for text, unknown in zip(own, find_unknown_patients(own), strict=True) if unknown}
         if not self._items:
             raise InputError(f"no file of {folder} is left: {'; '.join(self.notes)}")
 
@@ -120,6 +131,11 @@ class DicomSource(Source[FileItem]):
             return self._row(item, read_dataset(self.folder / item.name))
 
     def _row(self, item: FileItem, ds: "Dataset") -> ImageRow:
+        remarks = []
+        if damage := find_stream_damage(ds):
+            if not self.accept_damaged:
+                raise Unreadable(f"damaged compressed pixels: {damage}; pass --accept-damaged to store them as they are decoded")
+            remarks.append(Remark(STREAM_DAMAGE_ACCEPTED, damage))
         image, done = render_display(ds, self.voi, self.window)
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image after its window (voi: {done['voi']}): every value is {image.flat[0]} of 65535")
@@ -134,15 +150,18 @@ class DicomSource(Source[FileItem]):
         if self.roles:
             meta |= {name: item.row.get(name) for name in self.roles.meta}
             labels = {name: item.row.get(name) for name in self.roles.label}
-        return ImageRow(resize_to_square(image, self.size, self.resize), self._index(item, ds), meta, labels)
+        stored, top = resize_to_square(image, self.size, self.resize), int(image.max())
+        return ImageRow(stored, self._index(item, ds), meta, labels, remarks, top)
 
     def _index(self, item: FileItem, ds: "Dataset") -> dict[str, Value]:
         hide = self.key == "hash" or (self.key == "auto" and reveals_identity(item.name, ds))
         index: dict[str, Value] = {"key": HIDDEN_KEY_PREFIX + pseudonym(self.dataset, item.name, self.salt) if hide else item.name}
         own = item.row.get(self.roles.patient, "") if self.roles and self.roles.patient else ""
-        patient, study = str(ds.get("PatientID") or "") if is_unknown(own) else own, str(ds.get("StudyInstanceUID") or "")
+        named = own not in self._nobody and not is_unknown(own)  # a zero of the table may be a patient, one of a header never is
+        patient, study = own if named else str(ds.get("PatientID") or ""), str(ds.get("StudyInstanceUID") or "")
         # A text that means unknown, such as ANONYMOUS, identifies nobody: it stays, and is counted with the unknown ones.
-        index["patient"] = patient if is_unknown(patient) else pseudonym(self.dataset, normalise_id(patient), self.salt)
+        known = named or not is_unknown_patient(patient)
+        index["patient"] = pseudonym(self.dataset, normalise_id(patient), self.salt) if known else patient
         index["study"] = study if is_unknown(study) else pseudonym(self.dataset, study, self.salt)
         if self.roles and self.roles.split:
             index["split"] = item.row.get(self.roles.split)
@@ -152,6 +171,8 @@ class DicomSource(Source[FileItem]):
         window = asdict(self.window) if self.window else None
         columns = self.roles.as_json() if self.roles else None
         pixels: dict[str, Json] = {"voi": self.voi, "window": window, "crop_borders": self.crop_borders, "views": self.views}
+        if self.accept_damaged:
+            pixels["accept_damaged"] = True
         people: dict[str, Json] = {"keep_tags": self.keep_tags, "key": self.key, "salted": bool(self.salt)}
         return {"command": "ingest dicom", **pixels, **people, "columns": columns, "only": self.filters, **self.joining}
 
@@ -170,8 +191,10 @@ def list_dicom_files(folder: Path) -> tuple[Path, list[str], Counter[str]]:
         raise InputError(f"{folder} is not a folder; give the folder that holds the DICOM files")
     names, others = [], Counter[str]()
     for path in walk_files(folder):
-        if path.name == "DICOMDIR" or path.suffix.lower() in SKIPPED_SUFFIXES:
-            others[path.suffix.lower() or path.name] += 1
+        if path.suffix.lower() in SKIPPED_SUFFIXES:
+            others[path.suffix.lower()] += 1
+        elif path.stem.upper() == "DICOMDIR" or is_dicomdir(path):
+            others["DICOMDIR"] += 1
         else:
             names.append(path.relative_to(folder).as_posix())
     if not names:

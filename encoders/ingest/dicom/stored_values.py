@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.dicom.stream_check import check_stream_complete
 from encoders.ingest.source import Unreadable
 from encoders.runtime.arrays import Array, BoolArray
 
@@ -64,14 +65,6 @@ def sop_class_name(ds: "Dataset") -> str:
 def decoder_plugin(syntax: "UID") -> str:
     """The decoder, always the same for a syntax, because JPEG decoders differ by one gray level."""
     return "pydicom" if syntax.name.startswith("RLE") else "pylibjpeg"
-
-
-def check_stream_complete(ds: "Dataset") -> None:
-    """Raises Unreadable if a compressed stream has no end marker: decoders fill the missing part with gray."""
-    if not any(kind in ds.file_meta.TransferSyntaxUID.name for kind in ("JPEG", "J2K")):
-        return
-    if b"\xff\xd9" not in bytes(ds.PixelData[-64:]):  # a pad byte and the sequence delimiter may follow the marker
-        raise Unreadable("the compressed pixels have no end marker: the file is truncated")
 
 
 def extract_used_bits(stored: Array, ds: "Dataset") -> Array:

@@ -13,7 +13,9 @@ from functools import cached_property
 
 SUFFIX = re.compile(r"(?<=.)\.[A-Za-z][A-Za-z0-9]{1,7}$")  # `.png`, `.dicom`; not the last number of a UID
 CONVERTED_SUFFIX = re.compile(r"(?<=.)\.(dcm|dicom|nii|ome|png|jpe?g|tiff?|svs)$", re.IGNORECASE)  # `scan.dcm` of `scan.dcm.png`
+ODD_CHARACTERS = set("\\: \t")  # without them, a path needs no change
 SPLIT_FOLDERS = {"train", "training", "val", "valid", "validation", "dev", "test", "testing"}
+INSIDE, WHOLE, GUESS = 0, 1, 2  # ranks: the path is an end of the file's; it ends with all of the file's; both have other folders in front
 Parts = tuple[str, ...]  # the folders and the name of a path
 
 
@@ -40,6 +42,7 @@ class FileFinder:
         """files: paths relative to `root`, with forward slashes.  root: absolute path of their folder, "" if unknown."""
         self.files, self.root = list(files), root.rstrip("/") + "/" if root else ""
         self.exact = {clean_path(name): name for name in files}
+        self.depth = max((name.count("/") + 1 for name in self.exact), default=0)
         self._ends: dict[Callable[[str], str], dict[Parts, list[str]]] = {}
 
     @cached_property
@@ -50,53 +53,55 @@ class FileFinder:
     def match(self, values: Iterable[str]) -> FileMatches:
         """The file of every value that names one."""
         found, reasons = dict[str, str](), dict[str, str]()
-        claims: dict[str, list[tuple[str, Parts]]] = defaultdict(list)  # file -> values that name it, and what they add in front
+        claims: dict[str, list[tuple[str, int]]] = defaultdict(list)  # file -> values that name it, with the rank of the match
         for value in dict.fromkeys(values):
             path = clean_path(value)
             if (name := self._exactly(path)) is not None:
                 found[value] = name
-                claims[name].append((value, ()))
-            elif path and (hits := self._longest_end(path)) is not None:
-                names, front = hits
+                claims[name].append((value, INSIDE))
+            elif path and (hit := self._longest_end(path)) is not None:
+                names, rank = hit
                 if len(names) == 1:
                     found[value] = names[0]
-                    claims[names[0]].append((value, front))
-                elif not front:
-                    reasons[value] = describe_same_names(path, names)
-                else:
-                    reasons[value] = ""  # an end that several files have; `_strip_prefix` may still know the folder
-        prefixes = self._prefixes(found)
-        for value in [v for v in reasons if (name := self._after_prefix(v, prefixes)) is not None and not found.update({v: name})]:
-            del reasons[value]
+                    claims[names[0]].append((value, rank))
+                else:  # `_after_prefix` may still know the folder
+                    reasons[value] = describe_same_names(path, names) if rank == INSIDE else ""
+        whole = [(value, name) for name, claimed in claims.items() for value, rank in claimed if rank == WHOLE]
+        prefixes = self._prefixes(whole) if reasons else set[str]()
+        for value in list(reasons):
+            if (name := self._after_prefix(value, prefixes)) is not None:
+                found[value] = name
+                del reasons[value]
         self._refuse_conflicts(found, reasons, claims)
-        by_end = [v for v, name in found.items() if not share_end(split_path(v), split_path(name))]
+        by_end = [value for claimed in claims.values() for value, rank in claimed if rank == GUESS and value in found]
         return FileMatches(found, {v: text for v, text in reasons.items() if text}, by_end)
 
     def _exactly(self, path: str) -> str | None:
         return self.exact.get(path.removeprefix(self.root)) or self.exact.get(path) if self.root else self.exact.get(path)
 
-    def _longest_end(self, path: str) -> tuple[list[str], Parts] | None:
-        """The files with the longest end of the path, and the folders of the path before that end; None if no file has any."""
-        parts, guess = tuple(part for part in path.split("/") if part), None
+    def _longest_end(self, path: str) -> tuple[list[str], int] | None:
+        """The files with the longest end of the path, and the rank of the match; None if no file has any."""
+        parts = tuple(part for part in path.split("/") if part)
         for change in (str, stem_of, str.casefold, folded_stem):
             changed, ends = change_name(parts, change), self._index(change)
-            k = next((k for k in range(len(changed)) if changed[k:] in ends), None)
-            hit = None if k is None else self._allowed(ends[changed[k:]], parts[:k], changed[k:])
-            if hit and (not hit[1] or (len(hit[0]) == 1 and len(split_path(hit[0][0])) <= len(parts) - len(hit[1]))):
-                return hit  # all of the path, or all of the file's path
-            guess = guess or hit
-        return guess
+            k = next((k for k in range(max(0, len(changed) - self.depth), len(changed)) if changed[k:] in ends), None)
+            if k is None:
+                continue
+            names = ends[changed[k:]]
+            if k == 0:
+                return names, INSIDE
+            if len(names) == 1 and names[0].count("/") == len(parts) - k - 1:
+                return names, WHOLE
+            if self._may_guess(names, parts[k - 1], len(parts) - k):
+                return names, GUESS
+        return None
 
-    def _allowed(self, names: list[str], front: Parts, end: Parts) -> tuple[list[str], Parts] | None:
-        """The hit, unless path and file have different folders in front and the one of the path is known to be another one."""
-        inside = [name for name in names if len(split_path(name)) == len(end)]  # the whole path of the file
-        if front and not inside:
-            if front[-1] in self.folders:
-                return None
-            theirs = {split_path(name)[-len(end) - 1].casefold() for name in names}
-            if front[-1].casefold() in SPLIT_FOLDERS and theirs & SPLIT_FOLDERS:
-                return None
-        return names, front
+    def _may_guess(self, names: list[str], folder: str, length: int) -> bool:
+        """Whether a path may mean files with the same end of `length` parts: not if its folder before that end is known to be another."""
+        if any(name.count("/") + 1 == length for name in names):
+            return True
+        theirs = {split_path(name)[-length - 1].casefold() for name in names[:2]}
+        return folder not in self.folders and not (folder.casefold() in SPLIT_FOLDERS and theirs & SPLIT_FOLDERS)
 
     def _index(self, change: Callable[[str], str]) -> dict[Parts, list[str]]:
         """Every end of every path -> its files, of names changed by `change`."""
@@ -109,10 +114,10 @@ class FileFinder:
             self._ends[change] = ends
         return self._ends[change]
 
-    def _prefixes(self, found: dict[str, str]) -> set[str]:
+    def _prefixes(self, whole: Sequence[tuple[str, str]]) -> set[str]:
         """What paths of the table have in front of the whole relative path of their file, e.g. `/data/images/`."""
         out = set[str]()
-        for value, name in found.items():
+        for value, name in whole:
             path, own = clean_path(value), clean_path(name)
             if "/" in own and path.endswith("/" + own):  # a bare name at the top would make a prefix of any folder
                 out.add(path.removesuffix(own))
@@ -123,23 +128,18 @@ class FileFinder:
         names = {self.exact.get(path.removeprefix(prefix)) for prefix in prefixes if path.startswith(prefix)} - {None}
         return names.pop() if len(names) == 1 else None
 
-    def _refuse_conflicts(self, found: dict[str, str], reasons: dict[str, str], claims: dict[str, list[tuple[str, Parts]]]) -> None:
-        """Removes the values that share a file with a value that cannot mean the same file: neither is the end of the other.
-
-        A path inside that of the file is never removed, and one that ends with the whole path of the file only for another such path."""
+    def _refuse_conflicts(self, found: dict[str, str], reasons: dict[str, str], claims: dict[str, list[tuple[str, int]]]) -> None:
+        """Removes the values that share a file with a value of the same or a better rank that cannot mean the same file."""
         for name, claimed in claims.items():
-            if len(claimed) == 1 or not any(front for _, front in claimed):
+            if len(claimed) == 1 or not any(rank for _, rank in claimed):
                 continue
-            own = change_name(split_path(name), folded_stem)
-            paths = {value: change_name(split_path(value), folded_stem) for value, _ in claimed}
-            rank = {value: 0 if not front else 1 if paths[value][-len(own) :] == own else 2 for value, front in claimed}
-            for value in paths:
-                rivals = [v for v in paths if rank[v] <= rank[value] and not share_end(paths[v], paths[value])] if rank[value] else []
+            paths = {value: split_path(value) for value, _ in claimed}
+            for value, rank in claimed:
+                rivals = [v for v, r in claimed if r <= rank and not share_end(paths[v], paths[value])] if rank else []
                 if rivals:
                     del found[value]
-                    reasons[value] = (
-                        f"{clean_path(value)!r} and {clean_path(rivals[0])!r} end like one file, {name}: it is unknown which one it is"
-                    )
+                    both = f"{clean_path(value)!r} and {clean_path(rivals[0])!r}"
+                    reasons[value] = f"{both} end like one file, {name}: it is unknown which one it is"
 
 
 def describe_same_names(path: str, names: Sequence[str]) -> str:
@@ -150,6 +150,8 @@ def describe_same_names(path: str, names: Sequence[str]) -> str:
 
 def clean_path(text: str) -> str:
     """A path with forward slashes, without `./`, a drive letter and repeated slashes, in Unicode NFC."""
+    if text.isascii() and not set(text) & ODD_CHARACTERS and "//" not in text and "./" not in text:
+        return text
     path = unicodedata.normalize("NFC", text.strip()).replace("\\", "/").removeprefix("file://")
     path = re.sub(r"^[A-Za-z]:(?=/)", "", path)
     path = re.sub(r"/(\./)*/*", "/", path)

@@ -64,20 +64,16 @@ def decode_western(data: bytes) -> tuple[str, str]:
 
 
 def guess_separator(text: str) -> str:
-    """Comma, semicolon or tab: the one that divides the first lines into the same number of columns, and into the most of them.
+    """Tab, semicolon or comma: the first that divides all of the first lines into the same number of columns, at least two.
 
-    If none does, the one that is most frequent in the first line."""
-    widths: dict[str, int] = {}
-    for separator in COLUMN_SEPARATORS:
+    Commas come last, because they also stand in numbers and names. If none does, the most frequent one of the first line."""
+    for separator in reversed(COLUMN_SEPARATORS):
         try:
             lines = [line for line in islice(csv.reader(io.StringIO(text, newline=""), delimiter=separator), SAMPLED_LINES) if any(line)]
         except csv.Error:
             continue
-        if lines and len({len(line) for line in lines}) == 1:
-            widths[separator] = len(lines[0])
-    best = max(widths, key=lambda separator: widths[separator], default=",")
-    if widths.get(best, 1) > 1:
-        return best
+        if lines and len(lines[0]) > 1 and len({len(line) for line in lines}) == 1:
+            return separator
     head = next((line for line in text.splitlines() if line.strip()), "")
     return max(COLUMN_SEPARATORS, key=head.count)
 

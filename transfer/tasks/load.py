@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
@@ -138,15 +139,16 @@ def read_split_column(store: "Store", rule: SplitRule) -> Array | None:
 
 
 def match_official_lists(store: "Store", rule: SplitRule) -> Array:
-    """(N,) the part whose list names the image, by its key or by the last component of its key; "" = none.
+    """(N,) the part whose list names the image, by its key, a path that ends like it, or its name; "" = none.
 
     Raises InputError for a list that cannot be read or matches no image, and for an image in two lists."""
     key = [str(k) for k in store.column("key")]
-    part = np.full(len(key), "", dtype=object)
+    part, finder = np.full(len(key), "", dtype=object), FileFinder(list(dict.fromkeys(key)))
     for name, path in rule.lists.items():
         names = read_official_list(path)
         listed = set(names)
-        matches = np.array([k in listed or labels.path_basename(k) in listed for k in key])
+        found = {*finder.match(names).files.values()}  # absolute and prefixed paths, names without suffix
+        matches = np.array([k in listed or labels.path_basename(k) in listed or k in found for k in key])
         if not matches.any():
             raise InputError(
                 f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"

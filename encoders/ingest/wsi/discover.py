@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from encoders.ingest.wsi.dicom_slides import first_of_series, is_dicom, split_dicom_files
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import walk_files
 
@@ -20,36 +21,14 @@ def discover_slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
         raise InputError(f"{where} does not exist; name a folder of slides, or one slide")
     root = where if where.is_dir() else where.parent
     files = sorted(walk_files(where)) if where.is_dir() else [where]
-    dicoms = [p for p in files if is_dicom(p)]
-    plain = [p for p in files if p.suffix.lower() in SLIDE_SUFFIXES and p not in set(dicoms)]
+    dicoms, objects = split_dicom_files(p for p in files if is_dicom(p))
+    plain = [p for p in files if p.suffix.lower() in SLIDE_SUFFIXES and not is_dicom(p)]
     series = first_of_series(dicoms)
     slides = name_slides([*plain, *series], root, {p: folder for p in series if (folder := folder_of_lone_slide(p, dicoms, series, root))})
     if not slides:
         raise InputError(f"{where} holds no slide (suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM), but {len(files)} other files")
-    used = {*plain, *dicoms}
-    return slides, Counter(p.suffix.lower() or "no suffix" for p in files if p not in used and p.suffix.lower() not in COMPANION_SUFFIXES)
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether the file is DICOM, by its suffix or its marker."""
-    if path.suffix.lower() not in (".dcm", ""):
-        return False
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM" or path.suffix.lower() == ".dcm"  # a broken .dcm counts as a slide that cannot be read
-
-
-def first_of_series(paths: Iterable[Path]) -> dict[Path, str]:
-    """First file of every series in a folder, to its series. OpenSlide finds the other files of the series beside it."""
-    import pydicom
-
-    seen: dict[tuple[Path, str], Path] = {}
-    for path in sorted(paths):
-        try:
-            series = str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)
-        except Exception:  # noqa: BLE001  boundary: opening the file as a slide reports the reason
-            series = f"unreadable {path.name}"
-        seen.setdefault((path.parent, series), path)
-    return {path: series for (_, series), path in seen.items()}
+    unused = [p for p in files if p.suffix.lower() not in SLIDE_SUFFIXES and not is_dicom(p) and p.suffix.lower() not in COMPANION_SUFFIXES]
+    return slides, Counter(p.suffix.lower() or "no suffix" for p in unused) + objects
 
 
 def folder_of_lone_slide(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path) -> Path | None:

@@ -11,14 +11,17 @@ from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_ma
 from encoders.ingest.source import Unreadable
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.table import read_table
+from encoders.ingest.wsi.dicom_slides import dicom_patient
 from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.regions import read_regions
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import walk_files
-from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, is_unknown
+from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.write import is_number
+
+DICOM_PATIENT_NOTE = "patients of DICOM slides: pseudonyms of PatientID, as `encoders ingest dicom` makes them"
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ def list_slide_items(
     pattern: str | None,
     include: Sequence[str],
     exclude: Sequence[str],
+    dataset: str = "",
 ) -> tuple[list[SlideItem], list[str]]:
-    """The slides in order, and notes for the user. Raises InputError for options that do not fit the files."""
+    """The slides in order, and notes for the user.  dataset: its name, for the pseudonyms of patients of DICOM slides.
+
+    Raises InputError for options that do not fit the files."""
     slides, others = discover_slides(where)
     root = where if where.is_dir() else where.parent
     notes = [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
@@ -59,6 +65,7 @@ def list_slide_items(
         fields = apply_path_pattern(fields, slides, root, pattern, notes)
     if table:
         fields = apply_slide_table(fields, slides, root, table, label, meta, notes)
+    fields = {name: add_dicom_patient(each, slides[name], dataset, notes) for name, each in fields.items()}
     if all(is_unknown(each.index.get("patient")) for each in fields.values()):
         notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")
     sources = {name: slides[name].relative_to(root).as_posix() for name in fields}
@@ -81,6 +88,15 @@ def list_slide_items(
         for name, each in fields.items()
     ]
     return items, notes
+
+
+def add_dicom_patient(fields: SlideFields, slide: Path, dataset: str, notes: list[str]) -> SlideFields:
+    """The fields with the pseudonym of PatientID, if the slide is DICOM and neither table nor path names its patient."""
+    if not is_unknown(fields.index.get("patient")) or not (patient := dicom_patient(slide, dataset)):
+        return fields
+    if DICOM_PATIENT_NOTE not in notes:
+        notes.append(DICOM_PATIENT_NOTE)
+    return replace(fields, index={**fields.index, "patient": patient})
 
 
 def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:
@@ -150,7 +166,7 @@ def align_column_group(rows: Mapping[str, Mapping[str, str]], notes: list[str], 
     aligned: dict[str, dict[str, str]] = {slide: {} for slide in rows}
     for column in sorted({column for row in rows.values() for column in row}):
         values = [row.get(column, "") for row in rows.values()]
-        unknown = find_unknown(values, names)
+        unknown = find_unknown_patients(values) if names and column == "patient" else find_unknown(values, names)
         if unknown.any():
             notes.append(f"column {column!r}: {describe_unknown(count_unknown(values, unknown))} (of {len(values)} slides)")
         for slide, value, hole in zip(rows, values, unknown, strict=True):

@@ -48,9 +48,11 @@ class SlideSource(ItemCollection[SlideItem]):
         Raises InputError for options that do not fit the files."""
         slides, self.settings = Path(slides), settings or TilingSettings()
         include, exclude = self.settings.include, self.settings.exclude
-        items, self.notes = list_slide_items(slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude)
-        self._items = tuple(items)
         self.modality, self.dataset, self.codec = modality, dataset or slides.resolve().stem, self.settings.codec
+        items, self.notes = list_slide_items(
+            slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset
+        )
+        self._items = tuple(items)
         self.notes += [] if dataset else [describe_default_dataset(self.dataset)]
         self.unit = to_pixel_unit(full_range_unit(np.uint8))
         self.geometry = describe_tile_geometry(self.settings)

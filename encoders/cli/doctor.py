@@ -27,8 +27,9 @@ def doctor(
 ) -> None:
     """Describe a store and report its problems.
 
-    Reports duplicate images, patients in several splits, constant images, unusable labels, and labels that can be predicted without a
-    network (floor): where AUROC is above 0.75, images of the classes may differ in how they were acquired.
+    Reports mixed bit depths (12-bit images in a 16-bit store are nearly black), duplicate images, patients in several splits, constant
+    images, unusable labels, and labels that can be predicted without a network (floor): where AUROC is above 0.75, images of the classes
+    may differ in how they were acquired.
 
     Near-duplicates are found with a perceptual hash. It is robust to JPEG compression, resizing and gamma, and misses crops of 3 % or
     more, flips and rotations.

@@ -1,4 +1,4 @@
-"""The checks of a store: duplicate images, patients in several splits, constant images and unusable labels.
+"""The checks of a store: mixed bit depths, duplicate images, patients in several splits, constant images and unusable labels.
 
 Everything here returns plain data (encoders/doctor/report.py); encoders/doctor/text.py prints it, and encoders/doctor/picture.py draws the
 most similar pairs.
@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.doctor.depths import measure_depths
 from encoders.doctor.floor import measure_floors
 from encoders.doctor.labels import summarise_labels
 from encoders.doctor.report import (
@@ -66,6 +67,7 @@ def examine_store(
         "store": describe_store(store),
         "layout": measure_layout(store, seconds),
         "intensity": measure_intensity(store, sample),
+        "depths": measure_depths(store),
         "constant": [str(keys[i]) for i in find_constant_images(store, hashes)],
         "exact": duplicate_report(groups, keys, known, splits),
         "near": {"looked": look, "radius": radius, **near_duplicate_report(pairs, distance, keys, known, splits)},
@@ -261,6 +263,10 @@ def list_findings(report: Examination) -> list[Finding]:
         ("conflicting labels", sum(row["conflicts"] for row in labels), "groups of identical images have different labels"),
         ("useless labels", sum(row["values"] < 2 for row in labels), "labels are unknown for all images or have one value only"),
     ]
+    depths = report["depths"]
+    shallow = sum(group["images"] for group in depths[:-1])
+    each = "; ".join(f"{group['images']} use {group['bits']} bits (first: {group['first']})" for group in depths)
+    rows.append(("mixed bit depths", shallow, f"16-bit images are much darker than the others: {each}; ingest again with --bits auto"))
     high = [f"{f['label']} {f['auroc']:.2f}" for f in report["floors"] if f["auroc"] > HIGH_FLOOR]
     rows.append(
         (

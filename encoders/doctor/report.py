@@ -42,6 +42,13 @@ class IntensitySummary(TypedDict):
     histogram: list[float]  # fractions
 
 
+class DepthSummary(TypedDict):
+    bits: int  # the smallest usual depth that holds the images of the group
+    images: int
+    top: int  # largest value, of 65535
+    first: str  # key
+
+
 class ExactDuplicates(TypedDict):
     groups: int
     images: int
@@ -112,6 +119,7 @@ class Examination(TypedDict):
     store: StoreSummary
     layout: LayoutSummary
     intensity: IntensitySummary
+    depths: list[DepthSummary]  # of the 16-bit images; several: mixed bit depths
     constant: list[str]
     exact: ExactDuplicates
     near: NearDuplicates

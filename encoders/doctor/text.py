@@ -60,6 +60,7 @@ def report_lines(report: DoctorReport) -> list[tuple[str, str]]:
         ("unit", f"(value - {store['unit']['offset']:g}) / {store['unit']['scale']:g}; {store['unit'].get('meaning', '')}"),
         ("values", f"{sparkline(values['histogram'])}  0 to 1 (bar heights: square roots), {values['images']} images"),
         ("", f"mean {values['mean']:.3f}, std {values['std']:.3f}; black {values['black']:.1%}, white {values['white']:.1%}"),
+        *([("bits", ", ".join(f"{group['images']} images use {group['bits']}" for group in report["depths"]))] if report["depths"] else []),
         ("patients", f"{patients['patients']}; {several}{alone}"),
         ("splits", splits or "none stored"),
         ("duplicates", f"{report['exact']['groups']} groups of identical images ({report['exact']['images']} images); near: {near_pairs}"),

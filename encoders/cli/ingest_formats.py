@@ -54,7 +54,11 @@ HDF5_HELP = command_help(
     "hdf5",
     f"""PCam:  encoders ingest hdf5 train_x.h5 pcam.h5 --images x --labels y --labels-file train_y.h5
 
-CLAM:  encoders ingest hdf5 'patches/*.h5' tiles.h5 --images imgs --coords coords
+PCam with slides:  add --table camelyonpatch_level_2_split_train_meta.csv, whose column wsi names the slide of every image
+
+CLAM:  encoders ingest hdf5 'patches/*.h5' tiles.h5 --images imgs --coords coords --pattern '(?P<patient>TCGA-..-....)'
+
+CLAM with a table of slides:  add --table slides.csv (slide_id, case_id, label) instead of --pattern
 
 uint8 and uint16 are stored unchanged, floats in [0, 1] become 16 bits, other numbers need --range. (N, C, H, W) is detected. Default
 geometry: unchanged.{HELP_FOOTER}""",
@@ -174,6 +178,19 @@ def ingest_hdf5(
     label_names: Annotated[str, typer.Option(help="a,b,c: names of the label columns  [default: the key]")] = "",
     labels_file: Annotated[Path | None, typer.Option(help="file of labels and patients, if not the file of images")] = None,
     patients: Annotated[str | None, typer.Option(help="key of the patients")] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(help="CSV, TSV, Excel or Parquet with a row per file, or per image of a single file: patient, slide, split, labels"),
+    ] = None,
+    file_column: Annotated[str | None, typer.Option(help="column of the table with the files  [default: guessed]")] = None,
+    patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
+    slide_column: Annotated[str | None, typer.Option(help='column of slides  [default: guessed, e.g. wsi; "": none]')] = None,
+    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
+    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
+    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    pattern: Annotated[
+        str | None, typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label become columns")
+    ] = None,
     coords: Annotated[
         str | None, typer.Option(help="key of (x, y) positions; every file then is one slide, and one patient unless --patients")
     ] = None,
@@ -190,6 +207,7 @@ def ingest_hdf5(
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.hdf5 import Hdf5Source, parse_range
+    from encoders.ingest.hdf5_fields import TableOptions
     from encoders.store.store import match_files
 
     source = Hdf5Source(
@@ -207,6 +225,13 @@ def ingest_hdf5(
         dataset,
         modality,
         codec,
+        table=TableOptions(
+            table,
+            {"file": file_column, "patient": patient_column, "slide": slide_column, "split": split_column},
+            label_column or (),
+            meta_column or (),
+            pattern,
+        ),
     )
     run_ingest(source, out, workers, overwrite)
 

@@ -15,11 +15,13 @@ import h5py
 import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
+from encoders.ingest.hdf5_fields import ArrayFields, TableOptions
 from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
+from encoders.runtime.unknown_values import is_unknown
 
 Hdf5Item = tuple[int, int]  # number of the file, row in the file
 MAX_CHUNK_CACHE = 512 << 20  # bytes; a larger chunk is decompressed again for every image
@@ -46,6 +48,7 @@ class Hdf5Source(Source[Hdf5Item]):
     codec: Codec = "raw"
     channels: int | None = None
     unit: PixelUnit | None = None
+    table: TableOptions = field(default_factory=TableOptions)  # patients, slides and labels from the paths and from a table
     _open_datasets: dict[tuple[Path, str], h5py.Dataset] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,26 +63,28 @@ class Hdf5Source(Source[Hdf5Item]):
         self.stems = [p.absolute().relative_to(above).with_suffix("").as_posix() for p in self.paths]  # unique, and no absolute path
         self.lengths = [self._check_file(path) for path in self.paths]
         self._stamps = [file_stamp(path) for path in self.paths]
+        names = [path.absolute().relative_to(above).as_posix() for path in self.paths]
+        self.fields = ArrayFields(self.table, names, self.lengths, self.notes)
+        self.left_out = self.fields.left_out
         kind = self._data(self.paths[0], self.images).dtype
         if self.limits or not is_stored_unchanged(kind):
             low, high = self.limits or (0.0, 1.0)
             meaning = f"0 = the value {low:g} and 1 = the value {high:g} of {self.images!r}"
             self.unit = PixelUnit(scale=UINT16_MAX, offset=0.0, meaning=meaning)
-        if not self.patients and not self.coords:
-            self.notes.append("no --patients: every image counts as a patient of its own")
+        self._check_fields()
         self.close()
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "_open_datasets": {}}
 
     def items(self) -> Sequence[Hdf5Item]:
-        return [(f, i) for f, n in enumerate(self.lengths) for i in range(n)]
+        return [(f, i) for f, n in enumerate(self.lengths) if f in self.fields.by_file for i in range(n)]
 
     def name(self, item: Hdf5Item) -> str:
         return f"{self.stems[item[0]]}/{item[1]:06d}"
 
     def stamp(self, item: Hdf5Item) -> str:
-        return self._stamps[item[0]]
+        return self._stamps[item[0]] + self.fields.of(*item).stamp()
 
     def read(self, item: Hdf5Item) -> ImageRow:
         path, i = self.paths[item[0]], item[1]
@@ -88,18 +93,35 @@ class Hdf5Source(Source[Hdf5Item]):
             image = image[..., None]
         elif self._layout(path) == "NCHW":
             image = np.moveaxis(image, 0, -1)
-        index: dict[str, Value] = {"key": self.name(item)}
+        fields = self.fields.of(*item)
+        own = {"slide": self.stems[item[0]]} if self.coords or self.fields.file_is_slide else {}
+        index: dict[str, Value] = {"key": self.name(item), **own, **fields.index}
         if self.coords:
             x, y = self._data(path, self.coords)[i][:2]
-            slide = self.stems[item[0]]
-            index |= {"slide": slide, "x": int(x), "y": int(y), "patient": slide}  # a slide belongs to one patient
+            index |= {"x": int(x), "y": int(y)}
+        if not is_unknown(slide := index.get("slide")):
+            index.setdefault("patient", slide)  # a slide belongs to one patient
         if self.patients:
             index["patient"] = to_text(self._data(self.labels_path or path, self.patients)[i])
-        return ImageRow(resize_to_square(to_stored_values(image, self.limits), self.size, self.resize), index, {}, self._labels(path, i))
+        values = to_stored_values(image, self.limits)
+        labels = {**fields.labels, **self._labels(path, i)}
+        return ImageRow(resize_to_square(values, self.size, self.resize), index, fields.meta, labels, top=int(values.max()))
 
     def recipe(self) -> dict[str, Json]:
         keys: dict[str, Json] = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
-        return {"command": "ingest hdf5", **keys, "layout": self.layout, "range": list(self.limits) if self.limits else None}
+        limits: Json = list(self.limits) if self.limits else None
+        return {"command": "ingest hdf5", **keys, "layout": self.layout, "range": limits, **self.fields.recipe()}
+
+    def _check_fields(self) -> None:
+        """Raises InputError if a column has two origins; notes what stands for unknown patients."""
+        known = {name for each in (*self.fields.by_file.values(), *self.fields.by_row) for name in each.index}
+        if self.patients and "patient" in known:
+            raise InputError("patients are in --patients and in --pattern or --table; name them once")
+        if not self.patients and "patient" not in known:
+            slides = self.coords or self.fields.file_is_slide or "slide" in known
+            self.notes = [*self.notes, f"no --patients: every {'slide' if slides else 'image'} counts as a patient of its own"]
+        if not self.fields.by_file:
+            raise InputError(f"no file is left: {'; '.join(self.notes)}")
 
     def close(self) -> None:
         for data in self._open_datasets.values():

@@ -31,7 +31,7 @@ def assign_bits(rows: list[ShardRow]) -> None:
 def stretch_bits(image: Array, bits: int) -> Array:
     """The image (H, W, C) uint16 with 2**bits - 1 mapped to the full range; larger values, which resizing causes, are clipped."""
     top = 2**bits - 1
-    return np.rint(np.minimum(image, top) * (FULL_RANGE / top)).astype(np.uint16)
+    return np.asarray(np.rint(np.minimum(image, top) * (FULL_RANGE / top)).astype(np.uint16))
 
 
 def describe_bits(rows: list[ShardRow], auto: bool) -> list[str]:

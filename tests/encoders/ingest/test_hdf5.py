@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from encoders.ingest.hdf5 import Hdf5Source, chunk_cache_bytes, guess_layout
+from encoders.ingest.hdf5_fields import TableOptions
 from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
@@ -150,3 +151,83 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 """
     grown = float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
     assert grown < 60
+
+
+# --- patients and slides from paths and tables
+
+
+def clam_files(tmp_path, names=("TCGA-AA-0001-01Z", "TCGA-AA-0001-02Z", "TCGA-BB-0002-01Z")):
+    for k, name in enumerate(names):
+        write_clam(tmp_path / "patches" / f"{name}.h5", n=3, seed=k)
+    return sorted((tmp_path / "patches").glob("*.h5"))
+
+
+def test_a_pattern_names_the_patient_of_every_slide(tmp_path):
+    options = TableOptions(pattern=r"(?P<patient>TCGA-..-....)")
+    store = ingest_arrays(tmp_path, *clam_files(tmp_path), images="imgs", coords="coords", table=options)
+    assert store.column("patient").tolist() == ["TCGA-AA-0001"] * 6 + ["TCGA-BB-0002"] * 3
+    assert store.column("slide").tolist()[::3] == ["TCGA-AA-0001-01Z", "TCGA-AA-0001-02Z", "TCGA-BB-0002-01Z"]
+    assert store.attrs["recipe"]["pattern"] == options.pattern
+    source = Hdf5Source(clam_files(tmp_path), "imgs", table=TableOptions(pattern=r"(?P<patient>TCGA-AA-....)"))
+    assert len(source.items()) == 6
+    assert source.left_out == {"no match of --pattern": 3}
+
+
+@pytest.mark.parametrize("spelling", ["{}", "{}.h5", "{}.svs", "patches/{}.h5"])
+def test_a_table_with_a_row_per_file_names_patient_slide_and_label(tmp_path, spelling):
+    files = clam_files(tmp_path, ("s1", "s2", "s3", "s4"))
+    rows = [("s1", "pA", "tumor"), ("s2", "pA", "normal"), ("s3", "N/A", "tumor")]
+    lines = [f"{spelling.format(slide)},{case},{label},9" for slide, case, label in rows]
+    (tmp_path / "t.csv").write_text("\n".join(["slide_id,case_id,label,age", *lines, "s9,pC,normal,1"]))
+    source = Hdf5Source(files, "imgs", coords="coords", table=TableOptions(tmp_path / "t.csv"))
+    ingest(source, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("patient").tolist()[::3] == ["pA", "pA", "s3"]  # the slide stands for an unknown patient
+    assert store.column("slide").tolist()[::3] == ["s1", "s2", "s3"]
+    assert [store.classes("label")[int(v)] for v in store.labels("label")[::3]] == ["tumor", "normal", "tumor"]
+    assert store.column("age").tolist() == [9] * 9
+    assert source.left_out == {"no row in the table": 3}
+    assert any("4 rows, 1 of them without a file" in note for note in source.notes)
+
+
+def test_a_table_with_a_row_per_image_names_the_slide_of_every_image(tmp_path):
+    x_file, y_file, _, y = write_pcam(tmp_path)
+    lines = [f"{i},{bool(i % 2)},camelyon_{i // 8}" for i in range(40)]
+    (tmp_path / "meta.csv").write_text("\n".join([",center_tumor_patch,wsi", *lines]))
+    source = Hdf5Source([x_file], "x", "y", labels_path=y_file, table=TableOptions(tmp_path / "meta.csv"))
+    ingest(source, tmp_path / "o.h5")
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("slide").tolist() == store.column("patient").tolist() == [f"camelyon_{i // 8}" for i in range(40)]
+    np.testing.assert_array_equal(store.labels("y"), y)
+    assert any("a row for each of the 40 images" in note for note in source.notes)
+
+
+def test_wrong_tables_and_patterns_raise(tmp_path):
+    files = clam_files(tmp_path)
+    (tmp_path / "t.csv").write_text("slide_id,patient\nother,p\n")
+    with pytest.raises(InputError, match="none of the 1 values"):
+        Hdf5Source(files, "imgs", table=TableOptions(tmp_path / "t.csv"))
+    (tmp_path / "t.csv").write_text("slide_id,patient\nTCGA-AA-0001-01Z,p\n")
+    with pytest.raises(InputError, match="patient is in --pattern and in a column"):
+        Hdf5Source(files, "imgs", table=TableOptions(tmp_path / "t.csv", pattern="(?P<patient>TCGA-..-....)"))
+    with pytest.raises(InputError, match="matches none of the 3 files"):
+        Hdf5Source(files, "imgs", table=TableOptions(pattern="(?P<patient>GTEX.*)"))
+    with pytest.raises(InputError, match="did you mean slide_id"):
+        Hdf5Source(files, "imgs", table=TableOptions(tmp_path / "t.csv", {"slide": "slideid"}))
+
+
+def test_the_command_takes_pattern_and_table(tmp_path):
+    from typer.testing import CliRunner
+
+    from encoders.cli.main import app
+
+    clam_files(tmp_path)
+    (tmp_path / "t.csv").write_text("slide,split,mutation\nTCGA-AA-0001-01Z,train,1\nTCGA-AA-0001-02Z,train,0\nTCGA-BB-0002-01Z,test,1\n")
+    arguments = ["ingest", "hdf5", str(tmp_path / "patches" / "*.h5"), str(tmp_path / "o.h5"), "--images", "imgs", "--coords", "coords"]
+    arguments += ["--pattern", "(?P<patient>TCGA-..-....)", "--table", str(tmp_path / "t.csv"), "--label-column", "mutation"]
+    result = CliRunner().invoke(app, [*arguments, "--workers", "1"])
+    assert result.exit_code == 0, result.output
+    store = Store.open(tmp_path / "o.h5")
+    assert store.column("patient").tolist()[::3] == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002"]
+    assert store.column("split").tolist()[::3] == ["train", "train", "test"]
+    assert store.labels("mutation").tolist()[::3] == [1, 0, 1]

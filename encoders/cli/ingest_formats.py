@@ -258,7 +258,9 @@ def print_dicom_notes(out: Path) -> None:
             f"{hidden} keys are hashes, because the file name contains the identifier or the name of the patient (or because of --key hash)"
         )
     if alone:
-        typer.echo(f"warning: {alone} images have no PatientID; each counts as a patient of its own")
+        typer.echo(
+            f"warning: {alone} images have no PatientID, or a placeholder such as ANONYMOUS or 0; each counts as a patient of its own"
+        )
     flat = int((store.column("dicom_span") < LOW_CONTRAST_SPAN).sum())
     if flat:
         typer.echo(

@@ -73,9 +73,11 @@ def read_curve(data: bytes) -> Curve | None:
         )
         if kind == 0:
             return np.asarray(x**g)
+        if a == 0:
+            raise ValueError("a curve without slope")
         if kind in (1, 2):  # below -b/a the curve is constant
             return np.asarray(np.where(x >= -b / a, np.maximum(a * x + b, 0) ** g, 0) + (c if kind == 2 else 0))
-        return np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f)
+        return np.asarray(np.where(x >= d, np.maximum(a * x + b, 0) ** g + e, c * x + f))
     return None
 
 

@@ -63,12 +63,20 @@ def supported() -> str:
     return render_table(("parts", ""), [(title, ", ".join(names)) for title, names in lists.items()])
 
 
+def data_sets() -> str:
+    """The known data sets with the command that prints how to use each, by modality."""
+    recipes = sorted(DATA_SETS.items(), key=lambda item: (item[1].modality, item[0]))
+    rows = [(r.title, f"`transfer tasks recipes {name}`", r.describe_split(), r.describe_labels()) for name, r in recipes]
+    return render_table(("data set", "command", "split", "labels"), rows)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "supported": supported,
     "methods": methods,
     "protocols": protocols,
     "shifts": shifts,
     "sources": sources,
+    "data-sets": data_sets,
 }
 
 

@@ -42,6 +42,44 @@ _CXR = Augment(
     blur=0.2,
     blur_sigma=(0.1, 1.0),
 )
+# Dermoscopy has no upright orientation. Perez et al. 2018 (arXiv:1809.01442, "basic set", the best of 13 scenarios for melanoma): crops of
+# 40 % to 100 % of the area, all rotations, both flips, brightness, contrast and saturation within 30 %, hue within a tenth of a turn. Colour
+# is a diagnostic criterion (blue-white veil, red vessels): nothing becomes gray or solarised, and for pretraining hue changes half as much.
+_DERMOSCOPY = Augment(
+    crop=(0.4, 1.0),
+    flip=0.5,
+    flip_vertical=0.5,
+    turn=0.75,
+    rotate=45,
+    jitter=0.8,
+    brightness=0.3,
+    contrast=0.3,
+    saturation=0.3,
+    hue=0.05,
+    blur=0.2,
+    blur_sigma=(0.1, 1.0),
+)
+# Slices of CT and MR. nnU-Net (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z, supplementary note on augmentation): rotations up to 30
+# degrees, mirroring, Gaussian noise, blur of sigma 0.5 to 1, brightness and contrast within 25 %, gamma 0.7 to 1.5. Ours keep the patient
+# upright (15 degrees, no up-down flip). A CT is calibrated in Hounsfield units: its window varies slightly instead of gamma and contrast.
+# The scale of an MR is arbitrary, so brightness, contrast and gamma vary. A left-right flip changes the side of organs: see `flip`.
+_CT = Augment(
+    crop=(0.4, 1.0), flip=0.5, rotate=15, window=0.5, window_width=0.1, blur=0.2, blur_sigma=(0.5, 1.0), noise=0.15, noise_std=(0.0, 0.03)
+)
+_MR = Augment(
+    crop=(0.4, 1.0),
+    flip=0.5,
+    rotate=15,
+    jitter=0.8,
+    brightness=0.25,
+    contrast=0.25,
+    gamma=0.3,
+    gamma_range=(0.7, 1.5),
+    blur=0.2,
+    blur_sigma=(0.5, 1.0),
+    noise=0.15,
+    noise_std=(0.0, 0.03),
+)
 PRESETS: dict[str, Augment] = {
     "none": Augment(),
     # MoCo v2 (Chen et al. 2020, arXiv:2003.04297; facebookresearch/moco main_moco.py, --aug-plus).
@@ -78,6 +116,12 @@ PRESETS: dict[str, Augment] = {
         blur=0.2,
         blur_sigma=(0.1, 1.0),
     ),
+    "dermoscopy": _DERMOSCOPY,
+    "finetune_dermoscopy": _DERMOSCOPY.model_copy(update={"rotate": 90, "jitter": 1.0, "hue": 0.1, "blur": 0.0}),
+    "ct": _CT,
+    "finetune_ct": _CT.model_copy(update={"crop": (0.7, 1.0), "ratio": (0.9, 1.1), "window": 0.3, "blur": 0.1}),
+    "mr": _MR,
+    "finetune_mr": _MR.model_copy(update={"crop": (0.7, 1.0), "ratio": (0.9, 1.1), "jitter": 0.3, "blur": 0.1}),
     "histology_mae": Augment(crop=(0.2, 1.0), interpolation="bicubic", flip=0.5, flip_vertical=0.5, turn=0.75),
     "finetune_histology": Augment(
         crop=(0.6, 1.0),

@@ -50,7 +50,7 @@ def ingest_whole_slides(
     seed: Annotated[int, typer.Option(min=0, help="seed of this sample")] = 0,
     masks: Annotated[Path | None, typer.Option(help="folder with NAME.png for every slide NAME; tissue is not 0")] = None,
     regions: Annotated[
-        Path | None, typer.Option(help="folder with NAME.geojson, as QuPath exports it, or one such file for one slide")
+        Path | None, typer.Option(help="folder with NAME.geojson (QuPath) or NAME.xml (ASAP), or one such file for one slide")
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="class of regions to take tiles from; repeatable  [default: all that are not excluded]")

@@ -3,6 +3,7 @@
 `RECIPES` finds them by name. To add a data set, add a YAML file; no code knows a data set by name.
 """
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from encoders.runtime.config import read_yaml, validate_config
 from encoders.runtime.errors import unknown_name_error
 from transfer.tasks.task import SplitRule, TargetSpec
 
+MAX_LABELS_SHOWN = 7
+
 
 class Recipe(TargetSpec):
     """The settings that `transfer tasks add NAME STORE --recipe X` takes from a file; options of the command line override them.
@@ -19,6 +22,8 @@ class Recipe(TargetSpec):
     The target's fields are those of a task; `labels: ["*"]` stands for all labels of the store."""
 
     title: str
+    modality: str = Field("cxr", description="modality of the store, for the table of data sets")
+    group: str = Field("patient", description="what counts as a patient if the data set names none: lesion, slide, image, ...")
     split: SplitRule | None = Field(
         None, description="`{}`: a random split by patient; not given: the official split of the store, if it has one"
     )
@@ -32,8 +37,36 @@ class Recipe(TargetSpec):
     note: str = Field("", description="a limitation that users must know, e.g. what the split cannot protect from")
 
     def add_command(self, name: str) -> str:
-        """The command that adds a task from this recipe."""
-        return self.add or f"transfer tasks add {name} STORE --recipe {name}"
+        """The command that adds a task from this recipe. The stores are those that the ingest commands write."""
+        return self.add or f"transfer tasks add {name} {' '.join(map(written_store, self.ingest))} --recipe {name}"
+
+    def describe_split(self) -> str:
+        """The split rule in words."""
+        rule = self.split
+        if rule is None or rule.source is None:
+            return f"random, by {self.group}"
+        origin = "official lists" if rule.lists else "official, from the path" if rule.pattern else "official"
+        has_val = "val" in {*rule.lists, *rule.names.values()}
+        return origin if has_val else f"{origin}; {100 * rule.val:g} % of the train {self.group}s for validation"
+
+    def describe_labels(self) -> str:
+        """The labels in words: names of a few, the number of many, with what uncertain labels count as."""
+        names = [f"{self.labels[0]} = {self.positive}" if self.positive else name for name in self.labels]
+        text = ", ".join(names) if len(names) <= MAX_LABELS_SHOWN else f"{len(names)} labels: {', '.join(names[:MAX_LABELS_SHOWN])}, ..."
+        if self.labels == ["*"]:
+            text = "all labels of the file"
+        if self.classes:
+            text = f"{self.labels[0]}: {', '.join(self.classes)}"
+        if self.keep:
+            text = f"{self.labels[0]}: {', '.join(self.keep)}"
+        return text + (f"; uncertain {self.policy.uncertain}" if self.policy.uncertain else "")
+
+
+def written_store(command: str) -> str:
+    """The store that an ingest command writes, as a word of a shell: OUT, or a quoted pattern of the stores of slides."""
+    words = shlex.split(command)
+    kind, out = words[2], words[4]
+    return shlex.quote(f"{out}/*.h5") if kind == "wsi" else shlex.quote(out)
 
 
 class RecipeFiles(Mapping[str, Recipe]):

@@ -14,7 +14,7 @@ from encoders.ingest.tables.table import read_table
 from encoders.ingest.wsi.dicom_slides import dicom_patient
 from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.quality import TileQuality
-from encoders.ingest.wsi.regions import read_regions
+from encoders.ingest.wsi.regions import REGION_SUFFIXES, read_regions
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import walk_files
@@ -100,22 +100,22 @@ def add_dicom_patient(fields: SlideFields, slide: Path, dataset: str, notes: lis
 
 
 def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:
-    """The GeoJSON files of slides: by name in OUT_DIR, path, or path without suffix. Slides without a file are left out.
+    """The files of regions of slides: by name in OUT_DIR, path, or path without suffix. Slides without a file are left out.
 
     Raises InputError if no slide has a file: then the names are wrong, and regions to exclude would be included."""
     if not regions.is_dir():
         if len(sources) > 1:
             raise InputError(f"--regions {regions} is one file for {len(sources)} slides; name a folder with NAME.geojson for each")
         return dict.fromkeys(sources, regions)
-    files = {path.relative_to(regions).as_posix(): path for path in walk_files(regions) if path.suffix.lower() in (".geojson", ".json")}
+    files = {path.relative_to(regions).as_posix(): path for path in walk_files(regions) if path.suffix.lower() in REGION_SUFFIXES}
     out: dict[str, Path] = {}
     for name, source in sources.items():
-        usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in (".geojson", ".json"))
+        usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in REGION_SUFFIXES)
         if (file := next((files[text] for text in usual if text in files), None)) is not None:
             out[name] = file
     unused = sorted(text for text, path in files.items() if path not in out.values())
     if not out:
-        content = f"it holds {len(files)} GeoJSON files, e.g. {unused[0]}" if files else "it holds no GeoJSON file"
+        content = f"it holds {len(files)} files of regions, e.g. {unused[0]}" if files else "it holds no GeoJSON or ASAP XML"
         raise InputError(
             f"--regions {regions} has regions for none of the {len(sources)} slides: {content}; expected e.g. {next(iter(sources))}.geojson"
         )

@@ -1,4 +1,4 @@
-"""Hand-drawn regions: GeoJSON as QuPath exports it, rasterised on the grid of the tissue mask.
+"""Hand-drawn regions: GeoJSON as QuPath exports it, or the XML of ASAP, rasterised on the grid of the tissue mask.
 
 QuPath counts L0 pixels from the corner of the scanned area (the bounds, if the file has them).
 
@@ -15,9 +15,11 @@ from typing import Any
 import numpy as np
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.asap_regions import read_asap_features
 from encoders.ingest.wsi.tissue import Overview
 from encoders.runtime.arrays import BoolArray, FloatArray
 
+REGION_SUFFIXES = (".geojson", ".json", ".xml")
 Ring = Sequence[Sequence[float]]
 Feature = Mapping[str, Any]  # an object of GeoJSON, whose structure is checked while it is read
 
@@ -31,14 +33,17 @@ class Region:
 
 
 def read_regions(path: Path) -> list[Region]:
-    """Every area of the file, without points and lines. Raises Unreadable if the file is not GeoJSON."""
+    """Every area of the file, without points and lines. Raises Unreadable if the file is neither GeoJSON nor ASAP's XML."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = read_asap_features(text, path.name) if path.suffix.lower() == ".xml" else json.loads(text)
         return [
             Region(region_class(feature), polygons)
             for feature in list_geojson_features(content)
             if (polygons := list(read_polygons(feature["geometry"])))
         ]
+    except Unreadable:
+        raise
     except OSError as error:
         raise Unreadable(f"its regions {path.name} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:

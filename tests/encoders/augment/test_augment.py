@@ -228,6 +228,23 @@ def test_radiograph_presets_turn_no_hue_and_invert_nothing(name):
     assert cfg.rotate <= 10
 
 
+@pytest.mark.parametrize("name", ["ct", "finetune_ct", "mr", "finetune_mr"])
+def test_slice_presets_keep_the_patient_upright_and_turn_no_hue(name):
+    cfg = get_preset(name)
+    assert (cfg.hue, cfg.saturation, cfg.solarise, cfg.grayscale, cfg.turn, cfg.flip_vertical) == (0, 0, 0, 0, 0, 0)
+    assert cfg.rotate <= 15
+    calibrated = "ct" in name
+    assert (cfg.window > 0, cfg.gamma > 0, cfg.brightness > 0) == (calibrated, not calibrated, not calibrated)
+
+
+@pytest.mark.parametrize("name", ["dermoscopy", "finetune_dermoscopy"])
+def test_dermoscopy_presets_have_every_orientation_and_keep_colour(name):
+    cfg = get_preset(name)
+    assert (cfg.flip, cfg.flip_vertical, cfg.turn) == (0.5, 0.5, 0.75)
+    assert (cfg.grayscale, cfg.solarise) == (0, 0)
+    assert 0 < cfg.hue <= 0.1
+
+
 def test_single_settings_change_a_preset():
     cfg = resolve_augment({"preset": "moco", "blur": 0, "crop": [0.5, 1]})
     assert cfg == get_preset("moco").model_copy(update={"blur": 0.0, "crop": (0.5, 1.0)})

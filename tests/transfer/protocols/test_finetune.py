@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from encoders.augment.presets import PRESETS
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, set_lr
 from encoders.store.store import Store
@@ -320,6 +321,8 @@ def test_scores_are_probabilities_at_the_train_prevalence_despite_class_weights(
 def test_the_augmentation_is_that_of_the_modality_and_can_be_changed():
     assert finetune.resolve_augmentation({"preset": "auto"}, "cxr").rotate == 10
     assert finetune.resolve_augmentation({"preset": "auto", "flip": 0}, "cxr").flip == 0
+    for modality in ("cxr", "histology", "dermoscopy", "ct", "mr"):
+        assert finetune.resolve_augmentation({"preset": "auto"}, modality) == PRESETS[f"finetune_{modality}"]
     assert finetune.resolve_augmentation({}, "ultrasound").crop is None
     with pytest.raises(InputError, match="finetune_cxr"):
         finetune.resolve_augmentation({"preset": "finetune_cx"}, "cxr")

@@ -66,11 +66,10 @@ def call(cli, *words):
     return done
 
 
-def shipped(recipe, store=None):
+def shipped(recipe):
     """Runs the commands of a recipe as they are printed, with `data` for FOLDER."""
     for command in [*RECIPES[recipe].ingest, RECIPES[recipe].add_command(recipe)]:
         words = shlex.split(command.replace("FOLDER", "data"))
-        words = [f"{store or recipe}.h5" if w == "STORE" else w for w in words]
         small = ["--size", "32"] if words[:2] == ["encoders", "ingest"] and words[2] == "folder" and "--size" not in words else []
         done = call({"encoders": encoders_app, "transfer": app}[words[0]], *words[1:], *small)
         assert done.exit_code == 0, done.output
@@ -304,7 +303,7 @@ def test_monuseg_leaves_organs_of_two_or_three_patients_out(here):
             picture(here / "data" / f"TCGA-{i:02d}_{tile}.jpg", i % 5, seed=2 * i + tile, colour=True)
             lines.append(f"TCGA-{i:02d}_{tile}.jpg,{organ},TCGA-{i:02d},train,TCGA-{i:02d}-DX1")
     (here / "data" / "labels.csv").write_text("\n".join(lines) + "\n")
-    shipped("monuseg_organ", "monuseg")
+    shipped("monuseg_organ")
     loaded = load.load_task(task.read_task("monuseg_organ"))
     assert loaded.task.classes == ["bladder", "breast", "kidney", "lung", "prostate"]
     assert sum(c["patients"] for c in loaded.counts().values()) == 25

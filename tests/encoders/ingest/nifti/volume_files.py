@@ -24,8 +24,9 @@ def save_volume(path: Path, values, affine=None, **header):
 
 
 def head(shape=(12, 14, 10), seed=0, peak=800.0):
-    """A bright ellipsoid on an empty background, without symmetry, so that a flip shows."""
+    """A bright ellipsoid on an empty background, with blocks of its own, without symmetry, so that a flip shows."""
+    rng = np.random.default_rng(seed)
     x, y, z = np.meshgrid(*(np.linspace(-1, 1, n) for n in shape), indexing="ij")
+    blocks = np.kron(rng.uniform(-0.5, 0.5, tuple(-(-n // 3) for n in shape)), np.ones((3, 3, 3)))[: shape[0], : shape[1], : shape[2]]
     inside = x**2 + y**2 + z**2 < 0.8
-    noise = np.random.default_rng(seed).uniform(0, 50, shape)
-    return np.where(inside, peak * (1 + 0.3 * x + 0.2 * y - 0.1 * z) + noise, 0).astype(np.float32)
+    return np.where(inside, peak * (1.2 + 0.2 * x + 0.1 * y - 0.1 * z + blocks) + rng.uniform(0, 50, shape), 0).astype(np.float32)

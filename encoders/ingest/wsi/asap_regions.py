@@ -1,0 +1,39 @@
+"""Hand-drawn regions in the XML of ASAP, as CAMELYON16 and CAMELYON17 have them, as features of GeoJSON.
+
+Coordinates are L0 pixels. The group of an annotation is its class: in CAMELYON16 `Tumor`, `_0` and `_1` (tumour) and `_2` or `Exclusion`
+(an area inside that is no tumour). Dots, point sets and measurements have no area.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree
+
+from encoders.ingest.source import Unreadable
+
+AREA_TYPES = ("Polygon", "Spline", "Rectangle")  # ASAP draws a spline through its points; the polygon of these points is taken
+
+
+def read_asap_features(text: str, name: str) -> list[dict[str, Any]]:
+    """One feature of GeoJSON per annotation with an area.  name: of the file, for messages.  Raises Unreadable if it is not ASAP's XML."""
+    try:
+        root = ElementTree.fromstring(text)
+    except ElementTree.ParseError as error:
+        raise Unreadable(f"its regions {name} are no XML: {error}") from error
+    if root.tag != "ASAP_Annotations":
+        raise Unreadable(f"its regions {name} are XML with the root {root.tag!r}; expected ASAP_Annotations, or GeoJSON")
+    try:
+        return list(_list_areas(root))
+    except (KeyError, ValueError) as error:
+        raise Unreadable(f"its regions {name} have an annotation without coordinates: {error!r}") from error
+
+
+def _list_areas(root: ElementTree.Element) -> Iterator[dict[str, Any]]:
+    for annotation in root.iter("Annotation"):
+        points = sorted(annotation.iter("Coordinate"), key=lambda point: int(float(point.attrib["Order"])))
+        ring = [(float(point.attrib["X"]), float(point.attrib["Y"])) for point in points]
+        if annotation.get("Type") in AREA_TYPES and len(ring) > 2:
+            yield {
+                "type": "Feature",
+                "properties": {"classification": {"name": annotation.get("PartOfGroup") or ""}},
+                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
+            }

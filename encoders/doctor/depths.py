@@ -6,11 +6,10 @@ Shapes: S images examined.
 import numpy as np
 
 from encoders.doctor.report import DepthSummary
-from encoders.store.bit_depth import OVERSHOOT, group_by_depth
+from encoders.store.bit_depth import FULL_RANGE, OVERSHOOT, group_by_depth
 from encoders.store.store import Store, read_unit_map
 
 MAX_DEPTH_IMAGES = 20_000  # every pixel of an image is read: 2.6 GB of 256 x 256 pixels
-FULL_RANGE = 65535
 
 
 def measure_depths(store: Store, most: int = MAX_DEPTH_IMAGES) -> list[DepthSummary]:

@@ -9,9 +9,7 @@ from encoders.ingest.options import BitsChoice
 from encoders.ingest.shard_io import ShardRow
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.store.bit_depth import DepthGroup, describe_depths, group_by_depth
-
-FULL_RANGE = 65535
+from encoders.store.bit_depth import FULL_RANGE, DepthGroup, describe_depths, group_by_depth
 
 
 def find_groups(rows: list[ShardRow]) -> tuple[list[ShardRow], list[DepthGroup]]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from encoders.runtime.arrays import IntArray
 
+FULL_RANGE = 2**16 - 1
 USUAL_DEPTHS = (8, 10, 12, 14, 16)  # bits
 GAP = 2.0  # images of full range rarely have a largest value below half of it
 OVERSHOOT = 0.15  # a bicubic filter exceeds the largest value of an image by up to this share

@@ -43,8 +43,8 @@ _CXR = Augment(
     blur_sigma=(0.1, 1.0),
 )
 # Dermoscopy has no upright orientation. Perez et al. 2018 (arXiv:1809.01442, "basic set", the best of 13 scenarios for melanoma): crops of
-# 40 % to 100 % of the area, all rotations, both flips, brightness, contrast and saturation within 30 %, hue within a tenth of a turn. Colour
-# is a diagnostic criterion (blue-white veil, red vessels): nothing becomes gray or solarised, and for pretraining hue changes half as much.
+# 40 % to 100 % of the area, all rotations, both flips, brightness, contrast and saturation within 30 %, hue within a tenth of a turn.
+# Colour is a diagnostic criterion (blue-white veil, red vessels): nothing becomes gray or solarised, and hue changes half as much here.
 _DERMOSCOPY = Augment(
     crop=(0.4, 1.0),
     flip=0.5,

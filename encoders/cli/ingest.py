@@ -36,6 +36,10 @@ CombineOption = Annotated[
         "its share stored as LABEL_agreement"
     ),
 ]
+DeriveOption = Annotated[
+    list[str] | None,
+    typer.Option(help="new column of 0 and 1, e.g. pneumothorax=EncodedPixels!=-1 or frontal=view==PA|AP; repeatable"),
+]
 ReaderOption = Annotated[
     str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed, e.g. rad_id; "": rows vote]')
 ]
@@ -91,6 +95,7 @@ def ingest_folder(
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
+    derive: DeriveOption = None,
     file_column: Annotated[str | None, typer.Option(help="column of file names, relative to SRC  [default: guessed, e.g. file]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed, e.g. patient_id; "": none]')] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed, e.g. split; "": none]')] = None,
@@ -148,6 +153,7 @@ def ingest_folder(
         on=on or (),
         combine=combine,
         reader=reader_column,
+        derive=derive or (),
         size=size,
         resize=resize,
         channels=None if channels == "auto" else int(channels),

@@ -10,6 +10,7 @@ from encoders.cli.ingest import (
     HELP_FOOTER,
     CombineOption,
     DatasetOption,
+    DeriveOption,
     LabelsOption,
     ModalityOption,
     OnOption,
@@ -96,6 +97,7 @@ def ingest_dicom(
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
+    derive: DeriveOption = None,
     join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
@@ -120,11 +122,11 @@ def ingest_dicom(
     from encoders.runtime.cli import track_progress
 
     table = None
-    used = {"on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
+    used = {"derive": derive, "on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
     require_labels(labels, **used, only=only, label_column=label_column, meta_column=meta_column)
     if labels:
         columns = (join_column, patient_column, split_column, label_column or (), meta_column or ())
-        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column)
+        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column, derive or ())
     source = DicomSource(
         src,
         table,

@@ -58,6 +58,7 @@ class FolderSource(Source[FileItem]):
         on: Sequence[str] = (),
         combine: CombineMode = "error",
         reader: str | None = None,
+        derive: Sequence[str] = (),
         size: int = 256,
         resize: ResizeRule = "pad",
         channels: int | None = None,
@@ -73,7 +74,7 @@ class FolderSource(Source[FileItem]):
     ):
         """labels: table or tables, joined on the columns `on`.  columns: role (file, patient, split, study, slide) to column name.
         combine: what becomes of rows of one image that disagree.  reader: column of readers, who have one vote each.
-        pattern: regular expression for the paths (`pattern.py`).
+        derive: columns of 0 and 1 from comparisons.  pattern: regular expression for the paths (`pattern.py`).
         bits: that 16-bit files use; auto: found by group, see `image_bits`.  accept_damaged: store damaged JPEG files as they are decoded.
         mpp: micrometres per pixel of the files.  normalise: method of H&E stain normalisation, macenko or reinhard.
         remove_hair: method that removes hairs of dermoscopic images (`dullrazor.py`).
@@ -87,7 +88,7 @@ class FolderSource(Source[FileItem]):
         self.auto_bits, self.accept_damaged = bits == "auto", accept_damaged
         self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if isinstance(bits, int) else None
         self.mpp, self.normalise, self.hair = mpp, validate_stain_method(normalise), remove_hair
-        self.filters, self.on, self.combine = list(only), list(on), CombineRule(combine, reader)
+        self.filters, self.on, self.combine, self.derive = list(only), list(on), CombineRule(combine, reader), list(derive)
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
         self.left_out: dict[str, int] = {}
@@ -149,7 +150,7 @@ class FolderSource(Source[FileItem]):
         return [FileItem(name) for name in files]
 
     def _from_table(self, labels: Labels, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
-        table = load_tables(labels, self.on, self.notes, self.folder)
+        table = load_tables(labels, self.on, self.notes, self.folder, self.derive)
         alone = self.on[0] if self.on and not is_several(labels) else None  # with one table, --on names the column of images
         file = named.get("file") or alone or find_join_column(table.columns)
         roles = assign_roles(table.columns, {**named, "file": file}, label, meta)
@@ -242,6 +243,7 @@ class FolderSource(Source[FileItem]):
             | ({"bits": "auto"} if self.auto_bits else {})
             | ({"accept_damaged": True} if self.accept_damaged else {})
             | describe_joining(self.on, self.combine)
+            | ({"derive": self.derive} if self.derive else {})
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})
             | self._step_attributes

@@ -36,14 +36,16 @@ class DicomLabels:
         on: Sequence[str] = (),
         combine: CombineMode = "error",
         reader: str | None = None,
+        derive: Sequence[str] = (),
     ):
         """labels: table or tables, joined on the columns `on`.  join: column to join to the files.
         patient: column that replaces PatientID.
         combine: what becomes of rows of one file that disagree.  reader: column of readers, who have one vote each.
+        derive: columns of 0 and 1 from comparisons.
 
         Raises InputError for unknown columns and for tables that cannot be joined."""
-        self.filters, self.on, self.notes = list(filters), list(on), list[str]()
-        table = load_tables(labels, on, self.notes)
+        self.filters, self.on, self.derive, self.notes = list(filters), list(on), list(derive), list[str]()
+        table = load_tables(labels, on, self.notes, derive=derive)
         alone = on[0] if on and not is_several(labels) else None  # with one table, --on names the column to join to the files
         join = join or alone or find_join_column(table.columns, UID_COLUMNS)
         named: dict[Role, str | None] = {"file": join, "patient": patient or "", "split": split, "study": "", "slide": ""}

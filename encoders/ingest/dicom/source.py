@@ -97,6 +97,8 @@ class DicomSource(Source[FileItem]):
         self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())}
         self.filters = labels.filters if labels else []
         self.joining = describe_joining(labels.on, labels.combine) if labels else {}
+        if labels and labels.derive:
+            self.joining["derive"] = list(labels.derive)
         headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}
         if views:
             names = self._filter_views(names, headers)

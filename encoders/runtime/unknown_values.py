@@ -110,7 +110,7 @@ def _is_placeholder(plain: str) -> bool:
     """Whether a text has only marks that stand for removed letters, only the letter x, or only words and zeros that identify nobody."""
     if plain and set(plain) <= set("^*_.?-# "):
         return True
-    words = [word for word in re.split(r"[^\w-]+|_", plain) if word.strip("-")]
+    words = [word for word in re.split(r"[\s^_=*,;:<>()\[\]{}]+", plain) if word.strip("-")]
     words = ["xxx" if len(word) > 2 and set(word) == {"x"} else word.strip("-") for word in words]
     return any(word in PLACEHOLDER_WORDS for word in words) and all(
         word in PLACEHOLDER_WORDS or word in FILLER_WORDS or not word.strip("0") for word in words

@@ -90,3 +90,4 @@ def test_zero_is_a_patient_only_where_patients_are_numbered_from_zero(column, un
 def test_marks_of_a_label_stay_classes():
     assert find_unknown(["+", "-", "++"]).tolist() == [False, False, False]
     assert find_unknown(["0", "1", "0"]).tolist() == [False, False, False]
+    assert not any(map(is_unknown, ["nan%", "+", "unknown+", "none/few"]))

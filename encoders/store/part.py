@@ -23,6 +23,8 @@ STORE_FORMAT, VERSION = "isograft-store", 1
 JSON_ATTRIBUTES = ("unit", "geometry", "recipe", "slide")
 UNKNOWN_ATTRIBUTE = "unknown"  # of a column: the texts that meant unknown at ingest and how often each occurred, JSON
 
+SLASH = "%2F"  # in the file, for a slash in the name of a column
+
 
 class StorePart:
     """One HDF5 file in the store schema, read-only."""
@@ -33,8 +35,10 @@ class StorePart:
         try:
             with h5py.File(path, "r", locking=False) as file:
                 self.attrs = read_attributes(file, path)
-                self.groups = {g: sorted(file[g]) for g in ("index", "meta", "labels") if g in file}
-                self.classes = {n: json.loads(d.attrs["classes"]) for n, d in file["labels"].items() if "classes" in d.attrs}
+                columns = {g: list_columns(file[g]) for g in ("index", "meta", "labels") if g in file}
+                self.groups = {g: sorted(found) for g, found in columns.items()}
+                labels = columns.get("labels", {})
+                self.classes = {n: json.loads(d.attrs["classes"]) for n, d in labels.items() if "classes" in d.attrs}
                 self._locate(file)
         except FileNotFoundError:
             raise InputError(f"there is no store at {path}; `encoders ingest --help` shows how to create one") from None
@@ -89,20 +93,40 @@ class StorePart:
     def column(self, group: str, name: str) -> Array:
         """(N,) or (N, K) values; text as NumPy strings."""
         with h5py.File(self.path, "r", locking=False) as file:
-            data = file[group][name]
+            data = find_column_data(file[group], name)
             values: Array = data.asstr()[:].astype(str) if h5py.check_string_dtype(data.dtype) else data[:]
             return values
 
     def unknown_texts(self, group: str, name: str) -> dict[str, int]:
         """The texts that meant unknown when a column was written -> how often; {} for none, and for a store that does not state them."""
         with h5py.File(self.path, "r", locking=False) as file:
-            counts: dict[str, int] = json.loads(file[group][name].attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
+            counts: dict[str, int] = json.loads(find_column_data(file[group], name).attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
             return counts
 
     def picture(self, name: str) -> bytes | None:
         """The encoded picture `name` (overview or mask of a slide); None when the store has none."""
         with h5py.File(self.path, "r", locking=False) as file:
             return file["pictures"][name][:].tobytes() if f"pictures/{name}" in file else None
+
+
+def stored_column_name(name: str) -> str:
+    """The name of a column in the file: HDF5 would read `Nodule/Mass` as a group with a dataset in it."""
+    return name.replace("/", SLASH)
+
+
+def list_columns(group: h5py.Group, above: str = "") -> dict[str, h5py.Dataset]:
+    """Name -> dataset. Earlier versions stored a name with a slash as nested groups; their columns have the same name here."""
+    found: dict[str, h5py.Dataset] = {}
+    for stored, data in group.items():
+        name = above + stored.replace(SLASH, "/")
+        found |= list_columns(data, f"{name}/") if isinstance(data, h5py.Group) else {name: data}
+    return found
+
+
+def find_column_data(group: h5py.Group, name: str) -> h5py.Dataset:
+    """The dataset of a column. Raises KeyError if there is none."""
+    stored = stored_column_name(name)
+    return group[stored if stored in group else name]
 
 
 def read_attributes(file: h5py.File, path: Path) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
 from encoders.similarity.perceptual_hash import HASH_COLUMNS
-from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION
+from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION, stored_column_name
 from encoders.store.patient_ids import name_patients
 
 ColumnValues = Sequence[Any] | Array
@@ -157,7 +157,7 @@ def write_metadata(
         values, classes = encode_labels(labels[name])
         write_column(h5_group, name, values, labels[name])
         if classes is not None:
-            h5_group[name].attrs["classes"] = json.dumps(classes)
+            h5_group[stored_column_name(name)].attrs["classes"] = json.dumps(classes)
     for name, blob in sorted(pictures.items()):
         file.create_dataset(f"pictures/{name}", data=np.frombuffer(blob, np.uint8), track_times=False)
 
@@ -182,7 +182,7 @@ def write_column(group: h5py.Group, name: str, column: Array, values: ColumnValu
     if column.dtype.kind == "U":
         raw = np.char.encode(column, "utf-8") if column.size else column.astype("S1")
         column = raw.astype(h5py.string_dtype("utf-8", max(1, raw.dtype.itemsize)))
-    data = group.create_dataset(name, data=column, track_times=False)
+    data = group.create_dataset(stored_column_name(name), data=column, track_times=False)
     if values is not None and not (isinstance(values, np.ndarray) and values.dtype.kind == "f"):  # an array of floats has no texts
         unknown = find_unknown_in_column(values, names)
         if unknown.any():

@@ -110,6 +110,9 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.La
     return columns, messages
 
 
+DATASET_COLUMN = "dataset"  # as a split column: the name of the data set of each store, for parts that were ingested one by one
+
+
 def read_targets(store: "Store", task: TargetSpec) -> labels.Targets:
     """The targets of all images: the label columns under the task's policy."""
     raw, messages = read_label_columns(store, task)
@@ -129,6 +132,9 @@ def read_split_column(store: "Store", rule: SplitRule) -> Array | None:
     if rule.lists:
         return match_official_lists(store, rule)
     assert rule.column is not None
+    if rule.column == DATASET_COLUMN and not store.has_column(DATASET_COLUMN):
+        values = np.asarray(store.datasets).astype(object)
+        return np.array([rule.names.get(str(v), "") for v in values], dtype=object)
     if not store.has_column(rule.column):
         raise unknown_name_error("split column", rule.column, store.columns(), "(--split-column none: a random split by patient)")
     values = np.asarray(store.column(rule.column)).astype(object)

@@ -59,6 +59,8 @@ def choose_split_rule(store: "Store", paths: Sequence[str], options: Mapping[str
     """The split rule of the options, else of the recipe, else the store's official split, else a random split by patient."""
     explicit = "column" in options or "lists" in options
     base: dict[str, Any] = {}
+    if recipe is not None and recipe.split is not None and explicit:  # another origin of the parts; the recipe's shares and seed remain
+        base = recipe.split.model_dump(mode="json", include={"val", "test", "seed"}, exclude_unset=True)
     if recipe is not None and recipe.split is not None and not explicit:
         base = recipe.split.model_dump(mode="json")
         base["lists"] = {part: find_official_list(path, paths) for part, path in recipe.split.lists.items()}

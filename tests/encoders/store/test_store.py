@@ -231,3 +231,27 @@ def test_a_key_that_occurs_twice_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(InputError, match="'a' occurs twice"):
         write_store(tmp_path / "a.h5", iter(pictures(2)), (16, 18, 1), np.uint8, {}, index)
     assert not list(Path(tmp_path).iterdir())
+
+
+@pytest.mark.parametrize("name", ["Nodule/Mass", "AP/PA", "a/b/c", "100%", "Frontal/Lateral view"])
+def test_a_column_name_with_a_slash_is_one_column(tmp_path, name):
+    images = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 1), dtype=np.uint8)
+    path = save_store(
+        tmp_path / "a.h5", images, labels={name: ["x", "y", "", "y"], "other": [1, 0, 1, 0]}, meta={name + " of": [1, 2, 3, 4]}
+    )
+    store = Store.open(path)
+    assert store.label_names() == sorted([name, "other"])
+    assert store.classes(name) == ["x", "y"]
+    np.testing.assert_array_equal(store.labels(name), [0, 1, np.nan, 1])
+    assert store.column(name + " of").tolist() == [1, 2, 3, 4]
+    assert store.unknown_texts(name, ("labels",)) == {"": 1}
+
+
+def test_a_store_of_an_earlier_version_with_nested_columns_is_read_under_the_same_names(tmp_path):
+    images = np.random.default_rng(0).integers(0, 255, (2, 8, 8, 1), dtype=np.uint8)
+    path = save_store(tmp_path / "a.h5", images, labels={"other": [1, 0]})
+    with h5py.File(path, "r+") as file:
+        file["labels"]["Nodule/Mass"] = np.array([0, 1], np.float32)
+    store = Store.open(path)
+    assert store.label_names() == ["Nodule/Mass", "other"]
+    assert store.labels("Nodule/Mass").tolist() == [0, 1]

@@ -195,6 +195,7 @@ def test_nih_parses_joined_findings_and_reads_the_official_lists(here):
     nih(here / "data")
     out = shipped("nih_chestxray14")
     assert "official, its lists" in out
+    assert task.read_task("nih").split.val == 0.1  # the recipe's share, although the command names the lists
     loaded = load.load_task(task.read_task("nih"))
     at = {str(k).rsplit("/", 1)[-1]: i for i, k in enumerate(loaded.key)}
     assert loaded.task.classes == NIH

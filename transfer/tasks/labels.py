@@ -17,7 +17,7 @@ from transfer.tasks.options import TaskKind
 if TYPE_CHECKING:
     from encoders.store.store import Store
 
-NON_LABEL_COLUMNS = {"key", "patient", "sha256", "phash", "phash_signs", "source", "study", "slide", "x", "y"}
+NON_LABEL_COLUMNS = {"key", "patient", "sha256", "phash", "phash_signs", "source", "study", "slide", "volume", "x", "y"}
 MAX_CLASSES = 100  # a numeric column with more values is a measurement, not a class
 
 

@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,7 @@ def open_volume(path: Path) -> Iterator["Nifti1Image"]:
             found = [HEADER_SIZES[size] for size in sizes & HEADER_SIZES.keys()]
             if not found:
                 raise Unreadable("is empty (0 bytes)" if not head else "is not a NIfTI volume")
-            yield (Nifti1Image if found == ["nifti1"] else Nifti2Image).from_stream(stream)  # type: ignore[arg-type]
+            yield (Nifti1Image if found == ["nifti1"] else Nifti2Image).from_stream(stream)
     except EOFError:
         raise Unreadable("is truncated: the compressed data end too early") from None
     except (ImageFileError, HeaderDataError, WrapStructError) as error:
@@ -88,7 +89,7 @@ def open_volume(path: Path) -> Iterator["Nifti1Image"]:
 
 
 @contextmanager
-def unpack_stream(file: IO[bytes]) -> Iterator[IO[bytes]]:
+def unpack_stream(file: BufferedIOBase) -> Iterator[BufferedIOBase]:
     """The content of the file, decompressed if it is gzip."""
     packed = file.read(2) == GZIP_MAGIC
     file.seek(0)
@@ -96,7 +97,7 @@ def unpack_stream(file: IO[bytes]) -> Iterator[IO[bytes]]:
         yield file
         return
     with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
-        yield unpacked  # type: ignore[misc]  # a GzipFile reads and seeks as any file of bytes
+        yield unpacked
 
 
 def read_geometry(path: Path) -> VolumeGeometry:

@@ -12,6 +12,7 @@ from encoders.cli.main import app as encoders_app
 from encoders.runtime.errors import InputError
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, run
+from tests.transfer.tasks.published import printed_commands
 from transfer.cli.main import app
 from transfer.tasks import load, task
 from transfer.tasks.check import check_task
@@ -29,6 +30,23 @@ def test_a_recipe_reads_and_says_where_its_data_come_from(name):
     assert all(command.startswith("encoders ingest ") for command in recipe.ingest)
     assert recipe.add_command(name).startswith("transfer tasks add ")
     assert f"--recipe {name}" in recipe.add_command(name)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_printed_commands_parse_and_have_no_placeholder_but_the_folder(name):
+    import typer
+
+    commands = printed_commands(name)
+    assert commands == [*RECIPES[name].ingest, RECIPES[name].add_command(name)]
+    for command in commands:
+        tool, *words = shlex.split(command)
+        assert not {"STORE", "NAME", "SRC", "OUT", "FILE"} & {*words}
+        parsed = typer.main.get_command({"encoders": encoders_app, "transfer": app}[tool])
+        context = parsed.make_context(tool, words, resilient_parsing=False)
+        while words and hasattr(parsed, "commands"):
+            parsed = parsed.commands[words[0]]
+            words = words[1:]
+        parsed.make_context(tool, list(words), parent=context)  # raises for an unknown option
 
 
 def test_an_unknown_recipe_names_the_nearest_and_a_path_is_read_as_a_file(tmp_path):
@@ -251,7 +269,8 @@ def test_pcam_takes_its_parts_from_the_names_of_its_files(here):
         y = np.arange(n) % 2
         x = np.repeat(toys.pictures(y.astype(float), np.zeros(n), 96, seed=n), 3, axis=3)
         for what, value in (("x", x), ("y", y.reshape(n, 1, 1, 1).astype(np.uint8))):
-            with h5py.File(f"camelyonpatch_level_2_split_{part}_{what}.h5", "w") as file:
+            (here / "data").mkdir(exist_ok=True)
+            with h5py.File(here / "data" / f"camelyonpatch_level_2_split_{part}_{what}.h5", "w") as file:
                 file[what] = value
     shipped("pcam")
     counts = load.load_task(task.read_task("pcam")).counts()

@@ -244,3 +244,61 @@ def test_tbx11k_uses_its_lists_and_leaves_unlabeled_images_out(here):
     loaded, _ = add_published("tbx11k", here)
     assert loaded.task.classes == ["health", "sick", "tb"]
     assert {part: c["images"] for part, c in loaded.counts().items()} == {"train": 27, "val": 3, "test": 12}
+
+
+def test_padchest_reads_python_lists_of_frontal_views(here):
+    lists = ["['cardiomegaly', 'pleural effusion']", "['pneumonia']", "['normal']", "['COPD signs', 'pleural effusion', 'nodule']", ""]
+    names = RECIPES["padchest"].labels
+    rows = []
+    for i in range(60):
+        image = f"2168408409{i:04d}_s1.png"
+        picture(here / str(i % 3) / image, i)
+        text = lists[i // 2 % 5] if i < 50 else str(names)
+        rows.append(
+            [
+                i,
+                image,
+                i % 3,
+                "20140915",
+                f"2014{i // 2}",
+                f"8395{i // 4}",
+                "1930",
+                "M",
+                "POSTEROANTERIOR",
+                "PA" if i % 4 else "L",
+                "Physician",
+                text,
+            ]
+        )
+    head = (
+        ",ImageID,ImageDir,StudyDate_DICOM,StudyID,PatientID,PatientBirth,PatientSex_DICOM,ViewPosition_DICOM,Projection,MethodLabel,Labels"
+    )
+    table(here / "PADCHEST_chest_x_ray_images_labels_160K_01.02.19.csv", head, rows)
+    loaded, _ = add_published("padchest", here)
+    kept = [i for i in range(60) if i % 4]
+    assert loaded.task.classes == names
+    assert len(loaded.key) == len(kept)
+    assert len(people_of(loaded)) == 15
+    effusion = sum(i >= 50 or i // 2 % 5 in (0, 3) for i in kept)
+    assert loaded.y[np.isfinite(loaded.y[:, 1]), 1].sum() == effusion
+    assert np.isnan(loaded.y[:, 0]).sum() == sum(i < 50 and i // 2 % 5 == 4 for i in kept)
+    assert all(len(parts - {""}) == 1 for parts in parts_of_people(loaded).values())
+
+
+def test_vindr_of_kaggle_counts_readers_and_not_boxes(here):
+    names = RECIPES["vindr_cxr_kaggle"].labels
+    rows = []
+    for i in range(30):
+        image = f"{i:032x}"
+        radiograph(here / "train" / f"{image}.dicom", f"1.2.{i}", i, PatientID="")
+        for r in range(3):
+            drawn = [names[(i + k) % 14] for k in range(4 - r)]
+            rows += [[image, name, names.index(name), f"R{r + 8}", 10, 20, 30, 40] for name in drawn * 2] if i % 5 else []
+        rows += [[image, "No finding", 14, f"R{r + 8}", "", "", "", ""] for r in range(3)] if i % 5 == 0 else []
+    table(here / "train.csv", "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max", rows)
+    loaded, _ = add_published("vindr_cxr_kaggle", here)
+    assert len(loaded.key) == 30
+    truth = [{names[(i + k) % 14] for k in range(3)} if i % 5 else set() for i in range(30)]  # two of three readers drew the first three
+    for i, wanted in enumerate(truth):
+        row = loaded.y[[str(k).startswith(f"{i:032x}") for k in loaded.key]][0]
+        assert {name for name, y in zip(names, row, strict=True) if y == 1} == wanted

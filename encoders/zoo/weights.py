@@ -49,15 +49,17 @@ def read_weight_file(path: str | Path) -> object:
         if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch writes checksums and does not verify them
             raise InputError(f"{path} is damaged: the checksum of its record {damaged!r} does not match; copy it again")
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except pickle.UnpicklingError as error:  # torch's own message advises to load the file without this protection
         raise InputError(
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; save only the state dict "
-            f"(torch.save(model.state_dict(), ...) or safetensors) where the file was written. torch reports: {_first_line(error)}"
+            "(torch.save(model.state_dict(), ...) or safetensors) where the file was written"
         ) from error
     except InputError:
         raise
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(f"{path} is truncated or not a weight file; copy it again ({_first_line(error)})") from error
+    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
+        first = _first_line(error)
+        reason = f" ({first})" if "weights_only" not in first and "trust" not in first else ""
+        raise InputError(f"{path} is truncated or not a weight file; copy it again{reason}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -139,3 +139,13 @@ def test_the_canary_of_a_card_must_be_reproduced(tmp_path):
     assert register.register_encoder(file, own).warnings == []
     with pytest.raises(InputError, match="its canary differs from that of card"):
         register.register_encoder(file, own.model_copy(update={"preprocess": COLOUR.model_copy(update={"std": (0.5, 0.5, 0.5)})}), "other")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"garbage", b"\x80\x02h\x05.", b"\x80\x02]K\x01R.", b"\x80\x02K\x01K\x02R.", b"cos\nsystem\n(S'true'\ntR."]
+)
+def test_a_malformed_weight_file_is_an_input_error_without_advice_to_load_it(tmp_path, content):
+    (tmp_path / "w.pth").write_bytes(content)
+    with pytest.raises(InputError) as caught:
+        weights.read_state_dict(tmp_path / "w.pth")
+    assert not {"trust", "weights_only"} & set(str(caught.value).replace("`", " ").split())

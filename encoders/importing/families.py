@@ -38,7 +38,7 @@ def recognise(checkpoint: Checkpoint, family: str | None = None, network: str | 
         if (match := _match(name, find_family(name), paths, network)) is not None:
             return match
     if network is not None:
-        raise InputError(f"{checkpoint.path} holds no network {network!r} of a family that is known; leave --network out to see its networks")
+        raise InputError(f"{checkpoint.path} holds no network {network!r} of a family that is known; leave --network out")
     raise InputError(
         f"{checkpoint.path} is not a file of {family or 'any family that is known (`encoders families`)'}: its tensors are "
         f"{', '.join(list(paths)[:4])}, ...; tensors with timm's names can be imported with --arch and --prefix"
@@ -80,7 +80,9 @@ def _find_layout(state: dict[str, Tensor], family: EncoderFamily) -> str | None:
 
 def _outside_reason(path: str, family: EncoderFamily) -> str:
     other = next((n.role for n in family.networks if re.search(n.path, path)), None)
-    return f"another network: {other}" if other else f"outside the network: {path.partition(':')[0] or path.partition(':')[2].split('.')[0]}"
+    return (
+        f"another network: {other}" if other else f"outside the network: {path.partition(':')[0] or path.partition(':')[2].split('.')[0]}"
+    )
 
 
 def _find_alike(name: str, paths: dict[str, Tensor]) -> tuple[str, ...]:

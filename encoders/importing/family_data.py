@@ -26,12 +26,12 @@ class TensorLayout(Config):
 
     has: tuple[str, ...]
     lacks: tuple[str, ...] = ()
-    drop: dict[str, str] = {}
+    drop: dict[str, str] = Field({})
     rename: tuple[tuple[str, str], ...] = ()
     steps: tuple[str, ...] = ()
     by_order: bool = False
     network: str | tuple[str, ...] = Field(description="a rule of network_shapes.py, or candidate networks of timm")
-    args: dict[str, Any] = {}
+    args: dict[str, Any] = Field({})
 
 
 class EncoderFamily(Config):
@@ -47,7 +47,7 @@ class EncoderFamily(Config):
     requires: tuple[str, ...] = ()
     layouts: tuple[str, ...] = ()
     args: dict[str, dict[str, Any]] = Field({}, description="arguments by the rule of the layout, e.g. {vit: {num_heads: 12}}")
-    pixels: dict[str, Any] = {}
+    pixels: dict[str, Any] = Field({})
     modality: str | None = None
     feature: PooledFeature | None = None
     position_resampling: PositionRule = "timm"
@@ -59,7 +59,7 @@ class RefusedFamily(Config):
 
     title: str
     has: tuple[str, ...] = ()
-    shape: dict[str, tuple[int, int]] = {}
+    shape: dict[str, tuple[int, int]] = Field({})
     reason: str
 
 

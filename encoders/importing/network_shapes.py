@@ -51,7 +51,7 @@ def _first_that_fits(archs: tuple[str, ...], tensors: Mapping[str, Tensor], args
     raise InputError(f"the shapes of its {len(own)} tensors are those of none of {', '.join(archs)}; name the network with --arch")
 
 
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
+def _count_modules(tensors: Mapping[str, Tensor], pattern: str) -> int:
     return 1 + max((int(m[1]) for k in tensors if (m := re.match(pattern, k))), default=-1)
 
 
@@ -65,7 +65,7 @@ def _heads(width: int, args: Mapping[str, Any]) -> int:
 
 def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape:
     kernel, positions = tensors["patch_embed.proj.weight"], tensors["pos_embed"]
-    width, patch, depth = kernel.shape[0], kernel.shape[-1], _count(tensors, r"blocks\.(\d+)\.")
+    width, patch, depth = kernel.shape[0], kernel.shape[-1], _count_modules(tensors, r"blocks\.(\d+)\.")
     has_cls, registers = "cls_token" in tensors, tensors["reg_token"].shape[1] if "reg_token" in tensors else 0
     grid, bare = _grid(positions.shape[1], has_cls + registers)
     out: dict[str, Any] = {"num_heads": _heads(width, args)}
@@ -81,7 +81,7 @@ def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape
     out |= {"init_values": 1e-5} if scaled else {}
     out |= {"reg_tokens": registers} if registers else {}
     out |= {"no_embed_class": True} if bare and (has_cls or registers) else {}
-    out |= {} if has_cls else {"class_token": False, "global_pool": "avg"}
+    out |= {} if has_cls else {"class_token": False, "global_pool": "avg", "fc_norm": False}
     out |= {} if "blocks.0.attn.qkv.bias" in tensors else {"qkv_bias": False}
     hidden, inner = tensors["blocks.0.mlp.fc1.weight"].shape[0], tensors["blocks.0.mlp.fc2.weight"].shape[1]
     if hidden == 2 * inner:
@@ -89,7 +89,7 @@ def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape
     if hidden != 4 * width or hidden == 2 * inner:
         out["mlp_ratio"] = math.ceil(hidden / width * 1e5) / 1e5  # timm takes the integer part of width x ratio
     if "fc_norm.weight" in tensors:
-        out["global_pool"] = "avg"
+        out |= {"global_pool": "avg", "fc_norm": True}
     return NetworkShape(name, out | dict(args), grid * patch)
 
 
@@ -98,22 +98,22 @@ def _grid(tokens: int, prefix: int) -> tuple[int, bool]:
     for count, bare in ((tokens - prefix, False), (tokens, True)):
         if count > 0 and math.isqrt(count) ** 2 == count:
             return math.isqrt(count), bare
-    raise InputError(f"pos_embed has {tokens} positions, which are no square grid with {prefix} tokens before it; only square ones are read")
+    raise InputError(f"pos_embed has {tokens} positions, no square grid with {prefix} tokens before it; only square ones are read")
 
 
 def _swin(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape:
     width, patch = tensors["patch_embed.proj.weight"].shape[0], tensors["patch_embed.proj.weight"].shape[-1]
-    stages = _count(tensors, r"layers\.(\d+)\.")
+    stages = _count_modules(tensors, r"layers\.(\d+)\.")
     tables = [tensors[f"layers.{i}.blocks.0.attn.relative_position_bias_table"] for i in range(stages)]
     window = (math.isqrt(tables[0].shape[0]) + 1) // 2
     own = {"embed_dim": width, "patch_size": patch, "window_size": window, "num_heads": [t.shape[1] for t in tables]}
-    own["depths"] = [_count(tensors, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(stages)]
+    own["depths"] = [_count_modules(tensors, rf"layers\.{i}\.blocks\.(\d+)\.") for i in range(stages)]
     size = window * patch * 2 ** (stages - 1)
     return NetworkShape("swin_tiny_patch4_window7_224", own | dict(args), size if window != 7 else 224)
 
 
 def _dinov3(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape:
-    width, depth = tensors["cls_token"].shape[-1], _count(tensors, r"blocks\.(\d+)\.")
+    width, depth = tensors["cls_token"].shape[-1], _count_modules(tensors, r"blocks\.(\d+)\.")
     name, bias = DINOV3_NAMES.get(width, "?"), "blocks.0.attn.q_bias" in tensors
     gated = "blocks.0.mlp.fc1_g.weight" in tensors
     arch = f"vit_{name}{'_plus' if gated and name == 'small' else ''}_patch16_dinov3{'_qkvb' if bias else ''}"
@@ -123,7 +123,7 @@ def _dinov3(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkSh
 
 
 def _eva02(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape:
-    kernel, depth = tensors["patch_embed.proj.weight"], _count(tensors, r"blocks\.(\d+)\.")
+    kernel, depth = tensors["patch_embed.proj.weight"], _count_modules(tensors, r"blocks\.(\d+)\.")
     width, patch = kernel.shape[0], kernel.shape[-1]
     grid, _ = _grid(tensors["pos_embed"].shape[1], 1)
     if width not in EVA02_NAMES:
@@ -133,7 +133,7 @@ def _eva02(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkSha
 
 
 def _beit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape:
-    kernel, depth = tensors["patch_embed.proj.weight"], _count(tensors, r"blocks\.(\d+)\.")
+    kernel, depth = tensors["patch_embed.proj.weight"], _count_modules(tensors, r"blocks\.(\d+)\.")
     table = tensors["blocks.0.attn.relative_position_bias_table"]
     own: dict[str, Any] = {"embed_dim": kernel.shape[0], "depth": depth, "num_heads": table.shape[1], "patch_size": kernel.shape[-1]}
     if "blocks.0.gamma_1" not in tensors:

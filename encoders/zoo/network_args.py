@@ -36,7 +36,7 @@ def to_timm_args(model_args: Mapping[str, Json]) -> dict[str, Any]:
     if isinstance(args.get("mlp_layer"), str):
         layer = getattr(timm.layers, args["mlp_layer"], None)
         if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
-            raise InputError(f"mlp_layer is {args['mlp_layer']!r}, expected the name of a class of timm.layers, e.g. SwiGLUPacked or GluMlp")
+            raise InputError(f"mlp_layer is {args['mlp_layer']!r}, expected a class of timm.layers, e.g. SwiGLUPacked")
         args["mlp_layer"] = layer
     return args
 

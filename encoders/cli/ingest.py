@@ -40,6 +40,20 @@ DeriveOption = Annotated[
     list[str] | None,
     typer.Option(help="new column of 0 and 1, e.g. pneumothorax=EncodedPixels!=-1 or frontal=view==PA|AP; repeatable"),
 ]
+ListColumnOption = Annotated[
+    str | None, typer.Option(help="column with lists of findings: a|b, or a, b, ['a', 'b'], JSON; an empty cell is unknown")
+]
+FindingOption = Annotated[
+    list[str] | None,
+    typer.Option(help="findings of --list-column to store as labels of 0 and 1, e.g. pneumonia,effusion; repeat it for names with commas"),
+]
+ListSeparatorOption = Annotated[
+    str | None, typer.Option(help="what divides the lists of --list-column  [default: found: | ; new line , or brackets]")
+]
+OnlyOption = Annotated[
+    list[str] | None,
+    typer.Option(help="only rows with this value, e.g. split=train, 'view=PA|AP', age=18..90 or 'age>=18'; repeatable"),
+]
 ReaderOption = Annotated[
     str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed, e.g. rad_id; "": rows vote]')
 ]
@@ -71,6 +85,11 @@ or folder; images without a row are left out. Repeated rows of an image are merg
 \b
     encoders ingest folder files/ cxr.h5 --labels metadata.csv.gz --labels chexpert.csv.gz --on study_id --label-column Pneumonia
 
+Lists of findings in a column become labels of 0 and 1, wherever a finding stands in the list. --only selects rows:
+
+\b
+    encoders ingest folder png/ cxr.h5 --labels padchest.csv.gz --list-column Labels --finding pneumonia,mass --only 'Projection=PA|AP'
+
 A tree of folders needs no CSV: --pattern reads columns from the paths, here class folders, and a folder per patient.
 
 \b
@@ -96,6 +115,9 @@ def ingest_folder(
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
     derive: DeriveOption = None,
+    list_column: ListColumnOption = None,
+    finding: FindingOption = None,
+    list_separator: ListSeparatorOption = None,
     file_column: Annotated[str | None, typer.Option(help="column of file names, relative to SRC  [default: guessed, e.g. file]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed, e.g. patient_id; "": none]')] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed, e.g. split; "": none]')] = None,
@@ -110,7 +132,7 @@ def ingest_folder(
     mpp: Annotated[
         float | None, typer.Option(min=0.01, max=50, help="micrometres per pixel of the files; the store records the value after resizing")
     ] = None,
-    only: Annotated[list[str] | None, typer.Option(help="column=value: only rows with this value; repeatable")] = None,
+    only: OnlyOption = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the files, which must be equal")] = 256,
     resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
     channels: Annotated[
@@ -142,6 +164,7 @@ def ingest_folder(
 ) -> None:
     from encoders.ingest.folder import FolderSource
     from encoders.ingest.image_bits import parse_bits
+    from encoders.ingest.tables.list_columns import parse_list_options
 
     source = FolderSource(
         src,
@@ -154,6 +177,7 @@ def ingest_folder(
         combine=combine,
         reader=reader_column,
         derive=derive or (),
+        lists=parse_list_options(list_column, finding or (), list_separator),
         size=size,
         resize=resize,
         channels=None if channels == "auto" else int(channels),

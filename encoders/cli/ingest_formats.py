@@ -11,8 +11,12 @@ from encoders.cli.ingest import (
     CombineOption,
     DatasetOption,
     DeriveOption,
+    FindingOption,
     LabelsOption,
+    ListColumnOption,
+    ListSeparatorOption,
     ModalityOption,
+    OnlyOption,
     OnOption,
     OutArgument,
     OverwriteOption,
@@ -98,12 +102,15 @@ def ingest_dicom(
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
     derive: DeriveOption = None,
+    list_column: ListColumnOption = None,
+    finding: FindingOption = None,
+    list_separator: ListSeparatorOption = None,
     join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
     label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="column=value: only files whose row has this value; repeatable")] = None,
+    only: OnlyOption = None,
     keep_tag: Annotated[list[str] | None, typer.Option(help="DICOM keyword to store unchanged, e.g. StationName; repeatable")] = None,
     key: Annotated[KeyMode, typer.Option(help="auto, file (always the relative name) or hash (always a hash)")] = "auto",
     salt_file: Annotated[Path | None, typer.Option(help="file with a secret, without which pseudonyms cannot be guessed; keep it")] = None,
@@ -119,14 +126,16 @@ def ingest_dicom(
     from encoders.ingest.dicom.labels import DicomLabels
     from encoders.ingest.dicom.pixels import parse_window
     from encoders.ingest.dicom.source import DicomSource
+    from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.runtime.cli import track_progress
 
     table = None
     used = {"derive": derive, "on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
-    require_labels(labels, **used, only=only, label_column=label_column, meta_column=meta_column)
+    lists = parse_list_options(list_column, finding or (), list_separator)
+    require_labels(labels, **used, list_column=list_column, only=only, label_column=label_column, meta_column=meta_column)
     if labels:
         columns = (join_column, patient_column, split_column, label_column or (), meta_column or ())
-        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column, derive or ())
+        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column, derive or (), lists)
     source = DicomSource(
         src,
         table,
@@ -190,6 +199,10 @@ def ingest_hdf5(
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
     label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    list_column: ListColumnOption = None,
+    finding: FindingOption = None,
+    list_separator: ListSeparatorOption = None,
+    only: OnlyOption = None,
     pattern: Annotated[
         str | None, typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label become columns")
     ] = None,
@@ -210,6 +223,7 @@ def ingest_hdf5(
 ) -> None:
     from encoders.ingest.hdf5 import Hdf5Source, parse_range
     from encoders.ingest.hdf5_fields import TableOptions
+    from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.store.store import match_files
 
     source = Hdf5Source(
@@ -233,6 +247,8 @@ def ingest_hdf5(
             label_column or (),
             meta_column or (),
             pattern,
+            parse_list_options(list_column, finding or (), list_separator),
+            only or (),
         ),
     )
     run_ingest(source, out, workers, overwrite)

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.ingest import HELP_FOOTER, DatasetOption, OutArgument, OverwriteOption, WorkersOption, command_help, run_ingest
+from encoders.cli.ingest import (
+    HELP_FOOTER,
+    DatasetOption,
+    OnlyOption,
+    OutArgument,
+    OverwriteOption,
+    WorkersOption,
+    command_help,
+    run_ingest,
+)
 from encoders.cli.ingest_formats import require_labels
 from encoders.ingest.options import SliceAxis, SquareRule
 
@@ -56,7 +65,7 @@ def ingest_nifti(
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
     label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
-    only: Annotated[list[str] | None, typer.Option(help="column=value: only rows with this value; repeatable")] = None,
+    only: OnlyOption = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the slices, which must be equal")] = 256,
     resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
     modality: Annotated[str, typer.Option(help="mr, ct, ...: which tasks and baselines belong together")] = "mr",

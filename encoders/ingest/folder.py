@@ -16,13 +16,15 @@ from numpy.typing import NDArray
 from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
 from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
-from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, filter_rows, find_join_column
+from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_join_column
 from encoders.ingest.options import BitsChoice, Codec, CombineMode, HairMethod, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
+from encoders.ingest.row_filter import filter_rows
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
 from encoders.ingest.tables.combine import CombineRule, combine_rows, describe_joining, find_reader_column
 from encoders.ingest.tables.file_finder import FileFinder, clean_path
 from encoders.ingest.tables.join_images import JoinWay, by_file, by_folder, by_identifier, join_images
+from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
@@ -59,6 +61,7 @@ class FolderSource(Source[FileItem]):
         combine: CombineMode = "error",
         reader: str | None = None,
         derive: Sequence[str] = (),
+        lists: ListColumn | None = None,
         size: int = 256,
         resize: ResizeRule = "pad",
         channels: int | None = None,
@@ -74,7 +77,8 @@ class FolderSource(Source[FileItem]):
     ):
         """labels: table or tables, joined on the columns `on`.  columns: role (file, patient, split, study, slide) to column name.
         combine: what becomes of rows of one image that disagree.  reader: column of readers, who have one vote each.
-        derive: columns of 0 and 1 from comparisons.  pattern: regular expression for the paths (`pattern.py`).
+        derive: columns of 0 and 1 from comparisons.  lists: findings in the lists of a column.
+        pattern: regular expression for the paths (`pattern.py`).
         bits: that 16-bit files use; auto: found by group, see `image_bits`.  accept_damaged: store damaged JPEG files as they are decoded.
         mpp: micrometres per pixel of the files.  normalise: method of H&E stain normalisation, macenko or reinhard.
         remove_hair: method that removes hairs of dermoscopic images (`dullrazor.py`).
@@ -89,11 +93,16 @@ class FolderSource(Source[FileItem]):
         self.unit = to_pixel_unit(full_range_unit(np.uint16, bits)) if isinstance(bits, int) else None
         self.mpp, self.normalise, self.hair = mpp, validate_stain_method(normalise), remove_hair
         self.filters, self.on, self.combine, self.derive = list(only), list(on), CombineRule(combine, reader), list(derive)
+        self.lists = lists
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
         self.roles: ColumnRoles | None = None
         self.left_out: dict[str, int] = {}
         self.pattern = compile_pattern(pattern) if pattern else None
-        self._items = self._from_table(labels, columns or {}, list(label), list(meta)) if labels else self._from_folder()
+        self._items = (
+            self._from_table(labels, columns or {}, [*label, *(lists.findings if lists else ())], list(meta))
+            if labels
+            else self._from_folder()
+        )
         if self.pattern is not None:
             self._items = self._matching_items(self.pattern)
         self.geometry = describe_geometry(size, resize) | ({"mpp": self._first_stored_mpp()} if mpp else {}) | self._step_attributes
@@ -137,6 +146,8 @@ class FolderSource(Source[FileItem]):
     def _from_folder(self) -> list[FileItem]:
         if self.filters:
             raise InputError("--only filters the rows of a CSV; pass --labels too")
+        if self.lists:
+            raise InputError("--list-column reads a column of a table; pass --labels too")
         files, others = list_image_files(self.folder)
         if not files:
             raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF, but {sum(others.values())} other files")
@@ -150,14 +161,14 @@ class FolderSource(Source[FileItem]):
         return [FileItem(name) for name in files]
 
     def _from_table(self, labels: Labels, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
-        table = load_tables(labels, self.on, self.notes, self.folder, self.derive)
+        table = load_tables(labels, self.on, self.notes, self.folder, self.derive, self.lists)
         alone = self.on[0] if self.on and not is_several(labels) else None  # with one table, --on names the column of images
         file = named.get("file") or alone or find_join_column(table.columns)
         roles = assign_roles(table.columns, {**named, "file": file}, label, meta)
-        self.notes += roles.describe(table.columns)
+        self.notes += [*roles.describe(table.columns), *list_notes(table, roles.label)]
         if roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
-        kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters))
+        kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
         files, others = list_image_files(self.folder)
         joined = join_images(kept, roles.file, files, [*self._join_ways(files)], "--file-column")
         self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
@@ -244,6 +255,7 @@ class FolderSource(Source[FileItem]):
             | ({"accept_damaged": True} if self.accept_damaged else {})
             | describe_joining(self.on, self.combine)
             | ({"derive": self.derive} if self.derive else {})
+            | (self.lists.as_json() if self.lists else {})
             | ({"pattern": self.pattern.pattern} if self.pattern else {})
             | ({"mpp": self.mpp} if self.mpp else {})
             | self._step_attributes

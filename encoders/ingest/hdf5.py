@@ -78,7 +78,7 @@ class Hdf5Source(Source[Hdf5Item]):
         return {**self.__dict__, "_open_datasets": {}}
 
     def items(self) -> Sequence[Hdf5Item]:
-        return [(f, i) for f, n in enumerate(self.lengths) if f in self.fields.by_file for i in range(n)]
+        return [(f, i) for f, n in enumerate(self.lengths) if f in self.fields.by_file for i in range(n) if i not in self.fields.unselected]
 
     def name(self, item: Hdf5Item) -> str:
         return f"{self.stems[item[0]]}/{item[1]:06d}"

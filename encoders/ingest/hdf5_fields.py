@@ -10,10 +10,12 @@ from pathlib import Path
 
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_column
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
+from encoders.ingest.row_filter import filter_rows
 from encoders.ingest.source import Value
 from encoders.ingest.tables.combine import CombineRule, combine_rows
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.join_images import by_file, join_images
+from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import load_tables
 from encoders.ingest.tables.table import Table
 from encoders.runtime.errors import InputError
@@ -32,6 +34,8 @@ class TableOptions:
     label: Sequence[str] = ()
     meta: Sequence[str] = ()
     pattern: str | None = None  # regular expression for the paths of the files
+    lists: ListColumn | None = None  # findings in the lists of a column
+    only: Sequence[str] = ()  # filters of the rows
 
 
 @dataclass(frozen=True)
@@ -57,12 +61,15 @@ class ArrayFields:
         self.options, self.left_out = options, dict[str, int]()
         self.by_file: dict[int, ImageFields] = {k: ImageFields() for k in range(len(names))}  # files without fields are left out
         self.by_row: list[ImageFields] = []
+        self.unselected: set[int] = set()  # rows of `by_row` that --only leaves out
         self.file_is_slide = False  # whether the table names the files by their slides
         self.roles: ColumnRoles | None = None
         if options.pattern:
             self._apply_pattern(options.pattern, names, lengths, notes)
         if options.path is not None:
-            self._apply_table(load_tables(options.path, (), notes), names, lengths, notes)
+            self._apply_table(load_tables(options.path, (), notes, lists=options.lists), names, lengths, notes)
+        elif options.lists or options.only:
+            raise InputError(f"--{'list-column' if options.lists else 'only'} reads a column of a table; pass --table FILE.csv too")
 
     def of(self, file: int, row: int) -> ImageFields:
         """The fields of image `row` of file `file`."""
@@ -71,7 +78,9 @@ class ArrayFields:
     def recipe(self) -> dict[str, Json]:
         """What a store records; {} without table and pattern."""
         pattern: dict[str, Json] = {"pattern": self.options.pattern} if self.options.pattern else {}
-        return pattern | ({"columns": self.roles.as_json()} if self.roles else {})
+        only: dict[str, Json] = {"only": list(self.options.only)} if self.options.only else {}
+        lists = self.options.lists.as_json() if self.options.lists else {}
+        return pattern | ({"columns": self.roles.as_json()} if self.roles else {}) | only | lists
 
     def _apply_pattern(self, text: str, names: Sequence[str], lengths: Sequence[int], notes: list[str]) -> None:
         pattern = compile_pattern(text)
@@ -98,16 +107,24 @@ class ArrayFields:
             named["slide"] = ""  # the name of the file is the slide, however the table spells it
         elif named.get("slide") is None:
             named["slide"] = slide
-        self.roles = assign_roles(table.columns, named, list(self.options.label), list(self.options.meta))
+        labels = [*self.options.label, *(self.options.lists.findings if self.options.lists else ())]
+        self.roles = assign_roles(table.columns, named, labels, list(self.options.meta))
         twice = {*self.roles.identity} & {name for each in self.by_file.values() for name in each.index}
         if twice:
             raise InputError(f"the {min(twice)} is in --pattern and in a column of the table; turn one off, e.g. --{min(twice)}-column ''")
-        notes += self.roles.describe(table.columns)
+        notes += [*self.roles.describe(table.columns), *list_notes(table, self.roles.label)]
+        kept = filter_rows(table.columns, table.rows, self.options.only, notes)
+        if self.options.only:
+            notes.append(f"{len(table.rows) - len(kept)} rows are left out by --only {' --only '.join(self.options.only)}")
         if rowwise:
             self.by_row = [self._fields(self.by_file[0], row, self.roles) for row in table.rows]
             notes.append(f"the table has a row for each of the {len(table.rows):,} images, in their order")
             hide_unknown_patients(self.by_row)
+            selected = {id(row) for row in kept}
+            self.unselected = {i for i, row in enumerate(table.rows) if id(row) not in selected}
+            self.left_out |= {"--only": len(self.unselected)} if self.unselected else {}
             return
+        table = table.with_rows(kept)
         joined = join_images(table, self.roles.file, names, [by_file(FileFinder(names))], "--file-column")
         rows, self.roles = combine_rows(joined.rows, self.roles, CombineRule(), table.source, notes)
         self._leave_out([k for k, name in enumerate(names) if name not in rows and k in self.by_file], lengths, "no row in the table")

@@ -1,4 +1,4 @@
-"""A table of labels: the role of each column, and the filter for rows."""
+"""A table of labels: the role of each column."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -119,18 +119,3 @@ def find_join_column(columns: list[str], first: Sequence[str] = ()) -> str | Non
     first: names in lower case that come before those of files."""
     lower = {column.lower(): column for column in reversed(columns)}
     return next((lower[usual] for usual in (*first, *COLUMN_GUESSES["file"], *JOIN_GUESSES) if usual in lower), None)
-
-
-def filter_rows(columns: list[str], rows: list[dict[str, str]], filters: list[str]) -> list[dict[str, str]]:
-    """The rows that satisfy every `column=value`. Raises InputError for an unknown column, and if no row is left."""
-    for text in filters:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise InputError(f"--only {text!r} is not column=value, e.g. --only split=train")
-        if name not in columns:
-            raise unknown_name_error("column", name, columns, "(for --only)")
-        seen = sorted({row[name] for row in rows})
-        rows = [row for row in rows if row[name] == value]
-        if not rows:
-            raise InputError(f"no row has {text}; values of {name!r}: {', '.join(seen[:10])}{', ...' if len(seen) > 10 else ''}")
-    return rows

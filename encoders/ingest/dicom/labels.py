@@ -3,11 +3,13 @@
 from collections.abc import Sequence
 
 from encoders.ingest.folder import FileItem
-from encoders.ingest.label_table import UID_COLUMNS, Role, assign_roles, filter_rows, find_join_column
+from encoders.ingest.label_table import UID_COLUMNS, Role, assign_roles, find_join_column
 from encoders.ingest.options import CombineMode
+from encoders.ingest.row_filter import filter_rows
 from encoders.ingest.tables.combine import CombineRule, combine_rows, find_reader_column
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.join_images import by_file, by_folder, by_identifier, join_images
+from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 
 # What a header identifies, from an image to a patient: the name of the join, and the field of `read_headers`.
@@ -37,22 +39,24 @@ class DicomLabels:
         combine: CombineMode = "error",
         reader: str | None = None,
         derive: Sequence[str] = (),
+        lists: ListColumn | None = None,
     ):
         """labels: table or tables, joined on the columns `on`.  join: column to join to the files.
         patient: column that replaces PatientID.
         combine: what becomes of rows of one file that disagree.  reader: column of readers, who have one vote each.
-        derive: columns of 0 and 1 from comparisons.
+        derive: columns of 0 and 1 from comparisons.  lists: findings in the lists of a column.
 
         Raises InputError for unknown columns and for tables that cannot be joined."""
         self.filters, self.on, self.derive, self.notes = list(filters), list(on), list(derive), list[str]()
-        table = load_tables(labels, on, self.notes, derive=derive)
+        self.lists = lists
+        table = load_tables(labels, on, self.notes, derive=derive, lists=lists)
         alone = on[0] if on and not is_several(labels) else None  # with one table, --on names the column to join to the files
         join = join or alone or find_join_column(table.columns, UID_COLUMNS)
         named: dict[Role, str | None] = {"file": join, "patient": patient or "", "split": split, "study": "", "slide": ""}
-        self.roles = assign_roles(table.columns, named, list(label), list(meta), "pass --join-column")
-        self.notes += self.roles.describe(table.columns)
+        self.roles = assign_roles(table.columns, named, [*label, *(lists.findings if lists else ())], list(meta), "pass --join-column")
+        self.notes += [*self.roles.describe(table.columns), *list_notes(table, self.roles.label)]
         self.combine = CombineRule(combine, find_reader_column(table.columns, reader))
-        self.table = table.with_rows(filter_rows(table.columns, table.rows, self.filters))
+        self.table = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
         if self.filters:
             out = len(table.rows) - len(self.table.rows)
             self.notes.append(f"{out} rows are left out by --only {' --only '.join(self.filters)}")

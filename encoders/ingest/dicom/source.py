@@ -99,6 +99,8 @@ class DicomSource(Source[FileItem]):
         self.joining = describe_joining(labels.on, labels.combine) if labels else {}
         if labels and labels.derive:
             self.joining["derive"] = list(labels.derive)
+        if labels and labels.lists:
+            self.joining |= labels.lists.as_json()
         headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}
         if views:
             names = self._filter_views(names, headers)

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from encoders.ingest.label_table import COLUMN_GUESSES, ColumnRoles, Role, assign_roles, filter_rows
+from encoders.ingest.label_table import COLUMN_GUESSES, ColumnRoles, Role, assign_roles
 from encoders.ingest.nifti.volume import volume_stem
+from encoders.ingest.row_filter import filter_rows
 from encoders.ingest.tables.table import TableRow, read_table
 from encoders.runtime.errors import InputError
 
@@ -37,7 +38,7 @@ def read_volume_table(
     if named.get("file") is None and not any(c.lower() in COLUMN_GUESSES["file"] for c in table.columns):
         named["file"] = next((c for c in table.columns if c.lower() in COLUMN_GUESSES["patient"]), None)  # a row per patient
     roles = assign_roles(table.columns, named, list(label), list(meta))
-    rows = filter_rows(table.columns, table.rows, list(only))
+    rows = filter_rows(table.columns, table.rows, only, filtered := [])
     names = index_volumes(volumes)
     matched: dict[str, TableRow] = {}
     unmatched: list[str] = []
@@ -59,7 +60,7 @@ def read_volume_table(
             f"no row of {path} names a volume: its column {roles.file!r} has values like {rows[0][roles.file] if rows else ''!r}, the "
             f"volumes are called e.g. {next(iter(volumes), '')!r}; name another column with --file-column"
         )
-    notes = [*table.notes, *roles.describe(table.columns)]
+    notes = [*table.notes, *roles.describe(table.columns), *filtered]
     notes.append(f"{len(rows) - len(unmatched)} of {len(rows)} rows name a volume, {len(matched)} of {len(volumes)} volumes have a row")
     notes += [f"{len(unmatched)} rows name no volume (first: {unmatched[0]!r})"] if unmatched else []
     notes += [f"{len(without)} volumes have no row and no labels from the table (first: {without[0]})"] if without else []

@@ -5,22 +5,31 @@ from pathlib import Path
 
 from encoders.ingest.tables.derived_columns import derive_columns
 from encoders.ingest.tables.join_tables import join_tables
+from encoders.ingest.tables.list_columns import ListColumn, expand_lists
 from encoders.ingest.tables.table import Table, read_table
 from encoders.runtime.errors import InputError
 
 Labels = str | Path | Sequence[str | Path]  # one file or several
 
 
-def load_tables(labels: Labels, on: Sequence[str], notes: list[str], folder: Path | None = None, derive: Sequence[str] = ()) -> Table:
+def load_tables(
+    labels: Labels,
+    on: Sequence[str],
+    notes: list[str],
+    folder: Path | None = None,
+    derive: Sequence[str] = (),
+    lists: ListColumn | None = None,
+) -> Table:
     """The tables joined on the columns `on`; what was assumed and left out is added to `notes`.
 
-    folder: where a table is looked for too.  derive: comparisons that become columns, see `derived_columns`.
+    folder: where a table is looked for too.  lists: lists of findings that become columns.
+    derive: comparisons that become columns, see `derived_columns`.
     Raises InputError for tables that cannot be read or joined, and for one without rows."""
     paths = [labels] if isinstance(labels, str | Path) else list(labels)
     table = join_tables([read_table(locate_table(Path(path), folder, notes)) for path in paths], on if len(paths) > 1 else ())
     if not table.rows:
         raise InputError(f"{table.source} has no rows; expected a line with the names of the columns, then one row per image")
-    table = derive_columns(table, derive)
+    table = derive_columns(expand_lists(table, lists), derive)
     notes += table.notes
     return table
 

@@ -17,9 +17,10 @@ files). The resolution of a slide comes from --slide-mpp or the table, else from
 the index records the source, and a slide without resolution is an error. A level is read if it is at most 1 % too coarse, then averaged and
 interpolated to the exact size, unless it is within 0.25 % of it. Unscanned areas get the background colour of the slide.
 
-Tissue is what is more saturated than Otsu's threshold at 8 um per pixel, closed by 32 um, without specks below 0.02 mm2; or --masks. A tile
-needs --min-tissue of it, must be sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and
-lower edge of a slide are left out. OUT_DIR/overview.html shows all slides.
+Tissue is what is more saturated than the glass at 8 um per pixel, closed by 32 um, without specks below 0.02 mm2. The glass is measured on
+every slide, so a pale core is found beside a dark one. --masks and --tissue-model replace this. A tile needs --min-tissue of it, must be
+sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and lower edge of a slide are left out.
+OUT_DIR/overview.html shows all slides.
 
 \b
     encoders ingest wsi slides/ tiles/ --mpp 0.5 --tile 256
@@ -57,6 +58,14 @@ def ingest_whole_slides(
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="class of regions without tiles; repeatable")] = None,
     tissue_mpp: Annotated[float, typer.Option(help="micrometres per pixel of the tissue mask")] = 8.0,
+    tissue_threshold: Annotated[
+        int | None,
+        typer.Option(help="saturation, of 255, relative to the glass, above which a pixel is tissue  [default: above the noise, 8 to 20]"),
+    ] = None,
+    tissue_model: Annotated[
+        Path | None,
+        typer.Option(help="network that finds tissue at --tissue-mpp, as ONNX (.onnx) or TorchScript (.pt); its sha256 is recorded"),
+    ] = None,
     min_sharpness: Annotated[
         float,
         typer.Option(min=0, help="variance of the Laplacian at 2 um per pixel, in squared gray levels of 255; sharp tissue: 800 to 8000"),
@@ -92,6 +101,7 @@ def ingest_whole_slides(
     from encoders.ingest.wsi.settings import TilingSettings
     from encoders.ingest.wsi.source import SlideSource, ingest_slide_source
     from encoders.ingest.wsi.summary import print_summary
+    from encoders.ingest.wsi.tissue_model import open_tissue_model
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
 
     settings = TilingSettings(
@@ -100,6 +110,8 @@ def ingest_whole_slides(
         overlap=overlap,
         min_tissue=min_tissue,
         tissue_mpp=tissue_mpp,
+        tissue_threshold=tissue_threshold,
+        tissue_model=open_tissue_model(tissue_model) if tissue_model else None,
         min_sharpness=min_sharpness,
         max_pen=max_pen,
         max_white=max_white,

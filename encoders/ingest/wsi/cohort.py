@@ -20,6 +20,8 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, read_json, write_json
 from encoders.runtime.json_types import Json
 
+MAX_NON_GLASS_REJECTED = 0.3  # share; round cores lose up to a fifth at their borders
+
 
 @dataclass(frozen=True)
 class Cohort:
@@ -85,6 +87,15 @@ def describe_problem(record: SlideRecord) -> str:
         return record["reason"]
     damaged = record["rejected"].get(DAMAGED, 0)
     return f"is damaged: {damaged} of its tiles cannot be read; the store holds the others" if damaged else ""
+
+
+def describe_doubt(record: SlideRecord) -> str:
+    """Why the tiles of a slide should be inspected, although it was tiled; "" if there is no reason."""
+    facts = record.get("facts", {})
+    area, lost = facts.get("non_glass", 0.0), facts.get("non_glass_rejected", 0.0)
+    if not area or lost <= MAX_NON_GLASS_REJECTED * area:
+        return ""
+    return f"{lost / area:.0%} of its area that is not glass was rejected"
 
 
 @contextmanager

@@ -53,7 +53,9 @@ def write_slide_store(
         "geometry": describe_tile_geometry(settings),
     }
     store_attrs |= {"fingerprint": pixel_fingerprint(index["sha256"].tolist()), "recipe_sha256": hash_recipe(attrs["recipe"])}
-    store_attrs["slide"] = {**facts_to_json(plan.facts), "tiles": len(kept), "rejected": dict(sorted(rejected.items()))}
+    read_rejected = np.setdiff1d(np.arange(len(plan.x)), kept)
+    facts: SlideFacts = {**plan.facts, "non_glass_rejected": plan.facts["non_glass_rejected"] + float(plan.non_glass[read_rejected].sum())}
+    store_attrs["slide"] = {**facts_to_json(facts), "tiles": len(kept), "rejected": dict(sorted(rejected.items()))}
     pictures = {"overview": plan.overview, "mask": plan.mask}
     if settings.codec == "jpeg":
         sizes = np.concatenate([table["sizes"] for table in tables])
@@ -62,7 +64,7 @@ def write_slide_store(
         shape = settings.tile, settings.tile, 3
         images = (np.frombuffer(blob, np.uint8).reshape(shape) for blob in read_tile_blobs(folder, tables))
         write_store(out, images, shape, np.uint8, store_attrs, index, meta, labels, pictures)
-    return {"tiles": len(kept), "rejected": dict(rejected), "read": len(plan.x), "seconds": seconds, "facts": plan.facts}
+    return {"tiles": len(kept), "rejected": dict(rejected), "read": len(plan.x), "seconds": seconds, "facts": facts}
 
 
 def describe_tile_geometry(settings: TilingSettings) -> dict[str, Json]:

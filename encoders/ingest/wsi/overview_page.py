@@ -3,8 +3,9 @@
 import base64
 from collections.abc import Sequence
 
-from encoders.ingest.wsi.cohort import Cohort, describe_problem
+from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.records import SlideRecord
+from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.thumbnail import KEPT, OUTCOME_COLOURS
 from encoders.runtime.html import Html, html_table, join_html, tag
 
@@ -43,10 +44,16 @@ td.n { text-align: right; font-variant-numeric: tabular-nums }
 def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
     """A self-contained HTML file."""
     bad = [record for record in records if describe_problem(record)]
-    order = sorted(records, key=lambda record: (not describe_problem(record), share_kept(record), record["name"]))
+    order = sorted(
+        records, key=lambda record: (not describe_problem(record), not describe_doubt(record), share_kept(record), record["name"])
+    )
     shown = [record for record in order if cohort.thumbnail_path(record["name"]).exists()][:MAX_SLIDE_CARDS]
     title = f"{cohort.dataset}: tiles"
     failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad)] if bad else []
+    doubtful = [(record["name"], doubt) for record in records if (doubt := describe_doubt(record))]
+    inspect = (
+        [tag("h2", "Slides to inspect"), html_table(["slide", "why"], [[n, tag("td", why)] for n, why in doubtful])] if doubtful else []
+    )
     body = [
         tag("h1", title),
         tag("p", describe_settings(cohort), class_="sub"),
@@ -54,6 +61,7 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
         tag("h2", "Outcome of the tiles"),
         render_tally(records),
         *failed,
+        *inspect,
         tag("h2", "Slides"),
         tag("p", describe_order(shown, records), class_="sub"),
         tag("p", *(tag("span", render_swatch(name), name, class_="chip") for name in count_tiles_by_outcome(records))),
@@ -69,7 +77,7 @@ def describe_settings(cohort: Cohort) -> str:
     s = cohort.settings
     parts = [
         f"{s.tile} × {s.tile} px at {s.mpp:g} µm per pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
-        f"tissue at least {s.min_tissue:.0%} of a tile, mask at {s.tissue_mpp:g} µm per pixel",
+        f"tissue at least {s.min_tissue:.0%} of a tile, by {describe_tissue_rule(s)} at {s.tissue_mpp:g} µm per pixel",
         f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm per pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
         f"colour profile {'applied' if s.icc else 'not applied'}",
@@ -79,6 +87,13 @@ def describe_settings(cohort: Cohort) -> str:
         s.codec,
     ]
     return "; ".join([*parts, *([f"at most {s.max_tiles} tiles per slide, seed {s.seed}"] if s.max_tiles else [])])
+
+
+def describe_tissue_rule(settings: TilingSettings) -> str:
+    """How tissue was found in slides without a mask."""
+    if settings.tissue_model:
+        return f"the model {settings.tissue_model.path.name}"
+    return f"saturation above that of the glass{'' if settings.tissue_threshold is None else f' by {settings.tissue_threshold} of 255'}"
 
 
 def render_headline(records: Sequence[SlideRecord]) -> Html:
@@ -155,7 +170,7 @@ def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord])
         else ""
     )
     halves = "Left: outline of the tissue mask. Right: tiles coloured by outcome."
-    return f"{halves} Slides with problems come first, then those with the smallest share of kept tiles.{more}"
+    return f"{halves} Slides with problems come first, then those to inspect, then those with the smallest share of kept tiles.{more}"
 
 
 def share_kept(record: SlideRecord) -> float:
@@ -186,6 +201,7 @@ def describe_slide(record: SlideRecord) -> list[str]:
     return [
         f"{width:,} × {height:,} px, {facts['mpp'][0]:.4g} µm per pixel ({facts['mpp_source']})",
         f"read from level {facts['level']} (downsample {facts['downsample']:.5g})",
+        *([doubt] if (doubt := describe_doubt(record)) else []),
         f"{record['tiles']:,} kept",
         *(f"{n:,} {why}" for why, n in sorted(record["rejected"].items(), key=lambda pair: -pair[1])),
     ]

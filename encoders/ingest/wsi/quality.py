@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.ingest.wsi.glass import WHITE, Glass, glass_tables
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.tile_geometry import SIZE_TOLERANCE
 from encoders.runtime.arrays import BoolArray
@@ -57,11 +58,11 @@ def shrink_tile(image: "Image.Image", mpp: float) -> "Image.Image":
     return image.resize(size, Image.Resampling.BOX)
 
 
-def measure_quality(images: Sequence["Image.Image"]) -> tuple[list[TileQuality], NDArray[np.uint8]]:
+def measure_quality(images: Sequence["Image.Image"], glass: Glass | None = None) -> tuple[list[TileQuality], NDArray[np.uint8]]:
     """The quality of B tiles, and their gray values (B, h, w).
 
     images: small copies of the tiles, Pillow RGB images of one size. They are measured together, because a call costs more than the few
-    pixels of one tile."""
+    pixels of one tile.  glass: of the slide, relative to which a pixel is colourless; None: white, with GLASS_MAX_SATURATION."""
     from PIL import Image
 
     width, height = images[0].size
@@ -73,7 +74,12 @@ def measure_quality(images: Sequence["Image.Image"]) -> tuple[list[TileQuality],
     hue, colour, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]  # (B, h w) each, 0-255
     dark = value < DARK_MAX_VALUE
     ink = (colour > INK_MIN_SATURATION) & ~dark & (hue_in_range(hue, GREEN_INK_HUES) | hue_in_range(hue, BLUE_INK_HUES))
-    white = (value > GLASS_MIN_VALUE) & (colour < GLASS_MAX_SATURATION)
+    most = min(GLASS_MAX_SATURATION, glass.threshold) if glass else GLASS_MAX_SATURATION
+    if glass and glass.colour != WHITE.colour:
+        plain = np.asarray(column.point(np.concatenate(glass_tables(glass.colour)).tolist()).convert("HSV")).reshape(hsv.shape)
+        white = (plain[..., 2] > GLASS_MIN_VALUE) & (plain[..., 1] < most)
+    else:
+        white = (value > GLASS_MIN_VALUE) & (colour < most)
     shares = [[np.count_nonzero(each) / each.size for each in where] for where in (ink, white, dark)]  # faster than mean(axis=1)
     return [TileQuality(*each) for each in zip(measure_sharpness(gray).tolist(), *shares, strict=True)], gray
 

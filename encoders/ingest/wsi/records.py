@@ -29,6 +29,10 @@ class RequiredSlideFacts(TypedDict):
 class SlideFacts(RequiredSlideFacts, total=False):
     """Facts of a slide that its store keeps."""
 
+    glass: list[int]  # RGB of the glass, 255 each if none was seen
+    tissue_threshold: int  # of 255: saturation relative to the glass
+    non_glass: float  # tiles: sum of the shares of the grid that are not glass, without tiles that the user excluded
+    non_glass_rejected: float  # the same of the tiles that were rejected
     mpp_said: float  # the resolution in the metadata, if the user gave a different one
     stain: StainLook
 

@@ -3,10 +3,12 @@
 from dataclasses import asdict, dataclass
 
 from encoders.ingest.options import Codec
+from encoders.ingest.wsi.tissue_model import TissueModel
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.stain.normalise import validate_stain_method
 
+TISSUE_METHOD = "saturation relative to glass"  # recorded, so that stores of different methods are not mixed
 MIN_SHARPNESS_SIDE_UM = 12.0  # smallest side of a tile whose sharpness is measured: six pixels of the small copy
 
 
@@ -18,7 +20,9 @@ class TilingSettings:
     tile: int = 256  # pixels, side of a tile
     overlap: int = 0  # pixels that adjacent tiles share
     min_tissue: float = 0.5  # share
-    tissue_mpp: float = 8.0  # micrometres per pixel of overview and mask
+    tissue_mpp: float = 8.0  # micrometres per pixel of overview and mask, and of the input of the tissue model
+    tissue_threshold: int | None = None  # of 255: saturation relative to the glass; None: measured on the glass of each slide
+    tissue_model: TissueModel | None = None  # network that finds tissue, instead of the threshold
     min_sharpness: float = 100.0  # variance of the Laplacian, (gray levels of 255)^2 at 2 um per pixel; sharp tissue has 800 to 8,000
     max_pen: float = 0.1  # share with the hue of green or blue ink
     max_white: float = 0.9  # share that is colourless and brighter than 220 of 255
@@ -44,6 +48,10 @@ class TilingSettings:
         if self.min_sharpness and self.tile * self.mpp < MIN_SHARPNESS_SIDE_UM:
             small = f"a tile of {self.tile * self.mpp:g} um is too small to measure its sharpness (minimum {MIN_SHARPNESS_SIDE_UM:g} um)"
             raise InputError(f"{small}; pass --min-sharpness 0, or a larger --tile")
+        if self.tissue_threshold is not None and not 1 <= self.tissue_threshold <= 254:
+            raise InputError(f"--tissue-threshold is {self.tissue_threshold}; expected a saturation of 1 to 254, e.g. 8")
+        if self.tissue_threshold is not None and self.tissue_model:
+            raise InputError("--tissue-threshold and --tissue-model both find tissue; pass one of them")
         shares = {"min-tissue": self.min_tissue, "max-pen": self.max_pen, "max-white": self.max_white, "max-black": self.max_black}
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -54,5 +62,6 @@ class TilingSettings:
 
     def recipe(self) -> dict[str, Json]:
         """The settings as JSON, without those that are None."""
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-        return {name: value for name, value in plain.items() if value is not None}
+        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "tissue_model"}
+        model: dict[str, Json] = {"tissue_model": self.tissue_model.recipe()} if self.tissue_model else {"tissue": TISSUE_METHOD}
+        return {name: value for name, value in plain.items() if value is not None} | model

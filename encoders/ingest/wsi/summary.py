@@ -4,7 +4,7 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 
-from encoders.ingest.wsi.cohort import Cohort, describe_problem
+from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.overview_page import render_page
 from encoders.ingest.wsi.records import SlideRecord
 from encoders.runtime.files import atomic_write
@@ -13,7 +13,7 @@ from encoders.runtime.files import atomic_write
 def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     """Writes OUT_DIR/slides.csv and OUT_DIR/overview.html."""
     reasons = sorted(count_rejections(records))
-    head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "tiles_per_s", "trouble"]
+    head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "tiles_per_s", "trouble", "check"]
     with atomic_write(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *(summary_row(record, reasons) for record in records)])
     with atomic_write(cohort.out / "overview.html") as part:
@@ -28,7 +28,7 @@ def summary_row(record: SlideRecord, reasons: Sequence[str]) -> list[object]:
     if "facts" in record:
         facts = record["facts"]
         measures = [facts["mpp"][0], facts["mpp_source"], facts["level"], round(tiles_per_second(record), 1)]
-    return [record["name"], record["source"], record.get("tiles", 0), *counts, *measures, describe_problem(record)]
+    return [record["name"], record["source"], record.get("tiles", 0), *counts, *measures, describe_problem(record), describe_doubt(record)]
 
 
 def count_rejections(records: Sequence[SlideRecord]) -> Counter[str]:
@@ -76,6 +76,10 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
         name, mpp = conflicts[0]
         first = f"(first: {name}, {mpp:g} um per pixel)"
         typer.echo(f"warning: the metadata of {len(conflicts)} slides have another resolution than the given one {first}")
+    doubtful = [(r["name"], doubt) for r in good if (doubt := describe_doubt(r))]
+    if doubtful:
+        name, doubt = doubtful[0]
+        typer.echo(f"warning: inspect {len(doubtful)} slides (first: {name}: {doubt}); see --tissue-threshold, --masks and the overview")
     bad = [(record["source"], reason) for record in records if (reason := describe_problem(record))]
     if bad:
         print_quarantine(bad, quarantine_path(cohort.out / "slides"))

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.glass import Glass, find_glass, non_glass_mask
 from encoders.ingest.wsi.mpp import Resolution, find_resolution
 from encoders.ingest.wsi.records import Corners, SlideFacts
 from encoders.ingest.wsi.regions import allowed_mask, read_regions
@@ -24,8 +25,9 @@ from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.tile_geometry import TileGeometry
-from encoders.ingest.wsi.tissue import MaskCoverage, Overview, read_overview, read_tissue_mask, tissue_mask
+from encoders.ingest.wsi.tissue import MaskCoverage, Overview, clean_tissue_mask, read_overview, read_tissue_mask, tissue_mask
 from encoders.runtime.arrays import BoolArray, IntArray
+from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.random import Purpose, generator
 from encoders.stain.normalise import StainLook, measure_stain
@@ -63,6 +65,7 @@ class TilePlan:
     x: IntArray  # (N,) L0 corners of the tiles to read, row by row
     y: IntArray
     tissue: NDArray[np.float32]  # (N,) share of tissue
+    non_glass: NDArray[np.float32]  # (N,) share that is not glass, stained or not
     rejected: dict[str, Corners]  # by reason
     overview: bytes  # JPEG (H, W)
     mask: bytes  # PNG (H, W)
@@ -71,21 +74,30 @@ class TilePlan:
         """Writes the plan to `path`."""
         cut = {"level": self.cut.level, "downsample": self.cut.downsample, "size": self.cut.size, "span": self.cut.span}
         text = json.dumps({"cut": cut | {"shrink": self.cut.shrink}, "facts": self.facts, "rejected": self.rejected})
-        arrays: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue, "text": np.array(text)}
+        arrays: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue, "non_glass": self.non_glass, "text": np.array(text)}
         arrays |= {"overview": np.frombuffer(self.overview, np.uint8), "mask": np.frombuffer(self.mask, np.uint8)}
         with atomic_write(path) as part, part.open("wb") as file:
             np.savez(file, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> "TilePlan":
-        """The plan that `save` wrote."""
+        """The plan that `save` wrote. Raises InputError if an earlier version wrote it."""
         with np.load(path) as file:
+            if "non_glass" not in file:
+                raise InputError(f"{path.parent} was started by an earlier version of isograft: remove it, and run again")
             text: SavedPlan = json.loads(str(file["text"]))
             saved = text["cut"]
             size, span, shrink = saved["size"], saved["span"], saved["shrink"]
             cut = TileGeometry(saved["level"], saved["downsample"], (size[0], size[1]), (span[0], span[1]), (shrink[0], shrink[1]))
             overview, mask = file["overview"].tobytes(), file["mask"].tobytes()
-            return cls(cut, text["facts"], file["x"], file["y"], file["tissue"], text["rejected"], overview, mask)
+            shares = file["tissue"], file["non_glass"]
+            return cls(cut, text["facts"], file["x"], file["y"], *shares, text["rejected"], overview, mask)
+
+    @property
+    def glass(self) -> Glass:
+        """The glass of the slide."""
+        red, green, blue = self.facts["glass"]
+        return Glass((red, green, blue), self.facts["tissue_threshold"])
 
 
 def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
@@ -97,7 +109,8 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         resolution = find_resolution(slide.properties, item.mpp)
         cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile))
         view = read_overview(slide, resolution, settings.tissue_mpp)
-        mask = read_tissue_mask(item.mask, view, slide.dimensions) if item.mask else tissue_mask(view)
+        glass = find_glass(view.image, settings.tissue_threshold)
+        mask = find_tissue(item, settings, view, glass, slide.dimensions)
         x, y = tile_grid(slide, cut, settings, resolution)
         shares = MaskCoverage(mask, view)(x, y, cut.field)
         enough, inside, sampled = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
@@ -116,12 +129,28 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         reasons = {LITTLE_TISSUE: ~enough, OUTSIDE_REGIONS: enough & ~inside, NOT_SAMPLED: enough & inside & ~sampled}
         keep = enough & inside & sampled
         facts = slide_facts(slide, item, resolution, cut)
+        other = MaskCoverage(non_glass_mask(view.image, glass), view)(x, y, cut.field)
+        judged = keep | ~enough
+        facts |= {"glass": list(glass.colour), "tissue_threshold": glass.threshold}
+        facts |= {"non_glass": float(other[judged].sum()), "non_glass_rejected": float(other[~enough].sum())}
         if settings.normalise and keep.any():
             facts["stain"] = measure_slide_stain(slide, cut, settings.normalise, corners[keep])
         rejected = {reason: corners[rows].tolist() for reason, rows in reasons.items() if rows.any()}
-        return TilePlan(cut, facts, x[keep], y[keep], shares[keep].astype(np.float32), rejected, *encode_pictures(view, mask))
+        measures = shares[keep].astype(np.float32), other[keep].astype(np.float32)
+        return TilePlan(cut, facts, x[keep], y[keep], *measures, rejected, *encode_pictures(view, mask))
     finally:
         slide.close()
+
+
+def find_tissue(item: SlideItem, settings: TilingSettings, view: Overview, glass: Glass, dimensions: tuple[int, int]) -> BoolArray:
+    """(H, W): the tissue by the mask of the slide, else by the tissue model, else by the difference from the glass."""
+    if item.mask:
+        return read_tissue_mask(item.mask, view, dimensions)
+    if settings.tissue_model is None:
+        return tissue_mask(view, glass)
+    if abs(view.mpp / settings.tissue_mpp - 1) > MPP_TOLERANCE:
+        raise Unreadable(f"has {view.mpp:g} um per pixel, too coarse for --tissue-model at --tissue-mpp {settings.tissue_mpp:g}")
+    return clean_tissue_mask(settings.tissue_model(view.image), view)
 
 
 def tile_grid(slide: Slide, cut: TileGeometry, settings: TilingSettings, resolution: Resolution) -> tuple[IntArray, IntArray]:

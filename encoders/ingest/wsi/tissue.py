@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.glass import Glass, find_glass, stained_mask
 from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.tile_geometry import TileGeometry
@@ -20,7 +21,6 @@ from encoders.runtime.arrays import BoolArray, FloatArray
 OVERVIEW_BLOCK = 64  # pixels of the overview that are read at a time, because a slide with a single level does not fit in memory
 MIN_BLOCK = 8  # pixels, side of the smallest square into which a damaged block is divided
 MAX_DAMAGED_BLOCKS = 64  # a slide with more damaged blocks is unreadable
-SATURATION_FLOOR, SATURATION_CEILING = 8, 45  # of 255: limits of Otsu's threshold, between glass and pale stain
 CLOSING_RADIUS_UM = 32.0  # gaps between cells and fibres belong to the tissue
 MIN_TISSUE_UM2 = 20_000.0  # a square of 140 um; smaller objects are dust
 
@@ -82,12 +82,20 @@ def read_overview(slide: Slide, resolution: Resolution, mpp: float) -> Overview:
     return Overview(image, (x0, y0), scale, mpp, damaged)
 
 
-def tissue_mask(view: Overview) -> BoolArray:
-    """(H, W): pixels more saturated than Otsu's threshold, after closing and without small objects; and damaged pixels, which are kept."""
+def tissue_mask(view: Overview, glass: Glass | None = None) -> BoolArray:
+    """(H, W): pixels more saturated than the glass, after closing and without small objects; and damaged pixels, which are kept.
+
+    The reference is the glass, not the strongest stain of the slide: a pale core is found beside a dark one.
+
+    glass: None: found in the overview."""
+    glass = glass or find_glass(view.image)
+    return clean_tissue_mask(stained_mask(view.image, glass), view)
+
+
+def clean_tissue_mask(mask: BoolArray, view: Overview) -> BoolArray:
+    """(H, W): the mask, closed by CLOSING_RADIUS_UM, without objects below MIN_TISSUE_UM2; and damaged pixels."""
     from scipy import ndimage
 
-    values = hsv_saturation(view.image)
-    mask = values > min(max(otsu_threshold(values), SATURATION_FLOOR), SATURATION_CEILING)
     radius = round(CLOSING_RADIUS_UM / view.mpp)
     if radius:
         away = np.arange(-radius, radius + 1)
@@ -99,25 +107,6 @@ def tissue_mask(view: Overview) -> BoolArray:
     areas = np.bincount(labels.ravel(), minlength=count + 1) * view.mpp**2  # um2
     areas[0] = 0
     return np.asarray((areas >= MIN_TISSUE_UM2)[labels] | view.damaged)
-
-
-def hsv_saturation(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W): 255 (max - min) / max over the channels, as in HSV; 0 for black."""
-    high, low = image.max(axis=2).astype(np.uint16), image.min(axis=2)
-    return np.asarray(((high - low) * 255 // np.maximum(high, 1)).astype(np.uint8))
-
-
-def otsu_threshold(values: NDArray[np.uint8]) -> int:
-    """The value that divides a histogram of 0-255 into two classes with the largest variance between them; it belongs to the lower class.
-
-    Source: Otsu 1979, "A threshold selection method from gray-level histograms", eq. 18."""
-    counts = np.bincount(values.ravel(), minlength=256).astype(np.float64)
-    below = np.cumsum(counts)
-    above = counts.sum() - below
-    mass = np.cumsum(counts * np.arange(256))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        between = below * above * (mass / below - (mass[-1] - mass) / above) ** 2
-    return int(np.argmax(np.nan_to_num(between[:-1], nan=-1.0)))  # NaN: one class is empty
 
 
 def read_tissue_mask(path: Path, view: Overview, dimensions: tuple[int, int]) -> BoolArray:

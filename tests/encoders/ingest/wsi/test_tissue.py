@@ -8,34 +8,15 @@ import pytest
 from PIL import Image, ImageFilter
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.glass import hsv_saturation
 from encoders.ingest.wsi.mpp import Resolution
 from encoders.ingest.wsi.quality import QUALITY_MPP, TileQuality, measure_quality, measure_sharpness, shrink_tile
 from encoders.ingest.wsi.regions import Region, allowed_mask, paint_regions, read_regions
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide, scanned_bounds
 from encoders.ingest.wsi.tile_geometry import TileGeometry
-from encoders.ingest.wsi.tissue import MaskCoverage, Overview, hsv_saturation, otsu_threshold, read_overview, read_tissue_mask, tissue_mask
+from encoders.ingest.wsi.tissue import MaskCoverage, Overview, read_overview, read_tissue_mask, tissue_mask
 from tests.encoders.ingest.wsi.slide_files import draw_slide, tissue_like, write_slide
-
-
-def otsu_by_definition(values):
-    """As scikit-image's threshold_otsu: the bin after which the weighted squared distance of the class means is largest."""
-    counts, centres = np.bincount(values.ravel(), minlength=256).astype(float), np.arange(256.0)
-    best, where = -1.0, 0
-    for t in range(255):
-        w0, w1 = counts[: t + 1].sum(), counts[t + 1 :].sum()
-        if w0 and w1:
-            m0, m1 = (counts[: t + 1] @ centres[: t + 1]) / w0, (counts[t + 1 :] @ centres[t + 1 :]) / w1
-            if w0 * w1 * (m0 - m1) ** 2 > best:
-                best, where = w0 * w1 * (m0 - m1) ** 2, t
-    return where
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_otsu_equals_its_definition(seed):
-    rng = np.random.default_rng(seed)
-    values = np.clip(np.concatenate([rng.normal(20, 8, 900), rng.normal(110 + 10 * seed, 30, 400)]), 0, 255).astype(np.uint8)
-    assert otsu_threshold(values) == otsu_by_definition(values)
 
 
 def test_saturation_is_that_of_hsv():
@@ -61,7 +42,7 @@ def test_tissue_is_found_specks_are_not_and_small_gaps_close():
     assert not tissue_mask(view_of(image)).any()
 
 
-def test_glass_alone_is_not_tissue_although_otsu_always_splits():
+def test_glass_alone_is_not_tissue():
     noise = np.random.default_rng(0).normal(242, 1.2, (100, 100, 3))
     assert not tissue_mask(view_of(np.clip(noise, 0, 255).astype(np.uint8))).any()
 

@@ -19,7 +19,7 @@ interpolated to the exact size, unless it is within 0.25 % of it. Unscanned area
 
 Tissue is what is more saturated than the glass at 8 um per pixel, closed by 32 um, without specks below 0.02 mm2. The glass is measured on
 every slide, so a pale core is found beside a dark one. --masks and --tissue-model replace this. A tile needs --min-tissue of it, must be
-sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and lower edge of a slide are left out.
+sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and lower edge are left out.
 OUT_DIR/overview.html shows all slides.
 
 \b

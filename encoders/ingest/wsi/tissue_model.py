@@ -44,10 +44,8 @@ class TissueModel:
         margin = min(MODEL_MARGIN, side // 4)
         step = side - 2 * margin
         height, width = image.shape[:2]
-        padded = np.pad(
-            image, ((margin, step * math.ceil(height / step) - height + margin), (margin, step * math.ceil(width / step) - width + margin), (0, 0)),
-            "symmetric",
-        )  # fmt: skip
+        below, right = (step * math.ceil(length / step) - length + margin for length in (height, width))
+        padded = np.pad(image, ((margin, below), (margin, right), (0, 0)), "symmetric")
         out = np.zeros((height, width), bool)
         for top in range(0, height, step):
             for left in range(0, width, step):
@@ -75,9 +73,8 @@ def output_mask(scores: NDArray[np.float32], side: int, name: str) -> BoolArray:
     if not np.isfinite(planes).all():
         raise Unreadable(f"--tissue-model {name} gives values that are NaN or infinite")
     if len(planes) == 1 and not (planes.min() >= 0 and planes.max() <= 1):
-        raise Unreadable(
-            f"--tissue-model {name} gives values from {planes.min():g} to {planes.max():g}; expected a probability, so end it with a sigmoid"
-        )
+        values = f"values from {planes.min():g} to {planes.max():g}"
+        raise Unreadable(f"--tissue-model {name} gives {values}; expected a probability, so end it with a sigmoid")
     mask = planes[0] > MIN_PROBABILITY if len(planes) == 1 else planes.argmax(axis=0) > 0
     rows, columns = (((np.arange(side) + 0.5) * length / side).astype(int) for length in mask.shape)
     return np.asarray(mask[np.ix_(rows, columns)])
@@ -136,9 +133,8 @@ def load_torchscript_network(path: Path) -> tuple[BlockModel, int]:
             warnings.simplefilter("ignore")  # PyTorch warns that TorchScript is deprecated
             network = torch.jit.load(str(path), map_location="cpu").eval()
     except (RuntimeError, ValueError) as error:
-        raise InputError(
-            f"--tissue-model {path.name} is not TorchScript ({str(error).strip().splitlines()[0]}); save it with torch.jit.script(model).save()"
-        ) from error
+        why = str(error).strip().splitlines()[0]
+        raise InputError(f"--tissue-model {path.name} is not TorchScript ({why}); save it with torch.jit.script(model).save()") from error
 
     def run(block: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.inference_mode():

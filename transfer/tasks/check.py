@@ -17,9 +17,9 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.store.patient_ids import SameNames, simplify_id
 from transfer.tasks import labels, load
+from transfer.tasks.official_parts import read_official_list
 from transfer.tasks.options import PARTS
 from transfer.tasks.recipes import Recipe, load_recipe
-from transfer.tasks.split import PART_NAMES
 from transfer.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ def check_task(task: Task) -> list[CheckResult]:
         results.append(CheckResult("official split", "can be read", str(error), "wrong"))
     results += check_labels(task, store, recipe)
     if part is not None:
-        names = ["" if is_unknown(v) else str(v) for v in part]
-        part = np.array([PART_NAMES.get(name.strip().lower(), name) for name in names], dtype=object)
+        part = np.array(["" if is_unknown(v) else str(v) for v in part], dtype=object)
         results += [*check_official_lists(task, store), *check_counts(part, store, recipe), *check_overlap(task, part, store)]
     return [*results, *check_benchable(task)]
 
@@ -133,7 +132,7 @@ def check_official_lists(task: Task, store: "Store") -> Iterator[CheckResult]:
     """Whether every name of the official lists has an image."""
     have = {name for key in store.column("key") for name in (str(key), labels.path_basename(str(key)))}
     for part, path in task.split.lists.items():
-        names = load.read_official_list(path)
+        names = read_official_list(path)
         lost = [name for name in names if name not in have]
         answer = f"{len(lost)} of {len(names)} names have none, e.g. {lost[0]}" if lost else f"all {len(names)} names have one"
         yield CheckResult(f"{part} list", "an image for every name", answer, "wrong" if lost else "ok")

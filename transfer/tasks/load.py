@@ -4,26 +4,25 @@ Shapes: N images of the store, C columns of the targets.
 """
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks import labels
 from transfer.tasks.csv_labels import as_labels, read_csv_labels
 from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
 from transfer.tasks.group_columns import is_age_column
+from transfer.tasks.official_parts import read_split_column
 from transfer.tasks.options import PARTS
 from transfer.tasks.people import describe_people
-from transfer.tasks.split import PART_NAMES, Split, make_split
-from transfer.tasks.task import SplitRule, TargetSpec, Task, to_absolute_path
+from transfer.tasks.split import Split, make_split
+from transfer.tasks.task import TargetSpec, Task, to_absolute_path
 from transfer.tasks.uncertain_labels import apply_policy, smooth_targets
 
 if TYPE_CHECKING:
@@ -110,9 +109,6 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.La
     return columns, messages
 
 
-DATASET_COLUMN = "dataset"  # as a split column: the name of the data set of each store, for parts that were ingested one by one
-
-
 def read_targets(store: "Store", task: TargetSpec) -> labels.Targets:
     """The targets of all images: the label columns under the task's policy."""
     raw, messages = read_label_columns(store, task)
@@ -123,70 +119,6 @@ def read_targets(store: "Store", task: TargetSpec) -> labels.Targets:
     targets.soft_targets = smooth_targets(raw, task.policy, np.asarray(store.column("key")))
     targets.messages = messages + targets.messages
     return targets
-
-
-def read_split_column(store: "Store", rule: SplitRule) -> Array | None:
-    """(N,) the official part of every image as a key of `PART_NAMES`, "" = none; None when the rule has no official split."""
-    if rule.source is None:
-        return None
-    if rule.lists:
-        return match_official_lists(store, rule)
-    assert rule.column is not None
-    if rule.column == DATASET_COLUMN and not store.has_column(DATASET_COLUMN):
-        values = np.asarray(store.datasets).astype(object)
-        return np.array([rule.names.get(str(v), "") for v in values], dtype=object)
-    if not store.has_column(rule.column):
-        raise unknown_name_error("split column", rule.column, store.columns(), "(--split-column none: a random split by patient)")
-    values = np.asarray(store.column(rule.column)).astype(object)
-    if rule.pattern:
-        matches = [re.search(rule.pattern, str(v)) for v in values]
-        values = np.array([match.group(1) if match else "" for match in matches], dtype=object)
-    return np.array([rule.names.get(str(v), v) for v in values], dtype=object)
-
-
-def match_official_lists(store: "Store", rule: SplitRule) -> Array:
-    """(N,) the part whose list names the image, by its key, a path that ends like it, or its name; "" = none.
-
-    Raises InputError for a list that cannot be read or matches no image, and for an image in two lists."""
-    key = [str(k) for k in store.column("key")]
-    part, finder = np.full(len(key), "", dtype=object), FileFinder(list(dict.fromkeys(key)))
-    for name, path in rule.lists.items():
-        names = read_official_list(path)
-        listed = set(names)
-        found = {*finder.match(names).files.values()}  # absolute and prefixed paths, names without suffix
-        matches = np.array([k in listed or labels.path_basename(k) in listed or k in found for k in key])
-        if not matches.any():
-            raise InputError(
-                f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"
-            )
-        both = matches & (part != "")
-        if both.any():
-            raise InputError(
-                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. {key[int(np.argmax(both))]!r}; "
-                "an image may be in one list only"
-            )
-        part[matches] = name
-    return part
-
-
-def read_official_list(path: str) -> list[str]:
-    """The lines of an official list. Raises InputError when it cannot be read or is empty."""
-    try:
-        with open(to_absolute_path(path), encoding="utf-8-sig") as file:
-            names = [line.strip() for line in file if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the official list {path}: {labels.describe_read_error(error)}") from error
-    if not names:
-        raise InputError(f"the official list {path} is empty; expected one image name per line")
-    return names
-
-
-def find_split_column(store: "Store") -> str | None:
-    """`split` if the store has a column of that name with a train and a test part, else None."""
-    if not store.has_column("split"):
-        return None
-    parts = {PART_NAMES.get(str(v).strip().lower()) for v in np.unique(store.column("split").astype(str))}
-    return "split" if {"train", "test"} <= parts else None
 
 
 def load_task(task: Task) -> LoadedTask:
@@ -202,9 +134,10 @@ def load_task(task: Task) -> LoadedTask:
     soft = targets.soft_targets
     y = targets.y if soft is None else np.where(np.isnan(soft), targets.y, soft)  # (N, C), for train rows
     image_group = canonical_hashes(store, sha256)
-    split = make_split(task.split, key, patient, image_group, y, read_split_column(store, task.split))
+    parts = read_split_column(store, task.split, read_as := [])
+    split = make_split(task.split, key, patient, image_group, y, parts)
     y = np.where((split.part == "train")[:, None], y, targets.y)
-    messages = [*targets.messages, *describe_people(store, task.same_people), *split.messages]
+    messages = [*targets.messages, *describe_people(store, task.same_people), *read_as, *split.messages]
     if task.split.column and {""} < {*(texts := store.unknown_texts(task.split.column)), ""}:
         messages.append(f"split column {task.split.column!r} at ingest: {describe_unknown(texts)}")
     return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages)

@@ -1,13 +1,14 @@
 """Builds a task from a store, a recipe and the options of the command line; the options override the recipe."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from encoders.runtime.config import merge_settings, validate_config
-from encoders.runtime.errors import InputError
+from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.tasks import load, recipes
 from transfer.tasks.labels import Targets
+from transfer.tasks.official_parts import describe_unused_split, find_split_column, read_split_texts
 from transfer.tasks.people import check_same_people
 from transfer.tasks.task import SplitRule, TargetSpec, Task, resolve_order, to_portable_path
 
@@ -33,6 +34,8 @@ def build_task(
     spec = validate_config(TargetSpec, target, "the target")
     targets = load.read_targets(store, spec)
     rule = choose_split_rule(store, paths, options.get("split", {}), recipe)
+    if rule.source is None and "column" not in options.get("split", {}) and (recipe is None or recipe.split is None):
+        targets.messages += describe_unused_split(store)
     check_same_people(store, same_people := options.get("same_people", []))
     task = Task(
         **{**spec.model_dump(), "kind": targets.kind, "order": resolve_order(spec.order, targets.classes, targets.kind)},
@@ -57,19 +60,37 @@ def list_store_labels(store: "Store") -> list[str]:
 
 def choose_split_rule(store: "Store", paths: Sequence[str], options: Mapping[str, Any], recipe: recipes.Recipe | None) -> SplitRule:
     """The split rule of the options, else of the recipe, else the store's official split, else a random split by patient."""
-    explicit = "column" in options or "lists" in options
+    given = {name: None if value == "none" else value for name, value in options.items()}
+    explicit = "column" in given or "lists" in given
     base: dict[str, Any] = {}
-    if recipe is not None and recipe.split is not None and explicit:  # another origin of the parts; the recipe's shares and seed remain
-        base = recipe.split.model_dump(mode="json", include={"val", "test", "seed"}, exclude_unset=True)
-    if recipe is not None and recipe.split is not None and not explicit:
-        base = recipe.split.model_dump(mode="json")
-        base["lists"] = {part: find_official_list(path, paths) for part, path in recipe.split.lists.items()}
-    elif not explicit and (column := load.find_split_column(store)) is not None:
+    if recipe is not None and recipe.split is not None:
+        of_recipe = recipe.split.model_dump(mode="json", exclude_unset=True)
+        if explicit and given.get("column") != (recipe.split.column or ""):  # another origin of the parts; shares and seed remain
+            of_recipe = {name: value for name, value in of_recipe.items() if name in ("val", "test", "seed")}
+        base = of_recipe
+        if not explicit or "lists" in given:
+            others = {part: path for part, path in recipe.split.lists.items() if part not in given.get("lists", {})}
+            base["lists"] = {part: find_official_list(path, paths) for part, path in others.items()}
+    elif not explicit and (column := find_split_column(store)) is not None:
         base = {"column": column}
-    rule = validate_config(SplitRule, merge_settings(base, {k: None if v == "none" else v for k, v in options.items()}), "the split")
+    rule = validate_config(SplitRule, merge_settings(base, given), "the split")
     if rule.source is None and rule.patients_by_split:
         raise InputError("--patients-by-split needs an official split; name its column with --split-column")
+    check_split_values(store, rule, given.get("names", {}))
     return rule
+
+
+def check_split_values(store: "Store", rule: SplitRule, named: Collection[str]) -> None:
+    """Raises InputError for values of --split-value that the split column does not hold."""
+    if not named:
+        return
+    if rule.column is None:
+        raise InputError("--split-value names values of a split column; pass --split-column NAME too")
+    texts = read_split_texts(store, rule)
+    assert texts is not None
+    for value in named:
+        if value not in set(texts.tolist()):
+            raise unknown_name_error(f"value of split column {rule.column!r}", value, {*texts.tolist()} - {""}, "(for --split-value)")
 
 
 def find_official_list(name: str, paths: Sequence[str]) -> str:

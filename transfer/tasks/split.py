@@ -16,14 +16,10 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
 from transfer.tasks.options import PARTS, Part
+from transfer.tasks.split_words import describe_split_values, find_parts, unclear_split_error
 from transfer.tasks.task import SplitRule
 
 Names = Sequence[object] | Array
-PART_NAMES: dict[str, Part] = {
-    **dict.fromkeys(("train", "training", "tr"), "train"),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
-    **dict.fromkeys(("test", "testing", "te"), "test"),
-}
 
 
 @dataclass(frozen=True)
@@ -114,13 +110,18 @@ def read_official_parts(column: Names, patient: Array, image_id: Array | None, y
 
     Train patients with identical images stay in one part. Images that the source has in two parts are left to the leakage check."""
     unknown = find_unknown(column, names=True)
-    others = sorted({str(v) for v in np.asarray(column, dtype=object)[~unknown] if str(v).strip().lower() not in PART_NAMES})
-    if others:
-        raise InputError(f"split column {rule.source!r} holds {others[:5]}; expected train, val and test (empty: excluded)")
-    part = np.array([PART_NAMES.get(str(v).strip().lower(), "") for v in column], dtype=object)
+    counts = Counter(str(v) for v in np.asarray(column, dtype=object)[~unknown])
+    part_of = find_parts(counts)
+    if part_of is None:
+        raise unclear_split_error(str(rule.source), counts)
+    part = np.array([part_of.get(str(v), "") for v in column], dtype=object)
     for needed in ("train", "test"):
         if not (part == needed).any():
-            raise InputError(f"split column {rule.source!r} has no {needed} image; --split-column none makes a random split by patient")
+            named = f"--split-value {needed}=VALUE says which value is the {needed} part; " if rule.column else ""
+            raise InputError(
+                f"split column {rule.source!r} has no {needed} image: it holds {describe_split_values(counts)}. {named}"
+                "--split-column none makes a random split by patient"
+            )
     if not rule.patients_by_split:
         _refuse_patients_in_two(part, patient, rule)
     texts = describe_unknown(count_unknown(column, unknown))

@@ -12,8 +12,8 @@ from encoders.runtime.errors import InputError
 from transfer.records.record import Record
 from transfer.report.published.sets import PublishedSet
 from transfer.report.task_source import TaskSource, find_task_source
-from transfer.tasks.load import open_task_store, read_split_column
-from transfer.tasks.split import PART_NAMES
+from transfer.tasks.load import open_task_store
+from transfer.tasks.official_parts import read_split_column, read_split_texts
 from transfer.tasks.task import read_task
 
 
@@ -54,12 +54,12 @@ def find_difference(known: PublishedSet, source: TaskSource, records: Sequence[R
         return f"the published task of {known.title} has other labels: {', '.join(known.labels)}"
     try:
         stored = read_split_column(store, task.split)
-        unmapped = read_split_column(store, task.split.model_copy(update={"names": {}}))
+        unmapped = read_split_texts(store, task.split)
     except InputError:
         return f"the official split of {known.title} cannot be read"
     assert stored is not None
     assert unmapped is not None
-    part = np.array([PART_NAMES.get(str(v).strip().lower(), "") for v in stored], dtype=object)
+    part = stored
     sizes = int(np.isin(part, ("train", "val")).sum()), int((part == "test").sum())
     if sizes != (known.development, known.test):
         return (

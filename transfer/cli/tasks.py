@@ -1,15 +1,15 @@
 """`transfer tasks`: register, list, check and remove tasks."""
 
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.markup import escape
 
 from encoders.ingest.options import CombineMode
-from encoders.runtime.cli import make_console, split_commas
+from encoders.runtime.cli import make_console
+from transfer.cli.task_options import drop_none, parse_classes, parse_findings, parse_split_lists, parse_split_values
 from transfer.tasks.options import BlankPolicy, Part, TaskKind, UncertainPolicy
 
 if TYPE_CHECKING:
@@ -57,7 +57,21 @@ def add(
     positive: Annotated[
         str | None, typer.Option(help="class that counts as positive; default: the last of two, in alphabetical order")
     ] = None,
-    keep: Annotated[list[str] | None, typer.Option(help="class to keep, repeatable; images of other classes are excluded")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="classes to keep, comma-separated; images of other classes are excluded. Repeat the option, one class each, if a class "
+            "contains a comma"
+        ),
+    ] = None,
+    list_column: Annotated[
+        str | None, typer.Option(help="text column with lists of findings: a|b, or a, b, ['a', 'b'], JSON; an empty list is unknown")
+    ] = None,
+    finding: Annotated[
+        list[str] | None,
+        typer.Option(help="findings of --list-column, e.g. pneumonia,effusion: a label of 0 and 1 each; repeat it for names with commas"),
+    ] = None,
+    list_separator: Annotated[str | None, typer.Option(help="what divides the lists  [default: found: | ; new line , or brackets]")] = None,
     order: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,6 +96,13 @@ def add(
     split_list: Annotated[
         list[str] | None, typer.Option(help="PART=FILE, an official list with one image name per line; repeat for train, val, test")
     ] = None,
+    split_value: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="PART=VALUE, what a value of the split column is, e.g. test=valid, or exclude=unused; repeatable. Train, dev, Test_set "
+            "and the numbers 0, 1, 2 need none"
+        ),
+    ] = None,
     patients_by_split: Annotated[
         bool, typer.Option(help="treat equal patient ids in different official parts as different patients")
     ] = False,
@@ -104,6 +125,7 @@ def add(
         transfer tasks add pneumonia cxr.h5 --label pneumonia
         transfer tasks add grade fundus.h5 --label grade --order normal,mild,moderate,severe
         transfer tasks add effusion chexpert.h5 --label 'Pleural Effusion' --uncertain ones --blank zeros
+        transfer tasks add padchest padchest.h5 --list-column Labels --finding pneumonia,cardiomegaly
         transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` lists the known data sets
     """
     from encoders.store.store import Store
@@ -117,9 +139,10 @@ def add(
     tables = [to_portable_path(path) for path in labels or ()]
     target = {"labels": label, "csv": (tables[0] if len(tables) == 1 else tables) or None, "csv_on": file_column, "csv_join": on or None}
     target |= {"combine": combine, "reader": reader_column, "kind": kind, "positive": positive}
-    target |= {"keep": keep, "order": _parse_order(order)}
-    options = _drop_none({**target, "policy": _drop_none({"uncertain": uncertain, "blank": blank}) or None})
-    options["split"] = _drop_none({**rule, "lists": _parse_split_lists(split_list or [])})
+    target |= {"keep": parse_classes(keep), "order": parse_classes(order)}
+    target |= parse_findings(list_column, finding or [], list_separator, label)
+    options = drop_none({**target, "policy": drop_none({"uncertain": uncertain, "blank": blank}) or None})
+    options["split"] = drop_none({**rule, "lists": parse_split_lists(split_list or []), "names": parse_split_values(split_value or [])})
     options["same_people"] = parse_same_people(same_people or [])
     task, targets = build_task(name, store, opened, options, recipe)
     loaded = load_task(task)
@@ -132,27 +155,6 @@ def add(
     for line in [*targets.messages, *describe_order(task), *people, *loaded.split.messages, f"split: {split}"]:
         console.print(f"  {line}", markup=False)
     _print_part_counts(console, loaded)
-
-
-def _drop_none(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values that the user gave."""
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def _parse_order(texts: list[str] | None) -> list[str] | None:
-    """The classes of --order: one option is divided at commas, of several each is one class."""
-    return split_commas(texts[0]) if texts and len(texts) == 1 else texts
-
-
-def _parse_split_lists(texts: list[str]) -> dict[str, str] | None:
-    """`train=FILE` as {"train": "FILE"}."""
-    from encoders.runtime.errors import InputError
-    from transfer.tasks.task import to_portable_path
-
-    pairs = [text.partition("=") for text in texts]
-    if any(not equals or not path for _, equals, path in pairs):
-        raise InputError(f"--split-list is {texts}; expected PART=FILE, e.g. --split-list test=test_list.txt")
-    return {part: to_portable_path(path) for part, _, path in pairs} or None
 
 
 @tasks_app.command("list")

@@ -13,6 +13,7 @@ from encoders.ingest.label_table import ColumnRoles, find_join_column
 from encoders.ingest.options import CombineMode
 from encoders.ingest.tables.combine import AGREEMENT_SUFFIX, CombineRule, combine_rows, find_reader_column
 from encoders.ingest.tables.join_images import JoinWay, by_identifier, by_path, join_images
+from encoders.ingest.tables.list_columns import ListColumn
 from encoders.ingest.tables.load_tables import Labels, load_tables
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, is_unknown
@@ -34,15 +35,17 @@ def read_csv_labels(
     on: Sequence[str] = (),
     combine: CombineMode = "error",
     reader: str | None = None,
+    lists: ListColumn | None = None,
 ) -> tuple[list[LabelColumn], list[str]]:
     """The label columns, and messages for the user about the join.
 
     path: a table, or several that are joined on the columns `on`.  join_column: the column with image names; by default `key`, `file` or
     one with a usual name.  combine, reader: what becomes of rows of one image that disagree, as in an ingest.
+    lists: the lists of findings of a column, whose findings are then `names`.
 
     Raises InputError for an unknown column, for a table that matches no image, and for rows of one image that disagree."""
     messages: list[str] = []
-    table = load_tables(path, on, messages)
+    table = load_tables(path, on, messages, lists=lists)
     header = table.columns
     for name in names:
         if name not in header:

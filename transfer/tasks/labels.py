@@ -103,26 +103,6 @@ def path_basename(name: str) -> str:
     return name.rsplit("/", 1)[-1]
 
 
-def split_findings(column: LabelColumn, names: Sequence[str], separator: str) -> list[LabelColumn]:
-    """A text column with lists of findings (`Effusion|Mass`) as one 0/1 column per name; an empty text is unknown.
-
-    Raises InputError for a name that never occurs."""
-    texts = column.classes or []
-    findings = [{part.strip() for part in text.split(separator)} for text in texts]
-    every = set().union(*findings)
-    for name in names:
-        if name not in every:
-            raise unknown_name_error(f"finding of {column.name!r}", name, every)
-    known = np.isfinite(column.codes)
-    columns = []
-    for name in names:
-        has = np.array([name in parts for parts in findings], dtype=np.float32)
-        codes = np.full(len(column.codes), np.nan, dtype=np.float32)
-        codes[known] = has[column.codes[known].astype(int)]
-        columns.append(LabelColumn(name, codes, None, column.without_row))
-    return columns
-
-
 def keep_classes(column: LabelColumn, keep: Sequence[str]) -> LabelColumn:
     """The text column with every other class set to unknown, so that its images are excluded."""
     have = column.classes or []

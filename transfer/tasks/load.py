@@ -5,19 +5,21 @@ Shapes: N images of the store, C columns of the targets.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoders.ingest.tables.list_columns import ListColumn
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.similarity.near_duplicates import canonical_hashes
-from transfer.tasks import labels
 from transfer.tasks.csv_labels import as_labels, read_csv_labels
 from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
+from transfer.tasks.finding_lists import check_classes, check_listed, split_findings
 from transfer.tasks.group_columns import is_age_column
+from transfer.tasks.labels import LabelColumn, Targets, build_targets, keep_classes, read_store_labels
 from transfer.tasks.official_parts import read_split_column
 from transfer.tasks.options import PARTS
 from transfer.tasks.people import describe_people
@@ -94,28 +96,35 @@ def open_task_store(task: Task) -> "Store":
         raise InputError(f"task {task.name!r}: {error}") from error
 
 
-def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[labels.LabelColumn], list[str]]:
+def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[LabelColumn], list[str]]:
     """The label columns of the store or of the CSV file, before any policy, and messages for the user about them."""
-    names = [task.findings.column] if task.findings else task.labels
-    columns, messages = (
-        read_csv_labels(as_labels(task.csv), store, names, task.csv_on, task.csv_join, task.combine, task.reader)
-        if task.csv
-        else (labels.read_store_labels(store, names), [])
-    )
-    messages += describe_unknown_labels(columns)
-    messages += describe_left_out_classes(columns[0], task.keep) if task.keep else []
-    if task.findings:
-        columns = labels.split_findings(columns[0], task.labels, task.findings.separator)
+    findings, messages = task.findings, list[str]()
+    if task.csv:
+        lists = ListColumn(findings.column, tuple(task.labels), findings.separator) if findings else None
+        how = (task.csv_on, task.csv_join, task.combine, task.reader, lists)
+        columns, messages = read_csv_labels(as_labels(task.csv), store, task.labels, *how)
+    elif findings:
+        columns, messages = split_findings(read_store_labels(store, [findings.column])[0], task.labels, findings.separator)
+    else:
+        check_listed(store, task.labels)
+        columns = read_store_labels(store, task.labels)
+    messages += describe_unknown_labels(columns if findings is None else [replace(columns[0], name=findings.column)])
+    if findings is None:
+        messages += describe_left_out_classes(columns[0], task.keep) if task.keep else []
+    elif task.keep:
+        raise InputError("--keep names classes of a text label; findings of lists are labels of 0 and 1, so remove it")
     return columns, messages
 
 
-def read_targets(store: "Store", task: TargetSpec) -> labels.Targets:
+def read_targets(store: "Store", task: TargetSpec) -> Targets:
     """The targets of all images: the label columns under the task's policy."""
     raw, messages = read_label_columns(store, task)
     if task.policy.uncertain == "multiclass" and len(raw) != 1:
         raise InputError(f"--uncertain multiclass needs a task with one label, not {len(raw)}; give one --label")
-    columns = [labels.keep_classes(c, task.keep) if task.keep else apply_policy(c, task.policy) for c in raw]
-    targets = labels.build_targets(columns, task.kind, task.positive)
+    for column in raw:
+        check_classes(keep_classes(column, task.keep) if task.keep and {*task.keep} <= {*(column.classes or ())} else column)
+    columns = [keep_classes(c, task.keep) if task.keep else apply_policy(c, task.policy) for c in raw]
+    targets = build_targets(columns, task.kind, task.positive)
     targets.soft_targets = smooth_targets(raw, task.policy, np.asarray(store.column("key")))
     targets.messages = messages + targets.messages
     return targets
@@ -136,8 +145,9 @@ def load_task(task: Task) -> LoadedTask:
     image_group = canonical_hashes(store, sha256)
     parts = read_split_column(store, task.split, read_as := [])
     split = make_split(task.split, key, patient, image_group, y, parts)
+    split = replace(split, messages=[*read_as, *split.messages])
     y = np.where((split.part == "train")[:, None], y, targets.y)
-    messages = [*targets.messages, *describe_people(store, task.same_people), *read_as, *split.messages]
+    messages = [*targets.messages, *describe_people(store, task.same_people), *split.messages]
     if task.split.column and {""} < {*(texts := store.unknown_texts(task.split.column)), ""}:
         messages.append(f"split column {task.split.column!r} at ingest: {describe_unknown(texts)}")
     return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from encoders.runtime.config import merge_settings, validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.tasks import load, recipes
+from transfer.tasks.finding_lists import describe_stored_lists
 from transfer.tasks.labels import Targets
 from transfer.tasks.official_parts import describe_unused_split, find_split_column, read_split_texts
 from transfer.tasks.people import check_same_people
@@ -28,8 +29,12 @@ def build_task(
     recipe = recipes.load_recipe(recipe_name) if recipe_name else None
     base = {} if recipe is None else recipe.model_dump(mode="json", include={*TARGET_FIELDS}, exclude_defaults=True)
     target = merge_settings(base, {k: v for k, v in options.items() if k in TARGET_FIELDS})
+    if not target.get("labels") and (column := target.get("findings", {}).get("column")):
+        raise InputError(f"--list-column {column} needs the findings; pass --finding NAME,NAME{describe_stored_lists(store, column)}")
     if not target.get("labels"):
         raise InputError("no label column was given; name one with --label COLUMN, or a known data set with --recipe")
+    if target.get("findings") is not None and not target["findings"].get("column"):
+        raise InputError("--finding and --list-separator need the column with the lists; pass --list-column NAME too")
     target["labels"] = list_store_labels(store) if target["labels"] == ["*"] else target["labels"]
     spec = validate_config(TargetSpec, target, "the target")
     targets = load.read_targets(store, spec)

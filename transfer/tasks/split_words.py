@@ -117,7 +117,8 @@ def describe_parts(source: str, part_of: Mapping[str, str]) -> list[str]:
     """A sentence about the words that are not the names of their parts; [] if all are."""
     if all(text.strip().lower() == part for text, part in part_of.items()):
         return []
-    words = ", ".join(f"{text!r} = {part or 'excluded'}" for text, part in sorted(part_of.items(), key=lambda pair: (pair[1], pair[0])))
+    ordered = sorted(part_of.items(), key=lambda pair: ((*PARTS, "").index(pair[1]), pair[0]))
+    words = ", ".join(f"{text!r} = {part or 'excluded'}" for text, part in ordered)
     return [f"split column {source!r}: {words}"]
 
 

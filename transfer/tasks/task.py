@@ -57,10 +57,10 @@ class SplitRule(Config):
 
 
 class Findings(Config):
-    """Several findings in one text column, e.g. `Effusion|Mass`."""
+    """Several findings in one text column, e.g. `Effusion|Mass` or `['Effusion', 'Mass']`."""
 
     column: str
-    separator: str = "|"
+    separator: str | None = Field(None, description="what divides lists without brackets; none: found in the column")
 
 
 class TargetSpec(Config):

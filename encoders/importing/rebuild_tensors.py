@@ -4,7 +4,7 @@ A tensor is a view of a storage: offset, size and stride, in elements. A view th
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeGuard
 
 import torch
@@ -57,7 +57,7 @@ _PARAMETER_CALLS = (
 class StoredNumbers(InertRecord):
     """A storage of a checkpoint: its bytes, to which tensors refer."""
 
-    untyped: torch.UntypedStorage = None  # type: ignore[assignment]  # fields after defaults need one
+    untyped: torch.UntypedStorage = field(default_factory=lambda: torch.UntypedStorage(0))
     dtype: torch.dtype = torch.uint8
 
 

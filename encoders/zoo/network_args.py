@@ -61,4 +61,4 @@ def _set_eps(network: nn.Module, key: str, kind: type[nn.Module], value: Json) -
     if not layers:
         raise InputError(f"{key} has no effect: {type(network).__name__} has no {kind.__name__.strip('_')}")
     for layer in layers:
-        layer.eps = float(value)  # type: ignore[assignment]
+        vars(layer)["eps"] = float(value)  # a plain attribute of every norm layer

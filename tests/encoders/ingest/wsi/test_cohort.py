@@ -253,7 +253,7 @@ def test_regions_masks_and_tables_belong_to_their_slides(cohort, tmp_path):
     assert len(Store.open(tmp_path / "ex" / "a.h5")) == 4
     with pytest.raises(Exception, match="pass --regions"):
         run(cohort[0] / "slides", tmp_path / "none", "--include", "Tumor", code=2)
-    with pytest.raises(Exception, match="for none of the 1 slides: it holds 1 GeoJSON files, e.g. a.geojson; expected e.g. b.geojson"):
+    with pytest.raises(Exception, match="for none of the 1 slides: it holds 1 files of regions, e.g. a.geojson; expected e.g. b.geojson"):
         run(cohort[0] / "slides" / "p2", tmp_path / "no", "--regions", tmp_path / "regions", "--exclude", "Tumor", code=2)
     (tmp_path / "regions" / "p1").mkdir()
     (tmp_path / "regions" / "a.geojson").rename(tmp_path / "regions" / "p1" / "a.tiff.geojson")  # by the path of the slide

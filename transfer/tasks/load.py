@@ -143,7 +143,8 @@ def load_task(task: Task) -> LoadedTask:
     soft = targets.soft_targets
     y = targets.y if soft is None else np.where(np.isnan(soft), targets.y, soft)  # (N, C), for train rows
     image_group = canonical_hashes(store, sha256)
-    parts = read_split_column(store, task.split, read_as := [])
+    read_as: list[str] = []
+    parts = read_split_column(store, task.split, read_as)
     split = make_split(task.split, key, patient, image_group, y, parts)
     split = replace(split, messages=[*read_as, *split.messages])
     y = np.where((split.part == "train")[:, None], y, targets.y)

@@ -74,14 +74,14 @@ def choose_split_rule(store: "Store", paths: Sequence[str], options: Mapping[str
             of_recipe = {name: value for name, value in of_recipe.items() if name in ("val", "test", "seed")}
         base = of_recipe
         if not explicit or "lists" in given:
-            others = {part: path for part, path in recipe.split.lists.items() if part not in given.get("lists", {})}
+            others = {part: path for part, path in recipe.split.lists.items() if part not in (given.get("lists") or {})}
             base["lists"] = {part: find_official_list(path, paths) for part, path in others.items()}
     elif not explicit and (column := find_split_column(store)) is not None:
         base = {"column": column}
     rule = validate_config(SplitRule, merge_settings(base, given), "the split")
     if rule.source is None and rule.patients_by_split:
         raise InputError("--patients-by-split needs an official split; name its column with --split-column")
-    check_split_values(store, rule, given.get("names", {}))
+    check_split_values(store, rule, given.get("names") or {})
     return rule
 
 

@@ -38,7 +38,8 @@ def read_volume_table(
     if named.get("file") is None and not any(c.lower() in COLUMN_GUESSES["file"] for c in table.columns):
         named["file"] = next((c for c in table.columns if c.lower() in COLUMN_GUESSES["patient"]), None)  # a row per patient
     roles = assign_roles(table.columns, named, list(label), list(meta))
-    rows = filter_rows(table.columns, table.rows, only, filtered := [])
+    filtered: list[str] = []
+    rows = filter_rows(table.columns, table.rows, only, filtered)
     names = index_volumes(volumes)
     matched: dict[str, TableRow] = {}
     unmatched: list[str] = []

@@ -12,12 +12,13 @@ import numpy as np
 
 from encoders.doctor.report import HIGH_FLOOR
 from encoders.ingest.quarantine import read_quarantine
+from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import describe_unknown, is_unknown
 from encoders.store.patient_ids import SameNames, simplify_id
 from transfer.tasks import labels, load
-from transfer.tasks.official_parts import read_official_list
+from transfer.tasks.official_parts import match_list, read_official_list
 from transfer.tasks.options import PARTS
 from transfer.tasks.recipes import Recipe, load_recipe
 from transfer.tasks.task import Task
@@ -130,10 +131,11 @@ def _check_label_column(task: Task, column: labels.LabelColumn, recipe: Recipe |
 
 def check_official_lists(task: Task, store: "Store") -> Iterator[CheckResult]:
     """Whether every name of the official lists has an image."""
-    have = {name for key in store.column("key") for name in (str(key), labels.path_basename(str(key)))}
+    key = [str(k) for k in store.column("key")]
+    finder = FileFinder(list(dict.fromkeys(key)))
     for part, path in task.split.lists.items():
         names = read_official_list(path)
-        lost = [name for name in names if name not in have]
+        _, lost = match_list(names, key, finder)
         answer = f"{len(lost)} of {len(names)} names have none, e.g. {lost[0]}" if lost else f"all {len(names)} names have one"
         yield CheckResult(f"{part} list", "an image for every name", answer, "wrong" if lost else "ok")
 

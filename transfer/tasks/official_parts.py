@@ -5,6 +5,7 @@ Shapes: N images of the store.
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,9 +77,7 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
     part, finder = np.full(len(key), "", dtype=object), FileFinder(list(dict.fromkeys(key)))
     for name, path in rule.lists.items():
         names = read_official_list(path)
-        listed = set(names)
-        found = {*finder.match(names).files.values()}  # absolute and prefixed paths, names without suffix
-        matches = np.array([k in listed or path_basename(k) in listed or k in found for k in key])
+        matches, _ = match_list(names, key, finder)
         if not matches.any():
             raise InputError(
                 f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"
@@ -91,6 +90,16 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
             )
         part[matches] = name
     return part
+
+
+def match_list(names: Sequence[str], key: Sequence[str], finder: FileFinder) -> tuple[Array, list[str]]:
+    """(N,) whether a list names each image, by its key, a path that ends like it, or its name; and the names that no image has.
+
+    key: (N,).  finder: of the same keys."""
+    listed, files = set(names), finder.match(names).files  # absolute and prefixed paths, names without suffix
+    found, have = {*files.values()}, {*key, *map(path_basename, key)}
+    matches = np.array([k in listed or path_basename(k) in listed or k in found for k in key])
+    return matches, [name for name in names if name not in have and name not in files]
 
 
 def read_official_list(path: str) -> list[str]:

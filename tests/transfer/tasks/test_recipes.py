@@ -222,6 +222,9 @@ def test_nih_parses_joined_findings_and_reads_the_official_lists(here):
     assert loaded.split.part[at["00000020_000.png"]] == "test"
     assert {*loaded.split.part[: at["00000019_001.png"] + 1]} == {"train", "val"}
     assert wrong("nih") == [("test images", "20")]  # of 25,596: an incomplete copy
+    listed = (here / "data" / "test_list.txt").read_text().split()
+    (here / "data" / "test_list.txt").write_text("\n".join(f"/mnt/nih/images/{name}" for name in listed) + "\n")
+    assert wrong("nih") == [("test images", "20")]  # the check reads a list as the split does, with paths of another machine
     benched("nih")
 
 

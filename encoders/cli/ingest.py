@@ -1,11 +1,28 @@
-"""`encoders ingest folder` and `encoders ingest phantom`, and what all ingest commands share: common options and the summary."""
+"""`encoders ingest folder` and `encoders ingest phantom`, and what all ingest commands share: help, progress and the summary."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.ingest.options import ChannelChoice, Codec, CombineMode, HairMethod, PhantomName, SquareRule, StainMethod
+from encoders.cli.ingest_options import (
+    CombineOption,
+    DatasetOption,
+    DeriveOption,
+    FindingOption,
+    LabelsOption,
+    ListColumnOption,
+    ListSeparatorOption,
+    ModalityOption,
+    OnlyOption,
+    OnOption,
+    OutArgument,
+    OverwriteOption,
+    ReaderOption,
+    ResizeOption,
+    WorkersOption,
+)
+from encoders.ingest.options import ChannelChoice, Codec, HairMethod, PhantomName, StainMethod
 from encoders.ingest.sources import SOURCES
 
 if TYPE_CHECKING:
@@ -15,48 +32,7 @@ ingest_app = typer.Typer(
     no_args_is_help=True, help="Ingest images into a store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
 )
 
-OutArgument = Annotated[Path, typer.Argument(help="the store to write, e.g. cxr.h5")]
 RESUME_ADVICE = "rerun the same command to resume"
-WorkersOption = Annotated[int, typer.Option(min=0, help="number of processes; 0: as many as the scheduler assigned")]
-OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace OUT, and discard an interrupted ingest with other settings")]
-ModalityOption = Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")]
-DatasetOption = Annotated[
-    str | None, typer.Option(help="name of the data set; with the patient, it identifies a person  [default: name of the folder]")
-]
-LabelsOption = Annotated[
-    list[Path] | None, typer.Option(help="table of labels (CSV, TSV, Excel, Parquet; .gz); repeatable: several tables are joined")
-]
-OnOption = Annotated[
-    list[str] | None, typer.Option(help="column on which several --labels are joined; repeatable  [default: all that they share]")
-]
-CombineOption = Annotated[
-    CombineMode,
-    typer.Option(
-        help="rows of one image that disagree: error; max and mean of numbers; any (1 if any row has 1); majority of rows or readers, with "
-        "its share stored as LABEL_agreement"
-    ),
-]
-DeriveOption = Annotated[
-    list[str] | None,
-    typer.Option(help="new column of 0 and 1, e.g. pneumothorax=EncodedPixels!=-1 or frontal=view==PA|AP; repeatable"),
-]
-ListColumnOption = Annotated[
-    str | None, typer.Option(help="column with lists of findings: a|b, or a, b, ['a', 'b'], JSON; an empty cell is unknown")
-]
-FindingOption = Annotated[
-    list[str] | None,
-    typer.Option(help="findings of --list-column to store as labels of 0 and 1, e.g. pneumonia,effusion; repeat it for names with commas"),
-]
-ListSeparatorOption = Annotated[
-    str | None, typer.Option(help="what divides the lists of --list-column  [default: found: | ; new line , or brackets]")
-]
-OnlyOption = Annotated[
-    list[str] | None,
-    typer.Option(help="only rows with this value, e.g. split=train, 'view=PA|AP', age=18..90 or 'age>=18'; repeatable"),
-]
-ReaderOption = Annotated[
-    str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed, e.g. rad_id; "": rows vote]')
-]
 
 HELP_FOOTER = """
 
@@ -134,7 +110,7 @@ def ingest_folder(
     ] = None,
     only: OnlyOption = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the files, which must be equal")] = 256,
-    resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
+    resize: ResizeOption = "pad",
     channels: Annotated[
         ChannelChoice,
         typer.Option(help="auto (1 if every image of the set is gray in every pixel, otherwise 3), 1 (luminance of colour images) or 3"),
@@ -142,8 +118,8 @@ def ingest_folder(
     bits: Annotated[
         str | None,
         typer.Option(
-            help="bits that 16-bit files use, 9 to 16, or auto: groups of files are told apart by their largest values, and each is mapped "
-            "to the full range  [default: 16]"
+            help="bits that 16-bit files use, 9 to 16, or auto: groups of files are distinguished by their largest values, and each is "
+            "mapped to the full range  [default: 16]"
         ),
     ] = None,
     accept_damaged: Annotated[

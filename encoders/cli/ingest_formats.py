@@ -6,30 +6,31 @@ from typing import Annotated
 
 import typer
 
-from encoders.cli.ingest import (
-    HELP_FOOTER,
+from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
+from encoders.cli.ingest_options import (
     CombineOption,
     DatasetOption,
     DeriveOption,
     FindingOption,
+    LabelColumnOption,
     LabelsOption,
     ListColumnOption,
     ListSeparatorOption,
+    MetaColumnOption,
     ModalityOption,
     OnlyOption,
     OnOption,
     OutArgument,
     OverwriteOption,
     ReaderOption,
+    ResizeOption,
+    SplitColumnOption,
     WorkersOption,
-    command_help,
-    run_ingest,
 )
-from encoders.ingest.options import ArrayLayout, Codec, FixedChannels, KeyMode, SquareRule, Voi
+from encoders.ingest.options import ArrayLayout, Codec, FixedChannels, KeyMode, Voi
 
 LOW_CONTRAST_SPAN = 0.1  # share of the 16-bit range; a CT without its window uses 2 %
 SizeOption = Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the images, which must be equal")]
-ResizeOption = Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")]
 
 DICOM_HELP = command_help(
     "dicom",
@@ -107,9 +108,9 @@ def ingest_dicom(
     list_separator: ListSeparatorOption = None,
     join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
-    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
-    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
-    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    split_column: SplitColumnOption = None,
+    label_column: LabelColumnOption = None,
+    meta_column: MetaColumnOption = None,
     only: OnlyOption = None,
     keep_tag: Annotated[list[str] | None, typer.Option(help="DICOM keyword to store unchanged, e.g. StationName; repeatable")] = None,
     key: Annotated[KeyMode, typer.Option(help="auto, file (always the relative name) or hash (always a hash)")] = "auto",
@@ -196,9 +197,9 @@ def ingest_hdf5(
     file_column: Annotated[str | None, typer.Option(help="column of the table with the files  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
     slide_column: Annotated[str | None, typer.Option(help='column of slides  [default: guessed, e.g. wsi; "": none]')] = None,
-    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
-    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
-    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    split_column: SplitColumnOption = None,
+    label_column: LabelColumnOption = None,
+    meta_column: MetaColumnOption = None,
     list_column: ListColumnOption = None,
     finding: FindingOption = None,
     list_separator: ListSeparatorOption = None,

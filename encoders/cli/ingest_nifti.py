@@ -5,18 +5,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.ingest import (
-    HELP_FOOTER,
+from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
+from encoders.cli.ingest_formats import require_labels
+from encoders.cli.ingest_options import (
     DatasetOption,
+    LabelColumnOption,
+    MetaColumnOption,
     OnlyOption,
     OutArgument,
     OverwriteOption,
+    ResizeOption,
+    SplitColumnOption,
     WorkersOption,
-    command_help,
-    run_ingest,
 )
-from encoders.cli.ingest_formats import require_labels
-from encoders.ingest.options import SliceAxis, SquareRule
+from encoders.ingest.options import SliceAxis
 
 if TYPE_CHECKING:
     from encoders.ingest.nifti.source import NiftiSource
@@ -62,12 +64,12 @@ def ingest_nifti(
     labels: Annotated[Path | None, typer.Option(help="table with a row per volume, folder or patient")] = None,
     file_column: Annotated[str | None, typer.Option(help="column that names volume, folder or patient  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
-    split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')] = None,
-    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
-    meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
+    split_column: SplitColumnOption = None,
+    label_column: LabelColumnOption = None,
+    meta_column: MetaColumnOption = None,
     only: OnlyOption = None,
     size: Annotated[int, typer.Option(min=0, help="side of the stored square; 0: the size of the slices, which must be equal")] = 256,
-    resize: Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")] = "pad",
+    resize: ResizeOption = "pad",
     modality: Annotated[str, typer.Option(help="mr, ct, ...: which tasks and baselines belong together")] = "mr",
     dataset: DatasetOption = None,
     workers: WorkersOption = 0,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from encoders.cli.ingest import RESUME_ADVICE, DatasetOption, ModalityOption, command_help
+from encoders.cli.ingest import RESUME_ADVICE, command_help
+from encoders.cli.ingest_options import DatasetOption, ModalityOption
 from encoders.ingest.options import Codec, StainMethod
 
 WSI_HELP = command_help(

@@ -6,7 +6,7 @@ from encoders.runtime.errors import InputError
 
 
 class UnreadableCheckpoint(InputError):
-    """A file that is damaged, is no checkpoint, or exceeds a limit of the reader."""
+    """A file that is damaged, is not a checkpoint, or exceeds a limit of the reader."""
 
 
 @dataclass(eq=False, repr=False)

@@ -4,7 +4,6 @@ Shapes: H, W, C of one image.
 """
 
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -17,9 +16,10 @@ from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
 from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_join_column
+from encoders.ingest.list_files import count_skipped, describe_skipped, list_files
 from encoders.ingest.options import BitsChoice, Codec, CombineMode, HairMethod, ResizeRule
-from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
-from encoders.ingest.row_filter import filter_rows
+from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
+from encoders.ingest.row_filter import describe_filtered, filter_rows
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp, is_gray, to_pixel_unit
 from encoders.ingest.tables.combine import CombineRule, combine_rows, describe_joining, find_reader_column
 from encoders.ingest.tables.file_finder import FileFinder, clean_path
@@ -28,7 +28,6 @@ from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
 from encoders.stain.normalise import measure_stain, normalise_stain, validate_stain_method
 from encoders.store.write import full_range_unit
@@ -132,9 +131,8 @@ class FolderSource(Source[FileItem]):
 
     def _matching_items(self, pattern: re.Pattern[str]) -> list[FileItem]:
         """The items whose path matches. Raises InputError if a column of the CSV has the role of a group of the pattern."""
-        for part in pattern.groupindex:
-            if self.roles and (part in self.roles.identity or (part == "label" and "label" in self.roles.label)):
-                raise InputError(f"the {part} is in --pattern and in a column of the CSV; turn one off, e.g. --{part}-column ''")
+        if self.roles:
+            refuse_two_origins(pattern.groupindex, self.roles, "the CSV")
         matched, others = split_by_match(pattern, [item.name for item in self._items if not item.problem])
         self.notes.append(f"columns from the path: {', '.join(pattern.groupindex)}")
         if others:
@@ -148,7 +146,7 @@ class FolderSource(Source[FileItem]):
             raise InputError("--only filters the rows of a CSV; pass --labels too")
         if self.lists:
             raise InputError("--list-column reads a column of a table; pass --labels too")
-        files, others = list_image_files(self.folder)
+        files, others = list_files(self.folder, IMAGE_SUFFIXES)
         if not files:
             raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF, but {sum(others.values())} other files")
         groups = self.pattern.groupindex if self.pattern else {}
@@ -156,8 +154,8 @@ class FolderSource(Source[FileItem]):
             self.notes.append("no --labels: no label is stored")
         if "patient" not in groups:
             self.notes.append("warning: patients are unknown: every image counts as a patient of its own")
-        self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
-        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())}
+        self.notes += describe_skipped(others)
+        self.left_out = count_skipped(others)
         return [FileItem(name) for name in files]
 
     def _from_table(self, labels: Labels, named: Mapping[Role, str | None], label: list[str], meta: list[str]) -> list[FileItem]:
@@ -169,7 +167,7 @@ class FolderSource(Source[FileItem]):
         if roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
         kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
-        files, others = list_image_files(self.folder)
+        files, others = list_files(self.folder, IMAGE_SUFFIXES)
         joined = join_images(kept, roles.file, files, [*self._join_ways(files)], "--file-column")
         self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
         roles = roles.without(roles.file, joined.way)  # an identifier that joins the rows to paths is read from the paths
@@ -185,10 +183,8 @@ class FolderSource(Source[FileItem]):
         lost = f"{missing} of them without {'a file' if not by else 'an image'}"
         self.notes.append(f"{by}{len(kept.rows)} rows selected, {lost}; {len(files) - len(rows)} images without a row are left out")
         self.notes += joined.notes
-        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())} | {"no row in the table": len(files) - len(rows)}
-        if self.filters:
-            out = len(table.rows) - len(kept.rows)
-            self.notes.append(f"{out} rows are left out by --only {' --only '.join(self.filters)}")
+        self.left_out = count_skipped(others) | {"no row in the table": len(files) - len(rows)}
+        self.notes += describe_filtered(self.filters, len(table.rows) - len(kept.rows))
         return [items[name] for name in sorted(items)]
 
     def _join_ways(self, files: Sequence[str]) -> Iterator[JoinWay]:
@@ -270,17 +266,6 @@ def normalise_by_own_stain(method: str, image: Array) -> NDArray[np.uint8]:
     if look is None:
         raise Unreadable(f"has too little tissue, or fewer than two stains, for --normalise {method}")
     return normalise_stain(image, look)
-
-
-def list_image_files(folder: Path) -> tuple[list[str], Counter[str]]:
-    """The images below a folder as sorted relative names, and the number of other files by suffix."""
-    files, others = [], Counter[str]()
-    for path in walk_files(folder):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            files.append(path.relative_to(folder).as_posix())
-        else:
-            others[path.suffix.lower() or "no suffix"] += 1
-    return sorted(files), others
 
 
 def is_below(name: str) -> bool:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_column
-from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
-from encoders.ingest.row_filter import filter_rows
+from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
+from encoders.ingest.row_filter import describe_filtered, filter_rows
 from encoders.ingest.source import Value
 from encoders.ingest.tables.combine import CombineRule, combine_rows
 from encoders.ingest.tables.file_finder import FileFinder
@@ -109,13 +109,10 @@ class ArrayFields:
             named["slide"] = slide
         labels = [*self.options.label, *(self.options.lists.findings if self.options.lists else ())]
         self.roles = assign_roles(table.columns, named, labels, list(self.options.meta))
-        twice = {*self.roles.identity} & {name for each in self.by_file.values() for name in each.index}
-        if twice:
-            raise InputError(f"the {min(twice)} is in --pattern and in a column of the table; turn one off, e.g. --{min(twice)}-column ''")
+        refuse_two_origins(compile_pattern(self.options.pattern).groupindex if self.options.pattern else (), self.roles)
         notes += [*self.roles.describe(table.columns), *list_notes(table, self.roles.label)]
         kept = filter_rows(table.columns, table.rows, self.options.only, notes)
-        if self.options.only:
-            notes.append(f"{len(table.rows) - len(kept)} rows are left out by --only {' --only '.join(self.options.only)}")
+        notes += describe_filtered(self.options.only, len(table.rows) - len(kept))
         if rowwise:
             self.by_row = [self._fields(self.by_file[0], row, self.roles) for row in table.rows]
             notes.append(f"the table has a row for each of the {len(table.rows):,} images, in their order")

@@ -4,8 +4,9 @@ A group `meta_NAME` gives a column NAME of other facts, e.g. `(?P<meta_magnifica
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+from encoders.ingest.label_table import ColumnRoles
 from encoders.ingest.source import Value
 from encoders.runtime.errors import InputError, unknown_name_error
 
@@ -25,6 +26,13 @@ def compile_pattern(text: str) -> re.Pattern[str]:
         if name not in PATTERN_GROUPS and not META_GROUP.fullmatch(name):
             raise unknown_name_error("group of --pattern", name, PATTERN_GROUPS, "; meta_NAME gives any other column")
     return pattern
+
+
+def refuse_two_origins(groups: Iterable[str], roles: ColumnRoles, table: str = "the table") -> None:
+    """Raises InputError if a column of a table has the role of a group.  table: its name in the message."""
+    for part in groups:
+        if part in roles.identity or (part == "label" and "label" in roles.label):
+            raise InputError(f"the {part} is in --pattern and in a column of {table}; turn one off, e.g. --{part}-column ''")
 
 
 def split_by_match(pattern: re.Pattern[str], names: Sequence[str]) -> tuple[list[str], list[str]]:

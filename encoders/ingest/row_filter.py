@@ -98,7 +98,7 @@ def parse_value(value: str) -> RowTest:
 def compare_number(operator: str, value: str, text: str) -> RowTest:
     """The test for a comparison with a number."""
     if not re.fullmatch(NUMBER, value):
-        raise InputError(f"--only {text!r} compares with {value!r}, which is no number; write e.g. {FORMS}")
+        raise InputError(f"--only {text!r} compares with {value!r}, which is not a number; write e.g. {FORMS}")
     limit = float(value)
     compare: dict[str, Callable[[float], bool]] = {
         ">": lambda number: number > limit,
@@ -121,12 +121,17 @@ def read_number(cell: str) -> float | None:
 
 
 def describe_non_numbers(text: str, name: str, left_out: Counter[str]) -> list[str]:
-    """A sentence about the rows that are left out because they hold no number; [] if there are none."""
+    """A sentence about the rows that are left out because they do not hold a number; [] if there are none."""
     others = Counter({cell: n for cell, n in left_out.items() if read_number(cell) is None})
     if not others:
         return []
     shown = ", ".join(f"{cell!r} {n:,}" for cell, n in others.most_common(5))
     return [f"--only {text}: {others.total():,} rows without a number in {name!r} are left out ({shown})"]
+
+
+def describe_filtered(filters: Sequence[str], left_out: int) -> list[str]:
+    """A sentence about the rows that all filters left out; [] without filters."""
+    return [f"{left_out} rows are left out by --only {' --only '.join(filters)}"] if filters else []
 
 
 def describe_values(cells: Counter[str]) -> str:

@@ -61,7 +61,7 @@ def find_parts(texts: Collection[str], taken: Collection[str] = (), numbered: bo
 
 
 def resolve_stems(stems: set[str], taken: Collection[str]) -> dict[str, Part] | None:
-    """Stem -> part; None if two stems may mean one part, or if one may mean either of two."""
+    """Stem -> part; None if two stems could mean the same part, or if one could mean two parts."""
     part_of: dict[str, Part] = {part: part for part in PARTS if part in stems}
     used = {*part_of, *taken}
     if "trainval" in stems:
@@ -84,7 +84,7 @@ def resolve_stems(stems: set[str], taken: Collection[str]) -> dict[str, Part] | 
 
 
 def read_numbers(texts: Collection[str]) -> dict[str, float]:
-    """The numbers that all texts are; {} if one is no number."""
+    """The numbers that all texts are; {} if one is not a number."""
     try:
         return {text: float(text) for text in texts}
     except ValueError:
@@ -99,7 +99,7 @@ def split_tokens(text: str) -> list[str]:
 
 def find_stem(tokens: list[str]) -> str | None:
     """The stem that the words name, without numbers and words such as `set`; None if they name none or several."""
-    words = [word for token in tokens if not token.isdigit() and (word := token) not in NOISE]
+    words = [token for token in tokens if not token.isdigit() and token not in NOISE]
     joined = "".join(words)
     bare = re.sub(rf"({'|'.join(sorted(NOISE, key=len, reverse=True))})$", "", joined)
     return STEMS.get(joined) or STEMS.get(bare)

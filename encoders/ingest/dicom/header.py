@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 PSEUDONYM_DIGITS = 16  # hex, 64 bits: probability 3e-8 that any two of a million patients share a pseudonym
 IDENTIFYING_TAGS = ("PatientID", "PatientName", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
-IDENTIFIER_TAGS = {  # what a table may be joined on
+IDENTIFIER_TAGS = {  # what a table may be joined on, from an image to a patient
     "uid": "SOPInstanceUID",
     "series": "SeriesInstanceUID",
     "study": "StudyInstanceUID",

@@ -2,25 +2,16 @@
 
 from collections.abc import Sequence
 
+from encoders.ingest.dicom.header import IDENTIFIER_TAGS
 from encoders.ingest.folder import FileItem
 from encoders.ingest.label_table import UID_COLUMNS, Role, assign_roles, find_join_column
 from encoders.ingest.options import CombineMode
-from encoders.ingest.row_filter import filter_rows
+from encoders.ingest.row_filter import describe_filtered, filter_rows
 from encoders.ingest.tables.combine import CombineRule, combine_rows, find_reader_column
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.join_images import by_file, by_folder, by_identifier, join_images
 from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
-
-# What a header identifies, from an image to a patient: the name of the join, and the field of `read_headers`.
-HEADER_JOINS = {
-    "SOPInstanceUID": "uid",
-    "SeriesInstanceUID": "series",
-    "StudyInstanceUID": "study",
-    "StudyID": "study_id",
-    "AccessionNumber": "accession",
-    "PatientID": "patient",
-}
 
 
 class DicomLabels:
@@ -57,9 +48,7 @@ class DicomLabels:
         self.notes += [*self.roles.describe(table.columns), *list_notes(table, self.roles.label)]
         self.combine = CombineRule(combine, find_reader_column(table.columns, reader))
         self.table = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
-        if self.filters:
-            out = len(table.rows) - len(self.table.rows)
-            self.notes.append(f"{out} rows are left out by --only {' --only '.join(self.filters)}")
+        self.notes += describe_filtered(self.filters, len(table.rows) - len(self.table.rows))
 
     def needs_headers(self, names: Sequence[str]) -> bool:
         """Whether the column holds anything other than file names."""
@@ -71,7 +60,7 @@ class DicomLabels:
 
         Files without a row are kept with unknown labels; with a filter on the rows they are left out.
         Raises InputError if no row matches any file, and for rows of one file that disagree."""
-        identifiers = {way: {name: h.get(key, "") for name, h in headers.items()} for way, key in HEADER_JOINS.items()}
+        identifiers = {tag: {name: h.get(key, "") for name, h in headers.items()} for key, tag in IDENTIFIER_TAGS.items()}
         ways = [by_file(FileFinder(names)), *(by_identifier(way, values) for way, values in identifiers.items()), by_folder(names)]
         joined = join_images(self.table, self.roles.file, names, ways, "--join-column")
         notes += self.notes

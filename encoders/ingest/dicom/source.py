@@ -30,6 +30,7 @@ from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_b
 from encoders.ingest.dicom.stream_check import find_stream_damage
 from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
+from encoders.ingest.list_files import count_skipped, describe_skipped
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
 from encoders.ingest.source import ImageRow, Remark, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.ingest.tables.combine import describe_joining
@@ -92,9 +93,9 @@ class DicomSource(Source[FileItem]):
         self.geometry = describe_geometry(size, resize) | {"borders": "cropped" if crop_borders else "kept"}
         self.views = sorted(parse_wanted_views(views)) if views else []
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
-        self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        self.notes += describe_skipped(others)
         self.accept_damaged, found = accept_damaged, len(names)
-        self.left_out = {f"skipped: {kind}": n for kind, n in sorted(others.items())}
+        self.left_out = count_skipped(others)
         self.filters = labels.filters if labels else []
         self.joining = describe_joining(labels.on, labels.combine) if labels else {}
         if labels and labels.derive:

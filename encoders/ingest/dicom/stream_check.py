@@ -1,7 +1,7 @@
 """Checks of the compressed pixels of a DICOM file: whether they have an end, and whether a strict decoder finds damage.
 
 The decoders of pixel data accept damaged streams. libjpeg-turbo checks JPEG of 8 bits, CharLS checks JPEG-LS. Changes inside JPEG 2000, and
-inside JPEG of more than 8 bits or lossless, cannot be told from other pixels; only a missing part is found.
+inside JPEG of more than 8 bits or lossless, cannot be distinguished from intact pixels; only a missing part is found.
 """
 
 import struct

@@ -13,6 +13,7 @@ import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_bicubic, resize_to_square
 from encoders.ingest.label_table import Role
+from encoders.ingest.list_files import describe_skipped, list_files
 from encoders.ingest.nifti.scaling import VoxelScaling, scale_to_gray
 from encoders.ingest.nifti.segments import SegmentLabel, pair_segmentations, read_segmentation
 from encoders.ingest.nifti.volume import (
@@ -28,11 +29,10 @@ from encoders.ingest.nifti.volume import (
 )
 from encoders.ingest.nifti.volume_table import VolumeTable, read_volume_table
 from encoders.ingest.options import Codec, SliceAxis, SquareRule
-from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match, split_groups
+from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
 
 SQUARE_PIXELS = 0.01  # pixels whose sides differ by more than this share are resampled to squares
@@ -100,14 +100,8 @@ class NiftiSource(Source[str]):
             self._refuse_two_origins(self.table)
 
     def _list_volumes(self) -> list[str]:
-        names, others = [], Counter[str]()
-        for path in walk_files(self.folder):
-            name = path.relative_to(self.folder).as_posix()
-            if path.name.lower().endswith(NIFTI_SUFFIXES):
-                names.append(name)
-            else:
-                others[path.suffix.lower() or "no suffix"] += 1
-        self.notes += [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+        names, others = list_files(self.folder, NIFTI_SUFFIXES)
+        self.notes += describe_skipped(others)
         if not names:
             raise InputError(f"{self.folder} holds no .nii or .nii.gz file, but {sum(others.values())} other files")
         self.pairs = pair_segmentations(names, self.segmentation) if self.segmentation else {}
@@ -158,10 +152,7 @@ class NiftiSource(Source[str]):
 
     def _refuse_two_origins(self, table: VolumeTable) -> None:
         """Raises InputError if a column of the table has the role of a group of the pattern or the name of a segment."""
-        groups = self.pattern.groupindex if self.pattern else {}
-        for part in groups:
-            if part in table.roles.identity or (part == "label" and "label" in table.roles.label):
-                raise InputError(f"the {part} is in --pattern and in a column of the table; turn one off, e.g. --{part}-column ''")
+        refuse_two_origins(self.pattern.groupindex if self.pattern else (), table.roles)
         for segment in self.segments:
             if segment.name in table.roles.label:
                 raise InputError(f"the label {segment.name!r} is in --segment and in a column of the table; rename the segment")

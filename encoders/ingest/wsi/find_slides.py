@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from encoders.ingest.label_table import Role, assign_roles
+from encoders.ingest.list_files import describe_skipped
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import Unreadable
 from encoders.ingest.tables.file_finder import FileFinder
@@ -52,7 +53,7 @@ def list_slide_items(
     Raises InputError for options that do not fit the files."""
     slides, others = discover_slides(where)
     root = where if where.is_dir() else where.parent
-    notes = [f"{n} files skipped: {kind}" for kind, n in sorted(others.items())]
+    notes = describe_skipped(others)
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
         if folder and not folder.exists():
             raise InputError(f"{option} {folder} does not exist")

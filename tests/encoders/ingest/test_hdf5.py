@@ -210,6 +210,9 @@ def test_wrong_tables_and_patterns_raise(tmp_path):
     (tmp_path / "t.csv").write_text("slide_id,patient\nTCGA-AA-0001-01Z,p\n")
     with pytest.raises(InputError, match="patient is in --pattern and in a column"):
         Hdf5Source(files, "imgs", table=TableOptions(tmp_path / "t.csv", pattern="(?P<patient>TCGA-..-....)"))
+    (tmp_path / "l.csv").write_text("slide_id,label\nTCGA-AA-0001-01Z,a\n")
+    with pytest.raises(InputError, match="label is in --pattern and in a column"):
+        Hdf5Source(files, "imgs", table=TableOptions(tmp_path / "l.csv", pattern="(?P<label>TCGA)"))
     with pytest.raises(InputError, match="matches none of the 3 files"):
         Hdf5Source(files, "imgs", table=TableOptions(pattern="(?P<patient>GTEX.*)"))
     with pytest.raises(InputError, match="did you mean slide_id"):

@@ -92,7 +92,7 @@ def test_an_alternative_that_no_row_has_is_named():
         ("veiw=PA", "did you mean view"),
         ("vew>=3", "did you mean view"),
         ("view=XX", "no row has view=XX; values of 'view'"),
-        ("age>=old", "compares with 'old', which is no number"),
+        ("age>=old", "compares with 'old', which is not a number"),
         ("age=90..18", r"the range 90..18 is empty; write the smaller number first, 18..90"),
         ("view=18..90", "no row has view=18..90"),
     ],

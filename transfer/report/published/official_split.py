@@ -53,13 +53,12 @@ def find_difference(known: PublishedSet, source: TaskSource, records: Sequence[R
     if sorted(map(normalize_label, task.classes)) != sorted(map(normalize_label, known.labels)):
         return f"the published task of {known.title} has other labels: {', '.join(known.labels)}"
     try:
-        stored = read_split_column(store, task.split)
+        part = read_split_column(store, task.split)
         unmapped = read_split_texts(store, task.split)
     except InputError:
         return f"the official split of {known.title} cannot be read"
-    assert stored is not None
+    assert part is not None
     assert unmapped is not None
-    part = stored
     sizes = int(np.isin(part, ("train", "val")).sum()), int((part == "test").sum())
     if sizes != (known.development, known.test):
         return (

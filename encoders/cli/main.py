@@ -3,7 +3,7 @@
 import typer
 
 from encoders import __version__
-from encoders.cli import ingest_formats, ingest_nifti, ingest_wsi, zoo
+from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
@@ -15,7 +15,7 @@ add_version_option(app, __version__)
 app.command("list")(zoo.list_)
 app.command()(zoo.show)
 app.command()(zoo.verify)
-app.command("import")(zoo.import_)
+app.command("import")(import_encoder.import_)
 app.command()(zoo.combine)
 app.command()(zoo.export)
 app.command()(zoo.embed)

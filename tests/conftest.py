@@ -1,6 +1,7 @@
 """Where the tests find real images, and a home of their own so that no test touches the user's zoo."""
 
 import os
+import shutil
 from pathlib import Path
 
 # Two test processes share the cores, so each takes one thread. Some sums depend on the number of threads in their last bit: what promises
@@ -33,3 +34,5 @@ def _own_home(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("ISOGRAFT_HOME", str(home))
     monkeypatch.setenv("WANDB_MODE", "disabled")
     monkeypatch.delenv("ISOGRAFT_CACHE", raising=False)
+    yield
+    shutil.rmtree(home, ignore_errors=True)  # checkpoints of all tests together would take some 20 GB

@@ -7,6 +7,7 @@ from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_ws
 from encoders.cli.doctor import doctor
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
+from encoders.cli.zoo_manage import compare, remove
 from encoders.runtime.cli import add_version_option, run_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -18,6 +19,8 @@ app.command()(zoo.verify)
 app.command("import")(import_encoder.import_)
 app.command()(zoo.combine)
 app.command()(zoo.export)
+app.command()(remove)
+app.command()(compare)
 app.command()(zoo.embed)
 ingest_formats.add_format_commands(ingest_app)
 ingest_app.command("nifti", help=ingest_nifti.NIFTI_HELP)(ingest_nifti.ingest_nifti)

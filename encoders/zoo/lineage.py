@@ -6,7 +6,7 @@ An encoder comes from the one that it was initialised from, from its parts, or f
 from collections.abc import Iterator
 
 from encoders.runtime.errors import InputError
-from encoders.zoo import zoo
+from encoders.zoo import removal, zoo
 from encoders.zoo.card import Card
 
 RANDOM_PREFIX = "random:"  # in a card's lineage: random weights, followed by their seed
@@ -15,7 +15,8 @@ RANDOM_PREFIX = "random:"  # in a card's lineage: random weights, followed by th
 def lineage_chain(name: str) -> Iterator[tuple[str, zoo.EncoderLocation | None]]:
     """The encoder, then every encoder that it comes from, each once, as (name, location); nearest first.
 
-    The location is None for an encoder that no longer exists, whose own lineage is unknown. Raises InputError for an unknown `name`."""
+    A removed encoder is at the place of its kept card. The location is None for one of which nothing was kept, whose own lineage is
+    unknown. Raises InputError for an unknown `name`."""
     queue: list[tuple[str, zoo.EncoderLocation | None]] = [(name, zoo.find_encoder(name))]
     seen = {name}
     while queue:
@@ -37,7 +38,8 @@ def _find_parents(location: zoo.EncoderLocation) -> list[tuple[str, zoo.EncoderL
     try:
         return [(parent, zoo.find_encoder(parent))]
     except InputError:
-        return [(parent, None)]
+        kept = removal.find_removed(parent)
+        return [(parent, zoo.find_encoder(str(kept)) if kept else None)]
 
 
 def parent_encoder(card: Card) -> str | None:

@@ -71,11 +71,15 @@ def gather_facts(records: Sequence[Record], sections: Sequence[Section]) -> Stud
 
 
 def find_record_card(record: Record) -> Card | None:
-    """The card of the record's encoder; None if it is not available here, or was changed since."""
-    from encoders.zoo import zoo
+    """The card of the record's encoder, also of a removed one; None if it is not available here, or was changed since."""
+    from encoders.zoo import removal, zoo
 
+    name = record.identity.encoder
     try:
-        card = zoo.find_encoder(record.identity.encoder).card
+        card = zoo.find_encoder(name).card
     except InputError:
-        return None
+        kept = removal.find_removed(name)
+        if kept is None:
+            return None
+        card = Card.read(kept / "card.yaml")
     return card if json_digest(card) == record.identity.card else None

@@ -201,7 +201,7 @@ def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool
     shape = " x ".join(map(str, summary.shape)) if summary.shape else f"sizes vary, {summary.channels} channels"
     content = f"{summary.rows} images of {summary.patients} patients, {shape} {summary.dtype}"
     typer.echo(f"{summary.out}: {content}, {source.modality}, data set {source.dataset!r}")
-    if balance := describe_balance(len(source.items()), summary.rows, len(summary.quarantined), source.left_out):
+    if balance := describe_balance(len(source.items()) + len(source.broken), summary.rows, len(summary.quarantined), source.left_out):
         typer.echo(balance)
     if summary.quarantined:
         print_quarantine(summary.quarantined, quarantine_path(out))

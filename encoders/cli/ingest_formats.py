@@ -224,11 +224,12 @@ def ingest_hdf5(
 ) -> None:
     from encoders.ingest.hdf5 import Hdf5Source, parse_range
     from encoders.ingest.hdf5_fields import TableOptions
+    from encoders.ingest.list_files import match_downloads
     from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.store.store import match_files
 
     source = Hdf5Source(
-        [Path(path) for path in match_files(src)],
+        sorted({*map(Path, match_files(src)), *match_downloads(src)}),
         images,
         labels,
         [name.strip() for name in label_names.split(",")] if label_names else (),

@@ -16,7 +16,7 @@ from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
 from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_join_column
-from encoders.ingest.list_files import count_skipped, describe_skipped, list_files
+from encoders.ingest.list_files import count_skipped, describe_skipped, list_files, strip_partial_suffix
 from encoders.ingest.options import BitsChoice, Codec, CombineMode, HairMethod, ResizeRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
 from encoders.ingest.row_filter import describe_filtered, filter_rows
@@ -28,6 +28,7 @@ from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import describe_no_file
 from encoders.runtime.json_types import Json
 from encoders.stain.normalise import measure_stain, normalise_stain, validate_stain_method
 from encoders.store.write import full_range_unit
@@ -146,9 +147,9 @@ class FolderSource(Source[FileItem]):
             raise InputError("--only filters the rows of a CSV; pass --labels too")
         if self.lists:
             raise InputError("--list-column reads a column of a table; pass --labels too")
-        files, others = list_files(self.folder, IMAGE_SUFFIXES)
+        files, others, self.broken = listed = list_files(self.folder, IMAGE_SUFFIXES)
         if not files:
-            raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF, but {sum(others.values())} other files")
+            raise InputError(f"{self.folder} holds no PNG, JPEG or TIFF, but {listed.describe_others()}")
         groups = self.pattern.groupindex if self.pattern else {}
         if "label" not in groups:
             self.notes.append("no --labels: no label is stored")
@@ -167,12 +168,15 @@ class FolderSource(Source[FileItem]):
         if roles.patient is None and not (self.pattern and "patient" in self.pattern.groupindex):
             self.notes.append("warning: no patient column: every image counts as a patient of its own")
         kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
-        files, others = list_files(self.folder, IMAGE_SUFFIXES)
-        joined = join_images(kept, roles.file, files, [*self._join_ways(files)], "--file-column")
+        files, others, broken = list_files(self.folder, IMAGE_SUFFIXES)
+        lost = {target: each for each in broken if (target := strip_partial_suffix(each.name)) not in files}  # rows may name them
+        joined = join_images(kept, roles.file, every := [*files, *lost], [*self._join_ways(every)], "--file-column")
         self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
         roles = roles.without(roles.file, joined.way)  # an identifier that joins the rows to paths is read from the paths
         rows, self.roles = combine_rows(joined.rows, roles, self.combine, table.source, self.notes)
-        items = {name: FileItem(name, row) for name, row in rows.items()}
+        items = {name: FileItem(name, row, " ".join(lost[name]) if name in lost else "") for name, row in rows.items()}
+        named_broken = {each for name, each in lost.items() if name in rows}
+        self.broken = [each for each in broken if each not in named_broken]
         unmatched = joined.unmatched if joined.way == "file" else {}
         for value, group in unmatched.items():
             name = clean_path(value)
@@ -180,10 +184,11 @@ class FolderSource(Source[FileItem]):
             items.setdefault(name, FileItem(name, group[0] | dict.fromkeys(self.roles.meta[len(roles.meta) :], ""), problem))
         missing = sum(map(len, joined.unmatched.values()))
         by = "" if joined.way == "file" else f"joined on {joined.way}: "
-        lost = f"{missing} of them without {'a file' if not by else 'an image'}"
-        self.notes.append(f"{by}{len(kept.rows)} rows selected, {lost}; {len(files) - len(rows)} images without a row are left out")
+        without = f"{missing} of them without {'a file' if not by else 'an image'}"
+        alone = len(files) - len(rows.keys() - lost.keys())
+        self.notes.append(f"{by}{len(kept.rows)} rows selected, {without}; {alone} images without a row are left out")
         self.notes += joined.notes
-        self.left_out = count_skipped(others) | {"no row in the table": len(files) - len(rows)}
+        self.left_out = count_skipped(others) | {"no row in the table": alone}
         self.notes += describe_filtered(self.filters, len(table.rows) - len(kept.rows))
         return [items[name] for name in sorted(items)]
 
@@ -207,7 +212,7 @@ class FolderSource(Source[FileItem]):
 
     def stamp(self, item: FileItem) -> str:
         path = self.folder / item.name
-        return (item.problem or (file_stamp(path) if path.is_file() else "missing")) + "".join(f"|{k}={v}" for k, v in item.row.items())
+        return (item.problem or describe_no_file(path) or file_stamp(path)) + "".join(f"|{k}={v}" for k, v in item.row.items())
 
     def read(self, item: FileItem) -> ImageRow:
         if item.problem:

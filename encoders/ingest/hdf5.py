@@ -16,6 +16,7 @@ import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.hdf5_fields import ArrayFields, TableOptions
+from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
@@ -60,8 +61,8 @@ class Hdf5Source(Source[Hdf5Item]):
         if self.labels_path is not None and len(self.paths) > 1:
             raise InputError(f"--labels-file names one file for {len(self.paths)} files of images; ingest the files one at a time")
         above = Path(os.path.commonpath([p.absolute().parent for p in self.paths]))
+        self.lengths = self._keep_readable(above)
         self.stems = [p.absolute().relative_to(above).with_suffix("").as_posix() for p in self.paths]  # unique, and no absolute path
-        self.lengths = [self._check_file(path) for path in self.paths]
         self._stamps = [file_stamp(path) for path in self.paths]
         names = [path.absolute().relative_to(above).as_posix() for path in self.paths]
         self.fields = ArrayFields(self.table, names, self.lengths, self.notes)
@@ -153,8 +154,27 @@ class Hdf5Source(Source[Hdf5Item]):
     def _layout(self, path: Path) -> str:
         return self.layout if self.layout != "auto" else guess_layout(self._data(path, self.images).shape, self.images)
 
+    def _keep_readable(self, above: Path) -> list[int]:
+        """The numbers of rows of the files; of several files, those that cannot be read leave `paths` and are `broken`.
+
+        Raises InputError if no file can be read as images."""
+        lengths: dict[Path, int] = {}
+        errors: dict[Path, InputError] = {}
+        for path in self.paths:
+            try:
+                lengths[path] = self._check_file(path)
+            except InputError as error:
+                errors[path] = error
+        if not lengths:
+            raise next(iter(errors.values()))
+        self.paths = list(lengths)
+        self.broken = [(path.absolute().relative_to(above).as_posix(), str(error)) for path, error in errors.items()]
+        return list(lengths.values())
+
     def _check_file(self, path: Path) -> int:
         """Number of rows of the file. Raises InputError if they cannot be read as images."""
+        if problem := describe_bad_file(path):
+            raise InputError(f"{path} {problem}")
         images = self._data(path, self.images)
         if images.ndim not in (3, 4) or not len(images):
             raise InputError(f"{self.images!r} in {path} has shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W)")

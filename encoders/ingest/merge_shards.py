@@ -79,7 +79,7 @@ class StoredForm:
 def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, recipe: dict[str, Json]) -> IngestSummary:
     """Writes `out` and OUT.quarantine.csv from the finished shards. Raises InputError if no image could be read."""
     tables: list[ShardTable] = [read_json(shard_table_path(folder, number)) for number in range(shards)]
-    bad = [entry for table in tables for entry in table["quarantine"]]
+    bad = [[name, reason, ""] for name, reason in source.broken] + [entry for table in tables for entry in table["quarantine"]]
     every = [row for table in tables for row in table["rows"]]
     if any("signs" not in row for row in every):
         raise InputError(f"{folder} was started by an earlier version of isograft, without all hashes; pass --overwrite to start over")

@@ -63,7 +63,8 @@ class ItemCollection(ABC, Generic[ItemT]):
     geometry: Mapping[str, Json] = {"resize": "none", "size": None}  # resize rule, size, mpp: how the stored height and width came about
     channels: int | None = None  # 1, 3, or None: 1 if every image of the whole set is gray in all its pixels, otherwise 3
     notes: Sequence[str] = ()  # what the user should know before the ingest starts
-    left_out: Mapping[str, int] = {}  # files that are no items, by reason; with the items, they are all files of the input
+    broken: Sequence[tuple[str, str]] = ()  # what was found and cannot be an item, with the reason: it is quarantined
+    left_out: Mapping[str, int] = {}  # files that are no items, by reason; with `items` and `broken`, they are all of the input
     auto_bits: bool = False  # groups of 16-bit images that use fewer bits are mapped to the full range
 
     @abstractmethod

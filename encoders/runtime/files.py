@@ -4,7 +4,8 @@ import hashlib
 import json
 import os
 import socket
-from collections.abc import Iterator
+import stat
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,25 +13,49 @@ from typing import Any
 from encoders.runtime.errors import InputError
 
 
-def walk_files(folder: Path) -> Iterator[Path]:
+def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, reason: None) -> Iterator[Path]:
     """Every file below a folder that is neither hidden nor in a hidden folder.
+
+    report: called with the path and the reason for what stands there but is no readable file or folder: a link without a target, a folder
+    that cannot be listed, a pipe.
 
     Links to folders are followed only where the target is not below the folder itself, so that each file is returned once and under its
     own name, not under that of a link (such as `latest`)."""
     seen: set[str] = set()
     roots = [str(folder)]
+
+    def report_folder(error: OSError) -> None:
+        report(str(error.filename), f"is a folder that cannot be read: {error.strerror}")
+
     while roots:
         links: list[str] = []
         for root in roots:
-            for where, folders, names in os.walk(root):
+            for where, folders, names in os.walk(root, onerror=report_folder):
                 if (real := os.path.realpath(where)) in seen:
                     folders.clear()
                     continue
                 seen.add(real)
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
                 links += [link for name in folders if os.path.islink(link := os.path.join(where, name))]  # os.walk does not enter these
-                yield from (path for name in sorted(names) if not name.startswith(".") and (path := Path(where, name)).is_file())
+                for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
+                    if problem := describe_no_file(path):
+                        report(str(path), problem)
+                    else:
+                        yield path
         roots = links
+
+
+def describe_no_file(path: Path) -> str:
+    """Why a path leads to no regular file, as the end of a sentence that begins with its name; "" if it leads to one."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return f"is a link to {os.readlink(path)}, which does not exist" if path.is_symlink() else "does not exist"
+    except OSError as error:  # a link to itself, or a folder above that may not be entered
+        return f"cannot be read: {error.strerror}"
+    if stat.S_ISDIR(mode):
+        return "is a folder"
+    return "" if stat.S_ISREG(mode) else "is neither a file nor a folder"
 
 
 @contextmanager

@@ -30,12 +30,11 @@ from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_b
 from encoders.ingest.dicom.stream_check import find_stream_damage
 from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
-from encoders.ingest.list_files import count_skipped, describe_skipped
+from encoders.ingest.list_files import ListedFiles, count_skipped, describe_skipped, find_files
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
 from encoders.ingest.source import ImageRow, Remark, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.ingest.tables.combine import describe_joining
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import walk_files
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import find_unknown_patients, is_unknown, is_unknown_patient
 from encoders.store.patient_ids import normalise_id
@@ -85,7 +84,7 @@ class DicomSource(Source[FileItem]):
         wrap_progress: wraps the file names while headers are read, e.g. with a progress bar.
 
         Raises InputError for options that do not fit the folder or the table."""
-        self.folder, names, others = list_dicom_files(Path(folder))
+        self.folder, (names, others, self.broken) = list_dicom_files(Path(folder))
         self.voi, self.window, self.crop_borders = voi, window, crop_borders
         self.keep_tags, self.key, self.salt = validate_tags(keep_tags), key, salt
         self.size, self.resize, self.channels, self.modality = size, resize, channels, modality
@@ -185,26 +184,27 @@ class DicomSource(Source[FileItem]):
         return {"patients": PATIENT_PSEUDONYM_NOTE + (", with a secret salt" if self.salt else "")}
 
 
-def list_dicom_files(folder: Path) -> tuple[Path, list[str], Counter[str]]:
-    """The folder, the files below it as sorted relative names, and the number of skipped files by suffix.
+def list_dicom_files(folder: Path) -> tuple[Path, ListedFiles]:
+    """The folder, and the files below it.
 
     DICOM files need no suffix, so only hidden files, the DICOMDIR index and files with a suffix of text or tables are skipped.
     Raises InputError if there is no file."""
     if folder.is_file():
-        return folder.parent, [folder.name], Counter()
+        return folder.parent, ListedFiles([folder.name], Counter(), [])
     if not folder.is_dir():
         raise InputError(f"{folder} is not a folder; give the folder that holds the DICOM files")
-    names, others = [], Counter[str]()
-    for path in walk_files(folder):
+    names, others, found = [], Counter[str](), find_files(folder)
+    for path in found.files:
         if path.suffix.lower() in SKIPPED_SUFFIXES:
             others[path.suffix.lower()] += 1
         elif path.stem.upper() == "DICOMDIR" or is_dicomdir(path):
             others["DICOMDIR"] += 1
         else:
             names.append(path.relative_to(folder).as_posix())
+    listed = ListedFiles(sorted(names), others, found.broken)
     if not names:
-        raise InputError(f"{folder} holds no files that could be DICOM, but {sum(others.values())} other files")
-    return folder, sorted(names), others
+        raise InputError(f"{folder} holds no files that could be DICOM, but {listed.describe_others()}")
+    return folder, listed
 
 
 def read_headers(folder: Path, names: Iterable[str]) -> dict[str, dict[str, str]]:

@@ -17,6 +17,7 @@ from typing import IO
 import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
+from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.medmnist.names import MODALITY_OF_DATASET, name_labels
 from encoders.ingest.options import Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, file_stamp
@@ -92,11 +93,11 @@ class MedMNISTSource(Source[MedMNISTItem]):
 
 def read_split_lengths(path: Path) -> dict[str, int]:
     """Number of images per split of the file. Raises InputError if the file is missing, is not .npz, or has another format."""
+    if problem := describe_bad_file(path):
+        raise InputError(f"{path} {problem}; download it again")
     try:
         with zipfile.ZipFile(path) as archive:
             heads = {name.removesuffix(".npy"): read_member_header(archive, name) for name in archive.namelist() if name.endswith(".npy")}
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} is not a readable .npz: {error}; download it again") from error
     splits = [split for split in MEDMNIST_SPLITS if f"{split}_images" in heads]

@@ -100,10 +100,10 @@ class NiftiSource(Source[str]):
             self._refuse_two_origins(self.table)
 
     def _list_volumes(self) -> list[str]:
-        names, others = list_files(self.folder, NIFTI_SUFFIXES)
+        names, others, self.broken = listed = list_files(self.folder, NIFTI_SUFFIXES)
         self.notes += describe_skipped(others)
         if not names:
-            raise InputError(f"{self.folder} holds no .nii or .nii.gz file, but {sum(others.values())} other files")
+            raise InputError(f"{self.folder} holds no .nii or .nii.gz file, but {listed.describe_others()}")
         self.pairs = pair_segmentations(names, self.segmentation) if self.segmentation else {}
         return self._select_volumes(names)
 

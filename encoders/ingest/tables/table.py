@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.tables.binary_file import parse_parquet, parse_workbook
 from encoders.ingest.tables.text_file import Cells, parse_text_table
 from encoders.runtime.errors import InputError
@@ -66,6 +67,8 @@ def read_table(path: str | Path) -> Table:
 
 def read_decompressed(path: Path) -> bytes:
     """The content of a file, decompressed. Raises InputError if it cannot be read."""
+    if (problem := describe_bad_file(path)) and not path.is_fifo():  # a pipe is `--labels <(command)`
+        raise InputError(f"cannot read the labels {path}, which {problem}")
     try:
         data = path.read_bytes()
         if data.startswith(GZIP):

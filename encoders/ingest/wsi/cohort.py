@@ -32,6 +32,7 @@ class Cohort:
     out: Path
     dataset: str
     modality: str = "histology"
+    broken: tuple[tuple[str, str], ...] = ()  # what was found among the slides and cannot be read, with the reason
 
     def __getstate__(self) -> dict[str, object]:
         return {**self.__dict__, "items": ()}  # a worker receives the slide that it reads

@@ -4,31 +4,34 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from encoders.ingest.list_files import BrokenFile, FoundFiles, find_files, join_counts
 from encoders.ingest.wsi.dicom_slides import first_of_series, is_dicom, split_dicom_files
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import walk_files
 
 SLIDE_SUFFIXES = {".svs", ".tif", ".tiff", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}
 COMPANION_SUFFIXES = {".dat", ".ini", ".opt", ".xml", ".geojson"}  # files of MIRAX, Hamamatsu and QuPath beside a slide
 
 
-def discover_slides(where: Path) -> tuple[dict[str, Path], Counter[str]]:
-    """Slide name to the file that OpenSlide opens, sorted; and the number of other files by suffix.
+def discover_slides(where: Path) -> tuple[dict[str, Path], Counter[str], list[BrokenFile]]:
+    """Slide name to the file that OpenSlide opens, sorted; the number of other files by suffix; and what cannot be read.
 
     where: a folder, searched recursively, or one slide (for DICOM: any file of its series, or the folder of the series).
     Raises InputError if there is no slide."""
     if not where.exists():
         raise InputError(f"{where} does not exist; name a folder of slides, or one slide")
     root = where if where.is_dir() else where.parent
-    files = sorted(walk_files(where)) if where.is_dir() else [where]
+    found = find_files(where) if where.is_dir() else FoundFiles([where], [])
+    files = found.files
     dicoms, objects = split_dicom_files(p for p in files if is_dicom(p))
     plain = [p for p in files if p.suffix.lower() in SLIDE_SUFFIXES and not is_dicom(p)]
     series = first_of_series(dicoms)
     slides = name_slides([*plain, *series], root, {p: folder for p in series if (folder := folder_of_lone_slide(p, dicoms, series, root))})
     if not slides:
-        raise InputError(f"{where} holds no slide (suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM), but {len(files)} other files")
+        raise InputError(
+            f"{where} holds no slide (suffixes {' '.join(sorted(SLIDE_SUFFIXES))}, or DICOM), but {join_counts(len(files), found.broken)}"
+        )
     unused = [p for p in files if p.suffix.lower() not in SLIDE_SUFFIXES and not is_dicom(p) and p.suffix.lower() not in COMPANION_SUFFIXES]
-    return slides, Counter(p.suffix.lower() or "no suffix" for p in unused) + objects
+    return slides, Counter(p.suffix.lower() or "no suffix" for p in unused) + objects, found.broken
 
 
 def folder_of_lone_slide(path: Path, dicoms: Iterable[Path], series: Iterable[Path], root: Path) -> Path | None:

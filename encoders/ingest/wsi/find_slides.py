@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from encoders.ingest.label_table import Role, assign_roles
-from encoders.ingest.list_files import describe_skipped
+from encoders.ingest.list_files import BrokenFile, describe_skipped, list_files, strip_partial_suffix
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.source import Unreadable
 from encoders.ingest.tables.file_finder import FileFinder
@@ -18,7 +18,6 @@ from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.regions import REGION_SUFFIXES, read_regions
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.files import walk_files
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.write import is_number
 
@@ -47,11 +46,11 @@ def list_slide_items(
     include: Sequence[str],
     exclude: Sequence[str],
     dataset: str = "",
-) -> tuple[list[SlideItem], list[str]]:
-    """The slides in order, and notes for the user.  dataset: its name, for the pseudonyms of patients of DICOM slides.
+) -> tuple[list[SlideItem], list[str], list[BrokenFile]]:
+    """The slides in order, notes for the user, and what cannot be read.  dataset: its name, for the pseudonyms of patients of DICOM slides.
 
     Raises InputError for options that do not fit the files."""
-    slides, others = discover_slides(where)
+    slides, others, broken = discover_slides(where)
     root = where if where.is_dir() else where.parent
     notes = describe_skipped(others)
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
@@ -88,7 +87,7 @@ def list_slide_items(
         )
         for name, each in fields.items()
     ]
-    return items, notes
+    return items, notes, broken
 
 
 def add_dicom_patient(fields: SlideFields, slide: Path, dataset: str, notes: list[str]) -> SlideFields:
@@ -108,7 +107,9 @@ def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) 
         if len(sources) > 1:
             raise InputError(f"--regions {regions} is one file for {len(sources)} slides; name a folder with NAME.geojson for each")
         return dict.fromkeys(sources, regions)
-    files = {path.relative_to(regions).as_posix(): path for path in walk_files(regions) if path.suffix.lower() in REGION_SUFFIXES}
+    listed = list_files(regions, REGION_SUFFIXES)
+    broken = [each.name for each in listed.broken if strip_partial_suffix(each.name).lower().endswith(tuple(REGION_SUFFIXES))]
+    files = {strip_partial_suffix(name): regions / name for name in [*broken, *listed.names]}  # a broken one costs its slide
     out: dict[str, Path] = {}
     for name, source in sources.items():
         usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in REGION_SUFFIXES)

@@ -44,7 +44,9 @@ class TileJob:
 def ingest_slides(
     cohort: Cohort, workers: int, overwrite: bool, ticker: Ticker, prune: bool = False, notify: Callable[[str], None] = lambda text: None
 ) -> list[SlideRecord]:
-    """Tiles every slide that is not finished; returns the records of all slides, in order. If interrupted, the same call resumes.
+    """Tiles every slide that is not finished; returns the records of all slides in order, then those of broken files.
+
+    If interrupted, the same call resumes.
 
     workers: number of processes; 0: this process, which then ends if a slide crashes it.  notify: called with a message if
     finished slides are tiled again.
@@ -84,7 +86,8 @@ def ingest_slides(
             unfinished = [TileJob(item, (), 0, writes_store=True) for item in ready if item.name not in {*known, *failed}]
             run_tile_jobs(cohort, pool, unfinished, tick, known, failed)
         known |= {item.name: cohort.save_record(item, failed[item.name]) for item in todo if item.name in failed}
-        records = [known[item.name] for item in cohort.items]
+        broken: list[SlideRecord] = [{"name": name, "source": name, "reason": why} for name, why in cohort.broken]
+        records = [*(known[item.name] for item in cohort.items), *broken]
         write_quarantine(
             cohort.out / "slides", [[r["source"], why, r.get("traceback", "")] for r in records if (why := describe_problem(r))]
         )

@@ -49,7 +49,7 @@ class SlideSource(ItemCollection[SlideItem]):
         slides, self.settings = Path(slides), settings or TilingSettings()
         include, exclude = self.settings.include, self.settings.exclude
         self.modality, self.dataset, self.codec = modality, dataset or slides.resolve().stem, self.settings.codec
-        items, self.notes = list_slide_items(
+        items, self.notes, self.broken = list_slide_items(
             slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset
         )
         self._items = tuple(items)
@@ -71,7 +71,7 @@ class SlideSource(ItemCollection[SlideItem]):
 
     def cohort(self, out: Path) -> Cohort:
         """The slides with the folder of their stores."""
-        return Cohort(self._items, self.settings, out, self.dataset, self.modality)
+        return Cohort(self._items, self.settings, out, self.dataset, self.modality, tuple(self.broken))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -476,7 +476,7 @@ def test_slides_are_found_once_and_get_unique_names(tmp_path):
     for name in ("x/a.svs", "y/a.svs", "y/a.tif", "m/s.mrxs", "m/s/Data0000.dat", ".hidden/b.svs", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found, others = discover_slides(tmp_path)
+    found, others, _ = discover_slides(tmp_path)
     assert list(found) == ["m__s", "x__a", "y__a.svs", "y__a.tif"]
     assert others == {".txt": 1}
 

@@ -41,7 +41,7 @@ def test_dicom_objects_without_pixels_are_no_slides_and_are_counted(tmp_path):
     object_file(tmp_path / "b" / "key", KeyObjectSelectionDocumentStorage)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "broken.dcm").write_text("no DICOM")
-    found, others = discover_slides(tmp_path)
+    found, others, broken = discover_slides(tmp_path)
     assert list(found) == ["a__1", "b__1", "c__broken"]
     assert others == {
         "DICOM without pixels (Media Storage Directory Storage)": 1,
@@ -52,7 +52,7 @@ def test_dicom_objects_without_pixels_are_no_slides_and_are_counted(tmp_path):
 
 
 def items_of(folder, table=None, pattern=None):
-    items, notes = list_slide_items(folder, None, None, None, table, (), (), pattern, (), (), "set")
+    items, notes, _ = list_slide_items(folder, None, None, None, table, (), (), pattern, (), (), "set")
     return {item.name: item.index_fields.get("patient") for item in items}, notes
 
 

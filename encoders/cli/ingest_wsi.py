@@ -16,7 +16,8 @@ WSI_HELP = command_help(
 SLIDES is a folder, searched recursively, or one slide, in any format of OpenSlide, including DICOM (a folder of a series, or one of its
 files). The resolution of a slide comes from --slide-mpp or the table, else from its metadata, its TIFF tags, or the power of its objective;
 the index records the source, and a slide without resolution is an error. A level is read if it is at most 1 % too coarse, then averaged and
-interpolated to the exact size, unless it is within 0.25 % of it. Unscanned areas get the background colour of the slide.
+interpolated to the exact size, unless it is within 0.25 % of it. A slide may be coarser than --mpp
+by --max-upscale. Unscanned areas get the background colour of the slide.
 
 Tissue is what is more saturated than the glass at 8 um per pixel, closed by 32 um, without specks below 0.02 mm2. The glass is measured on
 every slide, so a pale core is found beside a dark one. --masks and --tissue-model replace this. A tile needs --min-tissue of it, must be
@@ -41,6 +42,9 @@ def ingest_whole_slides(
     mpp: Annotated[float, typer.Option(help="micrometres per pixel of the tiles: 0.5 is about 20x, 0.25 about 40x")] = 0.5,
     tile: Annotated[int, typer.Option(help="side of a tile in pixels")] = 256,
     overlap: Annotated[int, typer.Option(help="pixels that adjacent tiles share")] = 0,
+    max_upscale: Annotated[
+        float, typer.Option(help="how many times coarser than --mpp a slide may be; its tiles are then interpolated; 1: not at all")
+    ] = 1.02,
     slide_mpp: Annotated[
         float | None, typer.Option(min=0.01, max=50, help="micrometres per pixel of the slides, instead of their metadata")
     ] = None,
@@ -109,6 +113,7 @@ def ingest_whole_slides(
         mpp=mpp,
         tile=tile,
         overlap=overlap,
+        max_upscale=max_upscale,
         min_tissue=min_tissue,
         tissue_mpp=tissue_mpp,
         tissue_threshold=tissue_threshold,

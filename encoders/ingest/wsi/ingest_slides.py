@@ -4,8 +4,9 @@ With many slides, a process ingests one slide at a time; with few slides, the sh
 """
 
 import errno
+import math
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from encoders.ingest.wsi.relabel import relabel_store
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.thumbnail import save_thumbnail
+from encoders.ingest.wsi.tile_geometry import TooCoarse
 from encoders.ingest.wsi.tile_plan import TilePlan, plan_tiles
 from encoders.ingest.wsi.tile_shard import count_tile_shards, tile_shard_rows, tile_table_path, write_tile_shard
 from encoders.runtime.errors import InputError
@@ -85,6 +87,7 @@ def ingest_slides(
             run_tile_jobs(cohort, pool, jobs, tick, known, failed)
             unfinished = [TileJob(item, (), 0, writes_store=True) for item in ready if item.name not in {*known, *failed}]
             run_tile_jobs(cohort, pool, unfinished, tick, known, failed)
+        name_mpp_for_all(failed)
         known |= {item.name: cohort.save_record(item, failed[item.name]) for item in todo if item.name in failed}
         broken: list[SlideRecord] = [{"name": name, "source": name, "reason": why} for name, why in cohort.broken]
         records = [*(known[item.name] for item in cohort.items), *broken]
@@ -113,6 +116,14 @@ def run_tile_jobs(
 def failure_record(answer: SlideRecord | WorkerDied) -> SlideRecord:
     """The record of a slide that failed, or whose process died."""
     return {"reason": str(answer)} if isinstance(answer, WorkerDied) else answer
+
+
+def name_mpp_for_all(failed: Mapping[str, SlideRecord]) -> None:
+    """Adds the --mpp that takes every slide to the reasons of those that are too coarse."""
+    coarse = [record for record in failed.values() if "needs_mpp" in record]
+    for record in coarse:
+        needed = math.ceil(max(record["needs_mpp"] for record in coarse) * 1e4 - 1e-6) / 1e4
+        record["reason"] += f"; --mpp {needed:g} takes {f'all {len(coarse)} such slides' if len(coarse) > 1 else 'it'}"
 
 
 def split_into_jobs(cohort: Cohort, item: SlideItem, tiles: int, few: bool) -> list[TileJob]:
@@ -174,6 +185,8 @@ def run_guarded(out: Path, work: Callable[[], ResultT]) -> ResultT | SlideRecord
     """The result of `work`, or the record of a failure, so that one bad slide does not end the ingest. A full disk raises InputError."""
     try:
         return work()
+    except TooCoarse as error:
+        return {"reason": str(error), "needs_mpp": error.mpp}
     except Unreadable as error:
         return {"reason": str(error)}
     except InputError:

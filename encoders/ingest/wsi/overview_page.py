@@ -77,6 +77,7 @@ def describe_settings(cohort: Cohort) -> str:
     s = cohort.settings
     parts = [
         f"{s.tile} × {s.tile} px at {s.mpp:g} µm per pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
+        f"slides at most {s.max_upscale:g} times coarser",
         f"tissue at least {s.min_tissue:.0%} of a tile, by {describe_tissue_rule(s)} at {s.tissue_mpp:g} µm per pixel",
         f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm per pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",

@@ -30,6 +30,7 @@ class SlideFacts(RequiredSlideFacts, total=False):
     """Facts of a slide that its store keeps."""
 
     glass: list[int]  # RGB of the glass, 255 each if none was seen
+    upscale: float  # how many times coarser than its tiles the slide is, if they were interpolated upwards
     tissue_threshold: int  # of 255: saturation relative to the glass
     non_glass: float  # tiles: sum of the shares of the grid that are not glass, without tiles that the user excluded
     non_glass_rejected: float  # the same of the tiles that were rejected
@@ -50,6 +51,7 @@ class SlideRecord(TypedDict, total=False):
     seconds: float
     facts: SlideFacts
     reason: str
+    needs_mpp: float  # of a slide that is too coarse: its micrometres per pixel
     traceback: str
 
 

@@ -9,6 +9,7 @@ from encoders.runtime.json_types import Json
 from encoders.stain.normalise import validate_stain_method
 
 TISSUE_METHOD = "saturation relative to glass"  # recorded, so that stores of different methods are not mixed
+MOST_UPSCALE = 4.0  # beyond, three of four rows of a tile would be invented
 MIN_SHARPNESS_SIDE_UM = 12.0  # smallest side of a tile whose sharpness is measured: six pixels of the small copy
 
 
@@ -19,6 +20,7 @@ class TilingSettings:
     mpp: float = 0.5  # micrometres per pixel of the tiles
     tile: int = 256  # pixels, side of a tile
     overlap: int = 0  # pixels that adjacent tiles share
+    max_upscale: float = 1.02  # how many times coarser than the tiles a slide may be; it is then interpolated
     min_tissue: float = 0.5  # share
     tissue_mpp: float = 8.0  # micrometres per pixel of overview and mask, and of the input of the tissue model
     tissue_threshold: int | None = None  # of 255: saturation relative to the glass; None: measured on the glass of each slide
@@ -43,6 +45,8 @@ class TilingSettings:
             raise InputError(f"--tile is {self.tile}; expected at least 16 pixels, e.g. 224, 256 or 512")
         if not 0 <= self.overlap < self.tile:
             raise InputError(f"--overlap is {self.overlap} pixels for tiles of {self.tile}; expected less than the tile")
+        if not 1 <= self.max_upscale <= MOST_UPSCALE:
+            raise InputError(f"--max-upscale is {self.max_upscale}; expected a factor of 1 to {MOST_UPSCALE:g}, e.g. 1.02")
         if self.tissue_mpp < self.mpp:
             raise InputError(f"--tissue-mpp {self.tissue_mpp} is finer than the tiles ({self.mpp}); expected a coarser value, e.g. 8")
         if self.min_sharpness and self.tile * self.mpp < MIN_SHARPNESS_SIDE_UM:

@@ -13,7 +13,7 @@ from encoders.runtime.files import atomic_write
 def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     """Writes OUT_DIR/slides.csv and OUT_DIR/overview.html."""
     reasons = sorted(count_rejections(records))
-    head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "tiles_per_s", "trouble", "check"]
+    head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "upscale", "tiles_per_s", "trouble", "check"]
     with atomic_write(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([head, *(summary_row(record, reasons) for record in records)])
     with atomic_write(cohort.out / "overview.html") as part:
@@ -24,10 +24,16 @@ def summary_row(record: SlideRecord, reasons: Sequence[str]) -> list[object]:
     """The row of a slide in slides.csv."""
     rejected = record.get("rejected", {})
     counts = [rejected.get(reason, 0) for reason in reasons]
-    measures: list[object] = ["", "", "", ""]
+    measures: list[object] = ["", "", "", "", ""]
     if "facts" in record:
         facts = record["facts"]
-        measures = [facts["mpp"][0], facts["mpp_source"], facts["level"], round(tiles_per_second(record), 1)]
+        measures = [
+            facts["mpp"][0],
+            facts["mpp_source"],
+            facts["level"],
+            round(facts.get("upscale", 1.0), 4),
+            round(tiles_per_second(record), 1),
+        ]
     return [record["name"], record["source"], record.get("tiles", 0), *counts, *measures, describe_problem(record), describe_doubt(record)]
 
 
@@ -69,6 +75,11 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     oblong = [r["name"] for r in good if r["facts"]["oblong"]]
     if oblong:
         typer.echo(f"warning: {len(oblong)} slides have pixels that are not square (first: {oblong[0]}); their tiles have square pixels")
+    upscaled = [(r["facts"]["upscale"], r["name"]) for r in good if "upscale" in r["facts"]]
+    if upscaled:
+        most, name = max(upscaled)
+        by = f"up to {most:.4g} times (--max-upscale {s.max_upscale:g}; most: {name})"
+        typer.echo(f"{len(upscaled)} slides are coarser than --mpp {s.mpp:g}, and their tiles are interpolated: {by}")
     for same in find_identical_slides(good):
         typer.echo(f"warning: {' and '.join(same)} are the same slide; its tiles are duplicated, as tiles of {len(same)} slides")
     conflicts = [(r["name"], r["facts"]["mpp_said"]) for r in good if "mpp_said" in r["facts"]]

@@ -22,12 +22,25 @@ SIZE_TOLERANCE = 0.0025
 FILTER_MARGIN = 3  # pixels of the result that are read around it, so that the filter has no border inside
 
 
-def best_level(downsamples: Sequence[float], wanted: float) -> int:
-    """The coarsest level that is at most LEVEL_TOLERANCE coarser than `wanted`. Raises Unreadable if L0 is too coarse."""
-    fits = [level for level, downsample in enumerate(downsamples) if downsample <= wanted * (1 + LEVEL_TOLERANCE)]
-    if not fits:
-        raise Unreadable(f"is {1 / wanted:.2f} times too coarse for this --mpp; pass a larger --mpp")
-    return max(fits, key=lambda level: downsamples[level])
+class TooCoarse(Unreadable):
+    """The slide is coarser than its tiles may be.  mpp: the smallest that its pixels give without upscaling."""
+
+    def __init__(self, mpp: float, asked: float, max_upscale: float):
+        factor = f"is {mpp / asked:.2f} times too coarse for --mpp {asked:g}: it has {mpp:.5g} um per pixel"
+        super().__init__(f"{factor}, and --max-upscale allows {max_upscale:g} times {asked:g}")
+        self.mpp = mpp
+
+
+def best_level(downsamples: Sequence[float], wanted: float, max_upscale: float = 1 + LEVEL_TOLERANCE) -> int | None:
+    """The coarsest level that is at most LEVEL_TOLERANCE coarser than `wanted`, else the finest; None beyond `max_upscale`.
+
+    A level within SIZE_TOLERANCE is not resampled, so it always fits."""
+    limit = max(max_upscale, 1 + SIZE_TOLERANCE)
+    fits = [level for level, downsample in enumerate(downsamples) if downsample <= wanted * min(limit, 1 + LEVEL_TOLERANCE)]
+    if fits:
+        return max(fits, key=lambda level: downsamples[level])
+    finest = min(range(len(downsamples)), key=lambda level: downsamples[level])
+    return finest if downsamples[finest] <= wanted * limit else None
 
 
 @dataclass(frozen=True)
@@ -41,9 +54,21 @@ class TileGeometry:
     shrink: tuple[int, int]  # integer part of the reduction, by averaging
 
     @classmethod
-    def for_resolution(cls, downsamples: Sequence[float], resolution: Resolution, mpp: float, size: tuple[int, int]) -> "TileGeometry":
-        """The geometry for tiles of `size` pixels with `mpp` micrometres per pixel. Raises Unreadable if the slide is coarser."""
-        level = best_level(downsamples, mpp / max(resolution.x, resolution.y))
+    def for_resolution(
+        cls,
+        downsamples: Sequence[float],
+        resolution: Resolution,
+        mpp: float,
+        size: tuple[int, int],
+        max_upscale: float = 1 + LEVEL_TOLERANCE,
+    ) -> "TileGeometry":
+        """The geometry for tiles of `size` pixels with `mpp` micrometres per pixel.
+
+        max_upscale: how many times coarser the slide may be.  Raises TooCoarse if it is coarser."""
+        coarser = max(resolution.x, resolution.y)
+        level = best_level(downsamples, mpp / coarser, max_upscale)
+        if level is None:
+            raise TooCoarse(coarser * min(downsamples), mpp, max_upscale)
         each = [side * mpp / slide_mpp / downsamples[level] for side, slide_mpp in zip(size, (resolution.x, resolution.y), strict=True)]
         shrink = [max(1, math.floor(span / side * (1 + SIZE_TOLERANCE))) for span, side in zip(each, size, strict=True)]
         return cls(level, downsamples[level], size, (each[0], each[1]), (shrink[0], shrink[1]))
@@ -52,6 +77,11 @@ class TileGeometry:
     def is_exact(self) -> bool:
         """Whether averaging alone gives the size, within SIZE_TOLERANCE."""
         return all(abs(s / (k * n) - 1) <= SIZE_TOLERANCE for s, k, n in zip(self.span, self.shrink, self.size, strict=True))
+
+    @property
+    def upscale(self) -> float:
+        """How many times coarser than the tiles the level is, along its coarser axis; 1 if the tiles are not interpolated upwards."""
+        return 1.0 if self.is_exact else max(1.0, *(n / s for n, s in zip(self.size, self.span, strict=True)))
 
     def actual_mpp(self, mpp: float) -> float:
         """Micrometres per pixel of a tile for the requested `mpp`: the same, or a value within SIZE_TOLERANCE."""

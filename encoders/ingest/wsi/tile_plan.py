@@ -107,7 +107,7 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
     slide = Slide(item.path, settings.icc)
     try:
         resolution = find_resolution(slide.properties, item.mpp)
-        cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile))
+        cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile), settings.max_upscale)
         view = read_overview(slide, resolution, settings.tissue_mpp)
         glass = find_glass(view.image, settings.tissue_threshold)
         mask = find_tissue(item, settings, view, glass, slide.dimensions)
@@ -194,6 +194,8 @@ def slide_facts(slide: Slide, item: SlideItem, resolution: Resolution, cut: Tile
         "field": list(cut.field),
         "icc": slide.icc,
     }
+    if cut.upscale > 1 and cut.downsample == min(slide.downsamples):
+        facts["upscale"] = cut.upscale
     own = conflicting_mpp(slide, resolution)
     if own is not None:
         facts["mpp_said"] = own

@@ -7,7 +7,7 @@ from PIL import Image
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.mpp import Resolution, find_resolution
 from encoders.ingest.wsi.slide import Slide
-from encoders.ingest.wsi.tile_geometry import TileGeometry, best_level
+from encoders.ingest.wsi.tile_geometry import TileGeometry, TooCoarse, best_level
 from tests.encoders.ingest.wsi.slide_files import halve_image, tissue_like, write_slide
 
 PERIOD = 97.3  # L0 pixels
@@ -56,8 +56,28 @@ def test_a_level_may_be_one_percent_too_coarse_but_not_two():
     assert best_level((1.0, 2.0005), 2.0) == 1
     assert best_level((1.0, 2.04), 2.0) == 0
     assert best_level((1.0, 4.0, 16.0), 15.9) == 2
-    with pytest.raises(Unreadable, match=r"is 2\.00 times too coarse"):
-        best_level((1.0, 4.0), 0.5)
+    assert best_level((1.0, 4.0), 0.5) is None
+    with pytest.raises(TooCoarse, match=r"is 2\.00 times too coarse for --mpp 0\.25: it has 0\.5 um per pixel") as error:
+        TileGeometry.for_resolution((1.0, 4.0), Resolution(0.5, 0.45, "given"), 0.25, (256, 256))
+    assert error.value.mpp == 0.5
+
+
+@pytest.mark.parametrize(("slide_mpp", "max_upscale", "fits"), [
+    (0.2527, 1.02, True), (0.2551, 1.02, False), (0.2527, 1.01, False), (0.2506, 1.0, True), (0.251, 1.0, False), (0.3, 1.2, True),
+])  # fmt: skip
+def test_only_the_finest_level_may_be_coarser_by_max_upscale(slide_mpp, max_upscale, fits):
+    wanted = 0.25 / slide_mpp
+    assert best_level((1.0, 4.0), wanted, max_upscale) == (0 if fits else None)
+    assert best_level((1.0, 2 * slide_mpp / 0.25 * 1.015), 2.0, 1.2) == 0, "1.5 % too coarse, and a finer one exists"
+
+
+def test_a_slide_within_max_upscale_gives_tiles_of_the_exact_field(tmp_path):
+    """0.2527 um for 0.25: a tile of 512 pixels shows 128 um, which are 506.5 pixels of the slide."""
+    slide = Slide(write_slide(tmp_path / "a.tiff", [waves(1400, 600, 1)], mpp=0.2527))
+    cut = TileGeometry.for_resolution(slide.downsamples, find_resolution(slide.properties), 0.25, (1024, 512), 1.02)
+    assert cut.upscale == pytest.approx(1.0108, abs=1e-4)
+    assert field_seen(np.asarray(cut.read(slide, 100, 40))) == pytest.approx(1024 * 0.25 / 0.2527, rel=0.001)
+    slide.close()
 
 
 @pytest.mark.parametrize("levels", [1, 2])

@@ -73,7 +73,8 @@ class Cohort:
 
     def save_record(self, item: SlideItem, record: SlideRecord) -> SlideRecord:
         """Saves the record of a slide, which finishes it. A failed slide has no store, and is tried again at the next run."""
-        stamps: SlideRecord = {"name": item.name, "source": item.source, "stamp": item.content_stamp(), "told": item.metadata_stamp()}
+        stamp = (self.work_folder(item) / "stamp").read_text()  # of before the slide was read: it may have changed since
+        stamps: SlideRecord = {"name": item.name, "source": item.source, "stamp": stamp, "told": item.metadata_stamp()}
         record = {**record, **stamps}
         if "tiles" not in record:
             self.store_path(item).unlink(missing_ok=True)  # from an earlier version of the slide

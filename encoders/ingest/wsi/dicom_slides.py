@@ -3,9 +3,11 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from encoders.ingest.dicom.header import pseudonym
+from encoders.ingest.source import file_stamp
 from encoders.runtime.unknown_values import is_unknown_patient
 from encoders.store.patient_ids import normalise_id
 
@@ -35,6 +37,14 @@ def is_dicom(path: Path) -> bool:
 
 def read_dicom_header(path: Path) -> DicomHeader | None:
     """The header of a DICOM file; None if it cannot be read: opening the file as a slide reports the reason."""
+    try:
+        return _read_header(path, file_stamp(path))
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1 << 16)  # several steps ask for the header of the same file, and that of a slide with many frames takes long to read
+def _read_header(path: Path, stamp: str) -> DicomHeader | None:
     import pydicom
     from pydicom.uid import UID
 

@@ -1,5 +1,7 @@
 """Lists the slides with their masks and regions, and with their fields from the table and the paths."""
 
+import os
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -17,6 +19,8 @@ from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.regions import REGION_SUFFIXES, read_regions
 from encoders.ingest.wsi.slide_item import SlideItem
+from encoders.ingest.wsi.slide_names import flatten_path
+from encoders.ingest.wsi.slide_parts import list_slide_parts
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.write import is_number
@@ -52,7 +56,9 @@ def list_slide_items(
     Raises InputError for options that do not fit the files."""
     slides, others, broken = discover_slides(where)
     root = where if where.is_dir() else where.parent
-    notes = describe_skipped(others)
+    parts = list_slide_parts(slides.values())
+    notes = describe_skipped(others - Counter(part.suffix.lower() or "no suffix" for each in parts.values() for part in each))
+    notes += named
     for folder, option in ((masks, "--masks"), (regions, "--regions")):
         if folder and not folder.exists():
             raise InputError(f"{option} {folder} does not exist")
@@ -87,6 +93,7 @@ def list_slide_items(
         )
         for name, each in fields.items()
     ]
+            parts[slides[name]],
     return items, notes, broken
 
 

@@ -61,7 +61,7 @@ def ingest_slides(
         }
         known: dict[str, SlideRecord] = {name: record for name, (record, current) in finished.items() if current}
         if again := [name for name in finished if name not in known]:
-            why = "their file, mask, regions or resolution has changed, or the program has"
+            why = "a file of theirs, the mask, the regions or the resolution has changed, or the program has"
             notify(f"{len(again)} finished slides are tiled again (first: {again[0]}): {why}")
         if changed := [item for item in cohort.items if item.name in known and known[item.name].get("told") != item.metadata_stamp()]:
             with ticker("slides: columns", len(changed)) as tick:

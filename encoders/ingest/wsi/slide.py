@@ -46,11 +46,11 @@ class Slide:
 
         if not os.path.exists(self.path):
             raise Unreadable("there is no such file")
-        if not os.path.getsize(self.path):
-            raise Unreadable("is empty (0 bytes)")
         try:
             self._slide = openslide.OpenSlide(self.path)
         except openslide.OpenSlideUnsupportedFormatError:
+            if not os.path.getsize(self.path):  # asked only now: MIRAX has its pixels in other files
+                raise Unreadable("is empty (0 bytes)") from None
             raise Unreadable(
                 "is truncated, or has a format that OpenSlide does not read; convert a plain image to a slide with"
                 " `vips tiffsave IN OUT.tiff --tile --pyramid --compression jpeg`"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.ingest.source import file_stamp
+from encoders.ingest.wsi.slide_parts import stamp_parts
 from encoders.runtime.unknown_values import is_unknown
 from encoders.store.write import ColumnValues, TextValues
 
@@ -28,11 +29,13 @@ class SlideItem:
     meta: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()  # columns of meta and labels that hold numbers in every slide; the others hold text
+    parts: tuple[Path, ...] = ()  # its files beside `path`, see `list_slide_parts`
 
     def content_stamp(self) -> str:
         """Changes when anything that determines the tiles of the slide changes."""
         files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
-        return "|".join([*files, f"mpp={self.mpp}", *([f"regions painted by {REGION_PAINT_VERSION}"] if self.regions else [])])
+        painted = f"regions painted by {REGION_PAINT_VERSION}" if self.regions else ""
+        return "|".join([*files, f"mpp={self.mpp}", *filter(None, (painted, stamp_parts(self.path, self.parts)))])
 
     def metadata_stamp(self) -> str:
         """Changes when any other content of its store changes."""

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from encoders.features.embed import extract_features, read_encoder_sha256
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
+from encoders.runtime.file_names import shorten_file_name
 from encoders.runtime.files import atomic_write
 from encoders.store.part import StorePart
 from encoders.store.store import Store
@@ -80,7 +81,7 @@ def write_all_slide_features(
         if read_encoder_sha256(existing) not in (None, encoder.sha256):
             raise InputError(f"{existing} holds features of another encoder; write those of {encoder.card.name} to another folder")
     for name, rows in list(slides.items())[dist.rank() :: dist.world_size()]:
-        out = folder / f"{name}.h5"
+        out = folder / f"{shorten_file_name(name)}.h5"
         attributes = feature_file_attributes(encoder, store, name, rows)
         if is_complete(out, attributes):
             skipped += 1

@@ -22,9 +22,11 @@ from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.slide_names import flatten_path
 from encoders.ingest.wsi.slide_parts import list_slide_parts
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.file_names import to_unicode
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.write import is_number
 
+MAX_COMPONENT_BYTES = 255  # of a file name
 DICOM_PATIENT_NOTE = "patients of DICOM slides: pseudonyms of PatientID, as `encoders ingest dicom` makes them"
 
 
@@ -54,7 +56,8 @@ def list_slide_items(
     """The slides in order, notes for the user, and what cannot be read.  dataset: its name, for the pseudonyms of patients of DICOM slides.
 
     Raises InputError for options that do not fit the files."""
-    slides, others, broken = discover_slides(where)
+    named: list[str] = []
+    slides, others, broken = discover_slides(where, named)
     root = where if where.is_dir() else where.parent
     parts = list_slide_parts(slides.values())
     notes = describe_skipped(others - Counter(part.suffix.lower() or "no suffix" for each in parts.values() for part in each))
@@ -74,7 +77,7 @@ def list_slide_items(
     fields = {name: add_dicom_patient(each, slides[name], dataset, notes) for name, each in fields.items()}
     if all(is_unknown(each.index.get("patient")) for each in fields.values()):
         notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")
-    sources = {name: slides[name].relative_to(root).as_posix() for name in fields}
+    sources = {name: to_unicode(slides[name].relative_to(root).as_posix()) for name in fields}
     drawn = find_region_files(regions, sources, notes) if regions else {}
     check_region_classes(drawn.values(), include, exclude, notes)
     fields, numbers = align_columns(fields, notes)
@@ -84,7 +87,7 @@ def list_slide_items(
             slides[name],
             sources[name],
             each.mpp,
-            masks / f"{name}.png" if masks else None,
+            find_mask(masks, name, sources[name]) if masks else None,
             drawn.get(name),
             each.index,
             each.meta,
@@ -104,6 +107,13 @@ def add_dicom_patient(fields: SlideFields, slide: Path, dataset: str, notes: lis
     if DICOM_PATIENT_NOTE not in notes:
         notes.append(DICOM_PATIENT_NOTE)
     return replace(fields, index={**fields.index, "patient": patient})
+
+
+def find_mask(masks: Path, name: str, source: str) -> Path:
+    """The mask of a slide: by its name in OUT_DIR, or its path without suffix. The first if there is none: it is then reported."""
+    stem = source.rpartition(".")[0] or source
+    usual = [masks / f"{text}.png" for text in (name, stem, flatten_path(Path(stem)))]
+    return next((path for path in usual if len(os.fsencode(path.name)) <= MAX_COMPONENT_BYTES and path.exists()), usual[0])
 
 
 def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:

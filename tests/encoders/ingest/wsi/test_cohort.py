@@ -492,15 +492,6 @@ def test_linked_folders_are_searched_once_and_keep_their_own_names(tmp_path):
     assert list(discover_slides(tmp_path / "in")[0]) == ["b", "case__a", "p2__c"]
 
 
-@pytest.mark.parametrize("names", [("a/b.tiff", "a__b.tiff"), ("x.tif", "x.tiff", "x.tif.tiff")])
-def test_slides_with_the_same_name_raise(tmp_path, names):
-    for name in names:
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    with pytest.raises(Exception, match="would both be called"):
-        discover_slides(tmp_path)
-
-
 def boom(shared, job, tick):
     if job == 3:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -93,10 +93,10 @@ def list_slide_items(
             each.meta,
             each.labels,
             numbers,
+            parts[slides[name]],
         )
         for name, each in fields.items()
     ]
-            parts[slides[name]],
     return items, notes, broken
 
 

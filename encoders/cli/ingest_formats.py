@@ -266,7 +266,7 @@ def require_labels(labels: list[Path] | Path | None, **options: object) -> None:
 
 def print_dicom_notes(out: Path) -> None:
     """Prints how patients and files were pseudonymised, and whether the images use their range of values."""
-    from encoders.ingest.dicom.source import HIDDEN_KEY_PREFIX
+    from encoders.ingest.dicom.header import HIDDEN_KEY_PREFIX
     from encoders.store.store import Store
 
     store = Store.open(out)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from encoders.ingest.dicom.hidden_names import HiddenNames
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.similarity.turned_search import read_signs
@@ -89,7 +90,7 @@ def require_one_size(store: Store, rows: IntArray) -> None:
 
 
 def read_wanted_keys(path: str, store: Store) -> Array:
-    """The keys in a file, one per line.
+    """The keys in a file, one per line. A name of a DICOM file whose key is hidden counts as the key.
 
     Raises InputError if the file is missing or empty, or names images that are not in the store."""
     try:
@@ -97,8 +98,17 @@ def read_wanted_keys(path: str, store: Store) -> Array:
             keys = np.array(sorted({line.strip() for line in file if line.strip()}))
     except OSError as error:
         raise InputError(f"cannot read data.keys={path}: {error.strerror}") from error
-    missing = np.setdiff1d(keys, store.column("key"))
+    missing = np.setdiff1d(keys, known := store.column("key"))
+    advice = ""
+    if len(missing):
+        hidden = HiddenNames(store)
+        advice = f". Note: {note}" if (note := hidden.describe()) else ""
+        found = {name: [str(known[i]) for i in images] for name in missing.tolist() if (images := hidden.find(name))}
+        keys = np.array(sorted({key for name in keys.tolist() for key in found.get(name, [name])}))
+        missing = np.array([name for name in missing.tolist() if name not in found])
     if len(missing) or not len(keys):
         first = f", such as {str(missing[0])!r}," if len(missing) else ""
-        raise InputError(f"data.keys={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key per line")
+        raise InputError(
+            f"data.keys={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key per line{advice}"
+        )
     return keys

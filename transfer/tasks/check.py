@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from encoders.doctor.report import HIGH_FLOOR
+from encoders.ingest.dicom.hidden_names import HiddenNames
 from encoders.ingest.quarantine import read_quarantine
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
@@ -132,10 +133,10 @@ def _check_label_column(task: Task, column: labels.LabelColumn, recipe: Recipe |
 def check_official_lists(task: Task, store: "Store") -> Iterator[CheckResult]:
     """Whether every name of the official lists has an image."""
     key = [str(k) for k in store.column("key")]
-    finder = FileFinder(list(dict.fromkeys(key)))
+    finder, hidden = FileFinder(list(dict.fromkeys(key))), HiddenNames(store)
     for part, path in task.split.lists.items():
         names = read_official_list(path)
-        _, lost = match_list(names, key, finder)
+        _, lost = match_list(names, key, finder, hidden)
         answer = f"{len(lost)} of {len(names)} names have none, e.g. {lost[0]}" if lost else f"all {len(names)} names have one"
         yield CheckResult(f"{part} list", "an image for every name", answer, "wrong" if lost else "ok")
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.dicom.header import PSEUDONYM_COLUMNS
+from encoders.ingest.dicom.hidden_names import HiddenNames, add_hidden_names, add_pseudonyms
 from encoders.ingest.label_table import ColumnRoles, find_join_column
 from encoders.ingest.options import CombineMode
 from encoders.ingest.tables.combine import AGREEMENT_SUFFIX, CombineRule, combine_rows, find_reader_column
@@ -51,7 +53,8 @@ def read_csv_labels(
         if name not in header:
             raise unknown_name_error(f"column of {table.source}", name, header)
     column = choose_join_column(table.source, header, join_column, names)
-    joined = join_images(table, column, [str(i) for i in range(len(store))], [*list_join_ways(store)], "--file-column")
+    advice = (hidden := HiddenNames(store)).describe()
+    joined = join_images(table, column, [str(i) for i in range(len(store))], [*list_join_ways(store, hidden)], "--file-column", advice)
     roles = ColumnRoles(file=column, patient=None, split=None, study=None, slide=None, label=tuple(names), meta=())
     rule = CombineRule(combine, find_reader_column(header, reader))
     rows, _ = combine_rows(joined.rows, roles, rule, table.source, merged := [])
@@ -77,6 +80,7 @@ def read_csv_labels(
     lines, images = len(table.rows) - used, int(without_row.sum())
     messages += [f"{lines} rows of {file} match no image of the store"] if lines else []
     messages += [f"{images} images have no row in {file} and are excluded"] if images else []
+    messages += [f"note: {advice}"] if advice and lines and images else []
     return columns, [*messages, *joined.notes, *merged]
 
 
@@ -95,9 +99,9 @@ def choose_join_column(source: str, header: Sequence[str], named: str | None, la
     return column
 
 
-def list_join_ways(store: "Store") -> Iterator[JoinWay]:
-    """The columns of a store that rows can be joined on: key, source file, study, slide and patient."""
-    yield by_path("file", number_images(store, "key"))
+def list_join_ways(store: "Store", hidden: HiddenNames) -> Iterator[JoinWay]:
+    """The columns of a store that rows can be joined on: key, source file, study, slide, patient, and pseudonyms of DICOM identifiers."""
+    yield add_hidden_names(by_path("file", number_images(store, "key")), hidden)
     if store.has_column("source"):
         yield by_path("source", number_images(store, "source"))
     for name in IDENTIFIERS:
@@ -106,7 +110,11 @@ def list_join_ways(store: "Store") -> Iterator[JoinWay]:
             if name == "patient":  # an image without a patient is named by its key
                 named = store.names_patient()
                 values = {image: value for image, value in values.items() if named[int(image)]}
-            yield by_identifier(name, values)
+            yield add_pseudonyms(by_identifier(name, values), values, hidden.datasets)
+    for name in ("uid", "series", "accession"):
+        if store.has_column(column := PSEUDONYM_COLUMNS[name]):
+            values = number_images(store, column)
+            yield add_pseudonyms(by_identifier(name, values), values, hidden.datasets)
 
 
 def number_images(store: "Store", column: str) -> dict[str, str]:

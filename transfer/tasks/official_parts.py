@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.dicom.hidden_names import HiddenNames
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -74,13 +75,14 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
 
     Raises InputError for a list that cannot be read or matches no image, and for an image in two lists."""
     key = [str(k) for k in store.column("key")]
-    part, finder = np.full(len(key), "", dtype=object), FileFinder(list(dict.fromkeys(key)))
+    part, finder, hidden = np.full(len(key), "", dtype=object), FileFinder(list(dict.fromkeys(key))), HiddenNames(store)
     for name, path in rule.lists.items():
         names = read_official_list(path)
-        matches, _ = match_list(names, key, finder)
+        matches, _ = match_list(names, key, finder, hidden)
         if not matches.any():
             raise InputError(
                 f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"
+                + (f". Note: {advice}" if (advice := hidden.describe()) else "")
             )
         both = matches & (part != "")
         if both.any():
@@ -92,14 +94,20 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
     return part
 
 
-def match_list(names: Sequence[str], key: Sequence[str], finder: FileFinder) -> tuple[Array, list[str]]:
+def match_list(names: Sequence[str], key: Sequence[str], finder: FileFinder, hidden: HiddenNames) -> tuple[Array, list[str]]:
     """(N,) whether a list names each image, by its key, a path that ends like it, or its name; and the names that no image has.
 
-    key: (N,).  finder: of the same keys."""
+    key: (N,).  finder: of the same keys.  hidden: of the same store; it finds names whose key is a hash."""
     listed, files = set(names), finder.match(names).files  # absolute and prefixed paths, names without suffix
     found, have = {*files.values()}, {*key, *map(path_basename, key)}
     matches = np.array([k in listed or path_basename(k) in listed or k in found for k in key])
-    return matches, [name for name in names if name not in have and name not in files]
+    lost = []
+    for name in [name for name in names if name not in have and name not in files]:
+        if images := hidden.find(name):
+            matches[images] = True
+        else:
+            lost.append(name)
+    return matches, lost
 
 
 def read_official_list(path: str) -> list[str]:

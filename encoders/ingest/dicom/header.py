@@ -20,6 +20,13 @@ if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
 PSEUDONYM_DIGITS = 16  # hex, 64 bits: probability 3e-8 that any two of a million patients share a pseudonym
+HIDDEN_KEY_PREFIX = "hidden-"  # start of a key that hides the name of the file
+PSEUDONYM_COLUMNS = {  # columns of pseudonyms by which tables find images later, see `hidden_names`
+    "file": "file_hash",  # name of the file without folders and suffix, of hidden keys only
+    "uid": "uid_hash",
+    "series": "series_hash",
+    "accession": "accession_hash",
+}
 IDENTIFYING_TAGS = ("PatientID", "PatientName", "OtherPatientIDs", "AccessionNumber", "PatientBirthDate")
 IDENTIFIER_TAGS = {  # what a table may be joined on, from an image to a patient
     "uid": "SOPInstanceUID",

@@ -14,7 +14,9 @@ import numpy as np
 
 from encoders.ingest.dicom.header import (
     HEADER_TAGS,
+    HIDDEN_KEY_PREFIX,
     IDENTIFIER_TAGS,
+    PSEUDONYM_COLUMNS,
     dicom_file_metadata,
     is_dicomdir,
     parse_wanted_views,
@@ -25,6 +27,7 @@ from encoders.ingest.dicom.header import (
     reveals_identity,
     validate_tags,
 )
+from encoders.ingest.dicom.hidden_names import file_stem
 from encoders.ingest.dicom.labels import DicomLabels
 from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_box, render_display
 from encoders.ingest.dicom.stream_check import find_stream_damage
@@ -51,7 +54,6 @@ SKIPPED_SUFFIXES = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".y
     ".sh",
 }
 STREAM_DAMAGE_ACCEPTED = "damaged compressed pixels are stored as decoded (--accept-damaged)"
-HIDDEN_KEY_PREFIX = "hidden-"  # start of a key that hides the name of the file
 PATIENT_PSEUDONYM_NOTE = "pseudonyms: sha256 of the data set's name and PatientID, 16 hex digits; pseudonymous, not anonymous"
 
 
@@ -160,6 +162,9 @@ class DicomSource(Source[FileItem]):
     def _index(self, item: FileItem, ds: "Dataset") -> dict[str, Value]:
         hide = self.key == "hash" or (self.key == "auto" and reveals_identity(item.name, ds))
         index: dict[str, Value] = {"key": HIDDEN_KEY_PREFIX + pseudonym(self.dataset, item.name, self.salt) if hide else item.name}
+        hashed = {"file": file_stem(item.name) if hide else ""}
+        hashed |= {name: normalise_id(ds.get(IDENTIFIER_TAGS[name]) or "") for name in ("uid", "series", "accession")}
+        index |= {PSEUDONYM_COLUMNS[k]: None if is_unknown(text) else pseudonym(self.dataset, text, self.salt) for k, text in hashed.items()}
         own = item.row.get(self.roles.patient, "") if self.roles and self.roles.patient else ""
         named = own not in self._nobody and not is_unknown(own)  # a zero of the table may be a patient, one of a header never is
         patient, study = own if named else str(ds.get("PatientID") or ""), str(ds.get("StudyInstanceUID") or "")

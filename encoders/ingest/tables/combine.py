@@ -47,15 +47,22 @@ def describe_joining(on: Sequence[str], rule: CombineRule) -> dict[str, Json]:
 
 
 def combine_rows(
-    rows: Mapping[str, list[TableRow]], roles: ColumnRoles, rule: CombineRule, source: str, notes: list[str]
+    rows: Mapping[str, list[TableRow]],
+    roles: ColumnRoles,
+    rule: CombineRule,
+    source: str,
+    notes: list[str],
+    fixed: Sequence[str] = (),
+    what: str = "image",
 ) -> tuple[dict[str, TableRow], ColumnRoles]:
     """Image -> its row with the columns of `roles`, and the roles; `majority` adds a column of metadata `<label>_agreement` per label.
 
     The agreement is the share of votes for the stored value: of rows, or of readers. A tie is unknown.
+    fixed: other columns that are used and never combined.  what: a row is of, for messages.
     Raises InputError for rows that disagree, if the rule is `error` or cannot combine them; patients and splits are never combined."""
     labels, metas = list(roles.label), list(roles.meta)
-    single = {*roles.identity.values()}
-    used = list(dict.fromkeys([roles.file, *single, *labels, *metas]))
+    single, names = {*roles.identity.values(), *fixed}, {*roles.identity.values()}
+    used = list(dict.fromkeys([roles.file, *roles.identity.values(), *fixed, *labels, *metas]))
     agreement = {name: name + AGREEMENT_SUFFIX for name in labels} if rule.mode == "majority" else {}
     if taken := [name for name in agreement.values() if name in metas]:
         raise InputError(f"--combine majority stores the column {taken[0]!r}, which {source} has too; rename it there")
@@ -68,7 +75,7 @@ def combine_rows(
         for name in used if len(group) > 1 else ():
             if name == roles.file and name not in single and name not in labels:
                 continue
-            known = list_known(group, name, name in single)
+            known = list_known(group, name, name in names)
             merged[name] = next(iter(known.values()), merged[name])
             if len(known) < 2:
                 continue
@@ -80,8 +87,8 @@ def combine_rows(
         for name, column in agreement.items():
             merged[column] = "" if is_unknown(merged[name], True) and shares[name] == 1.0 else f"{shares[name]:.4g}"
     if disagree and (fatal := [name for name in disagree if name in single or rule.mode == "error"]):
-        raise disagreement_error(fatal[0], *first[fatal[0]], disagree[fatal[0]], source, roles)
-    notes += describe_merged(rows, disagree, ties, rule)
+        raise disagreement_error(fatal[0], *first[fatal[0]], disagree[fatal[0]], source, roles, fixed, what)
+    notes += describe_merged(rows, disagree, ties, rule, what)
     return out, replace(roles, meta=(*roles.meta, *agreement.values()))
 
 
@@ -154,29 +161,33 @@ def combine_cells(name: str, votes: Sequence[str], rule: CombineRule, source: st
     return cell_text(max(values) if rule.mode == "max" else sum(values) / len(values)), 1.0
 
 
-def disagreement_error(name: str, image: str, values: Sequence[str], images: int, source: str, roles: ColumnRoles) -> InputError:
+def disagreement_error(
+    name: str, image: str, values: Sequence[str], images: int, source: str, roles: ColumnRoles, fixed: Sequence[str], what: str
+) -> InputError:
     """The error for rows of one image that disagree, with both values and what to do."""
-    role = next((role for role, column in roles.identity.items() if column == name), None)
+    role = next((role for role, column in roles.identity.items() if column == name), name if name in fixed else None)
     advice = (
-        f"an image has one {role}: correct the table, select rows with --only, or turn the column off"
+        f"{'an' if what == 'image' else 'a'} {what} has one {role}: correct the table, select rows with --only, or turn the column off"
         if role
         else "choose how to combine them with --combine max, any, mean or majority, or select rows with --only"
     )
-    others = f" ({images:,} images have such rows)" if images > 1 else ""
-    return InputError(f"{source}: rows of image {image} disagree on column {name!r}: {values[0]!r} and {values[1]!r}{others}; {advice}")
+    others = f" ({images:,} {what}s have such rows)" if images > 1 else ""
+    return InputError(f"{source}: rows of {what} {image} disagree on column {name!r}: {values[0]!r} and {values[1]!r}{others}; {advice}")
 
 
-def describe_merged(rows: Mapping[str, list[TableRow]], disagree: Mapping[str, int], ties: int, rule: CombineRule) -> list[str]:
+def describe_merged(
+    rows: Mapping[str, list[TableRow]], disagree: Mapping[str, int], ties: int, rule: CombineRule, what: str = "image"
+) -> list[str]:
     """Sentences about repeated rows; [] if every image has one row."""
     several = sum(len(group) > 1 for group in rows.values())
     if not several:
         return []
     n = len({id(row) for group in rows.values() for row in group})
-    notes = [f"{n:,} rows for {len(rows):,} images: repeated rows merged ({several:,} images have several)"]
+    notes = [f"{n:,} rows for {len(rows):,} {what}s: repeated rows merged ({several:,} {what}s have several)"]
     if disagree:
         columns = ", ".join(f"{name} {count:,}" for name, count in disagree.items())
         by = f", one vote per {rule.reader}" if rule.reader and rule.mode in ("mean", "majority") else ""
         notes.append(
-            f"rows that disagree are combined by {rule.mode}{by}; images: {columns}" + (f"; {ties:,} ties are unknown" if ties else "")
+            f"rows that disagree are combined by {rule.mode}{by}; {what}s: {columns}" + (f"; {ties:,} ties are unknown" if ties else "")
         )
     return notes

@@ -95,11 +95,11 @@ def by_identifier(name: str, identifiers: Mapping[str, str]) -> JoinWay:
     return JoinWay(name, match, list(images))
 
 
-def join_images(table: Table, column: str, images: Sequence[str], ways: Sequence[JoinWay], option: str) -> JoinedRows:
+def join_images(table: Table, column: str, images: Sequence[str], ways: Sequence[JoinWay], option: str, advice: str = "") -> JoinedRows:
     """The rows of every image. The way is the one that most values match; of equal ones, the one that the column is named after, otherwise
     the first of `ways`.
 
-    column: whose values are matched.  option: of the command line, which names another column.
+    column: whose values are matched.  option: of the command line, which names another column.  advice: a sentence for the error.
     Raises InputError with an example of each side if no value matches."""
     by_value: dict[str, list[TableRow]] = {}
     blank = 0
@@ -113,7 +113,7 @@ def join_images(table: Table, column: str, images: Sequence[str], ways: Sequence
     chosen = max(rank, key=lambda name: rank[name])
     found, reasons, guessed = matches[chosen]
     if not found:
-        raise no_match_error(table, column, list(by_value), ways, option, next(iter(reasons.values()), ""))
+        raise no_match_error(table, column, list(by_value), ways, option, next(iter(reasons.values()), ""), advice)
     rows: dict[str, list[TableRow]] = {image: [] for image in images}
     for value, names in found.items():
         for name in names:
@@ -138,7 +138,9 @@ def is_named_after(column: str, way: str) -> bool:
     return any(word in column.lower() for key, words in WORDS_OF_WAYS.items() if key in way.lower() for word in words)
 
 
-def no_match_error(table: Table, column: str, values: Sequence[str], ways: Sequence[JoinWay], option: str, reason: str) -> InputError:
+def no_match_error(
+    table: Table, column: str, values: Sequence[str], ways: Sequence[JoinWay], option: str, reason: str, advice: str
+) -> InputError:
     """The error for a column that matches no image: an example of each side, and the columns that would match."""
     have = "; ".join(f"{way.name} {first_values(way.examples, 1)}" for way in ways if way.examples) or "no images"
     message = f"none of the {len(values):,} values in column {column!r} of {table.source} matches an image: the table has e.g. "
@@ -146,7 +148,8 @@ def no_match_error(table: Table, column: str, values: Sequence[str], ways: Seque
     if reason:
         message += f" ({reason})"
     others = list(list_matching_columns(table, column, ways))
-    return InputError(message + f"; name another column with {option}" + (f": {', '.join(others)}" if others else ""))
+    message += f"; name another column with {option}" + (f": {', '.join(others)}" if others else "")
+    return InputError(message + (f". Note: {advice}" if advice else ""))
 
 
 def list_matching_columns(table: Table, column: str, ways: Sequence[JoinWay]) -> Iterable[str]:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from encoders.cli.ingest import RESUME_ADVICE, command_help
-from encoders.cli.ingest_options import DatasetOption, ModalityOption
+from encoders.cli.ingest_options import CombineOption, DatasetOption, ModalityOption, OnOption, ReaderOption
 from encoders.ingest.options import Codec, StainMethod
 
 WSI_HELP = command_help(
@@ -84,9 +84,15 @@ def ingest_whole_slides(
     icc: Annotated[bool, typer.Option("--icc", help="convert colours to sRGB by the profile of the slide")] = False,
     codec: Annotated[Codec, typer.Option(help="jpeg (quality 90, 4:4:4), or raw (five times the size, lossless)")] = "jpeg",
     labels: Annotated[
-        Path | None,
-        typer.Option(help="CSV with one row per slide: file, patient, split, labels, mpp; slides without a row are left out"),
+        list[Path] | None,
+        typer.Option(
+            help="table of slides (CSV, TSV, Excel, Parquet; .gz): file, patient, split, labels, mpp; slides without a row are left out; "
+            "repeatable: several tables are joined"
+        ),
     ] = None,
+    on: OnOption = None,
+    combine: CombineOption = "error",
+    reader_column: ReaderOption = None,
     label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
     pattern: Annotated[
@@ -104,6 +110,7 @@ def ingest_whole_slides(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="rebuild everything in OUT_DIR")] = False,
 ) -> None:
     from encoders.ingest.wsi.settings import TilingSettings
+    from encoders.ingest.wsi.slide_table import TableJoin
     from encoders.ingest.wsi.source import SlideSource, ingest_slide_source
     from encoders.ingest.wsi.summary import print_summary
     from encoders.ingest.wsi.tissue_model import open_tissue_model
@@ -139,6 +146,7 @@ def ingest_whole_slides(
         labels=labels,
         label=label_column or (),
         meta=meta_column or (),
+        join=TableJoin(on or (), combine, reader_column),
         pattern=pattern,
         dataset=dataset,
         modality=modality,

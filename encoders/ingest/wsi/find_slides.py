@@ -2,26 +2,22 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from encoders.ingest.label_table import Role, assign_roles
-from encoders.ingest.list_files import BrokenFile, describe_skipped, list_files, strip_partial_suffix
+from encoders.ingest.list_files import BrokenFile, describe_skipped
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
-from encoders.ingest.source import Unreadable
-from encoders.ingest.tables.file_finder import FileFinder
-from encoders.ingest.tables.table import read_table
+from encoders.ingest.tables.load_tables import Labels
 from encoders.ingest.wsi.dicom_slides import dicom_patient
 from encoders.ingest.wsi.discover import discover_slides
-from encoders.ingest.wsi.quality import TileQuality
-from encoders.ingest.wsi.regions import REGION_SUFFIXES, read_regions
+from encoders.ingest.wsi.region_classes import check_region_classes
+from encoders.ingest.wsi.region_files import find_region_files
 from encoders.ingest.wsi.slide_item import SlideItem
 from encoders.ingest.wsi.slide_names import flatten_path
 from encoders.ingest.wsi.slide_parts import list_slide_parts
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.ingest.wsi.slide_table import SlideFields, TableJoin, apply_slide_table
+from encoders.runtime.errors import InputError
 from encoders.runtime.file_names import to_unicode
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.write import is_number
@@ -30,31 +26,23 @@ MAX_COMPONENT_BYTES = 255  # of a file name
 DICOM_PATIENT_NOTE = "patients of DICOM slides: pseudonyms of PatientID, as `encoders ingest dicom` makes them"
 
 
-@dataclass(frozen=True)
-class SlideFields:
-    """What the user states about a slide, by command line, path and table."""
-
-    mpp: float | None = None
-    index: Mapping[str, str] = field(default_factory=dict)  # patient, split, study, slide
-    meta: Mapping[str, str] = field(default_factory=dict)
-    labels: Mapping[str, str] = field(default_factory=dict)
-
-
 def list_slide_items(
     where: Path,
     mpp: float | None,
     masks: Path | None,
     regions: Path | None,
-    table: Path | None,
+    table: Labels | None,
     label: Sequence[str],
     meta: Sequence[str],
     pattern: str | None,
     include: Sequence[str],
     exclude: Sequence[str],
     dataset: str = "",
+    join: TableJoin | None = None,
 ) -> tuple[list[SlideItem], list[str], list[BrokenFile]]:
-    """The slides in order, notes for the user, and what cannot be read.  dataset: its name, for the pseudonyms of patients of DICOM slides.
+    """The slides in order, notes for the user, and what cannot be read.
 
+    dataset: its name, for the pseudonyms of patients of DICOM slides.  join: how tables and their rows become one row per slide.
     Raises InputError for options that do not fit the files."""
     named: list[str] = []
     slides, others, broken = discover_slides(where, named)
@@ -73,7 +61,8 @@ def list_slide_items(
     if pattern:
         fields = apply_path_pattern(fields, slides, root, pattern, notes)
     if table:
-        fields = apply_slide_table(fields, slides, root, table, label, meta, notes)
+        sources = {name: path.relative_to(root).as_posix() for name, path in slides.items()}
+        fields = apply_slide_table(fields, sources, table, label, meta, join or TableJoin(), notes)
     fields = {name: add_dicom_patient(each, slides[name], dataset, notes) for name, each in fields.items()}
     if all(is_unknown(each.index.get("patient")) for each in fields.values()):
         notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")
@@ -114,50 +103,6 @@ def find_mask(masks: Path, name: str, source: str) -> Path:
     stem = source.rpartition(".")[0] or source
     usual = [masks / f"{text}.png" for text in (name, stem, flatten_path(Path(stem)))]
     return next((path for path in usual if len(os.fsencode(path.name)) <= MAX_COMPONENT_BYTES and path.exists()), usual[0])
-
-
-def find_region_files(regions: Path, sources: dict[str, str], notes: list[str]) -> dict[str, Path]:
-    """The files of regions of slides: by name in OUT_DIR, path, or path without suffix. Slides without a file are left out.
-
-    Raises InputError if no slide has a file: then the names are wrong, and regions to exclude would be included."""
-    if not regions.is_dir():
-        if len(sources) > 1:
-            raise InputError(f"--regions {regions} is one file for {len(sources)} slides; name a folder with NAME.geojson for each")
-        return dict.fromkeys(sources, regions)
-    listed = list_files(regions, REGION_SUFFIXES)
-    broken = [each.name for each in listed.broken if strip_partial_suffix(each.name).lower().endswith(tuple(REGION_SUFFIXES))]
-    files = {strip_partial_suffix(name): regions / name for name in [*broken, *listed.names]}  # a broken one costs its slide
-    out: dict[str, Path] = {}
-    for name, source in sources.items():
-        usual = (f"{stem}{suffix}" for stem in (name, source, source.rpartition(".")[0]) for suffix in REGION_SUFFIXES)
-        if (file := next((files[text] for text in usual if text in files), None)) is not None:
-            out[name] = file
-    unused = sorted(text for text, path in files.items() if path not in out.values())
-    if not out:
-        content = f"it holds {len(files)} files of regions, e.g. {unused[0]}" if files else "it holds no GeoJSON or ASAP XML"
-        raise InputError(
-            f"--regions {regions} has regions for none of the {len(sources)} slides: {content}; expected e.g. {next(iter(sources))}.geojson"
-        )
-    notes.append(
-        f"regions: {len(out)} of {len(sources)} slides have a file"
-        + (f"; {len(unused)} files belong to none of them (first: {unused[0]})" if unused else "")
-    )
-    return out
-
-
-def check_region_classes(files: Iterable[Path], include: Sequence[str], exclude: Sequence[str], notes: list[str]) -> None:
-    """Raises InputError for a class of --include that no file has, and for a class of --exclude that is probably misspelt."""
-    seen: set[str] = set()
-    for path in set(files):
-        if seen.issuperset((*include, *exclude)):
-            break  # usually after one or two files; exports of cells are large
-        with suppress(Unreadable):  # the slide itself is quarantined
-            seen |= {region.name for region in read_regions(path)}
-    for name in [n for n in (*include, *exclude) if seen and n not in seen]:
-        near = get_close_matches(name, list(seen), n=3)
-        if name in include or (near and not {*near} & {*exclude}):
-            raise unknown_name_error("class of regions", name, seen)
-        notes.append(f"no region has the class {name!r}; known classes: {', '.join(sorted(map(repr, seen)))}")
 
 
 def align_columns(fields: Mapping[str, SlideFields], notes: list[str]) -> tuple[dict[str, SlideFields], frozenset[str]]:
@@ -208,70 +153,3 @@ def apply_path_pattern(
         labels = {"label": groups.pop("label")} if "label" in groups else {}
         out[names[path]] = replace(fields[names[path]], index=groups, labels=labels)
     return out
-
-
-def apply_slide_table(
-    fields: Mapping[str, SlideFields],
-    slides: Mapping[str, Path],
-    root: Path,
-    path: Path,
-    label: Sequence[str],
-    meta: Sequence[str],
-    notes: list[str],
-) -> dict[str, SlideFields]:
-    """The slides that the table names, with its fields. The table names a slide by path, file name, or name without suffix."""
-    content = read_table(path)
-    columns, rows = content.columns, content.rows
-    notes.extend(content.notes)
-    named: dict[Role, str | None] = {"slide": ""}
-    if "file" not in columns:
-        named["file"] = next((c for c in columns if c.lower() in ("slide", "slide_id")), None)
-    role = assign_roles(columns, named, list(label), list(meta), "call it file or slide")
-    if taken := [name for name in role.meta if name in TileQuality._fields]:
-        raise InputError(f"the column {taken[0]!r} of {path} has the name of a measure of tiles; rename it")
-    notes.extend(role.describe(columns, ["mpp"]))
-    finder = FileFinder([slides[name].relative_to(root).as_posix() for name in slides])
-    matches = finder.match([row[role.file] for row in rows])
-    names = {slides[name].relative_to(root).as_posix(): name for name in slides} | {name: name for name in slides}
-    out: dict[str, SlideFields] = {}
-    unmatched: list[str] = []
-    for row in rows:
-        name = names.get(matches.find(row[role.file]))
-        if name is None or name not in fields:
-            unmatched.append(row[role.file])
-            continue
-        if name in out:
-            raise InputError(f"{path} names the slide {name} in two rows; keep one")
-        known = fields[name]
-        index = {part: row[c] for part, c in role.identity.items() if not is_unknown(row[c]) or part not in known.index}
-        out[name] = SlideFields(
-            known.mpp or read_mpp(row, path),
-            {**known.index, **index},
-            {column: row[column] for column in role.meta},
-            {**known.labels, **{column: row[column] for column in role.label}},
-        )
-    if not out:
-        raise InputError(f"none of the {len(rows)} slides in column {role.file!r} of {path} is among the {len(slides)} slides")
-    left = [name for name in fields if name not in out]
-    missing = f"{len(unmatched)} of them without a slide{format_first(unmatched)}"
-    notes.append(f"{len(rows)} rows, {missing}; {len(left)} slides without a row{format_first(left)}")
-    return dict(sorted(out.items()))
-
-
-def format_first(names: Sequence[str]) -> str:
-    """The text ` (first: NAME)`, or "" without names."""
-    return f" (first: {names[0]})" if names else ""
-
-
-def read_mpp(row: dict[str, str], path: Path) -> float | None:
-    """The value of the column mpp; None if there is no such column, or no value."""
-    text = row.get("mpp", "")
-    if is_unknown(text):
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0.01 <= value <= 50:
-        raise InputError(f"{path}: mpp is {text!r}; expected micrometres per pixel, e.g. 0.25")
-    return value

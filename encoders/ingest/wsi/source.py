@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.ingest.source import IngestResult, ItemCollection, describe_default_dataset, to_pixel_unit
+from encoders.ingest.tables.load_tables import Labels
 from encoders.ingest.workers import Tick, available_cpus
 from encoders.ingest.wsi.cohort import Cohort, describe_problem
 from encoders.ingest.wsi.find_slides import list_slide_items
@@ -16,6 +17,7 @@ from encoders.ingest.wsi.merge_slide import describe_tile_geometry
 from encoders.ingest.wsi.records import SlideRecord
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide_item import SlideItem
+from encoders.ingest.wsi.slide_table import TableJoin
 from encoders.ingest.wsi.summary import write_summary
 from encoders.runtime.json_types import Json
 from encoders.store.write import full_range_unit
@@ -34,15 +36,16 @@ class SlideSource(ItemCollection[SlideItem]):
         slide_mpp: float | None = None,
         masks: Path | None = None,
         regions: Path | None = None,
-        labels: Path | None = None,
+        labels: Labels | None = None,
         label: Sequence[str] = (),
         meta: Sequence[str] = (),
+        join: TableJoin | None = None,
         pattern: str | None = None,
         dataset: str | None = None,
         modality: str = "histology",
     ):
         """slide_mpp: micrometres per pixel of the slides, instead of their metadata.  masks: folder of tissue masks.
-        regions: GeoJSON file or folder.  labels: CSV with one row per slide.  label, meta: columns of the CSV.
+        regions: GeoJSON file or folder.  labels: table or tables of slides.  label, meta: columns of the table.  join: of tables and rows.
         pattern: regular expression for the paths.
 
         Raises InputError for options that do not fit the files."""
@@ -50,7 +53,7 @@ class SlideSource(ItemCollection[SlideItem]):
         include, exclude = self.settings.include, self.settings.exclude
         self.modality, self.dataset, self.codec = modality, dataset or slides.resolve().stem, self.settings.codec
         items, self.notes, self.broken = list_slide_items(
-            slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset
+            slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset, join
         )
         self._items = tuple(items)
         self.notes += [] if dataset else [describe_default_dataset(self.dataset)]

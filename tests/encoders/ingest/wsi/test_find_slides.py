@@ -1,6 +1,7 @@
 """Fields of the slides of a cohort: unknown values and numbers are decided over all slides."""
 
-from encoders.ingest.wsi.find_slides import SlideFields, align_columns
+from encoders.ingest.wsi.find_slides import align_columns
+from encoders.ingest.wsi.slide_table import SlideFields
 from encoders.store.write import TextValues, encode_labels
 
 

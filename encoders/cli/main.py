@@ -7,6 +7,7 @@ from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_ws
 from encoders.cli.doctor import doctor
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
+from encoders.cli.zoo_export import export
 from encoders.cli.zoo_manage import compare, remove
 from encoders.runtime.cli import add_version_option, run_cli
 
@@ -18,7 +19,7 @@ app.command()(zoo.show)
 app.command()(zoo.verify)
 app.command("import")(import_encoder.import_)
 app.command()(zoo.combine)
-app.command()(zoo.export)
+app.command()(export)
 app.command()(remove)
 app.command()(compare)
 app.command()(zoo.embed)

@@ -1,4 +1,4 @@
-"""`encoders list | show | verify | combine | export | embed`."""
+"""`encoders list | show | verify | combine | embed`."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -100,20 +100,6 @@ def combine(
 
     folder = combine_encoders(names, name)
     print(f"written to {folder}; check it with `encoders verify {folder.name}`")
-
-
-def export(
-    name: NameArgument,
-    file: Annotated[Path, typer.Argument(help=".safetensors file to write; the card is written next to it as .yaml")],
-) -> None:
-    """Export an encoder as a file that timm loads.
-
-    Writes the weights and the card, and prints the call of `timm.create_model` that loads them. An encoder made of parts becomes one weight
-    file per part and one card.
-    """
-    from encoders.zoo import register
-
-    print(register.export_encoder(name, file))
 
 
 def embed(

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
@@ -80,8 +81,20 @@ class WorkerPool(Generic[SharedT]):
         self._crew = None
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C waits until the block ends. A process that starts in it keeps SIGINT blocked, also while it still imports."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class _ProcessCrew(Generic[SharedT]):
-    """Spawned processes, usable until one dies. They are not forked, because a fork after OpenMP has run may hang."""
+    """Spawned processes, usable until one dies. They are not forked, because a fork after OpenMP has run may hang.
+
+    Ctrl-C reaches every process of a terminal; only the parent handles it."""
 
     def __init__(self, shared: SharedT, number: int):
         context = multiprocessing.get_context("spawn")
@@ -95,8 +108,9 @@ class _ProcessCrew(Generic[SharedT]):
         reported = self.counter.value
         pending: dict[Future[AnswerT], int] = {}
         try:
-            for k in numbers:
-                pending[self.pool.submit(_run_job, function, jobs[k])] = k
+            with _interrupts_blocked():
+                for k in numbers:
+                    pending[self.pool.submit(_run_job, function, jobs[k])] = k
             while pending:
                 done, _ = wait(pending, timeout=0.5, return_when=FIRST_COMPLETED)
                 now = self.counter.value
@@ -128,7 +142,6 @@ _worker_state: _WorkerState | None = None  # set in worker processes only
 
 def _init_worker(shared: object, counter: "Synchronized[int]") -> None:
     global _worker_state
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of the terminal; only the parent handles it
     keep_freed_memory()  # otherwise a third of the memory of a tile is mapped again for the next tile, which stalls the other processes
     _worker_state = _WorkerState(shared, counter)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -56,7 +56,15 @@ def ingest_whole_slides(
     seed: Annotated[int, typer.Option(min=0, help="seed of this sample")] = 0,
     masks: Annotated[Path | None, typer.Option(help="folder with NAME.png for every slide NAME; tissue is not 0")] = None,
     regions: Annotated[
-        Path | None, typer.Option(help="folder with NAME.geojson (QuPath) or NAME.xml (ASAP), or one such file for one slide")
+        Path | None,
+        typer.Option(
+            help="folder with NAME.geojson (QuPath) or NAME.xml (ASAP), plain, .gz or .zip, or one such file for one slide; a slide whose "
+            "file has no area is an error; classes that end with * (QuPath's Ignore*) are excluded"
+        ),
+    ] = None,
+    coords: Annotated[
+        Path | None,
+        typer.Option(help="take the tiles at the coordinates of CLAM or TRIDENT: NAME.h5 of one slide, or the folder of these; not on tissue"),
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="class of regions to take tiles from; repeatable  [default: all that are not excluded]")

@@ -13,27 +13,30 @@ from encoders.ingest.source import Unreadable
 AREA_TYPES = ("Polygon", "Spline", "Rectangle")  # ASAP draws a spline through its points; the polygon of these points is taken
 
 
-def read_asap_features(text: str, name: str) -> list[dict[str, Any]]:
-    """One feature of GeoJSON per annotation with an area.  name: of the file, for messages.  Raises Unreadable if it is not ASAP's XML."""
+def read_asap_features(content: bytes, name: str) -> list[dict[str, Any]]:
+    """One feature of GeoJSON per annotation; those without an area have ASAP's type as their geometry.
+
+    content: in the encoding that it declares, or with a byte order mark.  name: of the file, for messages.
+    Raises Unreadable if it is not ASAP's XML."""
     try:
-        root = ElementTree.fromstring(text)
+        root = ElementTree.fromstring(content)
     except ElementTree.ParseError as error:
         raise Unreadable(f"its regions {name} are no XML: {error}") from error
     if root.tag != "ASAP_Annotations":
         raise Unreadable(f"its regions {name} are XML with the root {root.tag!r}; expected ASAP_Annotations, or GeoJSON")
     try:
-        return list(_list_areas(root))
+        return list(_list_annotations(root))
     except (KeyError, ValueError) as error:
         raise Unreadable(f"its regions {name} have an annotation without coordinates: {error!r}") from error
 
 
-def _list_areas(root: ElementTree.Element) -> Iterator[dict[str, Any]]:
+def _list_annotations(root: ElementTree.Element) -> Iterator[dict[str, Any]]:
     for annotation in root.iter("Annotation"):
         points = sorted(annotation.iter("Coordinate"), key=lambda point: int(float(point.attrib["Order"])))
         ring = [(float(point.attrib["X"]), float(point.attrib["Y"])) for point in points]
-        if annotation.get("Type") in AREA_TYPES and len(ring) > 2:
-            yield {
-                "type": "Feature",
-                "properties": {"classification": {"name": annotation.get("PartOfGroup") or ""}},
-                "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]]]},
-            }
+        kind = annotation.get("Type") or "annotation without a type"
+        yield {
+            "type": "Feature",
+            "properties": {"classification": {"name": annotation.get("PartOfGroup") or ""}},
+            "geometry": {"type": "Polygon" if kind in AREA_TYPES else kind, "coordinates": [[*ring, *ring[:1]]]},
+        }

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.records import SlideRecord
+from encoders.ingest.wsi.region_classes import describe_region_classes
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.thumbnail import KEPT, OUTCOME_COLOURS
 from encoders.runtime.html import Html, html_table, join_html, tag
@@ -60,6 +61,7 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
         render_headline(records),
         tag("h2", "Outcome of the tiles"),
         render_tally(records),
+        *([tag("p", classes, class_="sub")] if (classes := describe_drawn_classes(cohort, records)) else []),
         *failed,
         *inspect,
         tag("h2", "Slides"),
@@ -70,6 +72,11 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
     view = tag("meta", name="viewport", content="width=device-width")
     head = tag("head", tag("meta", charset="utf-8"), view, tag("title", title), tag("style", Html(PAGE_STYLE)))
     return f"<!doctype html>{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def describe_drawn_classes(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
+    """The classes of the regions, and what became of them; "" without regions."""
+    return describe_region_classes(records, cohort.settings.include, cohort.settings.exclude)
 
 
 def describe_settings(cohort: Cohort) -> str:

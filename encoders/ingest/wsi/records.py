@@ -47,6 +47,7 @@ class SlideRecord(TypedDict, total=False):
     told: str  # see SlideItem.metadata_stamp
     tiles: int
     rejected: dict[str, int]  # reason to number of tiles
+    regions: dict[str, int]  # class of the drawn regions to the number of areas
     read: int  # tiles read, kept or not
     seconds: float
     facts: SlideFacts

@@ -5,8 +5,10 @@ QuPath counts L0 pixels from the corner of the scanned area (the bounds, if the 
 Shapes: H, W of the mask.
 """
 
+import codecs
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +18,13 @@ import numpy as np
 
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.asap_regions import read_asap_features
+from encoders.ingest.wsi.region_bytes import read_region_bytes
 from encoders.ingest.wsi.tissue import Overview
 from encoders.runtime.arrays import BoolArray, FloatArray
 
-REGION_SUFFIXES = (".geojson", ".json", ".xml")
+IGNORED_MARK = "*"  # QuPath ignores classes whose name ends so: Ignore*, Artefact*, Background*
+XML_LEAD = b"".join({codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}) + b" \t\r\n\0"  # bytes that may stand before the first <
+PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError)  # of a file that has another structure than GeoJSON
 Ring = Sequence[Sequence[float]]
 Feature = Mapping[str, Any]  # an object of GeoJSON, whose structure is checked while it is read
 
@@ -32,63 +37,135 @@ class Region:
     polygons: Sequence[Sequence[Ring]]
 
 
+@dataclass(frozen=True)
+class RegionFile:
+    """The content of a file of regions."""
+
+    areas: list[Region]
+    others: Counter[str]  # drawn objects without an area, by kind: Point, LineString, ...
+
+    def count_classes(self) -> dict[str, int]:
+        """Class to number of areas."""
+        return dict(Counter(region.name for region in self.areas))
+
+
 def read_regions(path: Path) -> list[Region]:
     """Every area of the file, without points and lines. Raises Unreadable if the file is neither GeoJSON nor ASAP's XML."""
+    return read_region_file(path).areas
+
+
+def read_region_file(path: Path) -> RegionFile:
+    """The drawn objects of a file. Raises Unreadable if the file is neither GeoJSON nor ASAP's XML, plain, as .gz or as .zip."""
+    data = read_region_bytes(path)
+    areas, others = [], Counter[str]()
     try:
-        text = path.read_text(encoding="utf-8")
-        content = read_asap_features(text, path.name) if path.suffix.lower() == ".xml" else json.loads(text)
-        return [
-            Region(region_class(feature), polygons)
-            for feature in list_geojson_features(content)
-            if (polygons := list(read_polygons(feature["geometry"])))
-        ]
+        for feature in list_region_features(data, path.name):
+            parts = list(read_geometry(feature.get("geometry")))
+            if polygons := [part for part in parts if not isinstance(part, str)]:
+                areas.append(Region(region_class(feature), polygons))
+            others.update(part for part in parts if isinstance(part, str))
     except Unreadable:
         raise
-    except OSError as error:
-        raise Unreadable(f"its regions {path.name} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+    except PARSE_ERRORS as error:
         raise Unreadable(f"its regions {path.name} are not GeoJSON with polygons as QuPath exports it ({error})") from error
+    return RegionFile(areas, others)
 
 
-def list_geojson_features(content: Any) -> list[Feature]:
-    """The features of a file. QuPath writes a FeatureCollection, a list of features, or a single feature."""
+def read_regions_to_apply(path: Path, include: Sequence[str], exclude: Sequence[str]) -> RegionFile:
+    """The drawn objects of a file. Raises Unreadable if none has an area, because the whole slide would be tiled.
+
+    Nothing drawn is an answer to the question what to exclude: a file without any object is accepted if there is only --exclude."""
+    drawn = read_region_file(path)
+    if drawn.areas or (exclude and not include and not drawn.others):
+        return drawn
+    held = ", ".join(f"{n} {kind}" for kind, n in drawn.others.most_common())
+    content = f"hold no area, only {held}" if held else "hold no drawn object"
+    raise Unreadable(f"its regions {path.name} {content}; draw polygons, or remove the file to tile the whole slide")
+
+
+def list_region_features(data: bytes, name: str) -> list[Feature]:
+    """The features of GeoJSON or of ASAP's XML in any Unicode encoding, with or without a byte order mark.  name: for messages."""
+    if data.lstrip(XML_LEAD)[:1] == b"<":
+        return list(read_asap_features(data, name))
+    try:
+        text = data.decode(json.detect_encoding(data))
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")  # scripts on Windows
+    return list(list_geojson_features(json.loads(text)))
+
+
+def list_geojson_features(content: Any) -> Iterator[Feature]:
+    """The features of a file: of a FeatureCollection, of a list, a single feature, or a geometry alone."""
     if isinstance(content, list):
-        return content
-    if content["type"] == "FeatureCollection":
-        return list(content["features"])
-    return [content if content["type"] == "Feature" else {"geometry": content}]
+        for each in content:
+            yield from list_geojson_features(each)
+    elif content["type"] == "FeatureCollection":
+        yield from list_geojson_features(content["features"])
+    else:
+        yield content if content["type"] == "Feature" else {"geometry": content}
 
 
 def region_class(feature: Feature) -> str:
     """The class of a region; "" for none."""
-    classification = (feature.get("properties") or {}).get("classification") or {}
-    return str(classification.get("name") or ": ".join(classification.get("names", ())))
+    return class_name((feature.get("properties") or {}).get("classification"))
 
 
-def read_polygons(geometry: Feature | None) -> Iterator[Sequence[Ring]]:
-    """The polygons of a geometry, also of a collection. Raises ValueError for coordinates that are not finite."""
+def class_name(value: Any) -> str:
+    """The name of a class as QuPath writes it: a text, {"name": ...} or {"names": [...]}, whose parts are joined."""
+    if isinstance(value, Mapping):
+        return class_name(value.get("name")) or class_name(value.get("names"))
+    if isinstance(value, list):
+        return ": ".join(filter(None, map(class_name, value)))
+    return "" if value is None else str(value).strip()
+
+
+def read_geometry(geometry: Feature | None) -> Iterator[Sequence[Ring] | str]:
+    """The polygons of a geometry, also of a collection; for what has no area, its kind.
+
+    Raises ValueError for coordinates that are not finite."""
     if geometry is None:  # GeoJSON: a feature without a location
+        yield "without geometry"
         return
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for each in geometry["geometries"]:
-            yield from read_polygons(each)
+            yield from read_geometry(each)
     elif kind in ("Polygon", "MultiPolygon"):
         for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
             rings = [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]
             if not all(math.isfinite(side) for ring in rings for point in ring for side in point):
                 raise ValueError("a coordinate is NaN or infinite")
-            yield rings
+            yield rings if rings and has_area(rings[0]) else f"{kind} without area"
+    else:
+        yield str(kind)
+
+
+def has_area(ring: Ring) -> bool:
+    """Whether the points of a ring span an area: there are at least three, and they are not on one line."""
+    points = np.asarray(ring, np.float64).reshape(-1, 2)
+    away = points - points[:1]
+    far = away[np.argmax(np.abs(away).sum(axis=1))] if len(away) else np.zeros(2)
+    return bool((np.abs(away[:, 0] * far[1] - away[:, 1] * far[0]) > 0).any())
+
+
+def is_excluded(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether regions of the class give no tiles: it is in `exclude`, or QuPath ignores it and it is not in `include`."""
+    return name in exclude or (name.endswith(IGNORED_MARK) and name not in include)
+
+
+def is_included(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
+    """Whether tiles are taken from regions of the class, where no excluded region covers them."""
+    return name in include if include else not is_excluded(name, include, exclude)
 
 
 def allowed_mask(regions: Sequence[Region], include: Sequence[str], exclude: Sequence[str], view: Overview) -> BoolArray:
     """(H, W): pixels inside a region to include, and outside all regions to exclude.
 
     With an empty `include`, every class that is not excluded is included. If a file has only regions to exclude, the rest of the slide is
-    included."""
-    inside = [r for r in regions if (r.name in include if include else r.name not in exclude)]
+    included. Classes that QuPath ignores are excluded, see `is_excluded`."""
+    inside = [r for r in regions if is_included(r.name, include, exclude)]
     keep = paint_regions(inside, view) if inside or include else np.ones(view.image.shape[:2], bool)
-    return keep & ~paint_regions([r for r in regions if r.name in exclude], view)
+    return keep & ~paint_regions([r for r in regions if is_excluded(r.name, include, exclude)], view)
 
 
 def paint_regions(regions: Sequence[Region], view: Overview) -> BoolArray:

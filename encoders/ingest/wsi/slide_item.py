@@ -12,7 +12,7 @@ from encoders.ingest.wsi.slide_parts import stamp_parts
 from encoders.runtime.unknown_values import is_unknown
 from encoders.store.write import ColumnValues, TextValues
 
-REGION_PAINT_VERSION = 2  # version of `paint_regions`: increase it if regions would hold other tiles
+REGION_PAINT_VERSION = 3  # version of `paint_regions`: increase it if regions would hold other tiles
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,16 @@ class SlideItem:
     meta: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     numbers: frozenset[str] = frozenset()  # columns of meta and labels that hold numbers in every slide; the others hold text
+    coords: Path | None = None  # file of the coordinates of its tiles
+    coords_problem: str = ""  # why it has none, although the others of the cohort have
     parts: tuple[Path, ...] = ()  # its files beside `path`, see `list_slide_parts`
 
     def content_stamp(self) -> str:
         """Changes when anything that determines the tiles of the slide changes."""
         files = [file_stamp(p) if p and p.exists() else "-" for p in (self.path, self.mask, self.regions)]
         painted = f"regions painted by {REGION_PAINT_VERSION}" if self.regions else ""
-        return "|".join([*files, f"mpp={self.mpp}", *filter(None, (painted, stamp_parts(self.path, self.parts)))])
+        placed = f"coordinates {file_stamp(self.coords)}" if self.coords and self.coords.exists() else self.coords_problem
+        return "|".join([*files, f"mpp={self.mpp}", *filter(None, (painted, stamp_parts(self.path, self.parts), placed))])
 
     def metadata_stamp(self) -> str:
         """Changes when any other content of its store changes."""

@@ -8,6 +8,7 @@ from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.overview_page import render_page
 from encoders.ingest.wsi.records import SlideRecord
 from encoders.runtime.files import atomic_write
+from encoders.ingest.wsi.region_classes import describe_region_classes
 
 
 def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
@@ -68,6 +69,11 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     if rejected := count_rejections(records):
         typer.echo("rejected: " + ", ".join(f"{n} {why}" for why, n in rejected.most_common()))
     estimated = [r["name"] for r in good if "estimated" in r["facts"]["mpp_source"]]
+    if classes := describe_region_classes(good, s.include, s.exclude):
+        typer.echo(classes)
+    undrawn = [r["name"] for r in good if not r["facts"].get("regions", True)]
+    if undrawn:
+        typer.echo(f"warning: the regions of {len(undrawn)} slides hold no drawn object, so nothing is excluded (first: {undrawn[0]})")
     if estimated:
         typer.echo(
             f"warning: the resolution of {len(estimated)} slides is estimated from the power of the objective (first: {estimated[0]})"

@@ -20,7 +20,7 @@ from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.glass import Glass, find_glass, non_glass_mask
 from encoders.ingest.wsi.mpp import Resolution, find_resolution
 from encoders.ingest.wsi.records import Corners, SlideFacts
-from encoders.ingest.wsi.regions import allowed_mask, read_regions
+from encoders.ingest.wsi.regions import allowed_mask, read_regions_to_apply
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.slide import Slide
 from encoders.ingest.wsi.slide_item import SlideItem
@@ -107,6 +107,7 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
     slide = Slide(item.path, settings.icc)
     try:
         resolution = find_resolution(slide.properties, item.mpp)
+    drawn = read_regions_to_apply(item.regions, settings.include, settings.exclude) if item.regions else None
         cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile), settings.max_upscale)
         view = read_overview(slide, resolution, settings.tissue_mpp)
         glass = find_glass(view.image, settings.tissue_threshold)
@@ -114,8 +115,8 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         x, y = tile_grid(slide, cut, settings, resolution)
         shares = MaskCoverage(mask, view)(x, y, cut.field)
         enough, inside, sampled = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
-        if item.regions:
-            allowed = allowed_mask(read_regions(item.regions), settings.include, settings.exclude, view)
+        if drawn:
+            allowed = allowed_mask(drawn.areas, settings.include, settings.exclude, view)
             mask = mask & allowed
             shares = MaskCoverage(mask, view)(x, y, cut.field)
             region_shares = MaskCoverage(allowed, view)(x, y, cut.field)
@@ -140,6 +141,8 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         return TilePlan(cut, facts, x[keep], y[keep], *measures, rejected, *encode_pictures(view, mask))
     finally:
         slide.close()
+        if drawn:
+            facts["regions"] = drawn.count_classes()
 
 
 def find_tissue(item: SlideItem, settings: TilingSettings, view: Overview, glass: Glass, dimensions: tuple[int, int]) -> BoolArray:

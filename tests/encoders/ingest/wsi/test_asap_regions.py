@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from encoders.ingest.source import Unreadable
-from encoders.ingest.wsi.find_slides import find_region_files
+from encoders.ingest.wsi.region_files import find_region_files
 from encoders.ingest.wsi.regions import read_regions
 
 

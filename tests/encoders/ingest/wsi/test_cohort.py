@@ -337,7 +337,7 @@ def test_a_changed_table_is_written_without_tiling_again(cohort, tmp_path, monke
         run(root, tmp_path / "x", *given, "--meta-column", "pen", code=2)
     (tmp_path / "t.csv").write_text(later)
     output = run(root, tmp_path / "out", *given, "--slide-mpp", 0.26)
-    assert "2 finished slides are tiled again (first: p1__a): a file of theirs, the mask, the regions or the resolution has changed" in output
+    assert "2 finished slides are tiled again (first: p1__a): a file of theirs, the mask, the regions or the resolution has" in output
 
 
 def test_identical_slides_conflicting_resolutions_and_missing_masks_are_reported(cohort, tmp_path):

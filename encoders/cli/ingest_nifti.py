@@ -8,12 +8,19 @@ import typer
 from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
 from encoders.cli.ingest_formats import require_labels
 from encoders.cli.ingest_options import (
+    CombineOption,
     DatasetOption,
+    DeriveOption,
+    FindingOption,
     LabelColumnOption,
+    ListColumnOption,
+    ListSeparatorOption,
     MetaColumnOption,
     OnlyOption,
+    OnOption,
     OutArgument,
     OverwriteOption,
+    ReaderOption,
     ResizeOption,
     SplitColumnOption,
     WorkersOption,
@@ -21,6 +28,7 @@ from encoders.cli.ingest_options import (
 from encoders.ingest.options import SliceAxis
 
 if TYPE_CHECKING:
+    from encoders.ingest.label_table import Role
     from encoders.ingest.nifti.source import NiftiSource
 
 NIFTI_HELP = command_help(
@@ -35,7 +43,10 @@ of --pattern, a column of the table, or the volume itself. Columns: `volume`, `s
 \b
     encoders ingest nifti brats/ flair.h5 --files '*_flair.nii*' --segmentation _flair=_seg --segment tumour --pattern '(?P<patient>[^/]+)/'
     encoders ingest nifti Task01_BrainTumour/ t1gd.h5 --channel 2 --segmentation imagesTr=labelsTr --segment tumour --files 'imagesTr/*'
-    encoders ingest nifti ct/ lung.h5 --modality ct --window lung --every 5 --labels volumes.csv{HELP_FOOTER}""",
+    encoders ingest nifti ct/ lung.h5 --modality ct --window lung --every 5 --labels volumes.csv
+
+Repeated rows of a volume are merged if they agree, otherwise see --combine. With --only,
+volumes without a row are left out.{HELP_FOOTER}""",
 )
 
 
@@ -61,7 +72,16 @@ def ingest_nifti(
     ] = None,
     min_segment: Annotated[int, typer.Option(min=1, help="voxels of a segment that make a slice positive")] = 1,
     min_foreground: Annotated[float, typer.Option(min=0, max=1, help="share of a slice above black; other slices are left out")] = 0.05,
-    labels: Annotated[Path | None, typer.Option(help="table with a row per volume, folder or patient")] = None,
+    labels: Annotated[
+        list[Path] | None, typer.Option(help="table with rows of volumes, folders or patients (CSV, TSV, Excel, Parquet; .gz); repeatable")
+    ] = None,
+    on: OnOption = None,
+    combine: CombineOption = "error",
+    reader_column: ReaderOption = None,
+    derive: DeriveOption = None,
+    list_column: ListColumnOption = None,
+    finding: FindingOption = None,
+    list_separator: ListSeparatorOption = None,
     file_column: Annotated[str | None, typer.Option(help="column that names volume, folder or patient  [default: guessed]")] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
     split_column: SplitColumnOption = None,
@@ -79,15 +99,21 @@ def ingest_nifti(
     from encoders.ingest.nifti.scaling import VoxelScaling, parse_percentiles
     from encoders.ingest.nifti.segments import parse_segment, parse_substitution
     from encoders.ingest.nifti.source import NiftiSource, parse_channels
+    from encoders.ingest.nifti.volume_table import VolumeLabels
+    from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.runtime.errors import InputError
 
     if window and percentiles:
         raise InputError("--window and --percentiles both say what becomes black and white; pass one of them")
+    lists = parse_list_options(list_column, finding or (), list_separator)
     require_labels(labels, file_column=file_column, patient_column=patient_column, only=only, label_column=label_column)
+    require_labels(labels, meta_column=meta_column, derive=derive, on=on, reader_column=reader_column, list_column=list_column)
+    columns: dict[Role, str | None] = {"file": file_column, "patient": patient_column, "split": split_column}
+    how = (label_column or (), meta_column or (), only or (), on or (), combine, reader_column, derive or (), lists)
     scaling = VoxelScaling(parse_window(window)) if window else None
     source = NiftiSource(
         src,
-        labels,
+        VolumeLabels(labels, columns, *how) if labels else None,
         axis=axis,
         every=every,
         scaling=VoxelScaling(percentiles=parse_percentiles(percentiles)) if percentiles else scaling,
@@ -98,10 +124,6 @@ def ingest_nifti(
         segments=[parse_segment(text) for text in segment or ()],
         min_segment=min_segment,
         min_foreground=min_foreground,
-        columns={"file": file_column, "patient": patient_column, "split": split_column},
-        label=label_column or (),
-        meta=meta_column or (),
-        only=only or (),
         size=size,
         resize=resize,
         modality=modality,
@@ -110,19 +132,24 @@ def ingest_nifti(
     try:
         run_ingest(source, out, workers, overwrite)
     except typer.Exit:
-        typer.echo(count_slices(source, out))
+        for line in count_volumes_and_slices(source, out):
+            typer.echo(line)
         raise
 
 
-def count_slices(source: "NiftiSource", out: Path) -> str:
-    """How the planned slices divide into stored, left out and quarantined ones; the numbers add up."""
-    from encoders.ingest.quarantine import read_quarantine
+def count_volumes_and_slices(source: "NiftiSource", out: Path) -> list[str]:
+    """How all files of the input, and the planned slices, divide into stored, left out and quarantined ones; the numbers add up."""
+    from encoders.ingest.quarantine import describe_balance, read_quarantine
     from encoders.store.store import Store
 
-    items = set(source.items())
+    store, items, broken = Store.open(out), set(source.items()), {name for name, _ in source.broken}
+    volumes = set(map(str, store.column("volume").tolist()))
+    quarantine = [name for name, _ in read_quarantine(out)]
+    bad = (items & {*quarantine}) | ({name.rpartition("/")[0] for name in quarantine} & items - volumes)  # all slices of another size
+    rule = f"less than {source.min_foreground:.0%} above black, or of one value"
+    left_out = {**source.left_out, "no slice to keep": len(items - volumes - bad)}
+    lines = [describe_balance(len(volumes) + len(bad) + len(broken), len(volumes), len(bad) + len(broken), left_out)]
     planned = sum(map(source.planned_slices, items))
     # A volume is in quarantine with all of its slices, or a single slice, whose size differs from that of the others.
-    lost = sum(source.planned_slices(name) if name in items else 1 for name, _ in read_quarantine(out))
-    stored = len(Store.open(out))
-    rule = f"less than {source.min_foreground:.0%} above black, or of one value"
-    return f"{planned} slices: {stored} stored, {planned - stored - lost} left out ({rule}), {lost} in quarantine"
+    lost = sum(source.planned_slices(name) if name in items else 1 for name in quarantine if name not in broken)
+    return [*lines, f"{planned} slices: {len(store)} stored, {planned - len(store) - lost} left out ({rule}), {lost} in quarantine"]

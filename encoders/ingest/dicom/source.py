@@ -164,7 +164,8 @@ class DicomSource(Source[FileItem]):
         index: dict[str, Value] = {"key": HIDDEN_KEY_PREFIX + pseudonym(self.dataset, item.name, self.salt) if hide else item.name}
         hashed = {"file": file_stem(item.name) if hide else ""}
         hashed |= {name: normalise_id(ds.get(IDENTIFIER_TAGS[name]) or "") for name in ("uid", "series", "accession")}
-        index |= {PSEUDONYM_COLUMNS[k]: None if is_unknown(text) else pseudonym(self.dataset, text, self.salt) for k, text in hashed.items()}
+        for name, text in hashed.items():
+            index[PSEUDONYM_COLUMNS[name]] = None if is_unknown(text) else pseudonym(self.dataset, text, self.salt)
         own = item.row.get(self.roles.patient, "") if self.roles and self.roles.patient else ""
         named = own not in self._nobody and not is_unknown(own)  # a zero of the table may be a patient, one of a header never is
         patient, study = own if named else str(ds.get("PatientID") or ""), str(ds.get("StudyInstanceUID") or "")

@@ -5,15 +5,14 @@ Shapes: X, Y, Z, C of the voxels in LPS; H, W, C of a slice.
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_bicubic, resize_to_square
-from encoders.ingest.label_table import Role
-from encoders.ingest.list_files import describe_skipped, list_files
+from encoders.ingest.list_files import count_skipped, describe_skipped, list_files
 from encoders.ingest.nifti.scaling import VoxelScaling, scale_to_gray
 from encoders.ingest.nifti.segments import SegmentLabel, pair_segmentations, read_segmentation
 from encoders.ingest.nifti.volume import (
@@ -27,7 +26,7 @@ from encoders.ingest.nifti.volume import (
     take_slice,
     volume_stem,
 )
-from encoders.ingest.nifti.volume_table import VolumeTable, read_volume_table
+from encoders.ingest.nifti.volume_table import VolumeLabels, VolumeTable
 from encoders.ingest.options import Codec, SliceAxis, SquareRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
 from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
@@ -46,7 +45,7 @@ class NiftiSource(Source[str]):
     def __init__(
         self,
         folder: str | Path,
-        labels: str | Path | None = None,
+        labels: VolumeLabels | None = None,
         *,
         axis: SliceAxis = "axial",
         every: int = 1,
@@ -58,10 +57,6 @@ class NiftiSource(Source[str]):
         segments: Sequence[SegmentLabel] = (),
         min_segment: int = 1,
         min_foreground: float = 0.05,
-        columns: Mapping[Role, str | None] | None = None,
-        label: Sequence[str] = (),
-        meta: Sequence[str] = (),
-        only: Sequence[str] = (),
         size: int = 256,
         resize: SquareRule = "pad",
         modality: str = "mr",
@@ -87,21 +82,23 @@ class NiftiSource(Source[str]):
         self.dataset = dataset or self.folder.resolve().name
         self.unit, self.geometry = self.scaling.unit, describe_geometry(size, resize) | {"axis": axis}
         self.pattern = compile_pattern(pattern) if pattern else None
-        self.files, self.filters = files, list(only)
+        self.files, self.labels = files, labels
         self.notes: list[str] = [] if dataset else [describe_default_dataset(self.dataset)]
+        self.left_out: dict[str, int] = {}
         self._items = self._list_volumes()
-        self.geometries = self._read_geometries()
         self.table: VolumeTable | None = None
         if labels is not None:
-            path = Path(labels) if Path(labels).exists() else self.folder / labels
-            patients = {name: str(self._groups(name).get("patient", "")) for name in self._items}
-            self.table = read_volume_table(path, patients, columns or {}, label, meta, only)
+            self.table = labels.join({name: str(self._groups(name).get("patient", "")) for name in self._items}, self.folder)
             self.notes += self.table.notes
             self._refuse_two_origins(self.table)
+            if labels.only:
+                self._leave_out("no row in the table", [name for name in self._items if name in self.table.rows])
+        self.geometries = self._read_geometries()
 
     def _list_volumes(self) -> list[str]:
         names, others, self.broken = listed = list_files(self.folder, NIFTI_SUFFIXES)
         self.notes += describe_skipped(others)
+        self.left_out |= count_skipped(others)
         if not names:
             raise InputError(f"{self.folder} holds no .nii or .nii.gz file, but {listed.describe_others()}")
         self.pairs = pair_segmentations(names, self.segmentation) if self.segmentation else {}
@@ -110,15 +107,17 @@ class NiftiSource(Source[str]):
     def _select_volumes(self, names: list[str]) -> list[str]:
         """The volumes that --files and --pattern select and that are not a segmentation; the others are counted in the notes."""
         masks = set(self.pairs.values())
-        chosen = [name for name in names if name not in masks]
+        self._items = names
+        chosen = self._leave_out("segmentation", [name for name in names if name not in masks])
         if self.files:
             kept = [name for name in chosen if fnmatchcase(name, self.files) or fnmatchcase(Path(name).name, self.files)]
             if not kept:
                 raise InputError(f"--files {self.files!r} selects none of the {len(chosen)} volumes (first: {chosen[0] if chosen else ''})")
             self.notes.append(f"{len(chosen) - len(kept)} volumes are left out by --files {self.files}")
-            chosen = kept
+            chosen = self._leave_out("--files", kept)
         if self.pattern is not None:
-            chosen, others = split_by_match(self.pattern, chosen)
+            matched, others = split_by_match(self.pattern, chosen)
+            chosen = self._leave_out("no match of --pattern", matched)
             self.notes.append(f"columns from the path: {', '.join(self.pattern.groupindex)}")
             if others:
                 self.notes.append(f"{len(others)} volumes do not match --pattern and are left out (first: {others[0]})")
@@ -128,6 +127,13 @@ class NiftiSource(Source[str]):
             if without:
                 self.notes.append(f"{len(without)} volumes have no segmentation and no labels from it (first: {without[0]})")
         return sorted(chosen)
+
+    def _leave_out(self, reason: str, kept: list[str]) -> list[str]:
+        """Keeps these items, and counts the others."""
+        if len(kept) < len(self._items):
+            self.left_out[reason] = len(self._items) - len(kept)
+        self._items = kept
+        return kept
 
     def _read_geometries(self) -> dict[str, VolumeGeometry]:
         """The geometry of every volume with a readable header; the others are quarantined when they are read."""
@@ -240,15 +246,16 @@ class NiftiSource(Source[str]):
             "window": [window.center, window.width] if window else None,
             "percentiles": None if window else list(self.scaling.percentiles),
             "channel": list(self.channel) if self.channel else None,
-            "columns": self.table.roles.as_json() if self.table else None,
+            "columns": None,
         }
+        settings |= self.labels.recipe(self.table) if self.labels and self.table else {}
         if self.segmentation:
             values: dict[str, Json] = {s.name: list(s.values) for s in self.segments}
             settings |= {"segmentation": "=".join(self.segmentation), "segments": values, "min_segment": self.min_segment}
         optional: dict[str, Json] = {
             "files": self.files,
             "pattern": self.pattern.pattern if self.pattern else None,
-            "only": list(self.filters),
+            "only": list(self.labels.only) if self.labels else None,
         }
         return settings | {name: value for name, value in optional.items() if value}
 

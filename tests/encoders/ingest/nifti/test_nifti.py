@@ -1,6 +1,7 @@
 """NIfTI volumes: orientation, scaling, slices, channels, labels from segmentations and tables, and the counts of what is left out."""
 
 import gzip
+import re
 
 import nibabel as nib
 import numpy as np
@@ -249,12 +250,72 @@ def test_a_table_names_volumes_by_folder_file_path_or_patient(tmp_path, cells):
 
 def test_rows_that_disagree_and_tables_that_match_nothing_are_errors(tmp_path):
     brats(tmp_path / "in", 2)
-    (tmp_path / "t.csv").write_text("file,label\nBraTS20_Training_001,a\nBraTS20_Training_001_t1,b\n")
-    with pytest.raises(InputError, match="two rows for BraTS20_Training_001/BraTS20_Training_001_t1.nii.gz, which differ in 'label'"):
+    (tmp_path / "t.csv").write_text("file,label\nBraTS20_Training_001,a\nBraTS20_Training_001,b\n")
+    with pytest.raises(InputError, match="rows of volume BraTS20_Training_001/.* disagree on column 'label': 'a' and 'b'"):
         run(tmp_path / "in", tmp_path / "a.h5", "--labels", tmp_path / "t.csv")
     (tmp_path / "t.csv").write_text("file,label\nother,a\n")
-    with pytest.raises(InputError, match="values like 'other', the volumes are called e.g."):
+    with pytest.raises(InputError, match="the table has e.g. 'other', the images have e.g. file 'BraTS20_Training_001/"):
         run(tmp_path / "in", tmp_path / "a.h5", "--labels", tmp_path / "t.csv")
+
+
+def grades(path, name="grade"):
+    """Patient -> label of its volumes; "" is unknown."""
+    store = Store.open(path)
+    names = store.classes(name)
+    codes = store.labels(name)
+    texts = ["" if np.isnan(code) else names[int(code)] if names else f"{code:g}" for code in codes.tolist()]
+    return dict(zip(store.column("patient").tolist(), texts, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rule", "want"),
+    [
+        (["--combine", "max"], {"1": "3", "2": "1", "3": "2"}),
+        (["--combine", "majority"], {"1": "3", "2": "1", "3": ""}),  # two readers of patient 3 are a tie
+        (["--combine", "majority", "--reader-column", ""], {"1": "3", "2": "1", "3": "2"}),  # of three rows
+    ],
+)
+def test_repeated_rows_of_a_volume_are_merged_as_in_the_other_ingests(tmp_path, rule, want):
+    brats(tmp_path / "in")
+    rows = [(1, "A", 2), (1, "B", 3), (1, "C", 3), (2, "A", 1), (2, "B", 1), (3, "A", 2), (3, "A", 2), (3, "B", 1)]
+    (tmp_path / "t.csv").write_text("folder,reader,grade\n" + "".join(f"BraTS20_Training_00{i},{who},{y}\n" for i, who, y in rows))
+    words = ["--labels", tmp_path / "t.csv", "--file-column", "folder", "--label-column", "grade", "--files", "*_flair*"]
+    words += ["--pattern", "Training_00(?P<patient>[0-9])"]
+    with pytest.raises(InputError, match="rows of volume BraTS20_Training_001/.* disagree on column 'grade': '2' and '3' .2 volumes have"):
+        run(tmp_path / "in", tmp_path / "a.h5", *words)
+    done = run(tmp_path / "in", tmp_path / "a.h5", *words, *rule)
+    assert done.exit_code == 0, done.output
+    assert grades(tmp_path / "a.h5") == want
+    assert "8 rows for 3 volumes: repeated rows merged (3 volumes have several)" in done.output
+    if rule[1] == "majority":
+        agreement = dict(
+            zip(Store.open(tmp_path / "a.h5").column("patient"), Store.open(tmp_path / "a.h5").column("grade_agreement"), strict=True)
+        )
+        shares = [2 / 3, 1, 1 / 2] if len(rule) == 2 else [2 / 3, 1, 2 / 3]
+        np.testing.assert_allclose([float(agreement[k]) for k in "123"], shares, atol=1e-4)
+
+
+def test_several_tables_lists_and_only_select_volumes_and_are_counted(tmp_path):
+    brats(tmp_path / "in", 4)
+    names = [f"BraTS20_Training_{i:03d}" for i in range(1, 5)]
+    (tmp_path / "a.csv").write_text("case_id,age\n" + "".join(f"{name},{30 + 10 * i}\n" for i, name in enumerate(names)) + "other,99\n")
+    (tmp_path / "b.csv").write_text("case_id,findings\n" + "".join(f"{name},{'a|b' if i % 2 else 'b'}\n" for i, name in enumerate(names)))
+    words = ["--labels", tmp_path / "a.csv", "--labels", tmp_path / "b.csv", "--on", "case_id"]
+    words += ["--list-column", "findings", "--finding", "a"]
+    words += ["--pattern", "Training_00(?P<patient>[0-9])", "--patient-column", "", "--segmentation", "_flair=_seg", "--files", "*_flair*"]
+    (tmp_path / "in" / names[0] / "gone.nii").symlink_to("nowhere")
+    (tmp_path / "in" / "notes.txt").touch()
+    done = run(tmp_path / "in", tmp_path / "a.h5", *words, "--only", "age<60")
+    flat = " ".join(done.output.split())
+    assert done.exit_code == 1, done.output
+    assert grades(tmp_path / "a.h5", "a") == {"1": "0", "2": "1", "3": "0"}
+    assert "2 rows are left out by --only age<60" in flat
+    assert "1 volumes have no row and are left out" in flat
+    every = [path for path in (tmp_path / "in").rglob("*") if not path.is_dir()]
+    found = re.search(r"(\d+) inputs: (\d+) stored, (\d+) quarantined, (\d+) left out", flat)
+    assert [int(n) for n in found.groups()] == [len(every), 3, 1, len(every) - 4]
+    assert "no row in the table 1" in flat
+    assert "segmentation 3" in flat
 
 
 def test_volumes_without_orientation_with_colour_or_singular_are_named(tmp_path):

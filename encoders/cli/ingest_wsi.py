@@ -24,10 +24,15 @@ every slide, so a pale core is found beside a dark one. --masks and --tissue-mod
 sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and lower edge are left out.
 OUT_DIR/overview.html shows all slides.
 
+--coords takes the tiles at the coordinates of a file instead: no tissue is looked for, and no tile is rejected unless a limit of quality
+is given. Coordinates that are taken, outside the slide and duplicate are counted. The size of a tile is the file's, if it states one;
+--mpp and --tile must fit it, within 10 %.
+
 \b
     encoders ingest wsi slides/ tiles/ --mpp 0.5 --tile 256
     encoders ingest wsi slides/ tiles/ --labels slides.csv --pattern '^(?P<patient>TCGA-..-....)'
     encoders ingest wsi slides/ tumour/ --regions geojson/ --include Tumor --exclude Artefact
+    encoders ingest wsi slides/ tiles/ --coords clam/patches/ --mpp 0.25 --tile 256
     encoders ingest wsi old/ old_tiles/ --slide-mpp 0.2527
 
 Exit status: 0 every slide was ingested; 1 some failed, or are damaged (the others are in OUT_DIR, the reasons in
@@ -37,6 +42,7 @@ resume.""",
 
 
 def ingest_whole_slides(
+    ctx: typer.Context,
     slides: Annotated[Path, typer.Argument(help="folder of slides, or one slide", metavar="SLIDES")],
     out_dir: Annotated[Path, typer.Argument(help="folder of the stores, e.g. tiles/", metavar="OUT_DIR")],
     mpp: Annotated[float, typer.Option(help="micrometres per pixel of the tiles: 0.5 is about 20x, 0.25 about 40x")] = 0.5,
@@ -64,7 +70,7 @@ def ingest_whole_slides(
     ] = None,
     coords: Annotated[
         Path | None,
-        typer.Option(help="take the tiles at the coordinates of CLAM or TRIDENT: NAME.h5 of one slide, or the folder of these; not on tissue"),
+        typer.Option(help="take the tiles at the coordinates of CLAM or TRIDENT: NAME.h5 of one slide, or the folder of these"),
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="class of regions to take tiles from; repeatable  [default: all that are not excluded]")
@@ -145,6 +151,9 @@ def ingest_whole_slides(
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
     )
+    if coords:
+        given = [name for name in ctx.params if (origin := ctx.get_parameter_source(name)) and origin.name != "DEFAULT"]
+        settings = settings.for_coordinates(given)
     source = SlideSource(
         slides,
         settings,
@@ -156,6 +165,7 @@ def ingest_whole_slides(
         meta=meta_column or (),
         join=TableJoin(on or (), combine, reader_column),
         pattern=pattern,
+        coords=coords,
         dataset=dataset,
         modality=modality,
     )

@@ -9,6 +9,7 @@ from pathlib import Path
 from encoders.ingest.list_files import BrokenFile, describe_skipped
 from encoders.ingest.pattern import compile_pattern, extract_groups, split_by_match
 from encoders.ingest.tables.load_tables import Labels
+from encoders.ingest.wsi.coordinate_files import find_coordinate_files
 from encoders.ingest.wsi.dicom_slides import dicom_patient
 from encoders.ingest.wsi.discover import discover_slides
 from encoders.ingest.wsi.region_classes import check_region_classes
@@ -39,11 +40,12 @@ def list_slide_items(
     exclude: Sequence[str],
     dataset: str = "",
     join: TableJoin | None = None,
+    coords: Path | None = None,
 ) -> tuple[list[SlideItem], list[str], list[BrokenFile]]:
     """The slides in order, notes for the user, and what cannot be read.
 
     dataset: its name, for the pseudonyms of patients of DICOM slides.  join: how tables and their rows become one row per slide.
-    Raises InputError for options that do not fit the files."""
+    coords: file or folder of coordinates.  Raises InputError for options that do not fit the files."""
     named: list[str] = []
     slides, others, broken = discover_slides(where, named)
     root = where if where.is_dir() else where.parent
@@ -55,6 +57,8 @@ def list_slide_items(
             raise InputError(f"{option} {folder} does not exist")
     if masks and not masks.is_dir():
         raise InputError(f"--masks {masks} is a file; name the folder with NAME.png for every slide NAME")
+    if coords and masks:
+        raise InputError("--coords takes the tiles of a file, whatever the tissue; pass --masks or --coords")
     if (classes := [*include, *exclude]) and not regions:
         raise InputError(f"--include and --exclude select among drawn regions ({', '.join(classes)}); pass --regions with their folder")
     fields = {name: SlideFields(mpp) for name in slides}
@@ -70,6 +74,7 @@ def list_slide_items(
     drawn = find_region_files(regions, sources, notes) if regions else {}
     check_region_classes(drawn.values(), include, exclude, notes)
     fields, numbers = align_columns(fields, notes)
+    placed, unplaced = find_coordinate_files(coords, sources, notes) if coords else ({}, {})
     items = [
         SlideItem(
             name,
@@ -82,6 +87,8 @@ def list_slide_items(
             each.meta,
             each.labels,
             numbers,
+            placed.get(name),
+            unplaced.get(name, ""),
             parts[slides[name]],
         )
         for name, each in fields.items()

@@ -84,7 +84,8 @@ def describe_tile_geometry(settings: TilingSettings) -> dict[str, Json]:
 def build_index(item: SlideItem, plan: TilePlan, settings: TilingSettings, tables: TileTables, kept: IntArray) -> dict[str, Array]:
     """The index: one row per tile.  x, y: L0 pixels of the corner.  mpp: micrometres per pixel of the tile.  level: level that was read."""
     x, y = plan.x[kept], plan.y[kept]
-    numbers = {"mpp": np.full(len(kept), plan.cut.actual_mpp(settings.mpp)), "level": np.full(len(kept), plan.cut.level, np.float64)}
+    mpp = plan.cut.actual_mpp(plan.facts.get("tile_mpp", settings.mpp))
+    numbers = {"mpp": np.full(len(kept), mpp), "level": np.full(len(kept), plan.cut.level, np.float64)}
     return {
         "key": np.array([f"{item.name}/{a}_{b}" for a, b in zip(x, y, strict=True)]),
         **constant_columns(item, plan.facts, len(kept)),

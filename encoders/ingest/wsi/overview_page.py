@@ -85,7 +85,7 @@ def describe_settings(cohort: Cohort) -> str:
     parts = [
         f"{s.tile} × {s.tile} px at {s.mpp:g} µm per pixel ({s.tile * s.mpp:g} µm wide), overlap {s.overlap} px",
         f"slides at most {s.max_upscale:g} times coarser",
-        f"tissue at least {s.min_tissue:.0%} of a tile, by {describe_tissue_rule(s)} at {s.tissue_mpp:g} µm per pixel",
+        describe_tissue_rule(s),
         f"sharpness at least {s.min_sharpness:g} gray levels² at 2 µm per pixel",
         f"pen at most {s.max_pen:.0%}, white {s.max_white:.0%}, black {s.max_black:.0%}",
         f"colour profile {'applied' if s.icc else 'not applied'}",
@@ -98,10 +98,12 @@ def describe_settings(cohort: Cohort) -> str:
 
 
 def describe_tissue_rule(settings: TilingSettings) -> str:
-    """How tissue was found in slides without a mask."""
-    if settings.tissue_model:
-        return f"the model {settings.tissue_model.path.name}"
-    return f"saturation above that of the glass{'' if settings.tissue_threshold is None else f' by {settings.tissue_threshold} of 255'}"
+    """How tiles of slides without a mask were chosen."""
+    if settings.coords:
+        return "tiles at the coordinates of files, whatever the tissue"
+    above = "" if settings.tissue_threshold is None else f" by {settings.tissue_threshold} of 255"
+    rule = f"the model {settings.tissue_model.path.name}" if settings.tissue_model else f"saturation above that of the glass{above}"
+    return f"tissue at least {settings.min_tissue:.0%} of a tile, by {rule} at {settings.tissue_mpp:g} µm per pixel"
 
 
 def render_headline(records: Sequence[SlideRecord]) -> Html:

@@ -1,6 +1,6 @@
 """What is recorded about a slide: its facts in the store, and the outcome of its ingest."""
 
-from typing import TypedDict, cast
+from typing import NotRequired, TypedDict, cast
 
 from encoders.runtime.json_types import Json
 from encoders.stain.normalise import StainLook
@@ -26,6 +26,15 @@ class RequiredSlideFacts(TypedDict):
     icc: str
 
 
+class CoordinateFacts(TypedDict):
+    """What the file of a slide's coordinates holds."""
+
+    file: str  # its name
+    given: int  # number of coordinates
+    over_edge: int  # tiles that reach over the edge of the slide
+    side: NotRequired[list[float]]  # W, H of a tile at L0, if the file states it
+
+
 class SlideFacts(RequiredSlideFacts, total=False):
     """Facts of a slide that its store keeps."""
 
@@ -34,8 +43,11 @@ class SlideFacts(RequiredSlideFacts, total=False):
     tissue_threshold: int  # of 255: saturation relative to the glass
     non_glass: float  # tiles: sum of the shares of the grid that are not glass, without tiles that the user excluded
     non_glass_rejected: float  # the same of the tiles that were rejected
+    coords: CoordinateFacts  # if tiles stand at the coordinates of a file
+    tile_mpp: float  # micrometres per pixel of the tiles, if the file of coordinates determines their size
     mpp_said: float  # the resolution in the metadata, if the user gave a different one
     stain: StainLook
+    regions: dict[str, int]  # class of the drawn regions to the number of areas
 
 
 class SlideRecord(TypedDict, total=False):
@@ -47,7 +59,6 @@ class SlideRecord(TypedDict, total=False):
     told: str  # see SlideItem.metadata_stamp
     tiles: int
     rejected: dict[str, int]  # reason to number of tiles
-    regions: dict[str, int]  # class of the drawn regions to the number of areas
     read: int  # tiles read, kept or not
     seconds: float
     facts: SlideFacts

@@ -1,6 +1,7 @@
 """The settings that determine the tiles of a cohort."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import asdict, dataclass, replace
 
 from encoders.ingest.options import Codec
 from encoders.ingest.wsi.tissue_model import TissueModel
@@ -11,6 +12,10 @@ from encoders.stain.normalise import validate_stain_method
 TISSUE_METHOD = "saturation relative to glass"  # recorded, so that stores of different methods are not mixed
 MOST_UPSCALE = 4.0  # beyond, three of four rows of a tile would be invented
 MIN_SHARPNESS_SIDE_UM = 12.0  # smallest side of a tile whose sharpness is measured: six pixels of the small copy
+
+
+# With coordinates of files, the user has chosen the tiles: their quality is measured, and nothing is rejected unless asked for.
+LIMITS_OF_COORDINATES: dict[str, float] = {"min_tissue": 0.0, "min_sharpness": 0.0, "max_pen": 1.0, "max_white": 1.0, "max_black": 1.0}
 
 
 @dataclass(frozen=True)
@@ -34,6 +39,7 @@ class TilingSettings:
     normalise: str | None = None  # method of stain normalisation: macenko or reinhard
     icc: bool = False  # convert colours to sRGB by the profile of the slide
     codec: Codec = "jpeg"
+    coords: bool = False  # tiles stand at the coordinates of files, not on a grid; tissue is not looked for
     include: tuple[str, ...] = ()  # classes of regions to take tiles from
     exclude: tuple[str, ...] = ()  # classes of regions without tiles
 
@@ -56,6 +62,8 @@ class TilingSettings:
             raise InputError(f"--tissue-threshold is {self.tissue_threshold}; expected a saturation of 1 to 254, e.g. 8")
         if self.tissue_threshold is not None and self.tissue_model:
             raise InputError("--tissue-threshold and --tissue-model both find tissue; pass one of them")
+        if self.coords and (self.min_tissue or self.overlap or self.tissue_model or self.tissue_threshold is not None):
+            raise InputError("--coords takes the tiles of a file; do not pass --min-tissue, --overlap, --tissue-threshold, --tissue-model")
         shares = {"min-tissue": self.min_tissue, "max-pen": self.max_pen, "max-white": self.max_white, "max-black": self.max_black}
         for name, share in shares.items():
             if not 0 <= share <= 1:
@@ -66,6 +74,13 @@ class TilingSettings:
 
     def recipe(self) -> dict[str, Json]:
         """The settings as JSON, without those that are None."""
-        plain = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items() if name != "tissue_model"}
+        every = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
+        plain = {name: value for name, value in every.items() if value is not None and name not in ("tissue_model", "coords")}
+        if self.coords:
+            return plain | {"tiles": "coordinates of files"}
         model: dict[str, Json] = {"tissue_model": self.tissue_model.recipe()} if self.tissue_model else {"tissue": TISSUE_METHOD}
-        return {name: value for name, value in plain.items() if value is not None} | model
+        return plain | model
+
+    def for_coordinates(self, kept: Collection[str] = ()) -> "TilingSettings":
+        """The settings for coordinates of files: without limits on tissue and quality, except those of the fields `kept`."""
+        return replace(self, coords=True, **{name: value for name, value in LIMITS_OF_COORDINATES.items() if name not in kept})

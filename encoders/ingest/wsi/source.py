@@ -40,20 +40,24 @@ class SlideSource(ItemCollection[SlideItem]):
         label: Sequence[str] = (),
         meta: Sequence[str] = (),
         join: TableJoin | None = None,
+        coords: Path | None = None,
         pattern: str | None = None,
         dataset: str | None = None,
         modality: str = "histology",
     ):
         """slide_mpp: micrometres per pixel of the slides, instead of their metadata.  masks: folder of tissue masks.
         regions: GeoJSON file or folder.  labels: table or tables of slides.  label, meta: columns of the table.  join: of tables and rows.
+        coords: HDF5 file of coordinates, or folder of these; the settings are then those of `for_coordinates`.
         pattern: regular expression for the paths.
 
         Raises InputError for options that do not fit the files."""
         slides, self.settings = Path(slides), settings or TilingSettings()
+        if coords and not self.settings.coords:
+            self.settings = self.settings.for_coordinates()
         include, exclude = self.settings.include, self.settings.exclude
         self.modality, self.dataset, self.codec = modality, dataset or slides.resolve().stem, self.settings.codec
         items, self.notes, self.broken = list_slide_items(
-            slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset, join
+            slides, slide_mpp, masks, regions, labels, label, meta, pattern, include, exclude, self.dataset, join, coords
         )
         self._items = tuple(items)
         self.notes += [] if dataset else [describe_default_dataset(self.dataset)]

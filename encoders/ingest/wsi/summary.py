@@ -5,10 +5,11 @@ from collections import Counter
 from collections.abc import Sequence
 
 from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
+from encoders.ingest.wsi.coordinate_summary import describe_coordinates
 from encoders.ingest.wsi.overview_page import render_page
 from encoders.ingest.wsi.records import SlideRecord
-from encoders.runtime.files import atomic_write
 from encoders.ingest.wsi.region_classes import describe_region_classes
+from encoders.runtime.files import atomic_write
 
 
 def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
@@ -68,12 +69,12 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     typer.echo(f"{cohort.out}: {sum(r['tiles'] for r in good)} tiles of {len(good)} of {len(records)} slides, {kind}")
     if rejected := count_rejections(records):
         typer.echo("rejected: " + ", ".join(f"{n} {why}" for why, n in rejected.most_common()))
-    estimated = [r["name"] for r in good if "estimated" in r["facts"]["mpp_source"]]
     if classes := describe_region_classes(good, s.include, s.exclude):
         typer.echo(classes)
     undrawn = [r["name"] for r in good if not r["facts"].get("regions", True)]
     if undrawn:
         typer.echo(f"warning: the regions of {len(undrawn)} slides hold no drawn object, so nothing is excluded (first: {undrawn[0]})")
+    estimated = [r["name"] for r in good if "estimated" in r["facts"]["mpp_source"]]
     if estimated:
         typer.echo(
             f"warning: the resolution of {len(estimated)} slides is estimated from the power of the objective (first: {estimated[0]})"
@@ -86,6 +87,8 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
         most, name = max(upscaled)
         by = f"up to {most:.4g} times (--max-upscale {s.max_upscale:g}; most: {name})"
         typer.echo(f"{len(upscaled)} slides are coarser than --mpp {s.mpp:g}, and their tiles are interpolated: {by}")
+    for line in describe_coordinates(records):
+        typer.echo(line)
     for same in find_identical_slides(good):
         typer.echo(f"warning: {' and '.join(same)} are the same slide; its tiles are duplicated, as tiles of {len(same)} slides")
     conflicts = [(r["name"], r["facts"]["mpp_said"]) for r in good if "mpp_said" in r["facts"]]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.ingest.wsi.coordinate_grid import DUPLICATE, OUTSIDE_SLIDE
 from encoders.ingest.wsi.merge_slide import gather_faults
 from encoders.ingest.wsi.tile_plan import LITTLE_TISSUE, NOT_SAMPLED, OUTSIDE_REGIONS, TilePlan
 from encoders.ingest.wsi.tile_shard import DAMAGED, count_tile_shards, read_tile_table
@@ -27,6 +28,8 @@ OUTCOME_COLOURS = {  # from the bright and muted schemes of Paul Tol, which colo
     LITTLE_TISSUE: (170, 170, 170),
     OUTSIDE_REGIONS: (120, 110, 190),
     NOT_SAMPLED: (90, 170, 230),
+    OUTSIDE_SLIDE: (150, 60, 140),
+    DUPLICATE: (200, 140, 190),
     "blurred": (220, 150, 0),
     "pen": (30, 60, 200),
     "white": (225, 225, 120),

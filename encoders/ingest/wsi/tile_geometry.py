@@ -65,11 +65,21 @@ class TileGeometry:
         """The geometry for tiles of `size` pixels with `mpp` micrometres per pixel.
 
         max_upscale: how many times coarser the slide may be.  Raises TooCoarse if it is coarser."""
-        coarser = max(resolution.x, resolution.y)
-        level = best_level(downsamples, mpp / coarser, max_upscale)
+        field = size[0] * mpp / resolution.x, size[1] * mpp / resolution.y
+        return cls.for_field(downsamples, field, size, max_upscale, max(resolution.x, resolution.y))
+
+    @classmethod
+    def for_field(
+        cls, downsamples: Sequence[float], field: tuple[float, float], size: tuple[int, int], max_upscale: float, slide_mpp: float
+    ) -> "TileGeometry":
+        """The geometry for tiles of `size` pixels that show `field` L0 pixels, (W, H) each.
+
+        max_upscale: how many times coarser the slide may be.  slide_mpp: of its coarser axis.  Raises TooCoarse beyond that."""
+        wanted = min(field[0] / size[0], field[1] / size[1])
+        level = best_level(downsamples, wanted, max_upscale)
         if level is None:
-            raise TooCoarse(coarser * min(downsamples), mpp, max_upscale)
-        each = [side * mpp / slide_mpp / downsamples[level] for side, slide_mpp in zip(size, (resolution.x, resolution.y), strict=True)]
+            raise TooCoarse(slide_mpp * min(downsamples), wanted * slide_mpp, max_upscale)
+        each = [side / downsamples[level] for side in field]
         shrink = [max(1, math.floor(span / side * (1 + SIZE_TOLERANCE))) for span, side in zip(each, size, strict=True)]
         return cls(level, downsamples[level], size, (each[0], each[1]), (shrink[0], shrink[1]))
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.coordinate_grid import read_coordinate_grid
 from encoders.ingest.wsi.glass import Glass, find_glass, non_glass_mask
 from encoders.ingest.wsi.mpp import Resolution, find_resolution
 from encoders.ingest.wsi.records import Corners, SlideFacts
@@ -102,17 +103,21 @@ class TilePlan:
 
 def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
     """The plan of a slide. Raises Unreadable with the reason if the slide cannot be tiled."""
+    if item.coords_problem:
+        raise Unreadable(item.coords_problem)
     if settings.include and not item.regions:
         raise Unreadable(f"has no {item.name}.geojson in the folder of --regions, but --include requires regions")
+    drawn = read_regions_to_apply(item.regions, settings.include, settings.exclude) if item.regions else None
     slide = Slide(item.path, settings.icc)
     try:
         resolution = find_resolution(slide.properties, item.mpp)
-    drawn = read_regions_to_apply(item.regions, settings.include, settings.exclude) if item.regions else None
-        cut = TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, (settings.tile, settings.tile), settings.max_upscale)
+        size = settings.tile, settings.tile
+        placed = read_coordinate_grid(item, slide, resolution, settings) if item.coords else None
+        cut = placed.cut if placed else TileGeometry.for_resolution(slide.downsamples, resolution, settings.mpp, size, settings.max_upscale)
         view = read_overview(slide, resolution, settings.tissue_mpp)
         glass = find_glass(view.image, settings.tissue_threshold)
-        mask = find_tissue(item, settings, view, glass, slide.dimensions)
-        x, y = tile_grid(slide, cut, settings, resolution)
+        mask = placed.covered(view) if placed else find_tissue(item, settings, view, glass, slide.dimensions)
+        x, y = (placed.x, placed.y) if placed else tile_grid(slide, cut, settings, resolution)
         shares = MaskCoverage(mask, view)(x, y, cut.field)
         enough, inside, sampled = shares >= settings.min_tissue, np.ones(len(x), bool), np.ones(len(x), bool)
         if drawn:
@@ -126,6 +131,8 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
             rng = generator(settings.seed, Purpose.TILES, zlib.crc32(item.name.encode()))
             sampled[left] = False
             sampled[rng.choice(left, settings.max_tiles, replace=False)] = True
+        if placed:
+            shares = np.full(len(x), np.nan)  # of tissue: unknown
         corners = np.stack([x, y], 1)
         reasons = {LITTLE_TISSUE: ~enough, OUTSIDE_REGIONS: enough & ~inside, NOT_SAMPLED: enough & inside & ~sampled}
         keep = enough & inside & sampled
@@ -134,15 +141,18 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         judged = keep | ~enough
         facts |= {"glass": list(glass.colour), "tissue_threshold": glass.threshold}
         facts |= {"non_glass": float(other[judged].sum()), "non_glass_rejected": float(other[~enough].sum())}
+        if drawn:
+            facts["regions"] = drawn.count_classes()
         if settings.normalise and keep.any():
             facts["stain"] = measure_slide_stain(slide, cut, settings.normalise, corners[keep])
+        if placed:
+            facts |= {"coords": placed.facts} | ({"tile_mpp": placed.mpp} if "side" in placed.facts else {})
         rejected = {reason: corners[rows].tolist() for reason, rows in reasons.items() if rows.any()}
+        rejected |= placed.rejected if placed else {}
         measures = shares[keep].astype(np.float32), other[keep].astype(np.float32)
         return TilePlan(cut, facts, x[keep], y[keep], *measures, rejected, *encode_pictures(view, mask))
     finally:
         slide.close()
-        if drawn:
-            facts["regions"] = drawn.count_classes()
 
 
 def find_tissue(item: SlideItem, settings: TilingSettings, view: Overview, glass: Glass, dimensions: tuple[int, int]) -> BoolArray:

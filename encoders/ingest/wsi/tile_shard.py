@@ -88,7 +88,7 @@ def append_good_tiles(tiles: list[NumberedTile], plan: TilePlan, settings: Tilin
         return
     from PIL import Image
 
-    qualities, grays = measure_quality([shrink_tile(tile, settings.mpp) for _, tile in tiles], plan.glass)
+    qualities, grays = measure_quality([shrink_tile(tile, plan.facts.get("tile_mpp", settings.mpp)) for _, tile in tiles], plan.glass)
     hashes = hash_signs_tiles(grays)  # of the small copies, which is cheaper: the hash is robust to resizing
     for (i, tile), measures, signs in zip(tiles, qualities, hashes, strict=True):
         if reason := measures.rejection_reason(settings):

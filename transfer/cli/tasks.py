@@ -129,7 +129,7 @@ def add(
         transfer tasks add nih nih.h5 --recipe nih_chestxray14      # `transfer tasks recipes` lists the known data sets
     """
     from encoders.store.store import Store
-    from transfer.tasks.load import load_task
+    from transfer.tasks.load import describe_agreement, load_task
     from transfer.tasks.people import describe_people, parse_same_people
     from transfer.tasks.register import build_task
     from transfer.tasks.task import describe_order, save_task, to_portable_path
@@ -152,7 +152,8 @@ def add(
     origin = f"column {task.split.column}" if task.split.column else task.split.source
     split = f"official, {origin}" if origin else f"random, by patient, seed {task.split.seed}"
     people = describe_people(opened, task.same_people)
-    for line in [*targets.messages, *describe_order(task), *people, *loaded.split.messages, f"split: {split}"]:
+    agreement = describe_agreement(targets.agreement, loaded.split)
+    for line in [*targets.messages, *describe_order(task), *people, *loaded.split.messages, *agreement, f"split: {split}"]:
         console.print(f"  {line}", markup=False)
     _print_part_counts(console, loaded)
 

@@ -70,10 +70,10 @@ def read_csv_labels(
         codes[at] = found.codes
         columns.append(LabelColumn(name, codes, found.classes, without_row.copy(), found.unknown_texts))
         if combine == "majority":
-            shares = [float(text) for row in rows.values() if (text := row[name + AGREEMENT_SUFFIX])]
-            merged.append(
-                f"{name}: mean agreement {np.mean(shares):.3f} over {len(shares):,} images" if shares else f"{name}: no known value"
-            )
+            shares = columns[-1].agreement = np.full(len(store), np.nan)
+            shares[at] = [float(row[name + AGREEMENT_SUFFIX] or "nan") for row in rows.values()]
+            n = int(np.isfinite(shares).sum())
+            merged.append(f"{name}: mean agreement {np.nanmean(shares):.3f} over {n:,} images" if n else f"{name}: no known value")
     file, used = table.file_name, len({id(row) for group in joined.rows.values() for row in group})
     by = "" if joined.way in ("file", "source") else f", as {joined.way}"
     messages.append(f"{file}: {used} of {len(table.rows)} rows matched an image on `{column}`{by}")

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.dicom.header import PSEUDONYM_COLUMNS
+from encoders.ingest.tables.combine import AGREEMENT_SUFFIX
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from encoders.store.store import Store
 
 NON_LABEL_COLUMNS = {"key", "patient", "sha256", "phash", "phash_signs", "source", "study", "slide", "volume", "x", "y"}
+NON_LABEL_COLUMNS |= {*PSEUDONYM_COLUMNS.values()}
 MAX_CLASSES = 100  # a numeric column with more values is a measurement, not a class
 
 
@@ -26,13 +29,15 @@ class LabelColumn:
     """One label column: codes (N,), NaN = unknown.
 
     classes: the text of each code, for a text column.  without_row: (N,) images without a row in the source; None: all have one.
-    unknown_texts: the texts that mean unknown -> how many images have them; {} where the source does not state them."""
+    unknown_texts: the texts that mean unknown -> how many images have them; {} where the source does not state them.
+    agreement: (N,) share of the votes of rows or readers for the value, NaN = unknown; None where the source does not state it."""
 
     name: str
     codes: Array
     classes: list[str] | None = None
     without_row: Array | None = None
     unknown_texts: dict[str, int] = field(default_factory=dict)
+    agreement: Array | None = None
 
 
 @dataclass
@@ -40,13 +45,15 @@ class Targets:
     """The targets of a task for every image of its store. y: (N, C) in {0, 1}, NaN = unknown.
 
     messages: sentences for the user about how the labels were read.
-    soft_targets: (N, C) in [0, 1], NaN elsewhere: targets of uncertain labels, for train rows only; None: there are none."""
+    soft_targets: (N, C) in [0, 1], NaN elsewhere: targets of uncertain labels, for train rows only; None: there are none.
+    agreement: label column -> (N,) share of readers or rows that gave its value, NaN = unknown; of columns that state it."""
 
     y: Array
     kind: TaskKind
     classes: list[str]
     messages: list[str] = field(default_factory=list)
     soft_targets: Array | None = None
+    agreement: dict[str, Array] = field(default_factory=dict)
 
 
 def encode_column(name: str, values: Sequence[object] | Array) -> LabelColumn:
@@ -70,7 +77,8 @@ def read_store_labels(store: "Store", names: Sequence[str]) -> list[LabelColumn]
         if name in labels:
             without_row = np.concatenate([np.full(len(part), name not in part.groups.get("labels", ())) for part in store.parts])
             codes = np.asarray(store.labels(name), dtype=np.float32)
-            columns.append(LabelColumn(name, codes, store.classes(name), without_row, store.unknown_texts(name, ("labels",))))
+            texts, agreement = store.unknown_texts(name, ("labels",)), read_agreement(store, name)
+            columns.append(LabelColumn(name, codes, store.classes(name), without_row, texts, agreement))
         elif store.has_column(name):
             column = encode_column(name, store.column(name))
             column.unknown_texts = store.unknown_texts(name) or column.unknown_texts
@@ -86,6 +94,13 @@ def read_store_labels(store: "Store", names: Sequence[str]) -> list[LabelColumn]
                 "label column", name, [*labels, *list_other_columns(store)], f"(the store has labels {', '.join(labels)})"
             )
     return columns
+
+
+def read_agreement(store: "Store", name: str) -> Array | None:
+    """(N,) the share of readers or rows that gave the label, as `ingest --combine majority` stores it; None if it does not."""
+    column = name + AGREEMENT_SUFFIX
+    values = np.asarray(store.column(column)) if store.has_column(column) else np.zeros(0)
+    return values.astype(np.float64) if len(values) and values.dtype.kind in "fiu" else None
 
 
 def list_other_columns(store: "Store") -> list[str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from encoders.ingest.tables.combine import AGREEMENT_SUFFIX
 from encoders.ingest.tables.list_columns import ListColumn
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
@@ -38,7 +39,8 @@ class LoadedTask:
     """A task with its data. y: (N, C) in {0, 1}, NaN = unknown.  key, patient, sha256, image_group: (N,).
 
     image_group: equal for identical images and for confirmed near-duplicates of them.
-    messages: sentences for the user about how labels and split were read."""
+    messages: sentences for the user about how labels and split were read.
+    agreement: label -> (N,) share of readers or rows that gave its value, NaN = unknown; of labels that were combined by majority."""
 
     task: Task
     store: "Store"
@@ -49,6 +51,7 @@ class LoadedTask:
     image_group: Array
     split: Split
     messages: list[str] = field(default_factory=list)
+    agreement: dict[str, Array] = field(default_factory=dict)
 
     @property
     def labels_hash(self) -> str:
@@ -64,9 +67,13 @@ class LoadedTask:
 
     @property
     def groups(self) -> dict[str, Array]:
-        """The columns of /meta that divide the images into groups, (N,) each: text with few values, or an age. Records keep them."""
+        """The columns that divide the images into groups, (N,) each; records keep them.
+
+        They are the columns of /meta with few values, or of ages, and the agreement of the readers of a label."""
         names = [n for n in self.store.columns() if all(n in part.groups.get("meta", ()) for part in self.store.parts)]
-        return {name: column for name in names if is_group_column(name, column := np.asarray(self.store.column(name)))}
+        columns = {name: np.asarray(self.store.column(name)) for name in names}
+        columns |= {label + AGREEMENT_SUFFIX: shares for label, shares in self.agreement.items()}
+        return {name: column for name, column in columns.items() if is_group_column(name, column)}
 
     @property
     def components(self) -> tuple["LoadedTask", ...]:
@@ -127,6 +134,7 @@ def read_targets(store: "Store", task: TargetSpec) -> Targets:
     targets = build_targets(columns, task.kind, task.positive)
     targets.soft_targets = smooth_targets(raw, task.policy, np.asarray(store.column("key")))
     targets.messages = messages + targets.messages
+    targets.agreement = {column.name: column.agreement for column in raw if column.agreement is not None}
     return targets
 
 
@@ -151,4 +159,15 @@ def load_task(task: Task) -> LoadedTask:
     messages = [*targets.messages, *describe_people(store, task.same_people), *split.messages]
     if task.split.column and {""} < {*(texts := store.unknown_texts(task.split.column)), ""}:
         messages.append(f"split column {task.split.column!r} at ingest: {describe_unknown(texts)}")
-    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages)
+    messages += describe_agreement(targets.agreement, split)
+    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages, targets.agreement)
+
+
+def describe_agreement(agreement: Mapping[str, Array], split: Split) -> list[str]:
+    """A sentence per label about the agreement of its readers in each part of the split; [] without labels that state it."""
+    lines = []
+    for label, shares in agreement.items():
+        known = {part: values[np.isfinite(values)] for part in PARTS for values in [shares[split.rows(part)]]}
+        parts = [f"{part} {v.mean():.3f} (all agree on {(v == 1).sum():,} of {len(v):,} images)" for part, v in known.items() if len(v)]
+        lines += [f"{label}: agreement of readers or rows: {', '.join(parts)}"] if parts else []
+    return lines

@@ -4,8 +4,11 @@ import gzip
 
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
+from encoders.ingest.folder import FolderSource
+from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
 from encoders.similarity.perceptual_hash import hash_columns, hash_signs, pixel_sha256
 from encoders.store.store import Store
@@ -14,6 +17,7 @@ from tests.transfer import toys
 from transfer.cli.main import app
 from transfer.tasks import load
 from transfer.tasks.csv_labels import read_csv_labels
+from transfer.tasks.group_columns import name_groups
 from transfer.tasks.task import SplitRule, TargetSpec, read_task
 
 KEYS = ["a/1.png", "a/2.png", "b/1.png", "b/3.png"]
@@ -93,3 +97,48 @@ def test_an_official_list_may_name_files_by_paths_of_another_machine(store, tmp_
 
 def test_a_task_of_an_older_version_names_one_table():
     assert TargetSpec(labels=["y"], csv="l.csv", csv_on="key").csv == "l.csv"
+
+
+def agreement_of(texts):
+    """Majority share of each image's votes, and the number of images on which all agree, from the definition."""
+    shares = [max(votes.count(v) for v in set(votes)) / len(votes) for votes in texts]
+    return np.array(shares), sum(share == 1 for share in shares)
+
+
+@pytest.mark.parametrize("where", ["table", "store"])
+def test_the_agreement_of_readers_is_shown_by_part_and_kept_as_groups(tmp_path, monkeypatch, where):
+    """Labels combined by majority when the task is added, or before, when the store was ingested."""
+    monkeypatch.setenv("ISOGRAFT_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    votes = [["111", "110", "000", "100", "11", "00"][k % 6] for k in range(48)]
+    images = np.random.default_rng(0).integers(0, 255, (48, 16, 16), dtype=np.uint8)
+    for k, image in enumerate(images):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(image).save(tmp_path / "in" / f"{k:02d}.png")
+    rows = [f"{k:02d}.png,p{k},R{r},{v}" for k, texts in enumerate(votes) for r, v in enumerate(texts)]
+    path = table(tmp_path / "l.csv", "file,patient,rad_id,mass", *rows)
+    kwargs = {"labels": path, "label": ["mass"], "combine": "majority"} if where == "store" else {}
+    ingest(FolderSource(tmp_path / "in", dataset="d", size=0, **kwargs), tmp_path / "s.h5")
+    words = ["tasks", "add", "t", "s.h5", "--label", "mass"]
+    done = CliRunner().invoke(app, words if where == "store" else [*words, "--labels", "l.csv", "--combine", "majority"])
+    assert done.exit_code == 0, done.output
+    shown = CliRunner().invoke(app, ["tasks", "show", "t"])
+    loaded = load.load_task(read_task("t"))
+    shares, _ = agreement_of(votes)
+    np.testing.assert_allclose(loaded.groups["mass_agreement"], shares, atol=1e-4)
+    for part in ("train", "val", "test"):
+        mine, unanimous = agreement_of([votes[i] for i in loaded.split.rows(part)])
+        line = f"{part} {mine.mean():.3f} (all agree on {unanimous} of {len(mine)} images)"
+        for output in (done.output, shown.output):
+            assert line in " ".join(output.split())
+    assert set(name_groups("mass_agreement", loaded.groups["mass_agreement"])) == {"0.6667", "1"}
+
+
+def test_a_label_without_readers_has_no_agreement(store, tmp_path):
+    (column,), _ = read_csv_labels(table(tmp_path / "l.csv", "key,y", "a/1.png,1", "a/2.png,0"), store, ["y"])
+    assert column.agreement is None
+    (column,), _ = read_csv_labels(
+        table(tmp_path / "l.csv", "key,y", "a/1.png,1", "a/1.png,0", "a/2.png,0"), store, ["y"], combine="majority"
+    )
+    np.testing.assert_array_equal(column.agreement, [0.5, 1, np.nan, np.nan])  # a tie is unknown, and half of the votes agree
+    np.testing.assert_array_equal(column.codes, [np.nan, 0, np.nan, np.nan])

@@ -8,7 +8,7 @@ Shapes: N tiles of a slide, D width.
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import h5py
 import numpy as np
@@ -21,6 +21,7 @@ from encoders.runtime.file_names import shorten_file_name
 from encoders.runtime.files import atomic_write
 from encoders.store.part import StorePart
 from encoders.store.store import Store
+from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
 from encoders.zoo.encoder import Encoder
 
 
@@ -32,7 +33,7 @@ class SlideAttributes(TypedDict):
     encoder_sha256: str
     tiles_sha256: str  # of all tiles, in their order
     patch_size: int  # side of a tile, pixels
-    patch_size_level0: int  # the same at level 0, or patch_size if the resolution is unknown
+    patch_size_level0: NotRequired[int]  # the same at level 0; missing if it is unknown, or if tiles are not square there
     mpp: float  # micrometres per pixel of the tiles; NaN: unknown
 
 
@@ -62,6 +63,18 @@ def tile_side(part: StorePart, mpp: float, pixels: int) -> int:
     if not isinstance(facts, dict) or "mpp" not in facts or not np.isfinite(mpp):
         return 0
     return round(pixels * mpp / float(np.mean(facts["mpp"])))
+
+
+def level0_side(store: Store, part: StorePart, rows: NDArray[np.int64], mpp: float, pixels: int) -> int:
+    """The side of the square tiles `rows` of a slide in level-0 pixels; 0 if it is unknown, differs, or if they are not square there."""
+    if store.has_column(LEVEL0_SIDE_COLUMN):
+        sides = np.asarray(store.column(LEVEL0_SIDE_COLUMN)[rows], np.float64)
+        return int(sides[0]) if np.isfinite(sides).all() and len(np.unique(sides)) == 1 else 0
+    facts = part.attrs.get("slide")
+    if isinstance(facts, dict) and facts.get("oblong"):  # pixels are not square: tiles are, in micrometres or in pixels
+        width, height = (round(float(side)) for side in facts["field"])
+        return width if width == height else 0
+    return tile_side(part, mpp, pixels)
 
 
 def write_all_slide_features(
@@ -97,17 +110,19 @@ def feature_file_attributes(encoder: Encoder, store: Store, name: str, rows: NDA
     """The attributes of the feature file of a slide."""
     part, first = store.locate(int(rows[0]))
     size, mpp = int(part.image(first).shape[0]), float(store.column("mpp")[rows[0]]) if store.has_column("mpp") else float("nan")
-    level0 = tile_side(part, mpp, size)
+    level0 = level0_side(store, part, rows, mpp, size)
     tiles = hashlib.sha256("".join(store.column("sha256")[rows].tolist()).encode()).hexdigest()
-    return {
+    attributes: SlideAttributes = {
         "name": name,
         "encoder": encoder.card.name,
         "encoder_sha256": encoder.sha256,
         "tiles_sha256": tiles,
         "patch_size": size,
-        "patch_size_level0": level0 or size,
         "mpp": mpp,
     }
+    if level0:
+        attributes["patch_size_level0"] = level0
+    return attributes
 
 
 def is_complete(out: Path, attributes: SlideAttributes) -> bool:
@@ -115,7 +130,8 @@ def is_complete(out: Path, attributes: SlideAttributes) -> bool:
     try:
         with h5py.File(out, "r") as file:
             same_encoder = file.attrs.get("encoder_sha256") == attributes["encoder_sha256"]
-            return bool(same_encoder and file.attrs.get("tiles_sha256") == attributes["tiles_sha256"])
+            same_side = file.attrs.get("patch_size_level0") == attributes.get("patch_size_level0")  # earlier versions guessed it
+            return bool(same_encoder and same_side and file.attrs.get("tiles_sha256") == attributes["tiles_sha256"])
     except OSError:
         return False
 

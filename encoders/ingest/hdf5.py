@@ -23,6 +23,7 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import is_unknown
+from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN, TileScale, read_scale
 
 Hdf5Item = tuple[int, int]  # number of the file, row in the file
 MAX_CHUNK_CACHE = 512 << 20  # bytes; a larger chunk is decompressed again for every image
@@ -63,6 +64,8 @@ class Hdf5Source(Source[Hdf5Item]):
         above = Path(os.path.commonpath([p.absolute().parent for p in self.paths]))
         self.lengths = self._keep_readable(above)
         self.stems = [p.absolute().relative_to(above).with_suffix("").as_posix() for p in self.paths]  # unique, and no absolute path
+        self.scales = [self._read_scale(path) for path in self.paths] if self.coords else []
+        self.states_side = any(math.isfinite(scale.square_side) for scale in self.scales)  # then all rows have the column
         self._stamps = [file_stamp(path) for path in self.paths]
         names = [path.absolute().relative_to(above).as_posix() for path in self.paths]
         self.fields = ArrayFields(self.table, names, self.lengths, self.notes)
@@ -98,8 +101,11 @@ class Hdf5Source(Source[Hdf5Item]):
         own = {"slide": self.stems[item[0]]} if self.coords or self.fields.file_is_slide else {}
         index: dict[str, Value] = {"key": self.name(item), **own, **fields.index}
         if self.coords:
-            x, y = self._data(path, self.coords)[i][:2]
-            index |= {"x": int(x), "y": int(y)}
+            scale = self.scales[item[0]]
+            (x, y), (fx, fy) = self._data(path, self.coords)[i][:2], scale.factor or (1.0, 1.0)
+            index |= {"x": round(float(x) * fx), "y": round(float(y) * fy)}
+            if self.states_side:
+                index[LEVEL0_SIDE_COLUMN] = scale.square_side
         if not is_unknown(slide := index.get("slide")):
             index.setdefault("patient", slide)  # a slide belongs to one patient
         if self.patients:
@@ -128,6 +134,19 @@ class Hdf5Source(Source[Hdf5Item]):
         for data in self._open_datasets.values():
             data.file.close()
         self._open_datasets.clear()
+
+    def _read_scale(self, path: Path) -> TileScale:
+        """What the attributes of CLAM state about tiles and coordinates. Raises InputError if these are not level-0 pixels."""
+        shape = self._data(path, self.images).shape
+        high, wide = shape[2:4] if len(shape) == 4 and self._layout(path) == "NCHW" else shape[1:3]
+        with open_hdf5(path) as file:
+            try:
+                scale = read_scale(file, str(self.coords), high if high == wide else None)
+            except InputError as error:
+                raise InputError(f"{path}: {error}") from None
+        if scale.factor is None:
+            raise InputError(f"{self.coords!r} in {path} are not level-0 pixels: micrometres, or pixels of a level without `downsample`")
+        return scale
 
     def _labels(self, path: Path, i: int) -> dict[str, Value]:
         if not self.labels:

@@ -22,6 +22,7 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 
 Pair = tuple[float, float]  # along x and y
+LEVEL0_SIDE_COLUMN = "patch_size_level0"  # of /index, with TRIDENT's name: level-0 pixels of the side of a tile, NaN: unknown
 SIDE_TOLERANCE = 0.01  # relative; two statements of one size differ by less, as magnifications and downsamples are rounded
 
 
@@ -37,6 +38,13 @@ class TileScale:
     level: int | None
     dimensions: Pair | None
     factor: Pair | None
+
+    @property
+    def square_side(self) -> float:
+        """The level-0 side of a square tile, in whole pixels; NaN if it is not stated, or if its two sides differ."""
+        if self.side is None or round(self.side[0]) != round(self.side[1]):
+            return float("nan")
+        return float(round(self.side[0]))
 
     def side_on(self, downsamples: Sequence[float]) -> Pair | None:
         """The level-0 side of a tile, for a slide with these levels: some files name the level only.

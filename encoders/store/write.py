@@ -27,10 +27,11 @@ from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unkn
 from encoders.similarity.perceptual_hash import HASH_COLUMNS
 from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION, stored_column_name
 from encoders.store.patient_ids import name_patients
+from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
 
 ColumnValues = Sequence[Any] | Array
 NAME_COLUMNS = ("patient", "slide", "study", "split")  # of /index: `none` is no name, see encoders/runtime/unknown_values.py
-NUMERIC_INDEX_COLUMNS = {"x", "y", "mpp", "level", "tissue"}
+NUMERIC_INDEX_COLUMNS = {"x", "y", "mpp", "level", "tissue", LEVEL0_SIDE_COLUMN}
 
 
 class TextValues(list[str]):

@@ -14,10 +14,6 @@ MOST_UPSCALE = 4.0  # beyond, three of four rows of a tile would be invented
 MIN_SHARPNESS_SIDE_UM = 12.0  # smallest side of a tile whose sharpness is measured: six pixels of the small copy
 
 
-# With coordinates of files, the user has chosen the tiles: their quality is measured, and nothing is rejected unless asked for.
-LIMITS_OF_COORDINATES: dict[str, float] = {"min_tissue": 0.0, "min_sharpness": 0.0, "max_pen": 1.0, "max_white": 1.0, "max_black": 1.0}
-
-
 @dataclass(frozen=True)
 class TilingSettings:
     """How slides become tiles. Shares are of the area of a tile, from 0 to 1."""
@@ -82,5 +78,15 @@ class TilingSettings:
         return plain | model
 
     def for_coordinates(self, kept: Collection[str] = ()) -> "TilingSettings":
-        """The settings for coordinates of files: without limits on tissue and quality, except those of the fields `kept`."""
-        return replace(self, coords=True, **{name: value for name, value in LIMITS_OF_COORDINATES.items() if name not in kept})
+        """The settings for coordinates of files: without limits on tissue and quality, except those of the fields `kept`.
+
+        The user has chosen the tiles: their quality is measured, and nothing is rejected unless asked for."""
+        return replace(
+            self,
+            coords=True,
+            min_tissue=self.min_tissue if "min_tissue" in kept else 0.0,
+            min_sharpness=self.min_sharpness if "min_sharpness" in kept else 0.0,
+            max_pen=self.max_pen if "max_pen" in kept else 1.0,
+            max_white=self.max_white if "max_white" in kept else 1.0,
+            max_black=self.max_black if "max_black" in kept else 1.0,
+        )

@@ -146,7 +146,9 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
         if settings.normalise and keep.any():
             facts["stain"] = measure_slide_stain(slide, cut, settings.normalise, corners[keep])
         if placed:
-            facts |= {"coords": placed.facts} | ({"tile_mpp": placed.mpp} if "side" in placed.facts else {})
+            facts["coords"] = placed.facts
+            if "side" in placed.facts:
+                facts["tile_mpp"] = placed.mpp
         rejected = {reason: corners[rows].tolist() for reason, rows in reasons.items() if rows.any()}
         rejected |= placed.rejected if placed else {}
         measures = shares[keep].astype(np.float32), other[keep].astype(np.float32)

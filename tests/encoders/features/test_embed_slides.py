@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import encoders
 from encoders.cli.main import app
 from encoders.features.embed import extract_features
-from encoders.features.embed_slides import write_all_slide_features
+from encoders.features.embed_slides import level0_side, write_all_slide_features
 from encoders.features.heatmap import write_heatmap
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
@@ -64,6 +64,24 @@ def test_finished_slides_are_kept_damaged_ones_are_written_again_and_those_of_ot
         write_all_slide_features(encoders.load("random_resnet10t:size=32,seed=1"), Store.open(str(tiles / "s1.h5")), tmp_path)
     before.pop("s1.h5")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "a folder holds features of one encoder"
+
+
+def test_a_guessed_side_of_an_earlier_version_is_written_again(tiles, encoder, tmp_path):
+    store = Store.open(str(tiles / "s0.h5"))
+    write_all_slide_features(encoder, store, tmp_path)
+    with h5py.File(tmp_path / "s0.h5", "a") as file:
+        file.attrs["patch_size_level0"] = 256
+    assert write_all_slide_features(encoder, store, tmp_path) == (1, 0)
+    with h5py.File(tmp_path / "s0.h5") as file:
+        assert file.attrs["patch_size_level0"] == 512
+
+
+@pytest.mark.parametrize(("field", "side"), [((512.0, 256.0), 0), ((512.0, 512.0), 512)])
+def test_tiles_that_are_not_square_at_level_0_have_no_side(tiles, field, side, monkeypatch):
+    store = Store.open(str(tiles / "s0.h5"))
+    part = store.parts[0]
+    monkeypatch.setitem(part.attrs, "slide", {**part.attrs["slide"], "oblong": True, "mpp": [0.25, 0.5], "field": list(field)})
+    assert level0_side(store, part, np.arange(2), 0.5, 256) == side
 
 
 def test_file_and_folder_are_checked_before_anything_is_embedded(tiles, tmp_path, monkeypatch):

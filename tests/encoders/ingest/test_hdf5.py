@@ -156,6 +156,42 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
 # --- patients and slides from paths and tables
 
 
+def write_bag(path, level_of_coords=None, level_of_images=None, seed=0, side=64):
+    """A file of CLAM of 3 tiles, with the attributes of its coordinates or of its images."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        file["imgs"] = random_images(3, side, seed=seed)
+        file["coords"] = np.array([(0, 0), (64, 0), (128, 64)])
+        for name, level in (("coords", level_of_coords), ("imgs", level_of_images)):
+            if level is not None:
+                file[name].attrs.update({"patch_level": level, "downsample": (4.0**level,) * 2})
+    return path
+
+
+@pytest.mark.parametrize(("bag", "side", "factor"), [
+    ({"level_of_coords": 1}, 256, 1), ({"level_of_images": 1}, 256, 4), ({"level_of_coords": 0}, 64, 1), ({}, None, 1),
+])  # fmt: skip
+def test_the_side_of_tiles_of_clam_at_level_0_is_right_or_absent(tmp_path, bag, side, factor):
+    import encoders
+    from encoders.features.embed_slides import write_all_slide_features
+
+    store = ingest_arrays(tmp_path, write_bag(tmp_path / "p" / "s.h5", **bag), images="imgs", coords="coords", size=32)
+    assert list(zip(store.column("x"), store.column("y"), strict=True)) == [(0, 0), (64 * factor, 0), (128 * factor, 64 * factor)]
+    write_all_slide_features(encoders.load("random_resnet10t:size=32"), store, tmp_path / "f")
+    with h5py.File(tmp_path / "f" / "s.h5") as file:
+        assert file.attrs.get("patch_size_level0") == file["coords"].attrs.get("patch_size_level0") == side
+        assert file.attrs["patch_size"] == 32
+
+
+def test_bags_of_several_levels_keep_the_side_of_each(tmp_path):
+    files = [write_bag(tmp_path / "p" / f"{name}.h5", seed=k, **bag) for k, (name, bag) in enumerate(
+        {"a": {"level_of_coords": 1}, "b": {"level_of_coords": 0}, "c": {}}.items())]  # fmt: skip
+    store = ingest_arrays(tmp_path, *files, images="imgs", coords="coords")
+    sides = dict(zip(store.column("slide"), store.column("patch_size_level0"), strict=True))
+    assert (sides["a"], sides["b"]) == (256, 64)
+    assert np.isnan(sides["c"])
+
+
 def clam_files(tmp_path, names=("TCGA-AA-0001-01Z", "TCGA-AA-0001-02Z", "TCGA-BB-0002-01Z")):
     for k, name in enumerate(names):
         write_clam(tmp_path / "patches" / f"{name}.h5", n=3, seed=k)

@@ -39,7 +39,7 @@ def fetch_file(repo: str, filename: str, advice: str) -> Path:
     """The file, from the cache or the network. Raises WeightsUnavailable, with `advice`, within seconds if neither has it."""
     if cached := find_cached_file(repo, filename):
         return cached
-    if any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE", "ISOGRAFT_OFFLINE")):
+    if is_offline():
         raise WeightsUnavailable(f"{repo}/{filename} is not in the local cache, and the network is switched off; {advice}")
     if not is_reachable(os.environ.get("HF_ENDPOINT") or "https://huggingface.co"):
         raise WeightsUnavailable(f"{repo}/{filename} is not in the local cache, and huggingface.co does not answer; {advice}")
@@ -49,6 +49,11 @@ def fetch_file(repo: str, filename: str, advice: str) -> Path:
         return Path(hf_hub_download(repo, filename))
     except (OSError, RuntimeError, ValueError) as error:  # HTTP errors of huggingface_hub are OSErrors
         raise WeightsUnavailable(f"{repo}/{filename} could not be downloaded ({str(error).splitlines()[0]}); {advice}") from error
+
+
+def is_offline() -> bool:
+    """Whether the network is switched off by HF_HUB_OFFLINE or ISOGRAFT_OFFLINE."""
+    return any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in ("HF_HUB_OFFLINE", "ISOGRAFT_OFFLINE"))
 
 
 def is_reachable(address: str) -> bool:

@@ -376,7 +376,7 @@ def test_tiles_too_small_for_sharpness_raise_unless_it_is_off(cohort, tmp_path):
 def test_ctrl_c_ends_workers_and_prints_how_to_resume(tmp_path):
     pyramid(tmp_path / "in" / "a.tiff")
     code = 'import sys; from encoders.cli.main import main; sys.argv[1:] = ["ingest", "wsi", *sys.argv[1:]]; main()'
-    tiling = ["--mpp", "0.25", "--tile", "64", "--overlap", "32"]
+    tiling = ["--mpp", "0.25", "--tile", "64", "--overlap", "48"]  # enough tiles that it has not finished when it is interrupted
     words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), *tiling, "--workers", "2"]
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
     while process.poll() is None and not list((tmp_path / "out").glob(".work/a/plan.npz")):

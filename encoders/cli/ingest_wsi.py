@@ -70,7 +70,7 @@ def ingest_whole_slides(
     ] = None,
     coords: Annotated[
         Path | None,
-        typer.Option(help="take the tiles at the coordinates of CLAM or TRIDENT: NAME.h5 of one slide, or the folder of these"),
+        typer.Option(help="take the tiles at coordinates of CLAM, TRIDENT or STAMP: NAME.h5 of one slide, or the folder of these"),
     ] = None,
     include: Annotated[
         list[str] | None, typer.Option(help="class of regions to take tiles from; repeatable  [default: all that are not excluded]")

@@ -1,4 +1,4 @@
-"""Files with the corners of the tiles of a slide: CLAM, TRIDENT, and `encoders embed --by-slide`. What they do not state stays unknown.
+"""Files with the corners of the tiles of a slide, as CLAM, TRIDENT, STAMP and `encoders embed` write them. What is not stated is unknown.
 
 - CLAM's `coords` (create_patches_fp.py) are level-0 pixels; the attributes are `patch_size` (pixels of `patch_level`) and the `downsample`
   of that level.
@@ -6,13 +6,13 @@
   further, by `level_dim` / `downsampled_level_dim` (wsi_core/WholeSlideImage.py, `_getPatchGenerator`).
 - TRIDENT's `coords` are level-0 pixels, with `patch_size_level0`, `level0_magnification`, `target_magnification`, `level0_width` and
   `level0_height`.
-- STAMP's `coords` are micrometres (attribute `unit`, or `tile_size_um` alone in versions before 2).
+- STAMP's `coords` are micrometres (attribute `unit`, or `tile_size_um` alone in versions before 2), from the resolution of the slide.
 
 Shapes: N tiles.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -23,6 +23,7 @@ from encoders.runtime.errors import InputError
 
 Pair = tuple[float, float]  # along x and y
 LEVEL0_SIDE_COLUMN = "patch_size_level0"  # of /index, with TRIDENT's name: level-0 pixels of the side of a tile, NaN: unknown
+MICRON_UNITS = ("um", "\u00b5m", "\u03bcm", "micrometer", "micrometre", "micrometers", "micrometres", "micron", "microns")
 SIDE_TOLERANCE = 0.01  # relative; two statements of one size differ by less, as magnifications and downsamples are rounded
 
 
@@ -38,6 +39,8 @@ class TileScale:
     level: int | None
     dimensions: Pair | None
     factor: Pair | None
+    microns: bool = False  # the coordinates are micrometres
+    side_um: float | None = None  # micrometres of a tile
 
     @property
     def square_side(self) -> float:
@@ -90,11 +93,15 @@ def read_scale(file: h5py.File, coords: str = "coords", pixels: int | None = Non
     if dimensions is None and level_dim and downsample:
         dimensions = level_dim[0] * downsample[0], level_dim[1] * downsample[1]
     factor: Pair | None = (1.0, 1.0)
-    if str(attributes.get("unit", "")).lower() not in ("", "px", "pixel", "pixels") or "tile_size_um" in attributes:
+    unit = str(attributes.get("unit", "")).lower()
+    microns = unit in MICRON_UNITS or (not unit and "tile_size_um" in attributes)
+    if microns or unit not in ("", "px", "pixel", "pixels"):
         factor = None
     elif older and not exceeds_level(file, coords, attributes):
         factor = (downsample[0] * reduced[0], downsample[1] * reduced[1]) if downsample else None
-    return TileScale(sides[0] if sides else None, patch_size, None if level is None else int(level), dimensions, factor)
+    side_um = (first_number(attributes, "tile_size_um") or first_number(attributes, "tile_size") or None) if microns else None
+    side = sides[0] if sides else None
+    return TileScale(side, patch_size, None if level is None else int(level), dimensions, factor, microns, side_um)
 
 
 def exceeds_level(file: h5py.File, coords: str, attributes: Mapping[str, object]) -> bool:
@@ -133,24 +140,26 @@ def first_number(attributes: Mapping[str, object], name: str) -> float | None:
     return value if np.isfinite(value) and value >= 0 else None
 
 
-def read_corners(data: Array, factor: Pair) -> Array:
+def read_corners(data: Array, factor: Pair, whole: bool = True) -> Array:
     """(N, 2) int64: x, y of the tiles in level-0 pixels.  factor: level-0 pixels per unit.
 
-    Raises InputError for another shape, and for numbers that are not whole."""
+    Raises InputError for another shape, and if `whole`, for numbers that are not whole."""
     values = np.asarray(data)
     values = values[0] if values.ndim == 3 and len(values) == 1 else values  # (1, N, 2) of a batch of one slide
     if values.ndim != 2 or values.shape[1] != 2 or values.dtype.kind not in "uif":
         raise InputError(f"`coords` has shape {np.shape(data)} and type {values.dtype}; expected (N, 2) numbers, x before y")
     numbers: FloatArray = values.astype(np.float64)
-    if not np.isfinite(numbers).all() or (np.rint(numbers) != numbers).any():
-        odd = numbers[(~np.isfinite(numbers) | (np.rint(numbers) != numbers)).any(axis=1)][0]
-        raise InputError(f"`coords` has ({odd[0]:g}, {odd[1]:g}); expected whole pixels")
+    wrong = (~np.isfinite(numbers) | ((np.rint(numbers) != numbers) & whole)).any(axis=1)
+    if wrong.any():
+        odd = numbers[wrong][0]
+        raise InputError(f"`coords` has ({odd[0]:g}, {odd[1]:g}); expected {'whole pixels' if whole else 'numbers'}")
     return np.rint(numbers * factor).astype(np.int64)
 
 
-def read_coordinate_file(path: Path) -> tuple[Array, TileScale]:
+def read_coordinate_file(path: Path, mpp: Pair | None = None) -> tuple[Array, TileScale]:
     """The corners (N, 2) of the tiles of a slide in level-0 pixels, in the order of the file, and what it states about their size.
 
+    mpp: micrometres per pixel of the slide, for coordinates in micrometres; None: these are refused.
     Raises InputError with the reason if the file cannot be read, or does not hold such coordinates."""
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -159,6 +168,9 @@ def read_coordinate_file(path: Path) -> tuple[Array, TileScale]:
                 raise InputError(f"it has no dataset `coords`, but {', '.join(sorted(file)) or 'nothing'}")
             images = file.get("imgs")
             scale = read_scale(file, "coords", images.shape[1] if isinstance(images, h5py.Dataset) and images.ndim >= 3 else None)
+            if scale.microns and mpp:
+                side = None if scale.side_um is None else (scale.side_um / mpp[0], scale.side_um / mpp[1])
+                return read_corners(data[()], (1 / mpp[0], 1 / mpp[1]), whole=False), replace(scale, side=side)
             if scale.factor is None:
                 raise InputError("its coordinates are not level-0 pixels: micrometres, as of STAMP, or of a level without `downsample`")
             return read_corners(data[()], scale.factor), scale

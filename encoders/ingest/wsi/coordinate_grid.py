@@ -1,4 +1,4 @@
-"""Tiles at the coordinates of a file of CLAM or TRIDENT, instead of a grid on the tissue.
+"""Tiles at the coordinates of a file of CLAM, TRIDENT or STAMP, instead of a grid on the tissue.
 
 The file states the size of a tile at level 0, or --tile and --mpp do. Every coordinate is counted: taken, outside the slide, or duplicate.
 
@@ -56,7 +56,7 @@ def read_coordinate_grid(item: SlideItem, slide: Slide, resolution: Resolution, 
     Raises Unreadable with the reason if the file does not fit the slide or the settings."""
     assert item.coords
     try:
-        corners, scale = read_coordinate_file(item.coords)
+        corners, scale = read_coordinate_file(item.coords, (resolution.x, resolution.y))
         side = scale.side_on(slide.downsamples)
     except InputError as error:
         raise Unreadable(f"its coordinates {item.coords.name}: {error}") from error

@@ -89,6 +89,18 @@ def test_tiles_of_trident_are_read_at_the_nearest_level_and_files_are_found_by_t
             np.testing.assert_array_equal(store.image(i), read_with_openslide(slides / f"{name}.tiff", x, y, 1, 128))
 
 
+@pytest.mark.parametrize("unit", [{"unit": "um"}, {"unit": "\u00b5m"}, {}])
+def test_micrometres_of_stamp_become_pixels_of_the_slide(slides, tmp_path, unit):
+    """Tiles of 64 um, which are 256 pixels of 0.25 um; the corners are rounded in float32, as STAMP stores them."""
+    corners = np.array(CORNERS[:3]) * 0.25
+    write_coords(tmp_path / "a.h5", corners, np.float32, file={"tile_size_um": 64.0, "tile_size_px": 64, **unit})
+    run(slides / "a.tiff", tmp_path / "out", "--coords", tmp_path / "a.h5", "--mpp", 1, "--tile", 64, "--codec", "raw", "--workers", 1)
+    store = Store.open(tmp_path / "out" / "a.h5")
+    assert list(zip(store.column("x"), store.column("y"), strict=True)) == CORNERS[:3]
+    for i, (x, y) in enumerate(CORNERS[:3]):
+        np.testing.assert_array_equal(store.image(i), read_with_openslide(slides / "a.tiff", x, y, 2, 64))
+
+
 def test_every_coordinate_is_counted(slides, tmp_path):
     odd = [(0, 0), (WIDTH, 10), (5, -1), (10, HEIGHT + 5), (37, 501), (0, 0), (37, 501), (WIDTH - 20, HEIGHT - 30), (WIDTH, 10)]
     write_coords(tmp_path / "a.h5", odd, **clam(0, 64, 1))
@@ -141,10 +153,7 @@ def test_a_file_without_a_size_takes_it_from_the_options(slides, tmp_path):
 
 
 BAD = {
-    "stamp": (
-        {"corners": [(1.5, 2.0)], "dtype": np.float64, "file": {"unit": "um"}},
-        "not level-0 pixels: micrometres",
-    ),
+    "unit": ({"corners": [(1, 2)], "file": {"unit": "inch"}}, "not level-0 pixels: micrometres"),
     "fractions": ({"corners": [(1.5, 2.0)], "dtype": np.float64}, r"`coords` has \(1\.5, 2\); expected whole pixels"),
     "shape": ({"corners": [(1, 2, 3)]}, r"has shape \(1, 3\)"),
     "none": ({"corners": np.zeros((0, 2))}, "holds no coordinates"),

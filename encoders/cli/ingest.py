@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.cli.ingest_options import (
+    ColumnNamesOption,
     CombineOption,
     DatasetOption,
     DeriveOption,
@@ -87,6 +88,7 @@ def ingest_folder(
     src: Annotated[Path, typer.Argument(help="folder of the images, searched recursively")],
     out: OutArgument,
     labels: LabelsOption = None,
+    column_names: ColumnNamesOption = None,
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
@@ -141,10 +143,11 @@ def ingest_folder(
     from encoders.ingest.folder import FolderSource
     from encoders.ingest.image_bits import parse_bits
     from encoders.ingest.tables.list_columns import parse_list_options
+    from encoders.ingest.tables.load_tables import name_columns_of
 
     source = FolderSource(
         src,
-        labels,
+        name_columns_of(labels, column_names),
         columns={"file": file_column, "patient": patient_column, "split": split_column},
         label=label_column or (),
         meta=meta_column or (),

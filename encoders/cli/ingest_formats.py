@@ -8,6 +8,7 @@ import typer
 
 from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
 from encoders.cli.ingest_options import (
+    ColumnNamesOption,
     CombineOption,
     DatasetOption,
     DeriveOption,
@@ -99,6 +100,7 @@ def ingest_dicom(
         bool, typer.Option("--accept-damaged", help="store damaged JPEG and JPEG-LS streams as far as they can be decoded, and count them")
     ] = False,
     labels: LabelsOption = None,
+    column_names: ColumnNamesOption = None,
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
@@ -128,15 +130,16 @@ def ingest_dicom(
     from encoders.ingest.dicom.pixels import parse_window
     from encoders.ingest.dicom.source import DicomSource
     from encoders.ingest.tables.list_columns import parse_list_options
+    from encoders.ingest.tables.load_tables import name_columns_of
     from encoders.runtime.cli import track_progress
 
     table = None
     used = {"derive": derive, "on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
     lists = parse_list_options(list_column, finding or (), list_separator)
     require_labels(labels, **used, list_column=list_column, only=only, label_column=label_column, meta_column=meta_column)
-    if labels:
+    if tables := name_columns_of(labels, column_names):
         columns = (join_column, patient_column, split_column, label_column or (), meta_column or ())
-        table = DicomLabels(labels, *columns, only or (), on or (), combine, reader_column, derive or (), lists)
+        table = DicomLabels(tables, *columns, only or (), on or (), combine, reader_column, derive or (), lists)
     source = DicomSource(
         src,
         table,

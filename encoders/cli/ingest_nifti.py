@@ -8,6 +8,7 @@ import typer
 from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
 from encoders.cli.ingest_formats import require_labels
 from encoders.cli.ingest_options import (
+    ColumnNamesOption,
     CombineOption,
     DatasetOption,
     DeriveOption,
@@ -75,6 +76,7 @@ def ingest_nifti(
     labels: Annotated[
         list[Path] | None, typer.Option(help="table with rows of volumes, folders or patients (CSV, TSV, Excel, Parquet; .gz); repeatable")
     ] = None,
+    column_names: ColumnNamesOption = None,
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
@@ -101,6 +103,7 @@ def ingest_nifti(
     from encoders.ingest.nifti.source import NiftiSource, parse_channels
     from encoders.ingest.nifti.volume_table import VolumeLabels
     from encoders.ingest.tables.list_columns import parse_list_options
+    from encoders.ingest.tables.load_tables import name_columns_of
     from encoders.runtime.errors import InputError
 
     if window and percentiles:
@@ -109,11 +112,12 @@ def ingest_nifti(
     require_labels(labels, file_column=file_column, patient_column=patient_column, only=only, label_column=label_column)
     require_labels(labels, meta_column=meta_column, derive=derive, on=on, reader_column=reader_column, list_column=list_column)
     columns: dict[Role, str | None] = {"file": file_column, "patient": patient_column, "split": split_column}
+    tables = name_columns_of(labels, column_names)
     how = (label_column or (), meta_column or (), only or (), on or (), combine, reader_column, derive or (), lists)
     scaling = VoxelScaling(parse_window(window)) if window else None
     source = NiftiSource(
         src,
-        VolumeLabels(labels, columns, *how) if labels else None,
+        VolumeLabels(tables, columns, *how) if tables else None,
         axis=axis,
         every=every,
         scaling=VoxelScaling(percentiles=parse_percentiles(percentiles)) if percentiles else scaling,

@@ -17,6 +17,9 @@ DatasetOption = Annotated[
 LabelsOption = Annotated[
     list[Path] | None, typer.Option(help="table of labels (CSV, TSV, Excel, Parquet; .gz); repeatable: several tables are joined")
 ]
+ColumnNamesOption = Annotated[
+    str | None, typer.Option(help="NAME,NAME,...: names of the first columns of a table of labels that has no line of names")
+]
 OnOption = Annotated[
     list[str] | None, typer.Option(help="column on which several --labels are joined; repeatable  [default: all that they share]")
 ]

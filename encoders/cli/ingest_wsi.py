@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from encoders.cli.ingest import RESUME_ADVICE, command_help
-from encoders.cli.ingest_options import CombineOption, DatasetOption, ModalityOption, OnOption, ReaderOption
+from encoders.cli.ingest_options import ColumnNamesOption, CombineOption, DatasetOption, ModalityOption, OnOption, ReaderOption
 from encoders.ingest.options import Codec, StainMethod
 
 WSI_HELP = command_help(
@@ -104,6 +104,7 @@ def ingest_whole_slides(
             "repeatable: several tables are joined"
         ),
     ] = None,
+    column_names: ColumnNamesOption = None,
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
@@ -123,6 +124,7 @@ def ingest_whole_slides(
     prune: Annotated[bool, typer.Option("--prune", help="remove stores of slides that are not among SLIDES from OUT_DIR")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="rebuild everything in OUT_DIR")] = False,
 ) -> None:
+    from encoders.ingest.tables.load_tables import name_columns_of
     from encoders.ingest.wsi.settings import TilingSettings
     from encoders.ingest.wsi.slide_table import TableJoin
     from encoders.ingest.wsi.source import SlideSource, ingest_slide_source
@@ -160,7 +162,7 @@ def ingest_whole_slides(
         slide_mpp=slide_mpp,
         masks=masks,
         regions=regions,
-        labels=labels,
+        labels=name_columns_of(labels, column_names),
         label=label_column or (),
         meta=meta_column or (),
         join=TableJoin(on or (), combine, reader_column),

@@ -35,7 +35,8 @@ def describe_left_out_classes(column: LabelColumn, keep: Sequence[str]) -> list[
     """A sentence about the images of the classes that `keep` does not name; [] if there are none."""
     names = column.classes or []
     codes = column.codes[np.isfinite(column.codes)].astype(int)
-    counts = {name: int((codes == i).sum()) for i, name in enumerate(names) if name not in keep}
+    kept = {name.casefold() for name in keep}
+    counts = {name: int((codes == i).sum()) for i, name in enumerate(names) if name.casefold() not in kept}
     left = {name: n for name, n in counts.items() if n}
     if not left:
         return []

@@ -4,7 +4,7 @@ Shapes: N images, C target columns (1 for a binary task, one per class or per la
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -121,13 +121,37 @@ def path_basename(name: str) -> str:
 def keep_classes(column: LabelColumn, keep: Sequence[str]) -> LabelColumn:
     """The text column with every other class set to unknown, so that its images are excluded."""
     have = column.classes or []
-    for name in keep:
-        if name not in have:
-            raise unknown_name_error(f"class of {column.name!r}", name, have)
-    kept = np.isin(column.codes, [have.index(name) for name in keep])
-    return LabelColumn(
-        column.name, np.where(kept, column.codes, np.float32(np.nan)), column.classes, column.without_row, column.unknown_texts
-    )
+    kept = np.isin(column.codes, [have.index(find_class(name, have, column.name)) for name in keep])
+    return replace(column, codes=np.where(kept, column.codes, np.float32(np.nan)))
+
+
+def find_class(name: str, classes: Sequence[str], column: str) -> str:
+    """The class of this name, whatever its case. Raises InputError naming the nearest ones."""
+    found = name if name in classes else next((text for text in classes if text.casefold() == name.casefold()), None)
+    if found is None:
+        raise unknown_name_error(f"class of {column!r}", name, classes)
+    return found
+
+
+def merge_spellings(column: LabelColumn) -> tuple[LabelColumn, list[str]]:
+    """The text column with one class for names that differ only in case, by the most frequent spelling; and a sentence about them.
+
+    Parts of a data set often differ in it: the folder `tumor` of the training slides, the text `Tumor` in the table of the test slides."""
+    groups: dict[str, list[str]] = {}
+    for name in column.classes or ():
+        groups.setdefault(name.casefold(), []).append(name)
+    several = [names for names in groups.values() if len(names) > 1]
+    if not several:
+        return column, []
+    assert column.classes is not None
+    counts = {name: int((column.codes == code).sum()) for code, name in enumerate(column.classes)}
+    chosen = {name: max(names, key=lambda text: counts[text]) for names in groups.values() for name in names}
+    classes = sorted({*chosen.values()})
+    codes = np.full(len(column.codes), np.nan, dtype=np.float32)
+    for code, name in enumerate(column.classes):
+        codes[column.codes == code] = classes.index(chosen[name])
+    told = "; ".join(f"{' and '.join(f'{name!r} ({counts[name]:,})' for name in names)} as {chosen[names[0]]!r}" for names in several)
+    return replace(column, codes=codes, classes=classes), [f"classes of {column.name!r} that differ only in case are one: {told}"]
 
 
 def build_targets(columns: Sequence[LabelColumn], kind: TaskKind | None = None, positive: str | None = None) -> Targets:
@@ -190,8 +214,6 @@ def _binarize(column: LabelColumn, positive: str | None) -> tuple[Array, str]:
         raise InputError(
             f"label column {column.name!r} has {len(names)} classes ({', '.join(names[:8])}); name the positive one with --positive"
         )
-    chosen = names[-1] if positive is None else positive
-    if chosen not in names:
-        raise unknown_name_error(f"class of {column.name!r}", chosen, names)
+    chosen = names[-1] if positive is None else find_class(positive, names, column.name)
     y = np.where(np.isfinite(index), index == names.index(chosen), np.float32(np.nan)).astype(np.float32)
     return y, f"{column.name}={chosen}"

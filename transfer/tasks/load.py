@@ -20,7 +20,7 @@ from transfer.tasks.csv_labels import as_labels, read_csv_labels
 from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
 from transfer.tasks.finding_lists import check_classes, check_listed, split_findings
 from transfer.tasks.group_columns import is_age_column
-from transfer.tasks.labels import LabelColumn, Targets, build_targets, keep_classes, read_store_labels
+from transfer.tasks.labels import LabelColumn, Targets, build_targets, keep_classes, merge_spellings, read_store_labels
 from transfer.tasks.official_parts import read_split_column
 from transfer.tasks.options import PARTS
 from transfer.tasks.people import describe_people
@@ -115,6 +115,9 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[LabelColu
     else:
         check_listed(store, task.labels)
         columns = read_store_labels(store, task.labels)
+    merged = [merge_spellings(column) for column in columns]
+    columns = [column for column, _ in merged]
+    messages += [line for _, lines in merged for line in lines]
     messages += describe_unknown_labels(columns if findings is None else [replace(columns[0], name=findings.column)])
     if findings is None:
         messages += describe_left_out_classes(columns[0], task.keep) if task.keep else []

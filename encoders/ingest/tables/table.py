@@ -5,6 +5,7 @@ The content decides on the format, not the suffix.
 
 import gzip
 import io
+import re
 import zipfile
 import zlib
 from collections import Counter
@@ -18,6 +19,7 @@ from encoders.ingest.tables.text_file import Cells, parse_text_table
 from encoders.runtime.errors import InputError
 
 TableRow = dict[str, str]  # column -> cell, without spaces around it
+SAMPLED_ROWS = 200  # below the first line, to find out whether it is a row
 GZIP, ZIP, PARQUET, OLD_WORKBOOK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"
 
 
@@ -40,16 +42,26 @@ class Table:
         return " + ".join(Path(part).name for part in self.source.split(" + "))
 
 
-def read_table(path: str | Path) -> Table:
+def read_table(path: str | Path, columns: Sequence[str] = ()) -> Table:
     """The table in a file. Empty rows, and columns without name and content (both usual in Excel), are left out and counted.
 
-    Raises InputError if the file is missing or unreadable, if columns lack a name or share one, or if a row has too many or few cells."""
+    columns: names of the first ones, of a file without a line of names.
+    Raises InputError if the file is missing or unreadable, if columns lack a name or share one, if the first line is a row although it
+    should have the names, or if a row has too many or few cells."""
     path, notes = Path(path), list[str]()
     lines = parse_table_bytes(read_decompressed(path), path, notes)
     start = next((i for i, line in enumerate(lines) if any(map(str.strip, line))), None)
     if start is None:
         raise InputError(f"{path} is empty; expected a line with the names of the columns, then one row per image")
+    if columns:
+        check_column_names(columns, lines[start], path)
+        lines, start = [[*columns, *[""] * (len(lines[start]) - len(columns))], *lines[start:]], 0
     head = [name.strip() for name in lines[start]]
+    if not columns and is_row(head, lines[start + 1 : start + 1 + SAMPLED_ROWS]):
+        raise InputError(
+            f"the first line of {path} is a row ({','.join(head)[:60]}) and not the names of the columns; name them in order, e.g. "
+            "--column-names file,label (those after the last name may be left out)"
+        )
     named, width = name_columns(head, lines[start + 1 :], path, notes), len(head)
     rows, empty = [], 0
     for number, line in enumerate(lines[start + 1 :], start=start + 2):
@@ -63,6 +75,29 @@ def read_table(path: str | Path) -> Table:
     if empty:
         notes.append(f"{path.name}: {empty} empty rows left out")
     return Table(str(path), list(named.values()), rows, notes)
+
+
+def check_column_names(columns: Sequence[str], line: Sequence[str], path: Path) -> None:
+    """Raises InputError for more names than the file has columns, and for a file that has these names in its first line."""
+    if len(columns) > len(line):
+        names = f"{len(columns)} names ({', '.join(columns)})"
+        raise InputError(f"--column-names has {names} for {len(line)} columns of {path}: {','.join(line)}")
+    if {name.casefold() for name in columns} <= {cell.strip().casefold() for cell in line}:
+        raise InputError(f"{path} has the names of its columns in its first line; leave --column-names out")
+
+
+def is_row(head: Sequence[str], rows: Cells) -> bool:
+    """Whether the first line is a row: a cell is numbered as all others of its column are (test_001 above test_002), and another cell is a
+    value of its column."""
+    below = [[line[i].strip() for line in rows if len(line) > i] for i in range(len(head))]
+    numbered = [i for i, cell in enumerate(head) if re.search("[^0-9]", cell) and re.search("[0-9]", cell) and is_numbered(cell, below[i])]
+    return any(cell and cell in below[k] and k != i for i in numbered for k, cell in enumerate(head))
+
+
+def is_numbered(cell: str, below: Sequence[str]) -> bool:
+    """Whether several texts differ from the cell only in numbers."""
+    shapes = {re.sub("[0-9]+", "0", text) for text in below}
+    return len({*below}) > 2 and shapes == {re.sub("[0-9]+", "0", cell)}
 
 
 def read_decompressed(path: Path) -> bytes:

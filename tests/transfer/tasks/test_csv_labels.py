@@ -142,3 +142,14 @@ def test_a_label_without_readers_has_no_agreement(store, tmp_path):
     )
     np.testing.assert_array_equal(column.agreement, [0.5, 1, np.nan, np.nan])  # a tie is unknown, and half of the votes agree
     np.testing.assert_array_equal(column.codes, [np.nan, 0, np.nan, np.nan])
+
+
+def test_classes_that_differ_only_in_case_are_one_and_are_named_in_any_case(store, tmp_path):
+    path = table(tmp_path / "l.csv", "key,y", "a/1.png,Tumor", "a/2.png,normal", "b/1.png,tumor", "b/3.png,tumor")
+    targets = load.read_targets(store, TargetSpec(labels=["y"], csv=str(path), positive="TUMOR"))
+    assert targets.classes == ["y=tumor"]
+    np.testing.assert_array_equal(targets.y[:, 0], [1, 0, 1, 1])
+    assert "classes of 'y' that differ only in case are one: 'Tumor' (1) and 'tumor' (2) as 'tumor'" in targets.messages
+    kept = load.read_targets(store, TargetSpec(labels=["y"], csv=str(path), keep=["Normal", "TUMOR"]))
+    np.testing.assert_array_equal(kept.y[:, 0], [1, 0, 1, 1])
+    assert not any("not kept" in message for message in kept.messages)

@@ -116,12 +116,23 @@ def test_panda_takes_the_grade_of_a_slide_and_keeps_the_centre(here):
     assert set(Store.open("panda/*.h5").column("data_provider")) == {"karolinska", "radboud"}
 
 
-def test_camelyon16_takes_the_label_of_a_slide_from_its_folder(here):
+def test_camelyon16_takes_labels_from_folders_and_tests_on_the_official_part(here):
     for kind in ("normal", "tumor"):
-        for k in range(1, 7):
+        for k in range(1, 11):
             small_slide(here / "training" / kind / f"{kind}_{k:03d}.tif", k + 10 * (kind == "tumor"))
-    loaded, _ = add_published("camelyon16", here)
-    assert len(people_of(loaded)) == 12
-    assert set(people_of(loaded)) == {f"{kind}_{k:03d}" for kind in ("normal", "tumor") for k in range(1, 7)}
+    rows = []
+    for k in range(1, 7):
+        small_slide(here / "testing" / "images" / f"test_{k:03d}.tif", 50 + k)
+        rows.append(f"test_{k:03d},{'Tumor,IDC,Macro' if k % 3 == 1 else 'Normal,None,None'}")
+    (here / "testing" / "reference.csv").write_text("\n".join(rows) + "\n")
+    loaded, said = add_published("camelyon16", here)
+    assert loaded.counts()["test"]["patients"] == 6
+    assert loaded.counts()["val"]["patients"] == 2
     assert loaded.task.classes == ["label=tumor"]
-    assert loaded.y.mean() == 0.5
+    truth = {f"{kind}_{k:03d}": kind == "tumor" for kind in ("normal", "tumor") for k in range(1, 11)}
+    truth |= {f"test_{k:03d}": k % 3 == 1 for k in range(1, 7)}
+    slides = [str(patient).partition(":")[2] for patient in loaded.patient]  # after the name of the data set
+    assert {slide: bool(y) for slide, y in zip(slides, loaded.y[:, 0], strict=True)} == truth
+    part = dict(zip(slides, loaded.split.part, strict=True))
+    assert {name for name, where in part.items() if where == "test"} == {f"test_{k:03d}" for k in range(1, 7)}
+    assert "classes of 'label' that differ only in case are one" in " ".join(said.split())

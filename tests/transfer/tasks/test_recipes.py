@@ -302,20 +302,58 @@ def test_medmnist_serves_any_set_with_all_of_its_labels(here, name, labels):
 
 
 def test_lc25000_keeps_the_copies_of_a_source_tile_together(here):
-    lines = ["file,label,source_image_id,split"]
+    lines = ["stem,filename,label,tissue,local_cluster_label,group_id"]
     for i in range(60):
-        kind = ["lung_aca", "lung_n", "lung_scc"][i // 4 % 3]
-        picture(here / "data" / "images" / f"{kind}{i}.jpeg", i // 4 % 3, seed=i, colour=True)
-        lines.append(f"images/{kind}{i}.jpeg,{kind},{kind}-{i // 4},")
-    (here / "data" / "labels.csv").write_text("\n".join(lines) + "\n")
+        kind = ["lung_aca", "lung_n", "lung_scc", "colon_aca", "colon_n"][i // 4 % 5]
+        tissue, short = kind.split("_")
+        stem = (tissue + short).replace("colonaca", "colonca") + str(i)
+        picture(here / "data/lung_colon_image_set" / f"{tissue}_image_sets" / kind / f"{stem}.jpeg", i // 4 % 5, seed=i, colour=True)
+        lines.append(f"{stem},{stem}.jpeg,{kind},{tissue},{i // 20},{i // 4}")
+    (here / "data" / "lc25000_image_groups.csv").write_text("\n".join(lines) + "\n")
     shipped("lc25000")
     loaded = load.load_task(task.read_task("lc25000"))
+    assert loaded.task.classes == ["colon_aca", "colon_n", "lung_aca", "lung_n", "lung_scc"]
     where = {}
     for source, part in zip(loaded.patient, loaded.split.part, strict=True):
         where.setdefault(source, set()).add(part)
     assert len(where) == 15
     assert all(len(parts) == 1 for parts in where.values())
     assert wrong("lc25000") == []
+
+
+def test_kermany_reads_classes_parts_and_patients_from_folders_and_names(here):
+    names = [f"PNEUMONIA/person{k // 2}_{'bacteria' if k % 3 else 'virus'}_{k}.jpeg" for k in range(24)]
+    names += [f"NORMAL/IM-{100 + k // 2:04d}-{k % 2 + 1:04d}.jpeg" for k in range(12)]
+    names += [f"NORMAL/NORMAL2-IM-{100 + k:04d}-0001-0002.jpeg" for k in range(12)]
+    for k, name in enumerate(names):
+        picture(here / "data/chest_xray" / ("train" if k % 4 else "test") / name, name.startswith("P"), seed=k)
+    output = shipped("kermany")
+    loaded = load.load_task(task.read_task("kermany"))
+    assert loaded.task.classes == ["label=PNEUMONIA"]
+    assert (len(loaded.key), loaded.y.sum()) == (48, 24)
+    people = set(map(str, loaded.patient))
+    numbered = {f"IM-{100 + k:04d}" for k in range(6)} | {f"NORMAL2-IM-{100 + k:04d}" for k in range(12)}
+    assert people == {f"person{k}" for k in range(12)} | numbered
+    assert "random, by patient" in output
+    words = ["--split-column", "split", "--patients-by-split"]
+    assert call(app, "tasks", "add", "official", "kermany.h5", "--recipe", "kermany", *words).exit_code == 0
+    assert load.load_task(task.read_task("official")).counts()["test"]["images"] == 12
+
+
+def test_hannover_reads_the_table_of_its_repository(here):
+    head = "patient_id,image_id,sex,age,size,weight,admission_offset,modality,projection"
+    lines = [head, *(f"{k // 3:08x},{k + 4096:08x},m,,,,{-k},{'CR' if k % 2 else 'DX'},{'ap' if k // 3 % 2 else 'pa'}" for k in range(45))]
+    for k in range(45):
+        picture(here / "data/png" / f"{k + 4096:08x}.png", k // 3 % 2, seed=k)
+    (here / "data" / "data.csv").write_text("\n".join(lines) + "\n")
+    (here / "data" / "nii").mkdir()
+    (here / "data" / "nii" / "readme.md").write_text("text")
+    shipped("hannover")
+    loaded = load.load_task(task.read_task("hannover"))
+    assert loaded.task.classes == ["projection=pa"]
+    assert len(set(map(str, loaded.patient))) == 15
+    assert loaded.y.sum() == 24
+    assert wrong("hannover") == []
 
 
 def test_monuseg_leaves_organs_of_two_or_three_patients_out(here):

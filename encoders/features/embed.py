@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from encoders.features.match_features import read_stored_features
 from encoders.runtime import dist
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
@@ -23,6 +24,7 @@ from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
 from encoders.store.store import Store
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
 from encoders.zoo.parts import join_features, require_pooled
+from encoders.zoo.stored_features import StoredFeatures
 
 VERSION = 2  # of the cached features: increase it when `extract_features` would give other values
 
@@ -49,6 +51,10 @@ def extract_features(
     return an empty array.  Raises InputError if there are no rows.
 
     The features of an encoder made of parts are cached by part, so that those of a part are shared with the part itself."""
+    if isinstance(encoder, StoredFeatures):
+        require_pooled(encoder.card.name, kind)
+        own = np.arange(len(store)) if index is None else np.asarray(index, np.int64).reshape(-1)
+        return _empty_features() if ranks and not dist.is_main() else read_stored_features(encoder, store, own, progress)
     if encoder.parts:
         require_pooled(encoder.card.name, kind)
         report = share_progress(progress, len(encoder.parts))

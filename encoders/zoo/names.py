@@ -21,6 +21,7 @@ BUILTIN_PREFIXES = ("imagenet_", "random_", "timm_")
 PREPROCESS_FIELDS = tuple(Preprocess.model_fields)
 DEFAULT_PREPROCESS = Preprocess()
 PIXELS = "pixels"  # the built-in encoder without weights
+STORED_FEATURES = "features"  # source on the card of `features:FOLDER`, see encoders/zoo/stored_features.py
 SWAPS = ("statistics", "weights")  # what A~...=B takes from B
 EXPONENT_START = re.compile(r"[:,][^,=:]+=[-\d./]*\d[eE]$")  # the end of `model.x=1e`, so that the + of 1e+3 separates no encoders
 

@@ -19,7 +19,7 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
-from encoders.zoo.names import PIXELS, EncoderName
+from encoders.zoo.names import PIXELS, STORED_FEATURES, EncoderName
 from encoders.zoo.preprocess import adapt_channels, to_channels_first
 
 VERSION = 1  # of the features: increase it when `pixel_features` would give other values
@@ -95,4 +95,4 @@ def refuse_options(name: EncoderName) -> None:
 
 def has_network(card: Card) -> bool:
     """Whether the encoder, or each of its parts, has a network that can be trained."""
-    return all(part.source != PIXELS for part in card.parts or (card,))
+    return all(part.source not in (PIXELS, STORED_FEATURES) for part in card.parts or (card,))

@@ -1,8 +1,9 @@
 """Finding and loading encoders by name.
 
 A name is one of: an entry of the zoo (`zoo/NAME/{card.yaml, model.safetensors, manifest.npz}`), the path of a card, `runs/X` or
-`runs/X@step`, or a built-in encoder (encoders/zoo/builtin.py, `pixels`), which an entry of the same name replaces. Built-in encoders have
-variants (encoders/zoo/names.py). Encoders trained here have variants of size, crop and stages only: other preprocessing is part of them.
+`runs/X@step`, a built-in encoder (encoders/zoo/builtin.py, `pixels`), which an entry of the same name replaces, or `features:FOLDER`, the
+features of other tools (encoders/zoo/stored_features.py). Built-in encoders have variants (encoders/zoo/names.py). Encoders trained here
+have variants of size, crop and stages only: other preprocessing is part of them.
 Names are joined by `+` to an encoder made of parts (encoders/zoo/parts.py), and by `~` to a recombination (encoders/zoo/recombine.py).
 """
 
@@ -17,11 +18,12 @@ from encoders.runtime.files import sha256_file
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import home_dir, zoo_dir
 from encoders.zoo import backbone, builtin, grayscale_stem, hub, listing, names, parts, pixels, recombine, run_exports, stages, weights
-from encoders.zoo.card import Card, Preprocess, Stage
+from encoders.zoo.card import NO_CANARIES, Card, Preprocess, Stage
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.hub import WeightsUnavailable
 from encoders.zoo.location import EncoderLocation, Origin, find_manifest, part_file, weight_stem
 from encoders.zoo.publish import publish_encoder
+from encoders.zoo.stored_features import FEATURES_PREFIX, StoredFeatures, stored_features_card
 
 __all__ = [
     "EncoderLocation",
@@ -54,7 +56,7 @@ def load_location(location: EncoderLocation, device: str = "cpu") -> Encoder:
     if location.origin == "parts":
         return parts.JoinedEncoder(card, [load_location(part, device) for part in location.parts], device)
     if location.origin == "computed":
-        return pixels.PixelsEncoder(device)
+        return StoredFeatures(card, location.folder, device) if location.folder else pixels.PixelsEncoder(device)
     seed = card.lineage.get("seed", 0) if location.origin == "drawn" else 0
     model = backbone.build_backbone(stored.arch, card.model_args, stored.preprocess.channels, card.preprocess.size, seed=seed)
     report = None
@@ -74,6 +76,9 @@ def find_encoder(name: str) -> EncoderLocation:
     """The card and location of the encoder of that name. Uses no network, and reads weights only from a run's checkpoint.
 
     Raises InputError for an unknown name, with the nearest names."""
+    if name.startswith(FEATURES_PREFIX):
+        card = stored_features_card(name)
+        return EncoderLocation(card, card, "computed", folder=Path(name.removeprefix(FEATURES_PREFIX)))
     several = names.split_parts(name, _is_one_name)
     if len(several) > 1:
         return parts.join_locations([find_encoder(part) for part in several])

@@ -12,7 +12,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import find_manifest
-from encoders.zoo.names import PIXELS, parse_name
+from encoders.zoo.names import PIXELS, STORED_FEATURES, parse_name
 from encoders.zoo.pixels import has_network
 from encoders.zoo.recombine import is_recombined
 
@@ -44,6 +44,8 @@ def encoder_role(name: str, card: Card) -> str:
         return roles.pop() if len(roles) == 1 else "encoder"
     if card.source == PIXELS:
         return "floor"
+    if card.source == STORED_FEATURES:
+        return "encoder"
     if is_recombined(card):
         return "diagnosis"
     if card.method == "random" or card.source == "random":

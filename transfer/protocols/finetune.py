@@ -29,6 +29,7 @@ from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_l
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics
 from encoders.zoo.encoder import EncoderInput
+from encoders.zoo.names import STORED_FEATURES
 from encoders.zoo.parts import JoinedNetwork, count_normalised, list_networks
 from encoders.zoo.pixels import has_network
 from encoders.zoo.stages import inner_network, select_stages
@@ -119,7 +120,8 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     Raises InputError for fewer than two labeled train rows, for an encoder without a network, and when no validation has a finite score."""
     encoder, train = train.encoder, in_image_order(train)
     if not has_network(encoder.card):
-        raise InputError(f"{encoder.card.name} cannot be fine-tuned: pixels has no weights; use another protocol or encoder")
+        what = "features of files have no network" if encoder.card.source == STORED_FEATURES else "pixels has no weights"
+        raise InputError(f"{encoder.card.name} cannot be fine-tuned: {what}; use another protocol or encoder")
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(

@@ -21,8 +21,8 @@ by --max-upscale. Unscanned areas get the background colour of the slide.
 
 Tissue is what is more saturated than the glass at 8 um per pixel, closed by 32 um, without specks below 0.02 mm2. The glass is measured on
 every slide, so a pale core is found beside a dark one. --masks and --tissue-model replace this. A tile needs --min-tissue of it, must be
-sharp, and must not be pen, glass or black; every rejection is counted. Incomplete tiles at the right and lower edge are left out.
-OUT_DIR/overview.html shows all slides.
+sharp, and must not be pen, glass or black; every rejection is counted. Faint ink over tissue, folds and air bubbles are not detected.
+Incomplete tiles at the right and lower edge are left out. OUT_DIR/overview.html shows all slides.
 
 --coords takes the tiles at the coordinates of a file instead: no tissue is looked for, and no tile is rejected unless a limit of quality
 is given. Coordinates that are taken, outside the slide and duplicate are counted. The size of a tile is the file's, if it states one;
@@ -89,7 +89,9 @@ def ingest_whole_slides(
         float,
         typer.Option(min=0, help="variance of the Laplacian at 2 um per pixel, in squared gray levels of 255; sharp tissue: 800 to 8000"),
     ] = 100.0,
-    max_pen: Annotated[float, typer.Option(help="maximum share of a tile with the hue of green or blue ink")] = 0.1,
+    max_pen: Annotated[
+        float, typer.Option(help="maximum share of a tile that is ink: green or blue by hue, black, gray or red where it is even over 24 um")
+    ] = 0.1,
     max_white: Annotated[float, typer.Option(help="maximum share that is colourless and brighter than 220 of 255")] = 0.9,
     max_black: Annotated[float, typer.Option(help="maximum share that is darker than 40 of 255")] = 0.1,
     normalise: Annotated[

@@ -14,6 +14,8 @@ MAX_SLIDE_CARDS = (
     200  # slides with a thumbnail in the page, about 100 kB each; slides with problems first, then those with the fewest kept tiles
 )
 
+NOT_DETECTED = "Not detected: faint ink over tissue, folds, air bubbles and dust. Look for them in the thumbnails."
+
 PAGE_STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1240px; padding: 24px; color: #1c1c22; background: #fff }
 h1 { font-size: 24px; margin: 0 0 2px }
@@ -61,6 +63,7 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
         render_headline(records),
         tag("h2", "Outcome of the tiles"),
         render_tally(records),
+        tag("p", NOT_DETECTED, class_="sub"),
         *([tag("p", classes, class_="sub")] if (classes := describe_drawn_classes(cohort, records)) else []),
         *failed,
         *inspect,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.wsi.glass import WHITE, Glass, glass_tables
+from encoders.ingest.wsi.ink import find_local_ink
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.tile_geometry import SIZE_TOLERANCE
 from encoders.runtime.arrays import BoolArray
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 QUALITY_MPP = 2.0  # micrometres per pixel of the small copy: blur from 2 um is visible, and a nucleus has four pixels
 GLASS_MAX_SATURATION, GLASS_MIN_VALUE, DARK_MAX_VALUE = 20, 220, 40  # of 255, in HSV
 INK_MIN_SATURATION = 80  # of 255: smallest saturation of a pen line
-# Degrees of hue. Haematoxylin has 240 to 300, eosin 310 to 360; red ink has the hue of eosin and is not detected.
+# Degrees of hue. Haematoxylin has 240 to 300, eosin 310 to 360. Other inks have the hue of a stain, or none; see `find_local_ink`.
 GREEN_INK_HUES, BLUE_INK_HUES = (70, 170), (180, 225)
 
 
@@ -28,7 +29,7 @@ class TileQuality(NamedTuple):
     """Measures of one tile."""
 
     sharpness: float  # variance of the Laplacian, (gray levels of 255)^2 at QUALITY_MPP
-    pen: float  # shares of the area
+    pen: float  # shares of the area; the larger of ink by hue and ink by neighbourhood
     white: float
     black: float
 
@@ -73,14 +74,21 @@ def measure_quality(images: Sequence["Image.Image"], glass: Glass | None = None)
     hsv = np.asarray(column.convert("HSV")).reshape(len(images), -1, 3)
     hue, colour, value = hsv[..., 0], hsv[..., 1], hsv[..., 2]  # (B, h w) each, 0-255
     dark = value < DARK_MAX_VALUE
-    ink = (colour > INK_MIN_SATURATION) & ~dark & (hue_in_range(hue, GREEN_INK_HUES) | hue_in_range(hue, BLUE_INK_HUES))
+    hued = (colour > INK_MIN_SATURATION) & ~dark & (hue_in_range(hue, GREEN_INK_HUES) | hue_in_range(hue, BLUE_INK_HUES))
     most = min(GLASS_MAX_SATURATION, glass.threshold) if glass else GLASS_MAX_SATURATION
+    plain = column
     if glass and glass.colour != WHITE.colour:
-        plain = np.asarray(column.point(np.concatenate(glass_tables(glass.colour)).tolist()).convert("HSV")).reshape(hsv.shape)
-        white = (plain[..., 2] > GLASS_MIN_VALUE) & (plain[..., 1] < most)
+        plain = column.point(np.concatenate(glass_tables(glass.colour)).tolist())
+        relative = np.asarray(plain.convert("HSV")).reshape(hsv.shape)
+        white = (relative[..., 2] > GLASS_MIN_VALUE) & (relative[..., 1] < most)
     else:
         white = (value > GLASS_MIN_VALUE) & (colour < most)
-    shares = [[np.count_nonzero(each) / each.size for each in where] for where in (ink, white, dark)]  # faster than mean(axis=1)
+    local = find_local_ink(np.asarray(plain).reshape(len(images), height, width, 3))
+    hue_share, local_share, white_share, dark_share = (
+        [np.count_nonzero(each) / each.size for each in where]  # faster than mean(axis=1)
+        for where in (hued, local, white, dark)
+    )
+    shares = [list(map(max, hue_share, local_share)), white_share, dark_share]
     return [TileQuality(*each) for each in zip(measure_sharpness(gray).tolist(), *shares, strict=True)], gray
 
 

@@ -9,7 +9,9 @@ from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.stain.normalise import validate_stain_method
 
-TISSUE_METHOD = "saturation relative to glass"  # recorded, so that stores of different methods are not mixed
+# Recorded, so that stores of different methods are not mixed.
+TISSUE_METHOD = "saturation relative to glass"
+INK_METHOD = "hue of green and blue; even neighbourhoods of black, gray and red"
 MOST_UPSCALE = 4.0  # beyond, three of four rows of a tile would be invented
 MIN_SHARPNESS_SIDE_UM = 12.0  # smallest side of a tile whose sharpness is measured: six pixels of the small copy
 
@@ -27,7 +29,7 @@ class TilingSettings:
     tissue_threshold: int | None = None  # of 255: saturation relative to the glass; None: measured on the glass of each slide
     tissue_model: TissueModel | None = None  # network that finds tissue, instead of the threshold
     min_sharpness: float = 100.0  # variance of the Laplacian, (gray levels of 255)^2 at 2 um per pixel; sharp tissue has 800 to 8,000
-    max_pen: float = 0.1  # share with the hue of green or blue ink
+    max_pen: float = 0.1  # share of ink: green or blue by hue, or black, gray or red by neighbourhood, whichever is larger
     max_white: float = 0.9  # share that is colourless and brighter than 220 of 255
     max_black: float = 0.1  # share darker than 40 of 255
     max_tiles: int = 0  # per slide; 0: all
@@ -72,6 +74,7 @@ class TilingSettings:
         """The settings as JSON, without those that are None."""
         every = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         plain = {name: value for name, value in every.items() if value is not None and name not in ("tissue_model", "coords")}
+        plain["ink"] = INK_METHOD
         if self.coords:
             return plain | {"tiles": "coordinates of files"}
         model: dict[str, Json] = {"tissue_model": self.tissue_model.recipe()} if self.tissue_model else {"tissue": TISSUE_METHOD}

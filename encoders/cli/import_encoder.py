@@ -6,90 +6,199 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from encoders.importing.import_file import ImportedEncoder
+    from encoders.importing.import_settings import ImportSettings
     from encoders.runtime.json_types import Json
-    from encoders.zoo.card import Card
 
 
 def import_(
     file: Annotated[
-        Path, typer.Argument(help=".safetensors, .pt or .pth file with a state dict; Python objects in it are never unpickled")
+        Path,
+        typer.Argument(
+            help="weight file (.safetensors, .pth, .pt, .tar, .ckpt, .bin, .pkl, .npz), folder with a config.json, or hf:OWNER/NAME"
+        ),
     ],
-    card: Annotated[Path | None, typer.Option(help="card.yaml of the weights; without it --arch, --mean and --std are required")] = None,
+    card: Annotated[Path | None, typer.Option(help="card.yaml of the weights; it replaces the options that describe them")] = None,
     name: Annotated[
         str | None, typer.Option(help="name in the zoo  [default: the name in the card, or the file name]", show_default=False)
     ] = None,
-    arch: Annotated[str | None, typer.Option(help="timm name of the network")] = None,
+    family: Annotated[
+        str | None, typer.Option(help="source of the file, see `encoders families`  [default: by its tensors]", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            help="network in the file, e.g. student or 'key encoder'  [default: the one meant for evaluation]", show_default=False
+        ),
+    ] = None,
+    prefix: Annotated[
+        str | None,
+        typer.Option(
+            help="PREFIX, or PLACE:PREFIX, of the network's tensor names, e.g. module.encoder_q.  [default: found]", show_default=False
+        ),
+    ] = None,
+    arch: Annotated[str | None, typer.Option(help="timm name of the network  [default: by shapes]", show_default=False)] = None,
+    model_arg: Annotated[
+        list[str] | None, typer.Option(help="key=value argument of the network, e.g. pad_type=same; repeat for several")
+    ] = None,
+    heads: Annotated[
+        int | None, typer.Option(min=1, help="attention heads of a ViT, which tensors do not show", show_default=False)
+    ] = None,
+    activation: Annotated[
+        str | None, typer.Option(help="timm name of the activation, e.g. gelu, quick_gelu, silu", show_default=False)
+    ] = None,
+    layer_norm_eps: Annotated[float | None, typer.Option(help="eps of every LayerNorm, e.g. 1e-12", show_default=False)] = None,
+    batch_norm_eps: Annotated[float | None, typer.Option(help="eps of every BatchNorm, e.g. 1e-3", show_default=False)] = None,
+    pool: Annotated[
+        Literal["cls", "mean", "cls+mean", "map"] | None,
+        typer.Option(help="pooled feature of a ViT: class token, mean of the patches, both side by side, or attention pooling"),
+    ] = None,
+    size: Annotated[
+        int | None, typer.Option(help="side of the model's input, pixels  [default: that of the file, or 224]", show_default=False)
+    ] = None,
+    position_resampling: Annotated[
+        Literal["timm", "hf", "dino"] | None,
+        typer.Option(help="how position embeddings get another size: antialiased as timm, not as transformers, or with DINO's factor"),
+    ] = None,
+    resample: Annotated[
+        bool, typer.Option("--resample", help="also resample patch kernels and relative positions of another size")
+    ] = False,
+    drop: Annotated[
+        list[str] | None, typer.Option(help="expression for tensors of the network to leave out, e.g. '^my_head'; repeat for several")
+    ] = None,
     mean: Annotated[
         str | None, typer.Option(help="subtracted from images in [0, 1], one number or one per channel: 0.5 or 0.485,0.456,0.406")
     ] = None,
     std: Annotated[str | None, typer.Option(help="images are divided by it after --mean; same form as --mean")] = None,
-    size: Annotated[int, typer.Option(help="side of the model's input, pixels")] = 224,
-    channels: Annotated[int, typer.Option(help="input channels, 1 or 3")] = 3,
+    value_range: Annotated[
+        str | None, typer.Option(help="values of black and white to which --mean and --std refer, e.g. -1024,1024  [default: 0,1]")
+    ] = None,
+    channels: Annotated[int | None, typer.Option(help="input channels, 1 or 3  [default: those of the file]", show_default=False)] = None,
     resize: Annotated[
-        Literal["crop", "pad", "squash"],
-        typer.Option(help="crop: shorter side to --size, centre crop; pad: longer side, black borders; squash: both sides"),
-    ] = "crop",
-    interpolation: Annotated[Literal["bilinear", "bicubic"], typer.Option(help="of the resizing")] = "bicubic",
-    model_arg: Annotated[
-        list[str] | None, typer.Option(help="key=value argument of the network, e.g. pad_type=same; repeat for several")
+        Literal["crop", "pad", "squash"] | None,
+        typer.Option(
+            help="crop: shorter side to --size, centre crop; pad: longer side, black borders; squash: both sides  [default: crop]"
+        ),
+    ] = None,
+    crop_pct: Annotated[
+        float | None, typer.Option(help="fraction of the resized shorter side that is cropped: 0.875 for 224 of 256  [default: 1]")
+    ] = None,
+    interpolation: Annotated[
+        Literal["bilinear", "bicubic"] | None, typer.Option(help="of the resizing  [default: bicubic]", show_default=False)
     ] = None,
     modality: Annotated[str | None, typer.Option(help="cxr, histology, ...: the modality of the images it is for")] = None,
-    licence: Annotated[str, typer.Option(help="licence of the weights")] = "unknown",
-    prefix: Annotated[
-        str | None,
-        typer.Option(
-            help="prefix of the network's tensor names in the file, e.g. module.encoder_q.  [default: detected]", show_default=False
-        ),
+    licence: Annotated[
+        str | None, typer.Option(help="licence of the weights  [default: that of the family, or unknown]", show_default=False)
     ] = None,
 ) -> None:
     """Import a weight file into the zoo.
 
-    Every tensor of the network must be in the file. The card states the network and its preprocessing: pass it with --card, or describe
-    the network with --arch, --mean and --std.
+    The file is recognised by its tensors (`encoders families`): which network in it is meant for evaluation, its architecture, its pooled
+    feature and its pixels. Options replace what is found. Every tensor of the file and of the network is accounted for: one that has no
+    place is an error. Nothing in the file is run.
 
     \b
+        encoders import dino_deitsmall16_pretrain_full_checkpoint.pth
+        encoders import pytorch_model.bin --family lunit_vit --name lunit_dino
+        encoders import FOLDER                      # of timm, transformers, open_clip, or `encoders export`
+        encoders import hf:OWNER/NAME@REVISION      # from the hub's cache, otherwise downloaded
+        encoders import resnet50.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --crop-pct 0.875
         encoders import tf.pth --name imagenet_mobilenetv2_100 --arch mobilenetv2_100 \\
             --model-arg pad_type=same --mean 0.5 --std 0.5
     """
+    from encoders.importing.import_file import import_encoder
+    from encoders.importing.import_folder import find_import_source
+    from encoders.importing.import_settings import ImportSettings
+    from encoders.runtime.config import merge_settings, parse_override
     from encoders.runtime.errors import InputError
     from encoders.zoo.card import Card
-    from encoders.zoo.register import register_encoder
 
-    if (card is None) == (arch is None):
-        raise InputError(f"{file} needs a description: either --card CARD.yaml, or --arch with --mean and --std")
-    if card is not None:
-        description = Card.read(card)
-    else:
-        if mean is None or std is None:
-            raise InputError(
-                "--arch needs --mean and --std, the normalisation these weights were trained with, on [0, 1], e.g. --mean 0.5 --std 0.5"
-            )
-        means, stds = _parse_channel_values(mean, channels, "--mean"), _parse_channel_values(std, channels, "--std")
-        if not all(0 <= m <= 1 for m in means) or not all(0 < s <= 1 for s in stds):
-            raise InputError(f"--mean {mean} --std {std} are not on [0, 1]; divide values for pixels from 0 to 255 by 255")
-        preprocess = {"size": size, "resize": resize, "interpolation": interpolation, "channels": channels, "mean": means, "std": stds}
-        description = _card_from_options(file, arch or "", preprocess, model_arg or []).replace(modality=modality, licence=licence)
-    registered = register_encoder(file, description, name, prefix)
-    report, entry = registered.report, registered.folder
-    print(f"{entry.name}: {report.matched} tensors matched" + (f", prefix {report.prefix!r} removed" if report.prefix else ""))
-    if report.dropped:
-        print(f"dropped {len(report.dropped)} tensors that do not belong to the backbone: {', '.join(report.dropped[:6])}")
-    for warning in registered.warnings:
+    args: dict[str, Json] = merge_settings(*map(parse_override, model_arg or []))
+    own = {"num_heads": heads, "act_layer": activation, "layer_norm_eps": layer_norm_eps, "batch_norm_eps": batch_norm_eps}
+    if both := [key for key, value in own.items() if value is not None and key in args]:
+        raise InputError(f"{', '.join(both)} is given by --model-arg and by its own option; leave one out")
+    args |= {key: value for key, value in own.items() if value is not None}
+    count = channels or 1
+    settings = ImportSettings(
+        family=family,
+        network=network,
+        prefix=prefix,
+        arch=arch,
+        model_args=args,
+        feature=pool,
+        position_resampling=position_resampling,
+        size=size,
+        channels=channels,
+        resize=resize,
+        interpolation=interpolation,
+        crop_pct=crop_pct,
+        mean=None if mean is None else _parse_channel_values(mean, count, "--mean"),
+        std=None if std is None else _parse_channel_values(std, count, "--std"),
+        value_range=_parse_range(value_range),
+        modality=modality,
+        licence=licence,
+        resample=resample,
+        drop=tuple(drop or ()),
+    )
+    source = find_import_source(str(file))
+    if card is not None or source.card is not None:
+        _refuse_description(settings)
+    elif value_range is None and not _is_on_unit_range(settings):
+        raise InputError(
+            f"--mean {mean} --std {std} are not on [0, 1]; divide values for pixels from 0 to 255 by 255, or state their range with "
+            "--value-range BLACK,WHITE"
+        )
+    for note in source.notes:
+        print(f"  {note}")
+    description = source.card if card is None else Card.read(card)
+    _print_import(import_encoder(source.file, settings.or_else(source.settings), name or source.name, description))
+
+
+def _print_import(done: "ImportedEncoder") -> None:
+    match, card = done.match, done.card
+    p = card.preprocess
+    print(f"family: {match.name}, {match.family.title} (licence {match.family.licence}, access {match.family.access})")
+    others = [role for role in match.roles if role != match.role]
+    print(f"network: {match.role}" + (f"; the file also holds {', '.join(others)}: choose with --network" if others else ""))
+    if match.alike:
+        print(f"files of {', '.join(match.alike)} have the same tensors: name the source with --family if it is one of them")
+    if match.family.note:
+        print(f"note: {match.family.note}")
+    print(f"architecture: {card.arch}" + (f" with {card.model_args}" if card.model_args else "") + f", {card.dim} features")
+    for note in done.notes:
+        print(f"  {note}")
+    print(f"pixels: {p.model_dump()}")
+    for line in done.report.describe():
+        print(line)
+    for warning in done.warnings:
         typer.echo(f"warning: {warning}", err=True)
-    print(f"written to {entry}; check it with `encoders verify {entry.name}`")
+    print(f"written to {done.folder}; check it with `encoders verify {done.folder.name}`")
 
 
-def _card_from_options(file: Path, arch: str, preprocess: "Mapping[str, Json]", model_arg: list[str]) -> "Card":
-    """The card of a file, from the options of `encoders import`."""
-    from encoders.runtime.config import merge_settings, parse_override, validate_config
-    from encoders.zoo import builtin
-    from encoders.zoo.card import Card
+def _refuse_description(settings: "ImportSettings") -> None:
+    """Raises InputError for options that describe what the card describes."""
+    from encoders.runtime.errors import InputError
 
-    args = merge_settings(*map(parse_override, model_arg))
-    network = {"name": file.stem, "arch": arch, "model_args": args, "dim": builtin.arch_feature_dim(arch, args)}
-    return validate_config(Card, {**network, "preprocess": preprocess, "lineage": {"file": file.name}}, "the options")
+    described = ("arch", "feature", "position_resampling", "size", "channels", "resize", "interpolation", "crop_pct", "mean", "std")
+    more = ("value_range", "modality", "licence")
+    given = [key for key in (*described, *more) if getattr(settings, key) is not None] + (["model_args"] if settings.model_args else [])
+    if given:
+        raise InputError(f"--card describes the weights, and so do the options for {', '.join(given)}; leave one out, or edit the card")
+
+
+def _is_on_unit_range(settings: "ImportSettings") -> bool:
+    return all(0 <= m <= 1 for m in settings.mean or ()) and all(0 < s <= 1 for s in settings.std or ())
+
+
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    from encoders.runtime.errors import InputError
+
+    if text is None:
+        return None
+    values = _parse_channel_values(text, 1, "--value-range")
+    if len(values) != 2 or not values[0] < values[1]:
+        raise InputError(f"--value-range is {text!r}, expected the value of black and a larger one of white, e.g. -1024,1024")
+    return values[0], values[1]
 
 
 def _parse_channel_values(text: str, channels: int, option: str) -> tuple[float, ...]:

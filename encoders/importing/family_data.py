@@ -9,9 +9,9 @@ from pydantic import Field
 
 from encoders.runtime.config import Config, validate_config
 from encoders.runtime.errors import unknown_name_error
+from encoders.zoo.card import PositionRule
 
 PooledFeature = Literal["cls", "mean", "cls+mean", "map"]
-PositionRule = Literal["timm", "hf", "dino"]
 
 
 class NetworkPath(Config):

@@ -3,9 +3,11 @@
 Shapes do not tell the number of heads: it is timm's for the usual widths, and must be given for others.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from typing import Any, NamedTuple
 
 import timm
@@ -16,7 +18,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 
 USUAL_HEADS = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1536: 24}
-VIT_NAMES = {(192, 12): "tiny", (384, 12): "small", (768, 12): "base", (1024, 24): "large", (1280, 32): "huge", (1536, 40): "giant"}
+VIT_NAMES = {192: "tiny", 384: "small", 768: "base", 1024: "large", 1280: "huge", 1536: "giant"}
 DINOV3_NAMES = {384: "small", 768: "base", 1024: "large", 1280: "huge_plus", 4096: "7b"}
 EVA02_NAMES = {192: "tiny", 384: "small", 768: "base", 1024: "large"}
 
@@ -33,19 +35,29 @@ def infer_network(rule: str | tuple[str, ...], tensors: Mapping[str, Tensor], ar
     """The network of these tensors. Raises InputError if none of timm's has them."""
     if isinstance(rule, tuple):
         return _first_that_fits(rule, tensors, args, channels)
+    if rule not in ("vit", "swin", "dinov3", "eva02", "beit"):
+        raise InputError("these tensors do not tell their network; name it with --arch")
     return {"vit": _vit, "swin": _swin, "dinov3": _dinov3, "eva02": _eva02, "beit": _beit}[rule](tensors, args)
 
 
 def shapes_of(arch: str, args: Mapping[str, Any], channels: int, size: int) -> dict[str, tuple[int, ...]]:
     """The names and shapes of the network's tensors, without computing any."""
+    return _cached_shapes(arch, json.dumps(dict(args), sort_keys=True), channels, size)
+
+
+@cache
+def _cached_shapes(arch: str, args: str, channels: int, size: int) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
-        return {k: tuple(v.shape) for k, v in backbone.build_backbone(arch, args, channels, size).state_dict().items()}
+        return {k: tuple(v.shape) for k, v in backbone.build_backbone(arch, json.loads(args), channels, size).state_dict().items()}
 
 
 def _first_that_fits(archs: tuple[str, ...], tensors: Mapping[str, Tensor], args: Mapping[str, Any], channels: int) -> NetworkShape:
     own = sorted((*t.shape,) for k, t in tensors.items() if not k.endswith("num_batches_tracked"))
     for arch in archs:
-        want = shapes_of(arch, args, channels, 224)
+        try:
+            want = shapes_of(arch, args, channels, 224)
+        except InputError:
+            continue  # it does not take these arguments
         if sorted(s for k, s in want.items() if not k.endswith("num_batches_tracked")) == own:
             return NetworkShape(arch, dict(args), None)
     raise InputError(f"the shapes of its {len(own)} tensors are those of none of {', '.join(archs)}; name the network with --arch")
@@ -70,7 +82,7 @@ def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape
     grid, bare = _grid(positions.shape[1], has_cls + registers)
     out: dict[str, Any] = {"num_heads": _heads(width, args)}
     scaled, clip = "blocks.0.ls1.gamma" in tensors, "norm_pre.weight" in tensors
-    name = f"vit_{VIT_NAMES.get((width, depth), '?')}_patch{patch}" + (
+    name = f"vit_{VIT_NAMES.get(width, '?')}_patch{patch}" + (
         "_clip_quickgelu_224" if clip else f"{'_reg4' if registers == 4 else ''}_dinov2" if scaled and patch == 14 else "_224"
     )
     if clip and "patch_embed.proj.bias" not in tensors:
@@ -86,8 +98,7 @@ def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape
     hidden, inner = tensors["blocks.0.mlp.fc1.weight"].shape[0], tensors["blocks.0.mlp.fc2.weight"].shape[1]
     if hidden == 2 * inner:
         out |= {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
-    if hidden != 4 * width or hidden == 2 * inner:
-        out["mlp_ratio"] = math.ceil(hidden / width * 1e5) / 1e5  # timm takes the integer part of width x ratio
+    out["mlp_ratio"] = math.ceil(hidden / width * 1e5) / 1e5  # timm takes the integer part of width x ratio
     if "fc_norm.weight" in tensors:
         out |= {"global_pool": "avg", "fc_norm": True}
     return NetworkShape(name, out | dict(args), grid * patch)

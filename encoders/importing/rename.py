@@ -43,7 +43,13 @@ def rename_tensors(state: Mapping[str, Tensor], drop: Mapping[str, str], rename:
             raise InputError(f"the tensors {out.origin[name][0]} and {key} would both become {name}; this is another layout")
         out.tensors[name], out.origin[name] = value, (key,)
     for step in steps:
-        STEPS[step](out)
+        try:
+            STEPS[step](out)
+        except (LookupError, RuntimeError, ValueError, TypeError) as error:
+            raise InputError(
+                f"the tensors have the names of a known source but not its content ({step}: {type(error).__name__} {error}); the file is "
+                "incomplete, or of another network"
+            ) from error
     return out
 
 

@@ -15,7 +15,19 @@ from encoders.runtime.files import atomic_write
 InputResize = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 Stage: TypeAlias = int | Literal["pooled"]
-UNUSED_IF_NONE = ("stages", "parts")  # left out of cards without them, so that the digest of such a card stays what it was
+PositionRule = Literal["timm", "hf", "dino"]
+# Left out where they are not set, so that the digest of a card without them stays what it was.
+UNUSED_IF_NONE = (
+    "stages",
+    "parts",
+    "position_resampling",
+    "value_range",
+    "network_canary",
+    "pixel_canary",
+    "source_check",
+)
+# Of a card that describes another encoder than the one that was checked.
+NO_CANARIES = {"canary": None, "network_canary": None, "pixel_canary": None, "source_check": None}
 
 
 class Preprocess(Config):
@@ -29,8 +41,11 @@ class Preprocess(Config):
     interpolation: Interpolation = Field("bicubic", description="antialiased when shrinking")
     crop_pct: float = Field(1.0, gt=0.5, le=1.0, description="with crop: the fraction of the shorter side that is kept")
     channels: Literal[1, 3] = Field(3, description="input channels of the model; gray is replicated to 3, colour is reduced to luma for 1")
-    mean: tuple[float, ...] = Field((0.5, 0.5, 0.5), description="subtracted, one number per channel, on [0, 1]")
-    std: tuple[float, ...] = Field((0.25, 0.25, 0.25), description="divided by, one number per channel, on [0, 1]")
+    value_range: tuple[float, float] | None = Field(
+        None, description="values of black and white before mean and std, e.g. [-1024, 1024]; null: [0, 1]"
+    )
+    mean: tuple[float, ...] = Field((0.5, 0.5, 0.5), description="subtracted, one number per channel, on [0, 1] or the value range")
+    std: tuple[float, ...] = Field((0.25, 0.25, 0.25), description="divided by, one number per channel, on [0, 1] or the value range")
 
     @model_validator(mode="after")
     def _one_number_per_channel(self) -> "Preprocess":
@@ -38,7 +53,24 @@ class Preprocess(Config):
             raise ValueError(f"mean has {len(self.mean)} and std {len(self.std)} numbers, expected {self.channels}, one per channel")
         if min(self.std) <= 0:
             raise ValueError(f"std is {list(self.std)}, expected numbers above 0")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(f"value_range is {list(self.value_range)}, expected the value of black and a larger one of white")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_unused_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in serialize(self).items() if value is not None or key not in UNUSED_IF_NONE}
+
+
+class SourceCheck(Config):
+    """The comparison of an encoder with the module that its weights were trained in, on the same prepared tensors."""
+
+    relative: float = Field(ge=0, description="largest difference of a feature, relative to the largest feature of the source")
+    absolute: float = Field(ge=0, description="largest difference of a feature")
+    tensors: int = Field(gt=0, description="prepared tensors compared")
+    gray_levels: float | None = Field(None, description="largest difference of the prepared pixels, of 255; null: pixels not compared")
+    software: str = Field(description="the source's module and libraries, as its answer states them")
+    answer_sha256: str = Field(description="of the answer file")
 
 
 class Card(Config):
@@ -59,6 +91,11 @@ class Card(Config):
     parts: tuple["Card", ...] | None = Field(
         None, description="the encoders whose features, each L2-normalised, are concatenated; null for an encoder of one network"
     )
+    position_resampling: PositionRule | None = Field(
+        None,
+        description="how position embeddings are resampled to another size, always bicubic: timm, antialiased; hf, not antialiased; dino, "
+        "not antialiased and by a factor with 0.1 added to the size; null: timm",
+    )
     modality: str | None = Field(None, description="cxr, histology, ...; null if the encoder is for any modality")
     method: str | None = Field(None, description="moco, mae, supervised, random, ...")
     steps: int | None = Field(None, description="optimizer steps of its pretraining")
@@ -69,6 +106,9 @@ class Card(Config):
     sha256: str | None = Field(None, description="of model.safetensors, 64 hex digits")
     versions: dict[str, str] = Field({}, description="library versions that wrote it")
     canary: list[float] | None = Field(None, description="its output for the canary images (encoders/zoo/canary.py), CPU, float32")
+    network_canary: list[float] | None = Field(None, description="its output for fixed prepared tensors: of the network alone")
+    pixel_canary: list[float] | None = Field(None, description="values of the prepared canary images: of the preprocessing alone")
+    source_check: SourceCheck | None = Field(None, description="its comparison with its source; null: never compared")
     source: str | None = Field(None, description="where the weights come from: a hub id, `random`, or a file name")
     probe_history: list[dict[str, Any]] = Field([], description="online k-NN or probe scores during pretraining")
 

@@ -1,6 +1,8 @@
 """Arguments of a network that a card can state and timm's constructors do not take as plain values.
 
-`layer_norm_eps`, `batch_norm_eps`: of every LayerNorm and BatchNorm. `global_pool: cls+mean`: the class token and the mean of the patches
+`layer_norm_eps`, `batch_norm_eps`: of every LayerNorm and BatchNorm. `stem_stride`: of the first convolution of a ResNet, 1 in MONAI.
+`caffe_strides: true`: the bottlenecks of a ResNet stride in their first convolution, as in He et al. 2016 (arXiv:1512.03385), and not in
+the 3x3 convolution. `global_pool: cls+mean`: the class token and the mean of the patches
 side by side, as Virchow is used (arXiv:2309.07778). `mlp_layer`: the name of a class of `timm.layers`, e.g. SwiGLUPacked.
 """
 
@@ -9,6 +11,7 @@ from typing import Any
 
 import timm.layers
 import torch
+from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -17,6 +20,7 @@ from encoders.runtime.json_types import Json
 
 CLS_AND_MEAN = "cls+mean"
 EPS_ARGS: dict[str, type[nn.Module]] = {"layer_norm_eps": nn.LayerNorm, "batch_norm_eps": _BatchNorm}
+STRIDE_ARGS = ("stem_stride", "caffe_strides")
 
 
 class ClsMeanPooling(nn.Module):
@@ -30,12 +34,12 @@ class ClsMeanPooling(nn.Module):
 
 def to_timm_args(model_args: Mapping[str, Json]) -> dict[str, Any]:
     """The arguments for timm's constructor. Raises InputError for a layer that timm does not have."""
-    args: dict[str, Any] = {key: value for key, value in model_args.items() if key not in EPS_ARGS}
+    args: dict[str, Any] = {key: value for key, value in model_args.items() if key not in (*EPS_ARGS, *STRIDE_ARGS)}
     if args.get("global_pool") == CLS_AND_MEAN:
         args["global_pool"] = "token"
     if isinstance(args.get("mlp_layer"), str):
         layer = getattr(timm.layers, args["mlp_layer"], None)
-        if not (isinstance(layer, type) and issubclass(layer, nn.Module)):
+        if not callable(layer):  # a class, or a partial of one, as SwiGLUPacked is
             raise InputError(f"mlp_layer is {args['mlp_layer']!r}, expected a class of timm.layers, e.g. SwiGLUPacked")
         args["mlp_layer"] = layer
     return args
@@ -46,6 +50,8 @@ def apply_own_args(network: nn.Module, model_args: Mapping[str, Json]) -> None:
     for key, kind in EPS_ARGS.items():
         if key in model_args:
             _set_eps(network, key, kind, model_args[key])
+    if any(key in model_args for key in STRIDE_ARGS):
+        _set_strides(network, model_args)
     if model_args.get("global_pool") == CLS_AND_MEAN:
         if not hasattr(network, "pool") or getattr(network, "cls_token", None) is None:
             raise InputError(f"global_pool={CLS_AND_MEAN} needs a network with a class token; {type(network).__name__} has none")
@@ -62,3 +68,18 @@ def _set_eps(network: nn.Module, key: str, kind: type[nn.Module], value: Json) -
         raise InputError(f"{key} has no effect: {type(network).__name__} has no {kind.__name__.strip('_')}")
     for layer in layers:
         vars(layer)["eps"] = float(value)  # a plain attribute of every norm layer
+
+
+def _set_strides(network: nn.Module, model_args: Mapping[str, Json]) -> None:
+    if not isinstance(network, ResNet) or not isinstance(network.conv1, nn.Conv2d):
+        raise InputError(f"{' and '.join(STRIDE_ARGS)} belong to a ResNet with one stem convolution; this is a {type(network).__name__}")
+    if (stride := model_args.get("stem_stride")) is not None:
+        if stride not in (1, 2) or isinstance(stride, bool):
+            raise InputError(f"stem_stride is {stride!r}, expected 1 or 2")
+        network.conv1.stride = (int(str(stride)),) * 2
+    if model_args.get("caffe_strides"):
+        blocks = [block for block in network.modules() if isinstance(block, Bottleneck)]
+        if not blocks:
+            raise InputError("caffe_strides has no effect: the network has no bottlenecks")
+        for block in blocks:
+            block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)

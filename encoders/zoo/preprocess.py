@@ -20,7 +20,8 @@ PREPROCESS_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in Pillow's convert(
 
 
 def prepare_input(images: Tensor | Array, preprocess: Preprocess) -> Tensor:
-    """(B, K, S, S) normalised float32: resized by the card's rule, channels converted, mean subtracted, divided by std.
+    """(B, K, S, S) normalised float32: resized by the card's rule, channels converted, mapped to the value range, mean subtracted, divided
+    by std.
 
     images: float in [0, 1]; an array is (B, H, W, C), a tensor (B, C, H, W) or (B, H, W, C).  Raises InputError for other shapes."""
     return normalise_input(resize_input(to_channels_first(images), preprocess), preprocess)
@@ -29,6 +30,9 @@ def prepare_input(images: Tensor | Array, preprocess: Preprocess) -> Tensor:
 def normalise_input(x: Tensor, preprocess: Preprocess) -> Tensor:
     """(B, K, H, W) normalised, without resizing.  x: (B, C, H, W) in [0, 1] with C = 1 or 3."""
     x = adapt_channels(x.float(), preprocess.channels)
+    if preprocess.value_range is not None:
+        black, white = preprocess.value_range
+        x = x * (white - black) + black
     mean = torch.tensor(preprocess.mean, dtype=x.dtype, device=x.device)
     std = torch.tensor(preprocess.std, dtype=x.dtype, device=x.device)
     return (x - rearrange(mean, "k -> k 1 1")) / rearrange(std, "k -> k 1 1")

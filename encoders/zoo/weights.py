@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.zoo.card import PositionRule
+from encoders.zoo.position_grid import positions_of, resample_positions
 from encoders.zoo.timm_protocols import HasDefaultCfg
 
 StateDict = dict[str, Tensor]
@@ -100,15 +102,20 @@ def state_dict_sha256(state: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(serialize_state_dict(state)).hexdigest()
 
 
-def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str, prefix: str | None = None) -> LoadReport:
+def load_weights(
+    model: nn.Module, state: Mapping[str, Tensor], origin: str, prefix: str | None = None, positions: PositionRule | None = None
+) -> LoadReport:
     """Loads `state` into `model`; every tensor of the model must be in `state`, with its shape.
 
-    prefix: of the names in `state`; None: detected.  origin: the file, for error messages.  Raises InputError that lists missing tensors,
-    tensors of another shape, and tensors that belong to a larger network."""
+    prefix: of the names in `state`; None: detected.  origin: the file, for error messages.  positions: how position embeddings of another
+    size are resampled; None: as timm does.  Raises InputError that lists missing tensors, tensors of another shape, and tensors that belong
+    to a larger network."""
     want = model.state_dict()
     prefix = find_common_prefix(want, state, origin) if prefix is None else prefix
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     adapted = not _covers_all(own, want)
+    if adapted and positions is not None and positions != "timm":
+        _resample_own_positions(own, model, positions)
     if adapted:
         own = apply_timm_filter(own, model)
     for key, value in want.items():  # a counter that no network uses in evaluation mode; old files lack it
@@ -119,6 +126,12 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], origin: str, pre
     model.load_state_dict({k: own[k] for k in want}, strict=True)
     outside = [k for k in state if not k.startswith(prefix)]
     return LoadReport(len(want), sorted([k for k in own if k not in want] + outside), prefix, adapted)
+
+
+def _resample_own_positions(own: StateDict, model: nn.Module, rule: PositionRule) -> None:
+    found, stored = positions_of(model), own.get("pos_embed")
+    if found is not None and stored is not None and stored.shape != found[0].shape:
+        own["pos_embed"] = resample_positions(stored, found[1], found[2], rule)
 
 
 def find_common_prefix(want: Collection[str], names: Collection[str], origin: str) -> str:
@@ -133,7 +146,7 @@ def find_common_prefix(want: Collection[str], names: Collection[str], origin: st
             if ".".join(parts[cut:]) in suffixes:
                 before = "".join(p + "." for p in parts[:cut])
                 count[before] = count.get(before, 0) + 1
-    best = [p for p, n in count.items() if n == max(count.values())]
+    best = [p for p, n in count.items() if n == max(count.values(), default=0)]
     if len(best) > 1 and "" not in best:
         raise InputError(f"{origin} holds several matching networks, with the prefixes {', '.join(sorted(best))}; choose one with --prefix")
     return "" if not best or "" in best else best[0]

@@ -64,7 +64,8 @@ def load_location(location: EncoderLocation, device: str = "cpu") -> Encoder:
         first, second = (load_location(part).model for part in location.parts)
         model.load_state_dict(recombine.recombine_states(card.name, first, second))
     elif location.origin != "drawn":
-        report = weights.load_weights(model, _read_weights(location), str(location.file or card.name))
+        state, origin = _read_weights(location), str(location.file or card.name)
+        report = weights.load_weights(model, state, origin, positions=card.position_resampling)
     if card.preprocess.channels != stored.preprocess.channels:
         model = _fold_model(model, card, stored)
     encoder = Encoder(card, stages.select_stages(model, card.stages), device)
@@ -130,7 +131,7 @@ def _choose_stages(location: EncoderLocation, chosen: tuple[Stage, ...]) -> Enco
         raise InputError(f"{card.name} cannot have stages={'/'.join(map(str, chosen))}: {reason}; leave stages out")
     base, _, options = card.name.partition(":")
     name = f"{base}:{options + ',' if options else ''}stages={'/'.join(map(str, chosen))}"
-    return location._replace(card=card.replace(name=name, stages=chosen, dim=stages.stage_width(card, chosen), canary=None))
+    return location._replace(card=card.replace(name=name, stages=chosen, dim=stages.stage_width(card, chosen), **NO_CANARIES))
 
 
 def baseline_name(kind: str, card: Card) -> str:
@@ -233,8 +234,8 @@ def _apply_variant(location: EncoderLocation, name: names.EncoderName) -> Encode
     args: dict[str, Json] = {**location.card.model_args, **name.model_args}
     preprocess = validate_config(Preprocess, {**stored.model_dump(), **options}, str(name))
     width = builtin.arch_feature_dim(location.card.arch, args) if name.model_args else location.card.dim
-    canary = location.card.canary if preprocess == stored and not name.model_args else None  # that of the weights as they were trained
-    card = location.card.replace(name=str(name), preprocess=preprocess.model_dump(), model_args=args, dim=width, canary=canary)
+    kept = {} if preprocess == stored and not name.model_args else NO_CANARIES  # those of the weights as they were trained
+    card = location.card.replace(name=str(name), preprocess=preprocess.model_dump(), model_args=args, dim=width, **kept)
     return location._replace(card=card)
 
 
@@ -269,7 +270,7 @@ def _fold_model(model: nn.Module, card: Card, stored: Card) -> nn.Module:
 def _differing_fields(p: Preprocess, base: Preprocess, fields: tuple[str, ...]) -> Mapping[str, Json]:
     """The fields of `p` that differ from `base`."""
     own, other = p.model_dump(), base.model_dump()
-    return {key: own[key] for key in fields if own[key] != other[key]}
+    return {key: own[key] for key in fields if own.get(key) != other.get(key)}
 
 
 def _nameable_args(card: Card) -> Mapping[str, Json]:

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from encoders.cli.main import app
+from encoders.importing.import_file import import_encoder
+from encoders.importing.import_settings import ImportSettings
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import zoo_dir
 from encoders.zoo import lineage, listing, register, zoo
@@ -132,7 +134,7 @@ def test_errors_of_combining():
     with pytest.raises(InputError, match="has only pooled features"):
         zoo.load_encoder(f"{A}+{B}").encode(pictures(), "tokens")
     with pytest.raises(InputError, match="import each part"):
-        register.register_encoder(zoo_dir() / "x", zoo.find_encoder(f"{A}+{B}").card)
+        import_encoder(zoo_dir() / "x", ImportSettings(), card=zoo.find_encoder(f"{A}+{B}").card)
 
 
 @pytest.mark.parametrize(

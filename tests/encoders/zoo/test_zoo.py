@@ -8,6 +8,8 @@ import pytest
 import timm
 import torch
 
+from encoders.importing.import_file import import_encoder
+from encoders.importing.import_settings import ImportSettings
 from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import runs_dir, zoo_dir
@@ -192,8 +194,8 @@ def test_the_tensorflow_mobilenet_is_imported_with_its_padding(data_dir):
     file = data_dir / "imagenet_backbone" / "mobilenetv2_100_imagenet_int8dequant.pth"
     half = Preprocess(mean=(0.5,) * 3, std=(0.5,) * 3)
     own = Card(name="imagenet_mobilenetv2_100", arch="mobilenetv2_100", model_args={"pad_type": "same"}, dim=1280, preprocess=half)
-    done = register.register_encoder(file, own)
-    assert done.report.dropped == ["classifier.bias", "classifier.weight"]
+    done = import_encoder(file, ImportSettings(), card=own)
+    assert sorted(done.report.dropped) == ["classifier.bias", "classifier.weight"]
     assert all(check.passed for check in register.verify_encoder("imagenet_mobilenetv2_100"))
     found = zoo.find_encoder("imagenet_mobilenetv2_100:size=96")  # the entry replaces the built-in encoder and its variants
     assert (found.origin, found.card.model_args, found.card.preprocess.mean[0], found.card.preprocess.size) == (

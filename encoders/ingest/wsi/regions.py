@@ -60,7 +60,7 @@ def read_region_file(path: Path) -> RegionFile:
     areas, others = [], Counter[str]()
     try:
         for feature in list_region_features(data, path.name):
-            parts = list(read_geometry(feature.get("geometry")))
+            parts = list(read_drawn_parts(feature.get("geometry")))
             if polygons := [part for part in parts if not isinstance(part, str)]:
                 areas.append(Region(region_class(feature), polygons))
             others.update(part for part in parts if isinstance(part, str))
@@ -119,7 +119,7 @@ def class_name(value: Any) -> str:
     return "" if value is None else str(value).strip()
 
 
-def read_geometry(geometry: Feature | None) -> Iterator[Sequence[Ring] | str]:
+def read_drawn_parts(geometry: Feature | None) -> Iterator[Sequence[Ring] | str]:
     """The polygons of a geometry, also of a collection; for what has no area, its kind.
 
     Raises ValueError for coordinates that are not finite."""
@@ -129,7 +129,7 @@ def read_geometry(geometry: Feature | None) -> Iterator[Sequence[Ring] | str]:
     kind = geometry["type"]
     if kind == "GeometryCollection":
         for each in geometry["geometries"]:
-            yield from read_geometry(each)
+            yield from read_drawn_parts(each)
     elif kind in ("Polygon", "MultiPolygon"):
         for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
             rings = [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]

@@ -185,10 +185,10 @@ class FolderSource(Source[FileItem]):
         missing = sum(map(len, joined.unmatched.values()))
         by = "" if joined.way == "file" else f"joined on {joined.way}: "
         without = f"{missing} of them without {'a file' if not by else 'an image'}"
-        alone = len(files) - len(rows.keys() - lost.keys())
-        self.notes.append(f"{by}{len(kept.rows)} rows selected, {without}; {alone} images without a row are left out")
+        without_row = len(files) - len(rows.keys() - lost.keys())
+        self.notes.append(f"{by}{len(kept.rows)} rows selected, {without}; {without_row} images without a row are left out")
         self.notes += joined.notes
-        self.left_out = count_skipped(others) | {"no row in the table": alone}
+        self.left_out = count_skipped(others) | {"no row in the table": without_row}
         self.notes += describe_filtered(self.filters, len(table.rows) - len(kept.rows))
         return [items[name] for name in sorted(items)]
 

@@ -1,10 +1,12 @@
 """The images of a run: which rows of which stores."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from encoders.ingest.dicom.hidden_names import HiddenNames
+from encoders.ingest.list_files import describe_bad_file
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.similarity.turned_search import read_signs
@@ -93,6 +95,8 @@ def read_wanted_keys(path: str, store: Store) -> Array:
     """The keys in a file, one per line. A name of a DICOM file whose key is hidden counts as the key.
 
     Raises InputError if the file is missing or empty, or names images that are not in the store."""
+    if (problem := describe_bad_file(Path(path))) and not Path(path).is_fifo():
+        raise InputError(f"cannot read data.keys={path}, which {problem}")
     try:
         with open(path) as file:
             keys = np.array(sorted({line.strip() for line in file if line.strip()}))

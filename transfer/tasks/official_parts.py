@@ -6,11 +6,13 @@ Shapes: N images of the store.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from encoders.ingest.dicom.hidden_names import HiddenNames
+from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -112,8 +114,11 @@ def match_list(names: Sequence[str], key: Sequence[str], finder: FileFinder, hid
 
 def read_official_list(path: str) -> list[str]:
     """The lines of an official list. Raises InputError when it cannot be read or is empty."""
+    whole = Path(to_absolute_path(path))
+    if (problem := describe_bad_file(whole)) and not whole.is_fifo():
+        raise InputError(f"cannot read the official list {path}, which {problem}")
     try:
-        with open(to_absolute_path(path), encoding="utf-8-sig") as file:
+        with whole.open(encoding="utf-8-sig") as file:
             names = [line.strip() for line in file if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read the official list {path}: {describe_read_error(error)}") from error

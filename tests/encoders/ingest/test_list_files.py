@@ -16,8 +16,12 @@ from encoders.cli.main import app
 from encoders.ingest.list_files import describe_bad_file, find_files, list_files, match_downloads, strip_partial_suffix
 from encoders.ingest.tables.table import read_table
 from encoders.runtime.errors import InputError
+from encoders.store.store import Store
+from encoders.store.write import save_store
+from pretrain.loop.corpus import read_wanted_keys
 from tests.encoders.ingest.dicom_files import build_dicom, ramp, save_dicom
 from tests.encoders.ingest.wsi.slide_files import tissue_like, write_slide
+from transfer.tasks.official_parts import read_official_list
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def add_faults(folder, good, suffix):
         f"gone{suffix}": "is a link to .*nowhere.*, which does not exist",
         f"loop{suffix}": "cannot be read: Too many levels of symbolic links",
         "link_to_folder": "is a link to .*unmounted, which does not exist",
-        **{name: "is an incomplete download" for name in (*names, f"empty{suffix}.partial")},
+        **dict.fromkeys((*names, f"empty{suffix}.partial"), "is an incomplete download"),
         f"d{suffix}": "is an incomplete download: d.*aria2 stands beside it",
         f"f{suffix}.download/f{suffix}": "is an incomplete download in a folder of Safari",
         "shut": "is a folder that cannot be read: Permission denied",
@@ -132,6 +136,25 @@ def test_what_is_wrong_with_a_named_file_is_said(tmp_path):
     assert match_downloads(str(tmp_path / "a.csv")) == []
 
 
+def test_lists_of_names_that_are_incomplete_are_refused(tmp_path):
+    ingested = tmp_path / "s.h5"
+    save_store(ingested, np.random.default_rng(0).integers(0, 255, (2, 8, 8, 1), dtype=np.uint8))
+    store = Store.open(ingested)
+    (tmp_path / "train.txt.part").write_text(f"{store.column('key')[0]}\n")
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "gone.txt").symlink_to("nowhere.txt")
+    for name, reason in {
+        "train.txt.part": "is an incomplete download",
+        "train.txt": "does not exist, but train.txt.part does, an incomplete download",
+        "empty.txt": "is empty",
+        "gone.txt": "is a link to nowhere.txt, which does not exist",
+    }.items():
+        with pytest.raises(InputError, match=f"cannot read the official list .*{reason}"):
+            read_official_list(str(tmp_path / name))
+        with pytest.raises(InputError, match=f"cannot read data.keys=.*{reason}"):
+            read_wanted_keys(str(tmp_path / name), store)
+
+
 def test_ingest_folder_quarantines_them(tmp_path, closed):
     (tmp_path / "in").mkdir()
     Image.fromarray(tissue_like(64, 64)).save(tmp_path / "in" / "good.png")
@@ -144,7 +167,9 @@ def test_ingest_folder_quarantines_them(tmp_path, closed):
     assert f"{len(expected) + 1} inputs: 1 stored, {len(expected)} quarantined, 0 left out" in output
     (tmp_path / "in" / "good.png").unlink()
     (tmp_path / "in" / "empty.png").unlink()
-    with pytest.raises(InputError, match=f"but 0 other files, and {len(expected) - 1} that cannot be read .first: Unconfirmed 1.crdownload"):
+    with pytest.raises(
+        InputError, match=f"but 0 other files, and {len(expected) - 1} that cannot be read .first: Unconfirmed 1.crdownload"
+    ):
         run("folder", tmp_path / "in", tmp_path / "t.h5", code=2)
 
 

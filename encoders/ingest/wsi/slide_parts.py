@@ -29,18 +29,32 @@ def list_slide_parts(slides: Iterable[Path]) -> dict[Path, tuple[Path, ...]]:
 
 def stamp_parts(path: Path, parts: Iterable[Path]) -> str:
     """Changes when a part is replaced, added, removed or missing; "" for a slide that is one file."""
-    stamps = {os.path.relpath(part, path.parent): file_stamp(part) if part.is_file() else "missing" for part in parts}
+    stamps = {os.path.relpath(part, path.parent): _stamp(part) for part in parts}
     return f"{len(stamps)} parts {json_digest(stamps)}" if stamps else ""
+
+
+def _stamp(part: Path) -> str:
+    try:
+        return file_stamp(part)
+    except OSError:
+        return "missing"
 
 
 def _list_series(folders: Iterable[Path]) -> dict[tuple[Path, str], list[Path]]:
     """(folder, series) to its DICOM files; each header is read once, however many slides a folder holds."""
     found: dict[tuple[Path, str], list[Path]] = {}
     for folder in folders:
-        for path in folder.iterdir():
+        for path in _files_of(folder):
             if path.is_file() and is_dicom(path) and (header := read_dicom_header(path)) and header.series:
                 found.setdefault((folder, header.series), []).append(path)
     return found
+
+
+def _files_of(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:  # one slide was named in a folder that cannot be listed: OpenSlide does not find the others either
+        return []
 
 
 def _parts_of(path: Path, series: dict[tuple[Path, str], list[Path]]) -> list[Path]:

@@ -50,9 +50,19 @@ class HubHandler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
+    def read_body(self):
+        if self.headers.get("Transfer-Encoding") != "chunked":
+            return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        pieces = []
+        while size := int(self.rfile.readline().split(b";")[0], 16):
+            pieces.append(self.rfile.read(size))
+            self.rfile.readline()
+        self.rfile.readline()
+        return b"".join(pieces)
+
     def handle_request(self):
         path = unquote(urlsplit(self.path).path)
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        body = self.read_body()
         self.server.asked.append((self.command, path, self.headers.get("Authorization")))
         if path == "/api/repos/create":
             asked = json.loads(body)
@@ -60,6 +70,8 @@ class HubHandler(BaseHTTPRequestHandler):
             self.server.created[name] = asked
             self.server.repos.setdefault(name, {})
             return self.answer(200, {"url": f"{self.server.url}/{name}", "id": name})
+        if path == "/api/validate-yaml":
+            return self.answer(200, {"errors": [], "warnings": []})
         if path == "/api/whoami-v2":
             return self.answer(200, {"name": "me", "type": "user", "auth": {"accessToken": {"role": "write"}}})
         if m := re.fullmatch(r"/upload/(\w+)", path):
@@ -83,6 +95,10 @@ class HubHandler(BaseHTTPRequestHandler):
             )
         if path.startswith("/api/") and rest.startswith("/tree/"):
             return self.answer(200, self.server.files(repo))
+        if path.startswith("/api/") and rest.startswith("/paths-info/"):
+            asked = json.loads(body)["paths"] if body[:1] == b"{" else re.findall(r"paths=([^&]+)", body.decode())
+            facts = {name: {"oid": hashlib.sha256(files[name]).hexdigest(), "size": len(files[name]), "pointerSize": 1} for name in asked}
+            return self.answer(200, [{**f, "lfs": facts[f["path"]]} for f in self.server.files(repo) if f["path"] in asked])
         if rest.startswith("/preupload/"):
             asked = json.loads(body)["files"]
             return self.answer(200, {"files": [{"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(LARGE) else "regular",

@@ -143,6 +143,17 @@ class Server(ThreadingHTTPServer):
         facts |= {"description": None, "historyStep": None, "tags": [], "aliases": []}
         return {"__typename": "Artifact", "artifactSequence": sequence, "artifactType": kind} | facts
 
+    def on_FetchArtifactManifest(self, v):
+        return {"artifact": {"currentManifest": {"file": {"directUrl": f"{self.url}/storage/manifest/{v['id']}"}}}}
+
+    def on_GetArtifactMembershipFileUrls(self, v):
+        made = next(i for i, a in reversed(self.artifacts.items()) if a["name"] == v["collection"])
+        names = self.artifacts[made]["files"]
+        edges = [{"node": {"__typename": "File", "name": n, "directUrl": f"{self.url}/storage/artifact/{made}/{n}"}} for n in names]
+        page = {"__typename": "PageInfo", "endCursor": None, "hasNextPage": False}
+        member = {"files": {"pageInfo": page, "edges": edges}}
+        return {"project": {"artifactCollection": {"__typename": "ArtifactSequence", "artifactMembership": member}}}
+
     def on_GetProjects(self, v):
         node = {
             "__typename": "Project",
@@ -270,7 +281,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.received()
-        self.reply({})
+        stored = self.server.files.get(self.path)
+        if stored is None:
+            return self.reply({})
+        self.send_response(200)
+        self.send_header("content-length", str(len(stored)))
+        self.end_headers()
+        self.wfile.write(stored)
 
 
 def unpack_body(body):

@@ -9,6 +9,8 @@ from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
 from encoders.cli.zoo_export import export
 from encoders.cli.zoo_manage import compare, remove
+from encoders.cli.zoo_probe import probe
+from encoders.cli.zoo_share import pull, push
 from encoders.runtime.cli import add_version_option, run_cli
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -19,7 +21,10 @@ app.command()(zoo.show)
 app.command()(zoo.verify)
 app.command("import")(import_encoder.import_)
 app.command()(zoo.combine)
+app.command()(probe)
 app.command()(export)
+app.command()(push)
+app.command()(pull)
 app.command()(remove)
 app.command()(compare)
 app.command()(zoo.embed)

@@ -51,27 +51,44 @@ def show(name: NameArgument) -> None:
     The card describes the network, its preprocessing and its training.
     """
     from encoders.zoo import lineage, zoo
+    from encoders.zoo.source_check import describe_source_check
 
     location = zoo.find_encoder(name)
     manifest = zoo.manifest_path(name)
     print(location.card.to_yaml().rstrip())
     print(f"# lineage: {lineage.describe_lineage(name)}")
     print(f"# weights: {zoo.describe_location(location)}")
+    if not location.parts:
+        print(f"# source: {describe_source_check(location.card)}")
     print(f"# manifest: {manifest or 'none, so its training images cannot be compared with a test split'}")
 
 
 def verify(
     names: Annotated[list[str] | None, typer.Argument(help="encoders  [default: every entry of the zoo]", show_default=False)] = None,
+    answer: Annotated[
+        Path | None, typer.Option(help="answer.npz of the source (see `encoders probe`), to compare and record", show_default=False)
+    ] = None,
 ) -> None:
     """Check that encoders match their cards.
 
-    Checks the sha256 of the file, every tensor, and the features of the canary images, which are compared with those in the card.
+    Checks the sha256 of the file, every tensor, the features of the canary images, and network and preprocessing alone, which are compared
+    with those in the card; and says whether the encoder was compared with its source. With --answer, compares one encoder with the answer
+    of its source and records it on the card.
 
     Exit status: 0 every check passed, 1 a check failed, 2 invalid input.
     """
     from encoders.runtime.paths import zoo_dir
     from encoders.zoo import listing, register
 
+    if answer is not None:
+        from encoders.cli.zoo_probe import record_answer
+        from encoders.runtime.errors import InputError
+
+        if names is None or len(names) != 1:
+            raise InputError(
+                f"--answer is of one encoder, and {len(names or [])} were named; write `encoders verify NAME --answer {answer}`"
+            )
+        raise typer.Exit(0 if record_answer(names[0], answer) else 1)
     selected = names or [folder.name for folder in listing.find_card_folders(zoo_dir())]
     if not selected:
         print("the zoo is empty: nothing to verify")

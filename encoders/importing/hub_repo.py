@@ -14,7 +14,7 @@ from encoders.runtime.files import sha256_file
 from encoders.zoo.hub import WeightsUnavailable, hub_cache_dir, is_offline, is_reachable
 from encoders.zoo.hub_name import HUB_ENDPOINT, HubRepo
 
-DESCRIPTION_FILES = ("config.json", "preprocessor_config.json", OPEN_CLIP_CONFIG, "README.md", "card.yaml")
+DESCRIPTION_FILES = ("config.json", "preprocessor_config.json", OPEN_CLIP_CONFIG, "README.md", "card.yaml", "manifest.npz")
 SHA256_NAME = re.compile(r"[0-9a-f]{64}")
 
 

@@ -1,4 +1,8 @@
-"""The canary: an encoder's output for fixed synthetic images, which reveals a changed network, card or library.
+"""Canaries: an encoder's output for fixed synthetic images, which reveals a changed network, card or library.
+
+canary          images in, features out: of network and preprocessing together
+network_canary  prepared tensors in, features out: of the network alone
+pixel_canary    images in, values of the prepared tensors out: of the preprocessing alone
 
 Loading can succeed and still give another network (MobileNetV2 with and without `pad_type=same` has the same tensors). The canary of the
 two differs.
@@ -6,9 +10,9 @@ two differs.
 
 import numpy as np
 import torch
-from einops import repeat
+from einops import rearrange, repeat
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, uniform
@@ -36,16 +40,54 @@ def canary_images(channels: int = 3) -> NDArray[np.float32]:
 
 def compute_canary(model: nn.Module, card: Card) -> list[float]:
     """The first features of each canary image, concatenated; CPU, float32. Raises InputError when one is NaN or inf."""
-    was_training, device = model.training, next(model.parameters()).device
+    features = cpu_features(model, prepare_input(canary_images(card.preprocess.channels), card.preprocess))  # (3, D)
+    if not torch.isfinite(features).all():
+        raise InputError(f"the features of {card.name} for the canary images are not finite: its weights are damaged or training diverged")
+    return _round_values(features[:, :CANARY_FEATURES])
+
+
+def network_tensors(channels: int, size: int) -> Tensor:
+    """(3, K, S, S) fixed tensors of about zero mean and unit variance, which no card changes: noise, a grating, and noise in blocks."""
+    y, x = np.mgrid[0:size, 0:size] / size
+    noise = 2 * np.sqrt(3) * (uniform(1, Purpose.MODEL, np.arange(size), n=size * channels).reshape(size, channels, size) - 0.5)
+    grating = np.sqrt(2) * np.sin(2 * np.pi * (3 + 9 * x) * (x + 0.5 * y))
+    coarse = 2 * np.sqrt(3) * (uniform(2, Purpose.MODEL, np.arange(8), n=8) - 0.5)
+    blocks = coarse[(8 * y).astype(int), (8 * x).astype(int)]
+    tint = np.linspace(1.0, 0.7, channels).reshape(channels, 1, 1)
+    return torch.from_numpy(np.stack([noise.transpose(1, 0, 2), grating * tint, blocks * tint]).astype(np.float32))
+
+
+def compute_network_canary(model: nn.Module, card: Card) -> list[float]:
+    """Features of each of `network_tensors`, concatenated; CPU, float32. Of the card only size and channels have an effect.
+
+    The features are taken evenly over the width, so that each of several vectors side by side (class token, mean) is among them."""
+    features = cpu_features(model, network_tensors(card.preprocess.channels, card.preprocess.size))  # (3, D)
+    taken = np.linspace(0, features.shape[1] - 1, min(CANARY_FEATURES, features.shape[1])).round().astype(int)
+    return _round_values(features[:, taken])
+
+
+def compute_pixel_canary(card: Card) -> list[float]:
+    """The mean and nine values of each channel of the prepared canary images, on a grid that reaches the corners."""
+    x = prepare_input(canary_images(card.preprocess.channels), card.preprocess)  # (3, K, S, S)
+    at = [0, x.shape[-1] // 2, x.shape[-1] - 1]
+    grid = rearrange(x[:, :, at][..., at], "b k i j -> b k (i j)")
+    return _round_values(torch.cat([x.mean((2, 3)).unsqueeze(2), grid], dim=2))
+
+
+def cpu_features(model: nn.Module, x: Tensor) -> Tensor:
+    """(B, D) pooled features of prepared tensors, on the CPU, in evaluation mode; `model` stays on its device and in its mode."""
+    parameter = next(model.parameters(), None)
+    was_training, device = model.training, torch.device("cpu") if parameter is None else parameter.device
     model.cpu().eval()
     try:
         with torch.inference_mode():
-            features = backbone.pooled_features(model, prepare_input(canary_images(card.preprocess.channels), card.preprocess))  # (3, D)
+            return backbone.pooled_features(model, x)
     finally:
         model.to(device).train(was_training)
-    if not torch.isfinite(features).all():
-        raise InputError(f"the features of {card.name} for the canary images are not finite: its weights are damaged or training diverged")
-    return [float(f"{v:.6g}") for v in features[:, :CANARY_FEATURES].flatten().tolist()]
+
+
+def _round_values(values: Tensor) -> list[float]:
+    return [float(f"{v:.6g}") for v in values.flatten().tolist()]
 
 
 def canary_distance(expected: list[float], actual: list[float]) -> float:

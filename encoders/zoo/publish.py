@@ -78,8 +78,10 @@ def complete_card(name: str, model: nn.Module, card: Card) -> tuple[Card, weight
     state = fresh.float().state_dict()
     versions = {**{lib: version(lib) for lib in ("torch", "timm", "isograft")}, **card.versions}
     width = backbone.feature_dim(fresh) if card.stages is None else stage_width(card, card.stages)
-    own = {"name": name, "sha256": weights.state_dict_sha256(state), "dim": width, "versions": versions}
-    return card.replace(**own, canary=canary.compute_canary(select_stages(fresh, card.stages), card)), state
+    own: dict[str, object] = {"name": name, "sha256": weights.state_dict_sha256(state), "dim": width, "versions": versions}
+    network = select_stages(fresh, card.stages)
+    own |= {"canary": canary.compute_canary(network, card), "network_canary": canary.compute_network_canary(network, card)}
+    return card.replace(**own, pixel_canary=canary.compute_pixel_canary(card)), state
 
 
 def write_manifest(path: Path, arrays: Mapping[str, Array]) -> None:

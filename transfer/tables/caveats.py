@@ -2,7 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 
+from encoders.runtime.errors import InputError
+from encoders.zoo import zoo
+from encoders.zoo.card import Card
 from encoders.zoo.names import PIXELS, short_name
+from encoders.zoo.source_check import NEVER_COMPARED, describe_source_check, is_equal_to_source, needs_source_check
 from transfer.stats import MIN_PATIENTS, Difference, minimal_detectable_difference
 from transfer.tables.rows import Section
 
@@ -21,6 +25,26 @@ def describe_seeds(block: Sequence[Section], display_names: Mapping[str, str]) -
     if any(row.difference is not None and not row.seeds and row.role == "encoder" for _, row in rows):
         lines.append("verdicts on a single encoder are about this checkpoint; another pretraining seed can give another result")
     return lines
+
+
+def describe_source_checks(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
+    """The imported encoders of a block whose features were never compared with those of their source, or differ from them."""
+    lines = []
+    for name in dict.fromkeys(row.encoder for s in block for row in s.rows):
+        card = _find_card(name)
+        if card is not None and needs_source_check(card):
+            lines.append(f"{display_names[name]}: {NEVER_COMPARED}; see `encoders probe`")
+        elif card is not None and is_equal_to_source(card) is False:
+            lines.append(f"{display_names[name]}: {describe_source_check(card)}")
+    return lines
+
+
+def _find_card(name: str) -> Card | None:
+    """The card of an encoder; None if it is not available locally."""
+    try:
+        return zoo.find_encoder(name).card
+    except InputError:
+        return None
 
 
 def describe_convergence(block: Sequence[Section]) -> list[str]:

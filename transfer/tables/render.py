@@ -47,6 +47,7 @@ def describe_legend(block: Sequence[Section], display_names: Mapping[str, str]) 
     lines = [f"{display_names[name]} is {name}" for name in sorted(names) if display_names[name] != short_name(name)]
     lines += caveats.describe_family(block) + caveats.describe_rare_labels(block, display_names)
     lines += caveats.describe_withheld(block, display_names) + caveats.describe_seeds(block, display_names)
+    lines += caveats.describe_source_checks(block, display_names)
     return lines + caveats.describe_detectable_differences(block, display_names)
 
 

@@ -10,7 +10,7 @@ def heatmap(
     store: Annotated[str, typer.Argument(help="store written by `encoders ingest wsi`, or a quoted pattern such as 'tiles/*.h5'")],
     scores: Annotated[
         Path,
-        typer.Argument(help="CSV with the columns `key` and `score`, one row per tile, or SLIDE.h5 written by `encoders embed --by-slide`"),
+        typer.Argument(help="CSV with the columns `key` and `score`, one row per tile, or features of the slide (.h5, .pt)"),
     ],
     out: Annotated[Path, typer.Argument(help="PNG to write")],
     slide: Annotated[str | None, typer.Option(help="name of the slide; required if the store has several")] = None,

@@ -7,21 +7,22 @@ import csv
 import io
 from pathlib import Path
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.features.embed_slides import group_by_slide, tile_side
+from encoders.features.match_features import match_tiles
 from encoders.runtime.arrays import FloatArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.store.store import Store
+from encoders.zoo.feature_file import FEATURE_SUFFIXES, read_feature_file
 
 
 def write_heatmap(store: Store, slide: str | None, scores: Path, out: Path, column: str = "score") -> Path:
     """Writes the heat map as a PNG; returns its path.
 
-    scores: a CSV with the columns `key` and `column`, or the features of a slide (.h5), which are reduced to their first principal
+    scores: a CSV with the columns `key` and `column`, or the features of a slide (.h5, .pt), which are reduced to their first principal
     component.  slide: its name; None if the store has one slide.  Raises InputError for an unknown slide, a slide without an overview,
     and scores that belong to none of its tiles."""
     rows = group_by_slide(store)
@@ -33,13 +34,16 @@ def write_heatmap(store: Store, slide: str | None, scores: Path, out: Path, colu
     if out.suffix.lower() != ".png":
         raise InputError(f"a heat map is a PNG file, and the output is {str(out)!r}; choose a name like {out.stem}.png")
     own = rows[name]
-    known = first_component_scores(scores) if scores.suffix == ".h5" else read_scores(scores, column)
-    values = np.array([known.get(key, np.nan) for key in store.column("key")[own].tolist()])  # (N,)
+    stored = scores.suffix.lower() in FEATURE_SUFFIXES
+    if stored:
+        values, first = first_component_scores(scores, store, own), "no tile matches its keys or coordinates"  # (N,)
+    else:
+        known = read_scores(scores, column)
+        values = np.array([known.get(key, np.nan) for key in store.column("key")[own].tolist()])  # (N,)
+        first = f"its first key is {next(iter(known), '(none)')!r}"
     if not np.isfinite(values).any():
-        raise InputError(
-            f"{scores} has a score for none of the {len(own)} tiles of {name}; its first key is {next(iter(known), '(none)')!r}"
-        )
-    draw_heatmap(store, name, own, values, out, "first principal component" if scores.suffix == ".h5" else column)
+        raise InputError(f"{scores} has a score for none of the {len(own)} tiles of {name}; {first}")
+    draw_heatmap(store, name, own, values, out, "first principal component" if stored else column)
     return out
 
 
@@ -60,17 +64,16 @@ def read_scores(path: Path, column: str) -> dict[str, float]:
         raise InputError(f"{path}: the column {column!r} holds a value that is not a number ({error})") from error
 
 
-def first_component_scores(path: Path) -> dict[str, float]:
-    """The first principal component of each key, in standard deviations. Raises InputError if the file holds no features by slide."""
-    try:
-        with h5py.File(path, "r") as file:
-            x, keys = file["features"][:].astype(np.float64), file["key"].asstr()[:].tolist()
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path} holds no features by slide; `encoders embed --by-slide` writes them ({error})") from error
+def first_component_scores(path: Path, store: Store, rows: NDArray[np.int64]) -> FloatArray:
+    """(N,) the first principal component of the features of each tile, in standard deviations; NaN without features.
+
+    path: of features, see `match_features`.  Raises InputError if the file holds none, or does not tell to which tiles they belong."""
+    at, features = match_tiles(path, read_feature_file(path), store, rows)
+    x = features.astype(np.float64)
     x -= x.mean(axis=0)
     _, _, axes = np.linalg.svd(x, full_matrices=False)
     along = x @ (axes[0] * np.sign(axes[0][np.abs(axes[0]).argmax()]))  # the sign is arbitrary: the largest entry is positive
-    return dict(zip(keys, (along / max(along.std(), 1e-12)).tolist(), strict=True))
+    return np.where(at >= 0, (along / max(along.std(), 1e-12))[at], np.nan)
 
 
 def draw_heatmap(store: Store, name: str, rows: NDArray[np.int64], values: FloatArray, out: Path, label: str) -> None:

@@ -71,9 +71,9 @@ def read_scale(file: h5py.File, coords: str = "coords", pixels: int | None = Non
             own = {**file[name].attrs}
             older = "patch_level" in own if name == "imgs" else older and "patch_level" not in own
             attributes |= own
-    level, downsample = first_number(attributes, "patch_level"), number_pair(attributes, "downsample")
+    level, downsample = single_number(attributes, "patch_level"), number_pair(attributes, "downsample")
     reduced = reduction(attributes)
-    patch_size = first_number(attributes, "patch_size") or (float(pixels) if pixels and level is not None else None)
+    patch_size = single_number(attributes, "patch_size") or (float(pixels) if pixels and level is not None else None)
     if downsample is None and level == 0:
         downsample = 1.0, 1.0
     sides = []
@@ -81,13 +81,13 @@ def read_scale(file: h5py.File, coords: str = "coords", pixels: int | None = Non
         sides.append(own_side)
     if patch_size and downsample and level is not None:
         sides.append((patch_size * downsample[0] * reduced[0], patch_size * downsample[1] * reduced[1]))
-    have, want = (first_number(attributes, f"{name}_magnification") for name in ("level0", "target"))
+    have, want = (single_number(attributes, f"{name}_magnification") for name in ("level0", "target"))
     if patch_size and have and want and not sides:
         sides.append((patch_size * have / want, patch_size * have / want))
     if len(sides) == 2 and any(abs(a / b - 1) > SIDE_TOLERANCE for a, b in zip(*sides, strict=True)):
         both = f"patch_size_level0 is {sides[0][0]:g}, and patch_size and downsample give {sides[1][0]:g}"
         raise InputError(f"its attributes contradict each other: {both}")
-    width, height = (first_number(attributes, f"level0_{name}") for name in ("width", "height"))
+    width, height = (single_number(attributes, f"level0_{name}") for name in ("width", "height"))
     dimensions = (width, height) if width and height else None
     level_dim = number_pair(attributes, "level_dim")
     if dimensions is None and level_dim and downsample:
@@ -99,7 +99,7 @@ def read_scale(file: h5py.File, coords: str = "coords", pixels: int | None = Non
         factor = None
     elif older and not exceeds_level(file, coords, attributes):
         factor = (downsample[0] * reduced[0], downsample[1] * reduced[1]) if downsample else None
-    side_um = (first_number(attributes, "tile_size_um") or first_number(attributes, "tile_size") or None) if microns else None
+    side_um = (single_number(attributes, "tile_size_um") or single_number(attributes, "tile_size") or None) if microns else None
     side = sides[0] if sides else None
     return TileScale(side, patch_size, None if level is None else int(level), dimensions, factor, microns, side_um)
 
@@ -131,7 +131,7 @@ def number_pair(attributes: Mapping[str, object], name: str) -> Pair | None:
     return float(values[0]), float(values[-1])
 
 
-def first_number(attributes: Mapping[str, object], name: str) -> float | None:
+def single_number(attributes: Mapping[str, object], name: str) -> float | None:
     """A number that is not negative; None if the attribute is missing."""
     try:
         value = float(np.asarray(attributes[name], np.float64).reshape(-1)[0])

@@ -121,5 +121,11 @@ def test_a_heat_map_of_features_is_drawn_and_an_unknown_slide_rejected(tiles, en
     store = Store.open(str(tiles / "*.h5"))
     write_all_slide_features(encoder, store, tmp_path)
     assert write_heatmap(store, "s1", tmp_path / "s1.h5", tmp_path / "c.png").stat().st_size > 5000
+    with h5py.File(tmp_path / "s1.h5") as ours, h5py.File(tmp_path / "trident.h5", "w") as other:
+        other["features"], other["coords"] = ours["features"][:][::-1], ours["coords"][:][::-1]
+    write_heatmap(store, "s1", tmp_path / "s1.h5", tmp_path / "ours.png")
+    write_heatmap(store, "s1", tmp_path / "trident.h5", tmp_path / "other.png")
+    one, two = (np.asarray(Image.open(tmp_path / name).convert("RGB")).astype(int) for name in ("ours.png", "other.png"))
+    assert np.abs(one - two).mean() < 0.5, "the same tiles get the same colours"
     with pytest.raises(InputError, match="s9"):
         write_heatmap(store, "s9", tmp_path / "s1.h5", tmp_path / "d.png")

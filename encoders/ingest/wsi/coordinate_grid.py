@@ -5,7 +5,7 @@ The file states the size of a tile at level 0, or --tile and --mpp do. Every coo
 Shapes: N tiles, H, W of overview and mask.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -87,7 +87,7 @@ def read_coordinate_grid(item: SlideItem, slide: Slide, resolution: Resolution, 
     if side is not None:
         facts["side"] = list(side)
     rejected = {reason: corners[rows].tolist() for reason, rows in reasons.items() if rows.any()}
-    return CoordinateGrid(cut, x[taken], y[taken], mpp, facts, rejected)
+    return CoordinateGrid(replace(cut, snap=False), x[taken], y[taken], mpp, facts, rejected)
 
 
 def check_same_slide(file: str, scale: TileScale, slide: Slide) -> None:

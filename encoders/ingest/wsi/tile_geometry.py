@@ -52,6 +52,7 @@ class TileGeometry:
     size: tuple[int, int]  # (W, H) of the result
     span: tuple[float, float]  # (W, H) of the region in pixels of the level, not rounded
     shrink: tuple[int, int]  # integer part of the reduction, by averaging
+    snap: bool = True  # read from the nearest whole pixel of the level; False: exactly at the corner, as OpenSlide interpolates there
 
     @classmethod
     def for_resolution(
@@ -108,7 +109,7 @@ class TileGeometry:
 
         (kx, ky), (w, h) = self.shrink, self.size
         if self.is_exact:
-            image = slide.read(x, y, self.level, kx * w, ky * h, nearest=True)  # `positions` are whole pixels of the level
+            image = slide.read(x, y, self.level, kx * w, ky * h, nearest=self.snap)  # `positions` are whole pixels of the level
             return image if self.shrink == (1, 1) else image.reduce(self.shrink)
         left, top = round(FILTER_MARGIN * kx * self.downsample), round(FILTER_MARGIN * ky * self.downsample)  # L0
         wide, high = kx * (math.ceil(self.span[0] / kx) + 2 * FILTER_MARGIN), ky * (math.ceil(self.span[1] / ky) + 2 * FILTER_MARGIN)

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,6 +47,7 @@ class SavedGeometry(TypedDict):
     size: list[int]
     span: list[float]
     shrink: list[int]
+    snap: NotRequired[bool]  # earlier versions: True
 
 
 class SavedPlan(TypedDict):
@@ -74,7 +75,7 @@ class TilePlan:
     def save(self, path: Path) -> None:
         """Writes the plan to `path`."""
         cut = {"level": self.cut.level, "downsample": self.cut.downsample, "size": self.cut.size, "span": self.cut.span}
-        text = json.dumps({"cut": cut | {"shrink": self.cut.shrink}, "facts": self.facts, "rejected": self.rejected})
+        text = json.dumps({"cut": cut | {"shrink": self.cut.shrink, "snap": self.cut.snap}, "facts": self.facts, "rejected": self.rejected})
         arrays: dict[str, Any] = {"x": self.x, "y": self.y, "tissue": self.tissue, "non_glass": self.non_glass, "text": np.array(text)}
         arrays |= {"overview": np.frombuffer(self.overview, np.uint8), "mask": np.frombuffer(self.mask, np.uint8)}
         with atomic_write(path) as part, part.open("wb") as file:
@@ -89,7 +90,8 @@ class TilePlan:
             text: SavedPlan = json.loads(str(file["text"]))
             saved = text["cut"]
             size, span, shrink = saved["size"], saved["span"], saved["shrink"]
-            cut = TileGeometry(saved["level"], saved["downsample"], (size[0], size[1]), (span[0], span[1]), (shrink[0], shrink[1]))
+            sides = (size[0], size[1]), (span[0], span[1]), (shrink[0], shrink[1])
+            cut = TileGeometry(saved["level"], saved["downsample"], *sides, saved.get("snap", True))
             overview, mask = file["overview"].tobytes(), file["mask"].tobytes()
             shares = file["tissue"], file["non_glass"]
             return cls(cut, text["facts"], file["x"], file["y"], *shares, text["rejected"], overview, mask)

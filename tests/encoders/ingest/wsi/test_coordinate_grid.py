@@ -11,7 +11,7 @@ import pytest
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from tests.encoders.ingest.wsi.command import run
-from tests.encoders.ingest.wsi.slide_files import halve_image, tissue_like, write_slide
+from tests.encoders.ingest.wsi.slide_files import halve_image, jpeg_tile, tissue_like, write_jpeg_slide, write_slide
 
 WIDTH, HEIGHT = 1400, 1100
 CORNERS = [(0, 0), (37, 501), (700, 300), (701, 300), (900, 820)]
@@ -87,6 +87,22 @@ def test_tiles_of_trident_are_read_at_the_nearest_level_and_files_are_found_by_t
         store = Store.open(tmp_path / "out" / f"{name}.h5")
         for i, (x, y) in enumerate(CORNERS):
             np.testing.assert_array_equal(store.image(i), read_with_openslide(slides / f"{name}.tiff", x, y, 1, 128))
+
+
+def test_tiles_between_pixels_of_a_level_of_jpeg_tiles_are_those_of_openslide(tmp_path):
+    """A level that is 2.0014 times smaller: corners are no whole pixels of it, and its JPEG tiles are not read directly there."""
+    sizes = [(1401, 1401), (700, 700)]
+    pictures = [jpeg_tile(tissue_like(256, 256, seed=k)) for k in range(4)]
+    write_jpeg_slide(
+        tmp_path / "j.tiff", sizes, pictures, lambda level: np.arange(36 if level == 0 else 9).reshape((6, 6) if level == 0 else (3, 3)) % 4
+    )
+    ratio = openslide.OpenSlide(tmp_path / "j.tiff").level_downsamples[1]
+    places = [(2, 4), (501, 300), (800, 802), (1000, 640)]
+    write_coords(tmp_path / "j.h5", places, patch_size=64, patch_level=1, downsample=(ratio, ratio))
+    run(tmp_path / "j.tiff", tmp_path / "out", "--coords", tmp_path / "j.h5", "--mpp", 0.5, "--tile", 64, "--codec", "raw", "--workers", 1)
+    store = Store.open(tmp_path / "out" / "j.h5")
+    for i, (x, y) in enumerate(places):
+        np.testing.assert_array_equal(store.image(i), read_with_openslide(tmp_path / "j.tiff", x, y, 1, 64))
 
 
 @pytest.mark.parametrize("unit", [{"unit": "um"}, {"unit": "\u00b5m"}, {}])

@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
 
 def import_(
-    file: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            help="weight file (.safetensors, .pth, .pt, .tar, .ckpt, .bin, .pkl, .npz), folder with a config.json, or hf:OWNER/NAME"
+            metavar="file",
+            help="weight file (.safetensors, .pth, .pt, .tar, .ckpt, .bin, .pkl, .npz; nothing in it is run), a folder with config.json or "
+            "card.yaml, or hf:OWNER/NAME[@REVISION]",
         ),
     ],
     card: Annotated[Path | None, typer.Option(help="card.yaml of the weights; it replaces the options that describe them")] = None,
@@ -91,7 +93,7 @@ def import_(
         str | None, typer.Option(help="licence of the weights  [default: that of the family, or unknown]", show_default=False)
     ] = None,
 ) -> None:
-    """Import a weight file into the zoo.
+    """Import a weight file, a folder or a repository of the hub into the zoo.
 
     The file is recognised by its tensors (`encoders families`): which network in it is meant for evaluation, its architecture, its pooled
     feature and its pixels. Options replace what is found. Every tensor of the file and of the network is accounted for: one that has no
@@ -140,18 +142,18 @@ def import_(
         resample=resample,
         drop=tuple(drop or ()),
     )
-    source = find_import_source(str(file))
-    if card is not None or source.card is not None:
+    found = find_import_source(source)
+    if card is not None or found.card is not None:
         _refuse_description(settings)
     elif value_range is None and not _is_on_unit_range(settings):
         raise InputError(
             f"--mean {mean} --std {std} are not on [0, 1]; divide values for pixels from 0 to 255 by 255, or state their range with "
             "--value-range BLACK,WHITE"
         )
-    for note in source.notes:
-        print(f"  {note}")
-    description = source.card if card is None else Card.read(card)
-    _print_import(import_encoder(source.file, settings.or_else(source.settings), name or source.name, description))
+    for note in found.notes:
+        print(f"note: {note}")
+    description = found.card if card is None else Card.read(card)
+    _print_import(import_encoder(found.file, settings.or_else(found.settings), name or found.name, description))
 
 
 def _print_import(done: "ImportedEncoder") -> None:

@@ -5,6 +5,7 @@ import typer
 from encoders import __version__
 from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
+from encoders.cli.families import families
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
 from encoders.cli.zoo_export import export
@@ -20,6 +21,7 @@ app.command("list")(zoo.list_)
 app.command()(zoo.show)
 app.command()(zoo.verify)
 app.command("import")(import_encoder.import_)
+app.command()(families)
 app.command()(zoo.combine)
 app.command()(probe)
 app.command()(export)

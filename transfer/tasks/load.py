@@ -51,7 +51,7 @@ class LoadedTask:
     image_group: Array
     split: Split
     messages: list[str] = field(default_factory=list)
-    agreement: dict[str, Array] = field(default_factory=dict)
+    agreement: dict[str, Array] = field(default_factory=dict, kw_only=True)
 
     @property
     def labels_hash(self) -> str:
@@ -163,7 +163,7 @@ def load_task(task: Task) -> LoadedTask:
     if task.split.column and {""} < {*(texts := store.unknown_texts(task.split.column)), ""}:
         messages.append(f"split column {task.split.column!r} at ingest: {describe_unknown(texts)}")
     messages += describe_agreement(targets.agreement, split)
-    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages, targets.agreement)
+    return LoadedTask(task, store, y, key, patient, sha256, image_group, split, messages, agreement=targets.agreement)
 
 
 def describe_agreement(agreement: Mapping[str, Array], split: Split) -> list[str]:

@@ -81,14 +81,16 @@ def verify(
     from encoders.zoo import listing, register
 
     if answer is not None:
-        from encoders.cli.zoo_probe import record_answer
         from encoders.runtime.errors import InputError
+        from encoders.zoo.source_check import describe_source_check, is_equal_to_source
 
         if names is None or len(names) != 1:
             raise InputError(
                 f"--answer is of one encoder, and {len(names or [])} were named; write `encoders verify NAME --answer {answer}`"
             )
-        raise typer.Exit(0 if record_answer(names[0], answer) else 1)
+        card = register.record_answer(names[0], answer)
+        print(f"{names[0]}: {describe_source_check(card)}")
+        raise typer.Exit(0 if is_equal_to_source(card) else 1)
     selected = names or [folder.name for folder in listing.find_card_folders(zoo_dir())]
     if not selected:
         print("the zoo is empty: nothing to verify")

@@ -38,7 +38,7 @@ def hub_licence(licence: str) -> str | None:
     return None
 
 
-def is_unknown(licence: str) -> bool:
+def is_unknown_licence(licence: str) -> bool:
     """Whether nothing is known about the licence."""
     return licence.strip().lower() in UNKNOWN_LICENCES
 
@@ -66,7 +66,7 @@ def governing_licence(own: str, ancestors: Sequence[LicenceHolder]) -> str:
     restricting = next((a.licence for a in ancestors if forbids_commercial_use(a.licence)), None)
     if restricting is not None:
         return restricting
-    return next((a.licence for a in ancestors if not is_unknown(a.licence)), own) if is_unknown(own) else own
+    return next((a.licence for a in ancestors if not is_unknown_licence(a.licence)), own) if is_unknown_licence(own) else own
 
 
 def licence_warnings(own: str, ancestors: Sequence[LicenceHolder]) -> list[str]:
@@ -78,7 +78,7 @@ def licence_warnings(own: str, ancestors: Sequence[LicenceHolder]) -> list[str]:
             lines.append(f"non-commercial: {whose}, does not permit commercial use")
         if forbids_derivatives(holder.licence):
             lines.append(f"no derivatives: {whose}, does not permit passing on changed weights")
-    if is_unknown(own):
+    if is_unknown_licence(own):
         lines.append("the licence of these weights is unknown; state it on the card before you publish them")
-    lines += [f"the licence of {a.name}, from which they come, is unknown" for a in ancestors if is_unknown(a.licence)]
+    lines += [f"the licence of {a.name}, from which they come, is unknown" for a in ancestors if is_unknown_licence(a.licence)]
     return lines

@@ -12,7 +12,7 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.redact import redact_private
 from encoders.zoo.card import Card
 from encoders.zoo.evaluation import EvaluationResult
-from encoders.zoo.licences import LicenceHolder, governing_licence, hub_licence, is_unknown, licence_warnings
+from encoders.zoo.licences import LicenceHolder, governing_licence, hub_licence, is_unknown_licence, licence_warnings
 from encoders.zoo.recombine import has_batchnorm
 from encoders.zoo.timm_config import list_code_arguments, write_loading_code
 
@@ -46,7 +46,7 @@ def model_card_header(facts: ModelCardFacts) -> dict[str, Json]:
     card = facts.card
     governing = governing_licence(card.licence, facts.ancestors)
     listed = hub_licence(governing)
-    header: dict[str, Json] = {"license": listed or ("unknown" if is_unknown(governing) else "other")}
+    header: dict[str, Json] = {"license": listed or ("unknown" if is_unknown_licence(governing) else "other")}
     if header["license"] == "other":
         header["license_name"] = (
             "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in governing.lower()).split())[:64] or "other"
@@ -120,7 +120,7 @@ def _input_lines(card: Card) -> list[str]:
     resize = RESIZE_WORDS[p.resize].format(size=p.size, target=int(p.size / p.crop_pct))
     lines = [
         f"- {p.channels} channel{'s' if p.channels > 1 else ''}, {p.size} x {p.size} pixels: {resize}, {p.interpolation}, antialiased",
-        f"- pixels on [0, 1], then mean {_numbers(p.mean)} and std {_numbers(p.std)}",
+        f"- pixels on [0, 1], then mean {_format_numbers(p.mean)} and std {_format_numbers(p.std)}",
     ]
     if p.resize == "pad":
         lines.append("- timm fills the border with the mean, isograft with black: images that are not square differ at the border")
@@ -169,7 +169,7 @@ def _check_lines(card: Card) -> list[str]:
     return [f"- sha256 of model.safetensors: `{card.sha256}`", *([f"- written with {versions}"] if versions else [])]
 
 
-def _numbers(values: Sequence[float]) -> str:
+def _format_numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 

@@ -7,7 +7,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import canary, combine, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import EncoderLocation
-from encoders.zoo.source_check import describe_source_check, is_equal_to_source
+from encoders.zoo.source_check import compare_answer, describe_source_check, is_equal_to_source, record_source_check
 from encoders.zoo.timm_call import timm_call
 
 
@@ -63,6 +63,18 @@ def _check_canary(name: str, expected: list[float], actual: list[float], card: C
     detail = f"relative difference {off:.2g}, tolerance {canary.CANARY_TOLERANCE:g}"
     reason = "" if passed else f": {MISMATCH_CAUSES}, or a library changed (the card was written with {card.versions})"
     return EncoderCheck(name, passed, detail + reason)
+
+
+def record_answer(name: str, answer: Path) -> Card:
+    """Compares an encoder with the answer of its source (see `source_check`), writes the comparison on its card, and returns the card.
+
+    Raises InputError for an encoder without a card of its own, and for an answer that is not one of its source to its tensors."""
+    location = zoo.find_encoder(name)
+    if location.origin not in ("zoo", "card") or location.folder is None or location.card != location.weights_card:
+        raise InputError(f"{name} has no card of its own to record a comparison on; compare an entry of the zoo")
+    check = compare_answer(zoo.load_location(location), answer)
+    own = Path(name)
+    return record_source_check(own if own.suffix in (".yaml", ".yml") else location.folder / "card.yaml", check)
 
 
 def export_encoder(name: str, file: Path) -> str:

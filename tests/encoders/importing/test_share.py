@@ -19,6 +19,7 @@ from tests.encoders.zoo.small import tiny_card, tiny_network
 from tests.hub_server import COMMIT, running_hub
 from tests.wandb_server import run_server
 
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own call of its HTTP library
 PROXIES = ("https_proxy", "HTTPS_PROXY", "http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 

@@ -20,7 +20,7 @@ def test_verify_detects_a_changed_network_although_every_tensor_matches():
     good = Card.read(folder / "card.yaml")
     for wrong in ({"model_args": {}}, {"preprocess": COLOUR.model_copy(update={"mean": (0.4, 0.5, 0.5)})}):
         good.model_copy(update=wrong).write(folder / "card.yaml")
-        assert [check.passed for check in register.verify_encoder("m")] == [True, False]
+        assert [check.passed for check in register.verify_encoder("m")][:2] == [True, False]
 
 
 def test_canary_images_equal_their_stored_means_and_are_not_flat():

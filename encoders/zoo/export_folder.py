@@ -30,7 +30,7 @@ from encoders.zoo.preprocess import prepare_input
 from encoders.zoo.source_check import describe_source_check
 from encoders.zoo.timm_config import build_timm_config, list_code_arguments
 
-FOLDER_FILES = ("config.json", "model.safetensors", "README.md", "card.yaml", "manifest.npz")
+FOLDER_FILES = ("config.json", "model.safetensors", "README.md", "card.yaml", "manifest.npz", "model.onnx", "model.onnx.yaml")
 
 
 class ExportedFolder(NamedTuple):
@@ -69,7 +69,8 @@ def export_folder(name: str, folder: Path, with_manifest: bool = False, table: P
         card, ancestors, lineage.describe_lineage(name), report.results, _hub_base(name), describe_source_check(card)
     )
     _write_text(folder / "README.md", model_card.write_model_card(facts))
-    (folder / "manifest.npz").unlink(missing_ok=True)
+    for stale in ("manifest.npz", "model.onnx", "model.onnx.yaml"):  # of an earlier export
+        (folder / stale).unlink(missing_ok=True)
     if manifest is not None:
         shutil.copyfile(manifest, folder / "manifest.npz")
     _check_timm_loads(folder, encoder, network)

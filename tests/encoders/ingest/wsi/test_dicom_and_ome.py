@@ -41,7 +41,7 @@ def test_dicom_objects_without_pixels_are_no_slides_and_are_counted(tmp_path):
     object_file(tmp_path / "b" / "key", KeyObjectSelectionDocumentStorage)
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "broken.dcm").write_text("no DICOM")
-    found, others, broken = discover_slides(tmp_path)
+    found, others, _ = discover_slides(tmp_path)
     assert list(found) == ["a__1", "b__1", "c__broken"]
     assert others == {
         "DICOM without pixels (Media Storage Directory Storage)": 1,

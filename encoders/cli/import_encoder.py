@@ -92,6 +92,10 @@ def import_(
     licence: Annotated[
         str | None, typer.Option(help="licence of the weights  [default: that of the family, or unknown]", show_default=False)
     ] = None,
+    answer: Annotated[
+        Path | None,
+        typer.Option(help="answer.npz of the source (see `encoders probe`): compared, and recorded on the card", show_default=False),
+    ] = None,
 ) -> None:
     """Import a weight file, a folder or a repository of the hub into the zoo.
 
@@ -153,10 +157,15 @@ def import_(
     for note in found.notes:
         print(f"note: {note}")
     description = found.card if card is None else Card.read(card)
-    _print_import(import_encoder(found.file, settings.or_else(found.settings), name or found.name, description))
+    done = import_encoder(found.file, settings.or_else(found.settings), name or found.name, description)
+    _print_import(done)
+    if answer is not None:
+        _compare(done.folder.name, answer)
 
 
 def _print_import(done: "ImportedEncoder") -> None:
+    from encoders.zoo.source_check import NEVER_COMPARED, needs_source_check
+
     match, card = done.match, done.card
     p = card.preprocess
     print(f"family: {match.name}, {match.family.title} (licence {match.family.licence}, access {match.family.access})")
@@ -175,6 +184,19 @@ def _print_import(done: "ImportedEncoder") -> None:
     for warning in done.warnings:
         typer.echo(f"warning: {warning}", err=True)
     print(f"written to {done.folder}; check it with `encoders verify {done.folder.name}`")
+    if needs_source_check(card):
+        print(f"{NEVER_COMPARED}: `encoders probe {done.folder.name} FOLDER` writes what is needed")
+
+
+def _compare(name: str, answer: Path) -> None:
+    """Compares with the source and prints the result. Exit status 1 if they differ."""
+    from encoders.zoo.register import record_answer
+    from encoders.zoo.source_check import describe_source_check, is_equal_to_source
+
+    card = record_answer(name, answer)
+    print(f"{name}: {describe_source_check(card)}")
+    if not is_equal_to_source(card):
+        raise typer.Exit(1)
 
 
 def _refuse_description(settings: "ImportSettings") -> None:

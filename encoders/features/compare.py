@@ -25,7 +25,7 @@ from encoders.zoo.stages import inner_network
 
 MIN_COMPARED = 4  # images: the unbiased HSIC divides by N - 3
 # Fields of a card that differ between any two encoders or say nothing about how they were made.
-UNCOMPARED_FIELDS = ("name", "sha256", "canary", "versions", "probe_history")
+UNCOMPARED_FIELDS = ("name", "sha256", "canary", "network_canary", "pixel_canary", "versions", "probe_history")
 
 
 class ParameterDistance(NamedTuple):
@@ -158,7 +158,7 @@ def _why_not_comparable(a: Encoder, b: Encoder) -> str:
     return "" if shapes[0] else "the encoders have no weights"
 
 
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+def _flatten(value: object, prefix: str = "") -> dict[str, object]:
     if not isinstance(value, Mapping) or not value:
         return {prefix: value} if value not in (None, {}) else {}
     return {key: leaf for k, v in value.items() for key, leaf in _flatten(v, f"{prefix}.{k}" if prefix else str(k)).items()}

@@ -20,13 +20,13 @@ class TracedTensor(Tensor):
     ) -> Any:
         origins: set[str] = set()
 
-        def unwrap(x: Any) -> Any:
+        def unwrap(x: object) -> object:
             if isinstance(x, TracedTensor):
                 origins.update(x.origins)
                 return x.value
             return x
 
-        def wrap(x: Any) -> Any:
+        def wrap(x: object) -> object:
             return trace(x, frozenset(origins)) if isinstance(x, Tensor) and not isinstance(x, TracedTensor) else x
 
         return tree_map(wrap, func(*tree_map(unwrap, args), **tree_map(unwrap, dict(kwargs or {}))))
@@ -34,6 +34,6 @@ class TracedTensor(Tensor):
 
 def trace(value: Tensor, origins: frozenset[str]) -> TracedTensor:
     """`value` with these origins."""
-    traced: TracedTensor = torch.Tensor._make_subclass(TracedTensor, value.detach())  # type: ignore[assignment]
+    traced: TracedTensor = torch.Tensor._make_subclass(TracedTensor, value.detach())
     traced.value, traced.origins = value, origins
     return traced

@@ -173,7 +173,7 @@ def _format_numbers(values: Sequence[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-def _inline(value: Any) -> str:
+def _inline(value: object) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
     return ", ".join(map(_inline, value)) if isinstance(value, list | tuple) else str(value)

@@ -110,7 +110,7 @@ def region_class(feature: Feature) -> str:
     return class_name((feature.get("properties") or {}).get("classification"))
 
 
-def class_name(value: Any) -> str:
+def class_name(value: object) -> str:
     """The name of a class as QuPath writes it: a text, {"name": ...} or {"names": [...]}, whose parts are joined."""
     if isinstance(value, Mapping):
         return class_name(value.get("name")) or class_name(value.get("names"))

@@ -4,7 +4,7 @@ Source of the header: huggingface.co/docs/hub/model-cards (license, library_name
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import yaml
 

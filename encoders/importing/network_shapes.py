@@ -101,6 +101,8 @@ def _vit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShape
     out["mlp_ratio"] = math.ceil(hidden / width * 1e5) / 1e5  # timm takes the integer part of width x ratio
     if "fc_norm.weight" in tensors:
         out |= {"global_pool": "avg", "fc_norm": True}
+    if "attn_pool.latent" in tensors:
+        out |= {"global_pool": "map", "fc_norm": False}
     return NetworkShape(name, out | dict(args), grid * patch)
 
 

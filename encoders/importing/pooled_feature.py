@@ -24,7 +24,8 @@ def pooling_args(
 
     Raises InputError for a feature that the network, or these tensors, cannot give."""
     own = {key: value for key, value in args.items() if key not in ("global_pool", "fc_norm", "use_fc_norm")}
-    network = _on_meta(arch, own, channels, size)
+    bare = {"global_pool": "avg"} if own.get("class_token") is False else {}
+    network = _on_meta(arch, {**own, **bare}, channels, size)
     if network is None:
         return {}  # its error is raised where the network is built
     if not hasattr(network, "cls_token"):

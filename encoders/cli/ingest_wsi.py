@@ -90,7 +90,8 @@ def ingest_whole_slides(
         typer.Option(min=0, help="variance of the Laplacian at 2 um per pixel, in squared gray levels of 255; sharp tissue: 800 to 8000"),
     ] = 100.0,
     max_pen: Annotated[
-        float, typer.Option(help="maximum share of a tile that is ink: green or blue by hue, black, gray or red where it is even over 24 um")
+        float,
+        typer.Option(help="maximum share of a tile that is ink: green or blue by hue, black, gray or red where it is even over 24 um"),
     ] = 0.1,
     max_white: Annotated[float, typer.Option(help="maximum share that is colourless and brighter than 220 of 255")] = 0.9,
     max_black: Annotated[float, typer.Option(help="maximum share that is darker than 40 of 255")] = 0.1,
@@ -134,6 +135,7 @@ def ingest_whole_slides(
     from encoders.ingest.wsi.tissue_model import open_tissue_model
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
 
+    given = [name for name in ctx.params if (origin := ctx.get_parameter_source(name)) and origin.name != "DEFAULT"]
     settings = TilingSettings(
         mpp=mpp,
         tile=tile,
@@ -143,7 +145,7 @@ def ingest_whole_slides(
         tissue_mpp=tissue_mpp,
         tissue_threshold=tissue_threshold,
         tissue_model=open_tissue_model(tissue_model) if tissue_model else None,
-        min_sharpness=min_sharpness,
+        min_sharpness=min_sharpness if "min_sharpness" in given or not coords else 0.0,  # small tiles have no sharpness
         max_pen=max_pen,
         max_white=max_white,
         max_black=max_black,
@@ -156,7 +158,6 @@ def ingest_whole_slides(
         exclude=tuple(exclude or ()),
     )
     if coords:
-        given = [name for name in ctx.params if (origin := ctx.get_parameter_source(name)) and origin.name != "DEFAULT"]
         settings = settings.for_coordinates(given)
     source = SlideSource(
         slides,

@@ -140,6 +140,8 @@ def test_glass_is_kept_unless_a_limit_is_given(tmp_path):
     given = [tmp_path / "g.tiff", "--coords", tmp_path / "g.h5", "--mpp", 0.25, "--tile", 128, "--workers", 1]
     run(given[0], tmp_path / "all", *given[1:])
     assert len(Store.open(tmp_path / "all" / "g.h5")) == 2
+    run(given[0], tmp_path / "tiny", "--coords", write_coords(tmp_path / "t.h5", [(0, 0)]), "--mpp", 0.25, "--tile", 16, "--workers", 1)
+    assert len(Store.open(tmp_path / "tiny" / "g.h5")) == 1
     output = run(given[0], tmp_path / "some", *given[1:], "--max-white", 0.9)
     assert "rejected: 1 white" in output
     assert len(Store.open(tmp_path / "some" / "g.h5")) == 1

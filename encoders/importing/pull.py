@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.importing.hub_repo import fetch_hub_folder
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
 from encoders.runtime.wandb_mirror import decide_mode

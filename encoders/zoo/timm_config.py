@@ -29,7 +29,7 @@ def build_timm_config(card: Card, model: nn.Module) -> dict[str, Json]:
         "crop_pct": p.crop_pct,
         "crop_mode": CROP_MODES[p.resize],
     }
-    own: dict[str, Json] = {key: value for key in ARCH_FIELDS if (value := record.get(key)) is not None}
+    own: dict[str, Any] = {key: value for key in ARCH_FIELDS if (value := record.get(key)) is not None}
     config: dict[str, Json] = {
         "architecture": card.arch,
         "num_classes": 0,

@@ -52,7 +52,7 @@ def adopt_folder(folder: Path, source: str, name: str | None = None) -> Path:
     return publish_encoder(name or card.name, encoder.model, card, _read_manifest(folder / "manifest.npz"))
 
 
-def _read_manifest(path: Path) -> dict[str, np.ndarray] | None:
+def _read_manifest(path: Path) -> dict[str, Array] | None:
     if not path.is_file():
         return None
     try:

@@ -126,8 +126,15 @@ def embed(
     store: Annotated[str, typer.Argument(help="store written by `encoders ingest`, or a quoted pattern such as 'tiles/*.h5'")],
     out: Annotated[Path, typer.Argument(help="HDF5 file to write, with /features, /key and /patient; with --by-slide a folder")],
     slides: Annotated[
-        bool, typer.Option("--by-slide", help="write one file per slide in the format of CLAM and TRIDENT: features (N, D), coords (N, 2)")
+        bool, typer.Option("--by-slide", help="write one file per slide, with features (N, D) and coords (N, 2), for the tool of --layout")
     ] = False,
+    layout: Annotated[
+        Literal["trident", "clam", "stamp"],
+        typer.Option(
+            help="with --by-slide. trident: SLIDE.h5; clam: h5_files/SLIDE.h5 and pt_files/SLIDE.pt; stamp: SLIDE.h5 with feats and "
+            "coordinates in micrometres"
+        ),
+    ] = "trident",
     kind: Annotated[
         Literal["pooled", "tokens"], typer.Option(help="pooled: one vector per image; tokens: one per patch or cell of the last map")
     ] = "pooled",
@@ -142,8 +149,10 @@ def embed(
     \b
         encoders embed cxr_moco cxr.h5 features.h5
         encoders embed path_moco 'tiles/*.h5' features/ --by-slide
+        encoders embed path_moco 'tiles/*.h5' features/ --by-slide --layout clam
 
-    With --by-slide, rerun the same command to resume: slides with a finished file are skipped. `coords` are level-0 pixels, x before y.
+    With --by-slide, rerun the same command to resume: slides with a finished file are skipped. `coords` are level-0 pixels, x before y;
+    for STAMP micrometres.
 
     Several processes share the work, each on its own GPU; the output is identical to that of a single process:
 
@@ -159,6 +168,8 @@ def embed(
 
     if out.is_dir() and not slides:
         raise InputError(f"{out} is a folder; name the file to write, or pass --by-slide to write one file per slide into it")
+    if layout != "trident" and not slides:
+        raise InputError(f"--layout {layout} is about files of slides; add --by-slide")
     if out.is_file() and slides:
         raise InputError(f"{out} is a file; --by-slide writes one file per slide: name a folder")
     images = Store.open(store)
@@ -176,7 +187,7 @@ def embed(
             advise_on_interrupt("rerun the same command to resume with the next slide"),
             progress_counter(f"embed {name}", len(images)) as tick,
         ):
-            written, skipped = write_all_slide_features(encoder, images, out, batch, workers, tick)
+            written, skipped = write_all_slide_features(encoder, images, out, batch, workers, tick, layout)
         process = f" (process {dist.rank() + 1} of {dist.world_size()})" if dist.world_size() > 1 else ""
         print(f"{out}{process}: features of {written} slides by {encoder.card.name}" + (f", {skipped} existed already" if skipped else ""))
         dist.leave_process_group()

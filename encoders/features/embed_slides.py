@@ -1,4 +1,4 @@
-"""Tile features, one file per slide, in the format of CLAM and TRIDENT: `features` (N, D) and `coords` (N, 2).
+"""Tile features, one file per slide, in the layout of TRIDENT, CLAM or STAMP (encoders/features/slide_layouts.py).
 
 Files are written atomically. A file with features of the same encoder and the same tiles is kept.
 
@@ -8,33 +8,19 @@ Shapes: N tiles of a slide, D width.
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import NotRequired, TypedDict
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.features.embed import extract_features, read_encoder_sha256
+from encoders.features.slide_layouts import SlideAttributes, SlideLayout, feature_path, level0_mpp, write_slide_features
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
-from encoders.runtime.file_names import shorten_file_name
-from encoders.runtime.files import atomic_write
 from encoders.store.part import StorePart
 from encoders.store.store import Store
 from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
 from encoders.zoo.encoder import Encoder
-
-
-class SlideAttributes(TypedDict):
-    """The attributes of a feature file; the names of the geometry are TRIDENT's."""
-
-    name: str  # of the slide
-    encoder: str
-    encoder_sha256: str
-    tiles_sha256: str  # of all tiles, in their order
-    patch_size: int  # side of a tile, pixels
-    patch_size_level0: NotRequired[int]  # the same at level 0; missing if it is unknown, or if tiles are not square there
-    mpp: float  # micrometres per pixel of the tiles; NaN: unknown
 
 
 def group_by_slide(store: Store) -> dict[str, NDArray[np.int64]]:
@@ -84,24 +70,29 @@ def write_all_slide_features(
     batch: int = 64,
     workers: int = 0,
     progress: Callable[[int], None] = lambda n: None,
+    layout: SlideLayout = "trident",
 ) -> tuple[int, int]:
-    """Writes FOLDER/SLIDE.h5 for every slide; returns the number of files written and of files that existed already.
+    """Writes the features of every slide; returns the number of slides written and of slides whose file existed already.
 
-    Several ranks share the slides, and each counts its own. Raises InputError if the folder holds features of another encoder."""
+    Several ranks share the slides, and each counts its own. Raises InputError if the folder holds features of another encoder, or for
+    STAMP, whose coordinates are micrometres, if a slide has no resolution."""
     written = skipped = 0
     slides = group_by_slide(store)
-    for existing in sorted(folder.glob("*.h5")):
+    if layout == "stamp":
+        for rows in slides.values():
+            level0_mpp(store, rows)
+    for existing in sorted({*folder.glob("*.h5"), *folder.glob("h5_files/*.h5")}):
         if read_encoder_sha256(existing) not in (None, encoder.sha256):
             raise InputError(f"{existing} holds features of another encoder; write those of {encoder.card.name} to another folder")
     for name, rows in list(slides.items())[dist.rank() :: dist.world_size()]:
-        out = folder / f"{shorten_file_name(name)}.h5"
+        out = feature_path(folder, name, layout)
         attributes = feature_file_attributes(encoder, store, name, rows)
         if is_complete(out, attributes):
             skipped += 1
             progress(len(rows))
             continue
         x = extract_features(encoder, store, index=rows, batch=batch, workers=workers, cache=False, progress=progress)
-        write_slide_features(out, x, store, rows, attributes)
+        write_slide_features(folder, layout, x, store, rows, attributes)
         written += 1
     return written, skipped
 
@@ -134,16 +125,3 @@ def is_complete(out: Path, attributes: SlideAttributes) -> bool:
             return bool(same_encoder and same_side and file.attrs.get("tiles_sha256") == attributes["tiles_sha256"])
     except OSError:
         return False
-
-
-def write_slide_features(out: Path, x: NDArray[np.float32], store: Store, rows: NDArray[np.int64], attributes: SlideAttributes) -> None:
-    """Writes the file of a slide; `coords` are the upper left corners of the tiles in level-0 pixels, x before y.
-
-    x: (N, D) features of `rows` of the store."""
-    corners = np.stack([store.column("x")[rows], store.column("y")[rows]], axis=1)  # (N, 2)
-    with atomic_write(out) as part, h5py.File(part, "w", track_order=False) as file:
-        file.create_dataset("features", data=x, track_times=False).attrs["encoder"] = attributes["encoder"]
-        coords = file.create_dataset("coords", data=np.rint(corners).astype(np.int64), track_times=False)
-        coords.attrs.update({name: value for name, value in attributes.items() if name in ("name", "patch_size", "patch_size_level0")})
-        file.create_dataset("key", data=store.column("key")[rows].tolist(), dtype=h5py.string_dtype(), track_times=False)
-        file.attrs.update(attributes)

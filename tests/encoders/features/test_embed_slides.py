@@ -3,6 +3,7 @@
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -13,6 +14,7 @@ from encoders.features.embed_slides import level0_side, write_all_slide_features
 from encoders.features.heatmap import write_heatmap
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
+from encoders.zoo.feature_file import read_feature_file
 from tests.encoders.ingest.wsi.slide_files import draw_slide, write_slide
 
 BOX = (512, 1024, 2048, 1024)  # top, left, height, width of the tissue, level-0 pixels
@@ -64,6 +66,42 @@ def test_finished_slides_are_kept_damaged_ones_are_written_again_and_those_of_ot
         write_all_slide_features(encoders.load("random_resnet10t:size=32,seed=1"), Store.open(str(tiles / "s1.h5")), tmp_path)
     before.pop("s1.h5")
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before, "a folder holds features of one encoder"
+
+
+def test_clams_training_finds_a_tensor_for_every_slide(tiles, encoder, tmp_path):
+    store = Store.open(str(tiles / "*.h5"))
+    assert write_all_slide_features(encoder, store, tmp_path, layout="clam") == (2, 0)
+    for name in ("s0", "s1"):
+        x = torch.load(tmp_path / "pt_files" / f"{name}.pt", weights_only=True)  # as CLAM's dataset_generic.py names it
+        with h5py.File(tmp_path / "h5_files" / f"{name}.h5") as file:
+            np.testing.assert_array_equal(x.numpy(), file["features"][:])
+    assert write_all_slide_features(encoder, store, tmp_path, layout="clam") == (0, 2)
+    with pytest.raises(InputError, match="features of another encoder"):
+        write_all_slide_features(encoders.load("random_resnet10t:size=32,seed=1"), store, tmp_path, layout="clam")
+
+
+def test_stamp_reads_micrometres_and_the_features_of_tiles(tiles, encoder, tmp_path):
+    """As STAMP's `get_coords` reads it: `tile_size_um` means micrometres; an attribute `encoder` would mean features of whole slides."""
+    store = Store.open(str(tiles / "s0.h5"))
+    assert write_all_slide_features(encoder, store, tmp_path, layout="stamp") == (1, 0)
+    with h5py.File(tmp_path / "s0.h5") as file:
+        np.testing.assert_allclose(file["feats"][:], extract_features(encoder, store, cache=False), atol=1e-5)
+        corners = np.stack([store.column("x")[:], store.column("y")[:]], axis=1)
+        np.testing.assert_allclose(file["coords"][:], corners * 0.25)
+        stated = dict(file.attrs)
+    assert (stated["tile_size_um"], stated["tile_size_px"], stated["unit"], stated["feat_type"]) == (128.0, 256, "um", "tile")
+    assert "encoder" not in stated
+    read = read_feature_file(tmp_path / "s0.h5")
+    assert read.extractor == encoder.card.name
+    assert write_all_slide_features(encoder, store, tmp_path, layout="stamp") == (0, 1)
+
+
+def test_a_slide_without_resolution_has_no_micrometres(tiles, encoder, tmp_path, monkeypatch):
+    store = Store.open(str(tiles / "s0.h5"))
+    monkeypatch.setitem(store.parts[0].attrs, "slide", {**store.parts[0].attrs["slide"], "mpp": [float("nan")] * 2})
+    with pytest.raises(InputError, match=r"'s0' .* has no resolution.*trident or clam"):
+        write_all_slide_features(encoder, store, tmp_path, layout="stamp")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_guessed_side_of_an_earlier_version_is_written_again(tiles, encoder, tmp_path):

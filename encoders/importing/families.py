@@ -70,7 +70,7 @@ def recognise(
         raise unknown_name_error("network in this file", network, sorted(set(held)), f"{checkpoint.path}; leave --network out.")
     raise InputError(
         f"{checkpoint.path} is not a file of {family or 'any family that is known (`encoders families`)'}: its tensors are "
-        f"{', '.join(list(paths)[:4])}, ...; tensors with timm's names can be imported with --arch and --prefix"
+        f"{', '.join(path.removeprefix(':') for path in list(paths)[:4])}, ...; tensors with timm's names can be imported with --arch and --prefix"
     )
 
 

@@ -136,7 +136,7 @@ def describe_pixels(file: Path, match: FamilyMatch, plan: NetworkPlan, settings:
 def _per_channel(values: tuple[float, ...], channels: int, key: str) -> tuple[float, ...]:
     if len(values) == channels:
         return values
-    if len(set(values)) == 1:
+    if len(values) in (1, 3) and len(set(values)) == 1:  # one number, or the three of a gray image
         return values[:1] * channels
     raise InputError(f"{key} has {len(values)} numbers and the network {channels} input channels; pass --{key} with one per channel")
 

@@ -80,9 +80,9 @@ def test_the_last_number_of_an_identifier_is_no_suffix():
 
 
 @pytest.mark.parametrize("front", ["", "/mnt/data/images/", "D:\\set\\"])
-def test_many_paths_are_matched_in_a_few_seconds(front):
-    files = [f"images_{i % 12:03d}/images/{i:08d}_000.png" for i in range(112_120)]
-    start = time.perf_counter()
-    found = FileFinder(files).match([f"{front}{i:08d}_000.png" for i in range(112_120)])
-    assert len(found.files) == 112_120
-    assert time.perf_counter() - start < 10
+def test_the_work_does_not_grow_with_the_square_of_the_number_of_paths(front):
+    files = [f"images_{i % 12:03d}/images/{i:08d}_000.png" for i in range(30_000)]
+    start = time.process_time()
+    found = FileFinder(files).match([f"{front}{i:08d}_000.png" for i in range(30_000)])
+    assert len(found.files) == 30_000
+    assert time.process_time() - start < 20  # under a second of CPU time; every path with every file would take minutes

@@ -68,9 +68,10 @@ def recognise(
     if network is not None:
         held = [role for f in family_book().families.values() for role in find_roles(f, paths)]
         raise unknown_name_error("network in this file", network, sorted(set(held)), f"{checkpoint.path}; leave --network out.")
+    names = ", ".join(path.removeprefix(":") for path in list(paths)[:4])
     raise InputError(
-        f"{checkpoint.path} is not a file of {family or 'any family that is known (`encoders families`)'}: its tensors are "
-        f"{', '.join(path.removeprefix(':') for path in list(paths)[:4])}, ...; tensors with timm's names can be imported with --arch and --prefix"
+        f"{checkpoint.path} is not a file of {family or 'any family that is known (`encoders families`)'}: its tensors are {names}, ...; "
+        "tensors with timm's names can be imported with --arch and --prefix"
     )
 
 

@@ -378,7 +378,10 @@ def test_ctrl_c_ends_workers_and_prints_how_to_resume(tmp_path):
     code = 'import sys; from encoders.cli.main import main; sys.argv[1:] = ["ingest", "wsi", *sys.argv[1:]]; main()'
     tiling = ["--mpp", "0.25", "--tile", "64", "--overlap", "48"]  # enough tiles that it has not finished when it is interrupted
     words = [sys.executable, "-c", code, str(tmp_path / "in"), str(tmp_path / "out"), *tiling, "--workers", "2"]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        words, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell ignores it in what it starts in the background
+    )  # fmt: skip
     while process.poll() is None and not list((tmp_path / "out").glob(".work/a/plan.npz")):
         time.sleep(0.02)
     os.killpg(process.pid, signal.SIGINT)  # like a terminal: to every process of the command

@@ -70,7 +70,7 @@ def build_preprocess(recipe: Recipe, mean: tuple[float, ...], std: tuple[float, 
     """The preprocessing of the card."""
     own = recipe.preprocess
     geometry = {key: getattr(own, key) for key in DEFAULT_GEOMETRY}
-    raw = {"size": recipe.size, "channels": recipe.channels, **geometry, "mean": mean, "std": std}
+    raw = {"size": recipe.size, "channels": recipe.channels, **geometry, "value_range": own.value_range, "mean": mean, "std": std}
     return validate_config(Preprocess, raw, "the recipe's preprocess")
 
 

@@ -46,7 +46,7 @@ class DataConfig(Config):
 class PreprocessConfig(Config):
     """What becomes the card's preprocessing, with `size`. A setting that is null is that of `init`.
 
-    mean and std refer to the [0, 1] scale of the store."""
+    mean and std refer to `value_range`, by default the [0, 1] scale of the store."""
 
     resize: Literal["crop", "pad", "squash"] | None = Field(
         None, description="how a non-square image is made square at transfer; null: as `init`, otherwise crop"
@@ -56,6 +56,9 @@ class PreprocessConfig(Config):
     )
     crop_pct: float | None = Field(
         None, gt=0.5, le=1, description="with resize=crop, the fraction of the shorter side that is kept; null: as `init`, otherwise 1.0"
+    )
+    value_range: tuple[float, float] | None = Field(
+        None, description="values of black and white before mean and std; null: those of `init`, otherwise [0, 1]"
     )
     mean: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")
     std: tuple[float, ...] | None = Field(None, description="per channel; null: that of `init`, otherwise measured on the corpus")

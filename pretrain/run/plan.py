@@ -40,7 +40,7 @@ def describe_sizes(setup: Setup) -> list[tuple[str, str]]:
         ("weights", f"{weights / 1e6:.1f} M in the encoder, {trained / 1e6:.1f} M trained"),
         ("starts from", cfg.init or f"random weights, seed {cfg.seed}"),
         ("BatchNorm", describe_batchnorm(cfg, setup.method.encoder()) or f"{cfg.arch} has none"),
-        ("input", f"mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
+        ("input", f"{_value_range(cfg)}mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
         ("precision", cfg.precision),
         ("batch", f"{cfg.batch} images per step, as {cfg.accumulate} x {cfg.batch // cfg.accumulate}"),
         ("learning rate", f"{optim.peak_lr(lr, cfg.batch):.3g} at its peak ({lr.lr:g}, {lr.lr_rule} rule, at {cfg.batch} images)"),
@@ -130,3 +130,7 @@ def list_cost_warnings(cost: StepCost) -> list[str]:
     elif max(cost.seconds) > UNSTEADY * min(cost.seconds):
         notes.append("the timed steps differ by more than half, so the time is not reliable: plan again when the machine is idle")
     return notes
+
+
+def _value_range(cfg: Recipe) -> str:
+    return f"black {cfg.preprocess.value_range[0]:g}, white {cfg.preprocess.value_range[1]:g}, " if cfg.preprocess.value_range else ""

@@ -10,7 +10,7 @@ from encoders.zoo.lineage import lineage_chain
 from encoders.zoo.names import short_name
 
 GEOMETRY = ("size", "resize", "interpolation", "crop_pct")  # a name can hold them, so that a table may have the start in the encoder's way
-NORMALISATION = ("channels", "mean", "std")  # these belong to the weights: variants of a name fold them in exactly
+NORMALISATION = ("channels", "value_range", "mean", "std")  # these belong to the weights: variants of a name fold them in exactly
 
 
 def list_start_differences(card: Card, ancestors: Iterable[Card], lineup: Sequence[Card]) -> list[str]:
@@ -35,7 +35,7 @@ def list_start_differences(card: Card, ancestors: Iterable[Card], lineup: Sequen
 
 def list_preprocess_differences(own: Preprocess, start: Preprocess, fields: Sequence[str]) -> list[str]:
     """`interpolation bilinear, was bicubic` for each of the fields that differs. The crop counts only where both crop."""
-    a, b = own.model_dump(mode="json"), start.model_dump(mode="json")
+    a, b = ({"value_range": [0, 1], **p.model_dump(mode="json")} for p in (own, start))  # a dump leaves out the usual range
     cropped = own.resize == start.resize == "crop"
     return [f"{key} {a[key]}, was {b[key]}" for key in fields if a[key] != b[key] and (key != "crop_pct" or cropped)]
 

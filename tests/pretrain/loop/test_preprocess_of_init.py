@@ -17,8 +17,9 @@ from pretrain.run import lifecycle, rundir
 from tests.pretrain.runs import METHODS, recipe, run, sigterm_at_step, store
 
 MOCO = METHODS["moco"]
-OWN = {"size": 32, "channels": 1, "resize": "squash", "interpolation": "bicubic", "crop_pct": 0.75, "mean": (0.4,), "std": (0.3,)}
-OTHER = {"resize": "pad", "interpolation": "bilinear", "crop_pct": 0.9, "mean": (0.1,), "std": (0.2,)}
+OWN = {"size": 32, "channels": 1, "resize": "squash", "interpolation": "bicubic", "crop_pct": 0.75, "value_range": (-1.0, 1.0),
+       "mean": (0.4,), "std": (0.3,)}  # fmt: skip
+OTHER = {"resize": "pad", "interpolation": "bilinear", "crop_pct": 0.9, "value_range": (0.0, 2.0), "mean": (0.1,), "std": (0.2,)}
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def test_rejected_steps_leave_no_trace_in_the_step_after_them(images, monkeypatc
         return out
 
     monkeypatch.setattr(SimCLR, "forward", forward)
-    code, where = start(images, "once", f"max_skipped={steps}", f"precision={precision}")
+    code, where = start(images, "once", f"max_skipped={steps}", f"precision={precision}", "arch=test_resnet", "size=16")
     assert code == 0
     (rollback,) = where.read()["rollbacks"]
     assert rollback["at_step"] == 8 + steps

@@ -150,7 +150,7 @@ def _beit(tensors: Mapping[str, Tensor], args: Mapping[str, Any]) -> NetworkShap
     table = tensors["blocks.0.attn.relative_position_bias_table"]
     own: dict[str, Any] = {"embed_dim": kernel.shape[0], "depth": depth, "num_heads": table.shape[1], "patch_size": kernel.shape[-1]}
     if "blocks.0.gamma_1" not in tensors:
-        own["init_values"] = None
+        own["init_values"] = 0.0  # no layer scale; timm.create_model leaves out arguments that are None
     if "pos_embed" in tensors:
         own["use_abs_pos_emb"] = True
     grid = (math.isqrt(table.shape[0] - 3) + 1) // 2  # (2 G - 1)^2 offsets and three of the class token

@@ -4,7 +4,7 @@ A path is PLACE:NAME, e.g. `teacher:backbone.blocks.0.norm1.weight`; the place i
 """
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -80,16 +80,21 @@ def find_match(
 ) -> FamilyMatch | None:
     """As `recognise`, or None for a file that no family describes."""
     _refuse_known(checkpoint, paths)
-    names = [family] if family else [n for n, f in family_book().families.items() if not f.by_name]
+    names = [family] if family else [n for n, f in family_book().families.items() if not f.by_name and _has_shapes(f.shape, paths)]
     return next((m for n in names if (m := _match(n, find_family(n), paths, network, want)) is not None), None)
 
 
 def _refuse_known(checkpoint: Checkpoint, paths: dict[str, Tensor]) -> None:
     for refused in family_book().refused.values():
         by_name = bool(refused.has) and all(any(re.search(p, path) for path in paths) for p in refused.has)
-        by_shape = any(tuple(v.shape[-2:]) == side for p, side in refused.shape.items() for path, v in paths.items() if re.search(p, path))
+        by_shape = bool(refused.shape) and _has_shapes(refused.shape, paths)
         if by_name or by_shape:
             raise InputError(f"{checkpoint.path} is {refused.title}, which cannot be imported: {refused.reason}")
+
+
+def _has_shapes(sides: Mapping[str, tuple[int, int]], paths: Mapping[str, Tensor]) -> bool:
+    """Whether some tensor of each expression has these last two sides."""
+    return all(any(tuple(v.shape[-2:]) == side for path, v in paths.items() if re.search(p, path)) for p, side in sides.items())
 
 
 def _match(

@@ -45,9 +45,13 @@ class EncoderFamily(Config):
     by_name: bool = False
     networks: tuple[NetworkPath, ...]
     requires: tuple[str, ...] = ()
+    shape: dict[str, tuple[int, int]] = Field(
+        {}, description="last two sides of tensors; without --family, files of other sides are not of it"
+    )
     layouts: tuple[str, ...] = ()
     args: dict[str, dict[str, Any]] = Field({}, description="arguments by the rule of the layout, e.g. {vit: {num_heads: 12}}")
     pixels: dict[str, Any] = Field({})
+    pixels_at: str | None = Field(None, description="place in the file of a mean and std, which replace those of `pixels`")
     modality: str | None = None
     feature: PooledFeature | None = None
     position_resampling: PositionRule = "timm"

@@ -9,13 +9,14 @@ import timm
 import torch
 from torch import nn
 
-from encoders.importing.checkpoint import read_checkpoint
+from encoders.importing.checkpoint import Checkpoint, read_checkpoint
 from encoders.importing.choose_network import NetworkChoice, choose_network
 from encoders.importing.families import FamilyMatch
 from encoders.importing.fit_tensors import FitRule, fit_tensors
 from encoders.importing.import_settings import ImportSettings
 from encoders.importing.key_report import KeyReport
 from encoders.importing.network_plan import DEFAULT_SIZE, NetworkPlan, plan_network
+from encoders.importing.stored_pixels import read_stored_pixels
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
@@ -49,7 +50,7 @@ def import_encoder(file: Path, settings: ImportSettings, name: str | None = None
     settings = settings if card is None else _settings_of(card, settings)
     match = choose_network(checkpoint, NetworkChoice(settings.family, settings.network, settings.prefix, _wanted_names(settings)))
     plan = plan_network(match, settings)
-    card = card or describe_card(file, match, plan, settings)
+    card = card or describe_card(checkpoint, match, plan, settings)
     model = backbone.build_backbone(plan.arch, plan.model_args, plan.channels, plan.size, seed=0)
     report = _load(model, match, plan, settings, file)
     _check_same_weights(file, model, card)
@@ -91,9 +92,9 @@ def _usual_size(arch: str) -> int:
     return int(cfg.input_size[-1]) if cfg else DEFAULT_SIZE
 
 
-def describe_card(file: Path, match: FamilyMatch, plan: NetworkPlan, settings: ImportSettings) -> Card:
+def describe_card(checkpoint: Checkpoint, match: FamilyMatch, plan: NetworkPlan, settings: ImportSettings) -> Card:
     """The card of an import without a card. Raises InputError if the mean and std of the pixels are not known."""
-    family, licence = match.family, match.family.licence
+    file, family, licence = checkpoint.path, match.family, match.family.licence
     known = not licence.startswith("of ") and licence != "unknown"
     rule = settings.position_resampling or family.position_resampling
     return validate_config(
@@ -103,7 +104,7 @@ def describe_card(file: Path, match: FamilyMatch, plan: NetworkPlan, settings: I
             "arch": plan.arch,
             "model_args": plan.model_args,
             "dim": 1,  # set on publishing
-            "preprocess": describe_pixels(file, match, plan, settings),
+            "preprocess": describe_pixels(checkpoint, match, plan, settings),
             "position_resampling": None if rule == "timm" else rule,
             "modality": settings.modality or family.modality,
             "licence": settings.licence or (licence if known else "unknown"),
@@ -114,9 +115,10 @@ def describe_card(file: Path, match: FamilyMatch, plan: NetworkPlan, settings: I
     )
 
 
-def describe_pixels(file: Path, match: FamilyMatch, plan: NetworkPlan, settings: ImportSettings) -> dict[str, Any]:
-    """The fields of `Preprocess`, from the settings and otherwise from the family."""
-    family: Mapping[str, Any] = match.family.pixels
+def describe_pixels(checkpoint: Checkpoint, match: FamilyMatch, plan: NetworkPlan, settings: ImportSettings) -> dict[str, Any]:
+    """The fields of `Preprocess`, from the settings, otherwise from the file where it has them, otherwise from the family."""
+    place = match.family.pixels_at
+    family: Mapping[str, Any] = {**match.family.pixels, **(read_stored_pixels(checkpoint, place) if place else {})}
     out: dict[str, Any] = {"size": plan.size, "channels": plan.channels}
     for key in ("resize", "interpolation", "crop_pct", "value_range"):
         value = getattr(settings, key) if getattr(settings, key) is not None else family.get(key)
@@ -126,8 +128,8 @@ def describe_pixels(file: Path, match: FamilyMatch, plan: NetworkPlan, settings:
         value = getattr(settings, key) or family.get(key)
         if value is None:
             raise InputError(
-                f"{file} is {match.family.title}, whose pixels are not known: pass --mean and --std, the normalisation these weights were "
-                "trained with, on [0, 1], e.g. --mean 0.5 --std 0.5"
+                f"{checkpoint.path} is {match.family.title}, whose pixels are not known: pass --mean and --std, the normalisation "
+                "these weights were trained with, on [0, 1], e.g. --mean 0.5 --std 0.5"
             )
         out[key] = _per_channel(tuple(value), plan.channels, key)
     return validate_config(Preprocess, out, "the options").model_dump()

@@ -14,6 +14,7 @@ from torch import nn
 
 from encoders.importing.import_file import import_encoder
 from encoders.importing.import_settings import ImportSettings
+from encoders.runtime.errors import InputError
 from encoders.zoo import zoo
 from tests.encoders.importing.sources import IMAGENET, VIT, prefixed, randomised, relative_difference, save
 
@@ -173,7 +174,10 @@ def test_last_checkpoint_of_lightly_train(tmp_path, build, lightly_train_classes
     }  # fmt: skip
     file = save(tmp_path, content, "last.ckpt")
     sys.modules.pop(lightly_train_classes.__name__)
-    assert run(file).match.name == "lightly_train"
+    done = import_encoder(file, ImportSettings(size=64), "theirs")
+    assert (done.match.name, done.card.preprocess.mean, done.card.preprocess.std) == ("lightly_train", (0.5,) * 3, (0.25,) * 3)
+    again = import_encoder(file, ImportSettings(size=64, std=(0.2,)), "again")  # an option is stronger than the file
+    assert (again.card.preprocess.mean, again.card.preprocess.std) == ((0.5,) * 3, (0.2,) * 3)
     if build is resnet:
         source.fc = nn.Identity()
     assert_is(source)
@@ -186,3 +190,19 @@ def test_exported_file_of_lightly_train(tmp_path, build):
     if build is resnet:
         source.fc = nn.Identity()
     assert_is(source)
+
+
+@pytest.mark.parametrize(
+    "stored", [None, {}, {"mean": [0.5] * 3}, {"mean": [0.5], "std": [0.1, 0.2]}, {"mean": "a", "std": "b"}, [0.5, 0.25]]
+)
+def test_a_last_checkpoint_without_a_normalisation_asks_for_it(tmp_path, stored):
+    content = {"lightly_train": {"models": {"model": vit().state_dict()}, "normalize_args": stored}}
+    with pytest.raises(InputError, match="pass --mean and --std"):
+        import_encoder(save(tmp_path, content), ImportSettings())
+
+
+def test_a_normalisation_stored_as_an_object_is_read(tmp_path):
+    stored = argparse.Namespace(mean=(0.1, 0.2, 0.3), std=[0.4, 0.5, 1])
+    content = {"lightly_train": {"models": {"model": vit().state_dict()}, "normalize_args": stored}}
+    done = import_encoder(save(tmp_path, content), ImportSettings())
+    assert (done.card.preprocess.mean, done.card.preprocess.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 1.0))

@@ -13,6 +13,7 @@ from torch import nn
 from encoders.importing.family_data import family_book
 from encoders.importing.import_file import import_encoder
 from encoders.importing.import_settings import ImportSettings
+from encoders.runtime.errors import InputError
 from encoders.zoo import zoo
 from tests.encoders.importing.sources import VIT, prefixed, randomised, relative_difference, save
 
@@ -131,6 +132,19 @@ def test_eva_x(tmp_path, args, gated, arch, place):
     assert (done.match.name, done.card.arch) == ("evax_averaged" if place == "model_ema" else "evax", arch)
     assert done.card.preprocess.mean == (0.49185243,) * 3
     assert relative_difference(features(source), imported()) <= 1e-5
+
+
+@pytest.mark.parametrize("place", [None, "model", "module", "model_ema"])
+@pytest.mark.parametrize("original", [True, False])
+def test_eva02_of_natural_images_is_not_taken_for_eva_x(tmp_path, place, original):
+    source = randomised(timm.create_model("eva02_tiny_patch14_224", img_size=56, ref_feat_shape=[4, 4], depth=1, num_classes=0))
+    state = eva_names(source, gated=False) if original else source.state_dict()
+    file = save(tmp_path, state if place is None else {place: state})
+    with pytest.raises(InputError, match="pass --mean and --std"):
+        import_encoder(file, ImportSettings())
+    run(file, mean=(0.5,), std=(0.25,))
+    x = X[..., :56, :56]
+    assert relative_difference(features(source, x), imported(x)) <= 1e-5
 
 
 # Chest radiographs and pathology

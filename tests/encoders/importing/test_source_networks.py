@@ -160,7 +160,7 @@ def test_vision_transformer_of_mmpretrain(tmp_path, averaged, pooled):
     if averaged:  # EMAHook exchanges the two on saving: `state_dict` is the averaged one
         content["ema_state_dict"] = {f"module.{key}": value * 2 for key, value in content["state_dict"].items()} | {"steps": torch.ones(())}
     done = run(tmp_path, content)
-    assert done.match.name == "mmpretrain"
+    assert done.match.name == ("mmpretrain_averaged" if averaged else "mmpretrain")
     with torch.no_grad():
         want = norm(source(X))[:, 0] if pooled == "cls_token" else norm(source(X)[:, 1:].mean(1))
     assert relative_difference(want, imported(X)) <= 1e-5
@@ -178,5 +178,15 @@ def test_resnet_of_mmpretrain(tmp_path, averaged, args):
     for block in source.modules() if args else ():
         if isinstance(block, torchvision.models.resnet.Bottleneck):  # style="caffe"
             block.conv1.stride, block.conv2.stride = block.conv2.stride, (1, 1)
-    assert done.match.name == "mmpretrain"
+    assert done.match.name == ("mmpretrain_averaged" if averaged else "mmpretrain")
+    assert relative_difference(tokens_of(source, X), imported(X)) <= 1e-5
+
+
+def test_an_average_that_mmengine_did_not_exchange_is_taken_where_it_stands(tmp_path):
+    source = randomised(torchvision.models.resnet18())
+    content = {"state_dict": prefixed("backbone.", source, 2) | {"head.weight": torch.zeros(2, 512)}}
+    content["ema_state_dict"] = prefixed("module.backbone.", source) | {"n_averaged": torch.ones(())}  # torch.optim.swa_utils.AveragedModel
+    done = run(tmp_path, content, size=64)
+    source.fc = nn.Identity()
+    assert "EMA" in done.match.role
     assert relative_difference(tokens_of(source, X), imported(X)) <= 1e-5

@@ -19,7 +19,7 @@ from encoders.runtime import dist
 from encoders.runtime.errors import InputError
 from encoders.store.part import StorePart
 from encoders.store.store import Store
-from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
+from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN, slide_mpp
 from encoders.zoo.encoder import Encoder
 
 
@@ -45,10 +45,8 @@ def group_by_slide(store: Store) -> dict[str, NDArray[np.int64]]:
 
 def tile_side(part: StorePart, mpp: float, pixels: int) -> int:
     """The side of a tile of `pixels` pixels in level-0 pixels; 0 if the slide's resolution is unknown."""
-    facts = part.attrs.get("slide")
-    if not isinstance(facts, dict) or "mpp" not in facts or not np.isfinite(mpp):
-        return 0
-    return round(pixels * mpp / float(np.mean(facts["mpp"])))
+    scale = slide_mpp(part)
+    return round(pixels * mpp / float(np.mean(scale))) if scale and np.isfinite(mpp) else 0
 
 
 def level0_side(store: Store, part: StorePart, rows: NDArray[np.int64], mpp: float, pixels: int) -> int:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
-from encoders.store.tile_coordinates import Pair, read_coordinate_file, read_corners
+from encoders.store.tile_coordinates import Pair, read_coordinate_file, read_corners, slide_mpp
 from encoders.zoo.feature_file import FeatureFile, read_feature_file
 from encoders.zoo.stored_features import StoredFeatures
 
@@ -80,7 +80,7 @@ def match_tiles(path: Path, file: FeatureFile, store: Store, rows: NDArray[np.in
     if file.keys is not None:
         places = {key: i for i, key in enumerate(file.keys)}
         return np.array([places.get(key, -1) for key in store.column("key")[rows].tolist()], np.int64), file.x
-    corners = read_file_corners(path, file, slide_mpp(store, int(rows[0])))
+    corners = read_file_corners(path, file, slide_mpp(store.locate(int(rows[0]))[0]))
     if len(corners) != len(file.x):
         raise InputError(f"{path} has {len(file.x)} features and {len(corners)} coordinates; a tile has one of each")
     at: dict[tuple[int, int], int] = {}
@@ -113,11 +113,3 @@ def find_coordinates(path: Path) -> Path | None:
     folders = [path.parent, *(path.parent.parent / name for name in COORDINATE_FOLDERS)]
     usual = [folder / f"{path.stem}{ending}.h5" for folder in folders for ending in ("", TRIDENT_PATCHES)]
     return next((each for each in usual if each.is_file()), None)
-
-
-def slide_mpp(store: Store, row: int) -> Pair | None:
-    """Micrometres per pixel of the slide of a row, for coordinates in micrometres; None if the store does not know them."""
-    facts = store.locate(row)[0].attrs.get("slide")
-    if not isinstance(facts, dict) or "mpp" not in facts:
-        return None
-    return float(facts["mpp"][0]), float(facts["mpp"][1])

@@ -21,6 +21,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.file_names import shorten_file_name
 from encoders.runtime.files import atomic_write
 from encoders.store.store import Store
+from encoders.store.tile_coordinates import slide_mpp
 
 SlideLayout = Literal["trident", "clam", "stamp"]
 
@@ -47,15 +48,14 @@ def level0_mpp(store: Store, rows: NDArray[np.int64]) -> tuple[float, float]:
 
     Raises InputError if its resolution, or that of the tiles, is unknown."""
     part, _ = store.locate(int(rows[0]))
-    facts = part.attrs.get("slide")
+    scale = slide_mpp(part)
     tiles = float(store.column("mpp")[rows[0]]) if store.has_column("mpp") else float("nan")
-    if not isinstance(facts, dict) or "mpp" not in facts or not np.isfinite([tiles, *np.ravel(facts["mpp"])]).all():
+    if scale is None or not np.isfinite([tiles, *scale]).all():
         raise InputError(
             f"the slide {str(store.column('slide')[rows[0]])!r} of {part.path} has no resolution, and STAMP's coordinates are micrometres: "
             "choose the layout trident or clam, or tile it again with `encoders ingest wsi --slide-mpp`"
         )
-    x, y = np.broadcast_to(facts["mpp"], 2)
-    return float(x), float(y)
+    return scale
 
 
 def write_slide_features(

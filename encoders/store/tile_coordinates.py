@@ -20,6 +20,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
+from encoders.store.part import StorePart
 
 Pair = tuple[float, float]  # along x and y
 LEVEL0_SIDE_COLUMN = "patch_size_level0"  # of /index, with TRIDENT's name: level-0 pixels of the side of a tile, NaN: unknown
@@ -58,6 +59,14 @@ class TileScale:
         if self.level >= len(downsamples):
             raise InputError(f"patch_level is {self.level}, and the slide has {len(downsamples)} levels")
         return self.patch_size * downsamples[self.level], self.patch_size * downsamples[self.level]
+
+
+def slide_mpp(part: StorePart) -> Pair | None:
+    """Micrometres per level-0 pixel of the slide of a store, along x and y; None if the store does not know them."""
+    facts = part.attrs.get("slide")
+    if not isinstance(facts, dict) or "mpp" not in facts:
+        return None
+    return float(facts["mpp"][0]), float(facts["mpp"][1])
 
 
 def read_scale(file: h5py.File, coords: str = "coords", pixels: int | None = None) -> TileScale:

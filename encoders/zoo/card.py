@@ -57,6 +57,12 @@ class Preprocess(Config):
             raise ValueError(f"value_range is {list(self.value_range)}, expected the value of black and a larger one of white")
         return self
 
+    @property
+    def unit_mean_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """mean and std on [0, 1], whatever the value range."""
+        black, white = self.value_range or (0.0, 1.0)
+        return tuple((m - black) / (white - black) for m in self.mean), tuple(s / (white - black) for s in self.std)
+
     @model_serializer(mode="wrap")
     def _without_unused_range(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in serialize(self).items() if value is not None or key not in UNUSED_IF_NONE}

@@ -117,10 +117,11 @@ def _use_lines(card: Card) -> list[str]:
 
 def _input_lines(card: Card) -> list[str]:
     p = card.preprocess
+    mean, std = p.unit_mean_std
     resize = RESIZE_WORDS[p.resize].format(size=p.size, target=int(p.size / p.crop_pct))
     lines = [
         f"- {p.channels} channel{'s' if p.channels > 1 else ''}, {p.size} x {p.size} pixels: {resize}, {p.interpolation}, antialiased",
-        f"- pixels on [0, 1], then mean {_format_numbers(p.mean)} and std {_format_numbers(p.std)}",
+        f"- pixels on [0, 1], then mean {_format_numbers(mean)} and std {_format_numbers(std)}",
     ]
     if p.resize == "pad":
         lines.append("- timm fills the border with the mean, isograft with black: images that are not square differ at the border")

@@ -149,8 +149,7 @@ def _compare_pixels(card: Card, pixels: NDArray[np.float32] | None, answer: Path
     ours = prepare_input(to_8_bit(canary_images(p.channels)) / np.float32(255), p)
     if pixels.shape != tuple(ours.shape):
         raise InputError(f"{answer} holds pixels {pixels.shape}, expected {tuple(ours.shape)}: the sizes of transform and card differ")
-    black, white = p.value_range or (0.0, 1.0)
-    std = torch.tensor(p.std).reshape(1, -1, 1, 1) / (white - black)
+    std = torch.tensor(p.unit_mean_std[1]).reshape(1, -1, 1, 1)
     return float(((torch.from_numpy(pixels) - ours).abs() * std).max()) * 255
 
 

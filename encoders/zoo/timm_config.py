@@ -19,13 +19,13 @@ def build_timm_config(card: Card, model: nn.Module) -> dict[str, Json]:
 
     Arguments that JSON cannot state to timm are left out; see `list_code_arguments`."""
     p = card.preprocess
-    black, white = p.value_range or (0.0, 1.0)  # timm knows only [0, 1]
+    mean, std = p.unit_mean_std  # timm knows only [0, 1]
     record = model.default_cfg if isinstance(model, HasDefaultCfg) else {}
     preprocess: dict[str, Json] = {
         "input_size": [p.channels, p.size, p.size],
         "interpolation": p.interpolation,
-        "mean": [(value - black) / (white - black) for value in p.mean],
-        "std": [value / (white - black) for value in p.std],
+        "mean": list(mean),
+        "std": list(std),
         "crop_pct": p.crop_pct,
         "crop_mode": CROP_MODES[p.resize],
     }

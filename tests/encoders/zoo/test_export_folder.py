@@ -196,6 +196,12 @@ def add_results(name: str, sha256: str, protocol: str = "knn", **cells: str) -> 
     (records_dir() / "opacity" / f"{name}-{protocol}.json").write_text(json.dumps({"identity": identity}))
 
 
+def test_the_model_card_states_the_pixels_on_the_unit_range_that_it_names(tmp_path):
+    publish("resnet10t", preprocess=Preprocess(size=32, value_range=(-1024, 1024), mean=(0, 0, 0), std=(512, 512, 512)))
+    export_folder.export_folder("mine", tmp_path / "out")
+    assert "- pixels on [0, 1], then mean 0.5, 0.5, 0.5 and std 0.25, 0.25, 0.25" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_results_of_other_weights_are_left_out_and_counted():
     add_results("mine", "a" * 64)
     add_results("mine", "b" * 64, "linear")

@@ -21,6 +21,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
+from encoders.runtime.worker_process import worker_context
 from encoders.store.store import Store
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
 from encoders.zoo.parts import join_features, require_pooled
@@ -143,7 +144,9 @@ def _feature_batches(
     """The features of one batch at a time, or of one batch per rank at a time."""
     parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
     images = _PreparedBatches(store, encoder.prepare, take_rank_pieces(parts) if ranks else parts)
-    features = (encoder.forward(x.to(encoder.device), kind) for x in DataLoader(images, batch_size=None, num_workers=workers))
+    context = worker_context() if workers else None
+    loader = DataLoader(images, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    features = (encoder.forward(x.to(encoder.device), kind) for x in loader)
     for out in gather_pieces(features, batch, len(rows)) if ranks else features:
         if progress:
             progress(len(out))

@@ -30,6 +30,7 @@ from encoders.loading.views import ImageSource, RawBatch, make_views, read_raw_b
 from encoders.runtime.arrays import IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.threads import ThreadTeam, single_torch_thread
+from encoders.runtime.worker_process import worker_context
 from encoders.store.store import Store
 from encoders.zoo.card import Preprocess
 
@@ -146,7 +147,7 @@ class Batches:
             batch_size=None,
             sampler=_CountingSampler(turn),
             num_workers=self._workers,
-            multiprocessing_context=self._context,
+            multiprocessing_context=worker_context(self._context),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own: the loader draws a seed, and must not disturb the model's random numbers
         )

@@ -14,6 +14,7 @@ from encoders.loading.prefetch import DevicePrefetcher, list_tensors
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Preprocess
 
+from tests.encoders.runtime.test_worker_process import busy_in_cpp
 CXR = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
 
 
@@ -193,6 +194,24 @@ def test_close_ends_the_workers():
 
 
 def test_loading_does_not_touch_the_random_numbers_of_the_model():
+class BusyInCpp(InMemory):
+    """Reading starts threads that are in C++ code when the process ends."""
+
+    def unit_images(self, index):
+        busy_in_cpp()
+        return super().unit_images(index)
+
+
+@pytest.mark.slow
+def test_close_is_clean_when_spawned_workers_have_threads_in_cpp(capfd):
+    source = batches(BusyInCpp(), workers=2, context="spawn")
+    next(source.micro_batches(0))
+    workers = source._iterator._workers
+    source.close()
+    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert "terminate called" not in capfd.readouterr().err
+
+
     torch.manual_seed(3)
     want = torch.rand(4)
     torch.manual_seed(3)

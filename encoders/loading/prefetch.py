@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from encoders.augment.masks import Masks
 from encoders.loading.views import RawBatch
 
 
@@ -17,7 +16,7 @@ class DevicePrefetcher:
     def start_copy(self, micro_batch: RawBatch) -> RawBatch:
         """The micro-batch on the device, not to be read before `wait_for_copy`."""
         with torch.cuda.stream(self.stream):  # with None it does nothing
-            masks = micro_batch.masks and [Masks(*map(self._copy_async, view)) for view in micro_batch.masks]
+            masks = micro_batch.masks and [view.map(self._copy_async) for view in micro_batch.masks]
             images, index, positions = map(self._copy_async, (micro_batch.images, micro_batch.index, micro_batch.positions))
             partners = None if micro_batch.partners is None else self._copy_async(micro_batch.partners)
         return micro_batch._replace(images=images, masks=masks, index=index, positions=positions, partners=partners)

@@ -13,7 +13,7 @@ from torch import Tensor
 from encoders.augment.apply import RESAMPLE_GROUP, augment, chunk_slices, to_planar_float
 from encoders.augment.config import Augment
 from encoders.augment.draw import draw_params
-from encoders.augment.masks import Masks, MaskSpec, draw_mask
+from encoders.augment.masks import Masks, MaskSpec
 from encoders.augment.operation import DrawnParams, PixelSource, UnitImages
 from encoders.augment.resample import uses_dense_matrices
 from encoders.loading.pairing import Partners
@@ -69,10 +69,7 @@ def read_raw_batch(
     for view, cfg in enumerate(specs):
         source = others.numpy() if others is not None and shows_partner(view) else images
         params.append(draw_params(cfg, seed, positions, view, size, PixelSource(source, scale, store, pool)))
-    masks = None
-    if mask is not None:
-        pairs = [draw_mask(seed, positions, mask.tokens, mask.ratio, view) for view in range(len(specs))]
-        masks = [Masks(torch.from_numpy(keep), torch.from_numpy(masked)) for keep, masked in pairs]
+    masks = None if mask is None else [mask.draw(seed, positions, view) for view in range(len(specs))]
     index, global_positions = torch.from_numpy(np.array(rows)), torch.from_numpy(np.array(positions))
     return RawBatch(torch.from_numpy(images), scale, params, masks, index, global_positions, others)
 

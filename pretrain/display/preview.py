@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from encoders.augment.masks import Masks
+from encoders.augment.masks import HidesTokens
 from encoders.loading.views import RawBatch, make_views, read_raw_batch, shows_partner
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.errors import InputError
@@ -116,11 +116,12 @@ def make_first_views(setup: Setup, n: int) -> tuple[RawBatch, list[Tensor]]:
 def build_columns(setup: Setup, raw: RawBatch, views: list[Tensor], step: int | None) -> PreviewColumns:
     """The views; or masked input, reconstruction and target for a method that reconstructs."""
     prep, method = setup.card.preprocess, setup.method
-    if raw.masks is None or not isinstance(method, Reconstructs):
+    hides = raw.masks[0] if raw.masks else None
+    if raw.masks is None or not isinstance(hides, HidesTokens) or not isinstance(method, Reconstructs):
         return PreviewColumns([denormalise_views(v, prep) for v in views], [f"view {i + 1}" for i in range(len(views))], are_views=True)
     method.eval()
     masked, reconstruction, target = method.reconstruct(views, raw.masks)
-    hidden = hidden_pixel_mask(method.grid, raw.masks[0], target)
+    hidden = hidden_pixel_mask(method.grid, hides, target)
     # Without this remark a reconstruction looks better than it is: the brightness of its patches comes from the target.
     remark = "\nmean and contrast of each patch from the target" if method.given_patch_statistics else ""
     titles = ["masked input", f"reconstruction, {'untrained' if step is None else f'step {step}'}{remark}", "target"]
@@ -128,11 +129,10 @@ def build_columns(setup: Setup, raw: RawBatch, views: list[Tensor], step: int | 
     return PreviewColumns(pictures, titles, are_views=False)
 
 
-def hidden_pixel_mask(grid: tuple[int, int], masks: Masks, images: Tensor) -> BoolArray:
+def hidden_pixel_mask(grid: tuple[int, int], masks: HidesTokens, images: Tensor) -> BoolArray:
     """(n, H, W) true for the pixels of hidden patches.  grid: rows and columns of patches.  images: (n, C, H, W)."""
     rows, columns = grid
-    hidden = torch.zeros(len(images), 1, rows * columns).scatter_(2, masks.masked[:, None], 1.0)
-    patches = hidden.view(len(images), 1, rows, columns)
+    patches = masks.hidden.float().view(len(images), 1, rows, columns)
     return torch.nn.functional.interpolate(patches, size=images.shape[2:], mode="nearest")[:, 0].bool().numpy()
 
 

@@ -25,7 +25,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
-from encoders.augment.masks import Masks, MaskSpec
+from encoders.augment.masks import Masks, RandomTokens
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from pretrain.methods.method import DataShape, Method, Traits
@@ -115,8 +115,8 @@ class MAE(Method):
         """One view."""
         return [augment]
 
-    def mask_spec(self) -> MaskSpec:
-        return MaskSpec(tokens=self.grid[0] * self.grid[1], ratio=self.cfg.mask_ratio)
+    def mask_spec(self) -> RandomTokens:
+        return RandomTokens(tokens=self.grid[0] * self.grid[1], ratio=self.cfg.mask_ratio)
 
     def forward(
         self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None

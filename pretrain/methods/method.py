@@ -82,7 +82,7 @@ class Method(nn.Module):
         return [augment, augment]
 
     def mask_spec(self) -> MaskSpec | None:
-        """Which tokens to hide in each view; None if the method hides none."""
+        """What draws the tokens to hide in each view (encoders/augment/masks.py); None if the method hides none."""
         return None
 
     def needs_patients(self) -> bool:
@@ -96,8 +96,8 @@ class Method(nn.Module):
     ) -> dict[str, Tensor]:
         """Returns the scalars `loss`, and others that are logged under their own names.
 
-        views: (B, C, H, W) each.  masks: one per view, or None without `mask_spec`.  progress: fraction of the run that is done, in [0, 1).
-        patient_ids: (B,) int64, or None if `needs_patients` is false.
+        views: (B, C, H, W) each.  masks: one per view, as `mask_spec` draws them, or None without it.
+        progress: fraction of the run that is done, in [0, 1).  patient_ids: (B,) int64, or None if `needs_patients` is false.
 
         Without gradients it changes no state."""
         raise NotImplementedError

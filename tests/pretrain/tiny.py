@@ -4,7 +4,6 @@ import numpy as np
 import timm
 import torch
 
-from encoders.augment.masks import Masks, draw_mask
 from encoders.augment.presets import get_preset
 from pretrain.methods import METHODS, DataShape
 from pretrain.methods.precision import l2_normalize
@@ -67,7 +66,7 @@ def batch(m, i=0, n=16):
     views = [images(n, m.data.channels, s.size or m.data.size, seed=len(specs) * i + v) for v, s in enumerate(specs)]
     if spec is None:
         return views, None
-    return views, [Masks(*map(torch.from_numpy, draw_mask(0, np.arange(n) + n * i, spec.tokens, spec.ratio, v))) for v in range(len(specs))]
+    return views, [spec.draw(0, np.arange(n) + n * i, v) for v in range(len(specs))]
 
 
 def step(m, views, masks=None, progress=0.0, lr=0.05, patient_ids=None):

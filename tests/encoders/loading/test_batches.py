@@ -9,12 +9,13 @@ import pytest
 import torch
 
 from encoders.augment import Augment, get_preset
-from encoders.loading.batches import Batches, MaskSpec
+from encoders.augment.masks import RandomTokens
+from encoders.loading.batches import Batches
 from encoders.loading.prefetch import DevicePrefetcher, list_tensors
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Preprocess
-
 from tests.encoders.runtime.test_worker_process import busy_in_cpp
+
 CXR = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
 
 
@@ -59,7 +60,7 @@ def same(a, b):
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_four_workers_give_the_same_bits_as_none(context):
-    mask = MaskSpec(tokens=16, ratio=0.75)
+    mask = RandomTokens(tokens=16, ratio=0.75)
     here = taken(batches(mask=mask), range(7))
     there = taken(batches(mask=mask, workers=4, context=context), range(7))
     assert same(joined(here), joined(there))
@@ -87,7 +88,7 @@ def test_the_error_of_an_early_micro_batch_is_raised_when_it_is_needed():
 
 
 def test_copies_on_a_cpu_are_the_same_tensors():
-    raw = batches(InMemory(side=32), mask=MaskSpec(tokens=16, ratio=0.75))._work.read_raw(0)
+    raw = batches(InMemory(side=32), mask=RandomTokens(tokens=16, ratio=0.75))._work.read_raw(0)
     copies = DevicePrefetcher(torch.device("cpu"))
     sent = copies.wait_for_copy(copies.start_copy(raw))
     assert all(one is other for one, other in zip(list_tensors(sent), list_tensors(raw), strict=True))
@@ -193,7 +194,6 @@ def test_close_ends_the_workers():
     assert not any(os.path.exists(f"/proc/{pid}") for pid in children)
 
 
-def test_loading_does_not_touch_the_random_numbers_of_the_model():
 class BusyInCpp(InMemory):
     """Reading starts threads that are in C++ code when the process ends."""
 
@@ -212,6 +212,7 @@ def test_close_is_clean_when_spawned_workers_have_threads_in_cpp(capfd):
     assert "terminate called" not in capfd.readouterr().err
 
 
+def test_loading_does_not_touch_the_random_numbers_of_the_model():
     torch.manual_seed(3)
     want = torch.rand(4)
     torch.manual_seed(3)

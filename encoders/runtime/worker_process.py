@@ -8,6 +8,7 @@ frames that allow no exception, and the process aborts ("terminate called withou
 import multiprocessing
 import os
 from multiprocessing.context import BaseContext, SpawnContext, SpawnProcess
+from multiprocessing.process import BaseProcess
 
 
 class _ExitingProcess(SpawnProcess):
@@ -16,7 +17,7 @@ class _ExitingProcess(SpawnProcess):
     def _bootstrap(self, parent_sentinel: int | None = None) -> int:
         code = 1
         try:
-            code = super()._bootstrap(parent_sentinel)  # type: ignore[misc]  # not in typeshed; `multiprocessing.popen_fork` calls it so
+            code = vars(BaseProcess)["_bootstrap"](self, parent_sentinel)  # as in `multiprocessing.popen_fork`; type stubs do not list it
         finally:
             os._exit(code)
 

@@ -79,6 +79,13 @@ def any_rank(flag: bool, device: torch.device | str = "cpu") -> bool:
     return bool(flags.item())
 
 
+def max_over_ranks(values: Tensor) -> Tensor:
+    """The largest of each value over the ranks; changes `values`. The identity for a single process."""
+    if world_size() > 1:
+        td.all_reduce(values, op=td.ReduceOp.MAX)
+    return values
+
+
 def gather(x: Tensor) -> Tensor:
     """The rows of all ranks in rank order: (B, D) -> (R * B, D). The identity for a single process.
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from encoders.loading.batches import MicroBatch
 from encoders.runtime import dist
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim import clip_gradients, set_lr
@@ -22,6 +23,7 @@ from encoders.runtime.stop import StopRequest
 from pretrain.loop.batch_source import BatchSource
 from pretrain.loop.continuation import Continuation
 from pretrain.loop.timing import StepTimer
+from pretrain.loop.unused_parameters import freeze_unused_parameters, list_without_gradient
 from pretrain.methods import Method
 from pretrain.recipe.config import Recipe
 
@@ -70,10 +72,10 @@ def fit(
 
     Raises Diverged after `cfg.max_skipped` consecutive steps whose loss or gradient was NaN or inf."""
     parts = parts or Continuation()
-    model = dist.wrap_ddp(parts.anchor.train() if parts.anchor else method.train(), device)
+    model = parts.outermost(method).train()
     trained = [p for group in optimizer.param_groups for p in group["params"]]
     if dist.world_size() > 1 and state.step < steps:
-        settle_ddp_buckets(model, method, batches, cfg, state.step, device)
+        model = start_ddp(model, method, batches, cfg, state.step, device)
     timer = StepTimer(batches, cfg.batch, state.step, device)
     for step in range(state.step, steps):
         progress = step / steps
@@ -86,7 +88,7 @@ def fit(
             with sync_gradients(model, last=i == cfg.accumulate - 1):
                 with autocast(cfg.precision, device):
                     views = set_memory_format(micro.views, cfg.channels_last)
-                    outputs = model(views, micro.masks, progress=progress, patient_ids=micro.patient_ids)
+                    outputs = model(views, micro.masks, progress=progress, **micro.image_values())
                 timer.lap("forward")
                 scaler.scale(outputs["loss"] / cfg.accumulate).backward()
                 timer.lap("backward")
@@ -97,7 +99,7 @@ def fit(
         scaler.unscale_(optimizer)
         grad_norm = clip_gradients(trained, cfg.clip)
         try:
-            if accept_step(grad_norm, scalars["loss"], state, cfg.max_skipped, device):  # waits for the device: the one sync of a step
+            if accept_step(grad_norm, scalars["loss"], state, cfg.max_skipped, device, scaler):  # waits for the device: one sync a step
                 scaler.step(optimizer)
                 method.after_step(progress)
                 if parts.average:
@@ -108,7 +110,7 @@ def fit(
         timer.lap("optimizer")
         state.step = step + 1
         if state.step % cfg.log_every == 0 or state.step == steps:
-            log(state.step, **scalars, lr=lr, grad_norm=grad_norm, skipped=state.skipped_total, **timer.read(state.step))
+            log(state.step, **parts.summarise(scalars), lr=lr, grad_norm=grad_norm, skipped=state.skipped_total, **timer.read(state.step))
         stopping = dist.any_rank(stop.requested is not None, device)  # all ranks must agree on the last step
         if state.step % cfg.save_every == 0 or state.step == steps or stopping:
             save(state)
@@ -118,22 +120,34 @@ def fit(
     dist.barrier()  # no rank leaves before the main rank has saved
 
 
-def settle_ddp_buckets(model: nn.Module, method: Method, batches: BatchSource, cfg: Recipe, step: int, device: torch.device) -> None:
-    """Runs two backward passes and discards them, so that DDP has its final gradient buckets; everything else is unchanged.
+def start_ddp(model: nn.Module, method: Method, batches: BatchSource, cfg: Recipe, step: int, device: torch.device) -> nn.Module:
+    """`model` wrapped in DDP and ready for its first step; besides parameters that are not used, which are frozen, nothing is changed.
 
-    DDP rearranges its buckets after the first backward pass, and with them the order of its sums. A resumed run must start after that
-    too, or its last bits differ from those of a run that was never stopped."""
+    DDP waits for a gradient of every trainable parameter: two passes of different images find those that get none. It rearranges its
+    buckets after the first backward pass, and with them the order of its sums. A resumed run must start after that too, or its last bits
+    differ from those of a run that was never stopped: two more passes, which are discarded as well."""
     buffers = {name: buffer.clone() for name, buffer in method.named_buffers()}
-    micro = next(batches.micro_batches(step))
+    micros = [next(batches.micro_batches(step + i)) for i in range(2)]
+    for micro in micros:
+        discarded_pass(model, micro, cfg, device)
+    freeze_unused_parameters(model, list_without_gradient(model), device)
+    model.zero_grad(set_to_none=True)
+    model = dist.wrap_ddp(model, device)
     for _ in range(2):
-        with autocast(cfg.precision, device):
-            views = set_memory_format(micro.views, cfg.channels_last)
-            outputs = model(views, micro.masks, progress=0.0, patient_ids=micro.patient_ids)
-        outputs["loss"].backward()
-        method.zero_grad(set_to_none=True)
+        discarded_pass(model, micros[0], cfg, device)
+        model.zero_grad(set_to_none=True)
     method.after_backward(0.0)  # closes the step buffers: their rows are discarded with the first micro-batch of the next step
     for name, buffer in method.named_buffers():
         buffer.copy_(buffers[name])
+    return model
+
+
+def discarded_pass(model: nn.Module, micro: MicroBatch, cfg: Recipe, device: torch.device) -> None:
+    """A forward and backward pass outside the steps."""
+    with autocast(cfg.precision, device):
+        views = set_memory_format(micro.views, cfg.channels_last)
+        outputs = model(views, micro.masks, progress=0.0, **micro.image_values())
+    outputs["loss"].backward()
 
 
 def seed_model(seed: int, step: int, micro: int, rank: int) -> None:
@@ -161,14 +175,21 @@ def add_scalars(total: Mapping[str, Tensor], scalars: Mapping[str, Tensor], weig
     return {k: total.get(k, 0.0) + torch.as_tensor(v).detach().float() * weight for k, v in scalars.items()}
 
 
-def accept_step(grad_norm: Tensor, loss: Tensor, state: TrainState, limit: int, device: torch.device) -> bool:
+def accept_step(
+    grad_norm: Tensor, loss: Tensor, state: TrainState, limit: int, device: torch.device, scaler: torch.amp.GradScaler | None = None
+) -> bool:
     """Whether to take the step: loss and gradient are finite on all ranks. Counts rejections in `state`.
 
-    Raises Diverged after `limit` consecutive rejections."""
+    A finite loss whose scaled gradient overflows in float16 is rejected and not counted: `scaler` searches its scale, and halves it next.
+    From a scale of 1 on the gradient itself is inf.
+
+    Raises Diverged after `limit` consecutive rejections that count."""
     finite = math.isfinite(grad_norm.item()) and math.isfinite(loss.item())
     if not dist.any_rank(not finite, device):
         state.skipped = 0
         return True
+    if scaler and scaler.get_scale() > 1 and not dist.any_rank(not math.isfinite(loss.item()), device):
+        return False
     state.skipped, state.skipped_total = state.skipped + 1, state.skipped_total + 1
     if state.skipped >= limit:
         raise Diverged(

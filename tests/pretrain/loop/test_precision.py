@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.stop import StopRequest
 from pretrain.loop.setup import build_setup
+from pretrain.loop.train import Diverged, TrainState, fit
 from tests.pretrain.loop.test_train import trained
 from tests.pretrain.runs import MAE, MOCO, recipe, store
 
@@ -63,3 +65,37 @@ def test_half_precision_trains_close_to_full(precision, images):
     assert half[0]["loss"] == pytest.approx(full[0]["loss"], rel=0.02)
     setup = build_setup(recipe(images, MAE, f"precision={precision}"), "cpu")
     assert setup.scaler.is_enabled() == (precision == "fp16")
+
+
+def run_in_fp16(images, scale, loss_factor=None, **more):
+    """The state of a run of twelve steps whose scaler starts at `scale`, and the scale at its end."""
+    setup = build_setup(recipe(images, MAE, "precision=fp16", "steps=30", "max_skipped=3"), "cpu")
+    setup.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+    if loss_factor is not None:
+        setup.method.register_forward_hook(lambda m, given, out: {"loss": out["loss"] * loss_factor})
+    state, lines = TrainState(), []
+    with setup.batches:
+        fit(setup.method, setup.batches, setup.optimizer, setup.scaler, setup.recipe, 12, 1, state, lambda step, **v: lines.append(v),
+            lambda s: None, StopRequest(), setup.device)  # fmt: skip
+    return state, lines, setup.scaler.get_scale()
+
+
+def test_the_search_of_the_fp16_scale_is_not_a_sick_run(images):
+    state, lines, scale = run_in_fp16(images, 2.0**26)
+    assert scale < 2**23  # at least four overflows in a row: more than max_skipped
+    assert scale > 1
+    assert (state.skipped, state.skipped_total, state.step) == (0, 0, 12)
+    assert lines[0]["skipped"] == lines[-1]["skipped"] == 0
+    assert math.isfinite(lines[-1]["grad_norm"])
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 1.0])
+def test_a_loss_that_is_nan_in_fp16_is_one(scale, images):
+    with pytest.raises(Diverged, match="for 3 consecutive steps, up to step 3;"):
+        run_in_fp16(images, scale, loss_factor=math.nan)
+
+
+def test_a_gradient_that_overflows_at_every_scale_is_one(images):
+    """A loss near the largest float32 keeps its gradient inf in half precision also when the scale has come down to 1."""
+    with pytest.raises(Diverged, match="up to step 7;"):
+        run_in_fp16(images, 2.0**4, loss_factor=1e30)

@@ -1,6 +1,8 @@
-"""Features of a store, computed once: the cache key is the encoder, the pixels and the kind of features.
+"""Features of a store, computed once: the cache key is the encoder, its precision, the pixels and the kind of features.
 
-Shapes: N images, B images of a batch, D width, T tokens, K channels of the model, S side of its input.
+Features are stored as float32 whatever their precision. Those in bf16 have files of their own.
+
+Shapes: N images, D width, T tokens.
 """
 
 import hashlib
@@ -10,20 +12,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
+from encoders.features.input_batches import iterate_inputs
 from encoders.features.match_features import read_stored_features
 from encoders.runtime import dist
-from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
+from encoders.runtime.device_copies import fetch_one_late
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
-from encoders.runtime.worker_process import worker_context
 from encoders.store.store import Store
-from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
+from encoders.zoo.encoder import Encoder, FeatureKind
 from encoders.zoo.parts import join_features, require_pooled
 from encoders.zoo.stored_features import StoredFeatures
 
@@ -42,7 +42,7 @@ def extract_features(
     ranks: bool = False,
     mapped: bool = False,
 ) -> NDArray[np.float32]:
-    """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order.
+    """(N, D) pooled features or (N, T, D) tokens of the images of a store, or of its rows `index`, in that order, in `encoder.precision`.
 
     batch: images per forward pass; like `workers` (reading processes) it changes the features by rounding only.  progress: called with
     the number of images done.  cache: read from and write to the cache; if it holds the features of the whole store, those of any rows
@@ -105,6 +105,8 @@ def _empty_features() -> NDArray[np.float32]:
 def feature_cache_path(encoder: Encoder, store: Store, kind: FeatureKind, rows: NDArray[np.int64] | None = None) -> Path:
     """The path of these features in the cache.  rows: of the store; None: all."""
     parts = [VERSION, encoder.sha256, store.fingerprint, str(store.attrs.get("unit")), kind, torch.__version__.split("+")[0]]
+    if encoder.precision != "fp32":
+        parts.append(encoder.precision)  # the keys of features in fp32 stay those of earlier versions
     if rows is not None:
         parts.append(hashlib.sha256(rows.tobytes()).hexdigest())
     return cache_dir() / "features" / f"{json_digest(parts, 32)}.npy"
@@ -143,14 +145,12 @@ def _feature_batches(
 ) -> Iterator[NDArray[np.float32]]:
     """The features of one batch at a time, or of one batch per rank at a time."""
     parts = [rows[i : i + batch] for i in range(0, len(rows), batch)]
-    images = _PreparedBatches(store, encoder.prepare, take_rank_pieces(parts) if ranks else parts)
-    context = worker_context() if workers else None
-    loader = DataLoader(images, batch_size=None, num_workers=workers, multiprocessing_context=context)
-    features = (encoder.forward(x.to(encoder.device), kind) for x in loader)
-    for out in gather_pieces(features, batch, len(rows)) if ranks else features:
+    inputs = iterate_inputs(encoder, store, take_rank_pieces(parts) if ranks else parts, workers)
+    features = (encoder.forward(x, kind) for x in inputs)
+    for out in fetch_one_late(gather_pieces(features, batch, len(rows)) if ranks else features):
         if progress:
             progress(len(out))
-        yield out.cpu().numpy()
+        yield out.numpy()
 
 
 def _fill_memory(batches: Iterator[NDArray[np.float32]], rows: int) -> NDArray[np.float32]:
@@ -172,25 +172,6 @@ def _fill_array(batches: Iterator[NDArray[np.float32]], allocate: Callable[[tupl
         at += len(x)
     assert out is not None, "there is at least one batch"
     return out
-
-
-class _PreparedBatches(Dataset[Tensor]):
-    """Batches of a store as model input; images of different sizes are prepared one by one."""
-
-    def __init__(self, store: Store, prepare: Callable[[Array], EncoderInput], rows: list[NDArray[np.int64]]):
-        """prepare: `Encoder.prepare`.  rows: of the store, for each batch."""
-        self.store, self.prepare, self.rows = store, prepare, rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> Tensor:
-        if i >= len(self.rows):
-            raise IndexError(i)
-        rows = self.rows[i]
-        groups = [rows] if self.store.shape else [rows[j : j + 1] for j in range(len(rows))]
-        inputs = [self.prepare(self.store.unit_images(group)) for group in groups]
-        return torch.cat([x for x in inputs if isinstance(x, Tensor)])  # (B, K, S, S); encoders made of parts are embedded by part
 
 
 def read_encoder_sha256(out: Path) -> str | None:

@@ -19,7 +19,7 @@ from encoders.augment.resample import uses_dense_matrices
 from encoders.loading.pairing import Partners
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.threads import ThreadTeam
-from encoders.store.store import Store, read_unit_map
+from encoders.store.store import Store
 from encoders.zoo.card import Preprocess
 from encoders.zoo.preprocess import normalise_input
 
@@ -76,13 +76,7 @@ def read_raw_batch(
 
 def read_stored_images(store: ImageSource, rows: IntArray) -> tuple[Array, float]:
     """The images as bytes with their value of white, a quarter of the traffic; or as float32 in [0, 1] where bytes would lose something."""
-    if isinstance(store, Store):
-        units = {read_unit_map(part) for part in store.parts}
-        if len(units) == 1 and len({part.shape for part in store.parts}) == 1 and all(part.dtype == np.uint8 for part in store.parts):
-            offset, scale = units.pop()
-            if offset == 0:
-                return store.images(rows), scale
-    return store.unit_images(rows), 1.0
+    return store.compact_images(rows) if isinstance(store, Store) else (store.unit_images(rows), 1.0)
 
 
 def make_views(

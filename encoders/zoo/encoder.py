@@ -1,11 +1,12 @@
 """An encoder: a network and its card, from images to features."""
 
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from encoders.runtime.arithmetic import FeaturePrecision, use_precision
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
@@ -20,11 +21,13 @@ DTYPE_MAX = {"uint8": 255.0, "uint16": 65535.0}
 
 
 class Encoder:
-    """`encode(images)` returns features with the card's preprocessing, always in evaluation mode and float32.
+    """`encode(images)` returns features with the card's preprocessing, always in evaluation mode and as float32.
 
-    `parts` are the encoders that it is made of (`encoders.zoo.parts`); () for an encoder of one network."""
+    `parts` are the encoders that it is made of (`encoders.zoo.parts`); () for an encoder of one network. `precision` is the arithmetic of
+    the network; the weights stay float32 in both."""
 
     parts: "tuple[Encoder, ...]" = ()
+    precision: FeaturePrecision = "fp32"
 
     def __init__(self, card: Card, model: nn.Module, device: str | torch.device = "cpu"):
         self.card, self.device = card, torch.device(device)
@@ -36,9 +39,14 @@ class Encoder:
         p = self.card.preprocess
         return f"Encoder({self.card.name}: {self.card.arch}, {p.channels}x{p.size}x{p.size} -> {self.card.dim}, {self.device})"
 
+    def with_precision(self, precision: FeaturePrecision) -> Self:
+        """This encoder, set to compute features in `precision`. An encoder without a network computes the same in both."""
+        self.precision = precision
+        return self
+
     @property
     def sha256(self) -> str:
-        """SHA-256 of the weights, the network and its preprocessing. Encoders with the same hash give the same features.
+        """SHA-256 of the weights, the network and its preprocessing. Encoders with the same hash give the same features in a precision.
 
         It describes the weights as loaded; train a copy of `model`, not `model` itself."""
         if self._sha256 is None:
@@ -49,7 +57,7 @@ class Encoder:
         return self._sha256
 
     def encode(self, images: Array | Tensor, kind: FeatureKind = "pooled", batch: int = 64) -> Tensor:
-        """(B, D) pooled features or (B, N, D) tokens, float32, on the encoder's device.
+        """(B, D) pooled features or (B, N, D) tokens, float32, on the encoder's device, computed in its precision.
 
         images: array (B, H, W) or (B, H, W, C), uint8, uint16 or float in [0, 1]; or tensor (B, C, H, W), float in [0, 1].
         batch: images per forward pass; it bounds memory and does not change the features.
@@ -66,16 +74,19 @@ class Encoder:
         return prepare_input(images, self.card.preprocess)
 
     def forward(self, x: EncoderInput, kind: FeatureKind = "pooled") -> Tensor:
-        """Features of prepared input x: (B, K, S, S) normalised, on the encoder's device. Raises InputError for an unknown kind."""
+        """Features, float32, of prepared input x: (B, K, S, S) normalised, on the encoder's device.
+
+        Raises InputError for an unknown kind."""
         if kind not in ("pooled", "tokens"):
             raise InputError(f"unknown kind of features {kind!r}; choose pooled or tokens")
         if kind == "tokens" and self.card.stages is not None:
             raise InputError(f"{self.card.name} has the pooled features of several stages and no tokens; leave stages out of its name")
         assert isinstance(x, Tensor), "an encoder without parts has one input"
         x = x.contiguous(memory_format=torch.channels_last)
-        with torch.inference_mode(), torch.autocast(self.device.type, enabled=False):
+        with torch.inference_mode(), use_precision(self.device, self.precision):
             self.model.eval()
-            return backbone.pooled_features(self.model, x) if kind == "pooled" else backbone.token_features(self.model, x)
+            features = backbone.pooled_features(self.model, x) if kind == "pooled" else backbone.token_features(self.model, x)
+            return features.float()
 
 
 def to_unit_batch(images: Array | Tensor) -> Tensor:

@@ -7,6 +7,7 @@ Shapes: B images, K channels, S side of an input, D_i width of part i, D their s
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import Self
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from encoders.runtime.arithmetic import FeaturePrecision
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
@@ -69,6 +71,11 @@ class JoinedEncoder(Encoder):
                 raise InputError(f"{a.card.name} and {b.card.name} are the same encoder under two names; {card.name} needs different parts")
         super().__init__(card, JoinedNetwork([p.model for p in parts], [p.card.preprocess for p in parts]), device)
         self.parts = tuple(parts)
+
+    def with_precision(self, precision: FeaturePrecision) -> Self:
+        """This encoder, each part set to compute in `precision`."""
+        self.parts = tuple(part.with_precision(precision) for part in self.parts)
+        return super().with_precision(precision)
 
     @property
     def sha256(self) -> str:

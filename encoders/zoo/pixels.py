@@ -10,10 +10,13 @@ stored one: it is not resized to the input of a network.
 Shapes: B images, C channels, H x W pixels.
 """
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from encoders.runtime.arithmetic import FeaturePrecision
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
@@ -32,6 +35,10 @@ class PixelsEncoder(Encoder):
 
     def __init__(self, device: str | torch.device = "cpu"):
         super().__init__(pixels_card(), nn.Identity(), device)
+
+    def with_precision(self, precision: FeaturePrecision) -> Self:
+        """This encoder: there is no network to compute in another precision."""
+        return self
 
     @property
     def sha256(self) -> str:

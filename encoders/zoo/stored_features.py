@@ -6,10 +6,12 @@
 import hashlib
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import torch
 from torch import nn
 
+from encoders.runtime.arithmetic import FeaturePrecision
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file, walk_files
 from encoders.zoo.card import Card, Preprocess
@@ -39,6 +41,10 @@ class StoredFeatures(Encoder):
         for path in self.files:
             digest.update(f"{path.relative_to(self.folder).as_posix()}\\0{sha256_file(path)}\\n".encode())
         return digest.hexdigest()
+
+    def with_precision(self, precision: FeaturePrecision) -> Self:
+        """This encoder: its features are computed already."""
+        return self
 
     def prepare(self, images: object) -> EncoderInput:
         """Raises InputError: there is no network."""

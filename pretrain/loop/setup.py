@@ -7,6 +7,7 @@ import torch
 
 from encoders.loading.batches import Batches
 from encoders.runtime import dist, optim
+from encoders.runtime.arithmetic import has_bf16
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
@@ -108,13 +109,6 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         else build_first_card(recipe, prep, images, initial_encoder, network)
     )
     return Setup(recipe, images, method, batches, optimizer, scaler, run_card, continuation, steps, warmup, torch.device(device))
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the processor multiplies bfloat16 natively. Others emulate it: ResNet-18 took ten times as long as in float32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # torch has no public name for it yet
 
 
 def describe_adjustments(setup: Setup) -> list[str]:

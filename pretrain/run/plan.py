@@ -5,10 +5,11 @@ import math
 import torch
 
 from encoders.runtime import optim
+from encoders.runtime.arithmetic import has_bf16
 from encoders.zoo.batchnorm import has_trained_statistics, list_statistics_layers, uses_batch_statistics
 from pretrain.display.dashboard import format_duration
 from pretrain.loop.batchnorm_mode import describe_batchnorm
-from pretrain.loop.setup import Setup, build_setup, describe_adjustments, has_bf16
+from pretrain.loop.setup import Setup, build_setup, describe_adjustments
 from pretrain.methods import Method
 from pretrain.recipe.config import Recipe
 from pretrain.run.step_cost import TRIALS, StepCost, measure_step_cost

@@ -59,6 +59,7 @@ def feature_statistics(x: Tensor, prefix: str) -> dict[str, float]:
     """Metrics of features x: (N, D); all NaN if one of them is NaN or inf.  prefix: "", or "head_" for what the loss compares."""
     statistics = {"std": spectrum.unit_vector_std, "rank": spectrum.rankme, "alpha": spectrum.alpha_req, "cosine": spectrum.mean_cosine}
     finite = bool(torch.isfinite(x).all())
+    x = x.double()  # once for all
     return {f"watch/{prefix}{name}": statistic(x) if finite else float("nan") for name, statistic in statistics.items()}
 
 

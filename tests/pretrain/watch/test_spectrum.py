@@ -55,3 +55,60 @@ def test_entropies_of_a_teacher():
     assert spectrum.teacher_entropies(torch.full((6, 8), 1 / 8)) == pytest.approx((1, 1), abs=1e-6)
     assert spectrum.teacher_entropies(torch.eye(8)) == pytest.approx((0, 1), abs=1e-6)  # each image another prototype
     assert spectrum.teacher_entropies(torch.eye(8)[[3] * 5]) == pytest.approx((0, 0), abs=1e-6)
+
+
+def with_singular_values(values, d, seed=0):
+    """(N, d) with these N singular values."""
+    values = torch.as_tensor(values, dtype=torch.float64)
+    return orthogonal(len(values), len(values), seed) * values @ orthogonal(d, len(values), seed + 1).T
+
+
+SPECTRA = {
+    "equal": np.ones(24),
+    "mild": np.logspace(0, -1, 24),
+    "lost in float32 squares": np.logspace(0, -6, 24),
+    "lost in squares": np.logspace(0, -13, 24),
+    "one large": [1e4, *np.ones(23)],
+    "two plateaus": [1] * 5 + [1e-7] * 19,
+    "rank 5": [1] * 5 + [0] * 19,
+    "one direction": [1] + [0] * 23,
+    "zero": np.zeros(24),
+    "huge": 1e150 * np.logspace(0, -1, 24),
+    "tiny": 1e-150 * np.logspace(0, -1, 24),
+}
+
+
+@pytest.mark.parametrize("width", [24, 25, 300])
+@pytest.mark.parametrize("name", SPECTRA)
+def test_singular_values_are_those_that_the_matrix_is_made_of(name, width):
+    want = np.asarray(SPECTRA[name], dtype=float)
+    got = spectrum.singular_values(with_singular_values(want, width)).numpy()
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-13 * max(want[0], 1e-300))
+    some = spectrum.singular_values(with_singular_values(want, width), 7).numpy()
+    np.testing.assert_allclose(some, want[:7], rtol=0, atol=1e-13 * max(want[0], 1e-300))
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 12), (12, 13), (12, 400), (1, 5), (3, 2000)])
+def test_rank_and_exponent_of_wide_and_narrow_matrices_are_those_of_a_decomposition(shape):
+    offsets = (0.0, 30.0)
+    for values in (x(*shape) + offset for offset in offsets):
+        s = np.linalg.svd(values.numpy(), compute_uv=False)
+        p = s / s.sum()
+        assert spectrum.rankme(values) == pytest.approx(math.exp(-(p * np.log(p + 1e-7)).sum()), rel=1e-12)
+        got, want = spectrum.alpha_req(values), alpha_by_decomposition(values.numpy())
+        assert math.isnan(got) == math.isnan(want)
+        assert math.isnan(want) or got == pytest.approx(want, rel=1e-11)
+
+
+def alpha_by_decomposition(values):
+    n, d = values.shape
+    s = np.linalg.svd(values - values.mean(0), compute_uv=False) ** 2
+    s = s[: max(min(n - 1, d) // 2, 1)]
+    return -np.polyfit(np.log(np.arange(1, len(s) + 1)), np.log(s), 1)[0] if len(s) > 2 else math.nan
+
+
+@pytest.mark.parametrize("shape", [(40, 12), (12, 400)])
+def test_images_that_are_all_equal_have_rank_1_and_no_exponent(shape):
+    for same in (torch.full(shape, 3.0), x(1, shape[1]).expand(shape)):
+        assert spectrum.rankme(same) == pytest.approx(1, abs=1e-6)  # -(1 log(1 + 1e-7)), as published
+        assert math.isnan(spectrum.alpha_req(same))

@@ -6,11 +6,18 @@ The server (one for each process of pytest) has run no operation of torch, so th
 
 import multiprocessing
 import os
-import traceback
 from pathlib import Path
 from typing import NamedTuple
 
-PRELOADED = ["torch", "timm", "torch.distributed", "encoders.zoo.encoder", "pretrain.cli.main", "pretrain.loop.train", "pretrain.run.lifecycle"]
+PRELOADED = [
+    "torch",
+    "timm",
+    "torch.distributed",
+    "encoders.zoo.encoder",
+    "pretrain.cli.main",
+    "pretrain.loop.train",
+    "pretrain.run.lifecycle",
+]
 
 
 class Ended(NamedTuple):
@@ -18,6 +25,7 @@ class Ended(NamedTuple):
 
     status: int
     printed: str
+    errors: str
 
 
 def use_fork_server():
@@ -26,30 +34,27 @@ def use_fork_server():
     return multiprocessing.get_context("forkserver")
 
 
-def run_forked(work, *args, log, env=None, timeout=300):
-    """Calls `work(*args)` in a process whose output goes to the file `log`. Returns how it ended; an exception is status 1.
+def run_forked(work, *args, logs, env=None, timeout=300):
+    """Calls `work(*args)` in a process whose output goes to the files `logs`.out and `logs`.err. Returns how it ended.
 
-    work: a function of a module.  env: the whole environment of the process; that of this process by default."""
+    work: a function of a module; an exception is printed, and is status 1.  env: variables beside those of this process."""
+    out, err = Path(f"{logs}.out"), Path(f"{logs}.err")
     environment = dict(os.environ) | (env or {})
-    process = use_fork_server().Process(target=_call, args=(work, args, environment, os.getcwd(), str(log)))
+    process = use_fork_server().Process(target=_call, args=(work, args, environment, os.getcwd(), str(out), str(err)))
     process.start()
     process.join(timeout)
     if process.exitcode is None:
         process.kill()
         process.join()
-        raise TimeoutError(f"not ended after {timeout} s:\n{Path(log).read_text()}")
-    return Ended(process.exitcode, Path(log).read_text())
+        raise TimeoutError(f"not ended after {timeout} s:\n{out.read_text()}{err.read_text()}")
+    return Ended(process.exitcode, out.read_text(), err.read_text())
 
 
-def _call(work, args, environment, folder, log):
+def _call(work, args, environment, folder, out, err):
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    with open(log, "wb") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-    try:
-        work(*args)
-    except Exception:
-        traceback.print_exc()
-        os._exit(1)
+    with open(out, "wb") as printed, open(err, "wb") as errors:
+        os.dup2(printed.fileno(), 1)
+        os.dup2(errors.fileno(), 2)
+    work(*args)

@@ -17,8 +17,8 @@ from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
 from tests.forked import run_forked
 
-SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1"]
-MOCO = ["cxr_moco_tiny", "arch=resnet10t", "method.hidden=32", "method.dim=16", "drop_path=0.1", *SHORT]
+SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1", "pictures=none"]
+MOCO = ["cxr_moco_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "drop_path=0.1", *SHORT]
 MAE = ["cxr_mae_tiny", "model_args={depth: 2, patch_size: 8, embed_dim: 48}", "method.decoder_width=32", "drop_path=0.1", *SHORT]
 METHODS = {"moco": MOCO, "mae": MAE}
 
@@ -58,7 +58,7 @@ def sigterm_at_step(monkeypatch, step):
 def run_until_killed(home, place, *words):
     """Runs `pretrain ...` in a process that gets SIGKILL at `place` ("step:5": in the fifth step), and waits for its end."""
     env = {"ISOGRAFT_HOME": str(home), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    done = run_forked(pretrain_and_die, place, [str(word) for word in words], env=env, log=Path(home) / "killed.log")
+    done = run_forked(pretrain_and_die, place, [str(word) for word in words], env=env, logs=Path(home) / "killed")
     assert done.status == -signal.SIGKILL, done
     return done
 

@@ -12,9 +12,10 @@ from typer.testing import CliRunner
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import home_dir, runs_dir
-from pretrain.cli.main import app
+from pretrain.cli.main import app, main
 from pretrain.methods import METHODS
 from pretrain.recipe.recipes import RECIPES
+from tests.forked import run_forked
 from tests.pretrain.runs import MAE, MOCO, run, store
 
 
@@ -28,6 +29,11 @@ def start(*words):
     return subprocess.Popen(
         [sys.executable, "-c", code, *map(str, words)], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def pretrain_command(*words):
+    sys.argv = ["pretrain", *words]
+    main()
 
 
 @pytest.fixture
@@ -80,17 +86,16 @@ def test_a_plan_prints_sizes_and_speed_of_a_run_and_writes_nothing(images):
 
 
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_a_user_error_is_printed_alone_with_status_2_and_leaves_no_files(command, images):
+def test_a_user_error_is_printed_alone_with_status_2_and_leaves_no_files(command, images, tmp_path):
     for words, message in (
         (["cxr_mco"], "did you mean cxr_moco"),
         ([*MAE, f"data.store={images}", "batch=999"], "batch=999 is more than the 80"),
     ):
-        done = start(command, *words)
-        out, err = done.communicate(timeout=300)
-        assert done.returncode == 2
-        assert message in err
-        assert "Traceback" not in err
-        assert out == ""
+        done = run_forked(pretrain_command, command, *words, logs=tmp_path / "command")
+        assert done.status == 2
+        assert message in done.errors
+        assert "Traceback" not in done.errors
+        assert done.printed == ""
     assert not runs_dir().exists()
 
 
@@ -121,8 +126,8 @@ def test_a_dry_run_of_a_job_makes_the_same_checks_as_a_submission(images, monkey
     assert isinstance(done.exception, InputError)
 
 
-def test_an_unknown_run_is_an_error_that_names_the_closest_one(images):
+def test_an_unknown_run_is_an_error_that_names_the_closest_one(images, tmp_path):
     run(images, MAE, "cxr_first")
-    done = start("resume", "cxr_frist")
-    assert "did you mean cxr_first?" in done.communicate(timeout=200)[1]
-    assert done.returncode == 2
+    done = run_forked(pretrain_command, "resume", "cxr_frist", logs=tmp_path / "command")
+    assert "did you mean cxr_first?" in done.errors
+    assert done.status == 2

@@ -25,8 +25,8 @@ OTHER = {"resize": "pad", "interpolation": "bilinear", "crop_pct": 0.9, "value_r
 @pytest.fixture
 def images(tmp_path):
     """A store, and a published encoder `start` whose preprocessing is OWN."""
-    network = backbone.build_backbone("resnet10t", channels=1, size=32, seed=3)
-    card = Card(name="start", arch="resnet10t", dim=512, preprocess=Preprocess(**OWN), source="test")
+    network = backbone.build_backbone("test_resnet", channels=1, size=32, seed=3)
+    card = Card(name="start", arch="test_resnet", dim=512, preprocess=Preprocess(**OWN), source="test")
     publish.publish_encoder("start", network.eval(), card)
     return store(tmp_path)
 
@@ -75,7 +75,7 @@ def test_the_card_of_a_run_that_is_resumed_at_another_size_has_that_size(images,
 @pytest.mark.parametrize(
     ("init", "says"),
     [
-        ("start+random_resnet10t", "is made of parts"),
+        ("start+random_test_resnet", "is made of parts"),
         ("start:stages=2/pooled", "has features of several stages"),
         ("pixels", "has no network"),
     ],

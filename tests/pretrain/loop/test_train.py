@@ -234,7 +234,7 @@ def test_a_run_starts_from_an_encoder_with_its_preprocessing(images):
     for name, value in encoders.load("first").model.state_dict().items():
         assert torch.equal(setup.method.encoder().state_dict()[name], value)
     assert setup.card.lineage["init_sha256"] == encoders.load("first").sha256
-    with pytest.raises(InputError, match="init=first is a resnet10t, but arch=resnet18"):
+    with pytest.raises(InputError, match="init=first is a test_resnet, but arch=resnet18"):
         build_setup(recipe(images, words, "arch=resnet18"), "cpu")
 
 

@@ -92,7 +92,7 @@ def test_interpolation_of_averaged_weights_and_of_another_step(images):
 
 def test_what_cannot_be_interpolated_is_refused(images):
     publish()
-    where = run(images, [*SIMCLR, "init=null", "arch=resnet10t"], "fresh")
+    where = run(images, [*SIMCLR, "init=null", "arch=test_resnet"], "fresh")
     with pytest.raises(InputError, match="starts from random weights: there is nothing to interpolate with"):
         export_interpolated(where, [0.5])
     for text in ("0.5,1.5", "half", "-0.1", "0.5,0.5", "nan", ""):

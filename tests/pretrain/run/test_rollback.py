@@ -16,7 +16,7 @@ from pretrain.watch.watchdog import Watchdog
 from tests.pretrain.run.test_resume import equal_runs, last
 from tests.pretrain.runs import recipe, store
 
-WORDS = ["cxr_simclr_tiny", "arch=resnet10t", "method.hidden=32", "method.dim=16", "steps=16", "epochs=null", "warmup_steps=2",
+WORDS = ["cxr_simclr_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "steps=16", "epochs=null", "warmup_steps=2",
          "log_every=1", "save_every=2", "batch=8", "size=32", "threads=1", "max_skipped=2", "precision=fp32", "watch.images=0"]  # fmt: skip
 
 

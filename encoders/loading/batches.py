@@ -47,6 +47,13 @@ class MicroBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # (b,) int64 rows of the store; hides tuple.index
     positions: Tensor  # (b,) int64 positions in the global order
     patient_ids: Tensor | None = None  # (b,) int64 patient of each image; None where no method needs it
+    class_ids: Tensor | None = None  # (b,) int64 class of each image, -1 = unlabeled; None where no method needs it
+    targets: Tensor | None = None  # (b, T) float32 targets of auxiliary losses, NaN = unlabeled; None without such losses
+
+    def image_values(self) -> dict[str, Tensor | None]:
+        """What the loop passes to a method beside views and masks: `patient_ids`, and the others where there are any."""
+        labels = {"class_ids": self.class_ids, "targets": self.targets}
+        return {"patient_ids": self.patient_ids} | {name: value for name, value in labels.items() if value is not None}
 
 
 class Batches:
@@ -75,10 +82,13 @@ class Batches:
         weights: ArrayLike | None = None,
         partners: Partners | None = None,
         patients: ArrayLike | None = None,
+        class_ids: ArrayLike | None = None,
+        targets: ArrayLike | None = None,
     ):
         """specs: one augmentation per view.  batch: images of a step over all ranks.  index: rows to use; all by default.
         weights: (N,) relative frequency of each row, drawn with replacement; without it each row comes once an epoch.
-        partners: rows shown by every other view.  patients: (rows of the store,) one number per patient.
+        partners: rows shown by every other view.  patients, class_ids: (rows of the store,) one number per patient, or per class.
+        targets: (rows of the store, T).
 
         Raises InputError when the batch exceeds the number of rows, or is not a multiple of world x accumulate."""
         rows = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
@@ -88,7 +98,12 @@ class Batches:
         self.waited = 0.0  # seconds spent waiting for data
         self._lap: Callable[[LoadPart], None] = lambda part: None
         self.partners = partners
-        self.patients = None if patients is None else torch.as_tensor(np.asarray(patients, dtype=np.int64)).to(self.device)
+        columns = {"patient_ids": (patients, np.int64), "class_ids": (class_ids, np.int64), "targets": (targets, np.float32)}
+        self._columns = {  # fields of a micro-batch that are values of its images, for all rows of the store
+            name: torch.as_tensor(np.asarray(values, dtype=dtype)).to(self.device)
+            for name, (values, dtype) in columns.items()
+            if values is not None
+        }
         self._work = _MicroBatchDataset(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu", partners)
         self._workers, self._context = workers, context
         self._team, self._copies = ThreadTeam(), DevicePrefetcher(self.device)
@@ -109,7 +124,8 @@ class Batches:
             if isinstance(micro_batch, RawBatch):
                 micro_batch = self._augment_on_device(self._copies.wait_for_copy(micro_batch))
                 self._lap("augment")
-            yield micro_batch if self.patients is None else micro_batch._replace(patient_ids=self.patients[micro_batch.index])
+            values = {name: column[micro_batch.index] for name, column in self._columns.items()}
+            yield micro_batch._replace(**values)
             if self._copy_ahead:  # the work of this micro-batch is queued on the device, and the host has not waited for it yet
                 with suppress(Exception):  # a run may end before it needs the next one: its error is raised when it is needed
                     self._sent = turn + 1, self._send(turn + 1)

@@ -26,6 +26,8 @@ MANIFEST_ARRAYS = (
     "patient_near_hash",
     "datasets",
     "dataset_patients",
+    "label_names",
+    "labeled",
 )
 IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess", "stages", "parts")
 

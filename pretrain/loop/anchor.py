@@ -43,11 +43,17 @@ class AnchoredMethod(nn.Module):
         return self
 
     def forward(
-        self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
+        self,
+        views: list[Tensor],
+        masks: list[Masks] | None,
+        progress: float,
+        patient_ids: Tensor | None = None,
+        class_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The scalars of the method, with the terms added to its `loss` and under their own names."""
+        given = {} if class_ids is None else {"class_ids": class_ids}
         with record_passes(self.backbone) as passes:
-            outputs = dict(self.method(views, masks, progress=progress, patient_ids=patient_ids))
+            outputs = dict(self.method(views, masks, progress=progress, patient_ids=patient_ids, **given))
         if self.cfg.relational:
             outputs["anchor_relational"] = self.relational_term(passes)
             outputs["loss"] = outputs["loss"] + self.cfg.relational * outputs["anchor_relational"]

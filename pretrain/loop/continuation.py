@@ -1,20 +1,23 @@
-"""What a run can add to its method when it continues from pretrained weights. Each part is off by default, and then absent.
+"""What a run can add to its method, most of it for a start from pretrained weights. Each part is off by default, and then absent.
 
 layer_decay, anchor.l2_sp   the optimizer's groups (pretrain/methods/backbone_groups.py)
 anchor                      terms of the loss (pretrain/loop/anchor.py)
+auxiliary                   supervised terms of the loss (pretrain/loop/auxiliary.py); also without pretrained weights
 head_warmup_steps           a frozen backbone at first (pretrain/loop/head_warmup.py)
 ema                         averaged weights (pretrain/loop/weight_average.py)
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError
 from encoders.zoo.encoder import Encoder
 from pretrain.loop.anchor import AnchoredMethod
+from pretrain.loop.auxiliary import AuxiliaryMethod, build_auxiliary, summarise_terms
 from pretrain.loop.head_warmup import HeadWarmup
+from pretrain.loop.usable_labels import UsedLabel
 from pretrain.loop.weight_average import WeightAverage
 from pretrain.methods import Method
 from pretrain.methods.backbone_groups import split_backbone
@@ -30,6 +33,15 @@ class Continuation:
     anchor: AnchoredMethod | None = None
     head_warmup: HeadWarmup | None = None
     average: WeightAverage | None = None
+    auxiliary: AuxiliaryMethod | None = None
+
+    def outermost(self, method: Method) -> nn.Module:
+        """The module that the loop calls in place of the method: with the terms that are on."""
+        return self.auxiliary or self.anchor or method
+
+    def summarise(self, scalars: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The scalars of a step as they are logged."""
+        return summarise_terms(scalars) if self.auxiliary else scalars
 
 
 def copy_start(recipe: Recipe, network: nn.Module) -> nn.Module | None:
@@ -45,9 +57,15 @@ def build_groups(recipe: Recipe, method: Method, network: nn.Module) -> list[Par
 
 
 def build_continuation(
-    recipe: Recipe, method: Method, network: nn.Module, start: nn.Module | None, warmup: int, steps: int
+    recipe: Recipe,
+    method: Method,
+    network: nn.Module,
+    start: nn.Module | None,
+    warmup: int,
+    steps: int,
+    labels: Sequence[UsedLabel] = (),
 ) -> Continuation:
-    """The parts that the recipe asks for.  start: of `copy_start`, on the method's device.
+    """The parts that the recipe asks for.  start: of `copy_start`, on the method's device.  labels: of `auxiliary`.
 
     Raises InputError for settings that do not go together."""
     parts = Continuation()
@@ -55,6 +73,7 @@ def build_continuation(
         if recipe.compile and recipe.anchor.relational:
             raise InputError("anchor.relational reads the backbone's features, which compile=true hides; leave out one of them")
         parts.anchor = AnchoredMethod(method, network, start, recipe.anchor)
+    parts.auxiliary = build_auxiliary(method, parts.anchor or method, network, labels, recipe.compile)
     if recipe.head_warmup_steps:
         if recipe.head_warmup_steps + warmup >= steps:
             raise InputError(

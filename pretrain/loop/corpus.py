@@ -91,17 +91,17 @@ def require_one_size(store: Store, rows: IntArray) -> None:
         raise InputError(f"the images differ in size ({sizes}); ingest them with one --size")
 
 
-def read_wanted_keys(path: str, store: Store) -> Array:
+def read_wanted_keys(path: str, store: Store, setting: str = "data.keys") -> Array:
     """The keys in a file, one per line. A name of a DICOM file whose key is hidden counts as the key.
 
     Raises InputError if the file is missing or empty, or names images that are not in the store."""
     if (problem := describe_bad_file(Path(path))) and not Path(path).is_fifo():
-        raise InputError(f"cannot read data.keys={path}, which {problem}")
+        raise InputError(f"cannot read {setting}={path}, which {problem}")
     try:
         with open(path) as file:
             keys = np.array(sorted({line.strip() for line in file if line.strip()}))
     except OSError as error:
-        raise InputError(f"cannot read data.keys={path}: {error.strerror}") from error
+        raise InputError(f"cannot read {setting}={path}: {error.strerror}") from error
     missing = np.setdiff1d(keys, known := store.column("key"))
     advice = ""
     if len(missing):
@@ -113,6 +113,6 @@ def read_wanted_keys(path: str, store: Store) -> Array:
     if len(missing) or not len(keys):
         first = f", such as {str(missing[0])!r}," if len(missing) else ""
         raise InputError(
-            f"data.keys={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key per line{advice}"
+            f"{setting}={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key per line{advice}"
         )
     return keys

@@ -11,10 +11,13 @@ from encoders.zoo.batchnorm import list_statistics_layers
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
 from pretrain.loop.corpus import Corpus
+from pretrain.loop.label_use import LabelUse
 from pretrain.recipe.config import Recipe
 
 
-def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_encoder: Encoder | None, network: nn.Module) -> Card:
+def build_first_card(
+    recipe: Recipe, prep: Preprocess, images: Corpus, initial_encoder: Encoder | None, network: nn.Module, labels: LabelUse
+) -> Card:
     """The card at step 0.  network: the backbone.  initial_encoder: where the weights start from, None for random ones."""
     attrs = images.store.attrs
     return Card(
@@ -32,6 +35,7 @@ def build_first_card(recipe: Recipe, prep: Preprocess, images: Corpus, initial_e
             "init_sha256": initial_encoder.sha256 if initial_encoder else None,
             "method": recipe.method["name"],
             "batchnorm": recipe.batchnorm if list_statistics_layers(network) else None,  # None: the network has no running statistics
+            **labels.lineage(),
         },
         corpus={
             "geometry": attrs.get("geometry"),
@@ -49,5 +53,6 @@ def recipe_without_folders(recipe: Recipe) -> dict[str, Any]:
     """The recipe's settings for others to read: files by name only, without the folders of this machine."""
     settings = recipe.model_dump(mode="json")
     stores = [recipe.data.store] if isinstance(recipe.data.store, str) else recipe.data.store or []
-    settings["data"] |= {"store": [Path(s).name for s in stores], "keys": recipe.data.keys and Path(recipe.data.keys).name}
+    settings["data"] |= {"store": [Path(s).name for s in stores]}
+    settings["data"] |= {key: settings["data"][key] and Path(settings["data"][key]).name for key in ("keys", "label_keys")}
     return settings

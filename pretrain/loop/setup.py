@@ -18,6 +18,7 @@ from pretrain.loop.continuation import Continuation, build_continuation, build_g
 from pretrain.loop.corpus import Corpus, open_corpus
 from pretrain.loop.initial_card import build_first_card
 from pretrain.loop.initial_weights import enable_grad_checkpointing, is_plain_vit, load_initial_weights
+from pretrain.loop.label_use import LabelUse, gather_labels
 from pretrain.loop.sampling_weights import row_weights
 from pretrain.methods import METHODS, DataShape, Method
 from pretrain.recipe import positives
@@ -36,6 +37,7 @@ class Setup:
     scaler: torch.amp.GradScaler
     card: Card
     continuation: Continuation  # what is added to the method
+    labels: LabelUse
     steps: int
     warmup: int  # steps
     device: torch.device
@@ -78,6 +80,8 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     pixels = recipe.preprocess
     views = method.views(augmentation(recipe))
     prep = build_preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))
+    drawn = row_weights(images, recipe.data.weights, recipe.data.balance)
+    labels = gather_labels(recipe, images, method.label_column(), drawn, card)
     batches = Batches(
         images.store,
         views,
@@ -92,23 +96,26 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         device=device,
         mask=method.mask_spec(),
         context=recipe.data.context,
-        weights=row_weights(images, recipe.data.weights, recipe.data.balance),
+        weights=drawn,
         partners=positives.find_partners(recipe.data.positives, images.store, images.index, len(views)),
         patients=positives.patient_codes(images.store) if method.needs_patients() else None,
+        class_ids=labels.class_ids(),
+        targets=labels.targets(),
     )
-    optimizer = optim.build_optimizer(build_groups(recipe, method, network), recipe.optim, recipe.batch)
     scaler = torch.amp.GradScaler(torch.device(device).type, enabled=recipe.precision == "fp16")
     steps = recipe.steps or max(1, round((recipe.epochs or 1) * batches.steps_per_epoch))
     warmup = recipe.warmup_steps or round(recipe.warmup_epochs * batches.steps_per_epoch)
     if warmup >= steps:
         raise InputError(f"the warm-up ({warmup} steps) is not shorter than the run ({steps} steps); lower warmup_steps or warmup_epochs")
-    continuation = build_continuation(recipe, method, network, start, warmup, steps)
+    continuation = build_continuation(recipe, method, network, start, warmup, steps, labels.auxiliary)
+    groups = build_groups(recipe, method, network) + (continuation.auxiliary.param_groups() if continuation.auxiliary else [])
+    optimizer = optim.build_optimizer(groups, recipe.optim, recipe.batch)
     run_card = (
         validate_config(Card, card, "the checkpoint's card").replace(preprocess=prep.model_dump())  # a resumed run may change its size
         if card
-        else build_first_card(recipe, prep, images, initial_encoder, network)
+        else build_first_card(recipe, prep, images, initial_encoder, network, labels)
     )
-    return Setup(recipe, images, method, batches, optimizer, scaler, run_card, continuation, steps, warmup, torch.device(device))
+    return Setup(recipe, images, method, batches, optimizer, scaler, run_card, continuation, labels, steps, warmup, torch.device(device))
 
 
 def describe_adjustments(setup: Setup) -> list[str]:
@@ -121,5 +128,6 @@ def describe_adjustments(setup: Setup) -> list[str]:
         *([f"BatchNorm of the backbone is {norms}"] if norms else []),
         *describe_continuation(setup.recipe),
         *method.notes(method.data),
+        *setup.labels.notes,
         *positives.describe_positives(kind, partners, excludes_same_patient),
     ]

@@ -12,7 +12,8 @@ from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
 from pretrain.recipe.anchor_config import AnchorConfig
-from pretrain.recipe.identity_marks import OutsideIdentity, list_marked_fields
+from pretrain.recipe.auxiliary_config import AuxiliaryTarget
+from pretrain.recipe.identity_marks import OutsideIdentity, list_defaulted_fields, list_marked_fields, merge_fields
 from pretrain.recipe.recipes import find_recipe
 from pretrain.recipe.watch_config import WatchConfig
 
@@ -36,6 +37,11 @@ class DataConfig(Config):
         "image",
         description="image that the second view shows: the same image, another one of its study or patient, or an adjacent tile; an image "
         "without such a partner is paired with itself",
+    )
+    label_keys: Annotated[str | None, OutsideIdentity.AT_DEFAULT] = Field(
+        None,
+        description="text file with one image key per line: `auxiliary` and method.label use the labels of these images only; null: of all "
+        "images but those of a test part",
     )
     workers: Annotated[int, OutsideIdentity.ALWAYS] = Field(
         0, ge=0, description="loader processes per rank; 0 loads in the training process. The batches do not depend on it"
@@ -104,6 +110,11 @@ class Recipe(Config):
         "`init` has such statistics, otherwise as the method requires (sync for all but moco). BatchNorm in heads is never frozen",
     )
     anchor: AnchorConfig = AnchorConfig()
+    auxiliary: Annotated[dict[str, AuxiliaryTarget], OutsideIdentity.AT_DEFAULT] = Field(
+        {},
+        description="supervised losses beside that of the method, e.g. auxiliary.view.weight=0.1 for the column `view`; settings of each: "
+        f"{', '.join(AuxiliaryTarget.model_fields)}. The heads are not exported",
+    )
     layer_decay: float = Field(
         1.0,
         gt=0,
@@ -220,7 +231,8 @@ def recipe_identity(recipe: Recipe) -> str:
     Precision, torch.compile and the like are in it because they decide the last bits. A watchdog that only warns is not."""
     acts = recipe.watch.policy != "warn" or recipe.watch.stop_at_best > 0
     marks = {OutsideIdentity.ALWAYS} | (set() if acts else {OutsideIdentity.UNLESS_POLICY_ACTS})
-    return json_digest(recipe.model_dump(mode="json", exclude=list_marked_fields(Recipe, marks)))
+    left_out = merge_fields(list_marked_fields(Recipe, marks), list_defaulted_fields(recipe))
+    return json_digest(recipe.model_dump(mode="json", exclude=left_out))
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -15,6 +15,7 @@ from pretrain.loop.initial_card import recipe_without_folders
 from pretrain.loop.setup import Setup
 from pretrain.recipe import config
 from pretrain.recipe.config import Recipe
+from pretrain.recipe.identity_marks import list_defaulted_fields
 from pretrain.run.run_info import ChangeInfo
 from pretrain.run.rundir import RunDir
 
@@ -22,6 +23,7 @@ from pretrain.run.rundir import RunDir
 FIXED_SETTINGS = (
     "arch", "model_args", "channels", "channels_last", "init", "seed", "method.name", "optim.kind", "preprocess",
     "layer_decay", "head_warmup_steps", "ema", "anchor.l2_sp",
+    "auxiliary", "data.label_keys", "method.label",
 )  # fmt: skip
 
 
@@ -88,7 +90,7 @@ def record_changes(run: RunDir, setup: Setup, changes: Sequence[SettingChange], 
 
 def settings_digest(recipe: Recipe) -> str:
     """A digest of all settings in config.yaml."""
-    return json_digest(recipe)
+    return json_digest(recipe.model_dump(mode="json", exclude=list_defaulted_fields(recipe)))
 
 
 def require_unedited_config(run: RunDir, recipe: Recipe) -> None:

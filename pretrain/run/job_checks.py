@@ -58,7 +58,7 @@ def check_job(recipe: Recipe, script: str, ranks: int, gpus: bool, site: slurm.S
 
     script: the filled job script, which holds the limits. Speed is measured for a CPU job, or if this machine has a GPU."""
     files = [*expand_paths(recipe.data.store or []), paths.runs_dir(), paths.home_dir()]
-    require_shared_paths(files + ([Path(recipe.data.keys)] if recipe.data.keys else []), site.shared)
+    require_shared_paths([*files, *(Path(keys) for keys in (recipe.data.keys, recipe.data.label_keys) if keys)], site.shared)
     require_even_batch(recipe, ranks)
     limit = slurm.parse_time_limit(slurm.read_directive(script, "time") or "0")
     notice = int((slurm.read_directive(script, "signal") or "USR1@0").partition("@")[2])

@@ -113,7 +113,7 @@ def create_run_files(run: RunDir, setup: Setup, recipe: Recipe) -> None:
     recipe: as the user gave it; `setup.recipe` is the resolved one."""
     run.checkpoints.mkdir(parents=True, exist_ok=True)
     with atomic_write(run.manifest) as part, part.open("wb") as file:
-        np.savez(file, allow_pickle=False, **setup.corpus.manifest())
+        np.savez(file, allow_pickle=False, **setup.corpus.manifest(), **setup.labels.manifest(setup.corpus))
     config.write_recipe(run.config, setup.recipe)
     run.update(
         id=os.urandom(4).hex(),

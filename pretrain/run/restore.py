@@ -34,6 +34,7 @@ class CheckpointContents(TypedDict):
     versions: dict[str, str]
     encoder: dict[str, Tensor]
     average: dict[str, Tensor]  # the EMA of `encoder`; {} without one
+    auxiliary: dict[str, Tensor]  # the heads of auxiliary losses; {} without them
     card: dict[str, Any]
 
 
@@ -57,6 +58,7 @@ def checkpoint_contents(setup: Setup, state: TrainState) -> CheckpointContents:
         "versions": package_versions(),
         "encoder": setup.method.encoder().state_dict(),
         "average": setup.continuation.average.tensors if setup.continuation.average else {},
+        "auxiliary": setup.continuation.auxiliary.heads.state_dict() if setup.continuation.auxiliary else {},
         "card": setup.card.replace(steps=state.step, lineage=setup.card.lineage | {"steps": state.step}).model_dump(mode="json"),
     }
 
@@ -120,6 +122,8 @@ def restore_checkpoint(setup: Setup, saved: CheckpointContents, say: PrintLine) 
     setup.scaler.load_state_dict(saved["scaler"])
     if setup.continuation.average:
         setup.continuation.average.load(saved["average"])
+    if setup.continuation.auxiliary:
+        setup.continuation.auxiliary.heads.load_state_dict(saved["auxiliary"], strict=True)
     torch.set_rng_state(saved["rng"])
     now, then = describe_environment(setup), saved["environment"]
     differences = [f"{key} was {then.get(key)}, is {now[key]}" for key in now if now[key] != then.get(key)]

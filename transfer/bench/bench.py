@@ -144,7 +144,8 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
             leaks.save_leak_pictures(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}.png", log)
             confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage)
             uncompared += [str(c) for c in comparisons if not c.is_complete]
-            warnings = suspected + suspected_shared + uncompared + _list_mismatches(loaded, entry, entries)
+            warnings = suspected + suspected_shared + uncompared + leaks.describe_label_use(loaded, entry)
+            warnings += _list_mismatches(loaded, entry, entries)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
     portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)

@@ -7,7 +7,7 @@ from encoders.runtime.paths import records_dir
 from encoders.similarity.turned_search import read_signs
 from encoders.store.patient_ids import SameNames, list_same_names
 from transfer.bench.baselines import EncoderEntry, load_manifests
-from transfer.leakage import check, image_copies, patients, pictures
+from transfer.leakage import check, image_copies, patients, pictures, seen_labels
 from transfer.leakage.pretraining_images import PretrainingImages
 from transfer.tasks.load import LoadedTask
 from transfer.tasks.people import check_same_people
@@ -35,11 +35,22 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
     leaks: list[check.Leak] = []
     for name, card, manifest in load_manifests(entry.name):
         leaks += check.find_manifest_leaks(name, manifest, rows, loaded.key, loaded.sha256)
+        leaks += seen_labels.find_label_leaks(name, manifest, rows, loaded.key, loaded.sha256)
         if near_duplicates and loaded.store.has_column("phash"):
             pretraining = PretrainingImages(name, manifest, card, loaded.store)
             leaks += image_copies.find_manifest_near_duplicates(name, manifest, rows, read_task_images(loaded), pretraining)
             uncompared += pretraining.list_uncompared()
     return leaks, uncompared
+
+
+def describe_label_use(loaded: LoadedTask, entry: EncoderEntry) -> list[str]:
+    """Sentences on the labels that an encoder, or one that it comes from, was trained with."""
+    labels = [label for component in loaded.components for label in component.task.labels]
+    return [
+        line
+        for name, _, manifest in load_manifests(entry.name)
+        for line in seen_labels.describe_seen_labels(name, manifest, labels, loaded.split, loaded.sha256)
+    ]
 
 
 def gather_pretraining_patients(

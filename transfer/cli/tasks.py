@@ -132,6 +132,7 @@ def add(
     from transfer.tasks.load import describe_agreement, load_task
     from transfer.tasks.people import describe_people, parse_same_people
     from transfer.tasks.register import build_task
+    from transfer.tasks.sealed_list import write_test_list
     from transfer.tasks.task import describe_order, save_task, to_portable_path
 
     opened = Store.open(store)
@@ -147,6 +148,7 @@ def add(
     task, targets = build_task(name, store, opened, options, recipe)
     loaded = load_task(task)
     path = save_task(task, replace)
+    write_test_list(loaded)
     console = make_console()
     console.print(f"task {name} ({path})", markup=False)
     origin = f"column {task.split.column}" if task.split.column else task.split.source
@@ -258,9 +260,11 @@ def print_keys(
     """
     from encoders.runtime.files import atomic_write
     from transfer.tasks.load import load_task
+    from transfer.tasks.sealed_list import write_test_list
     from transfer.tasks.task import read_task
 
     loaded = load_task(read_task(name))
+    write_test_list(loaded)
     text = "".join(f"{key}\n" for key in loaded.key[loaded.split.rows(part)])
     if out is None:
         typer.echo(text, nl=False)

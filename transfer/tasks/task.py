@@ -12,6 +12,7 @@ from encoders.runtime.config import Config, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import home_dir, tasks_dir
+from encoders.store.sealed_images import sealed_list_path
 from transfer.tasks.options import PARTS, TaskKind
 from transfer.tasks.uncertain_labels import LabelPolicy
 
@@ -181,6 +182,7 @@ def remove_task(name: str) -> None:
     """Unregisters a task; its store and records are kept."""
     read_task(name)
     (tasks_dir() / f"{name}.yaml").unlink()
+    sealed_list_path(name).unlink(missing_ok=True)
 
 
 def choose_tasks(names: Sequence[str], modalities: Sequence[str | None]) -> list[Task]:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from encoders.runtime.config import Config
+from encoders.runtime.lars import LARS
 
 REFERENCE_BATCH = 256  # images per step that published learning rates refer to (Goyal et al. 2017, arXiv:1706.02677)
 
@@ -81,10 +82,7 @@ def build_optimizer(groups: Iterable[Mapping[str, Any]], cfg: Optim, batch: int)
         return torch.optim.AdamW(complete, lr=base, betas=cfg.betas, eps=cfg.eps, fused=fused or None)  # None: torch chooses
     if cfg.kind == "sgd":
         return torch.optim.SGD(complete, lr=base, momentum=cfg.momentum, nesterov=cfg.nesterov, fused=fused or None)
-    from lightly.utils.lars import LARS  # groups without weight decay are not rescaled, as in the papers
-
-    optimizer: torch.optim.Optimizer = LARS(complete, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
-    return optimizer
+    return LARS(complete, lr=base, momentum=cfg.momentum, trust_coefficient=cfg.trust)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, step: int, steps: int, warmup: int, cfg: Optim, scale: float = 1.0) -> float:

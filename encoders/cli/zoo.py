@@ -6,11 +6,12 @@ from typing import Annotated, Literal
 
 import typer
 
+from encoders.runtime.cli import DeviceOption
+
 NameArgument = Annotated[
     str,
     typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch>, random_<arch>, pixels, or A+B"),
 ]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...  [default: a GPU if available]", show_default=False)]
 
 
 def list_(
@@ -140,7 +141,7 @@ def embed(
     ] = "pooled",
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Compute the features of every image of a store.
 
@@ -162,6 +163,7 @@ def embed(
     from encoders.features import embed as embedding
     from encoders.runtime import dist
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
+    from encoders.runtime.devices import announce_device, resolve_device
     from encoders.runtime.errors import InputError
     from encoders.store.store import Store
     from encoders.zoo import zoo
@@ -175,8 +177,9 @@ def embed(
     images = Store.open(store)
     if out.is_file():
         embedding.check_replaceable(out)
-    device = device or embedding.default_device()
+    device = resolve_device(device)
     dist.join_process_group(device)
+    announce_device(device)
     encoder = zoo.load_encoder(name, device)
     if slides:
         from encoders.features.embed_slides import write_all_slide_features

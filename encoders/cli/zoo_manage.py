@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.zoo import DeviceOption, NameArgument
+from encoders.cli.zoo import NameArgument
+from encoders.runtime.cli import DeviceOption
 
 if TYPE_CHECKING:
     from encoders.features.compare import EncoderComparison
@@ -44,7 +45,7 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of text")] = False,
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
 ) -> None:
     """Compare two encoders: features, parameters, and cards.
 
@@ -58,11 +59,12 @@ def compare(
     import json
 
     from encoders.features.compare import compare_encoders
-    from encoders.features.embed import default_device
+    from encoders.runtime.devices import announce_device, resolve_device
     from encoders.store.store import Store
     from encoders.zoo import zoo
 
-    device = device or default_device()
+    device = resolve_device(device)
+    announce_device(device)
     result = compare_encoders(
         zoo.load_encoder(first, device), zoo.load_encoder(second, device), Store.open(store), images or None, k, batch, workers
     )

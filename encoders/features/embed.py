@@ -202,8 +202,3 @@ def write_features(out: Path, features: NDArray[np.float32], encoder: Encoder, s
             file.create_dataset(column, data=[str(value) for value in store.column(column)], dtype=h5py.string_dtype())
         attributes = {"encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "store_fingerprint": store.fingerprint, "kind": kind}
         file.attrs.update({**attributes, "dataset": store.dataset})
-
-
-def default_device() -> str:
-    """The GPU of this process if there is one, otherwise `cpu`."""
-    return dist.local_gpu() if torch.cuda.is_available() else "cpu"

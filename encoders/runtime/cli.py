@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 T = TypeVar("T")
+DEVICE_HELP = "cuda (the GPU of this process), cuda:1 (the second GPU), cpu, mps (a GPU of Apple), or auto: a GPU if there is one, else cpu"
+DeviceOption = Annotated[str, typer.Option(help=DEVICE_HELP)]
 LOG_INTERVAL_S = 10.0  # between lines in a log file
 
 

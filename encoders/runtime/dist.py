@@ -11,14 +11,16 @@ import torch
 import torch.distributed as td
 from torch import Tensor, nn
 
+from encoders.runtime.launcher import local_rank, srun_variable
+
 
 def join_process_group(device: str) -> None:
     """Joins the process group that `torchrun` or `srun` defines in the environment; does nothing for a single process."""
-    size = int(os.environ.get("WORLD_SIZE") or _srun_variable("SLURM_NTASKS") or 1)
+    size = int(os.environ.get("WORLD_SIZE") or srun_variable("SLURM_NTASKS") or 1)
     if size == 1 or is_distributed():
         return
     os.environ.setdefault("WORLD_SIZE", str(size))
-    os.environ.setdefault("RANK", _srun_variable("SLURM_PROCID") or "0")
+    os.environ.setdefault("RANK", srun_variable("SLURM_PROCID") or "0")
     os.environ.setdefault("LOCAL_RANK", str(local_rank()))
     td.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=10))
 
@@ -27,21 +29,6 @@ def leave_process_group() -> None:
     """Leaves the process group, if there is one."""
     if is_distributed():
         td.destroy_process_group()
-
-
-def _srun_variable(name: str) -> str | None:
-    """A variable of SLURM, only inside a step that `srun` started: an sbatch script has SLURM_NTASKS too, and is one process."""
-    return os.environ.get(name) if "SLURM_STEP_ID" in os.environ and "MASTER_ADDR" in os.environ else None
-
-
-def local_rank() -> int:
-    """The index of this process on its node, from the launcher; known before `join_process_group`."""
-    return int(os.environ.get("LOCAL_RANK") or _srun_variable("SLURM_LOCALID") or 0)
-
-
-def local_gpu() -> str:
-    """The GPU of this process among those visible to it: all of the node, or one where the cluster binds them."""
-    return f"cuda:{local_rank() % torch.cuda.device_count()}"
 
 
 def is_distributed() -> bool:

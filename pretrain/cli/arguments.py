@@ -14,4 +14,3 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(help="settings that differ from the recipe, as key=value; `pretrain settings` lists all keys")
 ]
 RunArgument = Annotated[str, typer.Argument(help="name of a run in runs/, or path of its folder")]
-DeviceOption = Annotated[str | None, typer.Option(help="cpu, cuda, or e.g. cuda:1  [default: a GPU if there is one]")]

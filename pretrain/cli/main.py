@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 from encoders import __version__
-from encoders.runtime.cli import add_version_option, make_console, run_cli
-from pretrain.cli.arguments import RECIPE_LIST, DeviceOption, OverridesArgument, RecipeArgument, RunArgument
+from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
+from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument
 from pretrain.cli.export import export
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
@@ -36,7 +36,7 @@ def run(
     overrides: OverridesArgument = None,
     name: Annotated[str | None, typer.Option(help="name of the run and of its encoder  [default: name of the recipe]")] = None,
     out: Annotated[str | None, typer.Option(help="folder in which the run's folder is created  [default: runs/]")] = None,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
     continue_existing: Annotated[
         bool, typer.Option("--continue", help="resume the run if it exists; for jobs that are started more than once")
     ] = False,
@@ -68,7 +68,7 @@ def run(
 
 
 @app.command(epilog=RECIPE_LIST)
-def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: DeviceOption = None) -> None:
+def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: DeviceOption = "auto") -> None:
     """Estimate the size, time and memory of a run. Nothing is written.
 
     Speed and memory are measured by a few training steps on this machine, at the run's own batch, which takes about a minute at most.
@@ -97,7 +97,7 @@ app.command(epilog=RECIPE_LIST)(preview)
 def resume(
     run: RunArgument,
     overrides: Annotated[list[str] | None, typer.Argument(help="settings to change from here on, as key=value")] = None,
-    device: DeviceOption = None,
+    device: DeviceOption = "auto",
     allow_change: Annotated[
         bool, typer.Option("--allow-change", help="also change settings that decide the weights; the change is recorded in run.json")
     ] = False,

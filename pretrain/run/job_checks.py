@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from encoders.runtime import paths, slurm
+from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
 from encoders.store.store import expand_paths
 from pretrain.display.dashboard import format_duration
@@ -63,10 +62,10 @@ def check_job(recipe: Recipe, script: str, ranks: int, gpus: bool, site: slurm.S
     limit = slurm.parse_time_limit(slurm.read_directive(script, "time") or "0")
     notice = int((slurm.read_directive(script, "signal") or "USR1@0").partition("@")[2])
     require_time_to_checkpoint(0.0, recipe.save_every, limit, notice)
-    setup = build_setup(recipe, "cuda" if gpus and torch.cuda.is_available() else "cpu")
+    setup = build_setup(recipe, resolve_device(fall_back=True) if gpus else "cpu")
     lines = [f"{name:14} {value}" for name, value in describe_sizes(setup)]
     lines += [f"note: {note}" for note in describe_adjustments(setup) + list_warnings(setup)]
-    if gpus and not torch.cuda.is_available():
+    if gpus and setup.device.type == "cpu":
         return [*lines, "note: this machine has no GPU, so the training time was not estimated"]
     return [*lines, estimate_job_time(setup, ranks, limit, notice)]
 

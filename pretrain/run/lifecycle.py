@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.runtime import dist
+from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable
 from encoders.runtime.paths import zoo_dir
@@ -20,7 +21,7 @@ from pretrain.run import rundir
 from pretrain.run.changed_settings import apply_overrides, record_changes, require_unedited_config, settings_digest
 from pretrain.run.export import ema_name
 from pretrain.run.lock import lock_on_main_rank
-from pretrain.run.process import PrintLine, pick_device, prepare_process, print_on_main_rank
+from pretrain.run.process import PrintLine, prepare_process, print_on_main_rank
 from pretrain.run.restore import load_resume_checkpoint, require_same_images, restore_checkpoint
 from pretrain.run.rundir import RunDir
 from pretrain.run.session import train_run
@@ -78,7 +79,8 @@ def resume_run(
     overrides: `key=value` settings that change from here on. Raises InputError for those that decide the weights without `allow_change`."""
     if not run.exists():
         raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
-    dist.join_process_group(pick_device(device))  # from here on it is known which process is rank 0 and takes the lock
+    device = resolve_device(device)
+    dist.join_process_group(device)  # from here on it is known which process is rank 0 and takes the lock
     with lock_on_main_rank(run, say):
         for part in run.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)  # left by a process that was killed while saving

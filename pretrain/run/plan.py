@@ -6,6 +6,7 @@ import torch
 
 from encoders.runtime import optim
 from encoders.runtime.arithmetic import has_bf16
+from encoders.runtime.devices import describe_device
 from encoders.zoo.batchnorm import has_trained_statistics, list_statistics_layers, uses_batch_statistics
 from pretrain.display.dashboard import format_duration
 from pretrain.loop.batchnorm_mode import describe_batchnorm
@@ -21,7 +22,7 @@ UNSTEADY = 1.5  # the slowest timed step over the fastest: from here on the esti
 def plan_run(recipe: Recipe, device: str) -> tuple[list[tuple[str, str]], list[str]]:
     """(name, value) rows and notes. Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
     setup = build_setup(recipe, device)
-    rows, notes = describe_sizes(setup), describe_adjustments(setup) + list_warnings(setup)
+    rows, notes = [("device", describe_device(device)), *describe_sizes(setup)], describe_adjustments(setup) + list_warnings(setup)
     recipe, steps = setup.recipe, setup.steps
     setup.batches.close()
     del setup  # its network would count as memory of the step

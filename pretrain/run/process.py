@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 
 from encoders.runtime import dist
-from encoders.runtime.errors import InputError
+from encoders.runtime.cpus import count_allowed_cpus
+from encoders.runtime.devices import resolve_device
 
 PrintLine = Callable[[str], None]
 
@@ -18,27 +19,16 @@ def print_on_main_rank(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def pick_device(device: str | None) -> str:
-    """`device`, or by default the GPU of this rank if there is one. Raises InputError for an invalid or missing device."""
-    try:
-        torch.device(device or "cpu")
-    except RuntimeError as error:
-        raise InputError(f"--device {device!r} is not a device; use cpu, cuda, or cuda:1 for the second GPU") from error
-    if device and device.startswith("cuda") and not torch.cuda.is_available():
-        raise InputError(f"--device {device}: torch finds no usable CUDA device on this machine; use --device cpu")
-    return device or (dist.local_gpu() if torch.cuda.is_available() else "cpu")
-
-
 def prepare_process(device: str | None, threads: int | None) -> str:
     """Joins the process group, sets the number of CPU threads, and returns the device in use."""
-    device = pick_device(device)
+    device = resolve_device(device)
     dist.join_process_group(device)
-    torch.set_num_threads(threads or allowed_cpus())
-    if device.startswith("cuda"):
-        torch.cuda.set_device(device)
+    torch.set_num_threads(threads or allowed_threads())
+    if device.startswith("cuda"):  # the sizes of a run are the same in every step: the fastest convolution is searched once for each
+        torch.backends.cudnn.benchmark = not (torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled())
     return device
 
 
-def allowed_cpus() -> int:
+def allowed_threads() -> int:
     """OMP_NUM_THREADS if it is set, otherwise the number of CPUs that this process may use."""
-    return int(os.environ.get("OMP_NUM_THREADS") or 0) or len(os.sched_getaffinity(0))
+    return int(os.environ.get("OMP_NUM_THREADS") or 0) or count_allowed_cpus()

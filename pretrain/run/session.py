@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import SupportsFloat
 
 from encoders.runtime import checkpoint, dist
+from encoders.runtime.devices import describe_device
 from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import MetricsLog, read_metrics, to_json_number
 from encoders.runtime.stop import REQUEUE_EXIT_STATUS, REQUEUE_SIGNALS, StopRequest, listen_for_stop
@@ -29,6 +30,7 @@ INTERRUPTED_EXIT_STATUS = 130  # 128 + SIGINT, as shells have it
 def train_run(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> int:
     """Trains from `state` to the end or to a signal, with rollbacks where needed, and exports at the end; returns the exit status."""
     begin_session(run, setup, state)
+    say(f"device: {describe_device(setup.device)}")
     for note in describe_adjustments(setup):
         say(f"note: {note}")
     while True:

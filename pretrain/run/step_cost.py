@@ -25,7 +25,7 @@ from encoders.runtime.stop import StopRequest
 from pretrain.loop.setup import Setup, build_setup
 from pretrain.loop.train import TrainState, fit
 from pretrain.recipe.config import Recipe
-from pretrain.run.process import allowed_cpus
+from pretrain.run.process import allowed_threads
 
 MOST_TIMED_STEPS, FEWEST_TIMED_STEPS = 4, 2  # after one that is not counted: it allocates memory and compiles
 BUDGET_S = 60.0  # for the steps at the run's own batch; a batch that needs more is extrapolated
@@ -87,7 +87,7 @@ def answer_request() -> None:
     """The measuring process: a request on standard input, a cost on standard output."""
     keep_freed_memory()  # as every command does: freed memory stays in the process
     request = MeasurementRequest.model_validate_json(sys.stdin.read())
-    torch.set_num_threads(request.recipe.threads or allowed_cpus())
+    torch.set_num_threads(request.recipe.threads or allowed_threads())
     try:
         print(measure_here(request).model_dump_json())
     except InputError as error:

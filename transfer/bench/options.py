@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from encoders.runtime.cli import split_commas
+from encoders.runtime.cli import DeviceOption, split_commas
 from encoders.runtime.errors import InputError
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
@@ -88,6 +88,7 @@ class BenchOptions:
 
     def to_request(self) -> "BenchRequest":
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
+        from encoders.runtime.devices import resolve_device
         from transfer.bench.baselines import parse_baselines
         from transfer.bench.bench import BenchRequest
         from transfer.tasks.people import parse_same_people
@@ -152,7 +153,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         score_by: ScoreBy = "image",
         combine: CombineScores = None,
         seed: Annotated[int, typer.Option(help="seed of the protocols; the seed of the split is part of the task")] = 0,
-        device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto: cuda if available, else cpu")] = "auto",
+        device: DeviceOption = "auto",
         again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
         allow_leakage: Annotated[bool, typer.Option(help="run despite data leakage; every record and table is marked with it")] = False,
         same_people: Annotated[
@@ -276,16 +277,3 @@ def parse_integers(option: str, text: str) -> list[int]:
         return [int(part) for part in split_commas(text)]
     except ValueError as error:
         raise InputError(f"{option} is {text!r}; expected integers, comma-separated, e.g. 1,3,5") from error
-
-
-def resolve_device(name: str) -> str:
-    """The device of a name, `auto` resolved. Raises InputError for one that is not available."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"--device {name} cannot be used: {str(error).splitlines()[0]}") from error
-    return name

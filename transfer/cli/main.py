@@ -56,6 +56,7 @@ def main() -> None:
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
     from transfer.bench.bench import plan_bench, run_bench
+    from encoders.runtime.devices import announce_device
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
@@ -63,6 +64,7 @@ def run_and_print_bench(options: BenchOptions) -> None:
     rule = choose_score_rule(options.score_by, options.combine)
     request = options.to_request()
     console = make_console(stderr=True)
+    announce_device(request.device)
 
     def log(text: str) -> None:
         console.print(text, markup=False, style="dim")

@@ -68,10 +68,11 @@ def _encoder_maps(row: Row, store: "Store", context: ReportContext, with_neighbo
 
 def embed_rows(record: Record, store: "Store", rows: Array) -> NDArray[np.float32]:
     """(M, D) features of rows of the store. Raises InputError if the encoder is not available locally, or has other weights now."""
-    from encoders.features.embed import default_device, extract_features
+    from encoders.features.embed import extract_features
+    from encoders.runtime.devices import resolve_device
     from encoders.zoo import zoo
 
-    encoder = zoo.load_encoder(record.identity.encoder, default_device())
+    encoder = zoo.load_encoder(record.identity.encoder, resolve_device(fall_back=True))
     if encoder.sha256 != record.identity.encoder_sha256:
         raise InputError("the encoder of that name has other weights than the benchmarked one")
     return extract_features(encoder, store, index=rows)

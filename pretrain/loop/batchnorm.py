@@ -19,7 +19,7 @@ from pretrain.methods.precision import at_least_float32
 
 
 class SyncBatchNorm(_BatchNorm):
-    """`like` with the statistics of all ranks in train mode: the same names, weights, averages, and the layers that timm puts behind it."""
+    """`like` with the statistics of all ranks in train mode: the same names, weights, averages and hooks, and timm's layers behind it."""
 
     def __init__(self, like: _BatchNorm):
         super().__init__(like.num_features, like.eps, like.momentum, affine=False)
@@ -30,6 +30,8 @@ class SyncBatchNorm(_BatchNorm):
         self.after = [name for name, _ in like.named_children()]  # timm's BatchNormAct2d: drop, act, aa, in this order
         for name, child in like.named_children():
             self.add_module(name, child)
+        self._forward_pre_hooks.update(like._forward_pre_hooks)  # a masked CNN hands its norms visible positions only
+        self._forward_hooks.update(like._forward_hooks)
         self.train(like.training)
 
     def _check_input_dim(self, input: Tensor) -> None:

@@ -81,6 +81,7 @@ class Batches:
         context: Literal["fork", "spawn"] = "fork",
         weights: ArrayLike | None = None,
         partners: Partners | None = None,
+        prefetch: int = 2,
         patients: ArrayLike | None = None,
         class_ids: ArrayLike | None = None,
         targets: ArrayLike | None = None,
@@ -91,6 +92,7 @@ class Batches:
         targets: (rows of the store, T).
 
         Raises InputError when the batch exceeds the number of rows, or is not a multiple of world x accumulate."""
+        prefetch: micro-batches that each worker process computes ahead.
         rows = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
         self.order = BatchOrder(rows, batch, seed, rank, world, accumulate, weights)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -105,7 +107,7 @@ class Batches:
             if values is not None
         }
         self._work = _MicroBatchDataset(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu", partners)
-        self._workers, self._context = workers, context
+        self._workers, self._prefetch, self._context = workers, prefetch, context
         self._team, self._copies = ThreadTeam(), DevicePrefetcher(self.device)
         self._copy_ahead = self.device.type == "cuda"  # copy the next micro-batch while the device works on this one
         self._sent: tuple[int, MicroBatch | RawBatch] | None = None  # the micro-batch that is being copied, and its number
@@ -168,6 +170,7 @@ class Batches:
             generator=torch.Generator(),  # its own: the loader draws a seed, and must not disturb the model's random numbers
         )
 
+            prefetch_factor=self._prefetch,
     def _augment_on_device(self, raw: RawBatch) -> MicroBatch:
         return MicroBatch(make_views(raw.images, raw, self._work.specs, self._work.preprocess), raw.masks, raw.index, raw.positions)
 

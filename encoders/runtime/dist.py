@@ -14,15 +14,22 @@ from torch import Tensor, nn
 from encoders.runtime.launcher import local_rank, srun_variable
 
 
-def join_process_group(device: str) -> None:
-    """Joins the process group that `torchrun` or `srun` defines in the environment; does nothing for a single process."""
+TIMEOUT_MIN = 10.0  # minutes that a process waits for the others
+
+
+def join_process_group(device: str, timeout_min: float = TIMEOUT_MIN) -> None:
+    """Joins the process group that `torchrun` or `srun` defines in the environment; does nothing for a single process.
+
+    device: of this process, with its number (cuda:1): NCCL binds to it at once, and does not guess it from the rank.
+    timeout_min: minutes that a process waits for the others, at the start and in each collective, before it fails."""
     size = int(os.environ.get("WORLD_SIZE") or srun_variable("SLURM_NTASKS") or 1)
     if size == 1 or is_distributed():
         return
     os.environ.setdefault("WORLD_SIZE", str(size))
     os.environ.setdefault("RANK", srun_variable("SLURM_PROCID") or "0")
     os.environ.setdefault("LOCAL_RANK", str(local_rank()))
-    td.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=timedelta(minutes=10))
+    gpu = torch.device(device) if device.startswith("cuda") else None
+    td.init_process_group("nccl" if gpu else "gloo", timeout=timedelta(minutes=timeout_min), device_id=gpu)
 
 
 def leave_process_group() -> None:

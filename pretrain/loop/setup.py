@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from encoders.loading.batches import Batches
+from encoders.loading.worker_count import choose_worker_count
 from encoders.runtime import dist, optim
 from encoders.runtime.arithmetic import has_bf16
 from encoders.runtime.config import validate_config
@@ -92,7 +93,8 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         rank=dist.rank(),
         world=dist.world_size(),
         accumulate=recipe.accumulate,
-        workers=recipe.data.workers,
+        workers=choose_worker_count(recipe.data.workers, torch.device(device), images.store),
+        prefetch=recipe.data.prefetch,
         device=device,
         mask=method.mask_spec(),
         context=recipe.data.context,

@@ -13,6 +13,7 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
 from pretrain.recipe.anchor_config import AnchorConfig
 from pretrain.recipe.auxiliary_config import AuxiliaryTarget
+from pretrain.recipe.ddp_config import DDPConfig
 from pretrain.recipe.identity_marks import OutsideIdentity, list_defaulted_fields, list_marked_fields, merge_fields
 from pretrain.recipe.recipes import find_recipe
 from pretrain.recipe.watch_config import WatchConfig
@@ -43,8 +44,14 @@ class DataConfig(Config):
         description="text file with one image key per line: `auxiliary` and method.label use the labels of these images only; null: of all "
         "images but those of a test part",
     )
-    workers: Annotated[int, OutsideIdentity.ALWAYS] = Field(
-        0, ge=0, description="loader processes per rank; 0 loads in the training process. The batches do not depend on it"
+    workers: Annotated[int | None, OutsideIdentity.ALWAYS] = Field(
+        None,
+        ge=0,
+        description="loader processes per rank; null: on a GPU one per CPU of the rank but one, on a CPU 0; 0 loads in the training "
+        "process (1 on a GPU if the store holds JPEG). The batches do not depend on it",
+    )
+    prefetch: Annotated[int, OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = Field(
+        2, ge=1, description="micro-batches that each loader process prepares ahead; more evens out slow reads, and takes memory"
     )
     context: Annotated[Literal["fork", "spawn"], OutsideIdentity.ALWAYS] = Field("fork", description="start method of the loader processes")
 
@@ -88,6 +95,7 @@ class Recipe(Config):
     )
     optim: Optim = Optim()
     watch: WatchConfig = WatchConfig()
+    ddp: Annotated[DDPConfig, OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = DDPConfig()
     batch: int = Field(256, ge=1, description="images per optimizer step, over all ranks and micro-batches")
     accumulate: int = Field(
         1, ge=1, description="micro-batches per step: less memory, the same step except for BatchNorm statistics and in-batch negatives"

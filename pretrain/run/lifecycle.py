@@ -38,7 +38,7 @@ def start_run(
     """Trains a new run in `run` and exports it; returns the exit status. With `continue_existing`, an existing run is resumed instead.
 
     Raises InputError when a run of that name exists, unless it is the same run and finished."""
-    device = prepare_process(device, recipe.threads)
+    device = prepare_process(device, recipe.threads, recipe.ddp.timeout_min)
     exists = run.exists()
     dist.barrier()  # all ranks check before rank 0 creates the run
     if exists:
@@ -80,7 +80,8 @@ def resume_run(
     if not run.exists():
         raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
     device = resolve_device(device)
-    dist.join_process_group(device)  # from here on it is known which process is rank 0 and takes the lock
+    asked, _ = apply_overrides(run, config.read_recipe(run.config), overrides, allow_change)
+    dist.join_process_group(device, asked.ddp.timeout_min)  # from here on it is known which process is rank 0 and takes the lock
     with lock_on_main_rank(run, say):
         for part in run.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)  # left by a process that was killed while saving

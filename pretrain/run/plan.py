@@ -4,6 +4,7 @@ import math
 
 import torch
 
+from encoders.loading.worker_count import describe_loading
 from encoders.runtime import optim
 from encoders.runtime.arithmetic import has_bf16
 from encoders.runtime.devices import describe_device
@@ -44,6 +45,7 @@ def describe_sizes(setup: Setup) -> list[tuple[str, str]]:
         ("BatchNorm", describe_batchnorm(cfg, setup.method.encoder()) or f"{cfg.arch} has none"),
         ("input", f"{_value_range(cfg)}mean {list(cfg.preprocess.mean or ())}, std {list(cfg.preprocess.std or ())}"),
         ("precision", cfg.precision),
+        ("loading", describe_loading(cfg.data.workers, cfg.data.prefetch, setup.device, setup.corpus.store)),
         ("batch", f"{cfg.batch} images per step, as {cfg.accumulate} x {cfg.batch // cfg.accumulate}"),
         ("learning rate", f"{optim.peak_lr(lr, cfg.batch):.3g} at its peak ({lr.lr:g}, {lr.lr_rule} rule, at {cfg.batch} images)"),
         ("length", f"{setup.steps:,} steps = {setup.steps / epoch:.1f} epochs of {epoch:,} steps"),

@@ -19,10 +19,10 @@ def print_on_main_rank(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
-def prepare_process(device: str | None, threads: int | None) -> str:
-    """Joins the process group, sets the number of CPU threads, and returns the device in use."""
+def prepare_process(device: str | None, threads: int | None, timeout_min: float = dist.TIMEOUT_MIN) -> str:
+    """Joins the process group, sets the number of CPU threads, and returns the device in use.  timeout_min: see `join_process_group`."""
     device = resolve_device(device)
-    dist.join_process_group(device)
+    dist.join_process_group(device, timeout_min)
     torch.set_num_threads(threads or allowed_threads())
     if device.startswith("cuda"):  # the sizes of a run are the same in every step: the fastest convolution is searched once for each
         torch.backends.cudnn.benchmark = not (torch.backends.cudnn.deterministic or torch.are_deterministic_algorithms_enabled())

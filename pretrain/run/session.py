@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import SupportsFloat
 
+from encoders.loading.worker_count import describe_loading
 from encoders.runtime import checkpoint, dist
 from encoders.runtime.devices import describe_device
 from encoders.runtime.json_types import Json
@@ -30,7 +31,8 @@ INTERRUPTED_EXIT_STATUS = 130  # 128 + SIGINT, as shells have it
 def train_run(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> int:
     """Trains from `state` to the end or to a signal, with rollbacks where needed, and exports at the end; returns the exit status."""
     begin_session(run, setup, state)
-    say(f"device: {describe_device(setup.device)}")
+    data = setup.recipe.data
+    say(f"device: {describe_device(setup.device)}; {describe_loading(data.workers, data.prefetch, setup.device, setup.corpus.store)}")
     for note in describe_adjustments(setup):
         say(f"note: {note}")
     while True:

@@ -67,6 +67,25 @@ def mae(images, predicted, masked, p, norm_pix):
     return np.mean(errors)
 
 
+def simmim(images, predicted, hidden, p):
+    """SimMIM, section 3.4: absolute errors of the pixels of hidden patches, summed and divided by their number."""
+    total = count = 0
+    for image, guess, mask in zip(images, predicted, hidden, strict=True):
+        for target, own, away in zip(patches(image, p), guess, mask, strict=True):
+            if away:
+                total, count = total + np.abs(own - target).sum(), count + target.size
+    return total / count
+
+
+def ijepa(predicted, target):
+    """I-JEPA's loss as its authors compute it: smooth L1 of predictions (rows) and targets that are normalised token by token."""
+    errors = []
+    for guess, want in zip(predicted, target, strict=True):
+        for d in np.abs(guess - (want - want.mean()) / np.sqrt(want.var() + 1e-5)):
+            errors.append(d - 0.5 if d > 1 else d**2 / 2)
+    return np.mean(errors)
+
+
 def sincos(dim, rows, columns):
     """MAE's position table: for each patch, sines and cosines of its column, then of its row."""
     table = []

@@ -30,7 +30,7 @@ from encoders.runtime.random import Purpose, uniform
 
 @dataclass(frozen=True, eq=False)
 class Masks:
-    """What is hidden of one view. Every field of a subclass is a tensor whose first axis is B; iterating yields them in order."""
+    """What is hidden of one view. Every field of a subclass is a tensor; iterating yields them in order."""
 
     def __iter__(self) -> Iterator[Tensor]:
         return (getattr(self, field.name) for field in fields(self))

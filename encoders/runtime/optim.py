@@ -11,6 +11,7 @@ from torch import Tensor
 from encoders.runtime.config import Config
 from encoders.runtime.lars import LARS
 
+LAST_STEP_AT = 7 / 8  # of the run, where the schedule `step` drops: epoch 700 of 800 of SimMIM (Xie et al. 2022, arXiv:2111.09886)
 REFERENCE_BATCH = 256  # images per step that published learning rates refer to (Goyal et al. 2017, arXiv:1706.02677)
 
 
@@ -21,7 +22,9 @@ class Optim(Config):
     lr: float = Field(1.5e-4, gt=0, description="peak learning rate at a global batch of 256 images; scaled by `lr_rule`")
     lr_rule: Literal["linear", "sqrt", "none"] = Field("linear", description="lr x B/256, lr x sqrt(B/256), or lr unchanged")
     lr_end: float = Field(0.0, ge=0, le=1, description="learning rate at the last step as a fraction of the peak")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="course of the learning rate after the warm-up")
+    schedule: Literal["cosine", "constant", "step"] = Field(
+        "cosine", description="course of the learning rate after the warm-up; step: constant, and `lr_end` from 7/8 of the run on"
+    )
     weight_decay: float = Field(0.05, ge=0, description="weight decay of parameter groups without their own")
     weight_decay_end: float | None = Field(
         None, ge=0, description="weight decay at the last step, reached by half a cosine; null: constant"
@@ -58,6 +61,8 @@ def lr_factor(step: int, steps: int, warmup: int, end: float = 0.0, schedule: st
     The first step is at 1/warmup, not 0: a step at learning rate 0 would only change the BatchNorm statistics."""
     if step < warmup:
         return (step + 1) / warmup
+    if schedule == "step":
+        return end if step >= steps * LAST_STEP_AT else 1.0
     return 1.0 if schedule == "constant" else cosine_schedule(step - warmup, steps - warmup, 1.0, end)
 
 

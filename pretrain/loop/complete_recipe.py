@@ -7,11 +7,13 @@ import torch
 
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
+from encoders.zoo import backbone
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.pixels import has_network
 from encoders.zoo.preprocess import prepare_input
 from pretrain.loop.corpus import Corpus
+from pretrain.methods import METHODS
 from pretrain.recipe.config import PreprocessConfig, Recipe
 
 DEFAULT_GEOMETRY = {"resize": "crop", "interpolation": "bilinear", "crop_pct": 1.0}  # from random weights
@@ -29,6 +31,8 @@ def complete_recipe(recipe: Recipe, images: Corpus) -> tuple[Recipe, Encoder | N
         except zoo.WeightsUnavailable as error:
             raise InputError(f"init={recipe.init}: {error}; or start from random weights with init=null") from error
         recipe = inherit_settings(recipe, initial_encoder.card)
+    if METHODS[recipe.method["name"]].pools_patches:
+        recipe = pool_patches(recipe)
     channels = recipe.channels or images.store.channels
     modality = recipe.modality or images.store.modality
     recipe = fill_preprocess(recipe.model_copy(update={"channels": channels, "modality": modality}), DEFAULT_GEOMETRY)
@@ -36,6 +40,19 @@ def complete_recipe(recipe: Recipe, images: Corpus) -> tuple[Recipe, Encoder | N
         mean, std = measure_mean_std(images, build_preprocess(recipe, (0.0,) * channels, (1.0,) * channels))
         recipe = fill_preprocess(recipe, {"mean": mean, "std": std})
     return recipe, initial_encoder
+
+
+def pool_patches(recipe: Recipe) -> Recipe:
+    """The recipe whose ViT pools by the mean of its patches where it would pool by its class token; its tensors stay the same.
+
+    A pooling that `model_args` names is kept."""
+    if "global_pool" in recipe.model_args:
+        return recipe
+    with torch.device("meta"):  # the defaults of the architecture, without computing weights
+        network = backbone.build_backbone(str(recipe.arch), recipe.model_args, size=recipe.size)
+    if getattr(network, "global_pool", None) != "token":
+        return recipe
+    return recipe.model_copy(update={"model_args": {**recipe.model_args, "global_pool": "avg", "fc_norm": False}})
 
 
 def fill_preprocess(recipe: Recipe, values: Mapping[str, object]) -> Recipe:

@@ -3,12 +3,14 @@
 from pretrain.methods.barlowtwins import BarlowTwins
 from pretrain.methods.byol import BYOL
 from pretrain.methods.dino import DINO
+from pretrain.methods.ijepa import IJEPA
 from pretrain.methods.lejepa import LeJEPA
 from pretrain.methods.mae import MAE
 from pretrain.methods.method import DataShape, Method, Reconstructs
 from pretrain.methods.moco import MoCo
 from pretrain.methods.mocov3 import MoCoV3
 from pretrain.methods.simclr import SimCLR
+from pretrain.methods.simmim import SimMIM
 from pretrain.methods.simsiam import SimSiam
 from pretrain.methods.vicreg import VICReg
 
@@ -23,6 +25,8 @@ METHODS: dict[str, type[Method]] = {
     "mocov3": MoCoV3,
     "dino": DINO,
     "lejepa": LeJEPA,
+    "simmim": SimMIM,
+    "ijepa": IJEPA,
 }
 
 __all__ = ["METHODS", "DataShape", "Method", "Reconstructs"]

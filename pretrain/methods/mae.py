@@ -18,20 +18,19 @@ E decoder width.
 from functools import partial
 
 import torch
-from einops import rearrange, reduce, repeat
+from einops import reduce, repeat
 from pydantic import Field
-from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
 from encoders.augment.masks import Masks, RandomTokens
 from encoders.runtime.config import Config
-from encoders.runtime.errors import InputError
 from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.param_groups import ParamGroup, build_param_groups
 from pretrain.methods.positions import freeze_sincos_positions, sincos_2d
 from pretrain.methods.precision import full_precision
+from pretrain.methods.vit_tokens import encode_visible, gather_tokens, patchify, require_vit, unpatchify
 
 PATCH_VARIANCE_EPS = 1e-6  # added to the variance of a patch's pixels, as in the authors' code: that of a flat patch is 0
 
@@ -48,16 +47,6 @@ class MAEConfig(Config):
     norm_pix_loss: bool = Field(True, description="targets are pixels normalised patch by patch")
 
 
-def patchify(images: Tensor, p: int) -> Tensor:
-    """(B, C, H, W) -> (B, N, p * p * C), patches row by row, channel last inside a patch."""
-    return rearrange(images, "b c (h p) (w q) -> b (h w) (p q c)", p=p, q=p)
-
-
-def unpatchify(patches: Tensor, p: int, rows: int) -> Tensor:
-    """The inverse: (B, N, p * p * C) -> (B, C, H, W) with `rows` patches from top to bottom."""
-    return rearrange(patches, "b (h w) (p q c) -> b c (h p) (w q)", h=rows, p=p, q=p)
-
-
 def patch_mean_and_std(target: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (with N - 1) of the pixels of each patch: (B, M, p * p * C) -> (B, M, 1) twice."""
     return target.mean(-1, keepdim=True), (target.var(-1, keepdim=True) + PATCH_VARIANCE_EPS).sqrt()
@@ -70,11 +59,6 @@ def masked_mse(predicted: Tensor, target: Tensor, norm_pix: bool) -> Tensor:
         mean, std = patch_mean_and_std(target)
         target = (target - mean) / std
     return reduce((predicted - target) ** 2, "b m d -> ()", "mean").squeeze()
-
-
-def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
-    """Row b of the result holds tokens[b, index[b]]: (B, N, D), (B, K) -> (B, K, D)."""
-    return tokens.gather(1, repeat(index, "b k -> b k d", d=tokens.shape[-1]))
 
 
 class MAE(Method):
@@ -94,18 +78,14 @@ class MAE(Method):
 
     def __init__(self, cfg: MAEConfig, backbone: nn.Module, data: DataShape):
         super().__init__(cfg, backbone, data)
-        if not isinstance(backbone, VisionTransformer):
-            raise InputError(
-                f"method mae needs a timm VisionTransformer, got {type(backbone).__name__}; choose e.g. arch=vit_small_patch16_224"
-            )
-        self.vit, self.channels = backbone, data.channels
-        self.grid: tuple[int, int] = backbone.patch_embed.grid_size  # rows and columns of patches
-        self.patch_side = backbone.patch_embed.patch_size[0]
-        self.prefix = backbone.num_prefix_tokens
-        self.decoder = MAEDecoder(cfg, backbone.embed_dim, self.grid, self.prefix, self.patch_side**2 * data.channels)
+        self.vit, self.channels = require_vit(backbone, "mae"), data.channels
+        self.grid: tuple[int, int] = self.vit.patch_embed.grid_size  # rows and columns of patches
+        self.patch_side = self.vit.patch_embed.patch_size[0]
+        self.prefix = self.vit.num_prefix_tokens
+        self.decoder = MAEDecoder(cfg, self.vit.embed_dim, self.grid, self.prefix, self.patch_side**2 * data.channels)
         self.decoder.apply(init_xavier)
         if not data.pretrained:
-            init_published_weights(backbone)
+            init_published_weights(self.vit)
 
     @property
     def given_patch_statistics(self) -> bool:
@@ -130,12 +110,7 @@ class MAE(Method):
 
     def encode(self, images: Tensor, keep: Tensor) -> Tensor:
         """Codes of the prefix tokens and the visible patches: (B, P + K, D). With all patches kept, timm's `forward_features`."""
-        tokens = self.vit._pos_embed(self.vit.patch_embed(images))  # (B, P + N, D)
-        prefix, patches = tokens[:, : self.prefix], tokens[:, self.prefix :]
-        x = self.vit.norm_pre(torch.cat([prefix, gather_tokens(patches, keep)], dim=1))
-        x = checkpoint_seq(self.vit.blocks, x) if self.vit.grad_checkpointing and self.training else self.vit.blocks(x)
-        codes: Tensor = self.vit.norm(x)
-        return codes
+        return encode_visible(self.vit, images, keep)
 
     @torch.no_grad()
     def reconstruct(self, views: list[Tensor], masks: list[Masks]) -> tuple[Tensor, Tensor, Tensor]:

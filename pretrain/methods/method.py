@@ -61,6 +61,7 @@ class Method(nn.Module):
     summary: ClassVar[str]  # one line, printed by `pretrain methods`
     traits: ClassVar[Traits]
     plain_vit_only: ClassVar[bool] = False  # the backbone must be one of timm's plain ViTs
+    pools_patches: ClassVar[bool] = False  # a backbone that would pool by its class token pools by the mean of its patches
     has_negatives: ClassVar[bool] = False  # the loss pushes other images away; `cfg.exclude_same_patient` then exists
     sync_batchnorm_by_default: ClassVar[bool] = True  # with several ranks, BatchNorm uses the statistics of all of them
 

@@ -27,6 +27,8 @@ SETTINGS = {
         {"teacher_temperature": 0.06, "temperature_warmup": 0.05, "fixed_norm": False, "centre_momentum": 0.5},
     ],
     "lejepa": [{}, {"weight": 0.3, "knots": 9, "t_max": 5.0}, {"n_local": 2, "local_size": 16}],
+    "simmim": [{}, {"mask_size": 8, "mask_ratio": 0.3}],
+    "ijepa": [{}, {"targets": 2, "target_scale": (0.3, 0.4), "momentum": 0.5}],
 }
 
 
@@ -108,6 +110,35 @@ def lejepa(m, views, masks, progress, patient_ids):
     return reference.lejepa(embed_together(m, views), 2, directions, m.cfg.weight, m.cfg.knots, m.cfg.t_max)
 
 
+def simmim(m, views, masks, progress, patient_ids):
+    """The outputs by timm's own blocks, one image at a time, from a table of tokens in which hidden ones are replaced."""
+    hidden, predicted = masks[0].hidden.numpy(), []
+    for image, mask in zip(views[0], hidden, strict=True):
+        tokens = m.vit.patch_embed(image[None])
+        for i in np.flatnonzero(mask):
+            tokens[0, i] = m.mask_token[0, 0]
+        codes = m.vit.norm(m.vit.blocks(torch.cat([m.vit.cls_token, tokens], dim=1) + m.vit.pos_embed))
+        predicted.append(numpy(codes[0, 1:] @ m.pixels.weight.T + m.pixels.bias))
+    return reference.simmim(views[0].numpy(), predicted, hidden, 8)
+
+
+def ijepa(m, views, masks, progress, patient_ids):
+    """One image and one target block at a time; the context encoder gets the patches of the context alone."""
+    predicted, wanted = [], []
+    for image, context, targets in zip(views[0], *masks[0], strict=True):
+        tokens = m.vit.patch_embed(image[None])
+        seen = torch.cat([m.vit.cls_token + m.vit.pos_embed[:, :1], (tokens + m.vit.pos_embed[:, 1:])[:, context]], dim=1)
+        codes = m.vit.norm(m.vit.blocks(seen))[:, 1:]
+        everything = m.slow_network.forward_features(image[None])[0, 1:]
+        for block in targets:
+            known = m.predictor.embed(codes) + m.predictor.positions[:, context]
+            asked = m.predictor.mask_token + m.predictor.positions[:, block]
+            answer = m.predictor.norm(m.predictor.blocks(torch.cat([known, asked], dim=1)))[0, len(context) :]
+            predicted += list(numpy(m.predictor.features(answer)))
+            wanted += list(numpy(everything[block]))
+    return reference.ijepa(predicted, wanted)
+
+
 FORWARD_LOSS = {
     "moco": moco,
     "mae": mae,
@@ -119,4 +150,6 @@ FORWARD_LOSS = {
     "mocov3": mocov3,
     "dino": dino,
     "lejepa": lejepa,
+    "simmim": simmim,
+    "ijepa": ijepa,
 }

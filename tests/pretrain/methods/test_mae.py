@@ -7,8 +7,9 @@ import torch
 from encoders.augment.masks import draw_mask
 from encoders.runtime.errors import InputError
 from pretrain.loop.setup import build_setup
-from pretrain.methods.mae import gather_tokens, masked_mse, patchify, unpatchify
+from pretrain.methods.mae import masked_mse
 from pretrain.methods.positions import sincos_2d
+from pretrain.methods.vit_tokens import gather_tokens, patchify, unpatchify
 from tests import reference
 from tests.pretrain.runs import SHORT, recipe, store
 from tests.pretrain.tiny import cnn, images, method, same_state, snapshot, step, vit

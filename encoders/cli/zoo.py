@@ -7,11 +7,13 @@ from typing import Annotated, Literal
 import typer
 
 from encoders.runtime.cli import DeviceOption
+from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
 
 NameArgument = Annotated[
     str,
     typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch>, random_<arch>, pixels, or A+B"),
 ]
+PrecisionOption = Annotated[FeaturePrecision, typer.Option(help=FEATURE_PRECISION_HELP)]
 
 
 def list_(
@@ -142,13 +144,16 @@ def embed(
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
 ) -> None:
     """Compute the features of every image of a store.
 
-    Writes them to an HDF5 file. Features in the cache are not computed again.
+    Writes them to an HDF5 file, as float32. Features in the cache are not computed again. The attribute `precision` of the file says in
+    which arithmetic they were computed.
 
     \b
         encoders embed cxr_moco cxr.h5 features.h5
+        encoders embed cxr_moco cxr.h5 features.h5 --device cuda --precision bf16
         encoders embed path_moco 'tiles/*.h5' features/ --by-slide
         encoders embed path_moco 'tiles/*.h5' features/ --by-slide --layout clam
 
@@ -180,7 +185,7 @@ def embed(
     device = resolve_device(device)
     dist.join_process_group(device)
     announce_device(device)
-    encoder = zoo.load_encoder(name, device)
+    encoder = zoo.load_encoder(name, device).with_precision(precision)
     if slides:
         from encoders.features.embed_slides import write_all_slide_features
 
@@ -191,13 +196,15 @@ def embed(
             progress_counter(f"embed {name}", len(images)) as tick,
         ):
             written, skipped = write_all_slide_features(encoder, images, out, batch, workers, tick, layout)
+        described = embedding.describe_computation(encoder)
         process = f" (process {dist.rank() + 1} of {dist.world_size()})" if dist.world_size() > 1 else ""
-        print(f"{out}{process}: features of {written} slides by {encoder.card.name}" + (f", {skipped} existed already" if skipped else ""))
+        print(f"{out}{process}: features of {written} slides by {described}" + (f", {skipped} existed already" if skipped else ""))
         dist.leave_process_group()
         return
     with progress_counter(f"embed {name}", len(images)) if dist.is_main() else nullcontext() as tick:
         features = embedding.extract_features(encoder, images, kind, batch=batch, workers=workers, progress=tick, ranks=True)
     if dist.is_main():
         embedding.write_features(out, features, encoder, images, kind)
-        print(f"{out}: {' x '.join(map(str, features.shape))} features by {encoder.card.name}, with /key and /patient of each row")
+        shape, described = " x ".join(map(str, features.shape)), embedding.describe_computation(encoder)
+        print(f"{out}: {shape} features by {described}, with /key and /patient of each row")
     dist.leave_process_group()

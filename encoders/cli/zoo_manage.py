@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.zoo import NameArgument
+from encoders.cli.zoo import NameArgument, PrecisionOption
 from encoders.runtime.cli import DeviceOption
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def compare(
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = "fp32",
 ) -> None:
     """Compare two encoders: features, parameters, and cards.
 
@@ -65,9 +66,8 @@ def compare(
 
     device = resolve_device(device)
     announce_device(device)
-    result = compare_encoders(
-        zoo.load_encoder(first, device), zoo.load_encoder(second, device), Store.open(store), images or None, k, batch, workers
-    )
+    a, b = (zoo.load_encoder(name, device).with_precision(precision) for name in (first, second))
+    result = compare_encoders(a, b, Store.open(store), images or None, k, batch, workers)
     if as_json:
         parameters = result.parameters and result.parameters._asdict()
         print(json.dumps({"first": first, "second": second, **result._asdict(), "parameters": parameters}, indent=1))

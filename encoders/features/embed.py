@@ -186,6 +186,17 @@ def read_encoder_sha256(out: Path) -> str | None:
         return None
 
 
+def read_feature_precision(out: Path) -> str | None:
+    """The precision of the features in a file; files of earlier versions do not say it and are fp32. None if the file is damaged."""
+    import h5py
+
+    try:
+        with h5py.File(out, "r") as file:
+            return str(file.attrs.get("precision", "fp32"))
+    except OSError:
+        return None
+
+
 def check_replaceable(out: Path) -> None:
     """Raises InputError unless a file holds features: a mistyped name must not overwrite a store."""
     if read_encoder_sha256(out) is None:
@@ -193,7 +204,7 @@ def check_replaceable(out: Path) -> None:
 
 
 def write_features(out: Path, features: NDArray[np.float32], encoder: Encoder, store: Store, kind: FeatureKind) -> None:
-    """Writes an HDF5 file with /features, /key and /patient; its attributes name the encoder and the store."""
+    """Writes an HDF5 file with /features (float32), /key and /patient; its attributes name the encoder, its precision and the store."""
     import h5py
 
     with atomic_write(out) as part, h5py.File(part, "w") as file:
@@ -201,4 +212,9 @@ def write_features(out: Path, features: NDArray[np.float32], encoder: Encoder, s
         for column in ("key", "patient"):
             file.create_dataset(column, data=[str(value) for value in store.column(column)], dtype=h5py.string_dtype())
         attributes = {"encoder": encoder.card.name, "encoder_sha256": encoder.sha256, "store_fingerprint": store.fingerprint, "kind": kind}
-        file.attrs.update({**attributes, "dataset": store.dataset})
+        file.attrs.update({**attributes, "dataset": store.dataset, "precision": encoder.precision})
+
+
+def describe_computation(encoder: Encoder) -> str:
+    """The name of the encoder, and its precision unless that is fp32."""
+    return encoder.card.name + (f", computed in {encoder.precision} and stored as float32" if encoder.precision != "fp32" else "")

@@ -13,7 +13,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.features.embed import extract_features, read_encoder_sha256
+from encoders.features.embed import extract_features, read_encoder_sha256, read_feature_precision
 from encoders.features.slide_layouts import SlideAttributes, SlideLayout, feature_path, level0_mpp, write_slide_features
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
@@ -72,8 +72,8 @@ def write_all_slide_features(
 ) -> tuple[int, int]:
     """Writes the features of every slide; returns the number of slides written and of slides whose file existed already.
 
-    Several ranks share the slides, and each counts its own. Raises InputError if the folder holds features of another encoder, or for
-    STAMP, whose coordinates are micrometres, if a slide has no resolution."""
+    Several ranks share the slides, and each counts its own. Raises InputError if the folder holds features of another encoder or another
+    precision, or for STAMP, whose coordinates are micrometres, if a slide has no resolution."""
     written = skipped = 0
     slides = group_by_slide(store)
     if layout == "stamp":
@@ -82,6 +82,8 @@ def write_all_slide_features(
     for existing in sorted({*folder.glob("*.h5"), *folder.glob("h5_files/*.h5")}):
         if read_encoder_sha256(existing) not in (None, encoder.sha256):
             raise InputError(f"{existing} holds features of another encoder; write those of {encoder.card.name} to another folder")
+        if (other := read_feature_precision(existing)) not in (None, encoder.precision):
+            raise InputError(f"{existing} holds features computed in {other}; write those in {encoder.precision} to another folder")
     for name, rows in list(slides.items())[dist.rank() :: dist.world_size()]:
         out = feature_path(folder, name, layout)
         attributes = feature_file_attributes(encoder, store, name, rows)
@@ -111,6 +113,8 @@ def feature_file_attributes(encoder: Encoder, store: Store, name: str, rows: NDA
     }
     if level0:
         attributes["patch_size_level0"] = level0
+    if encoder.precision != "fp32":
+        attributes["precision"] = encoder.precision
     return attributes
 
 

@@ -41,12 +41,15 @@ def iterate_inputs(encoder: Encoder, store: Store, parts: Sequence[NDArray[np.in
     which on a CUDA device is while the device computes."""
     device, context = encoder.device, worker_context() if workers else None
     if not prepares_on_device(device):
-        images = _PreparedBatches(store, encoder, parts)
-        prepared = DataLoader(images, batch_size=None, num_workers=workers, multiprocessing_context=context)
+        prepared: DataLoader[EncoderInput] = DataLoader(
+            _PreparedBatches(store, encoder, parts), batch_size=None, num_workers=workers, multiprocessing_context=context
+        )
         yield from (move_input(x, device) for x in prepared)
         return
-    pin = device.type == "cuda"
-    read = DataLoader(_StoredBatches(store, parts), batch_size=None, num_workers=workers, multiprocessing_context=context, pin_memory=pin)
+    stored, pin = _StoredBatches(store, parts), device.type == "cuda"
+    read: DataLoader[StoredGroups] = DataLoader(
+        stored, batch_size=None, num_workers=workers, multiprocessing_context=context, pin_memory=pin
+    )
     copies = DeviceCopies(device)
     for groups in read:
         images = copies.wait(copies.start(groups.images))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.file_names import shorten_file_name
 from encoders.runtime.files import atomic_write
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.store.store import Store
 from encoders.store.tile_coordinates import slide_mpp
 
@@ -36,6 +37,7 @@ class SlideAttributes(TypedDict):
     patch_size: int  # side of a tile, pixels
     patch_size_level0: NotRequired[int]  # the same at level 0; missing if it is unknown, or if tiles are not square there
     mpp: float  # micrometres per pixel of the tiles; NaN: unknown
+    precision: NotRequired[FeaturePrecision]  # arithmetic of the network; missing for fp32
 
 
 def feature_path(folder: Path, name: str, layout: SlideLayout) -> Path:

@@ -6,16 +6,12 @@ told to. Features that are called fp32 must not depend on it: TF32 is switched o
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeAlias
+from typing import Literal
 
 import torch
 
-FeaturePrecision: TypeAlias = Literal["fp32", "bf16"]
-TrainingPrecision: TypeAlias = Literal["fp32", "bf16", "fp16"]
-FEATURE_PRECISION_HELP = (
-    "arithmetic of the networks that compute features. fp32: single precision, without TF32. bf16: half precision, which is faster on "
-    "a GPU that has it; the features are stored as float32 and never mixed with those in fp32"
-)
+from encoders.runtime.precision_names import TrainingPrecision
+
 AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -45,10 +41,11 @@ def has_bf16(device: torch.device) -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())  # torch has no public name for it yet
 
 
-def resolve_training_precision(precision: Literal["auto"] | TrainingPrecision, device: torch.device) -> TrainingPrecision:
+def resolve_training_precision(precision: Literal["auto"] | TrainingPrecision, device: torch.device | str) -> TrainingPrecision:
     """`precision`, with `auto` as what it means on `device`: fp32 on a CPU; on a GPU bf16, or fp16 where it has no bf16."""
     if precision != "auto":
         return precision
+    device = torch.device(device)
     if device.type != "cuda":
         return "fp32"
     return "bf16" if has_bf16(device) else "fp16"

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from encoders.runtime.arithmetic import FeaturePrecision, use_precision
+from encoders.runtime.arithmetic import use_precision
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo import backbone, weights
 from encoders.zoo.card import Card
 from encoders.zoo.preprocess import prepare_input, to_channels_first

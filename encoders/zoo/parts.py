@@ -15,10 +15,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from encoders.runtime.arithmetic import FeaturePrecision
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo import backbone
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind

@@ -13,6 +13,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 
 from encoders.runtime.arrays import Array
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Preprocess
 
@@ -33,9 +34,13 @@ def normalise_input(x: Tensor, preprocess: Preprocess) -> Tensor:
     if preprocess.value_range is not None:
         black, white = preprocess.value_range
         x = x * (white - black) + black
-    mean = torch.tensor(preprocess.mean, dtype=x.dtype, device=x.device)
-    std = torch.tensor(preprocess.std, dtype=x.dtype, device=x.device)
+    mean, std = (device_constant(float_array, values, like=x) for values in (preprocess.mean, preprocess.std))
     return (x - rearrange(mean, "k -> k 1 1")) / rearrange(std, "k -> k 1 1")
+
+
+def float_array(values: tuple[float, ...]) -> Array:
+    """The values as float32."""
+    return np.array(values, np.float32)
 
 
 def to_channels_first(images: Tensor | Array) -> Tensor:
@@ -58,7 +63,7 @@ def adapt_channels(x: Tensor, channels: int) -> Tensor:
         return x
     if x.shape[1] == 1:
         return x.expand(-1, channels, -1, -1)
-    weights = torch.tensor(PREPROCESS_LUMA, dtype=x.dtype, device=x.device)
+    weights = device_constant(float_array, PREPROCESS_LUMA, like=x).to(x.dtype)
     return einsum(x, weights, "b c h w, c -> b h w").unsqueeze(1)
 
 

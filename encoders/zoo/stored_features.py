@@ -11,9 +11,9 @@ from typing import Self
 import torch
 from torch import nn
 
-from encoders.runtime.arithmetic import FeaturePrecision
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file, walk_files
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder, EncoderInput, FeatureKind
 from encoders.zoo.feature_file import FEATURE_SUFFIXES, read_feature_file

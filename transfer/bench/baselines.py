@@ -9,6 +9,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import find_manifest
@@ -121,10 +122,10 @@ def _same_random_weights(a: Card, b: Card) -> bool:
     return (a.arch, a.model_args, a.preprocess, a.lineage, a.stages) == (b.arch, b.model_args, b.preprocess, b.lineage, b.stages)
 
 
-def load_encoder(entry: EncoderEntry, device: str, missing: dict[str, str]) -> "Encoder | None":
-    """The encoder. For a default baseline whose weights are not available: None, with the reason in `missing`."""
+def load_encoder(entry: EncoderEntry, device: str, precision: FeaturePrecision, missing: dict[str, str]) -> "Encoder | None":
+    """The encoder, computing in `precision`. For a default baseline whose weights are not available: None, with the reason in `missing`."""
     try:
-        return zoo.load_encoder(entry.name, device)
+        return zoo.load_encoder(entry.name, device).with_precision(precision)
     except zoo.WeightsUnavailable as error:
         if entry.requested:
             raise

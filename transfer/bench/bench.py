@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.store.patient_ids import SameNames
 from encoders.zoo.pixels import has_network
 from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
@@ -48,6 +49,7 @@ class BenchRequest:
     baselines: Sequence[str] | None = None  # None: ImageNet and random weights of each architecture; []: none
     seed: int = 0
     device: str = "cpu"
+    precision: FeaturePrecision = "fp32"  # of the features
     recompute: bool = False  # even if there is a finished record
     allow_leakage: bool = False
     near_duplicates: bool = True  # look for them
@@ -99,8 +101,12 @@ class BenchPlan:
         return {name: own for name, own in self.protocols.items() if trains or own[0].NEEDS != "images"}
 
 
-def load_protocols(names: Sequence[str], seed: int, overrides: Sequence[str] = ()) -> dict[str, tuple[AnyProtocol, Config]]:
-    """Each protocol with its settings. overrides: `linear.steps=9`. Raises InputError for an unknown protocol or setting."""
+def load_protocols(
+    names: Sequence[str], seed: int, overrides: Sequence[str] = (), device: str = "cpu"
+) -> dict[str, tuple[AnyProtocol, Config]]:
+    """Each protocol with its settings. overrides: `linear.steps=9`. Raises InputError for an unknown protocol or setting.
+
+    device: of the bench. A setting `precision: auto` becomes what it means there, which the record then says."""
     for name in [*names, *(o.partition(".")[0] for o in overrides)]:
         if name not in PROTOCOLS:
             raise unknown_name_error("protocol", name, PROTOCOLS)
@@ -109,13 +115,22 @@ def load_protocols(names: Sequence[str], seed: int, overrides: Sequence[str] = (
         own = [o.partition(".")[2] for o in overrides if o.partition(".")[0] == name]
         cfg: Config = load_config(PROTOCOLS[name].load().Config, None, own)
         cfg = cfg.model_copy(update={"seed": seed}) if "seed" in type(cfg).model_fields else cfg
+        if has_own_precision(cfg):
+            from encoders.runtime.arithmetic import resolve_training_precision  # imports torch
+
+            cfg = cfg.model_copy(update={"precision": resolve_training_precision(cfg.model_dump()["precision"], device)})
         loaded[name] = resolve_protocol(name, cfg), cfg
     return loaded
 
 
+def has_own_precision(cfg: Config) -> bool:
+    """Whether a protocol trains the network, in a precision of its own; the others use features in that of the bench."""
+    return "precision" in type(cfg).model_fields
+
+
 def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     """Encoders, tasks, protocols and splits. Raises InputError for anything wrong with them, including a leak."""
-    protocols = load_protocols(request.protocols, request.seed, request.overrides)
+    protocols = load_protocols(request.protocols, request.seed, request.overrides, request.device)
     if not request.encoders:
         raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
     entries, missing = baselines.resolve_encoders(request.encoders, request.baselines, request.floor)
@@ -187,7 +202,7 @@ def run_bench(
     progress: called with the number of cells that finished."""
     result = BenchResult(missing=dict(plan.missing))
     for entry in plan.entries:
-        encoder = baselines.load_encoder(entry, request.device, result.missing)
+        encoder = baselines.load_encoder(entry, request.device, request.precision, result.missing)
         if encoder is None:
             progress(len(plan.protocols_of(entry)) * sum(len(p) for p in plan.portions.values()))
             continue
@@ -261,6 +276,7 @@ def build_cells(request: BenchRequest, plan: BenchPlan, entry: EncoderEntry, enc
                 **loaded.record_identity(portion.identity),
                 protocol=name,
                 protocol_hash=cell.hash_protocol(name, protocol.VERSION, cfg),
+                precision="fp32" if has_own_precision(cfg) else request.precision,
             )
             yield cell.Cell(
                 identity=identity,

@@ -9,6 +9,7 @@ import typer
 
 from encoders.runtime.cli import DeviceOption, split_commas
 from encoders.runtime.errors import InputError
+from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
 from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
@@ -64,6 +65,7 @@ class BenchOptions:
     baseline: Sequence[str] | None
     seed: int
     device: str
+    precision: FeaturePrecision
     again: bool
     allow_leakage: bool
     same_people: Sequence[str]
@@ -101,6 +103,7 @@ class BenchOptions:
             baselines=parse_baselines(self.baseline),
             seed=self.seed,
             device=resolve_device(self.device),
+            precision=self.precision,
             recompute=self.again,
             allow_leakage=self.allow_leakage,
             same_people=parse_same_people(self.same_people),
@@ -154,6 +157,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         combine: CombineScores = None,
         seed: Annotated[int, typer.Option(help="seed of the protocols; the seed of the split is part of the task")] = 0,
         device: DeviceOption = "auto",
+        precision: Annotated[FeaturePrecision, typer.Option(help=f"{FEATURE_PRECISION_HELP}; see also finetune.precision")] = "fp32",
         again: Annotated[bool, typer.Option(help="recompute results that a record already holds")] = False,
         allow_leakage: Annotated[bool, typer.Option(help="run despite data leakage; every record and table is marked with it")] = False,
         same_people: Annotated[
@@ -195,6 +199,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
             transfer bench --encoder cxr_moco
             transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
             transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
+            transfer bench --encoder cxr_moco --device cuda --precision bf16
             transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
             transfer bench --encoder cxr_moco --task pneumonia --external kermany --map pneumonia:label=pneumonia
 
@@ -219,6 +224,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 diagnose=[] if diagnose is None else [diagnose],
                 seed=seed,
                 device=device,
+                precision=precision,
                 again=again,
                 allow_leakage=allow_leakage,
                 same_people=same_people or [],

@@ -14,7 +14,7 @@ Shapes: B images of a step, N train rows, M rows to score, D width, C labels or 
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from encoders.augment.config import Augment
 from encoders.loading.batches import Batches
+from encoders.runtime.arithmetic import use_precision
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
@@ -35,6 +36,7 @@ from transfer.protocols.heads import DINOV2_RATES, DinoV2Heads, MaeHead
 from transfer.protocols.last_blocks import extract_last_blocks
 from transfer.protocols.linear_config import PUBLISHED_BUDGETS, Config
 from transfer.protocols.logistic import logits_to_probabilities
+from transfer.protocols.predict_images import FORWARD_BATCH, iterate_image_inputs
 from transfer.protocols.presets import softmax_columns
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 VERSION = 2
 NEEDS: Needs = "images"
 MAE_WARMUP = 10 / 90  # share of the epochs
-FORWARD_BATCH = 128  # images in a forward pass
 PROBE_AUGMENT = Augment(crop=(0.08, 1.0), flip=0.5, interpolation="bicubic")
 HeadInputs: TypeAlias = Mapping[str, Tensor]
 Extract: TypeAlias = Callable[[nn.Module, EncoderInput], HeadInputs]  # prepared images (B, K, S, S) -> inputs of the heads
@@ -163,7 +164,7 @@ def train_mae_head(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tensor],
     table: list[dict[str, Any]] = []
     kept, top = copy.deepcopy(head), -np.inf
     for epoch in range(1, epochs + 1):
-        loss = [head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(steps_per_epoch))][-1]
+        loss = float([head.step(x[name], y) for x, y in (next(trial.stream) for _ in range(steps_per_epoch))][-1])
         score = float(trial.select(val.y, head_probabilities(head.logits(trial.val_inputs[name]), val.kind)))
         table.append({"epoch": epoch, "score": score, "loss": loss})
         if trial.log:
@@ -182,7 +183,7 @@ def train_dinov2_heads(trial: HeadTraining) -> tuple[Callable[[HeadInputs], Tens
     for step in range(trial.budget):
         loss = heads.step(*next(trial.stream))
         if trial.log and step % trial.steps_per_epoch == 0:
-            trial.log(step, loss=loss)
+            trial.log(step, loss=float(loss))
     table: list[dict[str, Any]] = []
     for name, logits in heads.logits(trial.val_inputs).items():
         for h, rate in enumerate(DINOV2_RATES):
@@ -217,17 +218,13 @@ def last_block_inputs(model: nn.Module, x: EncoderInput) -> HeadInputs:
 
 
 def frozen_inputs(encoder: "Encoder", x: EncoderInput, extract: Extract) -> HeadInputs:
-    """The inputs of the heads, with the network in evaluation mode and no gradient."""
-    with torch.no_grad():
+    """The inputs of the heads, with the network in evaluation mode, in the encoder's precision, and no gradient."""
+    with torch.no_grad(), use_precision(encoder.device, encoder.precision):
         encoder.model.eval()
         return {name: value.float() for name, value in extract(encoder.model, x).items()}
 
 
 def extract_inputs(encoder: "Encoder", images: ImageSet, extract: Extract) -> dict[str, Tensor]:
     """The inputs of the heads, (M, D) each, on images with the preprocessing of the card."""
-    parts = []
-    for start in range(0, len(images), FORWARD_BATCH):
-        pixels = images.store.unit_images(images.index[start : start + FORWARD_BATCH])
-        x = encoder.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device))
-        parts.append(frozen_inputs(encoder, x, extract))
+    parts = [frozen_inputs(encoder, x, extract) for x in iterate_image_inputs(replace(images, encoder=encoder))]
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

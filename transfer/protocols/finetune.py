@@ -11,7 +11,7 @@ Shapes: B images of a step, N train rows, M rows to score, D width, C labels or 
 
 import copy
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,10 +22,12 @@ from torch import Tensor, nn
 from encoders.augment.config import Augment
 from encoders.augment.presets import PRESETS, resolve_augment
 from encoders.loading.batches import Batches
+from encoders.runtime.arithmetic import resolve_training_precision, use_precision, without_tf32
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
+from encoders.runtime.precision_names import TrainingPrecision
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics
 from encoders.zoo.encoder import EncoderInput
@@ -37,6 +39,7 @@ from transfer.protocols import layers
 from transfer.protocols.common import ImageSet, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.logistic import logits_to_probabilities
+from transfer.protocols.predict_images import predict_logits
 from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
 
 if TYPE_CHECKING:
@@ -77,8 +80,12 @@ class Config(Base):
     freeze_bn: bool = Field(
         False, description="use and keep the encoder's BatchNorm statistics; useful for very small batches, not for random weights"
     )
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="autocast of the training forward pass; validation is in fp32")
-    workers: int = Field(0, ge=0, description="loader processes; results do not depend on it")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto",
+        description="arithmetic of training; auto: fp32 on a CPU, bf16 on a GPU that has it, otherwise fp16 with a scaled loss. The record "
+        "holds what auto became. Validation and test images are scored in fp32, and fp32 is without TF32",
+    )
+    workers: int = Field(0, ge=0, description="loader processes of training and scoring; results do not depend on it")
     seed: int = Field(0, description="seed of the head, the order, the augmentation and drop path")
 
 
@@ -108,10 +115,12 @@ class Fitted(FittedProtocol[ImageSet]):
     kind: str
     class_offset: Array  # (C,) what the class weights added to the logits
     selection: dict[str, Any]
+    workers: int = 0  # processes that read the images to score
 
     def scores(self, rows: ImageSet) -> FloatArray:
         """(M, C) probabilities; float32 forward pass in evaluation mode."""
-        return predict_images(self.network, self.encoder, rows, self.class_offset, self.kind)
+        rows = replace(rows, encoder=self.encoder)
+        return predict_images(self.network, rows, self.class_offset, self.kind, self.workers)
 
 
 def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
@@ -131,7 +140,8 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
     weight = class_weights(train.y[rows], train.kind, cfg.class_weight == "balanced")
     gpus = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=gpus), build_batches(cfg, encoder, train, rows, batch) as batches:
+    cfg = cfg.model_copy(update={"precision": resolve_training_precision(cfg.precision, device)})
+    with torch.random.fork_rng(devices=gpus), without_tf32(), build_batches(cfg, encoder, train, rows, batch) as batches:
         torch.manual_seed(cfg.seed)
         own = build_trainable_backbone(encoder, cfg.drop_path)
         network = FinetuneNetwork(own, encoder.card.dim, train.y.shape[1], count_normalised(encoder.card)).to(device)
@@ -140,7 +150,7 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
         kept, selection = _train(
             cfg, network, encoder, batches, build_row_targets(train, rows, device), weight, steps, batch, train.kind, val, select, log
         )
-    return Fitted(kept.eval(), encoder, train.kind, logit_shift(weight), selection)
+    return Fitted(kept.eval(), encoder, train.kind, logit_shift(weight), selection, cfg.workers)
 
 
 def _train(
@@ -157,8 +167,12 @@ def _train(
     select: Select,
     log: Log | None,
 ) -> tuple[FinetuneNetwork, dict[str, Any]]:
-    """The network with its best weights, and the selection with every validation. labels: (rows of the store, C)."""
-    device = encoder.device
+    """The network with its best weights, and the selection with every validation. labels: (rows of the store, C).
+
+    On a GPU the host waits for the device at every validation, and with fp16 once a step, to learn whether a gradient overflowed."""
+    device, precision = encoder.device, resolve_training_precision(cfg.precision, encoder.device)
+    val = replace(val, encoder=encoder)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     groups = layers.parameter_groups(network.backbone, network.head, cfg.layer_decay, cfg.optim.weight_decay, cfg.head_lr)
     decays = [layers.default_layer_decay(one) if cfg.layer_decay is None else cfg.layer_decay for _, one in list_networks(network.backbone)]
     optimizer = build_optimizer(groups, cfg.optim, batch)
@@ -172,19 +186,13 @@ def _train(
         set_lr(optimizer, step, steps, round(cfg.warmup * steps), cfg.optim)
         torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
         (micro,) = batches.micro_batches(step)
-        with torch.autocast(device.type, torch.bfloat16, enabled=cfg.precision == "bf16"):
-            logits = network(micro.views[0])
-        loss = supervised_loss(logits, labels[micro.index], cost, kind)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        clip_gradients(list(network.parameters()), cfg.clip)
-        optimizer.step()
+        loss = training_step(network, optimizer, scaler, micro.views[0], labels[micro.index], cost, kind, precision, cfg.clip)
         if cfg.ema:
             update_ema(average, network, min(cfg.ema, (1 + step) / (10 + step)))
         if step + 1 not in checks:
             continue
-        score = float(select(val.y, predict_images(average, encoder, val, logit_shift(weight), kind)))
-        course.append({"step": step + 1, "score": score, "loss": float(loss.detach())})
+        score = float(select(val.y, predict_images(average, val, logit_shift(weight), kind, cfg.workers)))
+        course.append({"step": step + 1, "score": score, "loss": float(loss)})
         if log:
             log(step + 1, loss=course[-1]["loss"], val=score)
         stale = 0 if score > best else stale + 1
@@ -198,6 +206,32 @@ def _train(
     chosen = next(row["step"] for row in course if row["score"] == best)
     used = decays[0] if len(set(decays)) == 1 else decays  # one for each part
     return average, {"step": chosen, "score": best, "steps": steps, "stopped": course[-1]["step"], "layer_decay": used, "table": course}
+
+
+def training_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    images: Tensor,
+    y: Tensor,
+    class_weight: Tensor,
+    kind: str,
+    precision: TrainingPrecision,
+    clip: float,
+) -> Tensor:
+    """One update of the network; returns the loss before it, on its device. images: (B, K, S, S) prepared.  y: (B, C).
+
+    The host does not wait for the device, except in `scaler.step` with fp16."""
+    with use_precision(images.device, precision):
+        logits = network(images)
+    loss = supervised_loss(logits, y, class_weight, kind)
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    clip_gradients(list(network.parameters()), clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss.detach()
 
 
 def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:
@@ -253,15 +287,9 @@ def copy_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def predict_images(
-    network: FinetuneNetwork, encoder: "Encoder", images: ImageSet, class_offset: Array, kind: str, batch: int = 128
-) -> FloatArray:
-    """(M, C) probabilities with the deterministic preprocessing of the card."""
+def predict_images(network: FinetuneNetwork, images: ImageSet, class_offset: Array, kind: str, workers: int = 0) -> FloatArray:
+    """(M, C) probabilities with the deterministic preprocessing of the card; the network computes in fp32."""
     network.eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch):
-            pixels = images.store.unit_images(images.index[start : start + batch])
-            x = encoder.prepare(torch.from_numpy(pixels).permute(0, 3, 1, 2).to(encoder.device))
-            parts.append(network(x).double().cpu().numpy())
-    return logits_to_probabilities(np.concatenate(parts) - class_offset, kind)
+    with without_tf32():
+        logits = predict_logits(network, images, workers)
+    return logits_to_probabilities(logits.numpy() - class_offset, kind)

@@ -50,8 +50,8 @@ class MaeHead:
             return self.peak_lr * step / self.warmup
         return self.peak_lr * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
 
-    def step(self, x: Tensor, y: Tensor) -> float:
-        """One update; returns the loss before it."""
+    def step(self, x: Tensor, y: Tensor) -> Tensor:
+        """One update; returns the loss before it, on its device: the host does not wait for it."""
         self.norm.train()
         loss = head_losses(self.linear(self.norm(x))[:, None], y, self.exclusive).sum()
         gradients = torch.autograd.grad(loss, list(self.linear.parameters()))
@@ -61,7 +61,7 @@ class MaeHead:
                 buffer.mul_(MOMENTUM).add_(scale_by_lars(p, g) if p.ndim > 1 else g)
                 p.sub_(buffer, alpha=rate)
         self.step_count += 1
-        return float(loss.detach())
+        return loss.detach()
 
     @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
@@ -74,7 +74,8 @@ class MaeHead:
 def scale_by_lars(parameter: Tensor, gradient: Tensor) -> Tensor:
     """LARS: the gradient rescaled to LARS_TRUST times the norm of the parameter, unless one of the two norms is zero."""
     parameter_norm, gradient_norm = parameter.norm(), gradient.norm()
-    return gradient * (LARS_TRUST * parameter_norm / gradient_norm) if parameter_norm > 0 and gradient_norm > 0 else gradient
+    scale = LARS_TRUST * parameter_norm / gradient_norm
+    return gradient * torch.where((parameter_norm > 0) & (gradient_norm > 0), scale, torch.ones_like(scale))
 
 
 class DinoV2Heads:
@@ -87,10 +88,10 @@ class DinoV2Heads:
         self.bias = {name: torch.zeros(len(DINOV2_RATES), outputs) for name in widths}
         self.momentum_buffers = {name: (torch.zeros_like(self.weight[name]), torch.zeros_like(self.bias[name])) for name in widths}
 
-    def step(self, inputs: Mapping[str, Tensor], y: Tensor) -> float:
-        """One update of every head; returns the sum of the losses before it."""
+    def step(self, inputs: Mapping[str, Tensor], y: Tensor) -> Tensor:
+        """One update of every head; returns the sum of the losses before it, on its device: the host does not wait for it."""
         rate = self.rates * 0.5 * (1 + math.cos(math.pi * self.step_count / self.steps))  # (H,)
-        total = 0.0
+        total = torch.zeros((), device=y.device)
         for name, x in inputs.items():
             weight, bias = self.weight[name].requires_grad_(), self.bias[name].requires_grad_()
             loss = head_losses(batched_linear(x, weight, bias), y, self.exclusive).sum()
@@ -99,7 +100,7 @@ class DinoV2Heads:
                 for p, g, buffer in zip((weight, bias), gradients, self.momentum_buffers[name], strict=True):
                     buffer.mul_(MOMENTUM).add_(g)
                     p.sub_(buffer * rate.view(-1, *[1] * (p.ndim - 1)))
-            total += float(loss.detach())
+            total = total + loss.detach()
         self.step_count += 1
         return total
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import Config, json_digest, validate_config
@@ -23,6 +23,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
+from encoders.runtime.precision_names import FeaturePrecision
 from transfer.records.statistics_file import StatisticsFile
 from transfer.records.stored_arrays import READ_ERRORS, open_arrays
 from transfer.tasks.task import TaskKind
@@ -74,6 +75,14 @@ class Identity(Config):
     strength: int = Field(0, description="strength of the shift, 1 (slight) to 5 (strong); 0: unchanged images")
     amount: float | None = Field(None, description="the strength in the shift's own unit, e.g. the exponent of gamma")
     shift_version: int | None = Field(None, description="version of the shift's code, so that one curve never mixes two versions")
+    precision: FeaturePrecision = Field(
+        "fp32", description="arithmetic of the frozen network; a protocol that trains the network has a setting of its own"
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_fp32(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields; `precision` only if it is not fp32, so that the id of a record of an earlier version stays what it was."""
+        return {key: value for key, value in serialize(self).items() if (key, value) != ("precision", "fp32")}
 
     @property
     def id(self) -> str:

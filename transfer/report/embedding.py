@@ -72,7 +72,7 @@ def embed_rows(record: Record, store: "Store", rows: Array) -> NDArray[np.float3
     from encoders.runtime.devices import resolve_device
     from encoders.zoo import zoo
 
-    encoder = zoo.load_encoder(record.identity.encoder, resolve_device(fall_back=True))
+    encoder = zoo.load_encoder(record.identity.encoder, resolve_device(fall_back=True)).with_precision(record.identity.precision)
     if encoder.sha256 != record.identity.encoder_sha256:
         raise InputError("the encoder of that name has other weights than the benchmarked one")
     return extract_features(encoder, store, index=rows)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from transfer.tables import render
 from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
-from transfer.tables.rows import Section, group_sections
+from transfer.tables.rows import Section, group_sections, name_settings
 
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -26,9 +26,10 @@ def render_latex(sections: Sequence[Section]) -> str:
     """One table per block of sections; they need \\usepackage{booktabs}."""
     display_names, out = render.shorten_names(sections), ["% needs \\usepackage{booktabs}"]
     for block in group_sections(sections):
-        hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
         leaks = any(r.meta.leakage for s in block for row in s.rows for r in row.records)
-        caption = f"{block[0].task}. Split {block[0].partition[:8]}, protocols {hashes}.{' LEAKAGE ALLOWED.' if leaks else ''}"
+        caption = (
+            f"{block[0].task}. Split {block[0].partition[:8]}, protocols {name_settings(block)}.{' LEAKAGE ALLOWED.' if leaks else ''}"
+        )
         caption += "".join(f" {line}." for line in render.describe_legend(block, display_names))
         out += [
             r"\begin{table}",

@@ -136,6 +136,7 @@ def describe_partition(r: Record) -> str:
     i = r.identity
     words = [f"fold {i.fold + 1} of {i.folds}"] if i.folds > 1 else []
     words += [f"{i.fraction:.3g} of the labels, draw {i.draw}"] if i.fraction < 1 else []
+    words += [f"features in {i.precision}"] if i.precision != "fp32" else []
     words += [f"{i.shift}, strength {i.strength}"] if i.shift else []
     return ", ".join(words) or "all labels"
 

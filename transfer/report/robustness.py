@@ -15,9 +15,9 @@ from transfer.tables.shift_curves import ShiftCurve, build_shift_curves, build_s
 
 def robustness_section(block: Block, context: ReportContext) -> Html | None:
     """One chart per protocol and shift; None if no image was shifted."""
-    hashes = {(s.protocol, s.protocol_hash) for s in block}
+    settings = {(s.protocol, s.protocol_hash, s.precision) for s in block}
     own = [r for r in context.records if r.identity.task == block[0].task and r.identity.partition == block[0].partition]
-    curves = [c for c in build_shift_curves(own) if (c.protocol, c.protocol_hash) in hashes and c.encoder in context.pens]
+    curves = [c for c in build_shift_curves(own) if (c.protocol, c.protocol_hash, c.precision) in settings and c.encoder in context.pens]
     if not curves:
         return None
     panels: dict[tuple[str, str], list[ShiftCurve]] = defaultdict(list)

@@ -41,7 +41,7 @@ def build_sections(
     by_section: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in (r for r in records if r.identity.shift is None):  # scores on shifted images belong to `shift_curves`
         i = record.identity
-        by_section[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash].append(record)
+        by_section[i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.precision].append(record)
     sections = [_build_section(by_section[key]) for key in sorted(by_section)]
     for section in sections:
         compare_section(section, compare_options(baseline, margin))
@@ -51,7 +51,7 @@ def build_sections(
 
 def _build_section(records: list[Record]) -> Section:
     i = records[0].identity
-    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store)
+    section = Section(task_name(i), i.labels, i.partition, i.protocol, i.protocol_hash, store=i.store, precision=i.precision)
     groups: dict[tuple[int, str, tuple[str, str], tuple[int, float]], list[Record]] = defaultdict(list)
     for record in records:
         if record.meta.status == "failed":

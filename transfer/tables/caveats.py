@@ -27,6 +27,16 @@ def describe_seeds(block: Sequence[Section], display_names: Mapping[str, str]) -
     return lines
 
 
+def describe_precision(block: Sequence[Section]) -> list[str]:
+    """The protocols of a block whose features were computed in another precision than fp32."""
+    names = {precision: [s.protocol for s in block if s.precision == precision] for precision in dict.fromkeys(s.precision for s in block)}
+    return [
+        f"{', '.join(protocols)}: features computed in {precision} and stored as float32; those in fp32 are in a table of their own"
+        for precision, protocols in names.items()
+        if precision != "fp32"
+    ]
+
+
 def describe_source_checks(block: Sequence[Section], display_names: Mapping[str, str]) -> list[str]:
     """The imported encoders of a block whose features were never compared with those of their source, or differ from them."""
     lines = []

@@ -81,7 +81,8 @@ def find_pilot(records: Sequence[Record], choice: PilotChoice) -> Pilot:
     both = _select([*sides[0], *sides[1]], "--protocol", "protocols", choice.protocol, lambda i: i.protocol)
     default = "100%" if choice.fraction is None and any(fraction_text(r.identity) == "100%" for r in both) else choice.fraction
     both = _select(both, "--fraction", "label fractions", default, fraction_text)
-    for word, of in (("splits", _split_of), ("versions of the protocol or its settings", lambda i: i.protocol_hash)):
+    settings = ("versions of the protocol or its settings", lambda i: i.protocol_hash), ("precisions of features", lambda i: i.precision)
+    for word, of in (("splits", _split_of), *settings):
         _check_single(both, word, of)
     one, other = ([r for r in both if r.identity.encoder == side[0].identity.encoder] for side in sides)
     for side in (one, other):

@@ -21,7 +21,7 @@ from transfer.tables.comparison_table import (
 )
 from transfer.tables.format import VERDICT_LINKS, format_difference, format_interval, format_verdict
 from transfer.tables.label_table import label_csv_lines
-from transfer.tables.rows import TABLE_METRICS, Row, Section, group_sections
+from transfer.tables.rows import TABLE_METRICS, Row, Section, group_sections, name_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -105,8 +105,9 @@ def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], mi
     counts = next((s.counts for s in block if s.counts), {})
     if counts:
         lines.append("; ".join(f"{part} {c['patients']} patients, {c['images']} images" for part, c in counts.items()))
-    hashes = ", ".join(f"{s.protocol} {s.protocol_hash[:8]}" for s in block)
-    lines.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, images {first.store[:8]}, protocols {hashes}")
+    settings = f"protocols {name_settings(block)}"
+    lines.append(f"split {first.partition[:8]}, labels {first.labels[:8]}, images {first.store[:8]}, {settings}")
+    lines += caveats.describe_precision(block)
     lines += unique(f"scored by {r.meta.scored_by}" for s in block for row in s.rows for r in row.records if r.meta.scored_by)
     lines += describe_usage(usage, [split for s in block for split in s.splits])
     lines += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
@@ -124,9 +125,9 @@ def mixed_hash_warnings(sections: Sequence[Section]) -> list[str]:
     """A warning for every protocol that a task has with several hashes; their rows are never in one table."""
     hashes_of = defaultdict(list)
     for s in sections:
-        hashes_of[s.task, s.labels, s.partition, s.protocol].append(s.protocol_hash)
+        hashes_of[s.task, s.labels, s.partition, s.protocol, s.precision].append(s.protocol_hash)
     lines = []
-    for (task, _, _, protocol), hashes in hashes_of.items():
+    for (task, _, _, protocol, _), hashes in hashes_of.items():
         if len(set(hashes)) > 1:
             listed = ", ".join(h[:8] for h in dict.fromkeys(hashes))
             lines.append(
@@ -253,7 +254,13 @@ def _csv_rows(section: Section, usage: Mapping[str, SplitUsage]) -> list[dict[st
     counts = {f"{part}_{unit}": n for part, c in section.counts.items() for unit, n in c.items()}
     uses = merge_usage(usage, section.splits)
     scored = {} if uses is None else {"test_image_scored_at_least": uses.typical, "test_image_scored_most": uses.most}
-    tail = {"split": section.partition, "labels": section.labels, "protocol_hash": section.protocol_hash, **scored}
+    tail = {
+        "split": section.partition,
+        "labels": section.labels,
+        "protocol_hash": section.protocol_hash,
+        "precision": section.precision,
+        **scored,
+    }
     return [{**line, **counts, **tail} for line in lines]
 
 

@@ -1,6 +1,7 @@
 """The rows of a table, and the sections of rows that may be compared.
 
-A section holds the rows with the same task, targets, split, protocol and protocol hash. Records of several folds or draws form one row.
+A section holds the rows with the same task, targets, split, protocol, protocol hash and precision of features. Records of
+several folds or draws form one row.
 `build` makes them from records; `comparisons` compares them.
 """
 
@@ -10,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from encoders.runtime.precision_names import FeaturePrecision
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Identity, Record
 from transfer.stats import Difference, Interval
@@ -121,8 +123,14 @@ class Section:
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     splits: tuple[str, ...] = ()
     store: str = ""
+    precision: FeaturePrecision = "fp32"
     judged: tuple[int, ...] | None = None
     rare: tuple[LabelCount, ...] = ()
+
+
+def name_settings(sections: Sequence[Section]) -> str:
+    """The protocols of these sections, each with its hash, and with the precision of its features unless that is fp32."""
+    return ", ".join(f"{s.protocol} {s.protocol_hash[:8]}{'' if s.precision == 'fp32' else f' {s.precision}'}" for s in sections)
 
 
 def task_name(i: Identity) -> str:
@@ -153,7 +161,8 @@ def rows_by_records(section: Section) -> list[Row]:
 
 
 def group_sections(sections: Sequence[Section]) -> list[list[Section]]:
-    """Blocks of sections with the same task, targets and split: one table. Two hashes of one protocol are never in the same block."""
+    """Blocks of sections with the same task, targets and split: one table. Two hashes of one protocol, or two
+    precisions of its features, are never in the same block."""
     blocks: list[list[Section]] = []
     for s in sections:
         fitting = [b for b in blocks if (b[0].task, b[0].labels, b[0].store, b[0].partition) == (s.task, s.labels, s.store, s.partition)]

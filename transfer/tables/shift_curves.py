@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo.names import short_name
 from transfer.bench.shifts import SHIFTS
 from transfer.records.record import Record
@@ -22,7 +23,7 @@ from transfer.tables.rows import Row, task_name
 
 if TYPE_CHECKING:
     from rich.console import Console
-SHIFT_COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high,leakage"
+SHIFT_COLUMNS = "task,protocol,encoder,fraction,shift,strength,parameter,unit,auroc,low,high,loss,loss_low,loss_high,leakage,precision"
 
 
 @dataclass
@@ -49,17 +50,19 @@ class ShiftCurve:
     shift: str
     unit: str
     points: list[ShiftPoint] = field(default_factory=list)
+    precision: FeaturePrecision = "fp32"
     leakage: tuple[str, ...] = ()  # confirmed leaks that --allow-leakage allowed
 
 
 def build_shift_curves(records: Sequence[Record]) -> list[ShiftCurve]:
     """All curves of the records. A curve without records on unshifted images has no loss."""
-    Key = tuple[str, str, str, str, str, str, int, tuple[int, float], str, str]
+    Key = tuple[str, str, str, str, str, str, str, int, tuple[int, float], str, str]
     groups: dict[Key, dict[tuple[str, int], dict[int, list[Record]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
     for record in (r for r in records if r.meta.status == "ok"):
         i = record.identity
         share = (0, float(i.patients)) if i.patients is not None else (1, i.fraction)
-        key = i.task, i.labels, i.store, i.partition, i.protocol, i.protocol_hash, i.seed, share, i.encoder, i.encoder_sha256
+        settings = i.protocol, i.protocol_hash, i.precision
+        key = i.task, i.labels, i.store, i.partition, *settings, i.seed, share, i.encoder, i.encoder_sha256
         groups[key][i.shift or "", i.shift_version or 0][i.strength].append(record)
     return [
         _build_shift_curve(shifted[shift, version], shifted.get(("", 0), {}).get(0, []))
@@ -74,7 +77,7 @@ def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]
     i = first.identity
     assert i.shift is not None
     fields = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
-    curve = ShiftCurve(task_name(i), *fields)
+    curve = ShiftCurve(task_name(i), *fields, precision=i.precision)
     every = [record for records in (*by_strength.values(), clean) for record in records]
     curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
     if clean:
@@ -95,12 +98,13 @@ def _bare_row(records: list[Record]) -> Row:
 
 def build_shift_tables(curves: Sequence[ShiftCurve]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, rows of text) for each task, protocol and shift: one row per encoder, one column per strength."""
-    groups: dict[tuple[str, str, str, str, float, str], list[ShiftCurve]] = defaultdict(list)
+    groups: dict[tuple[str, str, str, str, str, float, str], list[ShiftCurve]] = defaultdict(list)
     for c in curves:
-        groups[c.task, c.partition, c.protocol, c.protocol_hash, c.fraction, c.shift].append(c)
+        groups[c.task, c.partition, c.protocol, c.protocol_hash, c.precision, c.fraction, c.shift].append(c)
     tables = []
-    for (task, _, protocol, _, fraction, shift), same in groups.items():
+    for (task, _, protocol, _, precision, fraction, shift), same in groups.items():
         share = "" if fraction == 1 else f", {fraction:.3g} of the labels"
+        share += "" if precision == "fp32" else f", features in {precision}"
         amount = {p.strength: p.parameter for c in same for p in c.points}
         strengths = sorted(amount)
         header = ["encoder", *("unshifted" if s == 0 else f"{s} ({amount[s]:g})" for s in strengths), "change at highest strength"]
@@ -137,5 +141,5 @@ def shift_curves_to_csv(curves: Sequence[ShiftCurve]) -> str:
         for p in c.points:
             loss = [p.loss.value, p.loss.low, p.loss.high] if p.loss else ["", "", ""]
             where = [c.task, c.protocol, c.encoder, c.fraction, c.shift, p.strength, p.parameter, c.unit]
-            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage)])
+            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage), c.precision])
     return text.getvalue()

@@ -108,7 +108,7 @@ def test_a_protocol_declares_its_members_and_describes_its_settings(name):
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_the_hash_of_a_protocol_changes_with_its_version_but_not_with_the_seed(name):
     protocol, seeded = PROTOCOLS[name].load(), load_protocols([name], seed=7)[name][1]
-    cfg = protocol.Config()
+    cfg = load_protocols([name], seed=0)[name][1]
     assert hash_protocol(name, protocol.VERSION, seeded) == hash_protocol(name, protocol.VERSION, cfg)
     assert hash_protocol(name, protocol.VERSION + 1, cfg) != hash_protocol(name, protocol.VERSION, cfg)
 

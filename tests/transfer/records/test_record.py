@@ -39,7 +39,7 @@ def test_a_record_is_found_by_its_identity_and_no_other():
     record.write_record(made())
     assert record.find_finished_record(identity()) is not None
     elsewhere = record.ExternalSource(task="a", store="s", labels="l", split="p", label_map={"a": ["b"]})
-    optional = {"patients": 20, "selected_on": elsewhere, "shift": "noise", "amount": 0.1, "shift_version": 1}
+    optional = {"patients": 20, "selected_on": elsewhere, "shift": "noise", "amount": 0.1, "shift_version": 1, "precision": "bf16"}
     for name in Identity.model_fields:
         value = getattr(identity(), name)
         other = value + 1 if isinstance(value, int) else value / 2 if isinstance(value, float) else f"{value}x"

@@ -87,12 +87,12 @@ class Batches:
         targets: ArrayLike | None = None,
     ):
         """specs: one augmentation per view.  batch: images of a step over all ranks.  index: rows to use; all by default.
+        prefetch: micro-batches that each worker process computes ahead.
         weights: (N,) relative frequency of each row, drawn with replacement; without it each row comes once an epoch.
         partners: rows shown by every other view.  patients, class_ids: (rows of the store,) one number per patient, or per class.
         targets: (rows of the store, T).
 
         Raises InputError when the batch exceeds the number of rows, or is not a multiple of world x accumulate."""
-        prefetch: micro-batches that each worker process computes ahead.
         rows = np.arange(len(store)) if index is None else np.asarray(index, dtype=np.int64)
         self.order = BatchOrder(rows, batch, seed, rank, world, accumulate, weights)
         self.steps_per_epoch = self.order.steps_per_epoch
@@ -165,12 +165,12 @@ class Batches:
             batch_size=None,
             sampler=_CountingSampler(turn),
             num_workers=self._workers,
+            prefetch_factor=self._prefetch,
             multiprocessing_context=worker_context(self._context),
             pin_memory=self.device.type == "cuda",
             generator=torch.Generator(),  # its own: the loader draws a seed, and must not disturb the model's random numbers
         )
 
-            prefetch_factor=self._prefetch,
     def _augment_on_device(self, raw: RawBatch) -> MicroBatch:
         return MicroBatch(make_views(raw.images, raw, self._work.specs, self._work.preprocess), raw.masks, raw.index, raw.positions)
 

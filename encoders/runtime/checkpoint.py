@@ -40,8 +40,12 @@ def save_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
         torch.save(plain, file)  # a handle, because with a path it writes the name of the temporary file into every record
 
 
-def to_plain_state(value: object, where: str = "state") -> object:
-    """`value` rebuilt from dict, list, tuple, None, bool, int, float, str and CPU tensors that own exactly their storage."""
+def to_plain_state(value: object, where: str = "state", copied: dict[object, torch.Tensor] | None = None) -> object:
+    """`value` rebuilt from dict, list, tuple, None, bool, int, float, str and CPU tensors that own exactly their storage.
+
+    What stands in it twice, such as the weights of the encoder in those of the method, is copied once, and `torch.save` writes it once.
+    copied: tensors that are copied already, by what they show of which storage."""
+    copied = {} if copied is None else copied
     if value is None or type(value) in (
         bool,
         int,
@@ -50,12 +54,18 @@ def to_plain_state(value: object, where: str = "state") -> object:
     ):  # the exact type: np.float64 is a subclass of float, and cannot be read back
         return value
     if isinstance(value, torch.Tensor):
-        flat = value.detach().cpu()
-        return flat.clone() if flat.untyped_storage().nbytes() != flat.nbytes else flat  # a view would be saved with its whole storage
+        flat = value.detach()
+        storage = flat.untyped_storage()
+        if flat.device.type == "cpu" and storage.nbytes() == flat.nbytes:
+            return flat
+        key = storage._cdata, flat.storage_offset(), flat.shape, flat.stride(), flat.dtype
+        if key not in copied:  # from the device; or a view, which would be saved with its whole storage
+            copied[key] = flat.clone() if flat.device.type == "cpu" else flat.cpu()
+        return copied[key]
     if isinstance(value, Mapping):
-        return {to_plain_state(k, f"{where} key"): to_plain_state(v, f"{where}[{k!r}]") for k, v in value.items()}
+        return {to_plain_state(k, f"{where} key"): to_plain_state(v, f"{where}[{k!r}]", copied) for k, v in value.items()}
     if isinstance(value, list | tuple) and type(value) in (list, tuple):
-        return type(value)(to_plain_state(v, f"{where}[{i}]") for i, v in enumerate(value))
+        return type(value)(to_plain_state(v, f"{where}[{i}]", copied) for i, v in enumerate(value))
     raise TypeError(f"{where} is a {type(value).__module__}.{type(value).__name__}: a checkpoint holds only tensors and built-in types")
 
 

@@ -1,10 +1,9 @@
-"""SLURM: fills in the template of a job script, submits it with `sbatch`, and reads the state of jobs."""
+"""SLURM: fills in the template of a job script and submits it with `sbatch`."""
 
 import re
 import shlex
 import shutil
 import subprocess
-import time
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +15,6 @@ from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.errors import InputError
 
 TEMPLATE_FOLDER = Path(__file__).resolve().parents[2] / "slurm"
-ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
 
 
 class Site(Config):
@@ -76,6 +74,8 @@ def sbatch_directives(site: Site) -> dict[str, str | None]:
     directives: dict[str, str | None] = {key: value for key, value in values.items() if value is not None}
     if site.gpus is not None:
         directives["gpus-per-node"] = str(site.gpus) if site.gpus else None
+        if not site.gpus:
+            directives["gres-flags"] = None  # binds CPUs to GPUs
     return directives
 
 
@@ -131,29 +131,3 @@ def submit_script(script: Path, *options: str) -> str:
     if done.returncode:
         raise InputError(f"SLURM rejected {script}: {done.stderr.strip()}")
     return done.stdout.strip().split(";")[0]
-
-
-def job_state(job: str) -> str:
-    """The state of a job in SLURM (`RUNNING`, `PENDING`, ...); "" if SLURM no longer lists the job or is not installed."""
-    if not shutil.which("scontrol"):
-        return ""
-    done = subprocess.run(["scontrol", "show", "job", job, "--oneliner"], capture_output=True, text=True)
-    match = re.search(r"JobState=(\w+)", done.stdout)
-    return match.group(1) if match else ""
-
-
-def record_job(folder: Path, job: str) -> None:
-    """Appends a job to `folder/jobs.txt`."""
-    with (folder / "jobs.txt").open("a") as file:
-        file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
-
-
-def list_jobs(folder: Path) -> list[str]:
-    """The ids of the jobs recorded in a folder, oldest first."""
-    path = folder / "jobs.txt"
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
-
-
-def find_active_job(folder: Path) -> str | None:
-    """The newest job recorded in a folder that has not ended."""
-    return next((job for job in reversed(list_jobs(folder)) if job_state(job) in ACTIVE_STATES), None)

@@ -22,6 +22,7 @@ from encoders import __version__
 from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
 from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument
 from pretrain.cli.export import export
+from pretrain.cli.jobs import cancel, logs, status
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
 from pretrain.recipe.recipes import RECIPES, read_title
@@ -123,22 +124,7 @@ def resume(
 app.command()(export)
 
 
-@app.command()
-def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs  [default: all runs]")] = None) -> None:
-    """List runs with their state, progress, speed and SLURM job.
-
-    States: running; finished; stopped (by a signal or the watchdog); diverged; died (its process is gone); to be resumed (by its SLURM
-    job). `pretrain resume NAME` continues a run that was stopped or died.
-    """
-    from rich.table import Table
-
-    from pretrain.run import rundir
-    from pretrain.run.status import STATUS_HEADER, status_row
-
-    table = Table(*STATUS_HEADER, box=None)
-    for each in [rundir.find_run(name) for name in runs] if runs else rundir.list_runs():
-        table.add_row(*status_row(each))
-    make_console().print(table if table.row_count else "no runs yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
+app.command()(status)
 
 
 @app.command()
@@ -180,6 +166,8 @@ def report(
 
 
 app.command(epilog=RECIPE_LIST)(submit)
+app.command()(logs)
+app.command()(cancel)
 app.command(epilog=RECIPE_LIST)(stage)
 
 

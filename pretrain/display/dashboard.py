@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from pretrain.loop.timing import STEP_PARTS
+from pretrain.loop.step_parts import STEP_PARTS
 from pretrain.watch.diagnose import MetricsLine, diagnose
 
 if TYPE_CHECKING:

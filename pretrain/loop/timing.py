@@ -5,15 +5,13 @@ time, which includes its waiting for images.
 """
 
 import time
-from typing import Literal, Protocol, Self, get_args
+from typing import Protocol, Self
 
 import torch
 
 from encoders.runtime.peak_memory import peak_memory
 from pretrain.loop.batch_source import BatchSource
-
-StepPart = Literal["wait", "augment", "forward", "backward", "optimizer", "logging"]
-STEP_PARTS: tuple[StepPart, ...] = get_args(StepPart)
+from pretrain.loop.step_parts import STEP_PARTS, StepPart
 
 
 class TimeMark(Protocol):

@@ -10,24 +10,15 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypedDict
 
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, process_tag
+from pretrain.run.lock_holder import LockInfo, is_process_alive, process_start_ticks
 from pretrain.run.process import PrintLine
 from pretrain.run.rundir import RunDir
 
 EMPTY_LOCK_MAX_AGE_S = 5.0  # an older empty lock belongs to a process that died before it filled it
-
-
-class LockInfo(TypedDict, total=False):
-    """The process that holds a lock; {} if the lock is empty."""
-
-    host: str
-    pid: int
-    born: str | None  # clock ticks since boot: a process id may be reused
-    job: str | None
 
 
 def lock_on_main_rank(run: RunDir, say: PrintLine) -> AbstractContextManager[None]:
@@ -44,7 +35,7 @@ def lock_run(run: RunDir, say: PrintLine = print) -> Iterator[None]:
     own_lock: LockInfo = {
         "host": socket.gethostname(),
         "pid": os.getpid(),
-        "born": _process_start_ticks(os.getpid()),
+        "born": process_start_ticks(os.getpid()),
         "job": os.environ.get("SLURM_JOB_ID"),
     }
     ensure_writable(run.path)
@@ -58,15 +49,6 @@ def lock_run(run: RunDir, say: PrintLine = print) -> Iterator[None]:
         yield
     finally:
         lock.unlink(missing_ok=True)
-
-
-def is_run_alive(run: RunDir) -> bool:
-    """Whether a process works on the run, as far as this host can tell: a lock of another host counts as alive."""
-    try:
-        lock_info = json.loads((run.path / "lock").read_text())
-    except (FileNotFoundError, ValueError):
-        return False
-    return lock_info.get("host") != socket.gethostname() or _is_process_alive(lock_info)
 
 
 def _try_to_lock(lock: Path, text: str) -> bool:
@@ -105,7 +87,7 @@ def _take_over_lock(lock: Path, run: RunDir, own_lock: LockInfo, say: PrintLine)
     if lock_info.get("job"):
         holder += f", SLURM job {lock_info['job']}"
     same_host = lock_info.get("host") == own_lock["host"]
-    if not lock_info or (same_host and not _is_process_alive(lock_info)):
+    if not lock_info or (same_host and not is_process_alive(lock_info)):
         say(f"run {run.name}: taking over the lock of {holder}, which is no longer alive")
     elif lock_info.get("job") and lock_info["job"] == own_lock["job"] and not same_host:
         say(f"run {run.name}: taking over the lock of an earlier start of this job ({holder})")
@@ -144,22 +126,3 @@ def _remove_stale_lock(lock: Path, stale: str) -> None:
         pass
     finally:
         removing.unlink(missing_ok=True)
-
-
-def _is_process_alive(lock_info: LockInfo) -> bool:
-    """Whether the process that wrote the lock is alive. Its start time tells it from a later process with the same id."""
-    try:
-        os.kill(lock_info["pid"], 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return lock_info.get("born") is None or _process_start_ticks(lock_info["pid"]) in (lock_info["born"], None)
-
-
-def _process_start_ticks(pid: int) -> str | None:
-    """The start time of a process in clock ticks since boot; None without /proc."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return None

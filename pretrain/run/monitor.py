@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from encoders.runtime.cli import make_console
 from encoders.runtime.metrics_log import read_metrics
 from pretrain.display.dashboard import build_panel, format_duration
-from pretrain.run.lock import is_run_alive
+from pretrain.run.lock_holder import is_run_alive
 from pretrain.run.run_info import read_baseline
 from pretrain.run.rundir import RunDir
 

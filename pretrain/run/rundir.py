@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Unpack, cast
 
-from encoders.runtime import paths
+from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import read_json, write_json
 from pretrain.run.run_info import RunInfo, SessionInfo
@@ -81,6 +81,11 @@ def find_run(run: str) -> RunDir:
     """The folder of an existing run, given by name or path. Raises InputError that names the closest existing runs."""
     found = RunDir(Path(run)) if RunDir(Path(run)).exists() else run_dir_for(Path(run).name)
     if not found.exists():
+        if jobs := slurm_jobs.list_jobs(found.path):
+            raise InputError(
+                f"run {found.name!r} has not started yet: it was submitted as job {jobs[-1]}; "
+                f"`pretrain status {found.name}` shows its state and its log"
+            )
         raise unknown_name_error("run", run, [r.name for r in list_runs()], f"Runs are in {paths.runs_dir()}.")
     return found
 

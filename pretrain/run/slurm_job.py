@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.runtime import paths, slurm
+from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 
@@ -59,13 +59,21 @@ def submit_job(run: str, script_text: str) -> tuple[str, Path]:
 
     Raises InputError when the run already has an active job, or SLURM rejects the script."""
     folder = paths.runs_dir() / run
-    active = slurm.find_active_job(folder)
+    active = slurm_jobs.find_active_job(folder)
     if active is not None:
-        raise InputError(f"run {run!r} already has job {active} in the queue; cancel it with `scancel {active}`, or choose another --name")
-    folder.mkdir(parents=True, exist_ok=True)
+        raise InputError(
+            f"run {run!r} already has job {active} in the queue; cancel it with `pretrain cancel {run}`, or choose another --name"
+        )
     script = folder / "job.sbatch"
+    new = [path for path in (script, folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(script) as part:
         part.write_text(script_text)
-    job = slurm.submit_script(script)
-    slurm.record_job(folder, job)
+    try:
+        job = slurm.submit_script(script)
+    except InputError:
+        for path in new:  # a refused job leaves nothing behind
+            path.unlink() if path == script else path.rmdir()
+        raise
+    slurm_jobs.record_job(folder, job)
     return job, script

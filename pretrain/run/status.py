@@ -1,37 +1,90 @@
-"""The table of `pretrain status`: one row per run."""
+"""The table of `pretrain status`: one row per run, from its files, its process and its SLURM job."""
 
 import time
+from typing import NamedTuple
 
-from encoders.runtime import slurm
+from encoders.runtime.log_tail import read_log_tail
 from encoders.runtime.metrics_log import read_metrics
+from encoders.runtime.slurm_jobs import JobState
 from pretrain.display.dashboard import format_duration
-from pretrain.run.lock import is_run_alive
-from pretrain.run.run_info import RunInfo
+from pretrain.run.lock_holder import is_run_alive, read_lock
+from pretrain.run.run_jobs import find_log, list_job_ids, newest_job
 from pretrain.run.rundir import RunDir
 
 STATUS_HEADER = ("run", "state", "step", "loss", "images/s", "left", "last line", "SLURM job")
+LOG_LINES = 6  # shown of a run that failed
+# What a job that has not begun to train is doing, by its state in SLURM; in all other states it failed.
+WAITING_STATES = {"PENDING": "queued", "REQUEUED": "queued", "REQUEUE_HOLD": "held", "SUSPENDED": "suspended", "CANCELLED": "cancelled"}
+STARTING_STATES = ("CONFIGURING", "RUNNING", "COMPLETING")
 
 
-def status_row(run: RunDir) -> tuple[str, ...]:
-    """The row of a run, in the order of STATUS_HEADER."""
+class RunStatus(NamedTuple):
+    """What `pretrain status` shows of a run."""
+
+    row: tuple[str, ...]  # in the order of STATUS_HEADER
+    details: list[str]  # lines below the table: the log, and its end if the run failed
+
+
+def describe_run(run: RunDir, named: bool = False) -> RunStatus:
+    """The status of a run that exists or was submitted.  named: the user asked for this run, and sees where its log is."""
+    return _describe_started(run, named) if run.exists() else _describe_submitted(run, named)
+
+
+def _describe_submitted(run: RunDir, named: bool) -> RunStatus:
+    ids = list_job_ids(run)
+    job = newest_job(run) or JobState("")
+    if not job.state:
+        state = "not started"  # SLURM has forgotten the job, or is not reachable from here
+    elif job.state in STARTING_STATES:
+        state = "starting"
+    else:
+        state = WAITING_STATES.get(job.state, "failed")
+    failed = state in ("failed", "not started")
+    return RunStatus((run.name, state, "", "", "", "", "", _describe_job(ids[-1], job)), _describe_log(run, job, failed, named))
+
+
+def _describe_started(run: RunDir, named: bool) -> RunStatus:
     info, lines = run.read(), read_metrics(run.path)
     last = lines[-1] if lines else {}
     steps = int(info["steps"])
     step = max(int(last.get("step", 0)), int(info.get("step", 0)))  # a checkpoint may be newer than the last logged line
-    state = info["status"]
-    if state == "running" and not is_run_alive(run):
-        state = "died"  # `pretrain resume` continues it
-    if run.requeue_marker.exists():
-        state = "to be resumed"
+    ids = list_job_ids(run)
+    job = newest_job(run) if ids and (named or info["status"] != "finished") else None  # a finished run is not asked about
+    state = _read_state(run, info["status"], job)
     rate = float(last.get("time/images_per_s", 0.0))
     seconds_per_step = rate and float(last.get("time/s_per_step", 0.0))
     left = format_duration((steps - step) * seconds_per_step) if state == "running" and seconds_per_step else ""
     age = f"{format_duration(time.time() - float(last['time']))} ago" if last else ""
-    loss = f"{last['loss']:.4f}" if last else ""
-    return run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, describe_job(info)
+    loss = f"{last['loss']:.4f}" if "loss" in last else ""
+    described = _describe_job(ids[-1], job) if ids else ""
+    row = (run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, described)
+    return RunStatus(row, _describe_log(run, job, state == "died", named))
 
 
-def describe_job(info: RunInfo) -> str:
-    """The run's last SLURM job and its state, e.g. `123 RUNNING`; "" without one."""
-    job = next((job for session in reversed(info["sessions"]) if (job := session.get("slurm_job"))), None)
-    return f"{job} {slurm.job_state(job)}".strip() if job else ""
+def _read_state(run: RunDir, recorded: str, job: JobState | None) -> str:
+    """The state in words, from what run.json records, the process that holds the lock, and the newest job."""
+    alive = is_run_alive(run)
+    if alive and job and job.state and not job.is_active and read_lock(run).get("job") == job.job:
+        alive = False  # its node is another one, or failed; SLURM knows that the job has ended
+    if recorded == "running" and alive:
+        return "running"
+    if job and job.is_active and recorded != "finished":
+        return "starting" if job.state in STARTING_STATES else "to be resumed"
+    if run.requeue_marker.exists() and not (job and job.state):
+        return "to be resumed"  # SLURM cannot be asked
+    if recorded != "running":
+        return recorded
+    return "cancelled" if job and job.state == "CANCELLED" else "died"  # `pretrain resume` continues it
+
+
+def _describe_job(job_id: str, job: JobState | None) -> str:
+    return f"{job_id} {job.describe() if job else ''}".strip()
+
+
+def _describe_log(run: RunDir, job: JobState | None, failed: bool, named: bool) -> list[str]:
+    """Where the log is, and its last lines if the run failed; nothing about a run that is well, unless the user asked for it."""
+    log = find_log(run, job)
+    if log is None or not (failed or named):
+        return []
+    tail = [f"  | {line}" for line in read_log_tail(log, LOG_LINES)] if failed else []
+    return [f"{run.name}: log {log}", *tail]

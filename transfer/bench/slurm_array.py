@@ -10,15 +10,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from encoders.runtime import paths, slurm
+from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.zoo import zoo
 from encoders.zoo.pixels import has_network
 from transfer.bench.baselines import resolve_encoders
+from transfer.bench.bench_folder import BenchFolder
 from transfer.tasks.task import choose_tasks
-
-LOG_TAIL_BYTES = 16 << 10  # bytes at the end of a log that are searched for the reason of a failure
 
 
 @dataclass(frozen=True)
@@ -36,58 +35,9 @@ class ArrayElement:
         return ["--encoder", self.encoder, "--task", self.task, "--protocol", self.protocol, *self.options]
 
 
-@dataclass(frozen=True)
-class BenchFolder:
-    """The files of a submitted benchmark."""
-
-    path: Path
-
-    @property
-    def commands_file(self) -> Path:
-        """One command per line."""
-        return self.path / "cells.txt"
-
-    @property
-    def status_dir(self) -> Path:
-        """One file per finished element with its exit status."""
-        return self.path / "status"
-
-    @property
-    def info_file(self) -> Path:
-        """Tasks, number of elements and job ids, JSON."""
-        return self.path / "bench.json"
-
-    def commands(self) -> list[list[str]]:
-        """The arguments of each element."""
-        return [shlex.split(line) for line in self.commands_file.read_text().splitlines()]
-
-    def exit_status(self, element: int) -> int | None:
-        """The exit status of an element; None while it has not finished."""
-        try:
-            return int((self.status_dir / str(element)).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-
-
-def bench_folder(name: str) -> BenchFolder:
-    """The folder of a bench. Raises InputError for a name that is not a file name."""
-    if not name or name != Path(name).name or name.startswith("."):
-        raise InputError(f"{name!r} cannot be the name of a bench; use letters, digits, - and _")
-    return BenchFolder(paths.benches_dir() / name)
-
-
-def find_bench_folder(name: str) -> BenchFolder:
-    """The folder of a submitted bench. Raises InputError naming the nearest names."""
-    folder = bench_folder(name)
-    if not folder.info_file.is_file():
-        known = [p.parent.name for p in sorted(paths.benches_dir().glob("*/bench.json"))]
-        raise unknown_name_error("submitted bench", name, known, f"They are in {paths.benches_dir()}.")
-    return folder
-
-
 def find_pretraining_job(encoder: str) -> str | None:
     """The SLURM job that is pretraining this encoder; None when no job of that run is in the queue."""
-    return slurm.find_active_job(paths.runs_dir() / Path(encoder.partition("@")[0]).name)
+    return slurm_jobs.find_active_job(paths.runs_dir() / Path(encoder.partition("@")[0]).name)
 
 
 def build_elements(
@@ -163,7 +113,7 @@ def write_bench_folder(folder: BenchFolder, elements: Sequence[ArrayElement], si
 
 def refuse_busy(folder: BenchFolder) -> None:
     """Raises InputError while a job of the bench is in the queue."""
-    job = slurm.find_active_job(folder.path)
+    job = slurm_jobs.find_active_job(folder.path)
     if job is not None:
         raise InputError(f"bench {folder.path.name!r} is still in the queue (job {job}); `transfer jobs {folder.path.name}` shows it")
 
@@ -174,9 +124,9 @@ def submit_array(folder: BenchFolder, elements: Sequence[int], after: Sequence[s
         (folder.status_dir / str(i)).unlink(missing_ok=True)
     wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
     array = slurm.submit_script(folder.path / "bench.sbatch", f"--array={format_array_ranges(elements)}", *wait)
-    slurm.record_job(folder.path, array)
+    slurm_jobs.record_job(folder.path, array)
     last = slurm.submit_script(folder.path / "compare.sbatch", f"--dependency=afterany:{array}")
-    slurm.record_job(folder.path, last)
+    slurm_jobs.record_job(folder.path, last)
     write_json(folder.info_file, read_json(folder.info_file) | {"array": array, "compare": last})
     return array, last
 
@@ -190,29 +140,3 @@ def format_array_ranges(numbers: Sequence[int]) -> str:
         else:
             ranges.append([n, n])
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
-
-
-def list_unfinished(folder: BenchFolder) -> list[int]:
-    """The elements without exit status 0."""
-    return [i for i in range(len(folder.commands())) if folder.exit_status(i) != 0]
-
-
-def read_failure_reason(log: Path) -> str:
-    """The reason of a failure, from the end of a log: the last `error:` line, otherwise the last line; "" for an empty log."""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error:")]
-    return (errors or lines or [""])[-1]
-
-
-def list_elements(folder: BenchFolder) -> list[tuple[str, str, str, str]]:
-    """(element, command, state, log) of each element."""
-    array = str(read_json(folder.info_file).get("array", ""))
-    rows = []
-    for i, arguments in enumerate(folder.commands()):
-        code = folder.exit_status(i)
-        logs = sorted(folder.path.glob(f"slurm-*_{i}.out"), key=lambda p: p.stat().st_mtime)
-        state = {None: slurm.job_state(f"{array}_{i}").lower() or "not ended", 0: "done"}.get(code, f"failed ({code})")
-        rows.append((str(i), shlex.join(arguments), state, logs[-1].name if logs else ""))
-    return rows

@@ -9,6 +9,7 @@ import typer
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command
+from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
     Prevalence,
@@ -21,7 +22,7 @@ from transfer.cli.options import (
 )
 from transfer.cli.power import power
 from transfer.cli.report import report
-from transfer.cli.submit import print_jobs, submit
+from transfer.cli.submit import submit
 from transfer.cli.tasks import tasks_app
 
 if TYPE_CHECKING:
@@ -55,16 +56,16 @@ def main() -> None:
 @saved_results()
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
-    from transfer.bench.bench import plan_bench, run_bench
     from encoders.runtime.devices import announce_device
+    from transfer.bench.bench import plan_bench, run_bench
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
 
     rule = choose_score_rule(options.score_by, options.combine)
     request = options.to_request()
-    console = make_console(stderr=True)
     announce_device(request.device)
+    console = make_console(stderr=True)
 
     def log(text: str) -> None:
         console.print(text, markup=False, style="dim")

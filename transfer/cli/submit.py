@@ -1,4 +1,4 @@
-"""`transfer submit` and `transfer jobs`: a benchmark as a SLURM job array."""
+"""`transfer submit`: a benchmark as a SLURM job array."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +9,8 @@ from encoders.runtime.cli import make_console, split_commas
 from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames, parse_bench_arguments
 
 if TYPE_CHECKING:
-    from transfer.bench.slurm_array import ArrayElement, BenchFolder
+    from transfer.bench.bench_folder import BenchFolder
+    from transfer.bench.slurm_array import ArrayElement
 
 
 def submit(
@@ -56,7 +57,7 @@ def submit(
     `pretrain submit`.
     """
     from encoders.runtime import slurm
-    from transfer.bench import slurm_array
+    from transfer.bench import bench_folder, slurm_array
     from transfer.bench.baselines import parse_baselines
 
     if rerun:
@@ -71,7 +72,7 @@ def submit(
         "time": time, "setup": setup or None,
     }  # fmt: skip
     site = slurm.site_with_options(options)
-    folder, compare_options = slurm_array.bench_folder(name), ["--wandb"] if wandb else []
+    folder, compare_options = bench_folder.bench_folder(name), ["--wandb"] if wandb else []
     console = make_console(stderr=True)
     for baseline_name, reason in missing.items():
         console.print(f"skipped: {baseline_name}: {reason}", markup=False, style="yellow")
@@ -85,40 +86,14 @@ def submit(
     print_submission(folder, slurm_array.submit_array(folder, range(len(elements)), [*(after or []), *jobs]), len(elements))
 
 
-def print_jobs(name: Annotated[str, typer.Argument(help="name of the benchmark, as given to `transfer submit --name`")] = "bench") -> None:
-    """Show the state of each element of a submitted benchmark. Exit status 1 when an element failed."""
-    from rich.table import Table
-
-    from transfer.bench import slurm_array
-
-    folder = slurm_array.find_bench_folder(name)
-    rows = slurm_array.list_elements(folder)
-    table = Table("element", "transfer bench", "state", "log")
-    for row in rows:
-        table.add_row(*row)
-    make_console().print(table)
-    failed = [row for row in rows if row[2].startswith("failed")]
-    if failed:
-        console = make_console(stderr=True)
-        for element, _, _, log in failed:
-            if reason := slurm_array.read_failure_reason(folder.path / log) if log else "":
-                console.print(f"element {element}: {reason}", markup=False, soft_wrap=True)
-        console.print(
-            f"{len(failed)} of {len(rows)} elements failed; their logs are in {folder.path}; "
-            f"resubmit them with: transfer submit --rerun --name {name}",
-            markup=False,
-        )
-        raise typer.Exit(1)
-
-
 def resubmit(name: str, after: Sequence[str]) -> None:
     """Submits the elements that did not succeed. Raises InputError when the benchmark is still in the queue, or all elements are done."""
     from encoders.runtime.errors import InputError
-    from transfer.bench import slurm_array
+    from transfer.bench import bench_folder, slurm_array
 
-    folder = slurm_array.find_bench_folder(name)
+    folder = bench_folder.find_bench_folder(name)
     slurm_array.refuse_busy(folder)
-    elements = slurm_array.list_unfinished(folder)
+    elements = bench_folder.list_unfinished(folder)
     if not elements:
         raise InputError(f"every element of bench {name!r} is done; `transfer compare` shows the table")
     print_submission(folder, slurm_array.submit_array(folder, elements, after), len(elements))

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from encoders.runtime import slurm
+from encoders.runtime import slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 
 TEXT = slurm.read_template("pretrain.sbatch")
@@ -49,4 +49,4 @@ def test_without_slurm_the_error_names_dry_run(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="--dry-run"):
         slurm.submit_script(tmp_path / "job")
-    assert slurm.job_state("1") == ""
+    assert slurm_jobs.job_state("1").state == ""

@@ -5,22 +5,16 @@ import subprocess
 import pytest
 import typer
 
-from encoders.runtime import paths, slurm
+from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import write_json
+from encoders.runtime.slurm_jobs import JobState
+from tests.fake_slurm import FakeSlurm, job_line
 from tests.transfer import toys
-from transfer.bench import slurm_array
-from transfer.bench.slurm_array import (
-    ArrayElement,
-    bench_folder,
-    build_elements,
-    find_bench_folder,
-    format_array_ranges,
-    list_elements,
-    list_unfinished,
-    write_bench_folder,
-)
-from transfer.cli.submit import check_elements, print_jobs, resubmit
+from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_elements, list_unfinished
+from transfer.bench.slurm_array import ArrayElement, build_elements, format_array_ranges, write_bench_folder
+from transfer.cli.jobs import print_jobs
+from transfer.cli.submit import check_elements, resubmit
 from transfer.tasks.task import Task, save_task
 
 A, B = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,channels=1,seed=1"
@@ -52,9 +46,9 @@ def test_default_baselines_have_their_own_elements_and_unavailable_ones_are_name
 def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(tasks, monkeypatch):
     run = paths.runs_dir() / "mine"
     run.mkdir(parents=True)
-    slurm.record_job(run, "41")
-    slurm.record_job(run, "42")
-    monkeypatch.setattr(slurm, "job_state", lambda job: "PENDING" if job == "42" else "FAILED")
+    slurm_jobs.record_job(run, "41")
+    slurm_jobs.record_job(run, "42")
+    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "PENDING" if job == "42" else "FAILED"))
     elements, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
     assert after == ["42"]
     assert [c.arguments for c in elements] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
@@ -106,9 +100,9 @@ def test_only_failed_elements_are_resubmitted(monkeypatch):
     folder.status_dir.mkdir()
     for i, code in enumerate((0, 1, 0)):
         (folder.status_dir / str(i)).write_text(f"{code}\n")
-    monkeypatch.setattr(slurm, "job_state", lambda job: "CANCELLED")
+    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "CANCELLED"))
     assert list_unfinished(folder) == [1, 3]
-    assert [row[2] for row in list_elements(folder)] == ["done", "failed (1)", "done", "cancelled"]
+    assert [row.state for row in list_elements(folder)] == ["done", "failed (1)", "done", "cancelled"]
     sent = []
     monkeypatch.setattr(slurm, "submit_script", lambda script, *options: sent.append((script.name, *options)) or str(len(sent)))
     resubmit("mine", ["5"])
@@ -121,9 +115,33 @@ def test_only_failed_elements_are_resubmitted(monkeypatch):
         (folder.status_dir / str(i)).write_text("0\n")
     with pytest.raises(InputError, match="every element of bench 'mine' is done"):
         resubmit("mine", [])
-    monkeypatch.setattr(slurm, "job_state", lambda job: "RUNNING")
+    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "RUNNING"))
     with pytest.raises(InputError, match="still in the queue"):
         resubmit("mine", [])
+
+
+def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_shown(capsys, tmp_path, monkeypatch):
+    queue = FakeSlurm(tmp_path / "bin", monkeypatch)
+    folder = bench_folder("mine")
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_json(folder.info_file, {"array": "7", "compare": "20"})
+    (folder.path / "slurm-7_0.out").write_text("module: command not found\n")
+    states = ["FAILED", "RUNNING", "PENDING", "PENDING"]
+    lines = [job_line(id=8 + i, state=s, code=127 * (s == "FAILED"), array=f"ArrayJobId=7 ArrayTaskId={i} ") for i, s in enumerate(states)]
+    queue.show("7", *lines)
+    queue.show("20", job_line(id=20, state="PENDING", reason="Dependency"))
+    assert [row.state for row in list_elements(folder)] == ["failed (exit status 127)", "running", "pending", "pending"]
+    with pytest.raises(typer.Exit):
+        print_jobs("mine")
+    out, err = capsys.readouterr()
+    assert "last job, which compares the results: 20 PENDING (Dependency)" in out
+    assert err.splitlines()[0] == "element 0: module: command not found"
+    write_bench_folder(bench_folder("other"), [ArrayElement("e", "a", "knn")], slurm.Site(), [])
+    with pytest.raises(typer.Exit):
+        print_jobs()  # all
+    overview = " ".join(capsys.readouterr().out.split())
+    assert "mine 4 2 pending, 1 failed (exit status 127), 1 running 20 PENDING (Dependency)" in overview
+    assert "other 1 1 not ended" in overview
 
 
 def test_the_reason_of_a_failed_element_is_printed(capsys):
@@ -149,4 +167,4 @@ def test_a_bench_with_other_elements_needs_another_name():
     with pytest.raises(InputError, match="did you mean mine"):
         find_bench_folder("mina")
     with pytest.raises(InputError, match="cannot be the name"):
-        slurm_array.bench_folder("../x")
+        bench_folder("../x")

@@ -1,0 +1,28 @@
+"""The end of a log file."""
+
+from pathlib import Path
+
+TAIL_BYTES = 16 << 10  # bytes at the end of a log that are read
+
+
+def read_log_tail(log: Path, count: int = 10) -> list[str]:
+    """The last `count` lines that are not empty; [] for a log that does not exist. A progress bar leaves its last state."""
+    if not log.is_file():
+        return []
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
+        text = file.read().decode(errors="replace")
+    lines = (line.rstrip().rpartition("\r")[2] for line in text.split("\n"))
+    return [line for line in lines if line.strip()][-count:] if count > 0 else []
+
+
+def read_failure_reason(log: Path) -> str:
+    """The reason of a failure, from the end of a log: the last `error:` line, otherwise the last line; "" without one."""
+    lines = [line.strip() for line in read_log_tail(log, TAIL_BYTES)]
+    errors = [line for line in lines if line.startswith("error:")]
+    return (errors or lines or [""])[-1]
+
+
+def find_newest_log(folder: Path, pattern: str = "slurm-*.out") -> Path | None:
+    """The log in a folder that was written last; None without one."""
+    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)

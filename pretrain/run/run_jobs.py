@@ -1,0 +1,56 @@
+"""The SLURM jobs of a run, and its log."""
+
+from pathlib import Path
+
+from encoders.runtime import paths, slurm_jobs
+from encoders.runtime.errors import InputError
+from encoders.runtime.log_tail import find_newest_log
+from encoders.runtime.slurm_jobs import JobState
+from pretrain.run.rundir import RunDir, find_run, run_dir_for
+
+
+def is_submitted(run: RunDir) -> bool:
+    """Whether a job of the run was submitted that has not begun to train yet."""
+    return not run.exists() and bool(slurm_jobs.list_jobs(run.path))
+
+
+def list_submitted_runs() -> list[RunDir]:
+    """The runs in runs/ whose job was submitted and has not begun to train, by name."""
+    folder = paths.runs_dir()
+    return [run for path in sorted(folder.iterdir()) if is_submitted(run := RunDir(path))] if folder.is_dir() else []
+
+
+def find_started_or_submitted(name: str) -> RunDir:
+    """The folder of a run that exists or was submitted. Raises InputError that names the closest existing runs."""
+    waiting = run_dir_for(Path(name).name)
+    return waiting if is_submitted(waiting) else find_run(name)
+
+
+def list_job_ids(run: RunDir) -> list[str]:
+    """The ids of the run's jobs, oldest first: those that were submitted, and those that worked on it."""
+    worked = [job for session in run.read()["sessions"] if (job := session.get("slurm_job"))] if run.exists() else []
+    ids = dict.fromkeys([*slurm_jobs.list_jobs(run.path), *worked])
+    return sorted(ids, key=lambda job: int(job) if job.isdecimal() else 0)
+
+
+def newest_job(run: RunDir) -> JobState | None:
+    """The run's newest job; None without one."""
+    ids = list_job_ids(run)
+    return slurm_jobs.job_state(ids[-1]) if ids else None
+
+
+def find_log(run: RunDir, job: JobState | None) -> Path | None:
+    """The log of the run's newest job: the file that SLURM names, or else the newest one in the run's folder."""
+    if job and job.log and job.log.is_file():
+        return job.log
+    return find_newest_log(run.path)
+
+
+def cancel_run(run: RunDir) -> str:
+    """Cancels the active job of a run; returns its id. Raises InputError when there is none, or SLURM refuses."""
+    job = slurm_jobs.find_active_job(run.path) or next((j for j in reversed(list_job_ids(run)) if slurm_jobs.job_state(j).is_active), None)
+    if job is None:
+        raise InputError(f"run {run.name!r} has no job in the queue; `pretrain status {run.name}` shows its state")
+    if message := slurm_jobs.cancel_job(job):
+        raise InputError(f"SLURM did not cancel job {job} of run {run.name!r}: {message}")
+    return job

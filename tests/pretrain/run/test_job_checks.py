@@ -68,6 +68,20 @@ def test_nodes_and_processes_reach_the_script_and_each_process_needs_a_gpu():
         build_job_script("r", "cxr_moco", [], slurm.Site(stage='/x"; rm'), JobShape())
 
 
+@pytest.mark.parametrize("gpus", [None, 0, 4])
+@pytest.mark.parametrize("template", ["pretrain.sbatch", "bench.sbatch"])
+def test_processes_have_cores_of_their_own_near_the_gpus_if_the_job_has_some(template, gpus):
+    text = slurm.fill_template(slurm.read_template(template), slurm.sbatch_directives(slurm.Site(gpus=gpus)), ["a", "b"], [])
+    directives = [line for line in text.splitlines() if line.startswith("#SBATCH --gres-flags=enforce-binding")]
+    assert len(directives) == (0 if gpus == 0 else 1)
+    work = next(
+        line for line in text.splitlines() if "srun" in line and ("pretrain run" in line or "transfer bench" in line.split("srun")[-1])
+    )
+    assert "srun --cpu-bind=cores" in work
+    if template == "pretrain.sbatch":
+        assert "--distribution=block:block" in work  # process i is near GPU i
+
+
 def test_a_staged_store_is_copied_once_verified_and_read_instead_of_the_shared_one(images, tmp_path, monkeypatch):
     disk = tmp_path / "disk"
     (copy,) = staging.stage_stores(str(images), disk)

@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.docs
 DEMO   ?= demo
 
-.PHONY: help env demo test test-cluster check losses tables format docs clean
+.PHONY: help env demo test test-cluster test-gpu test-gpu-dry check losses tables format docs clean
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
@@ -26,6 +26,12 @@ test: $(READY)  ## run the test suite; tests on real images look for them in ISO
 test-cluster: $(READY)  ## run the job tests on a two-node SLURM, installed and started on this machine (Debian, root)
 	bash tests/cluster/install.sh
 	$(BIN)/python -m pytest -m cluster tests
+
+test-gpu: $(READY)  ## check every path of a GPU against the CPU and measure its speed; needs a GPU; options in ARGS
+	$(BIN)/python -m tests.gpu $(ARGS)
+
+test-gpu-dry: $(READY)  ## the same on a CPU at tiny sizes, with the code path of a GPU forced
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.gpu --dry --out $${TMPDIR:-/tmp}/isograft-gpu-dry.json $(ARGS)
 
 check: $(READY) ## check formatting, lint, types and layering
 	$(BIN)/ruff format --check .

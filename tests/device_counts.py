@@ -24,8 +24,10 @@ FREE = {"detach", "lift_fresh", "alias", "_unsafe_view", "empty", "empty_like", 
 class OperationCount(TorchDispatchMode):
     """Counts operations that compute something (`launches`: neither views nor memory alone) and those that the host waits for."""
 
-    def __init__(self) -> None:
+    def __init__(self, reads: float | None = None) -> None:
+        """reads: the value that every read of a fake tensor gives; None: such a read is an error."""
         super().__init__()
+        self.reads = reads
         self.by_name: Counter[str] = Counter()  # operations that compute
         self.views: Counter[str] = Counter()
         self.blocking: Counter[str] = Counter()
@@ -35,10 +37,18 @@ class OperationCount(TorchDispatchMode):
     def launches(self) -> int:
         return self.by_name.total()
 
+    @property
+    def waits(self) -> int:
+        """How often the host waits for the device."""
+        return self.blocking.total()
+
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        out = function(*args, **kwargs)
         name = function.overloadpacket.__name__
+        if name == "_local_scalar_dense" and self.reads is not None:
+            self.blocking[name] += args[0].device.type == "cuda"
+            return self.reads
+        out = function(*args, **kwargs)
         if function.namespace != "aten":
             return out  # `prim.device` is a question of FakeTensorMode's
         if function.is_view or name in FREE:
@@ -54,7 +64,7 @@ class OperationCount(TorchDispatchMode):
                 self.blocking[f"{name} {'to' if down else 'from'} the host"] += 1
             else:
                 self.uploads += 1
-        elif name in READ_BY_HOST or (name in ("index", "index_put_") and _has_mask(args[1])):
+        elif "cuda" in places and (name in READ_BY_HOST or (name in ("index", "index_put_") and _has_mask(args[1]))):
             self.blocking[name] += 1
         self.by_name[name] += 1
         return out

@@ -1,7 +1,7 @@
 """Views from images and drawn parameters: `augment(batch, params, size)`, the same function on a CPU and on a CUDA device.
 
-On a CPU a few images at a time pass through all operations, so that they stay in the second-level cache (a megabyte); on a CUDA device the
-whole batch does. The result of a row does not depend on the rest of the batch.
+On a CPU a few images at a time pass through all operations, so that they stay in the second-level cache (a megabyte), and the result of a
+row does not depend on the rest of the batch. On a CUDA device the whole batch does (`apply_together`), with results equal to rounding.
 
 Shapes: B images, C channels, H, W pixels of the source, S of the view.
 """
@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from encoders.augment.apply_together import augment_together, find_lookup_rows, pack_views
 from encoders.augment.config import AUGMENTATIONS, Augment
+from encoders.augment.device_params import unpack_params
 from encoders.augment.flip import read_flips
 from encoders.augment.operation import Augmentation, DrawnParams
 from encoders.augment.resample import apply_bands, resize_band, uses_dense_matrices
@@ -27,11 +29,15 @@ def augment(batch: Tensor, params: Mapping[str, Array], size: int, out: Tensor |
     """(B, C, H, W) float32 in [0, 1] -> (B, C, S, S) float32 in [0, 1].  params: from `draw_params`, one row per image.
 
     out: (B, C, S, S) to write the result into."""
+    if uses_dense_matrices(batch.device):
+        (own,) = unpack_params(pack_views([params]), [params], batch.device)
+        view = augment_together(batch, own, size)
+        return view if out is None else out.copy_(view)
     b, c = batch.shape[:2]
     out = batch.new_empty((b, c, size, size)) if out is None else out
-    for rows in chunk_slices(b, b if uses_dense_matrices(batch.device) else RESAMPLE_GROUP):
+    for rows in chunk_slices(b, RESAMPLE_GROUP):
         resample_views(batch[rows], _select_rows(params, rows), size, out[rows])
-    for rows in chunk_slices(b, b if uses_dense_matrices(batch.device) else max(1, VIEW_CHUNK_VALUES // (c * size * size))):
+    for rows in chunk_slices(b, max(1, VIEW_CHUNK_VALUES // (c * size * size))):
         apply_operations(out[rows], _select_rows(params, rows))
     return out
 
@@ -52,11 +58,8 @@ def to_planar_float(images: Array | Tensor, scale: float) -> Tensor:
 
 def resample_views(images: Tensor, params: DrawnParams, size: int, out: Tensor) -> Tensor:
     """Crop, flips, rotation, scale and warp in one resampling, into `out` (B, C, S, S)."""
-    bent = np.zeros(len(images), dtype=bool)
-    for operation in AUGMENTATIONS.values():
-        own = operation.own_params(params)
-        rows = None if own is None else operation.lookup_rows(own)
-        bent |= False if rows is None else rows
+    bent = find_lookup_rows(params)
+    bent = np.zeros(len(images), dtype=bool) if bent is None else bent
     for picked, method in ((~bent, _resample_separable), (bent, warp_views)):
         if picked.all():
             out.copy_(warp_views(images, params, size)) if method is warp_views else _resample_separable(images, params, size, out)
@@ -69,8 +72,8 @@ def _resample_separable(images: Tensor, params: DrawnParams, size: int, out: Ten
     """Rows without rotation: the two axes are independent."""
     box, cubic = params["box"], bool(params["cubic"][0])
     flip = read_flips(params, len(images))
-    rows = resize_band(box[:, 0], box[:, 2], flip[:, 1], cubic, images.shape[2], size, images.device)
-    columns = resize_band(box[:, 1], box[:, 3], flip[:, 0], cubic, images.shape[3], size, images.device)
+    rows = resize_band(box[:, 0], box[:, 2], flip[:, 1], cubic, images.shape[2], size)
+    columns = resize_band(box[:, 1], box[:, 3], flip[:, 0], cubic, images.shape[3], size)
     view = apply_bands(images, rows, columns, (size, size), out)
     if cubic:
         view.clamp_(0, 1)  # a cubic overshoots at edges
@@ -89,7 +92,7 @@ def apply_operations(views: Tensor, params: DrawnParams) -> None:
 
 
 def _apply_to_rows(operation: Augmentation[Augment], views: Tensor, params: DrawnParams, picked: BoolArray) -> None:
-    if operation.one_row_at_a_time and not uses_dense_matrices(views.device):
+    if operation.one_row_at_a_time:
         for row in np.flatnonzero(picked):
             operation.apply(views[row : row + 1], _select_rows(params, slice(row, row + 1)))
     elif picked.all():

@@ -1,4 +1,9 @@
-"""Gaussian blur, cut at three standard deviations, the image mirrored at its border."""
+"""Gaussian blur, cut at three standard deviations, the image mirrored at its border.
+
+On a CPU tap by tap; on a CUDA device as one matrix per image and axis, like the resampling.
+
+Shapes: B images, C channels, H, W pixels, S pixels of a side.
+"""
 
 import numpy as np
 import torch
@@ -6,9 +11,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, FloatRange, broadcast_per_image, uniform_between
+from encoders.augment.resample import multiply_axes
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.random import Purpose
 
 
@@ -23,6 +31,7 @@ class Blur(Augmentation[BlurSettings]):
     settings = BlurSettings
     params = ("blur",)
     one_row_at_a_time = True  # the number of taps grows with the row's own sigma
+    picks_rows_on_device = True  # two products with full matrices
 
     def draw(self, cfg: BlurSettings, draws: Draws) -> DrawnParams:
         if not cfg.blur:
@@ -35,6 +44,10 @@ class Blur(Augmentation[BlurSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         gaussian_blur(views, params["blur"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        weight = blur_matrices(params.exact("blur"), views.shape[2])
+        return multiply_axes(views, weight, weight)  # views are square
 
 
 def gaussian_blur(images: Tensor, sigma: Array) -> Tensor:
@@ -59,3 +72,33 @@ def _add_weighted(images: Tensor, other: Tensor, weight: Array) -> None:
         images.add_(other, alpha=float(weight[0]))
     else:
         images.addcmul_(other, broadcast_per_image(weight, images))
+
+
+def blur_matrices(sigma: Tensor, side: int) -> Tensor:
+    """(B, S, S) float32: row i holds the weights of the inputs of output i; a tap beyond the border is that of the mirrored input.
+
+    sigma: (B, 1) float64.  side: S."""
+    tap = device_constant(_tap_numbers, side, like=sigma)
+    taps = (tap / sigma.clamp_min(1e-6)).square_().mul_(-0.5).exp_()  # 1e-6: only the middle tap is left
+    taps *= tap <= (3 * sigma).ceil()
+    taps /= taps.sum(1, keepdim=True).mul_(2).sub_(1)  # the middle tap is 1, and alone
+    direct, before, behind = device_constant(_tap_places, side, like=sigma)
+    taps = taps.float()
+    weight = taps.index_select(1, direct)
+    weight += taps.index_select(1, before)
+    weight += taps.index_select(1, behind)
+    return weight.view(-1, side, side)
+
+
+def _tap_numbers(side: int) -> Array:
+    """0 to S; the last one is never within reach."""
+    return np.append(np.arange(side), np.inf)
+
+
+def _tap_places(side: int) -> Array:
+    """(3, S * S) the tap by which each output takes each input: directly, mirrored at the first pixel, and at the last; S for none."""
+    output, other = np.arange(side)[:, None], np.arange(side)
+    direct = np.abs(output - other)
+    before = np.where(other > 0, output + other, side)
+    behind = np.where(other < side - 1, 2 * (side - 1) - output - other, side)
+    return np.minimum(np.stack([direct, before, behind]), side).reshape(3, -1)

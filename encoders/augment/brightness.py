@@ -4,6 +4,7 @@ from pydantic import Field
 from torch import Tensor
 
 from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
 from encoders.runtime.arrays import Array, BoolArray
 
@@ -30,7 +31,10 @@ class Brightness(Augmentation[BrightnessSettings]):
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_brightness(views, params["brightness"])
 
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return adjust_brightness(views, params.single("brightness"))
 
-def adjust_brightness(images: Tensor, factor: Array) -> Tensor:
-    """Values times `factor` (B,), in place."""
+
+def adjust_brightness(images: Tensor, factor: Array | Tensor) -> Tensor:
+    """Values times `factor` (B,), in place. A tensor of factors is (B, 1, 1, 1)."""
     return images.mul_(broadcast_per_image(factor, images)).clamp_max_(1.0)

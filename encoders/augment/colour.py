@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor
 
 from encoders.augment.operation import Draws, uniform_between
-from encoders.runtime.arrays import FloatArray
+from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.random import Purpose
 
 AUGMENT_LUMA = 0.299, 0.587, 0.114  # ITU-R 601, as torchvision and Pillow
@@ -54,3 +55,12 @@ def luma(images: Tensor) -> Tensor:
         return images
     red, green, blue = (images[:, c : c + 1] for c in range(3))
     return (red * AUGMENT_LUMA[0]).add_(green, alpha=AUGMENT_LUMA[1]).add_(blue, alpha=AUGMENT_LUMA[2])
+
+
+def luma_together(images: Tensor) -> Tensor:
+    """As `luma`, in two operations instead of three."""
+    return images if images.shape[1] == 1 else (images * device_constant(_luma_column, like=images)).sum(1, keepdim=True)
+
+
+def _luma_column() -> Array:
+    return np.array(AUGMENT_LUMA, np.float32).reshape(3, 1, 1)

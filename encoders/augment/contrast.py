@@ -4,7 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma
+from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma, luma_together
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
 from encoders.runtime.arrays import Array, BoolArray
 
@@ -30,6 +31,9 @@ class Contrast(Augmentation[ContrastSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_contrast(views, params["contrast"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return torch.lerp(luma_together(views).mean((1, 2, 3), keepdim=True), views, params.single("contrast")).clamp_(0, 1)
 
 
 def adjust_contrast(images: Tensor, factor: Array) -> Tensor:

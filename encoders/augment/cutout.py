@@ -1,12 +1,15 @@
 """Cutout: a rectangle of the view is filled with the image's mean."""
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, FloatRange, log_uniform_between, uniform_between
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.random import Purpose
 
 
@@ -35,6 +38,13 @@ class Cutout(Augmentation[CutoutSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         fill_holes(views, params["cutout"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        size = views.shape[2]  # views are square
+        first, length = (params.exact("cutout") * size).round()[..., None].split(2, 1)  # (B, 2, 1); halves to even, as on a CPU
+        pixel = device_constant(np.arange, size, like=first)
+        rows, columns = ((pixel >= first) & (pixel < first + length)).unbind(1)  # (B, S) each
+        return torch.where((rows[..., None] & columns[:, None])[:, None], views.mean((2, 3), keepdim=True), views)
 
 
 def fill_holes(images: Tensor, hole: Array) -> Tensor:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
@@ -39,9 +40,20 @@ class Elastic(Augmentation[ElasticSettings]):
         return rows
 
 
-def displacement_of_row(params: Mapping[str, Array], size: int, device: torch.device) -> Tensor | None:
+def displacement_of_row(params: Mapping[str, Array], size: int) -> Tensor | None:
     """(2, S, S) displacement of each output pixel of the single row; None when it has none."""
     if "elastic" not in params or not params["elastic"].any():
         return None
-    knots = torch.as_tensor(params["elastic"], dtype=torch.float32).to(device)  # (1, 2, KNOTS, KNOTS)
-    return F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)[0]
+    return interpolate_knots(torch.as_tensor(params["elastic"], dtype=torch.float32), size)[0]
+
+
+def displacements(params: DeviceParams, size: int) -> Tensor | None:
+    """(B, 2, S, S) displacement of each output pixel of all rows; None when the operation is off."""
+    if "elastic" not in params:
+        return None
+    return interpolate_knots(params.single("elastic").reshape(-1, 2, ELASTIC_KNOTS, ELASTIC_KNOTS), size)
+
+
+def interpolate_knots(knots: Tensor, size: int) -> Tensor:
+    """(B, 2, KNOTS, KNOTS) -> (B, 2, S, S)."""
+    return F.interpolate(knots, size=(size, size), mode="bicubic", align_corners=True)

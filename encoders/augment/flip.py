@@ -7,6 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
@@ -20,7 +21,7 @@ class FlipSettings(Config):
 
 
 class Flip(Augmentation[FlipSettings]):
-    """flip: (B, 2) left-right and up-down, part of the resampling.  turn: (B,) quarter turns of the finished view."""
+    """flip: (B, 2) left-right and up-down, part of the resampling.  turn: (B,) quarter turns of the finished view, if any are asked for."""
 
     settings = FlipSettings
     params = ("flip", "turn")
@@ -30,15 +31,27 @@ class Flip(Augmentation[FlipSettings]):
             return {}
         u = draws.lanes(Purpose.FLIP, 4)
         flip = np.stack([u[0] < cfg.flip, u[1] < cfg.flip_vertical], axis=1)
-        return {"flip": flip, "turn": np.where(u[2] < cfg.turn, 1 + (u[3] * 3).astype(np.int64), 0)}
+        turn = {"turn": np.where(u[2] < cfg.turn, 1 + (u[3] * 3).astype(np.int64), 0)} if cfg.turn else {}
+        return {"flip": flip} | turn
 
-    def changed_rows(self, params: DrawnParams) -> BoolArray:
-        rows: BoolArray = params["turn"] != 0
-        return rows
+    def changed_rows(self, params: DrawnParams) -> BoolArray | None:
+        return params["turn"] != 0 if "turn" in params else None
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         for view, turn in zip(views, params["turn"], strict=True):
             view.copy_(torch.rot90(view, int(turn), (1, 2)).clone())
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return turn_views(views, params.single("turn")) if "turn" in params else views
+
+
+def turn_views(views: Tensor, turn: Tensor) -> Tensor:
+    """The views (B, C, S, S), each turned by 0 to 3 quarters counter-clockwise.  turn: (B, 1, 1, 1).
+
+    One quarter is a transposition and an up-down flip, two are both flips, three are a transposition and a left-right flip."""
+    views = torch.where(turn.remainder(2) == 1, views.transpose(2, 3), views)
+    views = torch.where((turn - 1.5).abs() < 1, views.flip(2), views)
+    return torch.where(turn >= 2, views.flip(3), views)
 
 
 def read_flips(params: Mapping[str, Array], n: int) -> BoolArray:

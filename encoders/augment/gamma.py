@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from encoders.augment.colour import ColourLane, colour_lanes
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import (
     Augmentation,
     DrawnParams,
@@ -50,7 +51,10 @@ class Gamma(Augmentation[GammaSettings]):
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_gamma(views, params["gamma"])
 
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return adjust_gamma(views, params.single("gamma"))
 
-def adjust_gamma(images: Tensor, exponent: Array) -> Tensor:
-    """Values to the power of `exponent` (B,), in place."""
+
+def adjust_gamma(images: Tensor, exponent: Array | Tensor) -> Tensor:
+    """Values to the power of `exponent` (B,), in place. A tensor of exponents is (B, 1, 1, 1)."""
     return images.pow_(broadcast_per_image(exponent, images))

@@ -1,9 +1,11 @@
 """Grayscale: every channel becomes the gray level."""
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.augment.colour import ColourLane, colour_lanes, luma
+from encoders.augment.colour import ColourLane, colour_lanes, luma, luma_together
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import BoolArray
 from encoders.runtime.config import Config
@@ -27,6 +29,9 @@ class Grayscale(Augmentation[GrayscaleSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         drop_colour(views)
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return views if views.shape[1] == 1 else torch.where(params.single("grayscale") > 0, luma_together(views), views)
 
 
 def drop_colour(images: Tensor) -> Tensor:

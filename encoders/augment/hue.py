@@ -6,8 +6,10 @@ from pydantic import Field
 from torch import Tensor
 
 from encoders.augment.colour import ColourLane, JitterSettings, colour_lanes
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image, uniform_between
 from encoders.runtime.arrays import Array, BoolArray
+from encoders.runtime.device_constant import device_constant
 
 
 class HueSettings(JitterSettings):
@@ -33,6 +35,9 @@ class Hue(Augmentation[HueSettings]):
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         rotate_hue(views, params["hue"])
 
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return views if views.shape[1] == 1 else rotate_hue_together(views, params.single("hue"))
+
 
 def rotate_hue(images: Tensor, turns: Array) -> Tensor:
     """Hue rotated by `turns` (B,) at the same value and saturation, in place; one channel stays unchanged.
@@ -55,3 +60,19 @@ def rotate_hue(images: Tensor, turns: Array) -> Tensor:
         share = h.sub(primary).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
         channel.copy_(share.mul_(span).add_(low))
     return images
+
+
+def rotate_hue_together(images: Tensor, turns: Tensor) -> Tensor:
+    """As `rotate_hue`, in half the operations and twice the memory: the three channels together.  turns: (B, 1, 1, 1)."""
+    red, green, blue = images.split(1, 1)  # (B, 1, H, W) each
+    high, low = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
+    span = high - low
+    other = torch.where(green == high, (blue - red).add_(span, alpha=2), (red - green).add_(span, alpha=4))
+    h = torch.where(red == high, green - blue, other).div_(span.clamp_min(1e-12))  # in sixths
+    from_primary = h + torch.add(device_constant(_minus_primaries, like=images), turns, alpha=6)  # (B, 3, H, W)
+    return torch.addcmul(low, from_primary.remainder_(6).sub_(3).abs_().sub_(1).clamp_(0, 1), span)
+
+
+def _minus_primaries() -> Array:
+    """The hues of red, green and blue in sixths, negative."""
+    return np.array([0, -2, -4], np.float32).reshape(3, 1, 1)

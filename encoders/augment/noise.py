@@ -10,9 +10,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, FloatRange, uniform_between
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.random import Purpose, generator
 
 NOISE_FIELD_SIDE = 1024  # pixels a side of the field of noise
@@ -42,6 +44,14 @@ class Noise(Augmentation[NoiseSettings]):
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         add_noise(views, params["noise"], params["noise_at"])
 
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        c, h, w = views.shape[1:]
+        side = max(NOISE_FIELD_SIDE, h, w)
+        windows = device_constant(_noise_numbers, side, like=views).unfold(0, h, 1).unfold(1, w, 1)  # a view: all windows of the field
+        corner = (params.exact("noise_at")[:, : 2 * c] * windows.shape[0]).long()  # down, right of each channel; in float64, as on a CPU
+        noise = windows[corner[:, ::2], corner[:, 1::2]]  # (B, C, H, W); views are square, so that both can move equally far
+        return views.addcmul_(noise, params.single("noise")).clamp_(0, 1)
+
 
 def add_noise(images: Tensor, std: Array, offsets: Array) -> Tensor:
     """Noise of standard deviation `std` (B,), in place.  offsets: (B, 3, 2) positions of the windows in the field, one per channel."""
@@ -61,5 +71,9 @@ def noise_window(like: Tensor, offsets: Array) -> Tensor:
 
 @cache
 def _noise_field(side: int, device: torch.device) -> Tensor:
-    numbers = generator(0, Purpose.NOISE, side).standard_normal((side, side), dtype=np.float32)
-    return torch.from_numpy(numbers).to(device)
+    return torch.from_numpy(_noise_numbers(side)).to(device)
+
+
+@cache
+def _noise_numbers(side: int) -> Array:
+    return generator(0, Purpose.NOISE, side).standard_normal((side, side), dtype=np.float32)

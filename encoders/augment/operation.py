@@ -1,8 +1,8 @@
 """What an augmentation is: its settings, the parameters it draws for each image, and how it applies them.
 
-An operation has a file of its own with three parts: a settings class (fields of `Augment`), `draw` and `apply`. `config.AUGMENTATIONS`
-lists the operations in the order in which they are applied. To add one, write its file, enter it in `AUGMENTATIONS`, and add its settings
-class to the bases of `Augment`.
+An operation has a file of its own with four parts: a settings class (fields of `Augment`), `draw`, `apply` for a CPU, and
+`apply_on_device` for a CUDA device. `config.AUGMENTATIONS` lists the operations in the order in which they are applied. To add one, write
+its file, enter it in `AUGMENTATIONS`, and add its settings class to the bases of `Augment`.
 
 Shapes: B images, C channels, H, W pixels of the source, S of the view.
 """
@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike
 from pydantic import AfterValidator
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
 from encoders.runtime.config import Config
 from encoders.runtime.random import Purpose, normal, uniform
@@ -84,6 +85,7 @@ class Augmentation(ABC, Generic[Settings_contra]):
     settings: ClassVar[type[Config]]  # its fields of `Augment`
     params: ClassVar[tuple[str, ...]]  # names of the parameters that `draw` returns when the operation is on
     one_row_at_a_time: ClassVar[bool] = False  # on a CPU `apply` gets single rows, where its work depends on the row's own parameter
+    picks_rows_on_device: ClassVar[bool] = False  # `apply_on_device` gets only the rows it changes: they cost more than a copy
 
     @abstractmethod
     def draw(self, cfg: Settings_contra, draws: Draws) -> DrawnParams:
@@ -99,6 +101,20 @@ class Augmentation(ABC, Generic[Settings_contra]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         """Changes the views (B, C, S, S), values in [0, 1], in place."""
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        """The changed views (B, C, S, S), in which the memory of `views` may be reused.
+
+        All rows at once, in a number of operations that depends on no row: a row without the operation carries its identity. Nothing is
+        copied from or to the host. By default the rows are changed by `apply`, with copies that the host waits for."""
+        own = self.own_params(params.host)
+        picked = None if own is None else self.changed_rows(own)
+        if own is None or picked is None or not picked.any():
+            return views
+        index = torch.from_numpy(np.flatnonzero(picked)).to(views.device)
+        part = views[index]
+        self.apply(part, {name: value[picked] for name, value in own.items()})
+        return views.index_copy_(0, index, part)
 
     def own_params(self, params: Mapping[str, Array]) -> DrawnParams | None:
         """This operation's part of `params`; None when it is off."""
@@ -116,6 +132,8 @@ def log_uniform_between(u: FloatArray, ends: tuple[float, float]) -> FloatArray:
     return np.exp(uniform_between(u, np.log(ends[0]), np.log(ends[1])))
 
 
-def broadcast_per_image(values: Array, like: Tensor) -> Tensor:
-    """(B,) numbers as a (B, 1, 1, 1) tensor on the device of `like`."""
+def broadcast_per_image(values: Array | Tensor, like: Tensor) -> Tensor:
+    """(B,) numbers as a (B, 1, 1, 1) tensor on the device of `like`; a tensor is one already."""
+    if isinstance(values, Tensor):
+        return values
     return torch.as_tensor(np.asarray(values, dtype=np.float32)).to(like.device, non_blocking=True).view(-1, 1, 1, 1)

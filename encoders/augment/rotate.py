@@ -4,8 +4,11 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy as np
+import torch
 from pydantic import Field, model_validator
+from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, FloatRange, check_positive, log_uniform_between, uniform_between
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
@@ -45,3 +48,13 @@ def rotation_of_row(params: Mapping[str, Array]) -> tuple[float, float]:
     """Cosine and sine of the single row's angle, each divided by its magnification."""
     angle, zoom = (np.deg2rad(params["angle"][0]), params["zoom"][0]) if "angle" in params else (0.0, 1.0)
     return np.cos(angle) / zoom, np.sin(angle) / zoom
+
+
+def rotations(params: DeviceParams, like: Tensor) -> Tensor:
+    """(B, 2, 2) float64, each row's [[cos, sin], [-sin, cos]] divided by its magnification.  like: (B, numbers)."""
+    if "angle" not in params:
+        one, zero = torch.ones_like(like[:, 0]), torch.zeros_like(like[:, 0])
+        return torch.stack([one, zero, zero, one], 1).view(-1, 2, 2)
+    angle, zoom = params.exact("angle").deg2rad(), params.exact("zoom")
+    cos, sin = angle.cos() / zoom, angle.sin() / zoom
+    return torch.cat([cos, sin, -sin, cos], 1).view(-1, 2, 2)

@@ -1,9 +1,11 @@
 """Saturation: the distance of each pixel from gray is multiplied by a factor."""
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma
+from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma, luma_together
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
 from encoders.runtime.arrays import Array, BoolArray
 
@@ -29,6 +31,9 @@ class Saturation(Augmentation[SaturationSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         adjust_saturation(views, params["saturation"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return views if views.shape[1] == 1 else torch.lerp(luma_together(views), views, params.single("saturation")).clamp_(0, 1)
 
 
 def adjust_saturation(images: Tensor, factor: Array) -> Tensor:

@@ -5,6 +5,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
@@ -34,6 +35,9 @@ class Solarise(Augmentation[SolariseSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         invert_above(views, params["solarise"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return torch.where(views >= params.single("solarise"), 1 - views, views)
 
 
 def invert_above(images: Tensor, threshold: Array) -> Tensor:

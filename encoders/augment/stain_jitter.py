@@ -5,9 +5,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
+from encoders.runtime.device_constant import device_constant
 from encoders.runtime.random import Purpose
 
 # Optical densities of haematoxylin, eosin and DAB (rows) in red, green, blue. Source: Ruifrok and Johnston 2001, as scikit-image.
@@ -39,6 +41,13 @@ class StainJitter(Augmentation[StainJitterSettings]):
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         jitter_stain_densities(views, params["stain_factor"], params["stain_shift"])
 
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        if views.shape[1] == 1:
+            return views
+        factor, shift = params.exact("stain_factor"), params.exact("stain_shift")
+        there, back = device_constant(_hed_from_rgb, like=factor), device_constant(_rgb_from_hed, like=factor)
+        return map_densities_together(views, (there * factor[:, None]) @ back, shift @ back)
+
 
 def jitter_stain_densities(images: Tensor, factor: Array, shift: Array) -> Tensor:
     """Stain densities times `factor` plus `shift`, (B, 3) each; on three channels only.
@@ -63,3 +72,18 @@ def map_density(images: Tensor, matrix: Array, offset: Array | None = None) -> T
             plane.add_(density[b, 1], alpha=float(matrix[b, 1, c])).add_(density[b, 2], alpha=float(matrix[b, 2, c]))
             plane.add_(float(offset[b, c]))
     return images.copy_(out.neg_().exp_().clamp_(0, 1))
+
+
+def map_densities_together(images: Tensor, matrix: Tensor, offset: Tensor | None = None) -> Tensor:
+    """As `map_density`, for all images at once.  matrix: (B, 3, 3), offset: (B, 3), on the device of the images (B, 3, H, W)."""
+    minus_density, rows = images.clamp_min_(1e-6).log_().flatten(2), matrix.float().transpose(1, 2)  # (B, 3, H * W), (B, 3, 3)
+    mapped = torch.bmm(rows, minus_density) if offset is None else torch.baddbmm(offset.float()[..., None], rows, minus_density, beta=-1)
+    return mapped.exp_().clamp_(0, 1).view(images.shape)
+
+
+def _rgb_from_hed() -> Array:
+    return RGB_FROM_HED
+
+
+def _hed_from_rgb() -> Array:
+    return np.linalg.inv(RGB_FROM_HED)

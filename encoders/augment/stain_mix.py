@@ -11,8 +11,9 @@ import numpy as np
 from pydantic import Field
 from torch import Tensor
 
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, PixelSource
-from encoders.augment.stain_jitter import map_density
+from encoders.augment.stain_jitter import map_densities_together, map_density
 from encoders.runtime.arrays import Array, BoolArray, FloatArray
 from encoders.runtime.config import Config
 from encoders.runtime.random import Purpose
@@ -44,6 +45,9 @@ class StainMix(Augmentation[StainMixSettings]):
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         map_density(views, params["stain_map"])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        return map_densities_together(views, params.exact("stain_map").view(-1, 3, 3))  # drawn for three channels only
 
 
 def draw_stain_maps(pixels: PixelSource, probability: float, u: FloatArray) -> FloatArray:

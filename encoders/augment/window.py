@@ -5,6 +5,7 @@ from pydantic import Field
 from torch import Tensor
 
 from encoders.augment.colour import ColourLane, colour_lanes
+from encoders.augment.device_params import DeviceParams
 from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
@@ -33,10 +34,14 @@ class Window(Augmentation[WindowSettings]):
         return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
-        apply_window(views, params["window"])
+        apply_window(views, params["window"][:, 0], params["window"][:, 1])
+
+    def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
+        ends = params.single("window")
+        return apply_window(views, ends[:, :1], ends[:, 1:])
 
 
-def apply_window(images: Tensor, ends: Array) -> Tensor:
-    """ends (B, 2): the values that become black and white. In place."""
-    low, high = broadcast_per_image(ends[:, 0], images), broadcast_per_image(ends[:, 1], images)
+def apply_window(images: Tensor, black: Array | Tensor, white: Array | Tensor) -> Tensor:
+    """black, white (B,): the values that become black and white; tensors are (B, 1, 1, 1). In place."""
+    low, high = broadcast_per_image(black, images), broadcast_per_image(white, images)
     return images.sub_(low).div_(high - low).clamp_(0, 1)

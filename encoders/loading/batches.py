@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from encoders.augment.apply_together import pack_views
 from encoders.augment.config import Augment
 from encoders.augment.masks import Masks, MaskSpec
 from encoders.loading.pairing import Partners
@@ -50,6 +51,10 @@ class MicroBatch(NamedTuple):
     class_ids: Tensor | None = None  # (b,) int64 class of each image, -1 = unlabeled; None where no method needs it
     targets: Tensor | None = None  # (b, T) float32 targets of auxiliary losses, NaN = unlabeled; None without such losses
 
+    def list_tensors(self) -> list[Tensor]:
+        """Those that are made from the stored images and what is drawn for them."""
+        return [*self.views, *(part for view in self.masks or [] for part in view), self.index, self.positions]
+
     def image_values(self) -> dict[str, Tensor | None]:
         """What the loop passes to a method beside views and masks: `patient_ids`, and the others where there are any."""
         labels = {"class_ids": self.class_ids, "targets": self.targets}
@@ -60,8 +65,8 @@ class Batches:
     """The batches of a run: `micro_batches(step)` yields the micro-batches of one step of this rank.
 
     With workers = 0 they are computed when they are needed, on as many threads as torch uses; worker processes compute them ahead, and the
-    result is bit-identical. On a CPU the workers augment. A CUDA device gets the stored values and the drawn parameters, and augments: the
-    values are copied while it computes the micro-batch before."""
+    result is bit-identical. On a CPU the workers augment. A CUDA device gets the stored values and the drawn parameters, and augments: both
+    are done on a stream of their own while it computes the micro-batch before."""
 
     def __init__(
         self,
@@ -76,12 +81,12 @@ class Batches:
         world: int = 1,
         accumulate: int = 1,
         workers: int = 0,
+        prefetch: int = 2,
         device: str | torch.device = "cpu",
         mask: MaskSpec | None = None,
         context: Literal["fork", "spawn"] = "fork",
         weights: ArrayLike | None = None,
         partners: Partners | None = None,
-        prefetch: int = 2,
         patients: ArrayLike | None = None,
         class_ids: ArrayLike | None = None,
         targets: ArrayLike | None = None,
@@ -109,8 +114,8 @@ class Batches:
         self._work = _MicroBatchDataset(store, list(specs), preprocess, self.order, mask, seed, self.device.type == "cpu", partners)
         self._workers, self._prefetch, self._context = workers, prefetch, context
         self._team, self._copies = ThreadTeam(), DevicePrefetcher(self.device)
-        self._copy_ahead = self.device.type == "cuda"  # copy the next micro-batch while the device works on this one
-        self._sent: tuple[int, MicroBatch | RawBatch] | None = None  # the micro-batch that is being copied, and its number
+        self._copy_ahead = self.device.type == "cuda"  # copy and augment the next micro-batch while the device works on this one
+        self._sent: tuple[int, MicroBatch] | None = None  # the micro-batch that is being made on the device, and its number
         self._next = -1  # number, from the start of the run, of the micro-batch that the iterator yields next
         self._iterator: Iterator[MicroBatch | RawBatch] | None = None
 
@@ -123,22 +128,22 @@ class Batches:
         for turn in range(step * self.order.accumulate, (step + 1) * self.order.accumulate):
             micro_batch = self._sent[1] if self._sent and self._sent[0] == turn else self._send(turn)
             self._sent = None
-            if isinstance(micro_batch, RawBatch):
-                micro_batch = self._augment_on_device(self._copies.wait_for_copy(micro_batch))
-                self._lap("augment")
+            if not self._work.augments:
+                self._copies.hand_over(micro_batch.list_tensors())
+                self._lap("augment")  # in time of the device: what it waited for images that were not ready
             values = {name: column[micro_batch.index] for name, column in self._columns.items()}
             yield micro_batch._replace(**values)
             if self._copy_ahead:  # the work of this micro-batch is queued on the device, and the host has not waited for it yet
                 with suppress(Exception):  # a run may end before it needs the next one: its error is raised when it is needed
                     self._sent = turn + 1, self._send(turn + 1)
 
-    def _send(self, turn: int) -> MicroBatch | RawBatch:
-        """Micro-batch `turn`, whose copy to the device has started."""
+    def _send(self, turn: int) -> MicroBatch:
+        """Micro-batch `turn`; on a device its copy and augmentation have started."""
         started = time.perf_counter()
         micro_batch = self._next_micro_batch(turn) if self._workers else self._make_inline(turn)
         self.waited += time.perf_counter() - started
         self._lap("augment" if isinstance(micro_batch, MicroBatch) and not self._workers else "wait")
-        return self._copies.start_copy(micro_batch) if isinstance(micro_batch, RawBatch) else micro_batch
+        return self._augment_on_device(micro_batch) if isinstance(micro_batch, RawBatch) else micro_batch
 
     def _make_inline(self, turn: int) -> MicroBatch | RawBatch:
         with single_torch_thread() as threads:  # as in a worker: the last bit of some sums depends on the number of threads
@@ -163,6 +168,7 @@ class Batches:
         return DataLoader(
             self._work,
             batch_size=None,
+            collate_fn=_keep_batch,  # torch's own turns drawn parameters into tensors, and augmentation expects arrays
             sampler=_CountingSampler(turn),
             num_workers=self._workers,
             prefetch_factor=self._prefetch,
@@ -172,7 +178,9 @@ class Batches:
         )
 
     def _augment_on_device(self, raw: RawBatch) -> MicroBatch:
-        return MicroBatch(make_views(raw.images, raw, self._work.specs, self._work.preprocess), raw.masks, raw.index, raw.positions)
+        with self._copies.side_stream():
+            raw = self._copies.start_copy(raw)
+            return MicroBatch(make_views(raw.images, raw, self._work.specs, self._work.preprocess), raw.masks, raw.index, raw.positions)
 
     def close(self) -> None:
         """Ends the worker processes and threads; a later `micro_batches` starts new ones."""
@@ -218,9 +226,9 @@ class _MicroBatchDataset(Dataset[MicroBatch | RawBatch]):
             return read_raw_batch(self.store, rows, positions, self.specs, self.mask, self.seed, self.partners, self.order.rows)
 
     def finish_batch(self, raw: RawBatch, turn: int, team: ThreadTeam | None = None, threads: int = 1) -> MicroBatch | RawBatch:
-        """The augmented micro-batch; `raw` itself where the device augments."""
+        """The augmented micro-batch; `raw` where the device augments, with its parameters in one buffer."""
         if not self.augments:
-            return raw
+            return raw._replace(packed=pack_views(raw.params))
         with self._error_context(turn, raw.index.numpy()):
             return MicroBatch(make_views(raw.images, raw, self.specs, self.preprocess, team, threads), raw.masks, raw.index, raw.positions)
 
@@ -234,6 +242,10 @@ class _MicroBatchDataset(Dataset[MicroBatch | RawBatch]):
             if isinstance(error, InputError):
                 raise InputError(message) from error
             raise RuntimeError(f"{type(error).__name__} at {message}") from error
+
+
+def _keep_batch(batch: MicroBatch | RawBatch) -> MicroBatch | RawBatch:
+    return batch
 
 
 class _CountingSampler(Sampler[int]):

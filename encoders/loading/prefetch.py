@@ -1,4 +1,12 @@
-"""Asynchronous copies to a CUDA device: on a stream of their own, from pinned memory, one micro-batch ahead of the one in use."""
+"""Work on a CUDA device beside training: a micro-batch is copied and augmented on a stream of its own while the device computes the one
+before, from forward pass to optimizer.
+
+Memory is given out per stream. What is allocated on this stream and used only there may be reused there at once; what training reads is
+handed over with `record_stream`, so that it is not reused before training has read it.
+"""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -7,19 +15,26 @@ from encoders.loading.views import RawBatch
 
 
 class DevicePrefetcher:
-    """`start_copy` begins to copy a micro-batch; `wait_for_copy` returns what the device may compute with. On a CPU nothing is copied."""
+    """`start_copy` begins to copy a micro-batch; `hand_over` makes what was computed from it on `side_stream` ready for training.
+
+    The host waits for neither. On a CPU nothing is copied, and the methods do nothing."""
 
     def __init__(self, device: torch.device):
         self.device = device
         self.stream = torch.cuda.Stream(device) if device.type == "cuda" else None
 
+    def side_stream(self) -> AbstractContextManager[object]:
+        """Inside the block, work for the device is queued on the stream of the copies."""
+        return torch.cuda.stream(self.stream)  # with None it does nothing
+
     def start_copy(self, micro_batch: RawBatch) -> RawBatch:
-        """The micro-batch on the device, not to be read before `wait_for_copy`."""
-        with torch.cuda.stream(self.stream):  # with None it does nothing
+        """The micro-batch on the device, to be read on `side_stream`."""
+        with self.side_stream():
             masks = micro_batch.masks and [view.map(self._copy_async) for view in micro_batch.masks]
             images, index, positions = map(self._copy_async, (micro_batch.images, micro_batch.index, micro_batch.positions))
             partners = None if micro_batch.partners is None else self._copy_async(micro_batch.partners)
-        return micro_batch._replace(images=images, masks=masks, index=index, positions=positions, partners=partners)
+            packed = micro_batch.packed and micro_batch.packed._replace(buffer=self._copy_async(micro_batch.packed.buffer))
+        return micro_batch._replace(images=images, masks=masks, index=index, positions=positions, partners=partners, packed=packed)
 
     def _copy_async(self, part: Tensor) -> Tensor:
         if self.stream is None:
@@ -27,17 +42,17 @@ class DevicePrefetcher:
         part = part if part.is_pinned() else part.pin_memory()  # a copy from other memory would block the host
         return part.to(self.device, non_blocking=True)
 
-    def wait_for_copy(self, micro_batch: RawBatch) -> RawBatch:
-        """The same micro-batch after the copy: the device waits for it, the host does not."""
+    def hand_over(self, tensors: Iterable[Tensor]) -> None:
+        """The current stream waits for all that was queued on `side_stream`, and may then read the tensors; the host does not wait."""
         if self.stream is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_stream(self.stream)
-            for part in list_tensors(micro_batch):
-                part.record_stream(current)  # the copy stream must not reuse this memory before the current stream has read it
-        return micro_batch
+            for part in tensors:
+                part.record_stream(current)
 
 
 def list_tensors(raw: RawBatch) -> list[Tensor]:
     """All tensors that are copied."""
     masks = [part for view in raw.masks or [] for part in view]
-    return [raw.images, raw.index, raw.positions, *masks, *([] if raw.partners is None else [raw.partners])]
+    optional = [raw.partners, None if raw.packed is None else raw.packed.buffer]
+    return [raw.images, raw.index, raw.positions, *masks, *(part for part in optional if part is not None)]

@@ -11,12 +11,15 @@ import torch
 from torch import Tensor
 
 from encoders.augment.apply import RESAMPLE_GROUP, augment, chunk_slices, to_planar_float
+from encoders.augment.apply_together import augment_together, pack_views
 from encoders.augment.config import Augment
+from encoders.augment.device_params import PackedParams, unpack_params
 from encoders.augment.draw import draw_params
 from encoders.augment.masks import Masks, MaskSpec
 from encoders.augment.operation import DrawnParams, PixelSource, UnitImages
 from encoders.augment.resample import uses_dense_matrices
 from encoders.loading.pairing import Partners
+from encoders.runtime.arithmetic import without_tf32
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.threads import ThreadTeam
 from encoders.store.store import Store
@@ -40,6 +43,7 @@ class RawBatch(NamedTuple):
     index: Tensor  # type: ignore[assignment]  # (b,); hides tuple.index, which nothing uses here
     positions: Tensor  # (b,)
     partners: Tensor | None = None  # (b, H, W, C) images that the views of `shows_partner` show
+    packed: PackedParams | None = None  # `params` in one buffer, where a device augments
 
 
 def shows_partner(view: int) -> bool:
@@ -82,11 +86,14 @@ def read_stored_images(store: ImageSource, rows: IntArray) -> tuple[Array, float
 def make_views(
     images: Tensor, raw: RawBatch, specs: Sequence[Augment], preprocess: Preprocess, team: ThreadTeam | None = None, threads: int = 1
 ) -> list[Tensor]:
-    """V normalised views (b, C, size, size), on the device of `images`; on a CPU one group of images at a time passes through everything.
+    """V normalised views (b, C, size, size), on the device of `images`.
 
+    On a CPU one group of images at a time passes through everything; on a CUDA device all images do, one view after the other.
     team: threads that share the groups.  threads: their number. The groups do not depend on it, so the views are bit-identical."""
     sizes = [cfg.size or preprocess.size for cfg in specs]
     sources = [images] if raw.partners is None else [images, raw.partners.to(images.device, non_blocking=True)]
+    if uses_dense_matrices(images.device):
+        return _make_views_together(sources, raw, sizes, preprocess)
     views = [torch.empty(len(images), preprocess.channels, size, size, device=images.device) for size in sizes]
 
     def make_group(rows: slice) -> None:
@@ -95,6 +102,16 @@ def make_views(
             params = {name: value[rows] for name, value in drawn.items()}
             view[rows] = normalise_input(augment(planar[-1] if shows_partner(i) else planar[0], params, size), preprocess)
 
-    groups = list(chunk_slices(len(images), len(images) if uses_dense_matrices(images.device) else RESAMPLE_GROUP))
-    (team or ThreadTeam()).map(make_group, groups, threads)
+    (team or ThreadTeam()).map(make_group, list(chunk_slices(len(images), RESAMPLE_GROUP)), threads)
     return views
+
+
+def _make_views_together(sources: Sequence[Tensor], raw: RawBatch, sizes: Sequence[int], preprocess: Preprocess) -> list[Tensor]:
+    """The views of all images at once. The host waits for nothing: the drawn parameters were sent in one buffer, or are sent here."""
+    packed = raw.packed or pack_views(raw.params)
+    with without_tf32():  # ten bits of mantissa would be steps of a thousandth of white
+        planar = [to_planar_float(source, raw.scale) for source in sources]
+        return [
+            normalise_input(augment_together(planar[-1] if shows_partner(i) else planar[0], params, size), preprocess)
+            for i, (params, size) in enumerate(zip(unpack_params(packed, raw.params, sources[0].device), sizes, strict=True))
+        ]

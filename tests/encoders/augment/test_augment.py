@@ -275,8 +275,8 @@ def test_cuda_equals_cpu(name):
 
 def test_the_blocks_of_a_matrix_make_the_whole_matrix():
     low, extent = np.array([3.0, 0.0]), np.array([100.0, 256.0])
-    flip, device = np.array([True, False]), torch.device("cpu")
-    band = resample.resize_band(low, extent, flip, True, 256, 224, device)
+    flip = np.array([True, False])
+    band = resample.resize_band(low, extent, flip, True, 256, 224)
     whole = np.zeros((2, band.weight.shape[1] * band.weight.shape[2], 256))
     for b in range(2):
         for n, start in enumerate(band.start[b]):

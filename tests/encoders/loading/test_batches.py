@@ -90,7 +90,8 @@ def test_the_error_of_an_early_micro_batch_is_raised_when_it_is_needed():
 def test_copies_on_a_cpu_are_the_same_tensors():
     raw = batches(InMemory(side=32), mask=RandomTokens(tokens=16, ratio=0.75))._work.read_raw(0)
     copies = DevicePrefetcher(torch.device("cpu"))
-    sent = copies.wait_for_copy(copies.start_copy(raw))
+    sent = copies.start_copy(raw)
+    copies.hand_over(list_tensors(sent))
     assert all(one is other for one, other in zip(list_tensors(sent), list_tensors(raw), strict=True))
     assert len(list_tensors(raw)) == 3 + 4  # masks of two views
 

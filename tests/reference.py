@@ -175,6 +175,49 @@ def sigreg(x, directions, knots, t_max):
         distances.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
     return np.mean(distances)
 
+def sinkhorn_knopp(logits, t, iterations):
+    """SwAV, appendix A, as DINOv2 writes it: prototypes in rows, samples in columns, each normalised in turn.  logits: (B, K)."""
+    q = np.exp(logits / t).T
+    q /= q.sum()
+    for _ in range(iterations):
+        for k in range(q.shape[0]):
+            q[k] /= q[k].sum() * q.shape[0]
+        for b in range(q.shape[1]):
+            q[:, b] /= q[:, b].sum() * q.shape[1]
+    return (q * q.shape[1]).T
+
+
+def cross_entropy(p, logits, t):
+    """Of softmax(logits / t) under p, both (K,), in nats."""
+    return -np.sum(p * np.log(softmax(logits / t)))
+
+
+def dino_targets(student, targets, t):
+    """DINO, equation 3, with the teacher's probabilities given: mean over all pairs of different views."""
+    pairs = [(p, s) for i, p in enumerate(targets) for j, s in enumerate(student) if i != j]
+    return np.mean([np.mean([cross_entropy(a, b, t) for a, b in zip(p, s, strict=True)]) for p, s in pairs])
+
+
+def ibot(student, targets, hidden, t):
+    """iBOT, equation 2, as DINOv2 weighs it: mean over the hidden patches of a crop, and over all crops.
+
+    student: logits (crops, N, K).  targets: the rows of the hidden patches, in order.  hidden: (crops, N) bool."""
+    rows, losses = iter(targets), []
+    for logits, mask in zip(student, hidden, strict=True):
+        own = [cross_entropy(next(rows), logits[n], t) for n in np.flatnonzero(mask)]
+        losses.append(np.mean(own) if own else 0.0)
+    return np.mean(losses)
+
+
+def koleo(x):
+    """KoLeo: minus the mean log distance to the nearest other row on the sphere, with the two 1e-8 of DINOv2's code.  x: (B, D)."""
+    z, logs = unit(x), []
+    for i, a in enumerate(z):
+        nearest = min((b for j, b in enumerate(z) if j != i), key=lambda b, a=a: np.linalg.norm(a - b))
+        logs.append(np.log(np.linalg.norm(a - nearest + 1e-8) + 1e-8))
+    return -np.mean(logs)
+
+
 
 def lejepa(views, n_global, directions, weight, knots, t_max):
     """LeJEPA, algorithm 2: lambda SIGReg (mean over views) + (1 - lambda) squared distance from the global views' mean."""

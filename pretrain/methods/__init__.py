@@ -3,6 +3,7 @@
 from pretrain.methods.barlowtwins import BarlowTwins
 from pretrain.methods.byol import BYOL
 from pretrain.methods.dino import DINO
+from pretrain.methods.dinov2 import DINOv2
 from pretrain.methods.ijepa import IJEPA
 from pretrain.methods.lejepa import LeJEPA
 from pretrain.methods.mae import MAE
@@ -26,6 +27,7 @@ METHODS: dict[str, type[Method]] = {
     "dino": DINO,
     "lejepa": LeJEPA,
     "simmim": SimMIM,
+    "dinov2": DINOv2,
     "ijepa": IJEPA,
 }
 

@@ -13,6 +13,8 @@ Departures:
 Shapes: B images, C channels, H height, W width, V views, D width of the bottleneck, K prototypes.
 """
 
+from typing import ClassVar
+
 import torch
 from einops import einsum
 from pydantic import Field
@@ -30,8 +32,6 @@ from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.networks import frozen_copy, local_crop_pixels, require_dynamic_image_size
 from pretrain.methods.precision import full_precision, l2_normalize
 from pretrain.methods.step_buffer import StepBuffer
-
-DINO_PUBLISHED_BATCH = 512
 
 SHORT_RUN_TEACHER_TEMPERATURE = 0.04  # of the published 100-epoch runs; those of 300 and more epochs rise to 0.07
 
@@ -63,6 +63,14 @@ def distillation_loss(student: list[Tensor], teacher: list[Tensor], centre: Tens
 
     student: V of (B, K), the global views first.  teacher: (B, K) per global view.  centre: (K,).  Returns a scalar."""
     targets = [F.softmax((t - centre) / teacher_t, dim=-1).detach() for t in teacher]
+    return cross_view_entropy(student, targets, student_t)
+
+
+@full_precision
+def cross_view_entropy(student: list[Tensor], targets: list[Tensor], student_t: float) -> Tensor:
+    """Cross-entropy (nats) of the student's softmax under `targets`, mean over all pairs of different views.
+
+    student: V of (B, K), the global views first.  targets: (B, K) per global view, rows sum to 1.  Returns a scalar."""
     log_probs = [F.log_softmax(s / student_t, dim=-1) for s in student]
     terms = [-(p * log_q).sum(dim=-1).mean() for i, p in enumerate(targets) for j, log_q in enumerate(log_probs) if i != j]
     return torch.stack(terms).mean()
@@ -107,6 +115,7 @@ class DINO(Method):
         needs="AdamW and clipping; each local crop adds a small pass with gradients (8 add about 1.5); a second encoder in memory",
         when_to_choose="a ViT with 100,000 or more images, k-NN and attention maps without fine-tuning; small data: fewer prototypes",
     )
+    published_batch: ClassVar[int] = 512  # to which `cfg.momentum` refers
     centre: Tensor
 
     def __init__(self, cfg: DINOConfig, backbone: nn.Module, data: DataShape):
@@ -172,7 +181,7 @@ class DINO(Method):
 
     def momentum(self, progress: float) -> float:
         m = cosine_momentum(self.cfg.momentum, progress)
-        return scaled_momentum(m, self.data.batch, DINO_PUBLISHED_BATCH) if self.cfg.scale_momentum else m
+        return scaled_momentum(m, self.data.batch, self.published_batch) if self.cfg.scale_momentum else m
 
     def encoder(self) -> nn.Module:
         """The teacher's: the better of the two, as published."""
@@ -189,11 +198,7 @@ class DINO(Method):
         return F.softmax(logits / teacher_temperature(self.cfg, progress), dim=-1)
 
     def notes(self, data: DataShape) -> list[str]:
-        cfg, notes = self.cfg, []
-        if self.momentum(0.0) != cfg.momentum:
-            notes.append(f"EMA momentum {cfg.momentum} -> {self.momentum(0.0):.6f} at batch {data.batch}: the lag in images of batch 512")
-        if cfg.prototypes > data.n_images:
-            notes.append(f"{cfg.prototypes} prototypes for {data.n_images} images: fewer, e.g. {max(data.n_images // 8, 64)}, train faster")
+        cfg, notes = self.cfg, self.size_notes(data)
         if cfg.teacher_temperature > SHORT_RUN_TEACHER_TEMPERATURE:
             notes.append(
                 f"the teacher's temperature rises to {cfg.teacher_temperature:g}; the published 100-epoch runs keep it at "
@@ -201,8 +206,19 @@ class DINO(Method):
             )
         return notes
 
+    def size_notes(self, data: DataShape) -> list[str]:
+        """Sentences about what depends on the size of the batch and of the corpus."""
+        cfg, now, notes = self.cfg, self.momentum(0.0), []
+        if now != cfg.momentum:
+            published = f"the lag in images of batch {self.published_batch}"
+            notes.append(f"EMA momentum {cfg.momentum} -> {now:.6f} at batch {data.batch}: {published}")
+        if cfg.prototypes > data.n_images:
+            notes.append(f"{cfg.prototypes} prototypes for {data.n_images} images: fewer, e.g. {max(data.n_images // 8, 64)}, train faster")
+        return notes
+
 
 def teacher_temperature(cfg: DINOConfig, progress: float) -> float:
     """Linear from `warmup_temperature` to `teacher_temperature` over the first `temperature_warmup` of the run, then constant."""
-    done = min(progress / cfg.temperature_warmup, 1.0) if cfg.temperature_warmup else 1.0
+    share = progress / cfg.temperature_warmup if cfg.temperature_warmup else 1.0
+    done = share.clamp(max=1.0) if isinstance(share, Tensor) else min(share, 1.0)  # torch.compile gives a scalar tensor
     return cfg.warmup_temperature + (cfg.teacher_temperature - cfg.warmup_temperature) * done

@@ -39,6 +39,7 @@ SMALL = {
     "dino": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 2, "local_size": 16, "scale_momentum": False, "momentum": 0.9},
     "lejepa": {"dim": 8, "hidden": 16, "slices": 8},
     "simmim": {"mask_size": 16},
+    "dinov2": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 0, "scale_momentum": False, "momentum": 0.9},
     "ijepa": {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "min_keep": 4, "momentum": 0.9, "scale_momentum": False},
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
 }

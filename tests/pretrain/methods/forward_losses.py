@@ -26,6 +26,14 @@ SETTINGS = {
         {"student_temperature": 0.2, "teacher_temperature": 0.07, "warmup_temperature": 0.03, "n_local": 2, "local_size": 16},
         {"teacher_temperature": 0.06, "temperature_warmup": 0.05, "fixed_norm": False, "centre_momentum": 0.5},
     ],
+    "dinov2": [
+        {},
+        {"balance": "centre", "separate_heads": False, "koleo": 0.0, "centre_momentum": 0.5},  # iBOT
+        {"balance": "centre", "mask_probability": 0.9, "mask_ratio": (0.3, 0.6), "patch_weight": 0.7, "fixed_norm": True},
+        {"sinkhorn_iterations": 5, "separate_heads": False, "student_temperature": 0.2, "warmup_temperature": 0.06, "koleo": 0.3},
+        {"mask_probability": 0.0},
+    ],
+    "supcon": [{}, {"temperature": 0.3, "exclude_same_patient": True}],
     "lejepa": [{}, {"weight": 0.3, "knots": 9, "t_max": 5.0}, {"n_local": 2, "local_size": 16}],
     "simmim": [{}, {"mask_size": 8, "mask_ratio": 0.3}],
     "ijepa": [{}, {"targets": 2, "target_scale": (0.3, 0.4), "momentum": 0.5}],
@@ -153,3 +161,34 @@ FORWARD_LOSS = {
     "simmim": simmim,
     "ijepa": ijepa,
 }
+def dinov2(m, views, masks, progress, patient_ids):
+    """The student's tokens by timm's own `forward_features`, with a hook that puts the mask token into the embedded patches."""
+    cfg, hidden = m.cfg, torch.cat([view.hidden for view in masks[:2]])
+    warm = np.clip(progress / cfg.temperature_warmup, 0, 1)
+    teacher_t = (1 - warm) * cfg.warmup_temperature + warm * cfg.teacher_temperature
+    handle = m.backbone.patch_embed.register_forward_hook(lambda _, given, out: replaced(out, hidden, m.mask_token))
+    student = m.backbone.forward_features(torch.cat(views[:2]))
+    handle.remove()
+    teacher = m.slow_network[0].forward_features(torch.cat(views[:2]))
+    patch_heads = (m.head, m.slow_network[1]) if m.patch_head is None else (m.patch_head, m.patch_teacher)
+    of_teacher = numpy(m.slow_network(torch.cat(views[:2])))
+    of_patches = np.concatenate([numpy(patch_heads[1](tokens[1:][mask])) for tokens, mask in zip(teacher, hidden, strict=True)])
+    if cfg.balance == "sinkhorn":
+        targets, patch_targets = (reference.sinkhorn_knopp(x, teacher_t, cfg.sinkhorn_iterations) for x in (of_teacher, of_patches))
+    else:
+        pairs = ((of_teacher, m.centre.numpy()), (of_patches, m.patch_centre.numpy()))
+        targets, patch_targets = ([reference.softmax((row - centre) / teacher_t) for row in x] for x, centre in pairs)
+    n, t = len(views[0]), cfg.student_temperature
+    logits = numpy(m.head(student[:, 0]))
+    loss = reference.dino_targets([logits[:n], logits[n:]], [targets[:n], targets[n:]], t)
+    loss += cfg.patch_weight * reference.ibot([numpy(patch_heads[0](x[1:])) for x in student], patch_targets, hidden.numpy(), t)
+    return loss + cfg.koleo * sum(reference.koleo(part) for part in np.split(numpy(student[:, 0]), 2))
+
+
+def replaced(tokens, hidden, mask_token):
+    """The embedded patches (B, N, D), one by one the mask token where `hidden`."""
+    images = zip(tokens, hidden, strict=True)
+    return torch.stack([torch.stack([mask_token if hides else own for own, hides in zip(*image, strict=True)]) for image in images])
+
+
+    "dinov2": dinov2,

@@ -105,10 +105,10 @@ def test_patients_are_needed_only_if_they_are_excluded_as_negatives(name):
 def test_the_members_that_the_plan_and_the_watchdog_read():
     all_methods = {name: small_method(name) for name in METHODS}
     assert {name for name, m in all_methods.items() if m.loss_head is None} == {"mae", "simmim", "ijepa"}
-    assert {name for name, m in all_methods.items() if m.slow_network is not None} == {"moco", "byol", "mocov3", "dino", "ijepa"}
+    assert {name for name, m in all_methods.items() if m.slow_network is not None} == {"moco", "byol", "mocov3", "dino", "dinov2", "ijepa"}
     assert {name: m.queue_length for name, m in all_methods.items() if m.queue_length is not None} == {"moco": 32}
     assert {name: m.constant_momentum for name, m in all_methods.items() if m.constant_momentum is not None} == {"moco": 0.9}
-    assert {name for name, m in all_methods.items() if m.plain_vit_only} == {"mae", "simmim", "ijepa"}
+    assert {name for name, m in all_methods.items() if m.plain_vit_only} == {"mae", "dinov2", "simmim", "ijepa"}
     assert {name for name, m in all_methods.items() if isinstance(m, Reconstructs)} == {"mae", "simmim"}
     assert {name for name, m in all_methods.items() if m.has_negatives} == {"moco", "simclr", "mocov3"}
 

@@ -70,6 +70,31 @@ def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name, tmp_p
         ),
         ("cxr_dino", lambda r: tuple(r.method[k] for k in ("prototypes", "momentum", "n_local", "fixed_norm")), (65536, 0.996, 8, False)),
         (
+            "cxr_dinov2",
+            lambda r: (optim.peak_lr(r.optim, 1024), round(optim.peak_lr(r.optim, r.batch) * r.optim.lr_end, 12), r.optim.betas),
+            (4e-3, 1e-6, (0.9, 0.999)),
+        ),
+        (
+            "cxr_dinov2",
+            lambda r: (r.optim.weight_decay, r.optim.weight_decay_end, r.layer_decay, r.clip, r.drop_path, r.epochs, r.warmup_epochs),
+            (0.04, 0.4, 0.9, 3.0, 0.3, 100, 10),
+        ),
+        (
+            "cxr_dinov2",
+            lambda r: tuple(r.method[k] for k in ("momentum", "warmup_temperature", "teacher_temperature", "temperature_warmup", "freeze")),
+            (0.992, 0.04, 0.07, 0.3, 0.01),
+        ),
+        (
+            "cxr_dinov2",
+            lambda r: tuple(r.method[k] for k in ("koleo", "mask_probability", "mask_ratio", "patch_embed_lr", "separate_heads", "balance")),
+            (0.1, 0.5, [0.1, 0.5], 0.2, True, "sinkhorn"),
+        ),
+        (
+            "cxr_dinov2",
+            lambda r: tuple(r.method[k] for k in ("n_local", "global_crop", "local_crop", "hidden", "bottleneck")),
+            (8, [0.32, 1.0], [0.05, 0.32], 2048, 256),
+        ),
+        (
             "cxr_lejepa",
             lambda r: (optim.peak_lr(r.optim, r.batch), r.optim.lr_end, r.optim.weight_decay, r.warmup_epochs),
             (5e-4, 1e-3, 5e-4, 1),

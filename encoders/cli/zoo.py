@@ -13,6 +13,14 @@ NameArgument = Annotated[
     str,
     typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch>, random_<arch>, pixels, or A+B"),
 ]
+WorkersOption = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        show_default=False,
+        help="processes that read images; 0: this process reads  [default: 0 on a CPU; on a GPU one per CPU of this process but one]",
+    ),
+]
 PrecisionOption = Annotated[FeaturePrecision, typer.Option(help=FEATURE_PRECISION_HELP)]
 
 
@@ -142,7 +150,7 @@ def embed(
         Literal["pooled", "tokens"], typer.Option(help="pooled: one vector per image; tokens: one per patch or cell of the last map")
     ] = "pooled",
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
+    workers: WorkersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
 ) -> None:
@@ -166,6 +174,7 @@ def embed(
         torchrun --nproc-per-node 4 $(which encoders) embed cxr_moco cxr.h5 features.h5
     """
     from encoders.features import embed as embedding
+    from encoders.loading.worker_count import choose_worker_count
     from encoders.runtime import dist
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
     from encoders.runtime.devices import announce_device, resolve_device
@@ -186,6 +195,7 @@ def embed(
     dist.join_process_group(device)
     announce_device(device)
     encoder = zoo.load_encoder(name, device).with_precision(precision)
+    readers = choose_worker_count(workers, encoder.device, images)
     if slides:
         from encoders.features.embed_slides import write_all_slide_features
 
@@ -195,14 +205,14 @@ def embed(
             advise_on_interrupt("rerun the same command to resume with the next slide"),
             progress_counter(f"embed {name}", len(images)) as tick,
         ):
-            written, skipped = write_all_slide_features(encoder, images, out, batch, workers, tick, layout)
+            written, skipped = write_all_slide_features(encoder, images, out, batch, readers, tick, layout)
         described = embedding.describe_computation(encoder)
         process = f" (process {dist.rank() + 1} of {dist.world_size()})" if dist.world_size() > 1 else ""
         print(f"{out}{process}: features of {written} slides by {described}" + (f", {skipped} existed already" if skipped else ""))
         dist.leave_process_group()
         return
     with progress_counter(f"embed {name}", len(images)) if dist.is_main() else nullcontext() as tick:
-        features = embedding.extract_features(encoder, images, kind, batch=batch, workers=workers, progress=tick, ranks=True)
+        features = embedding.extract_features(encoder, images, kind, batch=batch, workers=readers, progress=tick, ranks=True)
     if dist.is_main():
         embedding.write_features(out, features, encoder, images, kind)
         shape, described = " x ".join(map(str, features.shape)), embedding.describe_computation(encoder)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.zoo import NameArgument, PrecisionOption
+from encoders.cli.zoo import NameArgument, PrecisionOption, WorkersOption
 from encoders.runtime.cli import DeviceOption
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def compare(
     k: Annotated[int, typer.Option(min=1, help="neighbours of each image that are compared")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of text")] = False,
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
+    workers: WorkersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
 ) -> None:
@@ -60,6 +60,7 @@ def compare(
     import json
 
     from encoders.features.compare import compare_encoders
+    from encoders.loading.worker_count import choose_worker_count
     from encoders.runtime.devices import announce_device, resolve_device
     from encoders.store.store import Store
     from encoders.zoo import zoo
@@ -67,7 +68,8 @@ def compare(
     device = resolve_device(device)
     announce_device(device)
     a, b = (zoo.load_encoder(name, device).with_precision(precision) for name in (first, second))
-    result = compare_encoders(a, b, Store.open(store), images or None, k, batch, workers)
+    opened = Store.open(store)
+    result = compare_encoders(a, b, opened, images or None, k, batch, choose_worker_count(workers, a.device, opened))
     if as_json:
         parameters = result.parameters and result.parameters._asdict()
         print(json.dumps({"first": first, "second": second, **result._asdict(), "parameters": parameters}, indent=1))

@@ -37,8 +37,9 @@ def prepares_on_device(device: torch.device) -> bool:
 def iterate_inputs(encoder: Encoder, store: Store, parts: Sequence[NDArray[np.int64]], workers: int = 0) -> Iterator[EncoderInput]:
     """Yields the prepared input of each batch, on the encoder's device.
 
-    parts: the rows of the store in each batch.  workers: processes that read; 0: this process reads when the next batch is asked for,
-    which on a CUDA device is while the device computes."""
+    parts: the rows of the store in each batch.  workers: processes that read, at most one per batch; 0: this process reads when the next
+    batch is asked for, which on a CUDA device is while the device computes."""
+    workers = min(workers, len(parts))
     device, context = encoder.device, worker_context() if workers else None
     if not prepares_on_device(device):
         prepared: DataLoader[EncoderInput] = DataLoader(

@@ -45,7 +45,7 @@ class HostCopy(NamedTuple):
     def start(cls, x: Tensor) -> "HostCopy":
         """Queues the copy behind the work that computes `x`."""
         if x.device.type != "cuda":
-            return cls(x, None)
+            return cls(x.cpu(), None)
         host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)
         host.copy_(x, non_blocking=True)
         copied = torch.cuda.Event()

@@ -53,7 +53,7 @@ def train(session: GpuSession, setup: Setup) -> list[dict[str, Any]]:
         lines.append({name: float(value) for name, value in numbers.items()} | {"step": step, "at": time.perf_counter()})
 
     try:
-        with cuda_code_path(session, setup.device == session.device):
+        with cuda_code_path(session, not setup.batches._work.augments):
             fit(
                 setup.method,
                 setup.batches,

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Packages for a GPU machine without network: `bash tests/gpu/wheels.sh [FOLDER] [PYTHON]`, e.g. .whl 3.12. Run it where there is a network.
 # There: python -m pip install --no-index --find-links FOLDER -e . ; a machine that has torch already only needs the rest:
-# WITHOUT='torch torchvision nvidia-.* triton' leaves packages out by the beginning of their names.
+# WITHOUT="torch torchvision" leaves packages out by the beginning of their names, and takes the others alone, without what they need.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 folder=${1:-.whl} python=${2:-3.11}

@@ -58,7 +58,7 @@ class BenchRequest:
     draws: int = 1
     folds: int = 1
     batch: int = 64
-    workers: int = 0
+    workers: int | None = None  # loader processes when computing features; None: what the CPUs allow
     overrides: Sequence[str] = ()
     shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) of the test images
     same_people: SameNames = ()  # groups of data sets whose equal patient ids are the same people

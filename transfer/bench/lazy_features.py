@@ -13,6 +13,7 @@ from encoders.runtime.arrays import Array
 from transfer.tasks.load import LoadedTask
 
 if TYPE_CHECKING:
+    from encoders.store.store import Store
     from encoders.zoo.encoder import Encoder
 
 READ_BYTES = 4 * 2**20  # of a file's features that are in memory at a time
@@ -57,9 +58,9 @@ def release_pages(features: Array) -> None:
 class LazyFeatures:
     """Pooled features of a task's store. Nothing is embedded before the first call: a bench whose records exist embeds nothing.
 
-    batch, workers: of the embedding."""
+    batch, workers: of the embedding; workers None: as many as `encoders.loading.worker_count` chooses for the store."""
 
-    def __init__(self, encoder: "Encoder", loaded: LoadedTask, batch: int, workers: int):
+    def __init__(self, encoder: "Encoder", loaded: LoadedTask, batch: int, workers: int | None):
         self.encoder, self.loaded, self.batch, self.workers = encoder, loaded, batch, workers
         self.features: FeatureRows | None = None
 
@@ -75,7 +76,12 @@ class LazyFeatures:
         from transfer.bench.shifted_store import ShiftedStore
 
         store = ShiftedStore(self.loaded.store, shift, strength)
-        return extract_features(self.encoder, store, index=rows, batch=self.batch, workers=self.workers)
+        return extract_features(self.encoder, store, index=rows, batch=self.batch, workers=self._count_workers(store))
+
+    def _count_workers(self, store: "Store") -> int:
+        from encoders.loading.worker_count import choose_worker_count
+
+        return choose_worker_count(self.workers, self.encoder.device, store)
 
     def _embed(self, task: LoadedTask) -> tuple[Array, Array]:
         """Features (n, D) of a component's store, and the row of them (N,) that holds each of its images; -1: none."""
@@ -85,7 +91,8 @@ class LazyFeatures:
         # When more than half are used: embed all, so that tasks on the same store share the cache.
         whole = len(used) > n // 2 or feature_cache_path(self.encoder, task.store, "pooled").is_file()
         index = None if whole else used
-        features = extract_features(self.encoder, task.store, index=index, batch=self.batch, workers=self.workers, mapped=True)
+        workers = self._count_workers(task.store)
+        features = extract_features(self.encoder, task.store, index=index, batch=self.batch, workers=workers, mapped=True)
         if index is None:
             return features, np.arange(n)
         place = np.full(n, -1)

@@ -72,6 +72,20 @@ def test_loader_processes_give_the_same_input(tmp_path, device_path):
     assert all(torch.equal(a, b) for a, b in zip(inputs(encoder, store, workers=1), inputs(encoder, store), strict=True))
 
 
+def test_no_more_processes_are_started_than_there_are_batches(tmp_path, monkeypatch):
+    started, loader = [], input_batches.DataLoader
+
+    def counted(*args, num_workers, **more):
+        started.append(num_workers)
+        return loader(*args, num_workers=0, **{**more, "multiprocessing_context": None})
+
+    monkeypatch.setattr(input_batches, "DataLoader", counted)
+    store, encoder = Store.open(stores(tmp_path)["gray"]), encoders.load(NAME)
+    for batch in (4, 9):
+        inputs(encoder, store, batch=batch, workers=16)
+    assert started == [3, 1]
+
+
 def test_features_through_the_path_of_a_device_equal_those_of_a_cpu(tmp_path, monkeypatch):
     store, encoder = Store.open(stores(tmp_path)["two sizes"]), encoders.load(NAME)
     want = extract_features(encoder, store, batch=4, cache=False)

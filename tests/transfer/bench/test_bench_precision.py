@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from encoders.loading import worker_count
 from encoders.runtime import arithmetic
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
@@ -67,6 +68,16 @@ def test_shift_curves_are_of_one_precision(cohort):
     assert sorted(c.precision for c in curves) == ["bf16", "fp32"]
     assert all(c.points[-1].loss is not None for c in curves)
     assert sum("features in bf16" in title for title, *_ in build_shift_tables(curves)) == 1
+
+
+def test_loader_processes_of_features_are_chosen_for_the_device_and_each_store(cohort, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        worker_count, "choose_worker_count", lambda workers, device, store: asked.append((workers, device.type, len(store))) or 0
+    )
+    run(protocols=["knn"], shifts=[("gamma", 3)])
+    run(protocols=["knn"], workers=2, recompute=True, precision="bf16")
+    assert asked == [(None, "cpu", 80), (None, "cpu", 80), (2, "cpu", 80)]
 
 
 def test_a_shifted_store_sends_shifted_values(cohort):

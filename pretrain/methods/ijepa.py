@@ -19,12 +19,9 @@ Shapes: B images, C channels, H x W pixels, N patches, K of the context, T targe
 encoder, E of the predictor.
 """
 
-from functools import partial
-
 import torch
 from einops import rearrange, repeat
 from pydantic import Field
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -38,7 +35,7 @@ from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.networks import frozen_copy
 from pretrain.methods.positions import freeze_sincos_positions, sincos_2d
 from pretrain.methods.precision import full_precision
-from pretrain.methods.vit_tokens import encode_visible, gather_tokens, init_truncated, require_vit
+from pretrain.methods.vit_tokens import build_blocks, encode_visible, gather_tokens, init_truncated, require_vit
 
 IJEPA_PUBLISHED_BATCH = 2048
 TARGET_NORM_EPS = 1e-5  # added to the variance of a token's coordinates: torch's default, as in the authors' code
@@ -163,14 +160,8 @@ class IJEPAPredictor(nn.Module):
         nn.init.trunc_normal_(self.mask_token, std=0.02, a=-0.04, b=0.04)
         self.positions: Tensor
         self.register_buffer("positions", sincos_2d(dim, grid), persistent=False)  # (1, N, E), fixed
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.Sequential(
-            *(
-                Block(dim, cfg.predictor_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-                for _ in range(cfg.predictor_depth)
-            )
-        )
-        self.norm = norm(dim)
+        self.blocks = build_blocks(dim, cfg.predictor_heads, cfg.predictor_depth)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.features = nn.Linear(dim, width)
 
     def forward(self, codes: Tensor, context: Tensor, targets: Tensor) -> Tensor:
@@ -188,6 +179,6 @@ def check_context(cfg: IJEPAConfig, grid: tuple[int, int]) -> None:
     """Raises InputError where the view has fewer patches than a context must keep."""
     if grid[0] * grid[1] < cfg.min_keep:
         raise InputError(
-            f"method.min_keep={cfg.min_keep}: a view has only {grid[0]} x {grid[1]} patches; choose a network with smaller patches, a larger "
-            f"size, or a lower method.min_keep"
+            f"method.min_keep={cfg.min_keep}: a view has only {grid[0]} x {grid[1]} patches; choose a network with smaller patches, "
+            f"a larger size, or a lower method.min_keep"
         )

@@ -15,12 +15,10 @@ Shapes: B images, C channels, H x W pixels, N patches, K kept, M hidden (N = K +
 E decoder width.
 """
 
-from functools import partial
-
 import torch
 from einops import reduce, repeat
 from pydantic import Field
-from timm.models.vision_transformer import Block, VisionTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from encoders.augment.config import Augment
@@ -30,7 +28,7 @@ from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.param_groups import ParamGroup, build_param_groups
 from pretrain.methods.positions import freeze_sincos_positions, sincos_2d
 from pretrain.methods.precision import full_precision
-from pretrain.methods.vit_tokens import encode_visible, gather_tokens, patchify, require_vit, unpatchify
+from pretrain.methods.vit_tokens import build_blocks, encode_visible, gather_tokens, patchify, require_vit, unpatchify
 
 PATCH_VARIANCE_EPS = 1e-6  # added to the variance of a patch's pixels, as in the authors' code: that of a flat patch is 0
 
@@ -150,14 +148,8 @@ class MAEDecoder(nn.Module):
         nn.init.normal_(self.mask_token, std=0.02)
         self.positions: Tensor
         self.register_buffer("positions", sincos_2d(dim, grid), persistent=False)  # (1, N, E), fixed
-        norm = partial(nn.LayerNorm, eps=1e-6)
-        self.blocks = nn.Sequential(
-            *(
-                Block(dim, cfg.decoder_heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=norm)  # type: ignore[arg-type]
-                for _ in range(cfg.decoder_depth)
-            )
-        )
-        self.norm = norm(dim)
+        self.blocks = build_blocks(dim, cfg.decoder_heads, cfg.decoder_depth)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pixels = nn.Linear(dim, pixels)
 
     def forward(self, codes: Tensor, keep: Tensor) -> Tensor:

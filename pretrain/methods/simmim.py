@@ -53,8 +53,8 @@ class SimMIM(Method):
         networks="ViT",
         passes_with_grad=1,
         passes_without_grad=0,
-        needs="a ViT and long runs (hundreds of epochs); any batch; no decoder to choose, but all patches pass the encoder (MAE: a quarter)",
-        when_to_choose="a ViT that will be fine-tuned, and pixels that must not be normalised by patch; low k-NN accuracy",
+        needs="a ViT and long runs (hundreds of epochs); any batch; all patches pass the encoder (MAE: a quarter)",
+        when_to_choose="a ViT that will be fine-tuned, without a decoder to choose; costs more per step than MAE",
     )
     plain_vit_only = True
     pools_patches = True

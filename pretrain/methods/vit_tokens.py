@@ -7,6 +7,7 @@ import math
 
 import torch
 from einops import rearrange, repeat
+from timm.layers import LayerNorm  # with eps 1e-6
 from timm.models._manipulate import checkpoint_seq
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
@@ -51,6 +52,11 @@ def encode_tokens(vit: VisionTransformer, tokens: Tensor) -> Tensor:
     x = checkpoint_seq(vit.blocks, x) if vit.grad_checkpointing and vit.training else vit.blocks(x)
     codes: Tensor = vit.norm(x)
     return codes
+
+
+def build_blocks(width: int, heads: int, depth: int) -> nn.Sequential:
+    """Transformer blocks as those of timm's ViT, for a decoder or predictor of another width."""
+    return nn.Sequential(*(Block(width, heads, mlp_ratio=4.0, qkv_bias=True, norm_layer=LayerNorm) for _ in range(depth)))
 
 
 def init_truncated(module: nn.Module) -> None:

@@ -64,6 +64,12 @@ def test_weight_decay_rises_in_a_cosine_if_it_has_an_end_and_exempt_groups_stay_
         optim.Optim(weight_decay=0, weight_decay_end=0.4)
 
 
+def test_the_schedule_step_drops_at_seven_eighths_of_the_run():
+    """SimMIM: a tenth from epoch 700 of 800 on; the warm-up as ever."""
+    factors = [optim.lr_factor(step, 80, 4, 0.1, "step") for step in (0, 3, 4, 69, 70, 79)]
+    assert factors == [0.25, 1.0, 1.0, 1.0, 0.1, 0.1]
+
+
 @pytest.mark.parametrize(("rule", "batch", "want"), [("linear", 64, 0.25), ("sqrt", 64, 0.5), ("none", 64, 1.0), ("linear", 1024, 4.0)])
 def test_the_learning_rate_scales_with_the_batch(rule, batch, want):
     assert optim.peak_lr(optim.Optim(lr=1.0, lr_rule=rule), batch) == pytest.approx(want)

@@ -101,6 +101,25 @@ def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name, tmp_p
         ),
         ("cxr_lejepa", lambda r: tuple(r.method[k] for k in ("weight", "slices", "knots", "t_max", "n_local")), (0.05, 1024, 17, 3.0, 6)),
         ("cxr_simclr", lambda r: round(optim.peak_lr(r.optim, r.batch) / r.batch**0.5, 12), 0.075),
+        (
+            "cxr_simmim",
+            lambda r: (optim.peak_lr(r.optim, r.batch) * 512 / r.batch, r.optim.schedule, r.optim.lr_end, r.optim.weight_decay, r.clip),
+            (1e-4, "step", 0.1, 0.05, 5.0),
+        ),
+        ("cxr_simmim", lambda r: (r.batch, r.epochs, r.warmup_epochs, r.drop_path, r.augment["crop"]), (2048, 800, 10, 0.1, [0.67, 1.0])),
+        ("cxr_simmim", lambda r: (r.arch, r.method["mask_size"], r.method["mask_ratio"]), ("vit_base_patch16_224", 32, 0.6)),
+        (
+            "cxr_ijepa",
+            lambda r: (optim.peak_lr(r.optim, r.batch), r.optim.lr_end, r.optim.weight_decay, r.optim.weight_decay_end, r.optim.betas),
+            (1e-3, 1e-3, 0.04, 0.4, (0.9, 0.999)),
+        ),
+        ("cxr_ijepa", lambda r: (r.batch, r.epochs, r.warmup_epochs, r.augment["crop"], r.augment["flip"]), (2048, 300, 40, [0.3, 1.0], 0)),
+        ("cxr_ijepa", lambda r: tuple(r.method[k] for k in ("momentum", "targets", "min_keep", "predictor_width")), (0.996, 4, 10, 384)),
+        (
+            "cxr_ijepa",
+            lambda r: tuple(r.method[k] for k in ("target_scale", "target_aspect", "context_scale")),
+            ([0.15, 0.2], [0.75, 1.5], [0.85, 1.0]),
+        ),
     ],
 )
 def test_full_size_recipes_hold_the_published_values(name, key, want):

@@ -112,5 +112,7 @@ def _read_row(row: dict[str, str]) -> EvaluationResult:
             metrics.append(MetricResult(kind, title, value, low, high))
     fraction, shots = row.get("fraction") or "1.0", row.get("shots") or ""
     settings = f"{shots} shots" if shots else "" if float(fraction) == 1 else f"{float(fraction):.0%} of the labels"
+    if (precision := row.get("precision") or "fp32") != "fp32":
+        settings = f"{settings}, features in {precision}".removeprefix(", ")
     own = (row.get(key) or "" for key in ("test_images", "test_patients", "versus", "verdict"))
     return EvaluationResult(row["task"], row["protocol"], settings, tuple(metrics), *own)

@@ -188,7 +188,7 @@ def add_results(name: str, sha256: str, protocol: str = "knn", **cells: str) -> 
     }
     (records_dir() / "opacity").mkdir(parents=True, exist_ok=True)
     with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, [*row, "fraction", "shots"])
+        writer = csv.DictWriter(file, [*row, "fraction", "shots", "precision"])
         if file.tell() == 0:
             writer.writeheader()
         writer.writerow({**row, **cells})
@@ -200,6 +200,15 @@ def test_the_model_card_states_the_pixels_on_the_unit_range_that_it_names(tmp_pa
     publish("resnet10t", preprocess=Preprocess(size=32, value_range=(-1024, 1024), mean=(0, 0, 0), std=(512, 512, 512)))
     export_folder.export_folder("mine", tmp_path / "out")
     assert "- pixels on [0, 1], then mean 0.5, 0.5, 0.5 and std 0.25, 0.25, 0.25" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_results_with_features_in_half_precision_say_so():
+    add_results("mine", "a" * 64)
+    add_results("mine", "a" * 64, "linear", precision="bf16")
+    add_results("mine", "a" * 64, "few", precision="bf16", shots="8")
+    add_results("mine", "a" * 64, "finetune", precision="fp32")
+    settings = {r.protocol: r.settings for r in evaluation.read_evaluation("mine", "a" * 64).results}
+    assert settings == {"knn": "", "linear": "features in bf16", "few": "8 shots, features in bf16", "finetune": ""}
 
 
 def test_results_of_other_weights_are_left_out_and_counted():

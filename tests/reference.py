@@ -44,6 +44,18 @@ def nt_xent(a, b, t, patients=None):
     return sum(pair_loss(2 * k, 2 * k + 1) + pair_loss(2 * k + 1, 2 * k) for k in range(len(a))) / (2 * len(a))
 
 
+def supcon(a, b, t, classes=None, patients=None):
+    """Khosla et al. 2020, equation 2 (L_out), mean over the 2N views of the batch; class -1 is unlabeled.  a, b: (B, D)."""
+    z, n = unit(np.concatenate([a, b])), len(a)
+    losses = []
+    for i in range(2 * n):
+        own = [p for p in range(2 * n) if p != i and (p % n == i % n or (classes is not None and classes[p % n] == classes[i % n] >= 0))]
+        others = [k for k in range(2 * n) if k != i and (k in own or patients is None or patients[k % n] != patients[i % n])]
+        total = sum(np.exp(z[i] @ z[k] / t) for k in others)
+        losses.append(-sum(np.log(np.exp(z[i] @ z[p] / t) / total) for p in own) / len(own))
+    return np.mean(losses)
+
+
 def patches(image, p):
     """MAE: (C, H, W) -> (N, p * p * C), row by row, channel last."""
     c, h, w = image.shape

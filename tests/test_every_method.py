@@ -19,6 +19,7 @@ SHORT = ["steps=30", "epochs=null", "warmup_steps=3", "batch=16", "size=32", "th
 PLAIN = ["precision=bf16", "optim.kind=adamw", "optim.lr=2e-3", "optim.lr_rule=none", "pictures=none", "augment.preset=cxr_mae"]
 VIT = ["arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8, embed_dim: 48}"]  # quick where bf16 is emulated, too
 NETWORK = {"moco": ["arch=resnet10t"]}  # with this ViT it learns too slowly for thirty steps
+LABELS = {"supcon": ["method.label=sick"]}
 SETTINGS = {name: {key: value for key, value in own.items() if key != "scale_momentum"} for name, own in SMALL.items()}
 # DINO's loss is low at first, while its teacher gives all images the same output, and rises as the teacher spreads.
 LOSS_FALLS = {name: name not in ("dino",) for name in METHODS}
@@ -38,7 +39,7 @@ def cohort(tmp_path):
 def test_a_method_learns_in_half_precision_keeps_its_rank_and_is_measured(name, cohort, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     store, keys = cohort
-    own = [f"method.{key}={json.dumps(value)}" for key, value in SETTINGS[name].items()]
+    own = [f"method.{key}={json.dumps(value)}" for key, value in SETTINGS[name].items()] + LABELS.get(name, [])
     words = [f"cxr_{name}_tiny", *NETWORK.get(name, VIT), *own, *SHORT, *PLAIN]
     where = run(store, words, name, f"data.keys={keys}")
     losses = [json.loads(line)["loss"] for line in (where.path / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]

@@ -154,3 +154,12 @@ class Card(Config):
     def replace(self, **fields: object) -> "Card":
         """A validated copy with other values. Raises InputError for a value that a card does not accept."""
         return validate_config(Card, {**self.model_dump(), **fields}, f"card {self.name}")
+
+
+def list_trained_labels(card: Card) -> list[str]:
+    """`pneumonia (positives, 945 images)` for each label that the weights, or those that they start from, were pretrained with."""
+    lines = []
+    for column in (card.lineage.get("labels") or {}).get("columns", []):
+        images = sum(n for what, n in column["images"].items() if what.startswith("labeled"))
+        lines.append(f"{column['column']} ({column['role']}, {images:,} images)")
+    return [*lines, *card.lineage.get("labels_of_init", [])]

@@ -10,7 +10,7 @@ import yaml
 
 from encoders.runtime.json_types import Json
 from encoders.runtime.redact import redact_private
-from encoders.zoo.card import Card
+from encoders.zoo.card import Card, list_trained_labels
 from encoders.zoo.evaluation import EvaluationResult
 from encoders.zoo.licences import LicenceHolder, governing_licence, hub_licence, is_unknown_licence, licence_warnings
 from encoders.zoo.recombine import has_batchnorm
@@ -52,7 +52,7 @@ def model_card_header(facts: ModelCardFacts) -> dict[str, Json]:
             "-".join("".join(c if c.isalnum() or c in ".-" else " " for c in governing.lower()).split())[:64] or "other"
         )
     header |= {"library_name": "timm", "pipeline_tag": "image-feature-extraction"}
-    method = ["self-supervised-learning"] if card.config else []
+    method = ["self-supervised-learning"] if card.config and not list_trained_labels(card) else []
     tags = ["isograft", "timm", "image-feature-extraction", *method, card.modality, card.method, "medical" if card.modality else None]
     header["tags"] = list(dict.fromkeys(tag for tag in tags if tag))
     if facts.hub_base:
@@ -135,6 +135,7 @@ def _training_lines(facts: ModelCardFacts) -> list[str]:
         lines.append(f"- method: {card.method}" + (f", {card.steps} steps" if card.steps is not None else ""))
     if card.modality:
         lines.append(f"- modality: {card.modality}")
+    lines += [f"- trained with the label {text}" for text in list_trained_labels(card)]
     corpus: Mapping[str, object] = redact_private(card.corpus or {})
     lines += [f"- data, {key}: {_inline(value)}" for key, value in corpus.items() if key != "fingerprints"]
     if not card.corpus:

@@ -28,6 +28,13 @@ CURVES = {  # title: metric
 }
 
 
+def find_curves(lines: Sequence[MetricsLine]) -> dict[str, str]:
+    """Title -> metric of what was logged: CURVES, then loss and accuracy or error of each auxiliary label."""
+    logged = dict.fromkeys(key for line in lines for key in line)
+    own = {key.replace("_", " "): key for key in logged if key.startswith("auxiliary/")}
+    return {title: key for title, key in CURVES.items() if key in logged} | own
+
+
 def sparkline(values: Sequence[float], width: int = SPARKLINE_WIDTH) -> str:
     """The values as bars between their minimum and maximum, averaged to `width` characters; a dot stands for NaN or inf."""
     finite = [v for v in values if math.isfinite(v)]
@@ -66,13 +73,9 @@ def describe_time_shares(last: MetricsLine) -> str:
 
 
 def list_curves(lines: Sequence[MetricsLine]) -> list[tuple[str, str, str]]:
-    """(name, sparkline, last value) of each metric in CURVES that was logged."""
-    rows = []
-    for name, key in CURVES.items():
-        values = [float(line[key]) for line in lines if key in line]
-        if values:
-            rows.append((name, sparkline(values), f"{values[-1]:.4g}"))
-    return rows
+    """(name, sparkline, last value) of each metric of `find_curves`."""
+    each = {name: [float(line[key]) for line in lines if key in line] for name, key in find_curves(lines).items()}
+    return [(name, sparkline(values), f"{values[-1]:.4g}") for name, values in each.items()]
 
 
 def draw_progress_bar(progress: float) -> "Text":

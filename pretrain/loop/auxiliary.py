@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from encoders.augment.masks import Masks
-from encoders.runtime.errors import InputError
 from encoders.zoo.backbone import feature_dim
 from pretrain.loop.anchor import AnchoredMethod, record_passes
 from pretrain.loop.usable_labels import UsedLabel
@@ -34,7 +33,7 @@ FEATURE_LENGTH = 4.0
 class AuxiliaryMethod(nn.Module):
     """`inner` with the supervised terms. DDP wraps it in place of the method; checkpoints hold the method and `heads`."""
 
-    def __init__(self, method: Method, inner: "Method | AnchoredMethod", backbone: nn.Module, labels: Sequence[UsedLabel]):
+    def __init__(self, method: Method, inner: Method | AnchoredMethod, backbone: nn.Module, labels: Sequence[UsedLabel]):
         """inner: the method, perhaps with the terms of `anchor`.  backbone: the trained one of the method.  labels: T."""
         super().__init__()
         self.inner, self.backbone, self.labels = inner, backbone, tuple(labels)
@@ -125,14 +124,7 @@ def summarise_terms(scalars: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def build_auxiliary(
-    method: Method, inner: "Method | AnchoredMethod", network: nn.Module, labels: Sequence[UsedLabel], compiled: bool
+    method: Method, inner: Method | AnchoredMethod, network: nn.Module, labels: Sequence[UsedLabel]
 ) -> AuxiliaryMethod | None:
-    """The supervised terms on the method's device; None without labels.  network: the backbone.
-
-    Raises InputError if the method is compiled as a whole, which hides the features."""
-    if not labels:
-        return None
-    if compiled:
-        raise InputError("auxiliary reads the backbone's features, which compile=true hides; leave out one of them")
-    device = next(network.parameters()).device
-    return AuxiliaryMethod(method, inner, network, labels).to(device)
+    """The supervised terms on the method's device; None without labels.  network: the backbone."""
+    return AuxiliaryMethod(method, inner, network, labels).to(next(network.parameters()).device) if labels else None

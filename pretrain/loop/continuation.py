@@ -73,7 +73,7 @@ def build_continuation(
         if recipe.compile and recipe.anchor.relational:
             raise InputError("anchor.relational reads the backbone's features, which compile=true hides; leave out one of them")
         parts.anchor = AnchoredMethod(method, network, start, recipe.anchor)
-    parts.auxiliary = build_auxiliary(method, parts.anchor or method, network, labels, recipe.compile)
+    parts.auxiliary = build_auxiliary(method, parts.anchor or method, network, labels)
     if recipe.head_warmup_steps:
         if recipe.head_warmup_steps + warmup >= steps:
             raise InputError(

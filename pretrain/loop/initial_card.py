@@ -8,7 +8,7 @@ from torch import nn
 from encoders.store.write import pixel_fingerprint
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import list_statistics_layers
-from encoders.zoo.card import Card, Preprocess
+from encoders.zoo.card import Card, Preprocess, list_trained_labels
 from encoders.zoo.encoder import Encoder
 from pretrain.loop.corpus import Corpus
 from pretrain.loop.label_use import LabelUse
@@ -20,6 +20,7 @@ def build_first_card(
 ) -> Card:
     """The card at step 0.  network: the backbone.  initial_encoder: where the weights start from, None for random ones."""
     attrs = images.store.attrs
+    inherited = list_trained_labels(initial_encoder.card) if initial_encoder else []
     return Card(
         name="unnamed",
         arch=str(recipe.arch),
@@ -36,6 +37,7 @@ def build_first_card(
             "method": recipe.method["name"],
             "batchnorm": recipe.batchnorm if list_statistics_layers(network) else None,  # None: the network has no running statistics
             **labels.lineage(),
+            **({"labels_of_init": inherited} if inherited else {}),
         },
         corpus={
             "geometry": attrs.get("geometry"),

@@ -21,6 +21,7 @@ from pretrain.recipe.target_columns import read_target_column
 
 ENTRY_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_ -]*")  # of an auxiliary target: part of the name of a metric
 MAX_COUNTS_SHOWN = 8
+MAX_NUMERIC_CLASSES = 20  # of method.label: a column of more numbers is a measurement, such as an age
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def gather_labels(
     positives, auxiliary = None, []
     if column is not None:
         read = read_target_column(images.store, column, "classes", "method.label")
+        if not read.is_text and len(read.names or ()) > MAX_NUMERIC_CLASSES:
+            raise InputError(
+                f"method.label={column}: the column holds {len(read.names or ())} different numbers, a measurement; images of one class "
+                "are positives, so name a column of classes"
+            )
         positives = use_label("positives", "positives", 1.0, read, images.index, weights, reasons, "method.label")
     for name, entry in entries.items():
         if not ENTRY_NAME.fullmatch(name):

@@ -13,6 +13,7 @@ from pretrain.methods.mocov3 import MoCoV3
 from pretrain.methods.simclr import SimCLR
 from pretrain.methods.simmim import SimMIM
 from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.supcon import SupCon
 from pretrain.methods.vicreg import VICReg
 
 METHODS: dict[str, type[Method]] = {
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
     "simmim": SimMIM,
     "dinov2": DINOv2,
     "ijepa": IJEPA,
+    "supcon": SupCon,
 }
 
 __all__ = ["METHODS", "DataShape", "Method", "Reconstructs"]

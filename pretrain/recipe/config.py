@@ -181,6 +181,8 @@ class Recipe(Config):
             raise ValueError("arch is null and there is no init to take it from; set one of them, e.g. arch=resnet50")
         if self.anchor.active and self.init is None:
             raise ValueError("anchor.relational and anchor.l2_sp hold the encoder to its start and need init=ENCODER; set them to 0")
+        if self.compile and any(entry.weight for entry in self.auxiliary.values()):
+            raise ValueError("auxiliary reads the backbone's features, which compile=true hides; leave out one of them")
         return self
 
 

@@ -39,6 +39,7 @@ class TargetColumn:
     names: tuple[str, ...] | None
     uncertain: BoolArray
     is_metadata: bool = False
+    is_text: bool = False
 
 
 def list_target_columns(store: Store) -> list[str]:
@@ -66,7 +67,7 @@ def read_target_column(store: Store, column: str, kind: TargetKind | None, setti
             raise InputError(f"{setting}={column}: the column holds text ({', '.join(names[:3])}), so it is no number; set kind=classes")
         if len(names) > MAX_TARGET_CLASSES:
             raise InputError(f"{setting}={column}: the column holds {len(names):,} different texts, such as {names[0]!r}, and no classes")
-        return TargetColumn(column, raw, tuple(names), np.zeros(len(raw), dtype=bool), is_metadata)
+        return TargetColumn(column, raw, tuple(names), np.zeros(len(raw), dtype=bool), is_metadata, is_text=True)
     seen = np.unique(raw[np.isfinite(raw)])
     uncertain = raw == UNCERTAIN
     if uncertain.any() and {*seen.tolist()} <= {UNCERTAIN, *BINARY}:

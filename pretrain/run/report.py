@@ -17,7 +17,7 @@ from encoders.runtime.html import Html, html_table, join_html, tag
 from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.svg import Frame, draw_chart, draw_line, line_style
 from encoders.zoo.card import Card
-from pretrain.display.dashboard import CURVES, format_duration
+from pretrain.display.dashboard import find_curves, format_duration
 from pretrain.loop.initial_card import recipe_without_folders
 from pretrain.loop.timing import STEP_PARTS
 from pretrain.recipe.config import Recipe
@@ -58,7 +58,7 @@ def render_page(run: RunDir) -> str:
         tag("h2", "Diagnoses"),
         render_findings(lines, info),
         tag("h2", "Curves"),
-        *(render_curve(name, lines, key) for name, key in CURVES.items() if any(key in line for line in lines)),
+        *(render_curve(name, lines, key) for name, key in find_curves(lines).items()),
         tag("h2", "Time per part of a step"),
         render_rows(["part", "median share of the time"], median_time_shares(lines)),
         render_views(run),

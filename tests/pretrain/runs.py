@@ -24,10 +24,13 @@ METHODS = {"moco": MOCO, "mae": MAE}
 
 
 def store(folder, n=80, size=40):
-    """Images with some structure, two per patient."""
+    """Images with some structure, two per patient. Labels: `finding` (one in four is unknown); metadata: `view`, `age`."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (n, size // 8, size // 8, 1)).astype(np.uint8)
-    return save_store(Path(folder) / "images.h5", coarse.repeat(8, 1).repeat(8, 2), patient=[i // 2 for i in range(n)])
+    finding = [np.nan if i % 4 == 3 else float(coarse[i, 0, 0, 0] > 127) for i in range(n)]
+    meta = {"view": ["AP" if i % 3 else "PA" for i in range(n)], "age": [20.0 + i % 50 for i in range(n)]}
+    images = coarse.repeat(8, 1).repeat(8, 2)
+    return save_store(Path(folder) / "images.h5", images, patient=[i // 2 for i in range(n)], labels={"finding": finding}, meta=meta)
 
 
 def recipe(images, words, *more):

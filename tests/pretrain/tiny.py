@@ -20,6 +20,7 @@ SMALL = {
     "dino": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "n_local": 0, "momentum": 0.9, "scale_momentum": False, "freeze": 0.0},
     "dinov2": {"prototypes": 24, "hidden": 32, "bottleneck": 16, "n_local": 0, "momentum": 0.9, "scale_momentum": False, "freeze": 0.0},
     "lejepa": {"dim": 8, "hidden": 32, "slices": 64},
+    "supcon": {"dim": 16, "hidden": 32},
     "simmim": {"mask_size": 16},
     "ijepa": {"predictor_width": 24, "predictor_depth": 1, "predictor_heads": 2, "min_keep": 4, "momentum": 0.9, "scale_momentum": False},
 }

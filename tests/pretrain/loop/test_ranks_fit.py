@@ -38,6 +38,7 @@ SMALL = {
     "vicreg": {"dim": 8},
     "dino": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 2, "local_size": 16, "scale_momentum": False, "momentum": 0.9},
     "lejepa": {"dim": 8, "hidden": 16, "slices": 8},
+    "supcon": {"dim": 8, "hidden": 16},
     "simmim": {"mask_size": 16},
     "dinov2": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 0, "scale_momentum": False, "momentum": 0.9},
     "ijepa": {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "min_keep": 4, "momentum": 0.9, "scale_momentum": False},

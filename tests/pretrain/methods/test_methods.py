@@ -84,7 +84,11 @@ def test_an_image_takes_the_stated_number_of_passes(name):
 
 @ALL
 def test_every_forward_has_the_signature_of_the_contract(name):
-    assert inspect.signature(METHODS[name].forward) == inspect.signature(Method.forward)
+    """A method that overrides `label_column` has one more argument."""
+    own, contract = (inspect.signature(kind.forward) for kind in (METHODS[name], Method))
+    has_labels = METHODS[name].label_column is not Method.label_column
+    assert list(own.parameters) == [*contract.parameters, *(["class_ids"] if has_labels else [])]
+    assert own.replace(parameters=[own.parameters[key] for key in contract.parameters]) == contract
 
 
 @ALL

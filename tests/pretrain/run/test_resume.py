@@ -74,6 +74,7 @@ SMALL = {
     "mocov3": ["method.dim=8", "method.hidden=16"],
     "dino": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
     "lejepa": ["method.dim=8", "method.hidden=16", "method.slices=16"],
+    "supcon": ["method.dim=8", "method.hidden=16"],
     "dinov2": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
     "simmim": ["method.mask_size=8"],
     "ijepa": ["method.predictor_width=16", "method.predictor_depth=1", "method.predictor_heads=2", "method.min_keep=2"],

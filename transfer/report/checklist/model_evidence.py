@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 
-from encoders.zoo.card import Card
+from encoders.zoo.card import Card, list_trained_labels
 from transfer.protocols import describe_protocol
 from transfer.records.record import Record
 from transfer.report.checklist.facts import Evidence, StudyFacts
@@ -86,6 +86,7 @@ def training(facts: StudyFacts) -> Evidence:
                 name: card.config[name] for name in ("method", "augment", "optim", "batch", "warmup_steps", "seed") if name in card.config
             }
             lines.append(f"{encoder}, pretraining: {card.method}, {card.steps} steps; {_compact(_without_empty(kept))}")
+            lines += [f"{encoder}, pretraining with the label {text}" for text in list_trained_labels(card)]
     settings = {(r.identity.protocol, r.identity.protocol_hash): r.meta.protocol_config for r in [*facts.records, *facts.external]}
     lines += [f"{protocol} {digest[:8]}: {_compact(_without_empty(cfg))}" for (protocol, digest), cfg in settings.items()]
     return Evidence(tuple(lines), tuple(gaps))

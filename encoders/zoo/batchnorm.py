@@ -55,8 +55,13 @@ def is_frozen(layer: nn.Module) -> bool:
 
 def uses_batch_statistics(network: nn.Module) -> bool:
     """Whether an image's features depend on the other images of its batch in training mode: some BatchNorm is not frozen."""
+    return bool(list_batch_statistics_layers(network))
+
+
+def list_batch_statistics_layers(network: nn.Module) -> list[nn.Module]:
+    """The layers of `network` that use statistics of the batch in training mode."""
     layers = [m for m in network.modules() if isinstance(m, _BatchNorm) or _has_statistics(m)]
-    return any(not is_frozen(layer) and not isinstance(layer, _InstanceNorm) for layer in layers)
+    return [layer for layer in layers if not is_frozen(layer) and not isinstance(layer, _InstanceNorm)]
 
 
 def has_trained_statistics(network: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """BatchNorm over the images of all ranks, so that several processes normalise as one would.
 
-torch's own needs CUDA, and its conversion drops the layers that timm puts behind a norm; this one works on any device and keeps them.
+torch's own needs CUDA, and its conversion drops the layers that timm puts behind a norm; this one works on any device and keeps them. On
+CUDA devices it uses torch's kernels (fused_batchnorm.py).
 
 Shapes: B images of this rank, C channels, R ranks, N images (times pixels) of all ranks.
 """
@@ -15,6 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.runtime import dist
 from encoders.zoo.batchnorm import is_frozen
+from pretrain.loop.fused_batchnorm import fused_sync_batch_norm
+from pretrain.methods.batch_groups import active_groups
 from pretrain.methods.precision import at_least_float32
 
 
@@ -22,8 +25,8 @@ class SyncBatchNorm(_BatchNorm):
     """`like` with the statistics of all ranks in train mode: the same names, weights, averages and hooks, and timm's layers behind it."""
 
     def __init__(self, like: _BatchNorm):
-        super().__init__(like.num_features, like.eps, like.momentum, affine=False)
-        self.affine, self.track_running_stats = like.affine, like.track_running_stats
+        super().__init__(like.num_features, like.eps, like.momentum, affine=False, track_running_stats=like.track_running_stats)
+        self.affine = like.affine
         self.weight, self.bias = like.weight, like.bias
         for name, average in like.named_buffers(recurse=False):
             self.register_buffer(name, average)
@@ -39,22 +42,48 @@ class SyncBatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         """(B, C, ...) -> the same shape."""
-        x = self._over_all(input) if self.training and dist.world_size() > 1 else super().forward(input)
+        groups, alone = active_groups(), dist.world_size() == 1
+        if self.training and groups is not None:
+            x = groups.normalise(self, input, F.batch_norm if alone else sync_batch_norm)
+        elif self.training and not alone:
+            x = self._over_all(input)
+        else:
+            x = super().forward(input)
         for name in self.after:
             x = self.get_submodule(name)(x)
         return x
 
     def _over_all(self, x: Tensor) -> Tensor:
-        y: Tensor
-        y, mean, var, total = _SyncBatchNormFunction.apply(x, self.weight, self.bias, self.eps)
-        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
-            with torch.no_grad():
-                assert self.num_batches_tracked is not None  # torch has it wherever it has averages
-                self.num_batches_tracked.add_(1)
-                share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
-                self.running_var.lerp_((var * total / (total - 1)).to(self.running_var.dtype), share)
-        return y
+        share, tracked = self.momentum or 0.0, self.track_running_stats and self.running_mean is not None
+        if tracked:
+            assert self.num_batches_tracked is not None  # torch has it wherever it has averages
+            self.num_batches_tracked.add_(1)
+            if self.momentum is None:
+                share = 1 / float(self.num_batches_tracked)
+        means, variances = (self.running_mean, self.running_var) if tracked else (None, None)
+        return sync_batch_norm(x, means, variances, self.weight, self.bias, True, share, self.eps)
+
+
+def sync_batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    training: bool,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """The function `F.batch_norm` in training, with the statistics of all ranks.  x: (B, C, ...)."""
+    if x.is_cuda:
+        return fused_sync_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+    y: Tensor
+    y, mean, var, total = _SyncBatchNormFunction.apply(x, weight, bias, eps)
+    if running_mean is not None and running_var is not None:
+        with torch.no_grad():
+            running_mean.lerp_(mean.to(running_mean.dtype), momentum)
+            running_var.lerp_((var * total / (total - 1)).to(running_var.dtype), momentum)
+    return y
 
 
 class _SyncBatchNormFunction(torch.autograd.Function):

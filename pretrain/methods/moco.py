@@ -6,9 +6,10 @@ A key encoder follows the query encoder slowly. Each query must pick its own key
 
 Departures:
 - BatchNorm would leak a key: query and key of one image share batch statistics, the queue does not. The authors shuffle keys between GPUs.
-  Here a micro-batch is split into groups, the keys after a shuffle, and each group passes its encoder alone; a query then shares
+  Here a micro-batch is split into groups, the keys after a shuffle, and BatchNorm uses the statistics of each group; a query then shares
   1 / groups of its statistics' images with its key, as on that many GPUs (the authors' own one-GPU demonstration does the same). This
-  holds with one process or many; keys are not moved between ranks. Encoders without BatchNorm are not split.
+  holds with one process or many; keys are not moved between ranks. The groups pass the encoder together (batch_groups.py), or one after
+  the other if its norms are of other kinds. Encoders without BatchNorm are not split.
 - The queue holds at most half the images and a whole number of batches: otherwise an image meets itself as a negative.
 - The EMA momentum is scaled to the batch, m ** (B / 256), so that the key encoder lags behind by the published number of images.
 - The queue starts with random unit vectors, as in the authors' code.
@@ -33,6 +34,7 @@ from encoders.runtime import dist
 from encoders.runtime.config import Config
 from encoders.zoo.backbone import feature_dim
 from encoders.zoo.batchnorm import uses_batch_statistics
+from pretrain.methods.batch_groups import BatchGroups, group_batchnorm
 from pretrain.methods.ema import ema_, scaled_momentum
 from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.negatives import mask_same_patient
@@ -85,14 +87,26 @@ def info_nce(
 def encode_in_groups(encode: Callable[[Tensor], Tensor], images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
     """`encode(images)` with the batch split into groups that share BatchNorm statistics; rows come back in their own order.
 
-    images: (B, C, H, W).  shuffle: the groups are drawn at random, from torch's CPU generator.  Returns (B, D)."""
+    images: (B, C, H, W).  shuffle: the groups are drawn at random, from torch's generator of the device.  Returns (B, D)."""
     if n_groups == 1:
         return encode(images)
     if not shuffle:
         return torch.cat([encode(part) for part in images.tensor_split(n_groups)])
-    order = torch.randperm(len(images)).to(images.device)
+    order = torch.randperm(len(images), device=images.device)
     mixed = torch.cat([encode(images[part]) for part in order.tensor_split(n_groups)])
     return mixed[order.argsort()]
+
+
+def encode_together(encode: Callable[[Tensor], Tensor], images: Tensor, n_groups: int, shuffle: bool) -> Tensor:
+    """The same as `encode_in_groups` in one pass, for a network whose norms know groups (`group_batchnorm`)."""
+    if n_groups == 1:
+        return encode(images)
+    groups = BatchGroups(len(images), n_groups)
+    indices = (torch.randperm if shuffle else torch.arange)(len(images), device=images.device)
+    order = groups.interleave(indices)
+    with groups:
+        rows = encode(images[order])
+    return rows[order.argsort()]
 
 
 class MoCo(Method):
@@ -118,6 +132,7 @@ class MoCo(Method):
         super().__init__(cfg, backbone, data)
         self.backbone = backbone
         self.head = mlp([feature_dim(backbone), cfg.hidden, cfg.dim], norm=False)
+        self.encode = encode_together if group_batchnorm(backbone) else encode_in_groups  # before the copy
         self.key = frozen_copy(nn.Sequential(self.backbone, self.head))
         self.momentum = ema_momentum(cfg, data)
         self.has_batchnorm = uses_batch_statistics(backbone)  # frozen statistics leak nothing
@@ -153,9 +168,9 @@ class MoCo(Method):
     ) -> dict[str, Tensor]:
         """views: two (B, C, H, W) batches, two crops of the same B images."""
         n = count_bn_groups(self.cfg, len(views[0])) if self.has_batchnorm and self.training else 1
-        q = l2_normalize(encode_in_groups(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
+        q = l2_normalize(self.encode(nn.Sequential(self.backbone, self.head), views[0], n, shuffle=False))  # (B, D)
         with torch.no_grad():
-            k = l2_normalize(encode_in_groups(self.key, views[1], n, shuffle=True))  # (B, D)
+            k = l2_normalize(self.encode(self.key, views[1], n, shuffle=True))  # (B, D)
         self.step_keys.add(k)
         if patient_ids is not None:
             self.step_patient_ids.add(patient_ids)

@@ -184,19 +184,39 @@ def test_shuffled_groups_reduce_what_batch_statistics_leak_about_the_partner():
     assert correlation(8, True) == pytest.approx(1 / 8, abs=0.07)  # as on 8 GPUs with shuffling; +-3 standard errors of 2000 pairs
 
 
-def test_query_and_key_of_an_image_are_in_different_groups():
+@pytest.mark.parametrize("together", [True, False])
+def test_query_and_key_of_an_image_are_in_different_groups(together):
     m = method("moco", batch=64)
+    if not together:
+        m.encode = encode_in_groups
     shared = []
     for part, record in ((m.backbone, "q"), (m.key, "k")):
         part.register_forward_pre_hook(lambda _, args, record=record: shared.append((record, args[0][:, 0, 0, 0].tolist())))
     x = images(64)
     x[:, 0, 0, 0] = torch.arange(64.0)  # each image carries its number
     m([x, x], None, 0.0)
+    if together:  # one pass of each network, in which every other image belongs to the same group
+        assert [who for who, _ in shared] == ["q", "k"]
+        shared = [(who, numbers[group::2]) for who, numbers in shared for group in range(2)]
     q = [set(group) for who, group in shared if who == "q"]
     k = [set(group) for who, group in shared if who == "k"]
     assert len(q) == len(k) == 2
     assert set.union(*q) == set.union(*k) == set(range(64))
+    assert q == [set(range(32)), set(range(32, 64))]
     assert all(8 < len(a & b) < 24 for a in q for b in k)
+
+
+def test_all_groups_pass_the_network_at_once():
+    m = method("moco", batch=64)
+    slow = method("moco", batch=64)
+    slow.encode = encode_in_groups
+    losses = []
+    for each in (m, slow):
+        torch.manual_seed(3)
+        losses.append(step(each.double(), [images(64).double(), images(64, seed=1).double()]))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    for (name, got), want in zip(m.state_dict().items(), slow.state_dict().values(), strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12, msg=name)
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(8, 1), (16, 2), (64, 2), (256, 8), (1024, 32)])

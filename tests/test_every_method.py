@@ -18,7 +18,10 @@ from tests.transfer.cli.test_cli import call
 SHORT = ["steps=30", "epochs=null", "warmup_steps=3", "batch=16", "size=32", "threads=1", "log_every=1", "save_every=30"]
 PLAIN = ["precision=bf16", "optim.kind=adamw", "optim.lr=2e-3", "optim.lr_rule=none", "pictures=none", "augment.preset=cxr_mae"]
 VIT = ["arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8, embed_dim: 48}"]  # quick where bf16 is emulated, too
-NETWORK = {"moco": ["arch=resnet10t"]}  # with this ViT it learns too slowly for thirty steps
+NETWORK = {
+    "moco": ["arch=resnet10t"],  # with this ViT it learns too slowly for thirty steps
+    "spark": ["arch=resnet10t", "model_args={output_stride: 8}"],
+}
 LABELS = {"supcon": ["method.label=sick"]}
 SETTINGS = {name: {key: value for key, value in own.items() if key != "scale_momentum"} for name, own in SMALL.items()}
 # DINO's loss is low at first, while its teacher gives all images the same output, and rises as the teacher spreads.

@@ -13,6 +13,7 @@ from pretrain.methods.mocov3 import MoCoV3
 from pretrain.methods.simclr import SimCLR
 from pretrain.methods.simmim import SimMIM
 from pretrain.methods.simsiam import SimSiam
+from pretrain.methods.spark import SparK
 from pretrain.methods.supcon import SupCon
 from pretrain.methods.vicreg import VICReg
 
@@ -26,11 +27,12 @@ METHODS: dict[str, type[Method]] = {
     "vicreg": VICReg,
     "mocov3": MoCoV3,
     "dino": DINO,
+    "dinov2": DINOv2,
     "lejepa": LeJEPA,
     "simmim": SimMIM,
-    "dinov2": DINOv2,
     "ijepa": IJEPA,
     "supcon": SupCon,
+    "spark": SparK,
 }
 
 __all__ = ["METHODS", "DataShape", "Method", "Reconstructs"]

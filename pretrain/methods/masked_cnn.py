@@ -63,6 +63,7 @@ class MaskedCNN:
         self.grid = (size // self.patch_side, size // self.patch_side)  # (h, w)
         self.keep: Tensor | None = None  # (B, K), set while `maps` runs
         self.hidden: Tensor | None = None  # (B, N)
+        network.register_forward_pre_hook(self._refuse_while_masked)
         for layer in network.modules():
             if isinstance(layer, _BatchNorm):
                 layer.register_forward_pre_hook(self._before_batchnorm)
@@ -90,6 +91,14 @@ class MaskedCNN:
     def recomputes(self) -> bool:
         """Whether the network runs a second time in the backward pass."""
         return any(getattr(layer, "grad_checkpointing", False) for layer in self.network.modules())
+
+    def _refuse_while_masked(self, network: nn.Module, inputs: tuple[Tensor]) -> None:
+        """`maps` does not call the network itself: whoever does expects timm's output."""
+        if self.keep is not None:
+            raise InputError(
+                "with checkpointing=true a masked CNN waits for its backward pass, and another loss wants its features before; leave out "
+                "checkpointing or the other loss (auxiliary)"
+            )
 
     def _hide(self, layer: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor] | None:
         """Zeros at the hidden positions."""

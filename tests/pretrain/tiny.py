@@ -22,8 +22,11 @@ SMALL = {
     "lejepa": {"dim": 8, "hidden": 32, "slices": 64},
     "supcon": {"dim": 16, "hidden": 32},
     "simmim": {"mask_size": 16},
+    "spark": {"decoder_width": 32},
     "ijepa": {"predictor_width": 24, "predictor_depth": 1, "predictor_heads": 2, "min_keep": 4, "momentum": 0.9, "scale_momentum": False},
 }
+
+CNN_ONLY = {name for name, kind in METHODS.items() if kind.traits.networks == "CNN"}
 
 
 def rows(n, d, seed):
@@ -35,9 +38,9 @@ def images(n, channels=1, size=32, seed=0):
     return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def cnn(channels=1):
+def cnn(channels=1, **more):
     torch.manual_seed(0)
-    return timm.create_model("resnet10t", num_classes=0, in_chans=channels)
+    return timm.create_model("resnet10t", num_classes=0, in_chans=channels, **more)
 
 
 def vit(channels=1, size=32, patch=8, depth=2, **more):
@@ -48,7 +51,9 @@ def vit(channels=1, size=32, patch=8, depth=2, **more):
 
 
 def backbone_for(name, channels=1):
-    """A CNN, or a ViT for a method that needs one."""
+    """A CNN, or a ViT for a method that needs one. A method that masks a CNN gets 4 x 4 patches of 8 pixels."""
+    if name in CNN_ONLY:
+        return cnn(channels, output_stride=8)
     return vit(channels) if METHODS[name].plain_vit_only else cnn(channels)
 
 

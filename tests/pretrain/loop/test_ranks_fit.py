@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.distributed as td
 from timm.layers import BatchNormAct2d
+from timm.models.convnext import ConvNeXt
+from timm.models.resnet import BasicBlock, ResNet
 from torch import nn
 
 from encoders.loading.batches import Batches
@@ -37,10 +39,11 @@ SMALL = {
     "barlowtwins": {"dim": 8},
     "vicreg": {"dim": 8},
     "dino": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 2, "local_size": 16, "scale_momentum": False, "momentum": 0.9},
+    "dinov2": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 0, "scale_momentum": False, "momentum": 0.9},
     "lejepa": {"dim": 8, "hidden": 16, "slices": 8},
     "supcon": {"dim": 8, "hidden": 16},
     "simmim": {"mask_size": 16},
-    "dinov2": {"prototypes": 8, "hidden": 16, "bottleneck": 8, "n_local": 0, "scale_momentum": False, "momentum": 0.9},
+    "spark": {"decoder_width": 16},
     "ijepa": {"predictor_width": 16, "predictor_depth": 1, "predictor_heads": 2, "min_keep": 4, "momentum": 0.9, "scale_momentum": False},
     "mae": {"decoder_width": 16, "decoder_depth": 1, "decoder_heads": 2},
 }
@@ -69,6 +72,8 @@ def rowwise(module):
 
 
 def net(name, norm):
+    if name in tiny.CNN_ONLY:
+        return masked_net(norm)
     if norm == "rows" and name in VIT_WITH_ROW_NORMS:
         return tiny.vit()
     torch.manual_seed(0)
@@ -80,6 +85,19 @@ def net(name, norm):
         plain[4].running_var.uniform_(0.5, 2)
         freeze_statistics(plain)
     return plain
+
+
+def masked_net(norm):
+    """A CNN of 4 x 4 patches whose layers a masked method knows: norms over each position (`rows`), or BatchNorm."""
+    torch.manual_seed(0)
+    if norm == "rows":
+        return ConvNeXt(1, 0, output_stride=8, depths=(1, 1, 1, 1), dims=(4, 4, 4, 8))
+    network = ResNet(BasicBlock, [1, 1, 1, 1], 0, 1, output_stride=8, channels=(4, 4, 4, 8))
+    if norm == "frozen":
+        network.bn1.running_mean.normal_()
+        network.layer4[0].bn2.running_var.uniform_(0.5, 2)
+        freeze_statistics(network)
+    return network
 
 
 def trained(optimizer):

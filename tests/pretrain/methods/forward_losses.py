@@ -35,6 +35,7 @@ SETTINGS = {
     ],
     "supcon": [{}, {"temperature": 0.3, "exclude_same_patient": True}],
     "lejepa": [{}, {"weight": 0.3, "knots": 9, "t_max": 5.0}, {"n_local": 2, "local_size": 16}],
+    "spark": [{}, {"mask_ratio": 0.4, "decoder_width": 16}],
     "simmim": [{}, {"mask_size": 8, "mask_ratio": 0.3}],
     "ijepa": [{}, {"targets": 2, "target_scale": (0.3, 0.4), "momentum": 0.5}],
 }
@@ -74,6 +75,10 @@ def mae(m, views, masks, progress, patient_ids):
 
 def simclr(m, views, masks, progress, patient_ids):
     return reference.nt_xent(*embed_together(m, views), m.cfg.temperature, patient_ids)
+
+
+def supcon(m, views, masks, progress, patient_ids):
+    return reference.supcon(*embed_together(m, views), m.cfg.temperature, None, patient_ids)
 
 
 def byol(m, views, masks, progress, patient_ids):
@@ -118,6 +123,27 @@ def lejepa(m, views, masks, progress, patient_ids):
     return reference.lejepa(embed_together(m, views), 2, directions, m.cfg.weight, m.cfg.knots, m.cfg.t_max)
 
 
+def spark(m, views, masks, progress, patient_ids):
+    """Each map densified position by position, with BatchNorm written out; then the modules of the decoder."""
+    seen = ~masks[0].hidden.view(-1, *m.grid).numpy()
+    x = 0
+    for i, block in enumerate(m.decoder):
+        stride = m.patch_side // 2**i
+        if str(stride) in m.densify:
+            part, map_ = m.densify[str(stride)], numpy(m.masked.maps(views[0], masks[0])[m.masked.strides.index(stride)])
+            at = [(b, r, c) for b, _, r, c in np.ndindex(len(map_), 1, *map_.shape[2:]) if seen[b, r // 2**i, c // 2**i]]
+            values = np.array([map_[b, :, r, c] for b, r, c in at])
+            dense = np.tile(numpy(part.mask_embedding), (len(map_), 1, *map_.shape[2:]))
+            normed = (values - values.mean(0)) / np.sqrt(values.var(0) + part.norm.eps) * numpy(part.norm.weight) + numpy(part.norm.bias)
+            for (b, r, c), value in zip(at, normed, strict=True):
+                dense[b, :, r, c] = value
+            x = x + part.project(torch.from_numpy(dense))
+        x = block(x)
+    pixels = numpy(m.pixels(x))
+    predicted = [reference.patches(image, m.patch_side) for image in pixels]
+    return reference.mae(views[0].numpy(), predicted, masks[0].masked.numpy(), m.patch_side, norm_pix=True)
+
+
 def simmim(m, views, masks, progress, patient_ids):
     """The outputs by timm's own blocks, one image at a time, from a table of tokens in which hidden ones are replaced."""
     hidden, predicted = masks[0].hidden.numpy(), []
@@ -147,20 +173,6 @@ def ijepa(m, views, masks, progress, patient_ids):
     return reference.ijepa(predicted, wanted)
 
 
-FORWARD_LOSS = {
-    "moco": moco,
-    "mae": mae,
-    "simclr": simclr,
-    "byol": byol,
-    "simsiam": simsiam,
-    "barlowtwins": barlowtwins,
-    "vicreg": vicreg,
-    "mocov3": mocov3,
-    "dino": dino,
-    "lejepa": lejepa,
-    "simmim": simmim,
-    "ijepa": ijepa,
-}
 def dinov2(m, views, masks, progress, patient_ids):
     """The student's tokens by timm's own `forward_features`, with a hook that puts the mask token into the embedded patches."""
     cfg, hidden = m.cfg, torch.cat([view.hidden for view in masks[:2]])
@@ -191,4 +203,20 @@ def replaced(tokens, hidden, mask_token):
     return torch.stack([torch.stack([mask_token if hides else own for own, hides in zip(*image, strict=True)]) for image in images])
 
 
+FORWARD_LOSS = {
+    "moco": moco,
+    "mae": mae,
+    "simclr": simclr,
+    "byol": byol,
+    "simsiam": simsiam,
+    "barlowtwins": barlowtwins,
+    "vicreg": vicreg,
+    "mocov3": mocov3,
+    "dino": dino,
     "dinov2": dinov2,
+    "lejepa": lejepa,
+    "supcon": supcon,
+    "spark": spark,
+    "simmim": simmim,
+    "ijepa": ijepa,
+}

@@ -198,6 +198,17 @@ def test_gradient_checkpointing_gives_the_same_gradients(arch):
     torch.testing.assert_close(gradients(), plain)
 
 
+def test_a_network_that_waits_for_its_backward_pass_gives_no_masked_features():
+    network, masked = build("resnet18")
+    network.set_grad_checkpointing(True)
+    maps = masked.maps(noise(masked), draw(masked))
+    with pytest.raises(InputError, match="leave out checkpointing or the other loss"):
+        network(noise(masked))
+    maps[-1].sum().backward()
+    masked.end()
+    network(noise(masked))
+
+
 def test_an_error_inside_leaves_the_network_unmasked():
     _, masked = build("resnet18")
     with pytest.raises(RuntimeError):

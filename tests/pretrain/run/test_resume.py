@@ -18,6 +18,7 @@ from pretrain.methods import METHODS as EVERY_METHOD
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
 from tests.pretrain.runs import METHODS, recipe, run, run_until_killed, sigterm_at_step, store
+from tests.pretrain.tiny import CNN_ONLY
 
 
 def last(where):
@@ -73,17 +74,20 @@ SMALL = {
     "vicreg": ["method.dim=16"],
     "mocov3": ["method.dim=8", "method.hidden=16"],
     "dino": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
+    "dinov2": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
     "lejepa": ["method.dim=8", "method.hidden=16", "method.slices=16"],
     "supcon": ["method.dim=8", "method.hidden=16"],
-    "dinov2": ["method.prototypes=16", "method.hidden=16", "method.bottleneck=8", "method.n_local=1"],
     "simmim": ["method.mask_size=8"],
+    "spark": ["method.decoder_width=16"],
     "ijepa": ["method.predictor_width=16", "method.predictor_depth=1", "method.predictor_heads=2", "method.min_keep=2"],
 }
 
 
 def smallest(method):
-    """The arguments of a run of any method that takes a second: a ViT of one block, images of 16 pixels."""
+    """The arguments of a run of any method that takes a second: a ViT of one block or a small CNN, images of 16 pixels."""
     network = ["arch=vit_tiny_patch16_224", "model_args={depth: 1, patch_size: 8, embed_dim: 24, num_heads: 2, dynamic_img_size: true}"]
+    if method in CNN_ONLY:
+        network = ["arch=resnet10t", "model_args={output_stride: 8}"]
     length = ["size=16", "batch=8", "steps=5", "epochs=null", "warmup_steps=1", "log_every=1", "save_every=2", "threads=1", "drop_path=0.1"]
     return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "pictures=none"]
 

@@ -1,7 +1,5 @@
 """Ingest images into stores, check stores, compute features, and manage the zoo of encoders."""
 
-import typer
-
 from encoders import __version__
 from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
@@ -13,8 +11,9 @@ from encoders.cli.zoo_manage import compare, remove
 from encoders.cli.zoo_probe import probe
 from encoders.cli.zoo_share import pull, push
 from encoders.runtime.cli import add_version_option, run_cli
+from encoders.runtime.command_line import ToolApp
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = ToolApp(help=__doc__)
 add_version_option(app, __version__)
 
 app.command("list")(zoo.list_)

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -60,7 +61,9 @@ def parse_override(text: str) -> dict[str, Any]:
     """`a.b=1` as {"a": {"b": 1}}; the value is read as YAML. Raises InputError when there is no `=`."""
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
-        raise InputError(f"{text!r} is not an override; write key=value, e.g. optim.lr=1e-3")
+        if (written := re.fullmatch(r"-*([A-Za-z_][\w.]*):(\S+)", text)) is not None:
+            raise InputError(f"{text!r} is not a setting; did you mean {written[1]}={written[2]}?")
+        raise InputError(f"{text!r} is not a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:

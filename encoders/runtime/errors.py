@@ -3,6 +3,8 @@
 from collections.abc import Collection
 from difflib import get_close_matches
 
+MOST_NAMES = 12  # that an error lists
+
 
 class InputError(ValueError):
     """A user error: the message says what was given, what was expected, where it came from, and what to do.
@@ -16,6 +18,13 @@ def unknown_name_error(kind: str, name: str, known: Collection[str], hint: str =
     if near:
         advice = f"did you mean {' or '.join(near)}?"
     else:
-        advice = f"known: {', '.join(sorted(known))}" if known else "none is known yet"
+        advice = f"known: {_list_names(known)}" if known else "none is known yet"
     end = "" if near or not hint[:1].isupper() else "."
     return InputError(f"no {kind} called {name!r}; {advice}{end}" + (f" {hint}" if hint else ""))
+
+
+def _list_names(known: Collection[str]) -> str:
+    """The names in alphabetical order, or the first of many in the order given."""
+    if len(known) <= MOST_NAMES:
+        return ", ".join(sorted(known))
+    return f"{', '.join(list(known)[:MOST_NAMES])} and {len(known) - MOST_NAMES} more"

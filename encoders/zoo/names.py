@@ -8,7 +8,8 @@ option `stages=2/3/4` selects the stages of the network whose features are used,
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import yaml
@@ -24,6 +25,9 @@ PIXELS = "pixels"  # the built-in encoder without weights
 STORED_FEATURES = "features"  # source on the card of `features:FOLDER`, see encoders/zoo/stored_features.py
 SWAPS = ("statistics", "weights")  # what A~...=B takes from B
 EXPONENT_START = re.compile(r"[:,][^,=:]+=[-\d./]*\d[eE]$")  # the end of `model.x=1e`, so that the + of 1e+3 separates no encoders
+
+
+OPTION_OF_A_NAME = re.compile(r"[\w.]+=")  # `channels=1`, the continuation of `random_resnet18:size=32`
 
 
 class EncoderName(NamedTuple):
@@ -43,6 +47,21 @@ class EncoderName(NamedTuple):
         options |= {"stages": "/".join(map(str, self.stages))} if self.stages else {}
         suffix = ",".join(f"{key}={_format_value(value)}" for key, value in options.items())
         return f"{self.base}:{suffix}" if suffix else self.base
+
+
+def split_names(texts: Sequence[str]) -> list[str]:
+    """The encoders of repeated options, each of which may name several with commas: ["a,b", "c:size=64,seed=1"] -> a, b, c:size=64,seed=1.
+
+    A part that is `key=value` belongs to the name before it. The path of a file or folder that exists is one name."""
+    found: list[str] = []
+    for text in texts:
+        first = len(found)
+        for part in [text] if Path(text).exists() else filter(None, (part.strip() for part in text.split(","))):
+            if len(found) > first and OPTION_OF_A_NAME.match(part):
+                found[-1] += f",{part}"
+            else:
+                found.append(part)
+    return found
 
 
 def parse_name(text: str) -> EncoderName:

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from encoders.runtime import checkpoint
+from encoders.runtime import checkpoint, slurm_jobs
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.files import read_json
 from encoders.runtime.paths import home_dir, runs_dir
 from encoders.zoo import weights
 from encoders.zoo.card import Card
@@ -42,6 +43,21 @@ def _read_run_checkpoint(checkpoints: Path, step: int | None, name: str) -> tupl
         raise InputError(f"{file} holds no encoder and card, so it is not a checkpoint of `pretrain run`")
     card = validate_config(Card, content["card"], f"the card in {file}")
     return card.replace(name=name), file, weights.unwrap_state_dict(content["encoder"], file)
+
+
+def describe_unfinished(name: str) -> str:
+    """Why a run of that name has no encoder in the zoo yet, and what can be used; "" if there is no such run."""
+    folder = runs_dir() / name
+    if not name or name != folder.name or not folder.is_dir():
+        return ""
+    if (folder / "encoder" / "card.yaml").is_file():
+        return f"it is the export of a run that is not in the zoo: use runs/{name}, or `pretrain export {name}`"
+    if not (folder / "run.json").is_file():
+        jobs = slurm_jobs.list_jobs(folder)
+        return f"its run was submitted as job {jobs[-1]} and has not started; `pretrain status {name}` shows its state" if jobs else ""
+    info, known = read_json(folder / "run.json"), checkpoint.list_steps(folder / "checkpoints")
+    use = f"use runs/{name}@{known[-1]}" if known else "it has no checkpoint yet"
+    return f"its run is at step {info.get('step', 0)} of {info.get('steps', 'unknown')} ({info.get('status', 'unknown')}): wait, or {use}"
 
 
 def list_runs() -> list[str]:

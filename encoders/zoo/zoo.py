@@ -113,6 +113,8 @@ def _find_one(name: str) -> EncoderLocation:
         pixels.refuse_options(parsed)
         return EncoderLocation(pixels.pixels_card(), pixels.pixels_card(), "computed")
     if not parsed.base.startswith(names.BUILTIN_PREFIXES):
+        if unfinished := run_exports.describe_unfinished(parsed.base):
+            raise InputError(f"no encoder called {parsed.base!r} yet: {unfinished}")
         raise unknown_name_error("encoder", parsed.base, listing.list_encoder_names(), "`encoders list` shows all.")
     if parsed.base.startswith("random_"):
         card, _ = builtin.builtin_card(parsed)

@@ -20,14 +20,15 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
-from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument
+from encoders.runtime.command_line import ToolApp
+from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument, find_recipe_settings
 from pretrain.cli.export import export
 from pretrain.cli.jobs import cancel, logs, status
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
 from pretrain.recipe.recipes import RECIPES, read_title
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
+app = ToolApp(find_recipe_settings, help=__doc__)
 add_version_option(app, __version__)
 
 
@@ -69,7 +70,12 @@ def run(
 
 
 @app.command(epilog=RECIPE_LIST)
-def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: DeviceOption = "auto") -> None:
+def plan(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    name: Annotated[str | None, typer.Option(help="name of the run, as for `pretrain run`; says if it exists")] = None,
+    device: DeviceOption = "auto",
+) -> None:
     """Estimate the size, time and memory of a run. Nothing is written.
 
     Speed and memory are measured by a few training steps on this machine, at the run's own batch, which takes about a minute at most.
@@ -82,11 +88,14 @@ def plan(recipe: RecipeArgument, overrides: OverridesArgument = None, device: De
     from pretrain.recipe.config import load_recipe
     from pretrain.run.plan import plan_run
     from pretrain.run.process import prepare_process
+    from pretrain.run.rundir import run_dir_for
 
     resolved = load_recipe(recipe, overrides or [])
     rows, notes = plan_run(resolved, prepare_process(device, resolved.threads))
     for label, value in rows:
         make_console().print(f"{label:14} {value}", markup=False, soft_wrap=True)
+    if name and run_dir_for(name).exists():
+        notes.append(f"run {name!r} exists: `pretrain run` asks for another --name, and `pretrain resume {name}` continues it")
     for note in notes:
         make_console().print(f"note: {note}", markup=False, soft_wrap=True)
 

@@ -13,7 +13,7 @@ from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import find_manifest
-from encoders.zoo.names import PIXELS, STORED_FEATURES, parse_name
+from encoders.zoo.names import PIXELS, STORED_FEATURES, parse_name, split_names
 from encoders.zoo.pixels import has_network
 from encoders.zoo.recombine import is_recombined
 
@@ -73,7 +73,8 @@ def read_pretraining_seed(card: Card) -> int | None:
 
 def parse_baselines(options: Sequence[str] | None) -> list[str] | None:
     """The values of `--baseline`: None for the defaults, [] for `none`."""
-    return None if not options else [] if list(options) == ["none"] else list(options)
+    given = split_names(options or [])
+    return None if not given else [] if given == ["none"] else given
 
 
 def resolve_encoders(

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from encoders.runtime.cli import DeviceOption, split_commas
+from encoders.runtime.command_line import COMMA_LIST, ToolApp
 from encoders.runtime.errors import InputError
 from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
+from encoders.zoo.names import split_names
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
 from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
@@ -22,15 +24,17 @@ ExternalPart = Literal["test", "all"]
 
 EncoderNames = Annotated[
     list[str] | None,
-    typer.Option(help="encoder: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; A+B joins the features of two; repeatable"),
+    typer.Option(
+        help="encoders, A,B or repeated: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; A+B joins the features of two"
+    ),
 ]
-TaskNames = Annotated[str | None, typer.Option(help="tasks, comma-separated; default: all registered tasks of the encoders' modality")]
-ProtocolNames = Annotated[str, typer.Option(help=f"protocols, comma-separated: {protocol_help()}")]
+TaskNames = Annotated[str | None, typer.Option(metavar=COMMA_LIST, help="tasks; default: all registered tasks of the encoders' modality")]
+ProtocolNames = Annotated[str, typer.Option(metavar=COMMA_LIST, help=f"protocols: {protocol_help()}")]
 BaselineNames = Annotated[
     list[str] | None,
     typer.Option(
-        help="encoder to compare with, repeatable, or `none`; default: ImageNet and random weights of the same network, every ImageNet "
-        "encoder that --encoder names, and `pixels` (a histogram and thumbnail of the image, no network)"
+        help="encoders to compare with, A,B or repeated, or `none`; default: ImageNet and random weights of the same network, every "
+        "ImageNet encoder that --encoder names, and `pixels` (a histogram and thumbnail of the image, no network)"
     ),
 ]
 
@@ -97,7 +101,7 @@ class BenchOptions:
 
         fractions, patients = parse_fractions(self.fractions)
         return BenchRequest(
-            encoders=self.encoder,
+            encoders=split_names(self.encoder),
             tasks=split_commas(self.task),
             protocols=split_commas(self.protocol),
             baselines=parse_baselines(self.baseline),
@@ -183,9 +187,9 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         folds: Annotated[int, typer.Option(help="folds of cross-validation by patient; 1: the task's own split")] = 1,
         shift: Annotated[
             str | None,
-            typer.Option(help=f"also score shifted test images, comma-separated: {shift_help()}"),
+            typer.Option(metavar=COMMA_LIST, help=f"also score shifted test images: {shift_help()}"),
         ] = None,
-        strengths: Annotated[str, typer.Option(help="shift strengths, comma-separated, 1 (slight) to 5 (strong)")] = "1,2,3,4,5",
+        strengths: Annotated[str, typer.Option(metavar=COMMA_LIST, help="shift strengths, 1 (slight) to 5 (strong)")] = "1,2,3,4,5",
         batch: Annotated[int, typer.Option(help="batch size when computing features")] = 64,
         workers: Annotated[int | None, typer.Option(help="loader processes for features  [default: 0 on a CPU, else CPUs - 1]")] = None,
         csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
@@ -253,7 +257,7 @@ def parse_bench_arguments(arguments: Sequence[str]) -> BenchOptions:
 
     usage_error: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own copy of it in newer versions
     parsed: list[BenchOptions] = []
-    app = typer.Typer()
+    app = ToolApp()
     app.command()(bench_command(parsed.append))
     command = get_command(app)
     try:
@@ -262,6 +266,13 @@ def parse_bench_arguments(arguments: Sequence[str]) -> BenchOptions:
     except usage_error as error:
         raise InputError(f"`transfer bench {' '.join(arguments)}`: {error.format_message()}") from error
     return parsed[0]
+
+
+def find_bench_settings(name: str) -> list[str]:
+    """The settings of protocols, as `protocol.key`, that the option `--name` of `transfer bench` may have meant."""
+    from transfer.protocols import PROTOCOLS
+
+    return [f"{protocol}.{name}" for protocol, entry in PROTOCOLS.items() if name in entry.load().Config.model_fields]
 
 
 def parse_fractions(text: str) -> tuple[list[float], list[int]]:

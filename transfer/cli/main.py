@@ -8,7 +8,8 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
-from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command
+from encoders.runtime.command_line import COMMA_LIST, ToolApp
+from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command, find_bench_settings
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
@@ -38,12 +39,7 @@ Typical use
     transfer bench --encoder cxr_moco --task pneumonia
     transfer report
 """
-app = typer.Typer(
-    help=HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-)
+app = ToolApp(find_bench_settings, help=HELP)
 app.add_typer(tasks_app, name="tasks")
 add_version_option(app, __version__)
 
@@ -111,9 +107,9 @@ def compare(
     score_by: ScoreBy = "image",
     combine: CombineScores = None,
     by: Annotated[
-        str | None, typer.Option(help="also per subgroup of test images: /meta columns, comma-separated, e.g. sex,age,view,site")
+        str | None, typer.Option(metavar=COMMA_LIST, help="also per subgroup of test images: /meta columns, e.g. sex,age,view,site")
     ] = None,
-    age_bands: Annotated[str, typer.Option(help="lower limits of the age bands of --by, in years, comma-separated")] = "18,40,65",
+    age_bands: Annotated[str, typer.Option(metavar=COMMA_LIST, help="lower limits of the age bands of --by, in years")] = "18,40,65",
     operating: Annotated[str | None, typer.Option(help=OPERATING_HELP)] = None,
     prevalence: Prevalence = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import split_commas
+from encoders.runtime.command_line import COMMA_LIST
 
 if TYPE_CHECKING:
     from transfer.records.record import Record
@@ -15,17 +16,21 @@ if TYPE_CHECKING:
 RecordPaths = Annotated[
     list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
 ]
-TaskFilter = Annotated[str | None, typer.Option(help="only these tasks, comma-separated")]
+TaskFilter = Annotated[str | None, typer.Option(metavar=COMMA_LIST, help="only these tasks")]
 ReferenceEncoder = Annotated[
     str | None,
     typer.Option(
-        help="reference encoder of all differences, comma-separated for several; default: every ImageNet encoder, random weights of the "
-        "same network, and the other pretrained encoders"
+        metavar=COMMA_LIST,
+        help="reference encoder of all differences; default: every ImageNet encoder, random weights of the "
+        "same network, and the other pretrained encoders",
     ),
 ]
 SeedEncoders = Annotated[
     str | None,
-    typer.Option(help="encoders, comma-separated, to treat as pretraining seeds of one recipe; only needed where the cards do not say so"),
+    typer.Option(
+        metavar=COMMA_LIST,
+        help="encoders to treat as pretraining seeds of one recipe; only needed where the cards do not say so",
+    ),
 ]
 Prevalence = Annotated[float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")]
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 import typer
 
 from encoders.runtime.cli import advise_on_interrupt, make_console, split_commas
+from encoders.runtime.command_line import COMMA_LIST
 from encoders.runtime.errors import InputError
 from transfer.bench.options import CombineScores, Margin, ScoreBy
 from transfer.cli.options import RecordPaths
@@ -23,11 +24,11 @@ def power(
     label: Annotated[str | None, typer.Option(help="one label of a task with several  [default: the mean over all]")] = None,
     difference: Annotated[
         str | None,
-        typer.Option(help="true AUROC difference to find, comma-separated for several  [default: that of the pilot; with a margin: 0]"),
+        typer.Option(metavar=COMMA_LIST, help="true AUROC differences to find  [default: that of the pilot; with a margin: 0]"),
     ] = None,
     power: Annotated[float, typer.Option(min=0.05, max=0.99, help="wanted probability of the verdict")] = 0.8,
     patients: Annotated[
-        str | None, typer.Option(help="numbers of test patients to simulate, comma-separated  [default: around the required number]")
+        str | None, typer.Option(metavar=COMMA_LIST, help="numbers of test patients to simulate  [default: around the required number]")
     ] = None,
     prevalence: Annotated[
         float | None, typer.Option(help="share of test patients with a positive image, below 1  [default: as in the pilot]")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
+from encoders.zoo.names import split_names
 from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames, parse_bench_arguments
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def submit(
         resubmit(name, after or [])
         return
     elements, jobs, missing = slurm_array.build_elements(
-        encoder or [], split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor
+        split_names(encoder or []), split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor
     )
     check_elements(elements)
     options = {

@@ -157,7 +157,7 @@ def test_single_settings_override_a_preset():
         ("cxr_moco", ["method.name=mocco"], "no method called 'mocco'; did you mean moco?"),
         ("cxr_moco", ["augment.preset=cxrr"], "no augmentation preset called 'cxrr'; did you mean cxr"),
         ("cxr_moco", ["augment.flipp=1"], r": augment\.flipp: unknown key; did you mean flip"),
-        ("cxr_moco", ["batch"], "'batch' is not an override"),
+        ("cxr_moco", ["batch"], "'batch' is not a setting"),
         ("cxr_moco", ["batch=10", "accumulate=3"], "batch=10 cannot be split into accumulate=3"),
         ("cxr_moco", ["steps=5", "epochs=5"], "give steps or epochs, not both"),
         ("cxr_moco", ["epochs=null"], "give steps or epochs, not both"),

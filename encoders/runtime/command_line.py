@@ -1,0 +1,101 @@
+"""The classes of the three command lines: repeated options are joined or refused, and an unknown option is answered with what to write."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar
+
+import typer
+from typer.core import TyperCommand
+
+# The metavar of an option whose value is a list: `--task a,b` and `--task a --task b` are the same.
+COMMA_LIST = "A,B,..."
+FindSettings = Callable[[str], Sequence[str]]
+USAGE_ERROR: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own copy of it in newer versions
+DEVICE_OPTIONS = ("--gpu", "--gpus", "--gpu-id", "--cuda", "--cpu", "--no-cuda", "--accelerator")
+SETTINGS_ARGUMENTS = ("overrides", "settings")  # arguments that take key=value
+
+
+class ToolCommand(TyperCommand):
+    """A command whose errors in the command line say what to write instead."""
+
+    find_settings: ClassVar[FindSettings | None] = None
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As click's, with repeated options joined, if they are lists, or refused: the last one would win silently."""
+        try:
+            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        except USAGE_ERROR as error:
+            if advice := self._advise(getattr(error, "option_name", None), args):
+                error.message = f"{error.message.rstrip('.')}. {advice}"
+            raise
+        for option, count in Counter(order).items():
+            if count > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag or option.count):
+                values = list(_read_values(option.opts, args))
+                if option.metavar != COMMA_LIST:
+                    given = " and ".join(f"{option.opts[0]} {value}" for value in values)
+                    ctx.fail(f"{option.opts[0]} takes one value, and was given {count} times: {given}")
+                args = [*_join_option(option.opts, args, ",".join(values))]
+        return super().parse_args(ctx, args)
+
+    def _advise(self, option: str | None, args: Sequence[str]) -> str:
+        """What to write instead of an option that does not exist; "" without advice."""
+        if option is None:
+            return ""
+        value = next(_read_values([option], args), "")
+        names = {name for param in self.params for name in param.opts}
+        if option in DEVICE_OPTIONS and "--device" in names:
+            return f"The device is chosen by --device: {_describe_device(option, value)}"
+        if not any(param.name in SETTINGS_ARGUMENTS for param in self.params):
+            return ""
+        keys = self.find_settings(option.lstrip("-").replace("-", "_")) if self.find_settings else []
+        if keys:
+            written = " or ".join(f"{key}={value or 'VALUE'}" for key in keys[:3])
+            return f"Settings are written without dashes: {written}"
+        return "Settings are written without dashes, as key=value"
+
+
+class ToolApp(typer.Typer):
+    """A typer application whose commands are of the class above.
+
+    find_settings: names the settings (key=value) that an unknown option may have meant, best first."""
+
+    def __init__(self, find_settings: FindSettings | None = None, **options: Any):
+        super().__init__(add_completion=False, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, **options)
+        members = {} if find_settings is None else {"find_settings": staticmethod(find_settings)}
+        self._command_class: type[TyperCommand] = type("ToolCommand", (ToolCommand,), members)
+
+    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Any:
+        """As typer's `command`."""
+        return super().command(name, cls=cls or self._command_class, **options)
+
+
+def _read_values(opts: Sequence[str], args: Sequence[str]) -> Iterator[str]:
+    """The values that an option has in a command line, up to `--`; `--opt=value` and `--opt value`."""
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            return
+        name, equals, value = word.partition("=")
+        if name in opts:
+            yield value if equals else next(words, "")
+
+
+def _join_option(opts: Sequence[str], args: Sequence[str], value: str) -> Iterator[str]:
+    """The command line with the option once, in front, with this value."""
+    yield from (opts[0], value)
+    words = iter(args)
+    for word in words:
+        if word == "--":
+            yield word
+            yield from words
+        elif (name := word.partition("=")[0]) in opts:
+            if name == word:
+                next(words, None)
+        else:
+            yield word
+
+
+def _describe_device(option: str, value: str) -> str:
+    if option in ("--cpu", "--no-cuda") or value == "cpu":
+        return "write --device cpu"
+    return f"write --device cuda:{value}" if value.isdecimal() else "write --device cuda"

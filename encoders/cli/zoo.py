@@ -13,7 +13,7 @@ NameArgument = Annotated[
     str,
     typer.Argument(help="an entry of the zoo, the path of a card, runs/X, runs/X@step, imagenet_<arch>, random_<arch>, pixels, or A+B"),
 ]
-WorkersOption = Annotated[
+ReadersOption = Annotated[
     int | None,
     typer.Option(
         min=0,
@@ -150,7 +150,7 @@ def embed(
         Literal["pooled", "tokens"], typer.Option(help="pooled: one vector per image; tokens: one per patch or cell of the last map")
     ] = "pooled",
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
-    workers: WorkersOption = None,
+    workers: ReadersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
 ) -> None:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from encoders.cli.zoo import NameArgument, PrecisionOption, WorkersOption
+from encoders.cli.zoo import NameArgument, PrecisionOption, ReadersOption
 from encoders.runtime.cli import DeviceOption
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def compare(
     k: Annotated[int, typer.Option(min=1, help="neighbours of each image that are compared")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON instead of text")] = False,
     batch: Annotated[int, typer.Option(min=1, help="images per forward pass")] = 64,
-    workers: WorkersOption = None,
+    workers: ReadersOption = None,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "fp32",
 ) -> None:

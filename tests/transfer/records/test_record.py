@@ -47,6 +47,18 @@ def test_a_record_is_found_by_its_identity_and_no_other():
         assert record.find_finished_record(identity(**{name: other})) is None, name
 
 
+def test_the_id_and_the_json_of_a_record_in_fp32_are_those_of_earlier_versions():
+    """The id was computed by the version before precisions; a record that it wrote has no field for them."""
+    assert identity().id == "a4aee19c7584f97e"
+    path = record.write_record(made())
+    assert "precision" not in json.loads(path.read_text())["identity"]
+    assert record.read_record(path).identity.precision == "fp32"
+    half = record.write_record(made(precision="bf16"))
+    assert half != path
+    assert json.loads(half.read_text())["identity"]["precision"] == "bf16"
+    assert record.find_finished_record(identity()).identity.precision == "fp32"
+
+
 def test_an_edited_json_is_refused():
     path = record.write_record(made())
     content = json.loads(path.read_text())

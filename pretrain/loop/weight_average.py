@@ -9,8 +9,9 @@ Running statistics of BatchNorm are averaged as the weights are, and counters co
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor, nn
+
+from encoders.runtime.moving_average import move_average
 
 
 class WeightAverage:
@@ -25,14 +26,9 @@ class WeightAverage:
         """The decay of the step with this index, counted from 0."""
         return min(self.decay, (1 + step) / (10 + step))
 
-    @torch.no_grad()
     def update(self, step: int) -> None:
         """Moves the average towards the encoder. Once per accepted step, after the method's own updates."""
-        now = {name: t.detach() for name, t in self.encoder.state_dict().items()}
-        floats = [name for name, t in self.tensors.items() if t.is_floating_point()]
-        torch._foreach_lerp_([self.tensors[n] for n in floats], [now[n] for n in floats], 1.0 - self.decay_at(step))
-        for name in self.tensors.keys() - set(floats):
-            self.tensors[name].copy_(now[name])
+        move_average(self.tensors, self.encoder.state_dict(), self.decay_at(step))
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Continues from the average in a checkpoint. Raises ValueError for tensors of another network."""

@@ -26,6 +26,7 @@ from encoders.runtime.arithmetic import resolve_training_precision, use_precisio
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
+from encoders.runtime.moving_average import move_average
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
 from encoders.runtime.precision_names import TrainingPrecision
 from encoders.zoo import backbone
@@ -272,14 +273,9 @@ def build_row_targets(train: ImageSet, rows: Array, device: torch.device) -> Ten
     return torch.from_numpy(by_row).to(device)
 
 
-@torch.no_grad()
 def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
     """Moves the averaged weights and BatchNorm statistics towards those of the model; counters are copied."""
-    for mean, current in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.is_floating_point():
-            mean.lerp_(current, 1 - decay)
-        else:
-            mean.copy_(current)
+    move_average(average.state_dict(), model.state_dict(), decay)
 
 
 def copy_state(network: nn.Module) -> dict[str, Tensor]:

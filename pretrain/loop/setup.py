@@ -14,6 +14,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.card import Card
 from pretrain.loop.batchnorm_mode import describe_batchnorm, freeze_backbone, resolve_batchnorm, synchronise_batchnorm
+from pretrain.loop.compiled import compile_method
 from pretrain.loop.complete_recipe import build_preprocess, complete_recipe
 from pretrain.loop.continuation import Continuation, build_continuation, build_groups, copy_start, describe_continuation, reload_start
 from pretrain.loop.corpus import Corpus, open_corpus
@@ -77,7 +78,7 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         method = method.to(memory_format=torch.channels_last)
         start = start.to(memory_format=torch.channels_last) if start is not None else None
     if recipe.compile:
-        method.compile()  # in place: names in `state_dict` stay the same
+        compile_method(method)
     pixels = recipe.preprocess
     views = method.views(augmentation(recipe))
     prep = build_preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))

@@ -24,11 +24,11 @@ from encoders.augment.masks import Masks
 from encoders.augment.presets import local_view
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from encoders.runtime.random import Purpose, generator
 from encoders.zoo.backbone import feature_dim
 from pretrain.methods.method import DataShape, Method, Traits
 from pretrain.methods.networks import local_crop_pixels, mlp, require_dynamic_image_size
 from pretrain.methods.precision import full_precision
+from pretrain.methods.slices import draw_slices
 
 
 class LeJEPAConfig(Config):
@@ -110,10 +110,7 @@ class LeJEPA(Method):
 
     def directions(self, progress: float) -> Tensor:
         """The slices of a step: (D, S), columns of length 1, on the CPU."""
-        stream = generator(self.slice_seed, Purpose.SLICES, *progress.as_integer_ratio())
-        columns: Tensor = torch.from_numpy(stream.standard_normal((self.cfg.dim, self.cfg.slices))).float()
-        directions: Tensor = columns / columns.norm(dim=0)
-        return directions
+        return draw_slices(torch.as_tensor(progress, dtype=torch.float64), self.slice_seed, self.cfg.dim, self.cfg.slices)
 
     def get_extra_state(self) -> Tensor:
         """The seed of the slices. It is no buffer, because to read one the host would wait for the device."""

@@ -104,7 +104,9 @@ class Method(nn.Module):
         """Returns the scalars `loss`, and others that are logged under their own names.
 
         views: (B, C, H, W) each.  masks: one per view, as `mask_spec` draws them, or None without it.
-        progress: fraction of the run that is done, in [0, 1).  patient_ids: (B,) int64, or None if `needs_patients` is false.
+        progress: fraction of the run that is done, in [0, 1); with compile=true a float64 scalar tensor on the CPU, so that it is no
+        constant of the graph: calculate with it, and make no decision by it.  patient_ids: (B,) int64, or None if `needs_patients` is
+        false.
 
         Without gradients it changes no state."""
         raise NotImplementedError

@@ -13,7 +13,7 @@ class StepBuffer:
 
     def __init__(self) -> None:
         self.tensors: list[Tensor] = []
-        self.closed = False
+        self.closed = True  # from the start, so that torch.compile meets the same state in every step
 
     def add(self, x: Tensor) -> None:
         """Keeps the rows x of one micro-batch."""

@@ -20,7 +20,7 @@ Version = tuple[int, ...]
 class CudaWheel(NamedTuple):
     """The wheels of torch for one major version of CUDA."""
 
-    index: str  # name of the package index of PyTorch
+    tag: str  # name of the package index of PyTorch
     driver: Version  # the oldest driver that runs them
     note: str = ""
 
@@ -84,12 +84,12 @@ def explain_missing_kernels(index: int) -> str:
 def advise_wheel(driver: Version | None) -> str:
     """Which wheel runs with `driver`; None: which wheel needs which driver."""
     if driver is None:
-        each = "; ".join(f"{wheel.index} needs driver {format_version(wheel.driver)} or newer{wheel.note}" for wheel in WHEELS.values())
+        each = "; ".join(f"{wheel.tag} needs driver {format_version(wheel.driver)} or newer{wheel.note}" for wheel in WHEELS.values())
         return f"Install torch and torchvision from the package index of PyTorch that suits the driver: {each}."
     wheel = next((wheel for wheel in WHEELS.values() if driver >= wheel.driver), None)
     if wheel is None:
         return f"No wheel of torch runs with driver {format_version(driver)}: update it to {format_version(WHEELS[12].driver)} or newer."
-    return f"Install torch and torchvision from PyTorch's package index {wheel.index}{wheel.note}; it runs with this driver."
+    return f"Install torch and torchvision from PyTorch's package index {wheel.tag}{wheel.note}; it runs with this driver."
 
 
 def read_driver_version() -> Version | None:

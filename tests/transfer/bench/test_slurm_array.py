@@ -82,7 +82,7 @@ def test_the_scripts_are_valid_shell_and_run_the_line_of_their_element(tmp_path)
         assert subprocess.run(["bash", "-n", folder.path / name]).returncode == 0
     assert folder.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.arguments]
     (tmp_path / "bin").mkdir()
-    for name, text in (("srun", '"$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
+    for name, text in (("srun", 'while [[ $1 == --* ]]; do shift; done; "$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
         (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
         (tmp_path / "bin" / name).chmod(0o755)
     env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}

@@ -15,9 +15,11 @@ from pretrain.recipe.config import load_recipe
 from pretrain.watch import spectrum
 from pretrain.watch.probe import Probe
 from tests import reference
+from tests.pretrain.methods.forward_losses import SETTINGS, dinov2
 from tests.pretrain.runs import store
 from tests.pretrain.tiny import batch, cnn, small_method, step, vit
 from tests.pretrain.watch.test_watch import PIXELS
+from tests.ranks import run_on_two_ranks
 
 
 def network(**more):
@@ -34,6 +36,20 @@ def test_the_loss_of_hidden_patches_is_the_mean_over_a_crop_and_then_over_all_cr
     assert masked_patch_loss(student[hidden], targets, number, 0.1, 3).item() == pytest.approx(want, rel=1e-12)
     nothing = masked_patch_loss(student[hidden][:0], targets[:0], number[:0], 0.1, 3)
     assert nothing.item() == 0
+
+
+@pytest.mark.parametrize("settings", SETTINGS["dinov2"], ids=str)
+def test_forward_returns_the_loss_of_the_paper_where_images_differ(settings):
+    """After small steps: after the large ones of test_forward_losses.py the teacher says almost the same of all images."""
+    m = small_method("dinov2", **settings).double()
+    for i in range(2):
+        views, masks = batch(m, i)
+        step(m, [view.double() for view in views], masks, progress=0.05, lr=1e-5)
+    views, masks = batch(m, 2)
+    views = [view.double() for view in views]
+    outputs = m(views, masks, 0.1)
+    assert outputs["loss"].item() == pytest.approx(dinov2(m, views, masks, 0.1, None), rel=1e-9)
+    assert outputs["teacher_entropy"] < np.log(24) - 0.05
 
 
 def test_the_student_sees_mask_tokens_and_the_teacher_sees_every_patch():
@@ -123,6 +139,28 @@ def test_centres_are_slow_means_over_the_micro_batches_and_hidden_patches():
     m.after_step(0.0)
     torch.testing.assert_close(m.centre, 0.25 * torch.cat(whole).mean(0))
     torch.testing.assert_close(m.patch_centre, 0.25 * torch.cat(patches).mean(0))
+
+
+def move_centres(rank, path, ranks=2):
+    """One step on this rank's share of 16 images; saves both centres. The weights that they depend on are those before the step."""
+    m = small_method("dinov2", network(), balance="centre", centre_momentum=0.5).double()
+    positions = np.arange(16).reshape(ranks, -1)[rank]
+    views = [view[positions].double() for view in batch(m)[0]]
+    m(views, [m.mask_spec().draw(0, positions, i) for i in range(2)], 0.0)["loss"].backward()
+    m.after_backward(0.0)
+    m.after_step(0.0)
+    torch.save([m.centre, m.patch_centre], path / f"{rank} of {ranks}.pt")
+
+
+@pytest.mark.slow
+def test_centres_are_means_over_all_ranks(tmp_path):
+    run_on_two_ranks(move_centres, tmp_path)
+    move_centres(0, tmp_path, ranks=1)
+    want = torch.load(tmp_path / "0 of 1.pt")
+    for rank in range(2):
+        for own, one in zip(torch.load(tmp_path / f"{rank} of 2.pt"), want, strict=True):
+            assert own.any()
+            torch.testing.assert_close(own, one, rtol=1e-12, atol=1e-14)
 
 
 def test_the_centre_of_patches_stays_where_nothing_is_hidden():

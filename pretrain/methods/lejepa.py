@@ -110,7 +110,9 @@ class LeJEPA(Method):
 
     def directions(self, progress: float) -> Tensor:
         """The slices of a step: (D, S), columns of length 1, on the CPU."""
-        return draw_slices(torch.as_tensor(progress, dtype=torch.float64), self.slice_seed, self.cfg.dim, self.cfg.slices)
+        scalar = torch.as_tensor(progress, dtype=torch.float64)
+        directions: Tensor = draw_slices(scalar, self.slice_seed, self.cfg.dim, self.cfg.slices)
+        return directions
 
     def get_extra_state(self) -> Tensor:
         """The seed of the slices. It is no buffer, because to read one the host would wait for the device."""

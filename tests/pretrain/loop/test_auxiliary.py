@@ -243,6 +243,22 @@ def test_the_class_of_an_image_travels_with_it(images):
 
 
 @pytest.mark.parametrize(
+    "more", [[], ["auxiliary.view.weight=0.1"], ["anchor.l2_sp=0.1"], ["anchor.l2_sp=0.1", "auxiliary.view.weight=0.1"]]
+)
+def test_the_loop_gives_the_method_the_classes_of_the_batch(more, images):
+    publish()
+    words = ["cxr_supcon_tiny", "arch=null", "init=start", "method.label=finding", "method.hidden=16", "method.dim=8", "size=32", "batch=8"]
+    setup, seen = build_setup(recipe(images, [*words, "steps=5", "warmup_steps=1", *more]), "cpu"), []
+    setup.method.register_forward_pre_hook(lambda m, args, given: seen.append(given["class_ids"].tolist()), with_kwargs=True)
+    stop = StopRequest()
+    stop.requested = "one step"
+    fit(setup.method, setup.batches, setup.optimizer, setup.scaler, setup.recipe, 5, 1, TrainState(), lambda *a, **k: None,
+        lambda s: None, stop, setup.device, setup.continuation)  # fmt: skip
+    rows = next(setup.batches.micro_batches(0)).index.numpy()
+    assert seen == [np.nan_to_num(Store.open(images).labels("finding")[rows], nan=-1).astype(int).tolist()]
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["auxiliary.fnding.weight=1"], "no column called 'fnding'; did you mean finding.*can be predicted: finding, age, view"),

@@ -151,6 +151,7 @@ class DINOv2(DINO):
     def teacher_outputs(self, images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """What the teacher, which sees all patches, says of whole images and of the hidden patches: (2B, K), (M, K)."""
         backbone, head = self.teacher
+        assert isinstance(backbone, VisionTransformer)  # a copy of the student's
         patch_head = head if self.patch_teacher is None else self.patch_teacher
         tokens = backbone.forward_features(images)  # (2B, P + N, D)
         return head(backbone.forward_head(tokens, pre_logits=True)), patch_head(self.select_patches(tokens, index))

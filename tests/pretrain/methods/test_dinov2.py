@@ -258,9 +258,8 @@ def test_notes_name_the_scaled_momentum_and_micro_batches():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("balance", ["sinkhorn", "centre"])
-def test_a_forward_pass_is_one_graph_under_torch_compile(balance):
-    m = small_method("dinov2", network(depth=1), balance=balance)
+def test_under_torch_compile_the_number_of_hidden_patches_may_change():
+    m = small_method("dinov2", network(depth=1))
     traced = torch.compile(m, backend="eager", fullgraph=True)  # raises at a graph break
     for i in (0, 2):  # the number of hidden patches changes
         views, masks = batch(m, i)

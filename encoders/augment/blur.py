@@ -101,4 +101,5 @@ def _tap_places(side: int) -> Array:
     direct = np.abs(output - other)
     before = np.where(other > 0, output + other, side)
     behind = np.where(other < side - 1, 2 * (side - 1) - output - other, side)
-    return np.minimum(np.stack([direct, before, behind]), side).reshape(3, -1)
+    taps: Array = np.minimum(np.stack([direct, before, behind]), side).reshape(3, -1)
+    return taps

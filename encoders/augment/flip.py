@@ -35,7 +35,8 @@ class Flip(Augmentation[FlipSettings]):
         return {"flip": flip} | turn
 
     def changed_rows(self, params: DrawnParams) -> BoolArray | None:
-        return params["turn"] != 0 if "turn" in params else None
+        rows: BoolArray | None = params["turn"] != 0 if "turn" in params else None
+        return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
         for view, turn in zip(views, params["turn"], strict=True):

@@ -48,7 +48,7 @@ def lookup_grid(corner: Tensor, extent: Tensor, params: DeviceParams, size: int,
     flipped = along * torch.rsub(params.exact("flip"), 1, alpha=2)[..., None] if "flip" in params else along
     by_u = (centre - 1 + position * flipped[:, :1]).float()  # (B, S, 2)
     by_v = (position * flipped[:, 1:]).float()
-    grid = by_u[:, None] + by_v[:, :, None]  # (B, S, S, 2)
+    grid: Tensor = by_u[:, None] + by_v[:, :, None]  # (B, S, S, 2)
     if (bend := displacements(params, size)) is not None:
         single = along.float()
         for way in range(2):

@@ -10,9 +10,7 @@ from encoders.runtime.config import Config
 class AuxiliaryTarget(Config):
     """One label that a linear layer on the features of the backbone predicts, beside the loss of the method."""
 
-    label: str | None = Field(
-        None, description="column of the store: a label, or metadata such as view, sex, age; null: the entry's name"
-    )
+    label: str | None = Field(None, description="column of the store: a label, or metadata such as view, sex, age; null: the entry's name")
     kind: Literal["classes", "number"] | None = Field(
         None,
         description="classes: cross-entropy; number: squared error of the value in units of its standard deviation; null: classes for text "

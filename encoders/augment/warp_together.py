@@ -40,9 +40,8 @@ def lookup_grid(corner: Tensor, extent: Tensor, params: DeviceParams, size: int,
 
     As `warp.source_coordinates`: a position is  centre + u * along_u + v * along_v,  u and v the bent and flipped position in the view."""
     along = rotations(params, extent) * extent.flip(1)[..., None]  # (B, 2, 2): of u and v, by how many pixels right and down
-    right, down = torch.cat([along, torch.add(corner, extent, alpha=0.5).flip(1)[:, None]], 1).unbind(
-        2
-    )  # (B, 3): of u, of v, and of the centre
+    middle = torch.add(corner, extent, alpha=0.5).flip(1)  # (B, 2) of the crop
+    right, down = torch.cat([along, middle[:, None]], 1).unbind(2)  # (B, 3): of u, of v, and of the middle
     along, centre = torch.stack([right * (2 / source[1]), down * (2 / source[0])], 2).split(2, 1)
     position = device_constant(_view_positions, size, like=extent)[:, None]  # (S, 1)
     flipped = along * torch.rsub(params.exact("flip"), 1, alpha=2)[..., None] if "flip" in params else along

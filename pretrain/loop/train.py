@@ -3,7 +3,6 @@
 Shapes: B images of a micro-batch on this rank, C channels, H height, W width.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from encoders.runtime.random import Purpose
 from encoders.runtime.stop import StopRequest
 from pretrain.loop.batch_source import BatchSource
 from pretrain.loop.continuation import Continuation
+from pretrain.loop.step_check import StepReading, read_scalars, read_step
 from pretrain.loop.timing import StepTimer
 from pretrain.loop.unused_parameters import freeze_unused_parameters, list_without_gradient
 from pretrain.methods import Method
@@ -99,8 +99,9 @@ def fit(
         scaler.unscale_(optimizer)
         grad_norm = clip_gradients(trained, cfg.clip)
         try:
-            if accept_step(grad_norm, scalars["loss"], state, cfg.max_skipped, device, scaler):  # waits for the device: one sync a step
-                scaler.step(optimizer)
+            reading = read_step(scalars["loss"], grad_norm, stop.requested is not None, device)  # the one wait for the device of a step
+            if accept_step(reading, state, cfg.max_skipped, scaler):
+                optimizer.step()  # not `scaler.step`, which reads once more whether the gradient is finite
                 method.after_step(progress)
                 if parts.average:
                     parts.average.update(step)
@@ -109,9 +110,13 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
         timer.lap("optimizer")
         state.step = step + 1
-        if state.step % cfg.log_every == 0 or state.step == steps:
-            log(state.step, **parts.summarise(scalars), lr=lr, grad_norm=grad_norm, skipped=state.skipped_total, **timer.read(state.step))
-        stopping = dist.any_rank(stop.requested is not None, device)  # all ranks must agree on the last step
+        logged = state.step % cfg.log_every == 0 or state.step == steps
+        if logged:
+            numbers = read_scalars(parts.summarise(scalars)) | {"grad_norm": reading.grad_norm}
+            log(state.step, **numbers, lr=lr, skipped=state.skipped_total, **timer.read(state.step))
+        stopping = reading.stop  # all ranks must agree on the last step
+        if logged or dist.world_size() == 1:  # the log may ask to stop; a single process may be asked at any time, and waits for nobody
+            stopping = dist.any_rank(stop.requested is not None, device)
         if state.step % cfg.save_every == 0 or state.step == steps or stopping:
             save(state)
         timer.lap("logging")
@@ -175,25 +180,22 @@ def add_scalars(total: Mapping[str, Tensor], scalars: Mapping[str, Tensor], weig
     return {k: total.get(k, 0.0) + torch.as_tensor(v).detach().float() * weight for k, v in scalars.items()}
 
 
-def accept_step(
-    grad_norm: Tensor, loss: Tensor, state: TrainState, limit: int, device: torch.device, scaler: torch.amp.GradScaler | None = None
-) -> bool:
+def accept_step(reading: StepReading, state: TrainState, limit: int, scaler: torch.amp.GradScaler | None = None) -> bool:
     """Whether to take the step: loss and gradient are finite on all ranks. Counts rejections in `state`.
 
     A finite loss whose scaled gradient overflows in float16 is rejected and not counted: `scaler` searches its scale, and halves it next.
     From a scale of 1 on the gradient itself is inf.
 
     Raises Diverged after `limit` consecutive rejections that count."""
-    finite = math.isfinite(grad_norm.item()) and math.isfinite(loss.item())
-    if not dist.any_rank(not finite, device):
+    if reading.is_finite:
         state.skipped = 0
         return True
-    if scaler and scaler.get_scale() > 1 and not dist.any_rank(not math.isfinite(loss.item()), device):
+    if scaler and scaler.get_scale() > 1 and reading.loss_is_finite:
         return False
     state.skipped, state.skipped_total = state.skipped + 1, state.skipped_total + 1
     if state.skipped >= limit:
         raise Diverged(
-            f"the loss ({loss.item():g}) or its gradient ({grad_norm.item():g}) was NaN or inf for {limit} consecutive steps, up to step "
+            f"the loss ({reading.loss:g}) or its gradient ({reading.grad_norm:g}) was NaN or inf for {limit} consecutive steps, up to step "
             f"{state.step + 1}; lower optim.lr, set clip (e.g. clip=1.0), or use precision=fp32, and start again under another --name"
         )
     return False

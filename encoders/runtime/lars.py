@@ -50,17 +50,16 @@ class LARS(torch.optim.Optimizer):
         return loss
 
     def _step_group(self, params: list[Tensor], group: Mapping[str, Any]) -> None:
-        steps = [p.grad for p in params]
+        steps = [p.grad for p in params if p.grad is not None]
         if group["weight_decay"]:
             factors = lars_factors(params, steps, group["weight_decay"], group["trust_coefficient"], group["eps"])
-            steps = torch._foreach_add(steps, params, alpha=group["weight_decay"])
+            steps = list(torch._foreach_add(steps, params, alpha=group["weight_decay"]))
             torch._foreach_mul_(steps, self._spread(factors, steps, params))
         if group["momentum"]:
             if new := [(p, d) for p, d in zip(params, steps, strict=True) if "momentum_buffer" not in self.state[p]]:
-                buffers = torch._foreach_mul([d for _, d in new], 0.0)
-                for (p, _), buffer in zip(new, buffers, strict=True):
+                for (p, _), buffer in zip(new, torch._foreach_mul([d for _, d in new], 0.0), strict=True):
                     self.state[p]["momentum_buffer"] = buffer
-            buffers = [self.state[p]["momentum_buffer"] for p in params]
+            buffers: list[Tensor] = [self.state[p]["momentum_buffer"] for p in params]
             torch._foreach_mul_(buffers, group["momentum"])
             torch._foreach_add_(buffers, steps)
             steps = buffers

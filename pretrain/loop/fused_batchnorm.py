@@ -70,7 +70,8 @@ class _FusedSyncBatchNormFunction(torch.autograd.Function):
         )
         sums = torch.cat([sum_grad, sum_product])  # of the gradient, and of the gradient times (x - mean)
         td.all_reduce(sums)
-        through = torch.batch_norm_backward_elemt(grad, x, mean, invstd, weight, *sums.split(len(mean)), counts)
+        sum_grad, sum_product = sums.split(len(mean))
+        through = torch.batch_norm_backward_elemt(grad, x, mean, invstd, weight, sum_grad, sum_product, counts)
         return through, None, None, weight_grad if affine else None, bias_grad if affine else None, None, None
 
 

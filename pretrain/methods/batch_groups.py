@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from encoders.runtime.errors import InputError
-from encoders.zoo.batchnorm import list_batch_statistics_layers
+from encoders.zoo.batchnorm import STATISTICS, list_batch_statistics_layers
 
 GROUPABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)  # these classes alone: others may compute otherwise
 ZEROS = 2**18  # that are made at once, by one operation: a megabyte
@@ -123,7 +123,7 @@ class GroupedBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         groups = active_groups()
         if groups is None or not self.training:
-            y: Tensor = super().forward(x)  # type: ignore[misc]  # of the class that this one is mixed into
+            y: Tensor = super().forward(x)  # of the class that this one is mixed into
             return y
         y = groups.normalise(self, x)  # type: ignore[arg-type]  # a _BatchNorm
         for layer in self.children():  # timm's BatchNormAct2d: drop, act
@@ -147,7 +147,9 @@ def group_batchnorm(network: nn.Module) -> bool:
     return True
 
 
-_GROUPED_CLASSES = {kind: type(f"Grouped{kind.__name__}", (GroupedBatchNorm, kind), {"__module__": __name__}) for kind in GROUPABLE}
+_GROUPED_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    kind: type(f"Grouped{kind.__name__}", (GroupedBatchNorm, kind), {"__module__": __name__}) for kind in GROUPABLE
+}
 
 
 def fold_groups(x: Tensor, n_groups: int, per_image: int) -> Tensor:
@@ -177,18 +179,16 @@ def update_running_statistics(layers: list[_BatchNorm], statistics: list[Tensor]
 
     statistics: (2, G, C) of each layer.  momentum: of all the layers; None: running statistics are means over all updates so far."""
     n_groups = statistics[0].shape[1]
-    torch._foreach_add_([layer.num_batches_tracked for layer in layers], n_groups)
+    counters, means, variances = ([getattr(layer, name) for layer in layers] for name in ("num_batches_tracked", *STATISTICS))
+    torch._foreach_add_(counters, n_groups)
     if momentum is None:
-        for layer, own in zip(layers, statistics, strict=True):
-            share = n_groups / layer.num_batches_tracked.to(own.dtype)
-            layer.running_mean.lerp_(own[0].mean(dim=0), share)
-            layer.running_var.lerp_(own[1].mean(dim=0), share)
+        for mean, var, counter, own in zip(means, variances, counters, statistics, strict=True):
+            share = n_groups / counter.to(own.dtype)
+            mean.lerp_(own[0].mean(dim=0), share)
+            var.lerp_(own[1].mean(dim=0), share)
         return
     joined = torch.cat(statistics, dim=2)  # (2, G, C of all layers)
     later = torch.arange(n_groups - 1, -1, -1, dtype=joined.dtype, device=joined.device)  # (G,) updates after that of each group
-    changes = (
-        (joined * (momentum * (1 - momentum) ** later)[:, None]).sum(dim=1).split([len(layer.running_mean) for layer in layers], dim=1)
-    )
-    running = [average for layer in layers for average in (layer.running_mean, layer.running_var)]
-    torch._foreach_mul_(running, (1 - momentum) ** n_groups)
-    torch._foreach_add_(running, [row for change in changes for row in change])
+    changes = (joined * (momentum * (1 - momentum) ** later)[:, None]).sum(dim=1).split([len(mean) for mean in means], dim=1)  # (2, C) each
+    torch._foreach_mul_([*means, *variances], (1 - momentum) ** n_groups)
+    torch._foreach_add_([*means, *variances], [change[i] for i in range(2) for change in changes])

@@ -22,18 +22,20 @@ def singular_values(x: Tensor, count: int | None = None) -> Tensor:
     1, so that the second Gram matrix is nearly the identity.  Source: Stathopoulos and Wu 2002 (SIAM J. Sci. Comput. 23), method SVQB."""
     x = x.double()
     count = min(x.shape) if count is None else min(count, *x.shape)
-    if x.shape[1] <= x.shape[0]:
-        return torch.linalg.svdvals(x)[:count]
-    squares, axes = torch.linalg.eigh(x @ x.T)  # ascending
-    largest = float(squares[-1])
-    if not SQUARES_RANGE[0] < largest < SQUARES_RANGE[1]:
-        return torch.linalg.svdvals(x)[:count]
-    if squares[-count] >= WELL_CONDITIONED * largest:
-        return squares[-count:].sqrt().flip(0)
-    lengths = squares.clamp(min=len(x) * torch.finfo(x.dtype).eps * largest).sqrt()  # (N,) smaller ones are rounding errors
-    rows = (axes / lengths).T @ x  # (N, D) nearly orthonormal; those of rounding errors are shorter
-    squares, mix = torch.linalg.eigh(rows @ rows.T)
-    return torch.linalg.svdvals(lengths[:, None] * mix * squares.clamp(min=0).sqrt())[:count]  # x = axes diag(lengths) rows
+    values: Tensor
+    if x.shape[1] > x.shape[0]:
+        squares, axes = torch.linalg.eigh(x @ x.T)  # ascending
+        largest = float(squares[-1])
+        if SQUARES_RANGE[0] < largest < SQUARES_RANGE[1]:
+            if squares[-count] >= WELL_CONDITIONED * largest:
+                values = squares[-count:].sqrt().flip(0)
+                return values
+            lengths = squares.clamp(min=len(x) * torch.finfo(x.dtype).eps * largest).sqrt()  # (N,) smaller ones are rounding errors
+            rows = (axes / lengths).T @ x  # (N, D) nearly orthonormal; those of rounding errors are shorter
+            squares, mix = torch.linalg.eigh(rows @ rows.T)
+            x = lengths[:, None] * mix * squares.clamp(min=0).sqrt()  # (N, N) with the same singular values: x = axes diag(lengths) rows
+    values = torch.linalg.svdvals(x)[:count]
+    return values
 
 
 def rankme(x: Tensor) -> float:

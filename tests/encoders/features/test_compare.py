@@ -134,7 +134,7 @@ def test_the_command_says_why_parameters_are_not_compared(store, second, reason)
     done = CliRunner().invoke(app, [word.replace("-k", "--k") if word == "-k" else word for word in command])
     assert done.exit_code == 0, done.output + repr(done.exception)
     assert reason in done.output
-    told = json.loads(CliRunner().invoke(app, [*command[:-2], "--k", "3", "--json"]).output)
+    told = json.loads(CliRunner().invoke(app, [*command[:-2], "--k", "3", "--json"]).stdout)
     assert told["parameters"] is None
     assert reason in told["parameters_note"]
 

@@ -25,13 +25,12 @@ from encoders.cli.ingest_options import (
 )
 from encoders.ingest.options import ChannelChoice, Codec, HairMethod, PhantomName, StainMethod
 from encoders.ingest.sources import SOURCES
-from encoders.runtime.command_line import ToolApp
 
 if TYPE_CHECKING:
     from encoders.ingest.source import ItemT, Source
 
-ingest_app = ToolApp(
-    help="Ingest images into a store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
+ingest_app = typer.Typer(
+    no_args_is_help=True, help="Ingest images into a store. Unreadable files are listed in OUT.quarantine.csv, with exit status 1."
 )
 
 RESUME_ADVICE = "rerun the same command to resume"

@@ -1,5 +1,7 @@
 """Ingest images into stores, check stores, compute features, and manage the zoo of encoders."""
 
+import typer
+
 from encoders import __version__
 from encoders.cli import import_encoder, ingest_formats, ingest_nifti, ingest_wsi, zoo
 from encoders.cli.doctor import doctor
@@ -11,9 +13,9 @@ from encoders.cli.zoo_manage import compare, remove
 from encoders.cli.zoo_probe import probe
 from encoders.cli.zoo_share import pull, push
 from encoders.runtime.cli import add_version_option, run_cli
-from encoders.runtime.command_line import ToolApp
+from encoders.runtime.command_line import use_tool_commands
 
-app = ToolApp(help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 add_version_option(app, __version__)
 
 app.command("list")(zoo.list_)
@@ -35,6 +37,7 @@ ingest_app.command("wsi", help=ingest_wsi.WSI_HELP)(ingest_wsi.ingest_whole_slid
 app.add_typer(ingest_app, name="ingest")
 app.command()(doctor)
 app.command()(heatmap)
+use_tool_commands(app)
 
 
 def main() -> None:

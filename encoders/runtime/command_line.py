@@ -1,8 +1,8 @@
-"""The classes of the three command lines: repeated options are joined or refused, and an unknown option is answered with what to write."""
+"""The commands of the three command lines: repeated options are joined or refused, and an unknown option is answered with what to write."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import typer
 from typer.core import TyperCommand
@@ -20,28 +20,29 @@ class ToolCommand(TyperCommand):
 
     find_settings: ClassVar[FindSettings | None] = None
 
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: object, args: list[str]) -> list[str]:
         """As click's, with repeated options joined, if they are lists, or refused: the last one would win silently."""
+        context = cast("typer.Context", ctx)  # of click, or of typer's own copy of it
         try:
-            _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            _, _, order = self.make_parser(context).parse_args(args=list(args))
         except USAGE_ERROR as error:
             if advice := self._advise(getattr(error, "option_name", None), args):
                 error.message = f"{error.message.rstrip('.')}. {advice}"
             raise
         for option, count in Counter(order).items():
             if count > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag or option.count):
-                values = list(_read_values(option.opts, args))
+                values = list(_values_of_option(option.opts, args))
                 if option.metavar != COMMA_LIST:
                     given = " and ".join(f"{option.opts[0]} {value}" for value in values)
-                    ctx.fail(f"{option.opts[0]} takes one value, and was given {count} times: {given}")
+                    context.fail(f"{option.opts[0]} takes one value, and was given {count} times: {given}")
                 args = [*_join_option(option.opts, args, ",".join(values))]
-        return super().parse_args(ctx, args)
+        return super().parse_args(context, args)
 
     def _advise(self, option: str | None, args: Sequence[str]) -> str:
         """What to write instead of an option that does not exist; "" without advice."""
         if option is None:
             return ""
-        value = next(_read_values([option], args), "")
+        value = next(_values_of_option([option], args), "")
         names = {name for param in self.params for name in param.opts}
         if option in DEVICE_OPTIONS and "--device" in names:
             return f"The device is chosen by --device: {_describe_device(option, value)}"
@@ -54,22 +55,19 @@ class ToolCommand(TyperCommand):
         return "Settings are written without dashes, as key=value"
 
 
-class ToolApp(typer.Typer):
-    """A typer application whose commands are of the class above.
+def use_tool_commands(app: typer.Typer, find_settings: FindSettings | None = None) -> None:
+    """Makes the commands of an application, and of those inside it, `ToolCommand`s. Called after the last command was added.
 
     find_settings: names the settings (key=value) that an unknown option may have meant, best first."""
-
-    def __init__(self, find_settings: FindSettings | None = None, **options: Any):
-        super().__init__(add_completion=False, rich_markup_mode=None, no_args_is_help=True, pretty_exceptions_enable=False, **options)
-        members = {} if find_settings is None else {"find_settings": staticmethod(find_settings)}
-        self._command_class: type[TyperCommand] = type("ToolCommand", (ToolCommand,), members)
-
-    def command(self, name: str | None = None, *, cls: type[TyperCommand] | None = None, **options: Any) -> Any:
-        """As typer's `command`."""
-        return super().command(name, cls=cls or self._command_class, **options)
+    members = {} if find_settings is None else {"find_settings": staticmethod(find_settings)}
+    for command in app.registered_commands:
+        command.cls = type("ToolCommand", (ToolCommand,), members)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            use_tool_commands(group.typer_instance, find_settings)
 
 
-def _read_values(opts: Sequence[str], args: Sequence[str]) -> Iterator[str]:
+def _values_of_option(opts: Sequence[str], args: Sequence[str]) -> Iterator[str]:
     """The values that an option has in a command line, up to `--`; `--opt=value` and `--opt value`."""
     words = iter(args)
     for word in words:

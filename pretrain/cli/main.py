@@ -20,7 +20,7 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
-from encoders.runtime.command_line import ToolApp
+from encoders.runtime.command_line import use_tool_commands
 from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument, find_recipe_settings
 from pretrain.cli.export import export
 from pretrain.cli.jobs import cancel, logs, status
@@ -28,7 +28,7 @@ from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
 from pretrain.recipe.recipes import RECIPES, read_title
 
-app = ToolApp(find_recipe_settings, help=__doc__)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 add_version_option(app, __version__)
 
 
@@ -263,6 +263,9 @@ def _exit_with_status(work: Callable[[], int]) -> None:
     finally:
         dist.leave_process_group()
     raise typer.Exit(code)
+
+
+use_tool_commands(app, find_recipe_settings)
 
 
 def main() -> None:

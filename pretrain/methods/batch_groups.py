@@ -14,7 +14,7 @@ Shapes: B images, G groups of N images, C channels, T rows per image inside a la
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from einops import rearrange
@@ -125,7 +125,7 @@ class GroupedBatchNorm(nn.Module):
         if groups is None or not self.training:
             y: Tensor = super().forward(x)  # of the class that this one is mixed into
             return y
-        y = groups.normalise(self, x)  # type: ignore[arg-type]  # a _BatchNorm
+        y = groups.normalise(cast(_BatchNorm, self), x)
         for layer in self.children():  # timm's BatchNormAct2d: drop, act
             y = layer(y)
         return y

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from encoders.runtime.cli import DeviceOption, split_commas
-from encoders.runtime.command_line import COMMA_LIST, ToolApp
+from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
 from encoders.runtime.errors import InputError
 from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
 from encoders.zoo.names import split_names
@@ -257,8 +257,9 @@ def parse_bench_arguments(arguments: Sequence[str]) -> BenchOptions:
 
     usage_error: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own copy of it in newer versions
     parsed: list[BenchOptions] = []
-    app = ToolApp()
+    app = typer.Typer()
     app.command()(bench_command(parsed.append))
+    use_tool_commands(app)
     command = get_command(app)
     try:
         with command.make_context("transfer bench", list(arguments)) as context:

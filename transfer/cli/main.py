@@ -8,7 +8,7 @@ import typer
 
 from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
-from encoders.runtime.command_line import COMMA_LIST, ToolApp
+from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
 from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command, find_bench_settings
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
@@ -39,14 +39,9 @@ Typical use
     transfer bench --encoder cxr_moco --task pneumonia
     transfer report
 """
-app = ToolApp(find_bench_settings, help=HELP)
+app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 app.add_typer(tasks_app, name="tasks")
 add_version_option(app, __version__)
-
-
-def main() -> None:
-    """The console command."""
-    run_cli(app)
 
 
 @saved_results()
@@ -271,3 +266,11 @@ def _print_and_save_tables(
     render.write_table(records_dir() / "labels.csv", render.labels_to_csv(sections))
     for path in filter(None, (csv, records_dir() / "table.csv")):
         render.write_table(path, render.results_to_csv(sections, usage, missing))
+
+
+use_tool_commands(app, find_bench_settings)
+
+
+def main() -> None:
+    """The console command."""
+    run_cli(app)

@@ -9,7 +9,6 @@ from rich.markup import escape
 
 from encoders.ingest.options import CombineMode
 from encoders.runtime.cli import make_console
-from encoders.runtime.command_line import ToolApp
 from transfer.cli.task_options import drop_none, parse_classes, parse_findings, parse_split_lists, parse_split_values
 from transfer.tasks.options import BlankPolicy, Part, TaskKind, UncertainPolicy
 
@@ -18,7 +17,11 @@ if TYPE_CHECKING:
 
     from transfer.tasks.load import LoadedTask
 
-tasks_app = ToolApp(help="Register and check tasks: labeled stores with a split by patient.")
+tasks_app = typer.Typer(
+    help="Register and check tasks: labeled stores with a split by patient.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 TaskName = Annotated[str, typer.Argument(help="name of a registered task")]
 
 

@@ -50,7 +50,7 @@ class MaskedCNN:
         check_layers(network)
         assert isinstance(network, FAMILIES)  # `check_layers` says so
         self.network = network
-        infos = [(i, info["reduction"], info["num_chs"]) for i, info in enumerate(network.feature_info)]
+        infos = [(i, int(str(info["reduction"])), int(str(info["num_chs"]))) for i, info in enumerate(network.feature_info)]
         last_of_stride = {stride: (i, stride, width) for i, stride, width in infos if stride >= FINEST_STRIDE}
         self.used, self.strides, self.widths = zip(*(last_of_stride[s] for s in sorted(last_of_stride)), strict=True)
         self.patch_side: int = self.strides[-1]  # pixels
@@ -77,10 +77,11 @@ class MaskedCNN:
         images: (B, C, H, W)."""
         self.keep, self.hidden = masks.keep, masks.hidden
         try:
-            maps: list[Tensor] = self.network.forward_intermediates(images, indices=list(self.used), intermediates_only=True)
+            maps = self.network.forward_intermediates(images, indices=list(self.used), intermediates_only=True)
         finally:
             if not (torch.is_grad_enabled() and self.recomputes):
                 self.end()
+        assert isinstance(maps, list)  # with `intermediates_only`
         return maps
 
     def end(self) -> None:

@@ -172,7 +172,8 @@ class IJEPAPredictor(nn.Module):
         asked = self.mask_token + gather_tokens(table, rearrange(targets, "b t m -> b (t m)"))  # (B, T * M, E)
         each = torch.cat([repeat(seen, "b k e -> (b t) k e", t=n_targets), rearrange(asked, "b (t m) e -> (b t) m e", t=n_targets)], dim=1)
         x = self.norm(self.blocks(each))[:, -size:]  # (B * T, M, E)
-        return rearrange(self.features(x), "(b t) m d -> b t m d", t=n_targets)
+        predicted: Tensor = self.features(x)  # (B * T, M, D)
+        return rearrange(predicted, "(b t) m d -> b t m d", t=n_targets)
 
 
 def check_context(cfg: IJEPAConfig, grid: tuple[int, int]) -> None:

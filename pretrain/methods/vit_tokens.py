@@ -72,5 +72,6 @@ def init_truncated(module: nn.Module) -> None:
             nn.init.ones_(m.weight)
             nn.init.zeros_(m.bias)
     for depth, block in enumerate((m for m in module.modules() if isinstance(m, Block)), start=1):
-        for last in (block.attn.proj, block.mlp.fc2):
+        for last in (block.get_submodule("attn.proj"), block.get_submodule("mlp.fc2")):
+            assert isinstance(last, nn.Linear)
             last.weight.data.div_(math.sqrt(2 * depth))

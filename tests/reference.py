@@ -175,18 +175,6 @@ def dino(student, teacher, centre, student_t, teacher_t):
     return total / terms
 
 
-def sigreg(x, directions, knots, t_max):
-    """LeJEPA, equation 10 along each direction: Epps-Pulley by trapezoids over [-t_max, t_max], mean over directions."""
-    n, distances = len(x), []
-    grid = np.linspace(-t_max, t_max, 2 * knots - 1)
-    for a in directions.T:
-        values = []
-        for t in grid:
-            empirical = sum(np.exp(1j * t * (row @ a)) for row in x) / n
-            values.append(abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2))
-        distances.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
-    return np.mean(distances)
-
 def sinkhorn_knopp(logits, t, iterations):
     """SwAV, appendix A, as DINOv2 writes it: prototypes in rows, samples in columns, each normalised in turn.  logits: (B, K)."""
     q = np.exp(logits / t).T
@@ -229,6 +217,18 @@ def koleo(x):
         logs.append(np.log(np.linalg.norm(a - nearest + 1e-8) + 1e-8))
     return -np.mean(logs)
 
+
+def sigreg(x, directions, knots, t_max):
+    """LeJEPA, equation 10 along each direction: Epps-Pulley by trapezoids over [-t_max, t_max], mean over directions."""
+    n, distances = len(x), []
+    grid = np.linspace(-t_max, t_max, 2 * knots - 1)
+    for a in directions.T:
+        values = []
+        for t in grid:
+            empirical = sum(np.exp(1j * t * (row @ a)) for row in x) / n
+            values.append(abs(empirical - np.exp(-(t**2) / 2)) ** 2 * np.exp(-(t**2) / 2))
+        distances.append(n * sum((values[i] + values[i + 1]) / 2 * (grid[i + 1] - grid[i]) for i in range(len(grid) - 1)))
+    return np.mean(distances)
 
 
 def lejepa(views, n_global, directions, weight, knots, t_max):

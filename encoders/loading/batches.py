@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import count
-from typing import Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -38,6 +38,7 @@ from encoders.zoo.card import Preprocess
 __all__ = ["Batches", "LoadPart", "MaskSpec", "Masks", "MicroBatch"]
 
 LoadPart = Literal["wait", "augment"]
+T = TypeVar("T")
 
 
 class MicroBatch(NamedTuple):
@@ -131,7 +132,7 @@ class Batches:
             if not self._work.augments:
                 self._copies.hand_over(micro_batch.list_tensors())
                 self._lap("augment")  # in time of the device: what it waited for images that were not ready
-            values = {name: column[micro_batch.index] for name, column in self._columns.items()}
+            values: dict[str, Any] = {name: column[micro_batch.index] for name, column in self._columns.items()}
             yield micro_batch._replace(**values)
             if self._copy_ahead:  # the work of this micro-batch is queued on the device, and the host has not waited for it yet
                 with suppress(Exception):  # a run may end before it needs the next one: its error is raised when it is needed
@@ -244,7 +245,7 @@ class _MicroBatchDataset(Dataset[MicroBatch | RawBatch]):
             raise RuntimeError(f"{type(error).__name__} at {message}") from error
 
 
-def _keep_batch(batch: MicroBatch | RawBatch) -> MicroBatch | RawBatch:
+def _keep_batch(batch: T) -> T:
     return batch
 
 

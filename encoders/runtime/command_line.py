@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import typer
-from typer.core import TyperCommand
+from typer.core import TyperCommand, TyperOption
 
 # The metavar of an option whose value is a list: `--task a,b` and `--task a --task b` are the same.
 COMMA_LIST = "A,B,..."
@@ -30,7 +30,7 @@ class ToolCommand(TyperCommand):
                 error.message = f"{error.message.rstrip('.')}. {advice}"
             raise
         for option, count in Counter(order).items():
-            if count > 1 and option.param_type_name == "option" and not (option.multiple or option.is_flag or option.count):
+            if count > 1 and isinstance(option, TyperOption) and not (option.multiple or option.is_flag or option.count):
                 values = list(_values_of_option(option.opts, args))
                 if option.metavar != COMMA_LIST:
                     given = " and ".join(f"{option.opts[0]} {value}" for value in values)
@@ -48,7 +48,8 @@ class ToolCommand(TyperCommand):
             return f"The device is chosen by --device: {_describe_device(option, value)}"
         if not any(param.name in SETTINGS_ARGUMENTS for param in self.params):
             return ""
-        keys = self.find_settings(option.lstrip("-").replace("-", "_")) if self.find_settings else []
+        find = type(self).find_settings
+        keys = find(option.lstrip("-").replace("-", "_")) if find else []
         if keys:
             written = " or ".join(f"{key}={value or 'VALUE'}" for key in keys[:3])
             return f"Settings are written without dashes: {written}"

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from encoders.runtime.launcher import local_rank, srun_variable
 
-
 TIMEOUT_MIN = 10.0  # minutes that a process waits for the others
 
 

@@ -90,13 +90,13 @@ class Method(nn.Module):
         """Whether `forward` receives `patient_ids`, one id per image."""
         return False
 
-    # Training
     def label_column(self) -> str | None:
         """The column of the store whose classes `forward` receives as `class_ids`; None for a method without labels.
 
         `forward` then has another argument, `class_ids: Tensor | None = None`: (B,) int64, -1 = unlabeled."""
         return None
 
+    # Training
 
     def forward(
         self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None

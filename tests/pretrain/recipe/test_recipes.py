@@ -86,11 +86,8 @@ def test_a_recipe_loads_and_its_header_states_claim_cost_and_command(name, tmp_p
         ),
         (
             "cxr_dinov2",
-            lambda r: (
-                tuple(r.method[k] for k in ("koleo", "mask_probability", "mask_ratio", "patch_embed_lr", "separate_heads"))
-                + (r.method["balance"],)
-            ),
-            (0.1, 0.5, [0.1, 0.5], 0.2, True, "sinkhorn"),
+            lambda r: [r.method[k] for k in ("koleo", "mask_probability", "mask_ratio", "patch_embed_lr", "separate_heads", "balance")],
+            [0.1, 0.5, [0.1, 0.5], 0.2, True, "sinkhorn"],
         ),
         (
             "cxr_dinov2",

@@ -78,6 +78,7 @@ def logs(
         raise InputError(f"run {found.name!r} has no log yet: its job {job.job if job else ''} is {state or 'unknown to SLURM'}")
     for line in read_log_tail(log, lines) if log else []:
         print(line)
+    sys.stdout.flush()  # a pipe would get these lines with the next ones only
     if follow:
         _follow_log(found, log)
 

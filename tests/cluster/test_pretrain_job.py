@@ -11,7 +11,7 @@ from encoders.runtime.files import sha256_file
 
 pytestmark = pytest.mark.cluster
 STEPS = 120
-RECIPE = ["cxr_moco_tiny", "data.store=cxr.h5", "arch=resnet10t", "size=32", f"steps={STEPS}", "batch=64", "save_every=20", "log_every=1"]
+RECIPE = ["cxr_moco_tiny", "data.store=cxr.h5", "arch=test_resnet", "size=32", f"steps={STEPS}", "batch=64", "save_every=20", "log_every=1"]
 
 
 def command(env, *words, check=True):
@@ -85,11 +85,22 @@ def test_a_cancelled_job_stays_cancelled(site, store):
     printed = command(site, "pretrain", "submit", *RECIPE, "--name", "stopped")
     job = printed.split("submitted job ")[1].split()[0]
     wait(lambda: step_of(Path(site["ISOGRAFT_HOME"]) / "runs" / "stopped") >= 5, 240, "the job's fifth step")
-    command(site, "scancel", job)
+    assert "running" in command(site, "pretrain", "status", "stopped")
+    assert command(site, "pretrain", "cancel", "stopped") == f"cancelled job {job} of run stopped\n"
     wait(lambda: job_state(site, job) == "CANCELLED", 30, "the cancellation")
     time.sleep(8)  # longer than a requeued job waits before it starts again
     assert job_state(site, job) == "CANCELLED"
     assert restarts(site, job) == 0
+
+
+def test_a_job_that_fails_in_its_set_up_is_listed_with_the_end_of_its_log(site, store):
+    printed = command(site, "pretrain", "submit", *RECIPE, "--name", "broken", "--setup", "load_no_such_module cuda")
+    job = printed.split("submitted job ")[1].split()[0]
+    wait(lambda: job_state(site, job) == "FAILED", 60, "the failure")
+    status = command(site, "pretrain", "status")
+    assert f"{job} FAILED (exit status 127)" in status
+    assert "load_no_such_module: command not found" in status
+    assert "load_no_such_module: command not found" in command(site, "pretrain", "logs", "broken", "-f")
 
 
 def test_an_error_is_found_before_the_job_is_submitted(site):

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 from typer.testing import CliRunner
@@ -99,15 +100,17 @@ def test_the_log_is_printed_and_followed_to_the_end_of_the_job(slurm):
     log.write_text("one\ntwo\nthree\n")
     assert invoke("logs", "mine", "-n", 2).stdout == "two\nthree\n"
     slurm.show("2", job_line(state="RUNNING", log=log))
-    follow = subprocess.Popen(
-        [sys.executable, "-m", "pretrain", "logs", "mine", "-f"], stdout=subprocess.PIPE, text=True, env={**os.environ}
-    )
+    env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    follow = subprocess.Popen([sys.executable, "-m", "pretrain", "logs", "mine", "-f"], stdout=subprocess.PIPE, text=True, env=env)
+    end = threading.Timer(60, follow.kill)  # a line that does not come must not block the suite
+    end.start()
     assert [follow.stdout.readline() for _ in range(3)] == ["one\n", "two\n", "three\n"]
     with log.open("a") as file:
         file.write("four\n")
     assert follow.stdout.readline() == "four\n"
     slurm.show("2", job_line(state="COMPLETED", log=log))
     assert follow.communicate(timeout=60)[0] == ""
+    end.cancel()
     assert follow.returncode == 0
 
 

@@ -5,13 +5,16 @@ from pathlib import Path
 TAIL_BYTES = 16 << 10  # bytes at the end of a log that are read
 
 
-def read_log_tail(log: Path, count: int = 10) -> list[str]:
-    """The last `count` lines that are not empty; [] for a log that does not exist. A progress bar leaves its last state."""
+def read_log_tail(log: Path, count: int = 10, end: int | None = None) -> list[str]:
+    """The last `count` lines that are not empty; [] for a log that does not exist. A progress bar leaves its last state.
+
+    end: bytes of the file that are looked at; all by default."""
     if not log.is_file():
         return []
+    end = log.stat().st_size if end is None else end
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - TAIL_BYTES))
-        text = file.read().decode(errors="replace")
+        file.seek(max(0, end - TAIL_BYTES))
+        text = file.read(end - file.tell()).decode(errors="replace")
     lines = (line.rstrip().rpartition("\r")[2] for line in text.split("\n"))
     return [line for line in lines if line.strip()][-count:] if count > 0 else []
 

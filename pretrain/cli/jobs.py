@@ -76,18 +76,19 @@ def logs(
     if log is None and not follow:
         state = job.describe() if job else ""
         raise InputError(f"run {found.name!r} has no log yet: its job {job.job if job else ''} is {state or 'unknown to SLURM'}")
-    for line in read_log_tail(log, lines) if log else []:
+    end = log.stat().st_size if log else 0  # before it is read: what is written meanwhile is printed below
+    for line in read_log_tail(log, lines, end) if log else []:
         print(line)
     sys.stdout.flush()  # a pipe would get these lines with the next ones only
     if follow:
-        _follow_log(found, log)
+        _follow_log(found, log, end)
 
 
-def _follow_log(run: "RunDir", log: "Path | None") -> None:
-    """Prints what is appended to the log until the run's job has ended, or Ctrl-C; waits for a log that does not exist yet."""
+def _follow_log(run: "RunDir", log: "Path | None", place: int) -> None:
+    """Prints what the log holds from byte `place` on until the run's job has ended, or Ctrl-C; waits for a log that does not exist yet."""
     from pretrain.run.run_jobs import find_log, newest_job
 
-    place, shown, looks = log.stat().st_size if log else 0, "", 0
+    shown, looks = "", 0
     try:
         while True:
             if log is None:

@@ -114,7 +114,7 @@ def test_the_members_that_the_plan_and_the_watchdog_read():
     assert {name: m.constant_momentum for name, m in all_methods.items() if m.constant_momentum is not None} == {"moco": 0.9}
     assert {name for name, m in all_methods.items() if m.plain_vit_only} == {"mae", "dinov2", "simmim", "ijepa"}
     assert {name for name, m in all_methods.items() if isinstance(m, Reconstructs)} == {"mae", "spark", "simmim"}
-    assert {name for name, m in all_methods.items() if m.has_negatives} == {"moco", "simclr", "mocov3"}
+    assert {name for name, m in all_methods.items() if m.has_negatives} == {"moco", "simclr", "mocov3", "supcon"}
 
 
 @ALL

@@ -88,7 +88,8 @@ def _follow_log(run: "RunDir", log: "Path | None", place: int) -> None:
     """Prints what the log holds from byte `place` on until the run's job has ended, or Ctrl-C; waits for a log that does not exist yet."""
     from pretrain.run.run_jobs import find_log, newest_job
 
-    shown, looks = "", 0
+    shown, ended = "", False
+    quiet = 0  # looks since something was written
     try:
         while True:
             if log is None:
@@ -99,16 +100,18 @@ def _follow_log(run: "RunDir", log: "Path | None", place: int) -> None:
                     file.seek(place)
                     sys.stdout.write(file.read().decode(errors="replace"))
                     sys.stdout.flush()
-                place = size
-            elif looks % POLLS_PER_QUESTION == 0:  # only while nothing is written
+                place, quiet = size, -1
+            elif ended:
+                return
+            elif quiet % POLLS_PER_QUESTION == 0:
                 job = newest_job(run)
                 text = job.describe() if job else ""
                 if text != shown and job:
                     print(f"[job {job.job}: {text or 'unknown to SLURM'}]", file=sys.stderr)
                     shown = text
-                if job is None or not job.is_active:
-                    return
-            looks += 1
+                if ended := job is None or not job.is_active:
+                    continue  # one more look: the job may have written between the look and the question
+            quiet += 1
             time.sleep(POLL_S)
     except KeyboardInterrupt:
         return

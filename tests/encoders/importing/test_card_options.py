@@ -51,9 +51,9 @@ def card_of(name):
 )
 def test_an_option_is_on_the_card_and_changes_the_canary(tmp_path, option, value, where, stored):
     file = save(tmp_path, vit().state_dict())
-    words = ["import", file, "--mean", "0.5", "--std", "0.25"]
-    command_line(*words, "--name", "plain")
-    command_line(*words, "--name", "changed", option, value)
+    options = {"--mean": "0.5", "--std": "0.25"}
+    for name, more in (("plain", {}), ("changed", {option: value})):
+        command_line("import", file, "--name", name, *(word for pair in (options | more).items() for word in pair))
     plain, changed = card_of("plain"), card_of("changed")
     assert {**changed.model_args, **changed.preprocess.model_dump()}[where] == stored
     assert is_another(plain.canary, changed.canary) or is_another(plain.network_canary, changed.network_canary)

@@ -166,13 +166,13 @@ def test_an_equal_source_is_recorded_with_the_largest_difference(imported):
 
 def test_import_compares_with_an_answer_at_once(imported):
     answer_of_source(imported)
-    words = ["import", imported / "probe" / "w.pt", "--arch", "vit_tiny_patch16_224", "--size", "48", "--name", "again"]
-    words += [f"--model-arg={key}={value}" for key, value in VIT.items()] + ["--mean", "0.3,0.4,0.5", "--std", "0.2,0.21,0.22"]
-    done = run(*words, "--answer", imported / "probe" / "answer.npz")
+    words = ["import", imported / "probe" / "w.pt", "--arch", "vit_tiny_patch16_224", "--size", "48"]
+    words += [f"--model-arg={key}={value}" for key, value in VIT.items()] + ["--answer", imported / "probe" / "answer.npz"]
+    done = run(*words, "--mean", "0.3,0.4,0.5", "--std", "0.2,0.21,0.22", "--name", "again")
     assert done.exit_code == 0, done.output + repr(done.exception)
     assert "again: equal to its source: max difference" in done.output
     assert zoo.find_encoder("again").card.source_check is not None
-    other = run(*words[:-4], "--mean", "0.5", "--std", "0.5", "--name", "third", "--answer", imported / "probe" / "answer.npz")
+    other = run(*words, "--mean", "0.5", "--std", "0.5", "--name", "third")
     assert isinstance(other.exception, InputError)  # an answer to the tensors of another card
     assert "answers other tensors" in str(other.exception)
 

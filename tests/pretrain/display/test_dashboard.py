@@ -23,7 +23,7 @@ def test_a_sparkline_spans_minimum_to_maximum_and_marks_nan():
 
 @pytest.fixture
 def where(tmp_path):
-    return run(store(tmp_path), MOCO, "seen", "watch.images=32", "licence=<b>mine")
+    return run(store(tmp_path), MOCO, "seen", "watch.images=32", "pictures=local", "licence=<b>mine")
 
 
 def test_a_run_is_shown_and_reported(where, tmp_path):

@@ -11,7 +11,17 @@ from encoders.runtime.files import sha256_file
 
 pytestmark = pytest.mark.cluster
 STEPS = 120
-RECIPE = ["cxr_moco_tiny", "data.store=cxr.h5", "arch=test_resnet", "size=32", f"steps={STEPS}", "batch=64", "save_every=20", "log_every=1"]
+RECIPE = [
+    "cxr_moco_tiny",
+    "data.store=cxr.h5",
+    "arch=test_resnet",
+    "size=32",
+    f"steps={STEPS}",
+    "batch=64",
+    "save_every=20",
+    "log_every=1",
+    "watch.images=16",
+]
 
 
 def command(env, *words, check=True):

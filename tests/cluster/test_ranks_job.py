@@ -16,7 +16,7 @@ pytestmark = pytest.mark.cluster
 STEPS = 40
 RECIPE = [
     "cxr_moco_tiny", "data.store=ranks.h5", "arch=test_resnet", "size=32", f"steps={STEPS}", "batch=32", "save_every=5", "log_every=1",
-    "pictures=none",
+    "pictures=none", "watch.images=16",
 ]  # fmt: skip
 
 

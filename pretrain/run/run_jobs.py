@@ -10,12 +10,12 @@ from pretrain.run.rundir import RunDir, find_run, run_dir_for
 
 
 def is_submitted(run: RunDir) -> bool:
-    """Whether a job of the run was submitted that has not begun to train yet."""
+    """Whether a job of the run was submitted that has not started to train yet."""
     return not run.exists() and bool(slurm_jobs.list_jobs(run.path))
 
 
 def list_submitted_runs() -> list[RunDir]:
-    """The runs in runs/ whose job was submitted and has not begun to train, by name."""
+    """The runs in runs/ whose job was submitted and has not started to train, by name."""
     folder = paths.runs_dir()
     return [run for path in sorted(folder.iterdir()) if is_submitted(run := RunDir(path))] if folder.is_dir() else []
 

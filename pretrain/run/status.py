@@ -13,7 +13,7 @@ from pretrain.run.rundir import RunDir
 
 STATUS_HEADER = ("run", "state", "step", "loss", "images/s", "left", "last line", "SLURM job")
 LOG_LINES = 6  # shown of a run that failed
-# What a job that has not begun to train is doing, by its state in SLURM; in all other states it failed.
+# What a job that has not started to train is doing, by its state in SLURM; in all other states it failed.
 WAITING_STATES = {"PENDING": "queued", "REQUEUED": "queued", "REQUEUE_HOLD": "held", "SUSPENDED": "suspended", "CANCELLED": "cancelled"}
 STARTING_STATES = ("CONFIGURING", "RUNNING", "COMPLETING")
 

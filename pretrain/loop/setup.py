@@ -1,15 +1,17 @@
 """From a recipe to everything that the loop needs: images, backbone, method, optimizer, and the card of the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from encoders.loading.batches import Batches
 from encoders.loading.worker_count import choose_worker_count
 from encoders.runtime import dist, optim
 from encoders.runtime.arithmetic import has_bf16
 from encoders.runtime.config import validate_config
+from encoders.runtime.cpu_bf16 import describe_wrong_gradient, has_wrong_bf16_gradient
 from encoders.runtime.errors import InputError
 from encoders.zoo import backbone
 from encoders.zoo.card import Card
@@ -54,8 +56,6 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
     if len(images.index) < recipe.batch:
         raise InputError(f"batch={recipe.batch} is more than the {len(images.index)} images to train on; lower batch or add images")
     recipe, initial_encoder = complete_recipe(recipe, images) if card is None else (recipe, None)
-    if recipe.precision == "auto":
-        recipe = recipe.model_copy(update={"precision": "bf16" if has_bf16(torch.device(device)) else "fp32"})
     shape = DataShape(len(images.index), recipe.size, recipe.channels or 1, recipe.batch, recipe.init is not None, recipe.accumulate)
     kind = METHODS[recipe.method["name"]]
     if kind.plain_vit_only and not is_plain_vit(backbone.validate_arch(str(recipe.arch))):
@@ -81,6 +81,7 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         compile_method(method)
     pixels = recipe.preprocess
     views = method.views(augmentation(recipe))
+    recipe = resolve_precision(recipe, network, shape.channels, [view.size or recipe.size for view in views], torch.device(device))
     prep = build_preprocess(recipe, tuple(pixels.mean or ()), tuple(pixels.std or ()))
     drawn = row_weights(images, recipe.data.weights, recipe.data.balance)
     labels = gather_labels(recipe, images, method.label_column(), drawn, card)
@@ -119,6 +120,19 @@ def build_setup(recipe: Recipe, device: str, card: Mapping[str, object] | None =
         else build_first_card(recipe, prep, images, initial_encoder, network, labels)
     )
     return Setup(recipe, images, method, batches, optimizer, scaler, run_card, continuation, labels, steps, warmup, torch.device(device))
+
+
+def resolve_precision(recipe: Recipe, network: nn.Module, channels: int, sizes: Sequence[int], device: torch.device) -> Recipe:
+    """The recipe with a precision: for `auto` bf16 where the device computes it natively and correctly, else fp32.
+
+    sizes: pixels a side of the views.  Raises InputError for bf16 where gradients would be wrong (`encoders.runtime.cpu_bf16`)."""
+    if recipe.precision not in ("auto", "bf16"):
+        return recipe
+    correct = device.type != "cpu" or not has_wrong_bf16_gradient(network, channels, sizes)
+    if recipe.precision == "bf16" and not correct:
+        raise InputError(describe_wrong_gradient(str(recipe.arch), sizes))
+    native = recipe.precision == "bf16" or has_bf16(device)
+    return recipe.model_copy(update={"precision": "bf16" if correct and native else "fp32"})
 
 
 def describe_adjustments(setup: Setup) -> list[str]:

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from encoders.runtime.lars import LARS
 from pretrain.methods import DataShape
-from pretrain.methods.moco import MoCo, MoCoConfig, encode_in_groups
+from pretrain.methods.moco import MoCo, MoCoConfig
 
 VIEWS = {"view", "permute", "expand", "select", "slice", "detach", "alias", "unsqueeze", "t", "transpose", "_unsafe_view", "split"}
 
@@ -38,8 +38,7 @@ class Operations(TorchDispatchMode):
 def build_moco(arch: str, batch: int, size: int, together: bool) -> MoCo:
     method = MoCo(MoCoConfig(), timm.create_model(arch, num_classes=0), DataShape(10**6, size, 3, batch, False)).train()
     method.to(memory_format=torch.channels_last)
-    if not together:
-        method.encode = encode_in_groups
+    method.one_pass_devices = frozenset({"cpu"} if together else ())
     return method
 
 

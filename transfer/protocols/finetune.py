@@ -25,6 +25,7 @@ from encoders.loading.batches import Batches
 from encoders.runtime.arithmetic import resolve_training_precision, use_precision, without_tf32
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
+from encoders.runtime.cpu_bf16 import describe_wrong_gradient, has_wrong_bf16_gradient
 from encoders.runtime.errors import InputError
 from encoders.runtime.moving_average import move_average
 from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
@@ -145,6 +146,9 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
     with torch.random.fork_rng(devices=gpus), without_tf32(), build_batches(cfg, encoder, train, rows, batch) as batches:
         torch.manual_seed(cfg.seed)
         own = build_trainable_backbone(encoder, cfg.drop_path)
+        pixels = encoder.card.preprocess
+        if (cfg.precision, device.type) == ("bf16", "cpu") and has_wrong_bf16_gradient(own, pixels.channels, [pixels.size]):
+            raise InputError(describe_wrong_gradient(encoder.card.name, [pixels.size]))
         network = FinetuneNetwork(own, encoder.card.dim, train.y.shape[1], count_normalised(encoder.card)).to(device)
         if cfg.freeze_bn:
             freeze_statistics(network.backbone)

@@ -187,8 +187,7 @@ def test_shuffled_groups_reduce_what_batch_statistics_leak_about_the_partner():
 @pytest.mark.parametrize("together", [True, False])
 def test_query_and_key_of_an_image_are_in_different_groups(together):
     m = method("moco", batch=64)
-    if not together:
-        m.encode = encode_in_groups
+    m.one_pass_devices = {"cpu"} if together else set()
     shared = []
     for part, record in ((m.backbone, "q"), (m.key, "k")):
         part.register_forward_pre_hook(lambda _, args, record=record: shared.append((record, args[0][:, 0, 0, 0].tolist())))
@@ -209,7 +208,7 @@ def test_query_and_key_of_an_image_are_in_different_groups(together):
 def test_all_groups_pass_the_network_at_once():
     m = method("moco", batch=64)
     slow = method("moco", batch=64)
-    slow.encode = encode_in_groups
+    m.one_pass_devices = {"cpu"}
     losses = []
     for each in (m, slow):
         torch.manual_seed(3)
@@ -217,6 +216,13 @@ def test_all_groups_pass_the_network_at_once():
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
     for (name, got), want in zip(m.state_dict().items(), slow.state_dict().values(), strict=True):
         torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12, msg=name)
+
+
+def test_a_cpu_takes_one_group_after_the_other():
+    m, passes = method("moco", batch=64), []
+    m.backbone.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
+    m([images(64), images(64)], None, 0.0)
+    assert passes == [32, 32]
 
 
 @pytest.mark.parametrize(("batch", "groups"), [(8, 1), (16, 2), (64, 2), (256, 8), (1024, 32)])

@@ -19,6 +19,11 @@ def runs_dir() -> Path:
     return home_dir() / "runs"
 
 
+def sweeps_dir() -> Path:
+    """The folder of sweeps: the lists of their runs, with scripts and logs of those that were submitted as jobs."""
+    return home_dir() / "sweeps"
+
+
 def tasks_dir() -> Path:
     """The folder of registered tasks: one YAML file each."""
     return home_dir() / "tasks"

@@ -4,6 +4,7 @@ The controller is asked first (`scontrol`); it forgets a job some minutes after 
 where a cluster has one.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -46,6 +47,19 @@ class JobState:
             text += f" (exit status {self.exit_status})"
         times = {0: "", 1: ", requeued once"}.get(self.restarts, f", requeued {self.restarts} times")
         return text + times if text else ""
+
+
+def own_job_id() -> str | None:
+    """The job that this process belongs to, `<array>_<element>` for an element of an array; None outside SLURM.
+
+    The variable SLURM_JOB_ID of one element is the id of the whole array."""
+    array, element = os.environ.get("SLURM_ARRAY_JOB_ID"), os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"{array}_{element}" if array and element else os.environ.get("SLURM_JOB_ID")
+
+
+def job_order(job: str) -> tuple[int, ...]:
+    """What sorts ids of jobs by their age: 9, 10, 12_0, 12_1."""
+    return tuple(int(number) if number.isdecimal() else 0 for number in job.split("_"))
 
 
 def job_state(job: str) -> JobState:

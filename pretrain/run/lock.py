@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
-from encoders.runtime import dist
+from encoders.runtime import dist, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, process_tag
 from pretrain.run.lock_holder import LockInfo, is_process_alive, process_start_ticks
@@ -36,7 +36,7 @@ def lock_run(run: RunDir, say: PrintLine = print) -> Iterator[None]:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "born": process_start_ticks(os.getpid()),
-        "job": os.environ.get("SLURM_JOB_ID"),
+        "job": slurm_jobs.own_job_id(),
     }
     ensure_writable(run.path)
     for _ in range(3):  # another process may take or release the lock between two lines

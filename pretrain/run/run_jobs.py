@@ -30,7 +30,7 @@ def list_job_ids(run: RunDir) -> list[str]:
     """The ids of the run's jobs, oldest first: those that were submitted, and those that worked on it."""
     worked = [job for session in run.read()["sessions"] if (job := session.get("slurm_job"))] if run.exists() else []
     ids = dict.fromkeys([*slurm_jobs.list_jobs(run.path), *worked])
-    return sorted(ids, key=lambda job: int(job) if job.isdecimal() else 0)
+    return sorted(ids, key=slurm_jobs.job_order)
 
 
 def newest_job(run: RunDir) -> JobState | None:

@@ -104,7 +104,7 @@ def describe_session(device: str, step: int) -> SessionInfo:
         "host": socket.gethostname(),
         "pid": os.getpid(),
         "device": device,
-        "slurm_job": os.environ.get("SLURM_JOB_ID"),
+        "slurm_job": slurm_jobs.own_job_id(),
     }
 
 

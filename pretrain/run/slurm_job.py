@@ -30,8 +30,15 @@ def build_job_script(run: str, recipe: str, overrides: Sequence[str], site: slur
     """The text of the job script: the template with this run's arguments, the site's options and its set-up lines.
 
     Raises InputError when a node has more processes than GPUs."""
-    options = slurm.sbatch_directives(site) | {"job-name": run, "chdir": str(Path.cwd()), "nodes": str(shape.nodes)}
-    options["output"] = str(paths.runs_dir() / run / "slurm-%j.out")
+    return fill_job_template(run, paths.runs_dir() / run / "slurm-%j.out", [run, recipe, *overrides], site, shape)
+
+
+def fill_job_template(name: str, output: Path, arguments: Sequence[str], site: slurm.Site, shape: JobShape) -> str:
+    """The template for a job called `name`, with the arguments of the script itself and the place of its log.
+
+    Raises InputError when a node has more processes than GPUs."""
+    options = slurm.sbatch_directives(site) | {"job-name": name, "chdir": str(Path.cwd()), "nodes": str(shape.nodes)}
+    options["output"] = str(output)
     lines = [f"export ISOGRAFT_HOME={slurm.quote_path(paths.home_dir())}", *site.setup]
     if site.max_restarts is not None:
         lines.append(f"MAX_RESTARTS={site.max_restarts}")
@@ -44,7 +51,7 @@ def build_job_script(run: str, recipe: str, overrides: Sequence[str], site: slur
         raise InputError(
             f"--procs {processes} with {gpus} GPU(s) per node: each process needs its own GPU; raise --gpus, or --gpus 0 for CPU"
         )
-    return slurm.fill_template(template, options | {"ntasks-per-node": str(processes)}, [run, recipe, *overrides], lines)
+    return slurm.fill_template(template, options | {"ntasks-per-node": str(processes)}, arguments, lines)
 
 
 def validate_stage_folder(folder: str) -> str:

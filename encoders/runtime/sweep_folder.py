@@ -1,0 +1,97 @@
+"""The folder of a sweep: `sweeps/<name>/sweep.json` lists its runs; scripts, logs and jobs are those of its SLURM arrays.
+
+The runs themselves are ordinary runs, each in its own folder. A run keeps its number in the list, which is that of its array task.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import Field
+
+from encoders.runtime import paths
+from encoders.runtime.config import Config, validate_config
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import read_json, write_json
+
+
+class SweepRun(Config):
+    """One run of a sweep."""
+
+    name: str
+    settings: list[str] = Field(description="key=value of the settings that the sweep varies")
+
+
+class SweepInfo(Config):
+    """The contents of sweep.json."""
+
+    recipe: str
+    overrides: list[str] = Field(description="key=value of the settings that all runs share")
+    keys: list[str] = Field(description="the settings that vary, in the order of the command line")
+    folder: str | None = Field(None, description="folder of the runs' folders, if it is not runs/")
+    runs: list[SweepRun]
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The files of a sweep."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def info_file(self) -> Path:
+        return self.path / "sweep.json"
+
+    @property
+    def commands_file(self) -> Path:
+        """The arguments of one run a line, in the order of the array."""
+        return self.path / "runs.txt"
+
+    def read(self) -> SweepInfo:
+        """The contents of sweep.json. Raises InputError if they cannot be read."""
+        return validate_config(SweepInfo, read_json(self.info_file), str(self.info_file))
+
+    def write(self, info: SweepInfo) -> None:
+        """Writes sweep.json, atomically."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.info_file, info.model_dump(mode="json"))
+
+    def run_names(self) -> list[str]:
+        """The names of its runs, which are those of its encoders."""
+        return [run.name for run in self.read().runs]
+
+
+def find_sweep(name: str) -> SweepFolder | None:
+    """The sweep of that name; None if there is none."""
+    if not name or name != Path(name).name or name.startswith("."):
+        return None
+    folder = SweepFolder(paths.sweeps_dir() / name)
+    return folder if folder.info_file.is_file() else None
+
+
+def list_sweeps() -> list[SweepFolder]:
+    """Every sweep, by name."""
+    return [SweepFolder(path.parent) for path in sorted(paths.sweeps_dir().glob("*/sweep.json"))]
+
+
+def expand_sweeps(names: Sequence[str]) -> list[str]:
+    """The names with each sweep replaced by its runs, each name once.
+
+    Raises InputError for a name that is both a sweep and an encoder of the zoo."""
+    expanded: list[str] = []
+    for name in names:
+        sweep = find_sweep(name)
+        if sweep is not None and (paths.zoo_dir() / name).exists():
+            raise InputError(f"{name!r} is a sweep ({sweep.path}) and an encoder; write zoo/{name} for the encoder, or name the runs")
+        expanded += sweep.run_names() if sweep else [name]
+    return list(dict.fromkeys(expanded))
+
+
+def refuse_sweep_name(name: str) -> None:
+    """Raises InputError if a sweep has this name, so that no run can have it."""
+    if (sweep := find_sweep(name)) is not None:
+        raise InputError(f"{name!r} is a sweep of {len(sweep.run_names())} runs ({sweep.path}); choose another --name for this run")

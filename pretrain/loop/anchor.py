@@ -21,6 +21,7 @@ from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
 from pretrain.methods import Method
+from pretrain.methods.method import label_arguments
 from pretrain.methods.precision import full_precision
 from pretrain.methods.relational import relational_loss
 from pretrain.recipe.anchor_config import AnchorConfig
@@ -51,9 +52,8 @@ class AnchoredMethod(nn.Module):
         class_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """The scalars of the method, with the terms added to its `loss` and under their own names."""
-        given = {} if class_ids is None else {"class_ids": class_ids}
         with record_passes(self.backbone) as passes:
-            outputs = dict(self.method(views, masks, progress=progress, patient_ids=patient_ids, **given))
+            outputs = dict(self.method(views, masks, progress=progress, patient_ids=patient_ids, **label_arguments(class_ids)))
         if self.cfg.relational:
             outputs["anchor_relational"] = self.relational_term(passes)
             outputs["loss"] = outputs["loss"] + self.cfg.relational * outputs["anchor_relational"]

@@ -21,6 +21,7 @@ from encoders.zoo.backbone import feature_dim
 from pretrain.loop.anchor import AnchoredMethod, record_passes
 from pretrain.loop.usable_labels import UsedLabel
 from pretrain.methods import Method
+from pretrain.methods.method import label_arguments
 from pretrain.methods.param_groups import ParamGroup, build_param_groups
 from pretrain.methods.precision import full_precision, l2_normalize
 
@@ -55,9 +56,8 @@ class AuxiliaryMethod(nn.Module):
     ) -> dict[str, Tensor]:
         """The scalars of `inner`, with the terms added to its `loss` and under their own names.  targets: (B, T), NaN = unlabeled."""
         assert targets is not None
-        given = {} if class_ids is None else {"class_ids": class_ids}
         with record_passes(self.backbone) as passes:
-            outputs = dict(self.inner(views, masks, progress=progress, patient_ids=patient_ids, **given))
+            outputs = dict(self.inner(views, masks, progress=progress, patient_ids=patient_ids, **label_arguments(class_ids)))
         features = self.full_view_features(views, passes)  # (M, D)
         rows = targets.repeat(len(features) // len(targets), 1)  # (M, T)
         for i, (label, head) in enumerate(zip(self.labels, self.heads, strict=True)):

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from encoders.runtime import dist
 from encoders.zoo.batchnorm import is_frozen
 from pretrain.loop.fused_batchnorm import fused_sync_batch_norm
-from pretrain.methods.batch_groups import active_groups
+from pretrain.methods.batch_groups import active_groups, train_batch_norm
 from pretrain.methods.precision import at_least_float32
 
 
@@ -44,7 +44,7 @@ class SyncBatchNorm(_BatchNorm):
         """(B, C, ...) -> the same shape."""
         groups, alone = active_groups(), dist.world_size() == 1
         if self.training and groups is not None:
-            x = groups.normalise(self, input, F.batch_norm if alone else sync_batch_norm)
+            x = groups.normalise(self, input, train_batch_norm if alone else sync_batch_norm)
         elif self.training and not alone:
             x = self._over_all(input)
         else:
@@ -61,7 +61,7 @@ class SyncBatchNorm(_BatchNorm):
             if self.momentum is None:
                 share = 1 / float(self.num_batches_tracked)
         means, variances = (self.running_mean, self.running_var) if tracked else (None, None)
-        return sync_batch_norm(x, means, variances, self.weight, self.bias, True, share, self.eps)
+        return sync_batch_norm(x, means, variances, self.weight, self.bias, share, self.eps)
 
 
 def sync_batch_norm(
@@ -70,13 +70,12 @@ def sync_batch_norm(
     running_var: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    training: bool,
     momentum: float,
     eps: float,
 ) -> Tensor:
     """The function `F.batch_norm` in training, with the statistics of all ranks.  x: (B, C, ...)."""
     if x.is_cuda:
-        return fused_sync_batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+        return fused_sync_batch_norm(x, running_mean, running_var, weight, bias, momentum, eps)
     y: Tensor
     y, mean, var, total = _SyncBatchNormFunction.apply(x, weight, bias, eps)
     if running_mean is not None and running_var is not None:

@@ -21,12 +21,10 @@ def fused_sync_batch_norm(
     running_var: Tensor | None,
     weight: Tensor | None,
     bias: Tensor | None,
-    training: bool,
     momentum: float,
     eps: float,
 ) -> Tensor:
     """The function `F.batch_norm` in training, with the statistics of all ranks; x: (B, C, ...) on a CUDA device."""
-    assert training
     y: Tensor = _FusedSyncBatchNormFunction.apply(x, running_mean, running_var, weight, bias, momentum, eps)
     return y
 

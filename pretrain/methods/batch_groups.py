@@ -28,7 +28,21 @@ from encoders.zoo.batchnorm import STATISTICS, list_batch_statistics_layers
 
 GROUPABLE = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, BatchNormAct2d)  # these classes alone: others may compute otherwise
 ZEROS = 2**18  # that are made at once, by one operation: a megabyte
-BatchNormFunction = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, bool, float, float], Tensor]
+# of x, running mean and variance, scale, shift, momentum and eps, in training
+BatchNormFunction = Callable[[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None, float, float], Tensor]
+
+
+def train_batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    momentum: float,
+    eps: float,
+) -> Tensor:
+    """`F.batch_norm` in training, over the images of this rank.  x: (B, C, ...)."""
+    return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
 
 
 class GroupRun(NamedTuple):
@@ -62,8 +76,8 @@ class BatchGroups:
         runs = rows.split([run.n_groups * run.size for run in self.runs])
         return torch.cat([rearrange(part, "(g n) -> (n g)", g=run.n_groups) for part, run in zip(runs, self.runs, strict=True)])
 
-    def normalise(self, layer: _BatchNorm, x: Tensor, batch_norm: BatchNormFunction = F.batch_norm) -> Tensor:
-        """`x` (B * T, C, ...) normalised group by group with scale and shift of `layer`.  batch_norm: with arguments of `F.batch_norm`."""
+    def normalise(self, layer: _BatchNorm, x: Tensor, batch_norm: BatchNormFunction = train_batch_norm) -> Tensor:
+        """`x` (B * T, C, ...) normalised group by group with scale and shift of `layer`."""
         per_image, rest = divmod(len(x), self.n_images)
         if rest:
             raise InputError(
@@ -77,7 +91,7 @@ class BatchGroups:
             found = self._new_statistics(layer, run.n_groups)  # (2, G * C) or None
             mean, var = (None, None) if found is None else (found[0], found[1])
             weight, bias = (None if p is None else p.expand(run.n_groups, -1).reshape(-1) for p in (layer.weight, layer.bias))
-            y = batch_norm(folded, mean, var, weight, bias, True, 1.0, layer.eps)  # momentum 1: mean and var become the batch's
+            y = batch_norm(folded, mean, var, weight, bias, 1.0, layer.eps)  # momentum 1: mean and var become the batch's
             outputs.append(unfold_groups(y, run.n_groups, per_image))
             if found is not None:
                 statistics.append(found.view(2, run.n_groups, -1))

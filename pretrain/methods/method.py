@@ -166,6 +166,11 @@ class Method(nn.Module):
         return None
 
 
+def label_arguments(class_ids: Tensor | None) -> dict[str, Tensor]:
+    """The keyword arguments of `forward` for labels: none for a method without them, whose `forward` has no such argument."""
+    return {} if class_ids is None else {"class_ids": class_ids}
+
+
 @runtime_checkable
 class Reconstructs(Protocol):
     """A method that predicts the pixels of hidden patches."""

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.config import Config
-from encoders.zoo.backbone import feature_dim
-from pretrain.methods.method import DataShape, Method, Traits
+from pretrain.methods.contrastive import ContrastiveMethod
+from pretrain.methods.method import DataShape, Traits
 from pretrain.methods.negatives import mask_same_patient
-from pretrain.methods.networks import mlp
-from pretrain.methods.precision import full_precision, l2_normalize
+from pretrain.methods.precision import full_precision
 
 
 class SimCLRConfig(Config):
@@ -51,8 +50,8 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float, patient_ids: Tensor | None
     return F.cross_entropy(mask_same_patient(similarities, both_ids, both_ids, partner), partner)
 
 
-class SimCLR(Method):
-    """Encoder (exported) and a head that is discarded."""
+class SimCLR(ContrastiveMethod):
+    """NT-Xent on the embeddings of two views."""
 
     Config = SimCLRConfig
     cfg: SimCLRConfig
@@ -64,31 +63,17 @@ class SimCLR(Method):
         needs="a batch of 256 or more, in one piece: its other images are the negatives",
         when_to_choose="no second encoder and nothing to tune but the temperature; many GPUs",
     )
-    has_negatives = True
 
     def __init__(self, cfg: SimCLRConfig, backbone: nn.Module, data: DataShape):
-        super().__init__(cfg, backbone, data)
-        self.backbone = backbone
-        hidden = cfg.hidden or feature_dim(backbone)
-        self.head = mlp([feature_dim(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
-
-    @property
-    def loss_head(self) -> nn.Module:
-        return self.head
-
-    def needs_patients(self) -> bool:
-        return self.cfg.exclude_same_patient
+        super().__init__(cfg, backbone, data, cfg.dim, cfg.hidden, cfg.layers, cfg.exclude_same_patient)
 
     def forward(
         self, views: list[Tensor], masks: list[Masks] | None, progress: float, patient_ids: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """views: two (B, C, H, W) batches; they share BatchNorm statistics, as in the authors' code."""
-        a, b = l2_normalize(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
+        """views: two (B, C, H, W) batches."""
+        a, b = self.embed_views(views)  # (B, D) each
         all_ids = None if patient_ids is None else dist.gather(patient_ids)
         return {"loss": nt_xent(dist.gather(a), dist.gather(b), self.cfg.temperature, all_ids)}
-
-    def encoder(self) -> nn.Module:
-        return self.backbone
 
     def notes(self, data: DataShape) -> list[str]:
         together = data.batch // data.accumulate

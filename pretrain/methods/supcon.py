@@ -22,10 +22,9 @@ from encoders.augment.masks import Masks
 from encoders.runtime import dist
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from encoders.zoo.backbone import feature_dim
-from pretrain.methods.method import DataShape, Method, Traits
-from pretrain.methods.networks import mlp
-from pretrain.methods.precision import full_precision, l2_normalize
+from pretrain.methods.contrastive import ContrastiveMethod
+from pretrain.methods.method import DataShape, Traits
+from pretrain.methods.precision import full_precision
 
 UNLABELED = -1  # in `class_ids`
 
@@ -70,8 +69,8 @@ def supcon_loss(a: Tensor, b: Tensor, temperature: float, class_ids: Tensor | No
     return -per_view.mean()
 
 
-class SupCon(Method):
-    """Encoder (exported) and a head that is discarded."""
+class SupCon(ContrastiveMethod):
+    """The supervised contrastive loss on the embeddings of two views."""
 
     Config = SupConConfig
     cfg: SupConConfig
@@ -83,20 +82,9 @@ class SupCon(Method):
         needs="a label of some of the images (`method.label`); a batch of 256 or more, in one piece: its other images are the negatives",
         when_to_choose="labels of another task on the same kind of images; its encoders have seen labels, and card and benchmark say so",
     )
-    has_negatives = True
 
     def __init__(self, cfg: SupConConfig, backbone: nn.Module, data: DataShape):
-        super().__init__(cfg, backbone, data)
-        self.backbone = backbone
-        hidden = cfg.hidden or feature_dim(backbone)
-        self.head = mlp([feature_dim(backbone), *[hidden] * (cfg.layers - 1), cfg.dim], last_norm=True)
-
-    @property
-    def loss_head(self) -> nn.Module:
-        return self.head
-
-    def needs_patients(self) -> bool:
-        return self.cfg.exclude_same_patient
+        super().__init__(cfg, backbone, data, cfg.dim, cfg.hidden, cfg.layers, cfg.exclude_same_patient)
 
     def label_column(self) -> str:
         if self.cfg.label is None:
@@ -111,13 +99,10 @@ class SupCon(Method):
         patient_ids: Tensor | None = None,
         class_ids: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """views: two (B, C, H, W) batches; they share BatchNorm statistics.  class_ids: (B,), -1 = unlabeled; None: all unlabeled."""
-        a, b = l2_normalize(self.head(self.backbone(torch.cat(views)))).chunk(2)  # (B, D) each
+        """views: two (B, C, H, W) batches.  class_ids: (B,), -1 = unlabeled; None: all unlabeled."""
+        a, b = self.embed_views(views)  # (B, D) each
         all_classes, all_patients = (None if ids is None else dist.gather(ids) for ids in (class_ids, patient_ids))
         return {"loss": supcon_loss(dist.gather(a), dist.gather(b), self.cfg.temperature, all_classes, all_patients)}
-
-    def encoder(self) -> nn.Module:
-        return self.backbone
 
     def notes(self, data: DataShape) -> list[str]:
         together = data.batch // data.accumulate

@@ -64,7 +64,7 @@ def read_target_column(store: Store, column: str, kind: TargetKind | None, setti
     if names is not None:
         raw, names = merge_case(raw, names)
         if kind == "number":
-            raise InputError(f"{setting}={column}: the column holds text ({', '.join(names[:3])}), so it is no number; set kind=classes")
+            raise InputError(f"{setting}={column}: the column holds text ({', '.join(names[:3])}), not numbers; set kind=classes")
         if len(names) > MAX_TARGET_CLASSES:
             raise InputError(f"{setting}={column}: the column holds {len(names):,} different texts, such as {names[0]!r}, and no classes")
         return TargetColumn(column, raw, tuple(names), np.zeros(len(raw), dtype=bool), is_metadata, is_text=True)

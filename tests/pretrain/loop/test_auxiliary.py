@@ -264,7 +264,7 @@ def test_the_loop_gives_the_method_the_classes_of_the_batch(more, images):
         (["auxiliary.fnding.weight=1"], "no column called 'fnding'; did you mean finding.*can be predicted: finding, age, view"),
         (["auxiliary.x.label=zzz"], r"no column called 'zzz'.*auxiliary\.x\.label.*can be predicted: finding, age, view"),
         (["auxiliary.age.weight=1"], r"auxiliary\.age\.label=age: the column holds 50 different numbers from 20 to 69; set kind=number"),
-        (["auxiliary.view.kind=number"], "holds text .AP, PA., so it is no number"),
+        (["auxiliary.view.kind=number"], "holds text .AP, PA., not numbers; set kind=classes"),
         (["auxiliary.patient.weight=1"], "identifies images and is no label"),
         (["auxiliary.view.wieght=1"], r"auxiliary\.view\.wieght: unknown key; did you mean weight"),
         (["auxiliary.view=1"], r"auxiliary\.view: "),

@@ -166,4 +166,4 @@ def test_cuda_tensors_take_the_kernels(monkeypatch):
     class OnCuda:
         is_cuda = True
 
-    assert batchnorm.sync_batch_norm(OnCuda(), None, None, None, None, True, 0.1, 1e-5) == "kernels"
+    assert batchnorm.sync_batch_norm(OnCuda(), None, None, None, None, 0.1, 1e-5) == "kernels"

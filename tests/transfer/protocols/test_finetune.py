@@ -11,8 +11,9 @@ from torch import nn
 from encoders.augment.presets import PRESETS
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import Optim, build_optimizer, set_lr
+from encoders.similarity.perceptual_hash import pixel_sha256
 from encoders.store.store import Store
-from encoders.store.write import write_store
+from encoders.store.write import pixel_fingerprint, write_store
 from encoders.zoo import backbone
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
@@ -44,11 +45,17 @@ def images(tmp_path_factory):
     index = {
         "key": names,
         "patient": names,
-        "sha256": ["0" * 64] * 160,
+        "sha256": [pixel_sha256(image) for image in pixels],
         "phash": np.zeros((160, 32), np.uint8),
     }
     write_store(
-        path, pixels, (32, 32, 1), np.uint8, attrs | {"geometry": {}, "recipe": {}, "fingerprint": "0" * 64}, index, labels={"y": y}
+        path,
+        pixels,
+        (32, 32, 1),
+        np.uint8,
+        attrs | {"geometry": {}, "recipe": {}, "fingerprint": pixel_fingerprint(index["sha256"])},
+        index,
+        labels={"y": y},
     )
     return Store.open(path), y.astype(np.float32)[:, None]
 
@@ -169,6 +176,15 @@ def test_bf16_scores_are_close_to_fp32_and_not_equal(images):
     a, b = (f.scores(part(images, range(90, 120))) for f in (half, full))
     assert a == pytest.approx(b, abs=0.05)
     assert not np.array_equal(a, b)
+
+
+def test_bf16_is_refused_where_a_cpu_computes_its_gradients_wrongly(images):
+    cfg, narrow = finetune.Config(**{**FAST, "min_steps": 1, "max_steps": 1}, precision="bf16"), encoder("test_resnet", size=16)
+    with pytest.raises(InputError, match="bf16 gradients of tiny wrongly for images of 16 pixels.*use precision=fp32"):
+        fit(cfg, narrow, part(images, range(60)), part(images, range(60, 90)))
+    for allowed, precision in ((narrow, "fp32"), (encoder("test_resnet", size=32), "bf16")):
+        fitted = fit(cfg.model_copy(update={"precision": precision}), allowed, part(images, range(60)), part(images, range(60, 90)))
+        assert np.isfinite(fitted.scores(part(images, range(90, 120)))).all()
 
 
 def test_rows_without_a_label_are_not_trained_on(images):

@@ -8,47 +8,18 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-from pydantic import Field
-
 from encoders.runtime import paths
-from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.errors import InputError
+from encoders.runtime.slurm_container import container_lines
+from encoders.runtime.slurm_site import Site as Site
+from encoders.runtime.slurm_site import find_commands
+from encoders.runtime.slurm_site import site_with_options as site_with_options
+from encoders.runtime.slurm_values import conflicting_options, count_gpus, split_gres
 
 TEMPLATE_FOLDER = Path(__file__).resolve().parents[2] / "slurm"
-
-
-class Site(Config):
-    """Job options of a cluster: `slurm.yaml` in the working folder, or `~/.config/isograft/slurm.yaml`."""
-
-    partition: str | None = Field(None, description="queue to submit to (sbatch --partition)")
-    account: str | None = Field(None, description="account to charge (sbatch --account)")
-    qos: str | None = Field(None, description="quality of service (sbatch --qos)")
-    constraint: str | None = Field(None, description="node features (sbatch --constraint)")
-    gpus: int | None = Field(None, ge=0, description="GPUs per node; 0 requests none")
-    cpus: int | None = Field(None, ge=1, description="CPU cores for the process and its loader workers")
-    memory: str | None = Field(None, description="memory of the node, e.g. 64G")
-    time: str | None = Field(None, description="time limit of one start, e.g. 24:00:00; the job requeues itself")
-    signal_s: int | None = Field(None, ge=10, description="seconds before the time limit at which the run gets a signal to save")
-    mail: str | None = Field(None, description="address notified when the job ends or fails")
-    setup: list[str] = Field([], description="shell lines run before the command: modules, container, environment")
-    max_restarts: int | None = Field(None, ge=0, description="how often a job may requeue itself")
-    stage: str | None = Field(None, description="folder on each node's local disk to which a pretraining job first copies its stores")
-    shared: list[str] = Field([], description="folders that are visible on every node although they look local, e.g. /tmp/project")
-
-
-def load_site() -> Site:
-    """The options of the cluster: from `slurm.yaml` of the working folder, else of the user, else none."""
-    for path in (paths.home_dir() / "slurm.yaml", Path.home() / ".config" / "isograft" / "slurm.yaml"):
-        if path.is_file():
-            return validate_config(Site, read_yaml(path), str(path))
-    return Site()
-
-
-def site_with_options(given: Mapping[str, object]) -> Site:
-    """The options of the cluster, overridden by those of the command line that are not None."""
-    return validate_config(
-        Site, load_site().model_dump() | {key: value for key, value in given.items() if value is not None}, "the command line"
-    )
+FLAG = ""  # the value of an option without one
+# Options of sbatch that the job which compares does not need: it has one process, no GPU, and takes minutes.
+HEAVY_OPTIONS = {"exclusive", "gres-flags", "mem-per-cpu", "mem-per-gpu", "cpus-per-gpu", "threads-per-core", "hint", "mincpus", "tmp"}
 
 
 def read_template(name: str) -> str:
@@ -58,12 +29,13 @@ def read_template(name: str) -> str:
 
 
 def sbatch_directives(site: Site) -> dict[str, str | None]:
-    """The `#SBATCH` options of `site`; None removes an option from the template."""
+    """The `#SBATCH` options of `site`; None removes an option from the template, "" is a flag."""
     values: dict[str, str | None] = {
         "partition": site.partition,
         "account": site.account,
         "qos": site.qos,
         "constraint": site.constraint,
+        "gres": site.gres,
         "cpus-per-task": None if site.cpus is None else str(site.cpus),
         "mem": site.memory,
         "time": site.time,
@@ -73,38 +45,42 @@ def sbatch_directives(site: Site) -> dict[str, str | None]:
     }
     directives: dict[str, str | None] = {key: value for key, value in values.items() if value is not None}
     if site.gpus is not None:
-        directives["gpus-per-node"] = str(site.gpus) if site.gpus else None
-        if not site.gpus:
+        directives["gpus-per-node"] = site.gpus if count_gpus(site.gpus, None) else None
+        if not count_gpus(site.gpus, None):
             directives["gres-flags"] = None  # binds CPUs to GPUs
+    elif split_gres(site.gres)[0]:
+        directives["gpus-per-node"] = None
+    for name, value in site.options():
+        directives |= dict.fromkeys(conflicting_options(name)) | {name: FLAG if value is None else value}
     return directives
+
+
+def light_site(site: Site) -> Site:
+    """The options for a job that needs no GPU and takes minutes: without GPUs, cores, time limit and options that belong to them."""
+    lines = [line for (name, _), line in zip(site.options(), site.sbatch, strict=True) if name not in HEAVY_OPTIONS]
+    gres = ",".join(split_gres(site.gres)[1]) or None
+    return site.model_copy(update={"gpus": None, "gres": gres, "cpus": None, "time": None, "sbatch": lines})
 
 
 def read_directive(text: str, name: str) -> str | None:
     """The value of a script's `#SBATCH --name=`, or None."""
-    match = re.search(rf"^#SBATCH --{re.escape(name)}=(\S+)", text, re.M)
-    return match.group(1) if match else None
+    match = re.search(rf"^#SBATCH (--{re.escape(name)}=.*)", text, re.M)
+    return shlex.split(match.group(1), comments=True)[0].partition("=")[2] if match else None
 
 
-def parse_time_limit(limit: str) -> int:
-    """A time limit as SLURM reads it: minutes, minutes:seconds, hours:minutes:seconds, days-hours[:minutes[:seconds]].
-
-    Raises InputError for anything else."""
-    match = re.fullmatch(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", limit.strip())
-    if not match:
-        raise InputError(f"{limit!r} is not a time limit of SLURM; write e.g. 24:00:00, 90 (minutes) or 2-12 (days-hours)")
-    days, first, *rest = match.groups()
-    parts = [int(first), *(int(x) for x in rest if x is not None)]
-    if days is None and len(parts) < 3:
-        parts = [0, *parts]  # it starts with minutes
-    hours, minutes, left = [*parts, 0, 0][:3]
-    return int(days or 0) * 86400 + hours * 3600 + minutes * 60 + left
+def gpus_per_node(script: str) -> int:
+    """GPUs of each node, as the options of a script request them."""
+    return count_gpus(read_directive(script, "gpus-per-node"), read_directive(script, "gres"))
 
 
 def fill_template(text: str, options: Mapping[str, str | None], arguments: Sequence[str], setup: Sequence[str]) -> str:
-    """The template with `#SBATCH` options replaced or added, and with its arguments and the set-up lines of the cluster inserted."""
+    """The template with `#SBATCH` options replaced or added, and with its arguments and the set-up lines of the cluster inserted.
+
+    options: values as they are meant; they are quoted here. None removes an option, "" is a flag.  Raises InputError for a value that no
+    line can hold."""
     for key, value in options.items():
-        line = re.compile(rf"^#SBATCH --{re.escape(key)}=\S*.*\n", re.M)
-        new = "" if value is None else f"#SBATCH --{key}={value}\n"
+        line = re.compile(rf"^#SBATCH --{re.escape(key)}(?:[=\s].*)?\n", re.M)
+        new = "" if value is None else f"#SBATCH --{key}\n" if value == FLAG else f"#SBATCH --{key}={quote_directive(value)}\n"
         if line.search(text):
             text = line.sub(new.replace("\\", r"\\"), text, count=1)
         elif new:
@@ -113,9 +89,57 @@ def fill_template(text: str, options: Mapping[str, str | None], arguments: Seque
     return _insert_into_part(text, "set-up", "".join(f"{line}\n" for line in setup))
 
 
+def quote_directive(value: str) -> str:
+    """A value as `sbatch` reads it: between double quotes, with backslashes before `"` and `\\`, unless it is plain.
+
+    Raises InputError for a line break, which ends a `#SBATCH` line."""
+    if any(character in value for character in "\n\r\0"):
+        raise InputError(f"{value!r} holds a line break; a #SBATCH line cannot hold it")
+    if re.fullmatch(r"[\w./:@%+,=&|*~^()\[\]{}<>!?-]+", value):
+        return value
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def log_pattern(folder: Path, name: str) -> str:
+    """The value of `--output` for logs in a folder.  name: with SLURM's patterns, e.g. `slurm-%j.out`.
+
+    Raises InputError for a folder with a backslash, at which SLURM stops to read patterns."""
+    if "\\" in str(folder):
+        raise InputError(f"{folder} has a backslash in its name, and SLURM cannot write logs there; use a folder without it")
+    return f"{str(folder).replace('%', '%%')}/{name}"
+
+
+def setup_lines(site: Site, gpus: bool = True) -> list[str]:
+    """The set-up lines of a job: the working folder, those of the site, the commands in PATH, and the container.
+
+    gpus: whether the job has any. Raises InputError for a container that cannot mount the working folder, or a wrong environment."""
+    lines = [f"export ISOGRAFT_HOME={quote_path(paths.home_dir())}", *site.setup]
+    if site.container is not None:
+        try:
+            return [*lines, *container_lines(site.container, gpus)]
+        except ValueError as error:
+            raise InputError(f"container: {error}") from error
+    commands = find_commands(site.python)
+    if commands is not None:  # those of this process only where the job has none
+        lines.append(f'export PATH={quote_path(commands)}:"$PATH"' if site.python else f'export PATH="$PATH":{quote_path(commands)}')
+    return lines
+
+
 def quote_path(path: Path) -> str:
     """A path as one word of a shell script."""
     return shlex.quote(str(path))
+
+
+def format_array(numbers: Sequence[int], at_once: int | None = None) -> str:
+    """Numbers in the format of `sbatch --array`: 0-3,7, and with `at_once` the number of tasks that may run at a time: 0-3,7%2."""
+    ranges: list[list[int]] = []
+    for n in sorted(set(numbers)):
+        if ranges and n == ranges[-1][1] + 1:
+            ranges[-1][1] = n
+        else:
+            ranges.append([n, n])
+    text = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+    return text if at_once is None else f"{text}%{at_once}"
 
 
 def _insert_into_part(text: str, name: str, lines: str) -> str:

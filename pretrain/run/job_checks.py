@@ -1,11 +1,14 @@
 """What `pretrain submit` checks before a job waits in the queue: files, batch and time limit."""
 
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from encoders.runtime import paths, slurm
 from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
+from encoders.runtime.slurm_site import Site
+from encoders.runtime.slurm_values import parse_time_limit
 from encoders.store.store import expand_paths
 from pretrain.display.dashboard import format_duration
 from pretrain.loop.setup import Setup, build_setup, describe_adjustments
@@ -40,44 +43,58 @@ def require_even_batch(recipe: Recipe, ranks: int) -> None:
         )
 
 
-def require_time_to_checkpoint(seconds_per_step: float, save_every: int, limit_s: int, notice_s: int) -> None:
-    """Raises InputError when a job start would end before its first checkpoint, at the given speed."""
-    available, needed = limit_s - notice_s, seconds_per_step * save_every
-    if available <= 0:
+def require_time_to_save(limit_s: int | None, notice_s: int) -> None:
+    """Raises InputError when the signal to save would come before the job starts.
+
+    limit_s: time limit of one start, None without one.  notice_s: seconds before it at which the signal comes."""
+    if limit_s is not None and notice_s >= limit_s:
         raise InputError(f"the signal to save comes {notice_s} s before the time limit of {limit_s} s: raise --time or lower --signal-s")
-    if needed > available:
-        raise InputError(
-            f"save_every={save_every} steps take about {format_duration(needed)}, estimated from the speed of this machine, and a "
-            f"start has {format_duration(available)} ({format_duration(limit_s)} minus {notice_s} s): lower save_every, or raise --time"
-        )
 
 
-def check_job(recipe: Recipe, script: str, ranks: int, gpus: bool, site: slurm.Site) -> list[str]:
+def describe_time_to_checkpoint(seconds_per_step: float, save_every: int, limit_s: int, notice_s: int) -> str:
+    """A note when a start would end before its first regular checkpoint at the given speed; "" otherwise.
+
+    It is no error: the speed of a login node is not that of the job, and the signal before the time limit saves a checkpoint as well."""
+    available, needed = limit_s - notice_s, seconds_per_step * save_every
+    if needed <= available:
+        return ""
+    return (
+        f"note: at the speed of this machine save_every={save_every} steps take about {format_duration(needed)}, and a start has "
+        f"{format_duration(available)} ({format_duration(limit_s)} minus {notice_s} s); if the job is not faster, a killed process loses "
+        f"up to a whole start: lower save_every, or raise --time"
+    )
+
+
+def check_job(recipe: Recipe, script: str, ranks: int, gpus: bool, site: Site) -> list[str]:
     """The lines of `pretrain plan` for the job. Raises InputError for what cannot work.
 
     script: the filled job script, which holds the limits. Speed is measured for a CPU job, or if this machine has a GPU."""
     files = [*expand_paths(recipe.data.store or []), paths.runs_dir(), paths.home_dir()]
     require_shared_paths([*files, *(Path(keys) for keys in (recipe.data.keys, recipe.data.label_keys) if keys)], site.shared)
     require_even_batch(recipe, ranks)
-    limit = slurm.parse_time_limit(slurm.read_directive(script, "time") or "0")
+    limit = parse_time_limit(slurm.read_directive(script, "time") or "0")
     notice = int((slurm.read_directive(script, "signal") or "USR1@0").partition("@")[2])
-    require_time_to_checkpoint(0.0, recipe.save_every, limit, notice)
+    require_time_to_save(limit, notice)
     setup = build_setup(recipe, resolve_device(fall_back=True) if gpus else "cpu")
     lines = [f"{name:14} {value}" for name, value in describe_sizes(setup)]
     lines += [f"note: {note}" for note in describe_adjustments(setup) + list_warnings(setup)]
     if gpus and setup.device.type == "cpu":
         return [*lines, "note: this machine has no GPU, so the training time was not estimated"]
-    return [*lines, estimate_job_time(setup, ranks, limit, notice)]
+    return [*lines, *estimate_job_time(setup, ranks, limit, notice)]
 
 
-def estimate_job_time(setup: Setup, ranks: int, limit: int, notice: int) -> str:
-    """A line with the least time that the run takes. Raises InputError as `require_time_to_checkpoint` does.
+def estimate_job_time(setup: Setup, ranks: int, limit: int | None, notice: int) -> list[str]:
+    """The least time that the run takes at the speed of this machine, and a note when that is long for the time limit.
 
     limit, notice: seconds of one start, and seconds before its end at which it saves."""
     share = setup.recipe.model_copy(update={"batch": setup.recipe.batch // ranks})  # of one process; communication is not counted
-    step = measure_step_cost(share, str(setup.device)).median
-    require_time_to_checkpoint(step, min(setup.recipe.save_every, setup.steps), limit, notice)
+    try:
+        step = measure_step_cost(share, str(setup.device)).median
+    except (InputError, subprocess.CalledProcessError) as error:  # a login node has less memory, and limits of its own
+        return [f"note: the time was not estimated: {error}"]
+    line = f"{'time':14} at least {format_duration(step * setup.steps)} with {ranks} processes like this one"
+    if limit is None:
+        return [line]
     starts = -(-step * setup.steps // (limit - notice))
-    return (
-        f"{'time':14} at least {format_duration(step * setup.steps)} with {ranks} processes like this one, in about {starts:.0f} start(s)"
-    )
+    note = describe_time_to_checkpoint(step, min(setup.recipe.save_every, setup.steps), limit, notice)
+    return [f"{line}, in about {starts:.0f} start(s)", *([note] if note else [])]

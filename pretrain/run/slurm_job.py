@@ -10,6 +10,7 @@ from pathlib import Path
 from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.slurm_site import Site
 
 JOB_TEMPLATE = "pretrain.sbatch"
 
@@ -23,31 +24,31 @@ class JobShape:
 
     def count_processes_per_node(self, script: str) -> int:
         """Processes on each node.  script: job script that states the GPUs per node."""
-        return self.processes_per_node or int(slurm.read_directive(script, "gpus-per-node") or 1)
+        return self.processes_per_node or slurm.gpus_per_node(script) or 1
 
 
-def build_job_script(run: str, recipe: str, overrides: Sequence[str], site: slurm.Site, shape: JobShape = JobShape()) -> str:
+def build_job_script(run: str, recipe: str, overrides: Sequence[str], site: Site, shape: JobShape = JobShape()) -> str:
     """The text of the job script: the template with this run's arguments, the site's options and its set-up lines.
 
     Raises InputError when a node has more processes than GPUs."""
     return fill_job_template(run, paths.runs_dir() / run / "slurm-%j.out", [run, recipe, *overrides], site, shape)
 
 
-def fill_job_template(name: str, output: Path, arguments: Sequence[str], site: slurm.Site, shape: JobShape) -> str:
+def fill_job_template(name: str, output: Path, arguments: Sequence[str], site: Site, shape: JobShape) -> str:
     """The template for a job called `name`, with the arguments of the script itself and the place of its log.
 
     Raises InputError when a node has more processes than GPUs."""
     options = slurm.sbatch_directives(site) | {"job-name": name, "chdir": str(Path.cwd()), "nodes": str(shape.nodes)}
-    options["output"] = str(output)
-    lines = [f"export ISOGRAFT_HOME={slurm.quote_path(paths.home_dir())}", *site.setup]
+    options["output"] = slurm.log_pattern(output.parent, output.name)
+    template = slurm.read_template(JOB_TEMPLATE)
+    script = slurm.fill_template(template, options, [], [])
+    processes, gpus = shape.count_processes_per_node(script), slurm.gpus_per_node(script)
+    lines = slurm.setup_lines(site, gpus > 0)
     if site.max_restarts is not None:
         lines.append(f"MAX_RESTARTS={site.max_restarts}")
     if site.stage:
         lines.append(f'export ISOGRAFT_STAGE="{validate_stage_folder(site.stage)}"')
-    template = slurm.read_template(JOB_TEMPLATE)
-    script = slurm.fill_template(template, options, [], [])
-    processes, gpus = shape.count_processes_per_node(script), slurm.read_directive(script, "gpus-per-node")
-    if gpus and processes > int(gpus):
+    if gpus and processes > gpus:
         raise InputError(
             f"--procs {processes} with {gpus} GPU(s) per node: each process needs its own GPU; raise --gpus, or --gpus 0 for CPU"
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write, read_json, write_json
+from encoders.runtime.slurm_site import Site
 from encoders.zoo import zoo
 from encoders.zoo.pixels import has_network
 from transfer.bench.baselines import resolve_encoders
@@ -83,7 +84,7 @@ def build_elements(
     return elements, list(dict.fromkeys(waiting.values())), missing
 
 
-def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: slurm.Site, compare_options: Sequence[str]) -> tuple[str, str]:
+def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: Site, compare_options: Sequence[str]) -> tuple[str, str]:
     """The scripts of the array and of the last job."""
     common = {"chdir": str(Path.cwd())}
     options = slurm.sbatch_directives(site) | common | {"job-name": folder.path.name, "output": str(folder.path / "slurm-%A_%a.out")}
@@ -97,7 +98,7 @@ def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: slurm.Site, 
     return array, last
 
 
-def write_bench_folder(folder: BenchFolder, elements: Sequence[ArrayElement], site: slurm.Site, compare_options: Sequence[str]) -> None:
+def write_bench_folder(folder: BenchFolder, elements: Sequence[ArrayElement], site: Site, compare_options: Sequence[str]) -> None:
     """Writes the folder of a bench. Raises InputError when a bench of that name has other elements."""
     lines = "".join(f"{shlex.join(cell.arguments)}\n" for cell in elements)
     if folder.commands_file.is_file() and folder.commands_file.read_text() != lines:

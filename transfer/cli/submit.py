@@ -57,7 +57,7 @@ def submit(
     benches/NAME/table.md, table.csv and report.html from the records that exist. Defaults for your cluster come from `slurm.yaml`, as for
     `pretrain submit`.
     """
-    from encoders.runtime import slurm
+    from encoders.runtime.slurm_site import site_with_options
     from transfer.bench import bench_folder, slurm_array
     from transfer.bench.baselines import parse_baselines
 
@@ -72,7 +72,7 @@ def submit(
         "partition": partition, "account": account, "qos": qos, "constraint": constraint, "gpus": gpus, "cpus": cpus, "memory": memory,
         "time": time, "setup": setup or None,
     }  # fmt: skip
-    site = slurm.site_with_options(options)
+    site = site_with_options(options)
     folder, compare_options = bench_folder.bench_folder(name), ["--wandb"] if wandb else []
     console = make_console(stderr=True)
     for baseline_name, reason in missing.items():

@@ -6,12 +6,13 @@ import pytest
 
 from encoders.runtime import slurm, slurm_jobs
 from encoders.runtime.errors import InputError
+from encoders.runtime.slurm_site import Site, load_site
 
 TEXT = slurm.read_template("pretrain.sbatch")
 
 
 def script(setup=(), arguments=("cxr", "cxr_moco", "data.store=my images.h5"), **wants):
-    return slurm.fill_template(TEXT, slurm.sbatch_directives(slurm.Site(**wants)), arguments, setup)
+    return slurm.fill_template(TEXT, slurm.sbatch_directives(Site(**wants)), arguments, setup)
 
 
 def test_options_are_replaced_added_and_taken_away():
@@ -39,10 +40,10 @@ def test_arguments_survive_the_shell_and_the_script_parses(tmp_path):
 def test_the_site_file_gives_defaults_and_a_typo_in_it_is_named(tmp_path, monkeypatch):
     monkeypatch.setenv("ISOGRAFT_HOME", str(tmp_path))
     (tmp_path / "slurm.yaml").write_text("partition: gpu\nsetup: [module load cuda]\n")
-    assert slurm.load_site().partition == "gpu"
+    assert load_site().partition == "gpu"
     (tmp_path / "slurm.yaml").write_text("partitoin: gpu\n")
     with pytest.raises(InputError, match="did you mean partition"):
-        slurm.load_site()
+        load_site()
 
 
 def test_without_slurm_the_error_names_dry_run(tmp_path, monkeypatch):

@@ -1,11 +1,14 @@
 """What `pretrain submit` checks before a job waits in the queue, and the nodes and processes in the job script."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from encoders.runtime import slurm
 from encoders.runtime.errors import InputError
+from encoders.runtime.slurm_site import Site
+from encoders.runtime.slurm_values import parse_time_limit
 from encoders.store import staging
 from encoders.store.store import Store
 from pretrain.loop.corpus import open_corpus
@@ -23,15 +26,37 @@ def images(tmp_path):
     ("text", "want"), [("90", 5400), ("1:30", 90), ("24:00:00", 86400), ("2-12", 216000), ("1-2:03", 93780), ("1-0:0:5", 86405)]
 )
 def test_time_limits_are_read_as_slurm_reads_them(text, want):
-    assert slurm.parse_time_limit(text) == want
+    assert parse_time_limit(text) == want
 
 
-def test_a_start_too_short_for_its_first_checkpoint_is_an_error():
-    job_checks.require_time_to_checkpoint(1.0, 500, limit_s=1000, notice_s=400)
-    with pytest.raises(InputError, match=r"save_every=500 .* 16:40, .* lower save_every, or raise --time"):
-        job_checks.require_time_to_checkpoint(2.0, 500, limit_s=1000, notice_s=400)
+def test_a_start_too_short_for_its_first_checkpoint_at_the_speed_of_this_machine_is_a_note(images, monkeypatch):
+    assert job_checks.describe_time_to_checkpoint(1.0, 500, limit_s=1000, notice_s=400) == ""
+    note = job_checks.describe_time_to_checkpoint(2.0, 500, limit_s=1000, notice_s=400)
+    assert "save_every=500 steps take about 16:40, and a start has 10:00" in note
+    assert "lower save_every, or raise --time" in note
+    site = Site(gpus=0, shared=["/"], time="10")
+    script = build_job_script("r", "cxr_moco_tiny", [], site, JobShape(1, 1))
+
+    def is_slow(recipe, device):
+        return SimpleNamespace(median=1000.0)
+
+    def does_not_fit(recipe, device):
+        raise InputError("a step does not fit into the memory of this machine")
+
+    monkeypatch.setattr(job_checks, "measure_step_cost", is_slow)
+    chosen = recipe(images, METHODS["moco"])
+    assert any(line.startswith("note: at the speed of this machine") for line in job_checks.check_job(chosen, script, 1, False, site))
+    unlimited = build_job_script("r", "cxr_moco_tiny", [], site.model_copy(update={"time": "UNLIMITED"}), JobShape(1, 1))
+    assert "start(s)" not in "\n".join(job_checks.check_job(chosen, unlimited, 1, False, site))
+    monkeypatch.setattr(job_checks, "measure_step_cost", does_not_fit)
+    assert "note: the time was not estimated: a step does not fit" in job_checks.check_job(chosen, script, 1, False, site)[-1]
+
+
+def test_a_signal_that_would_come_before_the_job_starts_is_an_error():
+    job_checks.require_time_to_save(120, 60)
+    job_checks.require_time_to_save(None, 180)
     with pytest.raises(InputError, match="raise --time or lower --signal-s"):
-        job_checks.require_time_to_checkpoint(0.0, 500, limit_s=120, notice_s=180)
+        job_checks.require_time_to_save(120, 180)
 
 
 def test_node_local_files_are_an_error_unless_declared_as_shared():
@@ -48,7 +73,7 @@ def test_a_batch_that_does_not_divide_is_an_error_that_names_the_nearest_one_tha
 
 
 def test_the_check_prints_the_plan_and_an_estimate_of_the_time(images):
-    site = slurm.Site(gpus=0, shared=["/tmp", "/"])
+    site = Site(gpus=0, shared=["/tmp", "/"])
     chosen = recipe(images, METHODS["moco"])
     script = build_job_script("r", "cxr_moco_tiny", [], site, JobShape(2, 2))
     printed = "\n".join(job_checks.check_job(chosen, script, 4, False, site))
@@ -57,21 +82,21 @@ def test_the_check_prints_the_plan_and_an_estimate_of_the_time(images):
 
 
 def test_nodes_and_processes_reach_the_script_and_each_process_needs_a_gpu():
-    lines = build_job_script("r", "cxr_moco", [], slurm.Site(gpus=4), JobShape(3)).splitlines()
+    lines = build_job_script("r", "cxr_moco", [], Site(gpus=4), JobShape(3)).splitlines()
     assert {"#SBATCH --nodes=3", "#SBATCH --ntasks-per-node=4", "#SBATCH --gpus-per-node=4"} <= set(lines)
-    lines = build_job_script("r", "cxr_moco", [], slurm.Site(gpus=0), JobShape(2, 2)).splitlines()
+    lines = build_job_script("r", "cxr_moco", [], Site(gpus=0), JobShape(2, 2)).splitlines()
     assert "#SBATCH --ntasks-per-node=2" in lines
-    assert [line for line in lines if line.startswith("set -- ")] == ["set -- r cxr_moco"]
+    assert [line for line in lines if line.startswith("set -- r")] == ["set -- r cxr_moco"]
     with pytest.raises(InputError, match="--procs 4 with 2 GPU"):
-        build_job_script("r", "cxr_moco", [], slurm.Site(gpus=2), JobShape(1, 4))
+        build_job_script("r", "cxr_moco", [], Site(gpus=2), JobShape(1, 4))
     with pytest.raises(InputError, match="--stage"):
-        build_job_script("r", "cxr_moco", [], slurm.Site(stage='/x"; rm'), JobShape())
+        build_job_script("r", "cxr_moco", [], Site(stage='/x"; rm'), JobShape())
 
 
 @pytest.mark.parametrize("gpus", [None, 0, 4])
 @pytest.mark.parametrize("template", ["pretrain.sbatch", "bench.sbatch"])
 def test_processes_have_cores_of_their_own_near_the_gpus_if_the_job_has_some(template, gpus):
-    text = slurm.fill_template(slurm.read_template(template), slurm.sbatch_directives(slurm.Site(gpus=gpus)), ["a", "b"], [])
+    text = slurm.fill_template(slurm.read_template(template), slurm.sbatch_directives(Site(gpus=gpus)), ["a", "b"], [])
     directives = [line for line in text.splitlines() if line.startswith("#SBATCH --gres-flags=enforce-binding")]
     assert len(directives) == (0 if gpus == 0 else 1)
     work = next(

@@ -9,6 +9,7 @@ from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import write_json
 from encoders.runtime.slurm_jobs import JobState
+from encoders.runtime.slurm_site import Site
 from tests.fake_slurm import FakeSlurm, job_line
 from tests.transfer import toys
 from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_elements, list_unfinished
@@ -74,7 +75,7 @@ def test_numbers_are_formatted_for_sbatch():
 def test_the_scripts_are_valid_shell_and_run_the_line_of_their_element(tmp_path):
     folder = bench_folder("mine")
     odd = ArrayElement("e", "a task", "knn", ("it's", "$(rm -rf x)"))
-    write_bench_folder(folder, [ArrayElement("e", "t", "knn"), odd], slurm.Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
+    write_bench_folder(folder, [ArrayElement("e", "t", "knn"), odd], Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
     for name in ("bench.sbatch", "compare.sbatch"):
         text = (folder.path / name).read_text()
         assert "#SBATCH --partition=gpu" in text
@@ -95,7 +96,7 @@ def test_the_scripts_are_valid_shell_and_run_the_line_of_their_element(tmp_path)
 
 def test_only_failed_elements_are_resubmitted(monkeypatch):
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], Site(), [])
     write_json(folder.info_file, {"array": "7"})
     folder.status_dir.mkdir()
     for i, code in enumerate((0, 1, 0)):
@@ -123,7 +124,7 @@ def test_only_failed_elements_are_resubmitted(monkeypatch):
 def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_shown(capsys, tmp_path, monkeypatch):
     queue = FakeSlurm(tmp_path / "bin", monkeypatch)
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], slurm.Site(), [])
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], Site(), [])
     write_json(folder.info_file, {"array": "7", "compare": "20"})
     (folder.path / "slurm-7_0.out").write_text("module: command not found\n")
     states = ["FAILED", "RUNNING", "PENDING", "PENDING"]
@@ -136,7 +137,7 @@ def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_sho
     out, err = capsys.readouterr()
     assert "last job, which compares the results: 20 PENDING (Dependency)" in out
     assert err.splitlines()[0] == "element 0: module: command not found"
-    write_bench_folder(bench_folder("other"), [ArrayElement("e", "a", "knn")], slurm.Site(), [])
+    write_bench_folder(bench_folder("other"), [ArrayElement("e", "a", "knn")], Site(), [])
     with pytest.raises(typer.Exit):
         print_jobs()  # all
     overview = " ".join(capsys.readouterr().out.split())
@@ -146,7 +147,7 @@ def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_sho
 
 def test_the_reason_of_a_failed_element_is_printed(capsys):
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abc"], slurm.Site(), [])
+    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abc"], Site(), [])
     write_json(folder.info_file, {"array": "7"})
     folder.status_dir.mkdir()
     logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
@@ -161,9 +162,9 @@ def test_the_reason_of_a_failed_element_is_printed(capsys):
 
 
 def test_a_bench_with_other_elements_needs_another_name():
-    write_bench_folder(bench_folder("mine"), [ArrayElement("e", "a", "knn")], slurm.Site(), [])
+    write_bench_folder(bench_folder("mine"), [ArrayElement("e", "a", "knn")], Site(), [])
     with pytest.raises(InputError, match="other elements"):
-        write_bench_folder(bench_folder("mine"), [ArrayElement("e", "b", "knn")], slurm.Site(), [])
+        write_bench_folder(bench_folder("mine"), [ArrayElement("e", "b", "knn")], Site(), [])
     with pytest.raises(InputError, match="did you mean mine"):
         find_bench_folder("mina")
     with pytest.raises(InputError, match="cannot be the name"):

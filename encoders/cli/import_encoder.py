@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from encoders.cli.zoo import ReplaceOption
+
 if TYPE_CHECKING:
     from encoders.importing.import_file import ImportedEncoder
     from encoders.importing.import_settings import ImportSettings
@@ -96,6 +98,7 @@ def import_(
         Path | None,
         typer.Option(help="answer.npz of the source (see `encoders probe`): compared, and recorded on the card", show_default=False),
     ] = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Import a weight file, a folder or a repository of the hub into the zoo.
 
@@ -111,6 +114,7 @@ def import_(
         encoders import resnet50.pth --mean 0.485,0.456,0.406 --std 0.229,0.224,0.225 --crop-pct 0.875
         encoders import tf.pth --name imagenet_mobilenetv2_100 --arch mobilenetv2_100 \\
             --model-arg pad_type=same --mean 0.5 --std 0.5
+        encoders import corrected.pth --name theirs --replace
     """
     from encoders.importing.import_file import import_encoder
     from encoders.importing.import_folder import find_import_source
@@ -157,7 +161,7 @@ def import_(
     for note in found.notes:
         print(f"note: {note}")
     description = found.card if card is None else Card.read(card)
-    done = import_encoder(found.file, settings.or_else(found.settings), name or found.name, description)
+    done = import_encoder(found.file, settings.or_else(found.settings), name or found.name, description, replace)
     _print_import(done)
     if answer is not None:
         _compare(done.folder.name, answer)

@@ -1,4 +1,4 @@
-"""`encoders list | show | verify | combine | embed`."""
+"""`encoders list | show | combine | embed`."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -22,6 +22,10 @@ ReadersOption = Annotated[
     ),
 ]
 PrecisionOption = Annotated[FeaturePrecision, typer.Option(help=FEATURE_PRECISION_HELP)]
+
+ReplaceOption = Annotated[
+    bool, typer.Option("--replace", help="replace another encoder of that name, at once, unless a run or an encoder started from it")
+]
 
 
 def list_(
@@ -74,48 +78,10 @@ def show(name: NameArgument) -> None:
     print(f"# manifest: {manifest or 'none, so its training images cannot be compared with a test split'}")
 
 
-def verify(
-    names: Annotated[list[str] | None, typer.Argument(help="encoders  [default: every entry of the zoo]", show_default=False)] = None,
-    answer: Annotated[
-        Path | None, typer.Option(help="answer.npz of the source (see `encoders probe`), to compare and record", show_default=False)
-    ] = None,
-) -> None:
-    """Check that encoders match their cards.
-
-    Checks the sha256 of the file, every tensor, the features of the canary images, and network and preprocessing alone, which are compared
-    with those in the card; and says whether the encoder was compared with its source. With --answer, compares one encoder with the answer
-    of its source and records it on the card.
-
-    Exit status: 0 every check passed, 1 a check failed, 2 invalid input.
-    """
-    from encoders.runtime.paths import zoo_dir
-    from encoders.zoo import listing, register
-
-    if answer is not None:
-        from encoders.runtime.errors import InputError
-        from encoders.zoo.source_check import describe_source_check, is_equal_to_source
-
-        if names is None or len(names) != 1:
-            raise InputError(
-                f"--answer is of one encoder, and {len(names or [])} were named; write `encoders verify NAME --answer {answer}`"
-            )
-        card = register.record_answer(names[0], answer)
-        print(f"{names[0]}: {describe_source_check(card)}")
-        raise typer.Exit(0 if is_equal_to_source(card) else 1)
-    selected = names or [folder.name for folder in listing.find_card_folders(zoo_dir())]
-    if not selected:
-        print("the zoo is empty: nothing to verify")
-    failed = False
-    for name in selected:
-        for check in register.verify_encoder(name):
-            print(f"{name}: {check.name} {'ok' if check.passed else 'FAILED'}: {check.detail}")
-            failed |= not check.passed
-    raise typer.Exit(1 if failed else 0)
-
-
 def combine(
     names: Annotated[list[str], typer.Argument(help="two or more encoders, by any name")],
     name: Annotated[str, typer.Option(help="name of the new entry of the zoo")],
+    replace: ReplaceOption = False,
 ) -> None:
     """Combine encoders into one that gives the features of all, side by side.
 
@@ -128,7 +94,7 @@ def combine(
     """
     from encoders.zoo.combine import combine_encoders
 
-    folder = combine_encoders(names, name)
+    folder = combine_encoders(names, name, replace)
     print(f"written to {folder}; check it with `encoders verify {folder.name}`")
 
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from encoders.cli.zoo import NameArgument
+from encoders.cli.zoo import NameArgument, ReplaceOption
 
 
 def push(
@@ -34,6 +34,7 @@ def push(
 def pull(
     source: Annotated[str, typer.Argument(help="hf:OWNER/NAME[@REVISION], wandb:ENTITY/PROJECT/NAME:VERSION, or a folder")],
     name: Annotated[str | None, typer.Option(help="name in the zoo  [default: the name on the card]", show_default=False)] = None,
+    replace: ReplaceOption = False,
 ) -> None:
     """Take an encoder that was pushed or exported into the zoo.
 
@@ -47,5 +48,5 @@ def pull(
     """
     from encoders.importing.pull import pull_encoder
 
-    folder = pull_encoder(source, name)
+    folder = pull_encoder(source, name, replace)
     print(f"written to {folder}; check it with `encoders verify {folder.name}`")

@@ -38,12 +38,16 @@ class ImportedEncoder:
     warnings: tuple[str, ...]
 
 
-def import_encoder(file: Path, settings: ImportSettings, name: str | None = None, card: Card | None = None) -> ImportedEncoder:
+def import_encoder(
+    file: Path, settings: ImportSettings, name: str | None = None, card: Card | None = None, replace: bool = False
+) -> ImportedEncoder:
     """Loads the network of a file and publishes it as `name` (or under the card's name, or that of the file).
 
     card: describes the network and its preprocessing; otherwise the settings, the family of the file and its tensors do. If the card has a
-    canary, the network must reproduce it.  Raises InputError for a file that cannot be read or recognised, a tensor of the network that is
-    missing or of another shape, a tensor of the file that is unexplained, and a canary that differs."""
+    canary, the network must reproduce it.  replace: as for `publish_folder`.
+
+    Raises InputError for a file that cannot be read or recognised, a tensor of the network that is missing or of another shape, a tensor of
+    the file that is unexplained, and a canary that differs."""
     if card is not None and card.parts is not None:
         raise InputError(f"card {card.name} is of an encoder made of parts: import each part, then `encoders combine` them")
     checkpoint = read_checkpoint(file)
@@ -57,7 +61,7 @@ def import_encoder(file: Path, settings: ImportSettings, name: str | None = None
     card = card.replace(model_args=plan.model_args, source=card.source or file.name, sha256=None)
     model = stages.select_stages(model, card.stages)
     warnings = _check_card_canary(file, model, card)
-    folder = publish_encoder(name or card.name, model, card)
+    folder = publish_encoder(name or card.name, model, card, replace=replace)
     return ImportedEncoder(folder, match, report, Card.read(folder / "card.yaml"), plan.notes, warnings)
 
 

@@ -21,8 +21,8 @@ from encoders.zoo.stages import inner_network
 from encoders.zoo.timm_call import timm_call
 
 
-def combine_encoders(names: Sequence[str], name: str) -> Path:
-    """Writes the encoder made of `names` as the entry `name` of the zoo; returns its folder.
+def combine_encoders(names: Sequence[str], name: str, replace: bool = False) -> Path:
+    """Writes the encoder made of `names` as the entry `name` of the zoo; returns its folder.  replace: as for `publish_folder`.
 
     Raises InputError for fewer than two encoders, for the same one twice, and for a name that another encoder has."""
     if len(names) < 2:
@@ -30,7 +30,7 @@ def combine_encoders(names: Sequence[str], name: str) -> Path:
     location = parts.join_locations([zoo.find_encoder(each) for each in names])
     encoder = zoo.load_location(location)
     card = complete_joined_card(check_zoo_name(name, location.card), location, encoder)
-    folder = publish_folder(card, lambda folder: _write_parts(folder, "model", location, encoder))
+    folder = publish_folder(card, lambda folder: _write_parts(folder, "model", location, encoder), replace)
     _check_same_features(encoder, zoo.load_encoder(str(folder)), folder)
     return folder
 

@@ -1,4 +1,4 @@
-"""Publishing a trained network as an entry of the zoo: atomic, and never over another encoder."""
+"""Publishing a trained network as an entry of the zoo: atomic, and over another encoder only on request."""
 
 import shutil
 from collections.abc import Callable, Mapping
@@ -11,10 +11,12 @@ from torch import nn
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, process_tag, sync_folder
-from encoders.runtime.paths import zoo_dir
+from encoders.runtime.paths import records_dir, zoo_dir
+from encoders.runtime.replace_folder import replace_folder
 from encoders.zoo import backbone, canary, weights
 from encoders.zoo.card import Card
 from encoders.zoo.names import BUILTIN_PREFIXES, PIXELS
+from encoders.zoo.removal import describe_references, find_references
 from encoders.zoo.stages import inner_network, select_stages, stage_width
 
 MANIFEST_ARRAYS = (
@@ -32,11 +34,12 @@ MANIFEST_ARRAYS = (
 IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess", "stages", "parts")
 
 
-def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, Array] | None = None) -> Path:
+def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, Array] | None = None, replace: bool = False) -> Path:
     """Writes the folder `zoo/<name>/` and returns it; sets sha256, dim, canary and versions of the card.
 
     The canary comes from a second network built from the card, which proves that the entry loads. Publishing the same encoder again does
-    nothing. Raises InputError for a name that another encoder has, or that no entry of the zoo can have."""
+    nothing.  replace: another encoder of that name is replaced, see `publish_folder`.  Raises InputError for a name that another encoder
+    has, or that no entry of the zoo can have."""
     check_zoo_name(name, card)
     card, state = complete_card(name, model, card)
 
@@ -45,15 +48,19 @@ def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[s
         if manifest is not None:
             write_manifest(folder / "manifest.npz", manifest)
 
-    return publish_folder(card, fill)
+    return publish_folder(card, fill, replace)
 
 
-def publish_folder(card: Card, fill: Callable[[Path], None]) -> Path:
+def publish_folder(card: Card, fill: Callable[[Path], None], replace: bool = False) -> Path:
     """Writes the folder `zoo/<name of the card>/` with the card and what `fill` writes, all or nothing; returns it.
 
-    Does nothing if the zoo has the same encoder. Raises InputError if it has another one of that name."""
+    Does nothing if the zoo has the same encoder. If it has another one of that name, raises InputError; with `replace` it is replaced,
+    unless a run or an encoder started from it. Features and results of the old one are kept apart by the hash of their encoder."""
     folder = zoo_dir() / card.name
-    if folder.exists():
+    replaces = folder.exists() and replace and not _is_same_entry(folder, card)
+    if replaces:
+        _check_no_child(card.name)
+    elif folder.exists():
         return _find_same_entry(folder, card)
     part = folder.with_name(f".{card.name}.{process_tag()}.part")
     shutil.rmtree(part, ignore_errors=True)
@@ -61,6 +68,9 @@ def publish_folder(card: Card, fill: Callable[[Path], None]) -> Path:
         part.mkdir(parents=True)
         fill(part)
         card.write(part / "card.yaml")
+        if replaces:
+            replace_folder(part, folder)
+            return folder
         try:
             part.rename(folder)
         except OSError:  # another process published it first
@@ -114,13 +124,33 @@ def check_zoo_name(name: str, card: Card) -> str:
 
 def _find_same_entry(folder: Path, card: Card) -> Path:
     """`folder`, if it holds the encoder of `card`. Raises InputError otherwise."""
+    if different := _list_differences(folder, card):
+        raise InputError(
+            f"the zoo has another encoder called {card.name} (its {', '.join(different)} differ); choose another name with --name, or "
+            f"replace it: `encoders import`, `pull` and `combine` take --replace, otherwise `encoders remove {card.name}` first"
+        )
+    return folder
+
+
+def _is_same_entry(folder: Path, card: Card) -> bool:
+    return not _list_differences(folder, card)
+
+
+def _list_differences(folder: Path, card: Card) -> list[str]:
+    """The fields in which the encoder in `folder` differs from that of `card`. Raises InputError for a folder without a card."""
     if not (folder / "card.yaml").is_file():
         raise InputError(f"{folder} exists and has no card.yaml; move it away, or choose another --name")
     old, new = Card.read(folder / "card.yaml").model_dump(), card.model_dump()
-    different = [key for key in IDENTITY_FIELDS if old.get(key) != new.get(key)]
-    if different:
+    return [key for key in IDENTITY_FIELDS if old.get(key) != new.get(key)]
+
+
+def _check_no_child(name: str) -> None:
+    """Raises InputError if a run or an encoder started from the entry: their lineage would name weights that they do not come from."""
+    references, unread = find_references(name)
+    references = [reference for reference in references if reference.kind != "record"]  # records hold the hash of their encoder
+    unread = [path for path in unread if records_dir() not in path.parents]
+    if references or unread:
         raise InputError(
-            f"the zoo has another encoder called {card.name} (its {', '.join(different)} differ); choose another name with --name, or "
-            f"remove {folder} if it is no longer needed"
+            f"{name} was not replaced: {describe_references(references, unread)}, and would come from other weights than it says; "
+            "choose another name with --name"
         )
-    return folder

@@ -49,7 +49,7 @@ def remove_encoder(name: str, force: bool = False) -> RemovedEncoder:
     folder = _find_entry(name)
     references, unread = find_references(name)
     if (references or unread) and not force:
-        raise InputError(f"{name} was not removed: {_describe_references(references, unread)}; --force removes it and keeps its card")
+        raise InputError(f"{name} was not removed: {describe_references(references, unread)}; --force removes it and keeps its card")
     freed = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     kept = _keep_card(folder) if references or unread else None
     freed -= sum(path.stat().st_size for path in kept.iterdir()) if kept else 0
@@ -143,7 +143,8 @@ def _removed_dir() -> Path:
     return zoo_dir() / ".removed"
 
 
-def _describe_references(references: list[EncoderReference], unread: list[Path]) -> str:
+def describe_references(references: list[EncoderReference], unread: list[Path]) -> str:
+    """What refers to an encoder, in words: counts and the first names."""
     words = []
     for kind in dict.fromkeys(reference.kind for reference in references):
         own = [reference.name for reference in references if reference.kind == kind]

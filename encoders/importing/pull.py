@@ -10,7 +10,7 @@ from encoders.importing.hub_repo import fetch_hub_folder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
-from encoders.runtime.wandb_mirror import decide_mode
+from encoders.runtime.wandb_start import decide_mode
 from encoders.zoo import canary, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.hub_name import HUB_PREFIX, parse_hub_name

@@ -1,4 +1,4 @@
-"""The metrics of a run: `metrics.jsonl`, flushed after every line, is the record; Weights & Biases mirrors it and may fail.
+"""The metrics of a run: `metrics.jsonl`, flushed after every line, is the record; trackers mirror it and may fail.
 
 A line is `{"step": 120, "time": 1763900000.1, "loss": 4.2, ...}`. `time` (unix seconds) and names that start with `time_` or `time/` are
 wall-clock quantities; all other values of a resumed run equal those of a run that was never stopped.
@@ -7,26 +7,46 @@ wall-clock quantities; all other values of a resumed run equal those of a run th
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, SupportsFloat
 
-from encoders.runtime.files import write_json
+from encoders.runtime.files import atomic_write, write_json
 from encoders.runtime.json_types import Json
-from encoders.runtime.wandb_mirror import Picture, WandbMirror, WandbMode, WandbRunSettings, new_run_id
+from encoders.runtime.line_file import append_line
+from encoders.runtime.tracker import (
+    DEFAULT_TRACKERS,
+    AlertLevel,
+    Outcome,
+    Picture,
+    SummaryKind,
+    TrackedRun,
+    Tracker,
+    TrackerName,
+    new_run_id,
+)
+from encoders.runtime.trackers import open_trackers
+from encoders.runtime.wandb_mirror import WandbMirror
+from encoders.runtime.wandb_start import WandbMode
+from encoders.runtime.wandb_views import ComparisonView
 
 METRICS_FILE = "metrics.jsonl"
 SummaryValue = SupportsFloat | str | None
+TrackedNumbers = Callable[[int, Mapping[str, float]], Mapping[str, float]]  # (step, as recorded) -> as trackers show them
 
 
 class MetricsLog:
     """Writes the record of one run and mirrors it; on ranks above 0 every call does nothing.
 
-    run_dir: the record is `run_dir/metrics.jsonl`.  project, group, job_type, name, config: as in W&B; paths, hosts and patients are
+    run_dir: the record is `run_dir/metrics.jsonl`.  project, group, job_type, name, config, tags: as in W&B; paths, hosts and patients are
     removed from the config before it is sent.  resume: the W&B id of the run to continue (`.id` of the MetricsLog that began it), or None.
-    mode: "online", "offline", "disabled", or None to decide from the environment.  step: the step at which the run continues: later lines
-    and an incomplete last line are deleted; None keeps every complete line."""
+    mode: of W&B: "online", "offline", "disabled", or None to decide from the environment.  step: the step at which the run continues:
+    later lines and an incomplete last line are deleted; None keeps every complete line.  track: the trackers.  axes, curves: as in
+    `TrackedRun`.  shown: the numbers of a step as trackers show them; None: as recorded.  system_metrics: trackers also record the use of
+    processor, memory and GPU.
+
+    outcome: how the run ends, if it is not what the end of the `with` block says (finished, or failed by an exception)."""
 
     def __init__(
         self,
@@ -42,80 +62,112 @@ class MetricsLog:
         step: int | None = None,
         rank: int = 0,
         tags: tuple[str, ...] = (),
+        track: Sequence[TrackerName] = DEFAULT_TRACKERS,
+        axes: tuple[str, ...] = (),
+        curves: Mapping[str, SummaryKind] | None = None,
+        shown: TrackedNumbers | None = None,
+        system_metrics: bool = False,
     ):
         self.run_dir, self.id, self.active = Path(run_dir), resume or new_run_id(), rank == 0
-        self.mirror: WandbMirror | None = None
+        self.outcome: Outcome | None = None
+        self.shown = shown or (lambda step, values: values)
+        self.trackers: list[Tracker] = []
         if not self.active:
             return
         self.run_dir.mkdir(parents=True, exist_ok=True)
         truncate_metrics(self.run_dir / METRICS_FILE, step)
-        self.file = open(self.run_dir / METRICS_FILE, "a")  # noqa: SIM115 (open for as long as the run)
-        settings = WandbRunSettings(self.id, project, group, job_type, name, config or {}, tags)
-        self.mirror = WandbMirror(self.run_dir, mode, settings)
+        described = TrackedRun(self.id, project, group, job_type, name, config or {}, tags, axes, curves or {}, system_metrics)
+        self.trackers = open_trackers(track, self.run_dir, described, mode, step)
+        self.file = open(self.run_dir / METRICS_FILE, "ab", buffering=0)  # noqa: SIM115 (open for as long as the run)
+
+    @property
+    def wandb(self) -> WandbMirror | None:
+        """W&B, if it is among the trackers."""
+        return next((tracker for tracker in self.trackers if isinstance(tracker, WandbMirror)), None)
 
     def log(self, step: int, **scalars: SupportsFloat) -> None:
-        """Writes one line of numbers at `step`. Tensors are copied to the host, which waits for the device: log rarely."""
+        """Writes one line of numbers at `step`. Tensors are copied to the host, which waits for the device: log rarely.
+
+        Raises StorageError when the disk is full; the record then ends with the line before."""
         if not self.active:
             return
         values = {name: float(value) for name, value in scalars.items()}
         line = {"step": step, "time": round(time.time(), 3)} | {name: to_json_number(value) for name, value in values.items()}
-        self.file.write(json.dumps(line, allow_nan=False) + "\n")
-        self.file.flush()
-        if self.mirror:
-            self.mirror.log(step, values)
+        append_line(self.file, json.dumps(line, allow_nan=False), f"the metrics of step {step}")
+        self.show(step, values)
+
+    def show(self, step: int, values: Mapping[str, float]) -> None:
+        """Sends numbers to the trackers only, e.g. those of step 0, which run.json holds."""
+        for tracker in self.trackers:
+            tracker.log(step, self.shown(step, values))
 
     def image(self, step: int, name: str, picture: Picture) -> None:
-        """Sends a picture to W&B: a PNG file or an (H, W[, 3]) uint8 array. The record does not contain it."""
-        if self.mirror:
-            self.mirror.image(step, name, picture)
+        """Sends a picture to the trackers: a PNG file or an (H, W[, 3]) uint8 array. The record does not contain it."""
+        for tracker in self.trackers:
+            tracker.image(step, name, picture)
+
+    def html(self, name: str, text: str) -> None:
+        """Sends a page without scripts to the trackers, and writes it as `name.html`."""
+        if not self.active:
+            return
+        with atomic_write(self.run_dir / f"{name}.html") as part:
+            part.write_text(text)
+        for tracker in self.trackers:
+            tracker.html(name, text)
+
+    def alert(self, step: int, title: str, text: str, level: AlertLevel = "warning") -> None:
+        """Tells whoever follows the run in a tracker; W&B sends a message."""
+        for tracker in self.trackers:
+            tracker.alert(step, title, text, level)
 
     def summary(self, **values: SummaryValue) -> None:
-        """Adds final numbers and short texts, e.g. `**{"bench/kermany/knn/auroc": 0.93}`, to `summary.json` and to W&B's summary."""
+        """Adds final numbers and short texts, e.g. `**{"bench/kermany/knn/auroc": 0.93}`, to `summary.json` and to the trackers."""
         if not self.active:
             return
         path = self.run_dir / "summary.json"
         earlier = json.loads(path.read_text()) if path.exists() else {}
         write_json(path, earlier | {name: to_json_scalar(value) for name, value in values.items()})
-        if self.mirror:
-            self.mirror.summary(values)
+        for tracker in self.trackers:
+            tracker.summary(values)
 
     def artifact(self, name: str, folder: str | Path, metadata: Mapping[str, object] | None = None) -> None:
         """Sends the files of an exported encoder as a W&B artifact of type `model`."""
-        if self.mirror:
-            self.mirror.artifact(name, Path(folder), dict(metadata or {}))
+        if self.wandb:
+            self.wandb.artifact(name, Path(folder), dict(metadata or {}))
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[SummaryValue]]) -> None:
-        """Writes a table of numbers and short texts, as `name.json` in the run's folder and in W&B."""
+        """Writes a table of numbers and short texts, as `name.json` in the run's folder and in the trackers."""
         if not self.active:
             return
         write_json(
             self.run_dir / f"{name}.json", {"columns": list(columns), "rows": [[to_json_scalar(value) for value in row] for row in rows]}
         )
-        if self.mirror:
-            self.mirror.table(name, columns, rows)
+        for tracker in self.trackers:
+            tracker.table(name, columns, rows)
 
     def use_artifact(self, artifact: str, sha256: Sequence[str]) -> None:
         """Marks the artifact of an encoder as an input of this run, if it is in W&B with weights of one of the hashes; online only."""
-        if self.mirror:
-            self.mirror.use_artifact(artifact, sha256)
+        if self.wandb:
+            self.wandb.use_artifact(artifact, sha256)
 
-    def save_comparison_view(self, metrics: Sequence[str]) -> str | None:
-        """Saves a view of the project that compares runs by these metrics. Its URL; None offline or without wandb-workspaces."""
-        return self.mirror.save_comparison_view(metrics) if self.mirror else None
+    def save_views(self, view: ComparisonView) -> str | None:
+        """Saves a workspace and a report in W&B. The report's URL; None offline or without wandb-workspaces."""
+        return self.wandb.save_views(view) if self.wandb else None
 
-    def close(self, failed: bool = False) -> None:
-        """Ends the record and the W&B run, with its status. A second call does nothing."""
+    def close(self, outcome: Outcome = "finished") -> None:
+        """Ends the record and the runs of the trackers. A second call does nothing."""
         if self.active and not self.file.closed:
             self.file.close()
-        if self.mirror:
-            self.mirror.close(failed)
-            self.mirror = None
+        for tracker in self.trackers:
+            tracker.close(self.outcome or outcome)
+        self.trackers = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        self.close(failed=kind is not None)
+        interrupted = kind is not None and issubclass(kind, KeyboardInterrupt)
+        self.close("finished" if kind is None else "cancelled" if interrupted else "failed")
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:

@@ -27,6 +27,7 @@ class JobState:
     restarts: int = 0
     exit_status: int = 0
     log: Path | None = None
+    preempted: bool = False  # by another job, since its last start
 
     @property
     def is_active(self) -> bool:
@@ -114,6 +115,7 @@ def _ask_controller(job: str) -> Iterator[tuple[str, JobState]]:
                 int(_read_field(line, "Restarts") or 0),
                 int(_read_field(line, "ExitCode").partition(":")[0] or 0),
                 Path(log) if log else None,
+                _read_field(line, "PreemptTime") not in ("", "None", "Unknown"),
             ),
         )
 

@@ -11,7 +11,9 @@ from typing import NamedTuple
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, process_tag, sha256_file, sync_folder
-from encoders.runtime.wandb_mirror import WandbRunSettings, decide_mode, init_wandb_run, make_neutral_folder
+from encoders.runtime.tracker import TrackedRun
+from encoders.runtime.wandb_artifact import make_neutral_folder
+from encoders.runtime.wandb_start import decide_mode, init_wandb_run
 from encoders.zoo.card import Card
 from encoders.zoo.export_folder import export_folder
 from encoders.zoo.hub import is_offline, is_reachable
@@ -109,7 +111,7 @@ def _push_to_wandb(exported: Path, target: ArtifactName, card: Card) -> str:
         raise InputError(f"{target} names a version, and W&B numbers versions itself; leave :{target.version} out")
     scratch = Path(make_neutral_folder())
     try:
-        settings = WandbRunSettings(project=target.project, job_type="push", name=f"push-{target.name}", config={"encoder": card.name})
+        settings = TrackedRun(project=target.project, job_type="push", name=f"push-{target.name}", config={"encoder": card.name})
         os.environ.setdefault("WANDB_ENTITY", target.entity)
         run = init_wandb_run(scratch, "online", settings)
         if run is None:

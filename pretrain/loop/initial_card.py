@@ -51,9 +51,12 @@ def build_first_card(
     )
 
 
+NOT_ON_CARD = {"track", "system_metrics"}  # where a run was shown says nothing about its weights
+
+
 def recipe_without_folders(recipe: Recipe) -> dict[str, Any]:
     """The recipe's settings for others to read: files by name only, without the folders of this machine."""
-    settings = recipe.model_dump(mode="json")
+    settings = recipe.model_dump(mode="json", exclude=NOT_ON_CARD)
     stores = [recipe.data.store] if isinstance(recipe.data.store, str) else recipe.data.store or []
     settings["data"] |= {"store": [Path(s).name for s in stores]}
     settings["data"] |= {key: settings["data"][key] and Path(settings["data"][key]).name for key in ("keys", "label_keys")}

@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from encoders.runtime.config import Config, json_digest, merge_settings, parse_override, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim import Optim
+from encoders.runtime.tracker import DEFAULT_TRACKERS, RECORD, TrackerName
 from pretrain.recipe.anchor_config import AnchorConfig
 from pretrain.recipe.auxiliary_config import AuxiliaryTarget
 from pretrain.recipe.ddp_config import DDPConfig
@@ -153,6 +154,14 @@ class Recipe(Config):
         description="picture of the first images' views at the end of the run: local writes views.png; wandb also uploads it, and it shows "
         "images of patients",
     )
+    track: Annotated[list[TrackerName], OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = Field(
+        list(DEFAULT_TRACKERS),
+        description="trackers that mirror the run: wandb, tensorboard, mlflow, e.g. track=[jsonl,tensorboard]; jsonl, the record, is always "
+        "written. The last two need the packages of that name",
+    )
+    system_metrics: Annotated[bool, OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = Field(
+        False, description="W&B also records the use of processor, memory, network and GPU; host, user and paths are not sent"
+    )
     licence: Annotated[str, OutsideIdentity.ALWAYS] = Field(
         "unknown", description="licence of the exported weights; usually that of the images"
     )
@@ -166,6 +175,11 @@ class Recipe(Config):
                 "true, batchnorm=train for false, leave it out for null; resume a run of an earlier version with that version"
             )
         return raw
+
+    @field_validator("track")
+    @classmethod
+    def _complete_trackers(cls, names: list[TrackerName]) -> list[TrackerName]:
+        return list(dict.fromkeys([RECORD, *names]))
 
     @model_validator(mode="after")
     def _check_consistent(self) -> "Recipe":

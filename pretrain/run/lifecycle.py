@@ -11,6 +11,7 @@ from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable
 from encoders.runtime.paths import zoo_dir
+from encoders.runtime.trackers import require_trackers
 from encoders.zoo import publish
 from encoders.zoo.card import Card
 from pretrain.loop.setup import Setup, build_setup
@@ -38,6 +39,7 @@ def start_run(
     """Trains a new run in `run` and exports it; returns the exit status. With `continue_existing`, an existing run is resumed instead.
 
     Raises InputError when a run of that name exists, unless it is the same run and finished."""
+    require_trackers(recipe.track)
     device = prepare_process(device, recipe.threads, recipe.ddp.timeout_min)
     exists = run.exists()
     dist.barrier()  # all ranks check before rank 0 creates the run
@@ -81,6 +83,7 @@ def resume_run(
         raise InputError(f"{run.path} is not a run: config.yaml or run.json is missing")
     device = resolve_device(device)
     asked, _ = apply_overrides(run, config.read_recipe(run.config), overrides, allow_change)
+    require_trackers(asked.track)
     dist.join_process_group(device, asked.ddp.timeout_min)  # from here on it is known which process is rank 0 and takes the lock
     with lock_on_main_rank(run, say):
         for part in run.checkpoints.glob(".*.part"):

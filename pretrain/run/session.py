@@ -1,6 +1,7 @@
 """One process at work on a run: trains to the end, a signal, a rollback or a stop by the watchdog, and exports at the end."""
 
 import time
+from functools import partial
 from pathlib import Path
 from typing import SupportsFloat
 
@@ -20,6 +21,7 @@ from pretrain.run.restore import checkpoint_contents, load_run_checkpoint, read_
 from pretrain.run.rollback import detection_delay, roll_back, short_reason
 from pretrain.run.run_info import read_baseline
 from pretrain.run.rundir import RunDir, describe_session
+from pretrain.run.tracking import decide_outcome, open_metrics_log, send_finding
 from pretrain.watch.watchdog import RollbackRequested, Watchdog, probe_interval
 
 STOPPED_BY_WATCHDOG = "watchdog"  # as the requester of a stop; other requesters are names of signals
@@ -85,7 +87,7 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
         listen_for_stop() as stop,
         monitor_run(run, state.step, setup.steps, not dist.is_main()) as show,
     ):
-        watchdog = start_watchdog(run, setup, state, say) if dist.is_main() else None
+        watchdog = start_watchdog(run, setup, state, say, metrics_log) if dist.is_main() else None
 
         def log(step: int, **metrics: SupportsFloat) -> None:
             values = {name: float(value) for name, value in metrics.items()}
@@ -109,17 +111,23 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
             else:
                 fit(setup.method, setup.batches, setup.optimizer, setup.scaler, cfg, setup.steps, setup.warmup, state, log, save, stop,
                     setup.device, setup.continuation)  # fmt: skip
+        except (Diverged, RollbackRequested):
+            metrics_log.outcome = "diverged"  # a rollback opens the same run again
+            raise
         finally:
             setup.batches.close()
         return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say, watchdog)
 
 
-def start_watchdog(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> Watchdog:
-    """The watchdog with the metrics logged so far. At step 0 it probes the untrained network for its baseline."""
-    watchdog = Watchdog(setup, read_metrics(run.path), read_baseline(run.read()), say)
+def start_watchdog(run: RunDir, setup: Setup, state: TrainState, say: PrintLine, metrics_log: MetricsLog) -> Watchdog:
+    """The watchdog with the metrics logged so far. At step 0 it probes the untrained network for its baseline.
+
+    Its diagnoses, and the metrics of step 0, are also sent to the trackers."""
+    watchdog = Watchdog(setup, read_metrics(run.path), read_baseline(run.read()), say, partial(send_finding, metrics_log))
     if state.step == 0:
         watchdog.baseline = watchdog.measure_start(run.start_features)
         run.update(untrained={name: to_json_number(value) for name, value in watchdog.baseline.items()})
+        metrics_log.show(0, watchdog.baseline)
     else:
         watchdog.load_start(run.start_features)
     return watchdog
@@ -131,24 +139,6 @@ def apply_watch_policy(policy: str, alarm: str, stop: StopRequest) -> None:
         raise RollbackRequested(alarm)
     if policy == "stop":
         stop.requested = stop.requested or STOPPED_BY_WATCHDOG
-
-
-def open_metrics_log(run: RunDir, setup: Setup, state: TrainState) -> MetricsLog:
-    """The run's metrics.jsonl, continued at the step of `state`, and the same W&B run."""
-    wandb_id = run.read().get("wandb") if dist.is_main() else None
-    metrics_log = MetricsLog(
-        run.path,
-        group=run.name,
-        job_type="pretrain",
-        name=run.name,
-        config=setup.recipe.model_dump(mode="json"),
-        resume=wandb_id,
-        step=state.step,
-        rank=dist.rank(),
-    )
-    if dist.is_main():
-        run.update(wandb=metrics_log.id)
-    return metrics_log
 
 
 def finish_session(
@@ -170,6 +160,7 @@ def finish_session(
     run.update(sessions=sessions, seconds=round(total, 1))
     if state.step < setup.steps and stop.requested != STOPPED_AT_BEST:
         run.update(status="stopped")
+        metrics_log.outcome = decide_outcome(stop.requested)
         cause = (
             "stopped by the watchdog"
             if stop.requested == STOPPED_BY_WATCHDOG

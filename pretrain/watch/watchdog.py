@@ -24,8 +24,17 @@ class RollbackRequested(RuntimeError):
 class Watchdog:
     """Measures at intervals and reports each diagnosis when it begins and when it ends. It does not change the run."""
 
-    def __init__(self, setup: Setup, lines: Sequence[MetricsLine], baseline: Mapping[str, float], say: Callable[[str], None]):
-        """lines: of metrics.jsonl so far.  baseline: metrics of the untrained network.  say: prints a sentence."""
+    def __init__(
+        self,
+        setup: Setup,
+        lines: Sequence[MetricsLine],
+        baseline: Mapping[str, float],
+        say: Callable[[str], None],
+        alert: Callable[[Finding], None] = lambda finding: None,
+    ):
+        """lines: of metrics.jsonl so far.  baseline: metrics of the untrained network.  say: prints a sentence.  alert: is called with each
+        diagnosis that begins."""
+        self.alert = alert
         cfg = setup.recipe.watch
         self.setup, self.cfg, self.lines, self.baseline, self.say = setup, cfg, list(lines), dict(baseline), say
         self.interval = probe_interval(setup)
@@ -107,6 +116,7 @@ class Watchdog:
         for name, finding in findings.items():
             if name not in self.active_findings:
                 self.say(f"watch: {name} at step {step}: {finding.text}")
+                self.alert(finding)
         for name in set(self.active_findings) - set(findings):
             self.say(f"watch: {name} ended at step {step}")
         self.active_findings = findings

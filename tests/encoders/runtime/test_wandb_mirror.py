@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from encoders.runtime.metrics_log import read_metrics
-from encoders.runtime.wandb_mirror import WandbMirror, decide_mode
+from encoders.runtime.wandb_mirror import WandbMirror
+from encoders.runtime.wandb_start import decide_mode
 from tests import wandb_server
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,10 +57,10 @@ def test_a_failing_mirror_is_recorded_reported_once_and_given_up(tmp_path, capsy
             raise RuntimeError("service is gone")
 
     mirror = WandbMirror(tmp_path, "disabled")
-    mirror.run = broken = Broken()
+    mirror.open_run = broken = Broken()
     for step in range(20):
         mirror.log(step, {"loss": 1.0})
-    mirror.close(failed=False)
+    mirror.close("finished")
     assert broken.calls == 5
     assert (tmp_path / "wandb-errors.log").read_text().count("RuntimeError: service is gone") == 5
     assert capsys.readouterr().err.count("the run continues") == 1

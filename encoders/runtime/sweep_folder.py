@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from encoders.runtime import paths
+from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.config import Config, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
@@ -78,17 +78,35 @@ def list_sweeps() -> list[SweepFolder]:
     return [SweepFolder(path.parent) for path in sorted(paths.sweeps_dir().glob("*/sweep.json"))]
 
 
-def expand_sweeps(names: Sequence[str]) -> list[str]:
-    """The names with each sweep replaced by its runs, each name once.
+def expand_sweeps(names: Sequence[str], queued: bool = False) -> list[str]:
+    """The names of encoders with each sweep replaced by its runs, each name once.  queued: a run may still have its job in the queue.
 
-    Raises InputError for a name that is both a sweep and an encoder of the zoo."""
+    Raises InputError for a name that is both a sweep and an encoder of the zoo, and for a sweep of which a run has no encoder: none is left
+    out silently."""
     expanded: list[str] = []
     for name in names:
         sweep = find_sweep(name)
-        if sweep is not None and (paths.zoo_dir() / name).exists():
+        if sweep is None:
+            expanded.append(name)
+            continue
+        if (paths.zoo_dir() / name).exists():
             raise InputError(f"{name!r} is a sweep ({sweep.path}) and an encoder; write zoo/{name} for the encoder, or name the runs")
-        expanded += sweep.run_names() if sweep else [name]
+        runs = sweep.run_names()
+        missing = [run for run in runs if not _has_encoder(run) and not (queued and slurm_jobs.find_active_job(paths.runs_dir() / run))]
+        if missing:
+            left = ",".join(run for run in runs if run not in missing)
+            others = f", or name those that have one: --encoder {left}" if left else ""
+            raise InputError(
+                f"{len(missing)} of {len(runs)} runs of sweep {name!r} have no encoder{' and no job in the queue' * queued}: "
+                f"{', '.join(missing)}; `pretrain status {name}` says why; finish them{others}"
+            )
+        expanded += runs
     return list(dict.fromkeys(expanded))
+
+
+def _has_encoder(run: str) -> bool:
+    """Whether the run was exported to the zoo."""
+    return (paths.zoo_dir() / run / "card.yaml").is_file()
 
 
 def refuse_sweep_name(name: str) -> None:

@@ -1,25 +1,23 @@
 """`pretrain status`, `pretrain logs` and `pretrain cancel`: runs and their SLURM jobs. None of them imports torch."""
 
 import sys
-import time
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from encoders.runtime.cli import make_console
 from pretrain.cli.arguments import RunArgument
+from pretrain.run.rundir import RunDir
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from encoders.runtime.sweep_folder import SweepFolder
 
-    from pretrain.run.rundir import RunDir
-
-POLL_S = 1.0  # between two looks at a log that is followed
-POLLS_PER_QUESTION = 15  # looks at a log between two questions to SLURM
+LINES_OF_A_RUN, LINES_OF_A_SWEEP = 40, 10  # that `pretrain logs` prints of each log
 
 
-def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs  [default: all runs]")] = None) -> None:
-    """List runs with their state, progress, speed and SLURM job.
+def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs and sweeps  [default: all runs]")] = None) -> None:
+    """List runs with their state, progress, speed and SLURM job. The name of a sweep stands for its runs.
 
     States: queued, held, starting (by SLURM); running; finished; stopped (by a signal or the watchdog); diverged; died (its process is
     gone); failed or not started (its job ended before it trained); cancelled; to be resumed (by its SLURM job). Of a run that died or
@@ -32,30 +30,43 @@ def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs 
     """
     from rich.table import Table
 
-    from pretrain.run.run_jobs import find_started_or_submitted, list_submitted_runs
+    from encoders.runtime.sweep_folder import find_sweep, list_sweeps
+    from pretrain.run.run_jobs import find_started_or_submitted, list_submitted_runs, list_sweep_runs
     from pretrain.run.rundir import list_runs
     from pretrain.run.status import STATUS_HEADER, describe_run
 
-    found = [find_started_or_submitted(name) for name in runs or []]
-    all_runs = found or sorted([*list_runs(), *list_submitted_runs()], key=lambda run: run.name)
-    statuses = [describe_run(run, named=bool(runs)) for run in all_runs]
-    if not statuses:
+    sweeps = [sweep for name in runs or [] if (sweep := find_sweep(name))] if runs else list_sweeps()
+    named = [find_started_or_submitted(name) for name in runs or [] if not find_sweep(name)]
+    members = {sweep.name: list_sweep_runs(sweep) for sweep in sweeps}
+    others = [] if runs else [*list_runs(), *list_submitted_runs()]
+    alone = {run.path for run in named}
+    everything = {run.path: run for run in (*named, *(run for own in members.values() for run in own), *others)}
+    found = {path: describe_run(run, named=path in alone) for path, run in everything.items()}
+    shown = list(found) if runs else sorted((run.path for run in others), key=lambda path: path.name)
+    statuses = [found[path] for path in shown]
+    if not statuses and not sweeps:
         make_console().print("no runs yet; start one with `pretrain run RECIPE data.store=FILE.h5`")
         return
     table = Table(*STATUS_HEADER, box=None)
     for each in statuses:
         table.add_row(*each.row)
     make_console().print(table)
-    for line in (line for each in statuses for line in each.details):
+    lines = [line for each in statuses for line in each.details]
+    for name, own in members.items():
+        states = Counter(found[run.path].row[1] for run in own)
+        lines.append(f"sweep {name}: {len(own)} runs: {', '.join(f'{count} {state}' for state, count in states.most_common())}")
+    for line in lines:
         make_console().print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def logs(
     run: RunArgument,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="print new lines as they are written, until the job ends")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="lines to print from the end of the log")] = 40,
+    lines: Annotated[
+        int | None, typer.Option("--lines", "-n", min=0, help="lines from the end of the log  [default: 40, of a sweep 10]")
+    ] = None,
 ) -> None:
-    """Print the end of the log of a run's SLURM job.
+    """Print the end of the log of a run's SLURM job, or of each run of a sweep.
 
     For example
 
@@ -66,8 +77,12 @@ def logs(
     """
     from encoders.runtime.errors import InputError
     from encoders.runtime.log_tail import read_log_tail
+    from encoders.runtime.sweep_folder import find_sweep
+    from pretrain.cli.log_follow import FollowedLog, follow_logs
     from pretrain.run.run_jobs import find_log, find_started_or_submitted, newest_job
 
+    if (sweep := find_sweep(run)) is not None:
+        return print_sweep_logs(sweep, follow, LINES_OF_A_SWEEP if lines is None else lines)
     found = find_started_or_submitted(run)
     job = newest_job(found)
     log = find_log(found, job)
@@ -77,48 +92,42 @@ def logs(
         state = job.describe() if job else ""
         raise InputError(f"run {found.name!r} has no log yet: its job {job.job if job else ''} is {state or 'unknown to SLURM'}")
     end = log.stat().st_size if log else 0  # before it is read: what is written meanwhile is printed below
-    for line in read_log_tail(log, lines, end) if log else []:
+    for line in read_log_tail(log, LINES_OF_A_RUN if lines is None else lines, end) if log else []:
         print(line)
     sys.stdout.flush()  # a pipe would get these lines with the next ones only
     if follow:
-        _follow_log(found, log, end)
+        follow_logs([FollowedLog(found, log, end)])
 
 
-def _follow_log(run: "RunDir", log: "Path | None", place: int) -> None:
-    """Prints what the log holds from byte `place` on until the run's job has ended, or Ctrl-C; waits for a log that does not exist yet."""
-    from pretrain.run.run_jobs import find_log, newest_job
+def print_sweep_logs(sweep: "SweepFolder", follow: bool, lines: int) -> None:
+    """Prints the end of the log of each run of a sweep, below a line with its name. A run without a log is named."""
+    from encoders.runtime.errors import InputError
+    from encoders.runtime.log_tail import read_log_tail
+    from pretrain.cli.log_follow import FollowedLog, follow_logs
+    from pretrain.run.run_jobs import find_log, list_job_ids, list_sweep_runs, newest_job
 
-    shown, ended = "", False
-    quiet = 0  # looks since something was written
-    try:
-        while True:
-            if log is None:
-                log = find_log(run, None)
-            size = log.stat().st_size if log else 0
-            if log and size > place:
-                with log.open("rb") as file:
-                    file.seek(place)
-                    sys.stdout.write(file.read().decode(errors="replace"))
-                    sys.stdout.flush()
-                place, quiet = size, -1
-            elif ended:
-                return
-            elif quiet % POLLS_PER_QUESTION == 0:
-                job = newest_job(run)
-                text = job.describe() if job else ""
-                if text != shown and job:
-                    print(f"[job {job.job}: {text or 'unknown to SLURM'}]", file=sys.stderr)
-                    shown = text
-                if ended := job is None or not job.is_active:
-                    continue  # one more look: the job may have written between the look and the question
-            quiet += 1
-            time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        return
+    runs = list_sweep_runs(sweep)
+    followed = []
+    for found in runs:
+        if not list_job_ids(found):
+            print(f"==> {found.name}: no log, it was not run by SLURM <==")
+            continue
+        job = newest_job(found)
+        log = find_log(found, job)
+        end = log.stat().st_size if log else 0
+        print(f"==> {found.name}{'' if log else ': no log yet'}{f' (job {job.job}: {job.describe()})' if job and not log else ''} <==")
+        for line in read_log_tail(log, lines, end) if log else []:
+            print(line)
+        followed.append(FollowedLog(found, log, end))
+    sys.stdout.flush()
+    if not followed:
+        raise InputError(f"sweep {sweep.name!r} has no logs: it was not run by SLURM; `pretrain status {sweep.name}` shows its runs")
+    if follow:
+        follow_logs(followed, followed[-1].run.name)
 
 
-def cancel(runs: Annotated[list[str], typer.Argument(help="names of runs")]) -> None:
-    """Cancel the SLURM jobs of runs.
+def cancel(runs: Annotated[list[str], typer.Argument(help="names of runs and sweeps")]) -> None:
+    """Cancel the SLURM jobs of runs, and of all runs of a sweep.
 
     A run that trains saves a checkpoint first; `pretrain submit` with the same arguments, or `pretrain resume NAME`, continues it later.
     For example
@@ -126,7 +135,13 @@ def cancel(runs: Annotated[list[str], typer.Argument(help="names of runs")]) -> 
     \b
         pretrain cancel cxr_moco
     """
-    from pretrain.run.run_jobs import cancel_run, find_started_or_submitted
+    from encoders.runtime.sweep_folder import find_sweep
+    from pretrain.run.run_jobs import cancel_run, cancel_sweep, find_started_or_submitted
 
-    for run in [find_started_or_submitted(name) for name in runs]:
-        print(f"cancelled job {cancel_run(run)} of run {run.name}")
+    found = [find_sweep(name) or find_started_or_submitted(name) for name in runs]  # a wrong name cancels nothing
+    for each in found:
+        if isinstance(each, RunDir):
+            print(f"cancelled job {cancel_run(each)} of run {each.name}")
+        else:
+            jobs = cancel_sweep(each)
+            print(f"cancelled {len(jobs)} of {len(each.run_names())} runs of sweep {each.name}: jobs {', '.join(jobs)}")

@@ -21,11 +21,13 @@ import typer
 from encoders import __version__
 from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
 from encoders.runtime.command_line import use_tool_commands
+from encoders.runtime.wandb_agent import add_agent_settings, find_agent_run
 from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgument, RunArgument, find_recipe_settings
 from pretrain.cli.export import export
 from pretrain.cli.jobs import cancel, logs, status
 from pretrain.cli.preview import preview
 from pretrain.cli.submit import stage, submit
+from pretrain.cli.sweep import SweepOption, print_sweep_plan, run_sweep
 from pretrain.recipe.recipes import RECIPES, read_title
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -38,6 +40,7 @@ def run(
     overrides: OverridesArgument = None,
     name: Annotated[str | None, typer.Option(help="name of the run and of its encoder  [default: name of the recipe]")] = None,
     out: Annotated[str | None, typer.Option(help="folder in which the run's folder is created  [default: runs/]")] = None,
+    sweep: SweepOption = None,
     device: DeviceOption = "auto",
     continue_existing: Annotated[
         bool, typer.Option("--continue", help="resume the run if it exists; for jobs that are started more than once")
@@ -50,23 +53,32 @@ def run(
     \b
         pretrain run cxr_moco data.store=cxr.h5
         pretrain run cxr_moco_tiny data.store=cxr.h5 arch=resnet18 size=128 steps=2000 --name cxr_small
+        pretrain run cxr_moco data.store=cxr.h5 --sweep seed=0,1,2 --sweep optim.lr=0.03,0.06     # six runs, one after the other
 
     The run's files are in runs/NAME: config.yaml (all settings), metrics.jsonl, checkpoints/, run.json. Ctrl-C saves a checkpoint and
     stops; `pretrain resume NAME` then continues as if the run had never stopped. A watchdog detects collapse and divergence; watch.policy
     says whether it warns, stops or rolls back.
 
+    With --sweep, the runs are called NAME_seed0_lr0.03 and so on. One that fails does not stop the others; a table at the end lists all.
+    The same command again skips finished runs, resumes unfinished ones and repeats failed ones; with more values it adds runs. `pretrain
+    status NAME` lists the runs of the sweep, and `transfer bench --encoder NAME` compares their encoders.
+
     \b
     Exit status:
       0    finished
+      1    with --sweep: a run failed
       2    wrong input
       3    diverged, or stopped by the watchdog; a checkpoint is saved
       75   stopped by SIGTERM or SIGUSR1; saved, to be resumed
       130  stopped by Ctrl-C; saved
     """
+    if sweep:
+        raise typer.Exit(run_sweep(recipe, overrides or [], sweep, name, out, device))
+    settings, again = add_agent_settings(overrides or []), continue_existing or find_agent_run() is not None
     from pretrain.recipe.config import load_recipe
     from pretrain.run.lifecycle import new_run_dir, start_run
 
-    _exit_with_status(lambda: start_run(load_recipe(recipe, overrides or []), new_run_dir(name, recipe, out), device, continue_existing))
+    _exit_with_status(lambda: start_run(load_recipe(recipe, settings), new_run_dir(name, recipe, out), device, again))
 
 
 @app.command(epilog=RECIPE_LIST)
@@ -74,6 +86,7 @@ def plan(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
     name: Annotated[str | None, typer.Option(help="name of the run, as for `pretrain run`; says if it exists")] = None,
+    sweep: SweepOption = None,
     device: DeviceOption = "auto",
 ) -> None:
     """Estimate the size, time and memory of a run. Nothing is written.
@@ -84,14 +97,19 @@ def plan(
     \b
         pretrain plan cxr_moco data.store=cxr.h5
         pretrain plan cxr_moco data.store=cxr.h5 batch=64 --device cpu
+        pretrain plan cxr_moco data.store=cxr.h5 --sweep seed=0,1,2 --sweep optim.lr=0.03,0.06
+
+    With --sweep, runs whose steps cost the same are measured once, and the time of all runs together is the last line.
     """
+    if sweep:
+        return print_sweep_plan(recipe, overrides or [], sweep, name, device)
     from pretrain.recipe.config import load_recipe
     from pretrain.run.plan import plan_run
     from pretrain.run.process import prepare_process
     from pretrain.run.rundir import run_dir_for
 
     resolved = load_recipe(recipe, overrides or [])
-    rows, notes = plan_run(resolved, prepare_process(device, resolved.threads))
+    rows, notes, _, _ = plan_run(resolved, prepare_process(device, resolved.threads))
     for label, value in rows:
         make_console().print(f"{label:14} {value}", markup=False, soft_wrap=True)
     if name and run_dir_for(name).exists():

@@ -11,7 +11,9 @@ from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable
 from encoders.runtime.paths import zoo_dir
+from encoders.runtime.sweep_folder import refuse_sweep_name
 from encoders.runtime.trackers import require_trackers
+from encoders.runtime.wandb_agent import adopt_run, find_agent_run
 from encoders.zoo import publish
 from encoders.zoo.card import Card
 from pretrain.loop.setup import Setup, build_setup
@@ -30,7 +32,15 @@ from pretrain.run.session import train_run
 
 def new_run_dir(name: str | None, recipe: str, out: str | None) -> RunDir:
     """The folder of a new run: `--name`, or the recipe's name, below `--out` or runs/ of the working folder."""
-    return rundir.run_dir_for(name or Path(recipe).stem, Path(out) if out else None)
+    name = name or default_run_name(recipe)
+    refuse_sweep_name(name)
+    return rundir.run_dir_for(name, Path(out) if out else None)
+
+
+def default_run_name(recipe: str) -> str:
+    """The name of a run without `--name`: that of the recipe, and in a sweep of W&B also the id of the agent's run."""
+    agent = find_agent_run()
+    return f"{Path(recipe).stem}_{agent.run_id}" if agent else Path(recipe).stem
 
 
 def start_run(
@@ -84,6 +94,8 @@ def resume_run(
     device = resolve_device(device)
     asked, _ = apply_overrides(run, config.read_recipe(run.config), overrides, allow_change)
     require_trackers(asked.track)
+    info = run.read()
+    adopt_run(info["id"], info.get("wandb_sweep"))
     dist.join_process_group(device, asked.ddp.timeout_min)  # from here on it is known which process is rank 0 and takes the lock
     with lock_on_main_rank(run, say):
         for part in run.checkpoints.glob(".*.part"):
@@ -121,8 +133,10 @@ def create_run_files(run: RunDir, setup: Setup, recipe: Recipe) -> None:
     with atomic_write(run.manifest) as part, part.open("wb") as file:
         np.savez(file, allow_pickle=False, **setup.corpus.manifest(), **setup.labels.manifest(setup.corpus))
     config.write_recipe(run.config, setup.recipe)
+    agent = find_agent_run()
     run.update(
-        id=os.urandom(4).hex(),
+        id=agent.run_id if agent else os.urandom(4).hex(),
+        wandb_sweep=agent.sweep_id if agent else None,
         asked=config.recipe_identity(recipe),
         status="running",
         settings=settings_digest(setup.recipe),

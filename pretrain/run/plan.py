@@ -1,6 +1,7 @@
 """The plan of a run on this machine: sizes, rates, time and memory, and what is likely a mistake. Writes nothing."""
 
 import math
+from typing import NamedTuple
 
 import torch
 
@@ -20,15 +21,24 @@ BUSY = 0.7  # share of its threads' time below which a process does not have the
 UNSTEADY = 1.5  # the slowest timed step over the fastest: from here on the estimated time is not reliable
 
 
-def plan_run(recipe: Recipe, device: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """(name, value) rows and notes. Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
+class RunPlan(NamedTuple):
+    """(name, value) rows and notes for the user, and the numbers in them."""
+
+    rows: list[tuple[str, str]]
+    notes: list[str]
+    cost: StepCost
+    steps_per_epoch: int
+
+
+def plan_run(recipe: Recipe, device: str) -> RunPlan:
+    """The plan of a run. Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
     setup = build_setup(recipe, device)
     rows, notes = [("device", describe_device(device)), *describe_sizes(setup)], describe_adjustments(setup) + list_warnings(setup)
-    recipe, steps = setup.recipe, setup.steps
+    recipe, steps, epoch = setup.recipe, setup.steps, setup.batches.steps_per_epoch
     setup.batches.close()
     del setup  # its network would count as memory of the step
     cost = measure_step_cost(recipe, device)
-    return rows + describe_cost(cost, recipe, steps, device), notes + list_cost_warnings(cost)
+    return RunPlan(rows + describe_cost(cost, recipe, steps, device), notes + list_cost_warnings(cost), cost, epoch)
 
 
 def describe_sizes(setup: Setup) -> list[tuple[str, str]]:

@@ -46,6 +46,7 @@ class RunInfo(TypedDict, total=False):
     best: int  # step that watch.stop_at_best exported
     untrained: dict[str, float | str]  # metrics of the network at step 0; "nan", "inf" and "-inf" as text
     wandb: str | None  # id of the W&B run
+    wandb_sweep: str | None  # id of the W&B sweep whose agent started the run
 
 
 def read_baseline(info: RunInfo) -> dict[str, float]:

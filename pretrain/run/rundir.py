@@ -20,6 +20,7 @@ from typing import Unpack, cast
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import read_json, write_json
+from encoders.runtime.sweep_folder import find_sweep, list_sweeps
 from pretrain.run.run_info import RunInfo, SessionInfo
 
 
@@ -81,12 +82,16 @@ def find_run(run: str) -> RunDir:
     """The folder of an existing run, given by name or path. Raises InputError that names the closest existing runs."""
     found = RunDir(Path(run)) if RunDir(Path(run)).exists() else run_dir_for(Path(run).name)
     if not found.exists():
+        if (sweep := find_sweep(run)) is not None:
+            raise InputError(f"{run!r} is a sweep; name one of its runs: {', '.join(sweep.run_names())}")
         if jobs := slurm_jobs.list_jobs(found.path):
             raise InputError(
                 f"run {found.name!r} has not started yet: it was submitted as job {jobs[-1]}; "
                 f"`pretrain status {found.name}` shows its state and its log"
             )
-        raise unknown_name_error("run", run, [r.name for r in list_runs()], f"Runs are in {paths.runs_dir()}.")
+        raise unknown_name_error(
+            "run", run, [*(r.name for r in list_runs()), *(s.name for s in list_sweeps())], f"Runs are in {paths.runs_dir()}."
+        )
     return found
 
 

@@ -11,6 +11,7 @@ from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.slurm_site import Site
+from encoders.runtime.wandb_agent import export_lines
 
 JOB_TEMPLATE = "pretrain.sbatch"
 
@@ -44,6 +45,7 @@ def fill_job_template(name: str, output: Path, arguments: Sequence[str], site: S
     script = slurm.fill_template(template, options, [], [])
     processes, gpus = shape.count_processes_per_node(script), slurm.gpus_per_node(script)
     lines = slurm.setup_lines(site, gpus > 0)
+    lines += export_lines()
     if site.max_restarts is not None:
         lines.append(f"MAX_RESTARTS={site.max_restarts}")
     if site.stage:

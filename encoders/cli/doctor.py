@@ -27,9 +27,9 @@ def doctor(
 ) -> None:
     """Describe a store and report its problems.
 
-    Reports mixed bit depths (12-bit images in a 16-bit store are nearly black), duplicate images, patients in several splits, constant
-    images, unusable labels, and labels that can be predicted without a network (floor): where AUROC is above 0.75, images of the classes
-    may differ in how they were acquired.
+    Reads every image and compares it with the hash of the image that was stored. Reports mixed bit depths (12-bit images in a 16-bit
+    store are nearly black), duplicate images, patients in several splits, constant images, unusable labels, and labels that can be
+    predicted without a network (floor): where AUROC is above 0.75, images of the classes may differ in how they were acquired.
 
     Near-duplicates are found with a perceptual hash. It is robust to JPEG compression, resizing and gamma, and misses crops of 3 % or
     more, flips and rotations.
@@ -37,10 +37,12 @@ def doctor(
     Exit status: 0 no findings, 1 findings, 2 the store cannot be read.
     """
     import json
+    from functools import partial
 
     from encoders.doctor.checks import examine_store, find_nearest_pairs
     from encoders.doctor.picture import draw_pairs
     from encoders.doctor.text import print_report
+    from encoders.runtime.cli import track_progress
     from encoders.runtime.errors import unknown_name_error
     from encoders.store.store import Store
 
@@ -48,7 +50,8 @@ def doctor(
     for name in label or ():
         if name not in opened.label_names():
             raise unknown_name_error("label", name, opened.label_names())
-    report = examine_store(opened, radius, near, sample, floor=floor, floor_labels=label)
+    watch = partial(track_progress, title="images", total=len(opened))
+    report = examine_store(opened, radius, near, sample, floor=floor, floor_labels=label, watch=watch)
     if picture is not None:
         pairs, distance = find_nearest_pairs(opened)
         draw_pairs(opened, pairs, distance, picture)

@@ -8,6 +8,7 @@ from encoders.cli.doctor import doctor
 from encoders.cli.families import families
 from encoders.cli.heatmap import heatmap
 from encoders.cli.ingest import ingest_app
+from encoders.cli.verify import verify
 from encoders.cli.zoo_export import export
 from encoders.cli.zoo_manage import compare, remove
 from encoders.cli.zoo_probe import probe
@@ -20,7 +21,7 @@ add_version_option(app, __version__)
 
 app.command("list")(zoo.list_)
 app.command()(zoo.show)
-app.command()(zoo.verify)
+app.command()(verify)
 app.command("import")(import_encoder.import_)
 app.command()(families)
 app.command()(zoo.combine)

@@ -7,7 +7,7 @@ Shapes: N images; P pairs; S sampled images.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -33,6 +33,7 @@ from encoders.doctor.report import (
 from encoders.runtime.arrays import Array, IntArray
 from encoders.similarity.hash_search import find_near_pairs
 from encoders.similarity.perceptual_hash import HASH_BITS, HASH_RADIUS, group_exact_duplicates
+from encoders.store.content import DamagedImage, count_without_hash, find_damaged_images
 from encoders.store.store import Store
 
 HISTOGRAM_BINS = 32
@@ -50,12 +51,13 @@ def examine_store(
     seconds: float = 1.0,
     floor: bool = True,
     floor_labels: Sequence[str] | None = None,
+    watch: Callable[[Iterator[DamagedImage | None]], Iterable[DamagedImage | None]] = iter,
 ) -> DoctorReport:
     """The whole report, ready for JSON.
 
     radius: bits in which near-duplicates may differ.  near: search for near-duplicates; None: if there are at most MAX_NEAR_IMAGES
     images.  sample: images of the histogram.  seconds: for measuring the read rate.  floor: predict labels without a network; floor_labels:
-    only these, None: all."""
+    only these, None: all.  watch: passes through what is found for each image, to show the progress."""
     hashes, sha, keys = store.column("phash"), store.column("sha256"), store.column("key")
     patients, named = store.people(), store.names_patient()
     splits = store.column("split") if store.has_column("split") else np.full(len(store), "")
@@ -67,6 +69,11 @@ def examine_store(
         "store": describe_store(store),
         "layout": measure_layout(store, seconds),
         "intensity": measure_intensity(store, sample),
+        "content": {
+            "columns_changed": sum(part.metadata_is_intact() is False for part in store.parts),
+            "without_hash": count_without_hash(store),
+            "damaged": [found.key for found in watch(find_damaged_images(store, range(len(store)))) if found is not None],
+        },
         "depths": measure_depths(store),
         "constant": [str(keys[i]) for i in find_constant_images(store, hashes)],
         "exact": duplicate_report(groups, keys, known, splits),
@@ -249,6 +256,12 @@ def list_findings(report: Examination) -> list[Finding]:
     """The problems to fix or consider before using the store; [] for a clean one."""
     exact, near, splits, labels = report["exact"], report["near"], report["splits"], report["labels"]
     rows = [
+        ("changed columns", report["content"]["columns_changed"], "files have attributes, labels or columns that are not those written"),
+        (
+            "changed images",
+            len(report["content"]["damaged"]),
+            "images are not those that were stored: copy the store or ingest it again",
+        ),
         ("constant images", len(report["constant"]), "images with a single value"),
         ("exact duplicates", exact["groups"], f"groups of images with identical pixels, {exact['images']} images in all"),
         ("near duplicates", near["pairs"], f"pairs of images whose hashes differ in at most {near['radius']} of {HASH_BITS} bits"),

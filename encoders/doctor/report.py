@@ -49,6 +49,12 @@ class DepthSummary(TypedDict):
     first: str  # key
 
 
+class ContentSummary(TypedDict):
+    columns_changed: int  # files whose attributes, labels or other columns are not those that were written
+    without_hash: int  # JPEGs of an earlier version, which were decoded only
+    damaged: list[str]  # keys of the images that are not those that were stored
+
+
 class ExactDuplicates(TypedDict):
     groups: int
     images: int
@@ -119,6 +125,7 @@ class Examination(TypedDict):
     store: StoreSummary
     layout: LayoutSummary
     intensity: IntensitySummary
+    content: ContentSummary
     depths: list[DepthSummary]  # of the 16-bit images; several: mixed bit depths
     constant: list[str]
     exact: ExactDuplicates

@@ -1,6 +1,6 @@
 """The doctor's report as text."""
 
-from encoders.doctor.report import Distribution, DoctorReport
+from encoders.doctor.report import ContentSummary, Distribution, DoctorReport
 
 SPARKLINE_BLOCKS = "▁▂▃▄▅▆▇█"
 MAX_GROUPS_PRINTED, MAX_VALUES_PRINTED = 5, 6
@@ -43,6 +43,13 @@ def print_report(report: DoctorReport) -> None:
         out.print(example, soft_wrap=True, markup=False)
 
 
+def describe_content(content: ContentSummary, images: int) -> str:
+    """How many images are those that were stored."""
+    damaged, unhashed = len(content["damaged"]), content["without_hash"]
+    decoded = f"; {unhashed} JPEGs of an earlier version have no hash and were decoded only" if unhashed else ""
+    return f"{images - damaged} of {images} images are as they were stored{decoded}"
+
+
 def report_lines(report: DoctorReport) -> list[tuple[str, str]]:
     """Name and text of each line of the report, without labels and findings."""
     store, layout, values, patients = report["store"], report["layout"], report["intensity"], report["patients"]
@@ -57,6 +64,7 @@ def report_lines(report: DoctorReport) -> list[tuple[str, str]]:
     return [
         ("images", f"{store['images']}{files}, {shape} {store['dtype']}, {store['modality']}, data set {store['dataset']!r}"),
         ("geometry", ", ".join(f"{k} {v}" for k, v in store["geometry"].items() if v is not None)),
+        ("content", describe_content(report["content"], store["images"])),
         ("unit", f"(value - {store['unit']['offset']:g}) / {store['unit']['scale']:g}; {store['unit'].get('meaning', '')}"),
         ("values", f"{sparkline(values['histogram'])}  0 to 1 (bar heights: square roots), {values['images']} images"),
         ("", f"mean {values['mean']:.3f}, std {values['std']:.3f}; black {values['black']:.1%}, white {values['white']:.1%}"),

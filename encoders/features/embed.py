@@ -23,6 +23,7 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
 from encoders.store.store import Store
+from encoders.store.verified import require_intact
 from encoders.zoo.encoder import Encoder, FeatureKind
 from encoders.zoo.parts import join_features, require_pooled
 from encoders.zoo.stored_features import StoredFeatures
@@ -71,6 +72,7 @@ def extract_features(
         progress(len(rows))
     if dist.any_rank(cached is not None, encoder.device) if ranks else cached is not None:
         return _empty_features() if cached is None else cached
+    require_intact(store)
     batches = _feature_batches(encoder, kind, store, rows, batch, workers, progress, ranks)
     if not writes:
         for _ in batches:

@@ -9,6 +9,7 @@ Shapes: N images, H, W, C of one image.
 import hashlib
 import json
 import mmap
+import os
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,18 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.runtime.arrays import Array, IntArray
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.store.hdf5_errors import reading_hdf5
+from encoders.store.layout import (
+    ENCODED_HASHES,
+    check_attributes,
+    check_columns,
+    check_encoded_fingerprint,
+    check_fingerprint,
+    locate_pixels,
+)
+from encoders.store.metadata_digest import DIGEST_ATTRIBUTE, digest_metadata
 
 STORE_FORMAT, VERSION = "isograft-store", 1
 JSON_ATTRIBUTES = ("unit", "geometry", "recipe", "slide")
@@ -30,43 +41,29 @@ class StorePart:
     """One HDF5 file in the store schema, read-only."""
 
     def __init__(self, path: Path):
-        """Raises InputError when the file is missing, truncated, not a store, or of another version."""
+        """Raises InputError when the file is missing, truncated, damaged, not a store, of another version, or of another layout."""
         self.path = path
-        try:
-            with h5py.File(path, "r", locking=False) as file:
-                self.attrs = read_attributes(file, path)
-                columns = {g: list_columns(file[g]) for g in ("index", "meta", "labels") if g in file}
-                self.groups = {g: sorted(found) for g, found in columns.items()}
-                labels = columns.get("labels", {})
-                self.classes = {n: json.loads(d.attrs["classes"]) for n, d in labels.items() if "classes" in d.attrs}
-                self._locate(file)
-        except FileNotFoundError:
-            raise InputError(f"there is no store at {path}; `encoders ingest --help` shows how to create one") from None
-        except (OSError, KeyError) as error:
-            if isinstance(error, OSError) and error.errno:
-                raise InputError(f"cannot read {path}: {error.strerror}") from error
-            reason = "not an HDF5 file, or cut off while it was copied" if isinstance(error, OSError) else f"it has no {error.args[0]}"
-            raise InputError(f"{path} is not a readable store: {reason}; ingest again, or copy it again") from error
+        with reading_hdf5(path), h5py.File(path, "r", locking=False) as file:
+            self.attrs = read_attributes(file, path)
+            check_attributes(self.attrs, path)
+            columns = {g: list_columns(file[g]) for g in ("index", "meta", "labels") if g in file}
+            self.length = len(file["index"]["key"])
+            check_columns(columns, self.length, path)
+            self.groups = {g: sorted(found) for g, found in columns.items()}
+            labels = columns.get("labels", {})
+            self.classes = {n: json.loads(d.attrs["classes"]) for n, d in labels.items() if "classes" in d.attrs}
+            self.codec = str(self.attrs["codec"])
+            self.shape, self.dtype, self.offsets, self.end = locate_pixels(file, self.attrs, path)
+            if (n := len(self.offsets) - (self.shape is None)) != self.length:
+                raise InputError(f"{path} has {n:,} images and {self.length:,} keys; copy it again, or ingest again")
+            check_fingerprint(file["index"]["sha256"].asstr()[:], str(self.attrs["fingerprint"]), path)
+            if self.codec == "jpeg" and (encoded := self.attrs.get("encoded_fingerprint")) is not None:
+                check_encoded_fingerprint(file[ENCODED_HASHES][:], str(encoded), self.length, path)
+        self._check_size(path.stat().st_size)
         self._map: mmap.mmap | None = None
 
-    def _locate(self, file: h5py.File) -> None:
-        self.codec = str(self.attrs["codec"])
-        self.offsets: IntArray
-        if self.codec == "raw":
-            images = file["images"]
-            self.shape: tuple[int, int, int] | None = images.shape[1:]
-            self.dtype = images.dtype
-            self.offsets = read_chunk_offsets(images)  # (N,)
-            end = int(self.offsets.max(initial=0)) + (images[:1].nbytes if len(images) else 0)
-        elif self.codec == "jpeg":
-            self.shape, self.dtype = None, np.dtype(np.uint8)
-            start = file["blob"].id.get_offset() or 0  # None when the blob is empty
-            self.offsets = file["offsets"][:].astype(np.int64) + start  # (N + 1,)
-            end = int(self.offsets[-1])
-        else:
-            raise InputError(f"{self.path} is stored with codec {self.codec!r}; this version of isograft reads raw and jpeg")
-        self.length = len(file["index"]["key"])
-        if end > self.path.stat().st_size:
+    def _check_size(self, size: int) -> None:
+        if self.end > size:
             raise InputError(f"{self.path} is shorter than its table of contents requires; it was cut off: copy or ingest it again")
 
     def __len__(self) -> int:
@@ -76,36 +73,69 @@ class StorePart:
     def fingerprint(self) -> str:
         """64 hex digits that identify the pixels as they are read. The attribute in the file is of the pixels before JPEG."""
         stored = str(self.attrs["fingerprint"])
-        return stored if self.codec == "raw" else hashlib.sha256(f"{stored} {self.codec}".encode()).hexdigest()
+        if self.codec == "raw":
+            return stored
+        encoded = self.attrs.get("encoded_fingerprint")  # missing in stores of earlier versions
+        return hashlib.sha256(f"{stored} {self.codec}{f' {encoded}' if encoded else ''}".encode()).hexdigest()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_map": None}
 
     def image(self, i: int) -> Array:
         """(H, W, C) in the stored dtype: a read-only view of the file (raw), or decoded (jpeg)."""
-        if self._map is None:
-            with self.path.open("rb") as file:
-                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         if self.shape is not None:
-            return np.ndarray(self.shape, self.dtype, self._map, int(self.offsets[i]))
-        return decode_jpeg(self._map[self.offsets[i] : self.offsets[i + 1]], int(self.attrs["channels"]))
+            return np.ndarray(self.shape, self.dtype, self._mapped(), int(self.offsets[i]))
+        try:
+            return decode_jpeg(self.encoded(i), int(self.attrs["channels"]))
+        except ValueError as error:
+            key = self.column("index", "key")[i]
+            raise InputError(
+                f"{self.path}: the JPEG of {key} cannot be decoded ({error}); copy the store again, or ingest again"
+            ) from error
+
+    def encoded(self, i: int) -> bytes:
+        """The JPEG of an image."""
+        return self._mapped()[self.offsets[i] : self.offsets[i + 1]]
+
+    def _mapped(self) -> mmap.mmap:
+        """The file in memory. Raises InputError when it is gone, or shorter than it was: reading past its end would kill the process."""
+        if self._map is None:
+            try:
+                with self.path.open("rb") as file:
+                    self._check_size(os.fstat(file.fileno()).st_size)
+                    self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            except OSError as error:
+                raise InputError(f"cannot read {self.path}: {error.strerror}") from error
+        return self._map
 
     def column(self, group: str, name: str) -> Array:
         """(N,) or (N, K) values; text as NumPy strings."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with reading_hdf5(self.path, f"{group}/{name}"), h5py.File(self.path, "r", locking=False) as file:
             data = find_column_data(file[group], name)
             values: Array = data.asstr()[:].astype(str) if h5py.check_string_dtype(data.dtype) else data[:]
             return values
 
     def unknown_texts(self, group: str, name: str) -> dict[str, int]:
         """The texts that meant unknown when a column was written -> how often; {} for none, and for a store that does not state them."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with reading_hdf5(self.path, f"{group}/{name}"), h5py.File(self.path, "r", locking=False) as file:
             counts: dict[str, int] = json.loads(find_column_data(file[group], name).attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
             return counts
 
+    def encoded_sha256(self) -> Array | None:
+        """(N, 32) SHA-256 of each JPEG; None for raw pixels, and for stores of earlier versions, which do not state them."""
+        with reading_hdf5(self.path, ENCODED_HASHES), h5py.File(self.path, "r", locking=False) as file:
+            return file[ENCODED_HASHES][:] if ENCODED_HASHES in file else None
+
+    def metadata_is_intact(self) -> bool | None:
+        """Whether attributes and columns are those that were written; None for stores of earlier versions, which cannot say."""
+        if DIGEST_ATTRIBUTE not in self.attrs:
+            return None
+        with reading_hdf5(self.path), h5py.File(self.path, "r", locking=False) as file:
+            return digest_metadata(file) == self.attrs[DIGEST_ATTRIBUTE]
+
     def picture(self, name: str) -> bytes | None:
         """The encoded picture `name` (overview or mask of a slide); None when the store has none."""
-        with h5py.File(self.path, "r", locking=False) as file:
+        with reading_hdf5(self.path, f"pictures/{name}"), h5py.File(self.path, "r", locking=False) as file:
             return file["pictures"][name][:].tobytes() if f"pictures/{name}" in file else None
 
 
@@ -139,19 +169,6 @@ def read_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
             f"{path} is a store of version {attrs.get('version')}, this version of isograft reads version {VERSION}; ingest it again"
         )
     return {name: json.loads(value) if name in JSON_ATTRIBUTES else value for name, value in attrs.items()}
-
-
-def read_chunk_offsets(images: h5py.Dataset) -> IntArray:
-    """(N,) byte offsets in the file of the images of a dataset with one image per chunk."""
-    offsets = np.full(len(images), -1, dtype=np.int64)
-
-    def save_offset(chunk: h5py.h5d.StoreInfo) -> None:
-        offsets[chunk.chunk_offset[0]] = chunk.byte_offset
-
-    images.id.chunk_iter(save_offset)
-    if (offsets < 0).any():
-        raise InputError(f"{images.file.filename} lacks the pixels of {(offsets < 0).sum()} images; ingest it again")
-    return offsets
 
 
 def decode_jpeg(blob: bytes, channels: int) -> NDArray[np.uint8]:

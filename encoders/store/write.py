@@ -25,6 +25,8 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
 from encoders.similarity.perceptual_hash import HASH_COLUMNS
+from encoders.store.layout import ENCODED_HASHES
+from encoders.store.metadata_digest import DIGEST_ATTRIBUTE, digest_metadata
 from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION, stored_column_name
 from encoders.store.patient_ids import name_patients
 from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
@@ -32,6 +34,7 @@ from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN
 ColumnValues = Sequence[Any] | Array
 NAME_COLUMNS = ("patient", "slide", "study", "split")  # of /index: `none` is no name, see encoders/runtime/unknown_values.py
 NUMERIC_INDEX_COLUMNS = {"x", "y", "mpp", "level", "tissue", LEVEL0_SIDE_COLUMN}
+COMPUTED_ATTRIBUTES = ("encoded_fingerprint", DIGEST_ATTRIBUTE)
 
 
 class TextValues(list[str]):
@@ -73,6 +76,7 @@ def write_store(
             count += 1
         if count != n:
             raise ValueError(f"{count} images were given for {n} rows")
+        file.attrs[DIGEST_ATTRIBUTE] = digest_metadata(file)
 
 
 def write_jpeg_store(
@@ -91,12 +95,42 @@ def write_jpeg_store(
         write_metadata(file, attrs, index, meta or {}, labels or {}, pictures or {})
         file.create_dataset("offsets", data=offsets, track_times=False)
         data = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)
-        written = 0
+        hasher, written = PieceHasher(np.diff(offsets.astype(np.int64)).tolist()), 0
         for blob in blobs:
             data[written : written + len(blob)] = np.frombuffer(blob, np.uint8)
+            hasher.update(blob)
             written += len(blob)
         if written != int(offsets[-1]):
             raise ValueError(f"{written} bytes were given for images of {int(offsets[-1])} bytes")
+        digests = b"".join(hasher.digests)
+        file.create_dataset(ENCODED_HASHES, data=np.frombuffer(digests, np.uint8).reshape(-1, 32), track_times=False)
+        file.attrs["encoded_fingerprint"] = hashlib.sha256(digests).hexdigest()
+        file.attrs[DIGEST_ATTRIBUTE] = digest_metadata(file)
+
+
+class PieceHasher:
+    """SHA-256 of consecutive pieces of a stream whose parts end anywhere.  sizes: bytes of each piece, more than 0."""
+
+    def __init__(self, sizes: Sequence[int]):
+        self.digests: list[bytes] = []  # of the pieces that are complete
+        self._sizes = list(sizes)
+        self._hash, self._room = hashlib.sha256(), 0
+        self._start_piece()
+
+    def _start_piece(self) -> None:
+        self._hash = hashlib.sha256()
+        self._room = self._sizes[len(self.digests)] if len(self.digests) < len(self._sizes) else 0
+
+    def update(self, data: bytes) -> None:
+        """Takes the next bytes of the stream; those after the last piece are ignored."""
+        view = memoryview(data)
+        while len(view) and self._room:
+            taken, view = view[: self._room], view[self._room :]
+            self._hash.update(taken)
+            self._room -= len(taken)
+            if not self._room:
+                self.digests.append(self._hash.digest())
+                self._start_piece()
 
 
 def save_store(
@@ -145,7 +179,8 @@ def write_metadata(
     if len(set(keys)) < len(keys):
         repeated = next(key for i, key in enumerate(keys) if key in keys[:i])
         raise InputError(f"the key {repeated!r} occurs twice; keys identify images and must be unique")
-    for name, value in sorted({**attrs, "format": STORE_FORMAT, "version": VERSION}.items()):
+    own = {name: value for name, value in attrs.items() if name not in COMPUTED_ATTRIBUTES}  # not those of the store it was copied from
+    for name, value in sorted({**own, "format": STORE_FORMAT, "version": VERSION}.items()):
         file.attrs[name] = json.dumps(value, sort_keys=True) if name in JSON_ATTRIBUTES else value
     h5_group = file.create_group("index", track_order=False)
     for name in sorted(index):

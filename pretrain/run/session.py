@@ -5,18 +5,22 @@ from functools import partial
 from pathlib import Path
 from typing import SupportsFloat
 
+from encoders.gallery.refresh import refresh_gallery
 from encoders.loading.worker_count import describe_loading
 from encoders.runtime import checkpoint, dist
 from encoders.runtime.devices import describe_device
 from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import MetricsLog, read_metrics, to_json_number
 from encoders.runtime.stop import REQUEUE_EXIT_STATUS, REQUEUE_SIGNALS, StopRequest, listen_for_stop
+from encoders.runtime.storage_errors import explain_storage_errors, name_lost
+from encoders.store.verified import require_intact
 from encoders.zoo.card import Card
 from pretrain.loop.setup import Setup, describe_adjustments
 from pretrain.loop.train import Diverged, TrainState, fit
 from pretrain.run.export import ema_name, export_run
 from pretrain.run.monitor import monitor_run
 from pretrain.run.process import PrintLine
+from pretrain.run.publish_state import publish_state
 from pretrain.run.restore import checkpoint_contents, load_run_checkpoint, read_checkpoint, restore_checkpoint
 from pretrain.run.rollback import detection_delay, roll_back, short_reason
 from pretrain.run.run_info import read_baseline
@@ -32,16 +36,21 @@ INTERRUPTED_EXIT_STATUS = 130  # 128 + SIGINT, as shells have it
 
 def train_run(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) -> int:
     """Trains from `state` to the end or to a signal, with rollbacks where needed, and exports at the end; returns the exit status."""
+    require_intact(setup.corpus.store)
     begin_session(run, setup, state)
     data = setup.recipe.data
     say(f"device: {describe_device(setup.device)}; {describe_loading(data.workers, data.prefetch, setup.device, setup.corpus.store)}")
     for note in describe_adjustments(setup):
         say(f"note: {note}")
-    while True:
-        try:
-            return train_session(run, setup, state, say)
-        except (Diverged, RollbackRequested) as error:
-            state = roll_back_run(run, setup, state, error, say)
+    try:
+        while True:
+            try:
+                return train_session(run, setup, state, say)
+            except (Diverged, RollbackRequested) as error:
+                state = roll_back_run(run, setup, state, error, say)
+    finally:
+        if dist.is_main():
+            publish_state(run, say)
 
 
 def begin_session(run: RunDir, setup: Setup, state: TrainState) -> None:
@@ -50,7 +59,9 @@ def begin_session(run: RunDir, setup: Setup, state: TrainState) -> None:
         info = run.read()
         run.requeue_marker.unlink(missing_ok=True)
         session = describe_session(str(setup.device), state.step)
-        run.update(status="running", sessions=[*info["sessions"], session], rollbacks=state.rollbacks)
+        notes = describe_adjustments(setup)
+        run.update(status="running", sessions=[*info["sessions"], session], rollbacks=state.rollbacks, notes=notes)
+        refresh_gallery()
         setup.card = setup.card.replace(name=run.name, lineage=setup.card.lineage | {"run": run.name, "run_id": info["id"]})
 
 
@@ -75,7 +86,8 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
 
     def save(now: TrainState) -> None:
         if dist.is_main():
-            checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, now.step), checkpoint_contents(setup, now))
+            with name_lost(f"step {now.step}", describe_intact(run)):
+                checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, now.step), checkpoint_contents(setup, now))
             older = now.step - detection_delay(setup, probe_interval(setup))  # keep one from before a fault that is detected later
             best = watchdog.best_step() if watchdog and cfg.watch.stop_at_best else None
             keep = [] if best is None else [best]
@@ -85,7 +97,7 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
     with (
         open_metrics_log(run, setup, state) as metrics_log,
         listen_for_stop() as stop,
-        monitor_run(run, state.step, setup.steps, not dist.is_main()) as show,
+        monitor_run(run, setup.steps, not dist.is_main()) as show,
     ):
         watchdog = start_watchdog(run, setup, state, say, metrics_log) if dist.is_main() else None
 
@@ -117,6 +129,13 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
         finally:
             setup.batches.close()
         return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say, watchdog)
+
+
+def describe_intact(run: RunDir) -> str:
+    """What a run still has when a checkpoint cannot be saved, and how to go on."""
+    steps = checkpoint.list_steps(run.checkpoints)
+    kept = f"the previous checkpoint is intact (step {steps[-1]})" if steps else "there is no earlier checkpoint"
+    return f"{kept}; once the cause is gone, continue with: pretrain resume {run.name}"
 
 
 def start_watchdog(run: RunDir, setup: Setup, state: TrainState, say: PrintLine, metrics_log: MetricsLog) -> Watchdog:
@@ -168,10 +187,12 @@ def finish_session(
         )
         say(f"run {run.name}: {cause}, saved at step {state.step} of {setup.steps}; resume with: pretrain resume {run.name}")
         if stop.requested in REQUEUE_SIGNALS:
-            run.requeue_marker.write_text(f"{stop.requested} at step {state.step}\n")
+            with explain_storage_errors(run.requeue_marker, "the mark for requeueing", describe_intact(run)):
+                run.requeue_marker.write_text(f"{stop.requested} at step {state.step}\n")
             return REQUEUE_EXIT_STATUS
         return DIVERGED_EXIT_STATUS if stop.requested == STOPPED_BY_WATCHDOG else INTERRUPTED_EXIT_STATUS
-    path = export_encoders(run, setup, watchdog, say)
+    with name_lost(f"the encoder {run.name}", describe_intact(run).replace("previous checkpoint", "last checkpoint")):
+        path = export_encoders(run, setup, watchdog, say)
     save_views_picture(run, setup, state, metrics_log)
     run.update(status="finished", encoder=str(path))
     metrics_log.artifact(run.name, path, {"steps": state.step, "sha256": Card.read(path / "card.yaml").sha256})

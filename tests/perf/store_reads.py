@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from encoders.store.store import Store
-from encoders.store.write import full_range_unit, write_store
+from encoders.store.write import full_range_unit, pixel_fingerprint, write_store
 
 
 def seconds_per_read(read: Callable[[int], object], order: list[int]) -> float:
@@ -38,7 +38,8 @@ def main() -> None:
             flat[i] = rng.integers(0, 256, shape, dtype=np.uint8)
         keys = [str(i) for i in range(n)]
         index = {"key": keys, "patient": keys, "sha256": ["0" * 64] * n, "phash": np.zeros((n, 32), np.uint8)}
-        attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "perf", "fingerprint": "0", "geometry": {}, "recipe": {}}
+        attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "perf", "geometry": {}, "recipe": {}}
+        attrs["fingerprint"] = pixel_fingerprint(index["sha256"])
         write_store(Path(folder) / "a.h5", flat, shape, np.uint8, attrs | {"unit": full_range_unit(np.uint8)}, index)
         start = time.perf_counter()
         store = Store.open(Path(folder) / "a.h5")

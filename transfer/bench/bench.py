@@ -13,7 +13,9 @@ import numpy as np
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.precision_names import FeaturePrecision
+from encoders.runtime.storage_errors import name_lost
 from encoders.store.patient_ids import SameNames
+from encoders.store.verified import require_intact
 from encoders.zoo.pixels import has_network
 from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
 from transfer.bench.baselines import EncoderEntry
@@ -22,6 +24,7 @@ from transfer.bench.external import ExternalRequest
 from transfer.bench.lazy_features import LazyFeatures
 from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
 from transfer.bench.slide_bags import gather_slides
+from transfer.bench.work import BenchWork
 from transfer.leakage import check
 from transfer.protocols import PROTOCOLS, resolve_protocol
 from transfer.protocols.contract import AnyProtocol
@@ -31,7 +34,7 @@ from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import Portion, build_portions
 from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.options import Diagnosis
-from transfer.tasks.task import choose_tasks, read_task
+from transfer.tasks.task import choose_tasks
 
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
@@ -140,7 +143,7 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     modalities = [e.card.modality for e in entries if e.name in request.encoders]
     tasks = [load_task(task) for task in choose_tasks(request.tasks, modalities)]
     if request.external is not None:
-        tasks = [join_external_task(tasks, request.external, request.folds, request.same_people)]
+        tasks = [external.join_external_task(tasks, request.external, request.folds, request.same_people)]
     leaks.check_declared_people(tasks, entries, request.same_people)
     leaks_and_warnings = {}
     for loaded in tasks:
@@ -163,6 +166,10 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
             warnings += _list_mismatches(loaded, entry, entries)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
     portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
+    for loaded in tasks:
+        tested = np.unique(np.concatenate([portion.split.rows("test") for portion in portions[loaded.task.name]]))
+        if read := require_intact(loaded.store, tested.tolist()):
+            log(f"{loaded.task.name}: {read:,} images verified, among them all {len(tested):,} test images")
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)
 
 
@@ -182,42 +189,33 @@ def _list_mismatches(loaded: LoadedTask, entry: EncoderEntry, entries: Sequence[
     return list(dict.fromkeys(mismatches))
 
 
-def join_external_task(
-    tasks: Sequence[LoadedTask], request: ExternalRequest, folds: int, same_people: SameNames = ()
-) -> external.ExternalTask:
-    """The task to select on, joined with the task to test. Raises InputError unless there is exactly one to select on."""
-    if folds > 1:
-        raise InputError("--folds divides one task, and an external task is tested once; remove --folds")
-    if len(tasks) != 1 or tasks[0].task.name == request.task:
-        given = ", ".join(t.task.name for t in tasks)
-        raise InputError(f"--external {request.task} needs exactly one other task to select on, named with --task; given: {given}")
-    return external.join_tasks(tasks[0], load_task(read_task(request.task)), request, same_people)
-
-
 def run_bench(
     request: BenchRequest, plan: BenchPlan, log: LogLine = print, progress: Callable[[int], None] = lambda n: None
 ) -> BenchResult:
     """Runs all cells of the plan. A cell that fails becomes a failed record and the others continue.
 
-    progress: called with the number of cells that finished."""
-    result = BenchResult(missing=dict(plan.missing))
+    progress: called with the number of cells that finished; a `Progress` made with `count_work(plan)` can say how long the rest takes."""
+    result, work = BenchResult(missing=dict(plan.missing)), BenchWork(plan, progress)
     for entry in plan.entries:
+        work.start_encoder(entry)
         encoder = baselines.load_encoder(entry, request.device, request.precision, result.missing)
         if encoder is None:
-            progress(len(plan.protocols_of(entry)) * sum(len(p) for p in plan.portions.values()))
+            work.skip_encoder(entry)
             continue
         for loaded in plan.tasks:
-            features = LazyFeatures(encoder, loaded, request.batch, request.workers)
+            features = LazyFeatures(encoder, loaded, request.batch, request.workers, work.embedded)
             for one_cell in build_cells(request, plan, entry, encoder, loaded):
-                _run_cell(one_cell, encoder, features, request, result, log)
-                progress(1)
+                work.finish_cell(entry, one_cell, _run_cell(one_cell, encoder, features, request, result, log))
+    work.end_encoder()
     return result
 
 
 def _run_cell(
     clean: cell.Cell, encoder: "Encoder", features: LazyFeatures, request: BenchRequest, result: BenchResult, log: LogLine
-) -> None:
-    """Scores the cell on unchanged test images, then under every shift; a cell with a finished record is not scored again."""
+) -> bool:
+    """Scores the cell on unchanged test images, then under every shift; a cell with a finished record is not scored again.
+
+    Returns whether something was computed and nothing failed."""
     from transfer.protocols.common import validation_score
 
     todo = []
@@ -228,11 +226,16 @@ def _run_cell(
             continue
         result.records.append(restamp_record(known, one_cell, request.near_duplicates))
         result.reused += 1
-    for new in cell.run_cells(todo, encoder, features, validation_score) if todo else ():
-        result.records.append(record.store_record(new)[1])
-        result.computed += 1
-        if new.meta.status == "failed":
-            log(f"failed: {clean.identity.encoder}, {clean.identity.task}, {clean.identity.protocol}: {new.meta.error}")
+    failed = False
+    own = f"{clean.identity.encoder}, {clean.identity.task}, {clean.identity.protocol}"
+    with name_lost(f"the result of {own}", "finished results are saved; rerun the same command to resume"):
+        for new in cell.run_cells(todo, encoder, features, validation_score) if todo else ():
+            result.records.append(record.store_record(new)[1])
+            result.computed += 1
+            if new.meta.status == "failed":
+                log(f"failed: {own}: {new.meta.error}")
+                failed = True
+    return bool(todo) and not failed
 
 
 def build_shifted_cells(clean: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[cell.Cell]:

@@ -10,8 +10,9 @@ import torch
 import encoders
 from encoders.features.embed import extract_features
 from encoders.runtime.errors import InputError
+from encoders.similarity.perceptual_hash import pixel_sha256
 from encoders.store.store import Store
-from encoders.store.write import write_store
+from encoders.store.write import pixel_fingerprint, write_store
 from encoders.zoo.feature_file import read_feature_file
 
 SLIDES, TILES, WIDTH = ("s1", "s2"), 5, 4
@@ -28,11 +29,12 @@ def case(tmp_path):
         parts[name] = (rng.normal(size=(TILES, WIDTH)).astype(np.float32), corners)
         images = rng.integers(0, 255, (TILES, 8, 8, 3), np.uint8)
         attrs = {"codec": "raw", "channels": 3, "unit": {"scale": 255.0, "offset": 0.0, "meaning": "0 to 1"}, "modality": "histology",
-                 "dataset": "d", "slide": {"mpp": [MPP, MPP]}, "geometry": {}, "fingerprint": name, "recipe": {}}  # fmt: skip
+                 "dataset": "d", "slide": {"mpp": [MPP, MPP]}, "geometry": {}, "recipe": {}}  # fmt: skip
         index = {
             "key": [f"{name}/{x}_{y}" for x, y in corners], "patient": [name] * TILES, "slide": [name] * TILES,
-            "x": corners[:, 0].astype(float), "y": corners[:, 1].astype(float), "sha256": [f"{name}{i}" for i in range(TILES)],
+            "x": corners[:, 0].astype(float), "y": corners[:, 1].astype(float), "sha256": [pixel_sha256(image) for image in images],
         }  # fmt: skip
+        attrs["fingerprint"] = pixel_fingerprint(index["sha256"])
         write_store(tmp_path / "tiles" / f"{name}.h5", images, (8, 8, 3), np.uint8, attrs, index)
     return Store.open(f"{tmp_path}/tiles/*.h5"), parts
 

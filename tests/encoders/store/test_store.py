@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 from encoders.runtime.errors import InputError
 from encoders.store.part import decode_jpeg
 from encoders.store.store import Store
-from encoders.store.write import TextValues, encode_labels, save_store, to_typed_column, write_jpeg_store
+from encoders.store.write import TextValues, encode_labels, pixel_fingerprint, save_store, to_typed_column, write_jpeg_store
 
 
 def pictures(n=40, dtype=np.uint8, channels=1, seed=0, size=16):
@@ -130,7 +130,8 @@ def test_a_jpeg_store_gives_pictures_of_any_size(tmp_path):
         Image.fromarray(np.full((*size, 3), 60 * k + 50, np.uint8)).save(tmp_path / "x.jpg", quality=90, subsampling=0)
         blobs.append((tmp_path / "x.jpg").read_bytes())
     index = {"key": ["a", "b"], "patient": ["a", "b"], "sha256": ["0" * 64] * 2, "phash": np.zeros((2, 32), np.uint8)}
-    attrs = {"modality": "histology", "codec": "jpeg", "channels": 3, "dataset": "d", "fingerprint": "f", "geometry": {}, "recipe": {}}
+    attrs = {"modality": "histology", "codec": "jpeg", "channels": 3, "dataset": "d", "geometry": {}, "recipe": {}}
+    attrs["fingerprint"] = pixel_fingerprint(index["sha256"])
     attrs["unit"] = {"scale": 255.0, "offset": 0.0, "meaning": ""}
     write_jpeg_store(tmp_path / "a.h5", blobs, [len(b) for b in blobs], attrs, index)
     store = pickle.loads(pickle.dumps(Store.open(tmp_path / "a.h5")))

@@ -12,7 +12,7 @@ from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
 from encoders.similarity.perceptual_hash import hash_columns, hash_signs, pixel_sha256
 from encoders.store.store import Store
-from encoders.store.write import write_store
+from encoders.store.write import pixel_fingerprint, write_store
 from tests.transfer import toys
 from transfer.cli.main import app
 from transfer.tasks import load
@@ -29,7 +29,8 @@ def store(tmp_path):
     images = np.random.default_rng(0).integers(0, 255, (4, 16, 16, 1), dtype=np.uint8)
     index = {"key": KEYS, "patient": ["p1", "p1", "p2", ""], "study": ["s1", "s1", "s2", "s2"]}
     index |= {"sha256": [pixel_sha256(image) for image in images], **hash_columns(np.stack([hash_signs(image) for image in images]))}
-    attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "d", "geometry": {}, "recipe": {}, "fingerprint": "0" * 64}
+    attrs = {"modality": "cxr", "codec": "raw", "channels": 1, "dataset": "d", "geometry": {}, "recipe": {}}
+    attrs["fingerprint"] = pixel_fingerprint(index["sha256"])
     attrs["unit"] = {"scale": 255.0, "offset": 0.0, "meaning": "full range"}
     write_store(tmp_path / "s.h5", images, (16, 16, 1), np.uint8, attrs, index)
     return Store.open(tmp_path / "s.h5")

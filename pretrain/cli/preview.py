@@ -15,11 +15,13 @@ def preview(
     ] = None,
     step: Annotated[int | None, typer.Option(help="with --run: step of the checkpoint  [default: the newest]")] = None,
     out: Annotated[str, typer.Option(help="PNG file to write")] = "preview.png",
-    n: Annotated[int, typer.Option(min=1, max=64, help="number of images")] = 6,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=64, help="number of images")] = 6,
 ) -> None:
     """Draw the augmented views of a recipe's first images.
 
-    One row per image, one column per view. For MAE: masked input, reconstruction and target. For example
+    One row per image, one column per view. Of methods that hide patches: for mae, simmim and spark the masked input, the reconstruction
+    and the target; for dinov2 each masked view beside the whole one; for ijepa the context that is seen and the blocks that are predicted.
+    For example
 
     \b
         pretrain preview cxr_moco data.store=cxr.h5

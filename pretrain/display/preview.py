@@ -1,31 +1,27 @@
 """A picture of a recipe's views: the first images of the run, with the views that its first step makes of them.
 
-One row per image, with the outline of each view's crop; one column per view, with the augmentation that was drawn for it. For a method
-that hides patches the columns are the masked input, the reconstruction and the target.
+One row per image, with the outline of each view's crop; one column per view, with the augmentation that was drawn for it. A method that
+hides patches has columns for what it sees and what it predicts (`preview_columns`).
 
 Shapes: n images, V views, C channels, H, W pixels.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from encoders.augment.masks import HidesTokens
 from encoders.loading.views import RawBatch, make_views, read_raw_batch, shows_partner
-from encoders.runtime.arrays import Array, BoolArray
+from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.threads import single_torch_thread
-from encoders.zoo.card import Preprocess
+from pretrain.display.preview_columns import Box, build_columns
 from pretrain.loop.complete_recipe import inherit_settings
 from pretrain.loop.corpus import open_corpus
 from pretrain.loop.setup import Setup, build_setup
-from pretrain.methods import Reconstructs
 from pretrain.recipe.config import Recipe, augmentation
 
 if TYPE_CHECKING:
@@ -33,16 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CELL_INCHES = 2.1  # width of a column, inches
-HIDDEN_GRAY = 0.6  # of hidden patches: neither black nor white, which occur in images
-
-
-@dataclass(frozen=True)
-class PreviewColumns:
-    """The columns to the right of the stored images."""
-
-    pictures: list[Array]  # (n, H, W, C) in [0, 1] each
-    titles: list[str]
-    are_views: bool  # one column per view, or else masked input, reconstruction and target
+BOX_INSET = 0.4  # pixels
 
 
 def write_preview(recipe: Recipe, out: str | Path, n: int = 6, checkpoint: Mapping[str, Any] | None = None) -> Path:
@@ -76,7 +63,7 @@ def draw_preview(setup: Setup, n: int, step: int | None) -> "Figure":
 
     raw, views = make_first_views(setup, n)
     columns = build_columns(setup, raw, views, step)
-    width = 1 + len(columns.pictures)
+    width, per_picture = 1 + len(columns), [[] if c.view is None else split_params(raw.params[c.view], len(raw.images)) for c in columns]
     figure = Figure(figsize=(CELL_INCHES * width, (CELL_INCHES + 0.3) * len(raw.images) + 0.4), layout="constrained")
     grid = figure.subplots(len(raw.images), width, squeeze=False)
     sources = raw.images.numpy() / raw.scale
@@ -84,17 +71,22 @@ def draw_preview(setup: Setup, n: int, step: int | None) -> "Figure":
         draw_image(axes[0], sources[row], f"image {int(raw.index[row])}")
         for view, params in enumerate(raw.params):
             if outlined(raw, view):
-                draw_crop_outline(axes[0], {name: value[row] for name, value in params.items()}, f"C{view}")
-        for ax, pictures in zip(axes[1:], columns.pictures, strict=True):
-            draw_image(ax, pictures[row])
-        if columns.are_views:
-            for ax, params in zip(axes[1:], raw.params, strict=True):
-                ax.set_title(describe_augmentation({name: value[row] for name, value in params.items()}), fontsize=6, wrap=True)
+                draw_crop_outline(axes[0], split_params(params, len(raw.images))[row], f"C{view}")
+        for ax, column, params in zip(axes[1:], columns, per_picture, strict=True):
+            note = column.notes[row] if column.notes else ""
+            draw_image(ax, column.pictures[row], describe_augmentation(params[row]) if params else note)
+            for i, box in enumerate(column.boxes[row] if column.boxes else ()):
+                draw_box(ax, box, f"C{i}")
     grid[0][0].set_title(f"stored image\n{grid[0][0].get_title()}", fontsize=7, color="black")
-    for view, (ax, title) in enumerate(zip(grid[0][1:], columns.titles, strict=True)):
-        colour = f"C{view}" if columns.are_views and outlined(raw, view) else "black"  # that of the outline
-        ax.set_title(f"{title}\n{ax.get_title()}", fontsize=7, color=colour)
+    for ax, column in zip(grid[0][1:], columns, strict=True):
+        colour = f"C{column.view}" if column.view is not None and outlined(raw, column.view) else "black"  # that of the outline
+        ax.set_title(f"{column.title}\n{ax.get_title()}".rstrip(), fontsize=7, color=colour)
     return figure
+
+
+def split_params(params: Mapping[str, Any], n: int) -> list[dict[str, Any]]:
+    """What was drawn for each of n images.  params: of all of them."""
+    return [{name: value[row] for name, value in params.items()} for row in range(n)]
 
 
 def outlined(raw: RawBatch, view: int) -> bool:
@@ -113,44 +105,19 @@ def make_first_views(setup: Setup, n: int) -> tuple[RawBatch, list[Tensor]]:
         return raw, make_views(raw.images, raw, specs, prep)
 
 
-def build_columns(setup: Setup, raw: RawBatch, views: list[Tensor], step: int | None) -> PreviewColumns:
-    """The views; or masked input, reconstruction and target for a method that reconstructs."""
-    prep, method = setup.card.preprocess, setup.method
-    hides = raw.masks[0] if raw.masks else None
-    if raw.masks is None or not isinstance(hides, HidesTokens) or not isinstance(method, Reconstructs):
-        return PreviewColumns([denormalise_views(v, prep) for v in views], [f"view {i + 1}" for i in range(len(views))], are_views=True)
-    method.eval()
-    masked, reconstruction, target = method.reconstruct(views, raw.masks)
-    hidden = hidden_pixel_mask(method.grid, hides, target)
-    # Without this remark a reconstruction looks better than it is: the brightness of its patches comes from the target.
-    remark = "\nmean and contrast of each patch from the target" if method.given_patch_statistics else ""
-    titles = ["masked input", f"reconstruction, {'untrained' if step is None else f'step {step}'}{remark}", "target"]
-    pictures = [denormalise_views(masked, prep, hidden), denormalise_views(reconstruction, prep), denormalise_views(target, prep)]
-    return PreviewColumns(pictures, titles, are_views=False)
-
-
-def hidden_pixel_mask(grid: tuple[int, int], masks: HidesTokens, images: Tensor) -> BoolArray:
-    """(n, H, W) true for the pixels of hidden patches.  grid: rows and columns of patches.  images: (n, C, H, W)."""
-    rows, columns = grid
-    patches = masks.hidden.float().view(len(images), 1, rows, columns)
-    return torch.nn.functional.interpolate(patches, size=images.shape[2:], mode="nearest")[:, 0].bool().numpy()
-
-
-def denormalise_views(views: Tensor, prep: Preprocess, hidden: BoolArray | None = None) -> Array:
-    """Normalised views (n, C, H, W) as pictures (n, H, W, C) in [0, 1].  hidden: (n, H, W), pixels to paint gray."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
-    pictures: Array = (views.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    if hidden is not None:
-        pictures = np.where(hidden[..., None], HIDDEN_GRAY, pictures)
-    return pictures
-
-
 def draw_image(ax: "Axes", image: Array, title: str = "") -> None:
     """Draws an image (H, W, C) in [0, 1], gray for C = 1."""
     ax.imshow(image.squeeze(-1) if image.shape[2] == 1 else image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.set_title(title, fontsize=6)
+
+
+def draw_box(ax: "Axes", box: Box, colour: str) -> None:
+    """Draws the border of a rectangle of a picture, just inside it, so that blocks at a border are drawn whole."""
+    left, top = box.left - 0.5 + BOX_INSET, box.top - 0.5 + BOX_INSET
+    right, bottom = left + box.width - 2 * BOX_INSET, top + box.height - 2 * BOX_INSET
+    ax.plot([left, right, right, left, left], [top, top, bottom, bottom, top], color=colour, linewidth=1.5)
 
 
 def draw_crop_outline(ax: "Axes", params: Mapping[str, Any], colour: str) -> None:

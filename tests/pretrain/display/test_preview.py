@@ -9,20 +9,18 @@ from encoders.augment.draw import draw_params
 from encoders.augment.presets import get_preset
 from encoders.ingest.phantom.source import PhantomSource
 from encoders.runtime.errors import InputError
-from pretrain.display.preview import (
-    build_columns,
-    denormalise_views,
-    describe_augmentation,
-    hidden_pixel_mask,
-    make_first_views,
-    write_preview,
-)
+from pretrain.display.preview import describe_augmentation, draw_preview, make_first_views, write_preview
+from pretrain.display.preview_columns import HIDDEN_GRAY, build_columns, denormalise_views, hidden_pixel_mask
 from pretrain.loop.setup import build_setup
 from pretrain.recipe import config
 
 TINY = {
     "cxr_moco_tiny": ["arch=resnet10t", "method.hidden=16", "method.dim=8", "method.queue=16"],
     "cxr_mae_tiny": ["model_args={patch_size: 8, depth: 1}", "method.decoder_depth=1", "augment.crop=null", "augment.flip=0"],
+    "cxr_simmim_tiny": ["model_args={patch_size: 8, depth: 1, embed_dim: 48, num_heads: 3}"],
+    "cxr_spark_tiny": ["arch=resnet10t", "method.decoder_width=16"],
+    "cxr_dinov2_tiny": ["model_args.depth=1", "method.prototypes=16", "method.n_local=1", "method.mask_probability=0.6"],
+    "cxr_ijepa_tiny": ["model_args.depth=1", "method.predictor_depth=1", "method.targets=3"],
 }
 
 
@@ -59,18 +57,71 @@ def test_mae_shows_masked_input_reconstruction_and_target(store):
     setup = build_setup(recipe("cxr_mae_tiny", store), "cpu")
     raw, views = make_first_views(setup, 2)
     columns = build_columns(setup, raw, views, step=7)
-    masked, reconstruction, target = columns.pictures
-    hidden = hidden_pixel_mask(setup.method.grid, raw.masks[0], views[0])
+    masked, reconstruction, target = (column.pictures for column in columns)
+    hidden = hidden_pixel_mask(setup.method.grid, raw.masks[0].hidden, views[0])
     assert hidden.mean() == pytest.approx(0.75)
     np.testing.assert_allclose(masked[~hidden], target[~hidden], atol=1e-5)
     np.testing.assert_allclose(reconstruction[~hidden], target[~hidden], atol=1e-5)
     assert (masked[hidden] == np.float32(0.6)).all()
     assert abs(reconstruction[hidden] - target[hidden]).max() > 0.01
-    assert "step 7" in columns.titles[1]
-    assert not columns.are_views
+    assert "step 7" in columns[1].title
+    assert all(column.view is None for column in columns)
 
 
-@pytest.mark.parametrize("name", TINY)
+def hidden_by_hand(hidden, rows, columns, size):
+    """(n, size, size) true for the pixels of hidden patches, pixel by pixel.  hidden: sets of patches, one per image."""
+    side = size // rows
+    return np.array([[[(y // side) * columns + x // side in own for x in range(size)] for y in range(size)] for own in hidden])
+
+
+@pytest.mark.parametrize("name", ["cxr_simmim_tiny", "cxr_spark_tiny"])
+def test_every_method_that_reconstructs_shows_what_it_hides(store, name):
+    setup = build_setup(recipe(name, store), "cpu")
+    raw, views = make_first_views(setup, 3)
+    masked, _, target = (column.pictures for column in build_columns(setup, raw, views, None))
+    sets = [set(np.flatnonzero(row)) for row in raw.masks[0].hidden.numpy()]
+    hidden = hidden_by_hand(sets, *setup.method.grid, 64)
+    assert 0.5 < hidden.mean() < 0.7
+    assert (masked[hidden] == np.float32(HIDDEN_GRAY)).all()
+    np.testing.assert_allclose(masked[~hidden], target[~hidden], atol=1e-5)
+
+
+def test_dinov2_shows_each_masked_view_beside_the_whole_one(store):
+    setup = build_setup(recipe("cxr_dinov2_tiny", store), "cpu")
+    raw, views = make_first_views(setup, 8)
+    columns = build_columns(setup, raw, views, None)
+    assert [column.view for column in columns] == [0, None, 1, None, 2]  # the local view is never masked
+    grid = setup.method.mask_spec()
+    for view, (whole, seen) in enumerate([columns[:2], columns[2:4]]):
+        sets = [set(np.flatnonzero(row)) for row in raw.masks[view].hidden.numpy()]
+        hidden = hidden_by_hand(sets, grid.rows, grid.columns, 64)
+        assert (seen.pictures[hidden] == np.float32(HIDDEN_GRAY)).all()
+        np.testing.assert_allclose(seen.pictures[~hidden], whole.pictures[~hidden])
+        assert [note == "nothing hidden" for note in seen.notes] == [not own for own in sets]
+    assert len({note for column in columns for note in column.notes}) > 2
+
+
+def test_ijepa_shows_the_context_and_outlines_the_targets(store):
+    setup = build_setup(recipe("cxr_ijepa_tiny", store), "cpu")
+    raw, views = make_first_views(setup, 4)
+    whole, context, targets = build_columns(setup, raw, views, None)
+    masks, grid = raw.masks[0], setup.method.mask_spec()
+    side = 64 // grid.rows
+    seen = ~hidden_by_hand([set(range(grid.rows * grid.columns)) - set(row) for row in masks.context.tolist()], grid.rows, grid.columns, 64)
+    np.testing.assert_allclose(context.pictures[seen], whole.pictures[seen])
+    assert (context.pictures[~seen] == np.float32(HIDDEN_GRAY)).all()
+    for own, blocks in zip(targets.boxes, masks.targets.tolist(), strict=True):
+        assert len(own) == 3
+        for box, block in zip(own, blocks, strict=True):
+            inside = {(y // side) * grid.columns + x // side for y in range(64) for x in range(64)
+                      if box.top <= y < box.top + box.height and box.left <= x < box.left + box.width}  # fmt: skip
+            assert inside == set(block)
+    figure = draw_preview(setup, 2, None)
+    assert len(figure.axes[3].lines) == 3
+    assert "context" in figure.axes[2].get_title()
+
+
+@pytest.mark.parametrize("name", ["cxr_moco_tiny", "cxr_mae_tiny"])
 def test_a_preview_is_one_file_and_reproducible(store, tmp_path, name):
     first, second = (write_preview(recipe(name, store), tmp_path / f"{i}.png", n=2) for i in (1, 2))
     assert first.read_bytes() == second.read_bytes()

@@ -17,12 +17,12 @@ from encoders.store.content import find_damaged_images, sample_rows
 from encoders.store.part import StorePart
 from encoders.store.store import Store
 
-SAMPLE = 512  # images of a file
+VERIFIED_IMAGES = 512  # images of a file
 VERSION = 1  # of what is checked
 
 
 def require_intact(store: Store, rows: Iterable[int] = ()) -> int:
-    """Verifies the images `rows`, and of each file at least `SAMPLE` random ones; returns how many were read now.
+    """Verifies the images `rows`, and of each file at least `VERIFIED_IMAGES` random ones; returns how many were read now.
 
     Raises InputError with the key of the first image whose pixels are not those that were stored."""
     wanted = np.zeros(len(store), dtype=bool)
@@ -33,8 +33,8 @@ def require_intact(store: Store, rows: Iterable[int] = ()) -> int:
         if not done.any():
             require_intact_metadata(part)
         needed = wanted[start : start + len(part)] & ~done
-        if int((done | needed).sum()) < min(SAMPLE, len(part)):
-            needed[sample_rows(len(part), SAMPLE)] = True
+        if int((done | needed).sum()) < min(VERIFIED_IMAGES, len(part)):
+            needed[sample_rows(len(part), VERIFIED_IMAGES)] = True
             needed &= ~done
         if needed.any():
             require_intact_rows(store, start + np.flatnonzero(needed))

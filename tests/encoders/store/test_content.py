@@ -73,7 +73,7 @@ def test_changed_columns_are_found_unless_they_are_accepted(raw, what):  # noqa:
 
 
 def test_what_was_verified_is_read_once_per_version_of_the_file(raw, monkeypatch):  # noqa: F811
-    monkeypatch.setattr(verified, "SAMPLE", 2)
+    monkeypatch.setattr(verified, "VERIFIED_IMAGES", 2)
     store = Store.open(raw)
     assert require_intact(store) == 2
     assert require_intact(store) == 0

@@ -13,6 +13,7 @@ from encoders.cli.zoo_export import export
 from encoders.cli.zoo_manage import compare, remove
 from encoders.cli.zoo_probe import probe
 from encoders.cli.zoo_share import pull, push
+from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import add_version_option, run_cli
 from encoders.runtime.command_line import use_tool_commands
 
@@ -21,15 +22,15 @@ add_version_option(app, __version__)
 
 app.command("list")(zoo.list_)
 app.command()(zoo.show)
-app.command()(verify)
-app.command("import")(import_encoder.import_)
+app.command()(refreshes_gallery(verify))
+app.command("import")(refreshes_gallery(import_encoder.import_))
 app.command()(families)
-app.command()(zoo.combine)
+app.command()(refreshes_gallery(zoo.combine))
 app.command()(probe)
 app.command()(export)
 app.command()(push)
-app.command()(pull)
-app.command()(remove)
+app.command()(refreshes_gallery(pull))
+app.command()(refreshes_gallery(remove))
 app.command()(compare)
 app.command()(zoo.embed)
 ingest_formats.add_format_commands(ingest_app)

@@ -61,10 +61,12 @@ def list_(
 
 
 def show(name: NameArgument) -> None:
-    """Show the card, lineage and weight file of an encoder.
+    """Show the card, lineage and weight file of an encoder, the run that made it, and its results.
 
     The card describes the network, its preprocessing and its training.
     """
+    from encoders.gallery.related import list_related
+    from encoders.runtime.paths import home_dir
     from encoders.zoo import lineage, zoo
     from encoders.zoo.source_check import describe_source_check
 
@@ -76,6 +78,9 @@ def show(name: NameArgument) -> None:
     if not location.parts:
         print(f"# source: {describe_source_check(location.card)}")
     print(f"# manifest: {manifest or 'none, so its training images cannot be compared with a test split'}")
+    run = location.card.lineage.get("run")
+    for what, text in list_related(name, None if run is None else str(run), home_dir()):
+        print(f"# {what}: {text}")
 
 
 def combine(

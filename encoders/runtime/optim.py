@@ -10,9 +10,9 @@ from torch import Tensor
 
 from encoders.runtime.config import Config
 from encoders.runtime.lars import LARS
+from encoders.runtime.lr_rule import scale_lr
 
 LAST_STEP_AT = 7 / 8  # of the run, where the schedule `step` drops: epoch 700 of 800 of SimMIM (Xie et al. 2022, arXiv:2111.09886)
-REFERENCE_BATCH = 256  # images per step that published learning rates refer to (Goyal et al. 2017, arXiv:1706.02677)
 
 
 class Optim(Config):
@@ -45,8 +45,7 @@ class Optim(Config):
 
 def peak_lr(cfg: Optim, batch: int) -> float:
     """The peak learning rate for a global batch of `batch` images."""
-    ratio = batch / REFERENCE_BATCH
-    return cfg.lr * {"linear": ratio, "sqrt": math.sqrt(ratio), "none": 1.0}[cfg.lr_rule]
+    return scale_lr(cfg.lr, cfg.lr_rule, batch)
 
 
 def cosine_schedule(step: int, steps: int, start: float, end: float) -> float:

@@ -1,152 +1,175 @@
-"""One self-contained HTML page on a run: diagnoses, curves, sessions, provenance of the weights, and settings.
+"""One self-contained HTML page on a run: verdict, diagnoses, curves, effective values, sessions, provenance, and settings.
 
-All text is escaped. Hosts, process ids and folders are left out. The page can be shared, except for the picture of the views, which shows
+All text is escaped. Hosts, process ids and folders are left out. The page can be shared without the picture of the views, which shows
 images of patients.
 """
 
 import base64
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
 
+from encoders.runtime import paths
 from encoders.runtime.config import read_yaml
 from encoders.runtime.files import atomic_write
-from encoders.runtime.html import Html, html_table, join_html, tag
+from encoders.runtime.html import Html, collapsible_section, join_html, tag
 from encoders.runtime.metrics_log import read_metrics
-from encoders.runtime.svg import Frame, draw_chart, draw_line, line_style
-from encoders.zoo.card import Card
-from pretrain.display.dashboard import find_curves, format_duration
-from pretrain.loop.initial_card import recipe_without_folders
-from pretrain.loop.timing import STEP_PARTS
-from pretrain.recipe.config import Recipe
-from pretrain.run.run_info import ChangeInfo, RunInfo, SessionInfo, read_baseline
+from encoders.runtime.page import render_document
+from encoders.runtime.redact import redact_private
+from encoders.zoo.pretraining_columns import count_images_seen
+from pretrain.display.curves import CurveEvent, draw_encoder_curves, draw_training_curves
+from pretrain.display.dashboard import format_duration
+from pretrain.run.effective import changes_of, describe_speed, list_effective_values
+from pretrain.run.report_tables import (
+    change_row,
+    median_time_shares,
+    provenance_rows,
+    render_rows,
+    rollback_row,
+    session_row,
+)
+from pretrain.run.run_info import RunInfo, read_baseline
 from pretrain.run.rundir import RunDir
-from pretrain.watch.diagnose import diagnose
+from pretrain.run.verdict import Grade, RunVerdict, judge_run
+from pretrain.watch.best import find_best
+from pretrain.watch.diagnose import MetricsLine
+from pretrain.watch.history import DiagnosisSpan
 
-CHART_WIDTH, CHART_HEIGHT = 340, 200  # pixels of a chart
-PAGE_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1d2329; margin: 0 auto; max-width: 1080px; padding: 24px; overflow-wrap: anywhere; }
-h2 { border-top: 1px solid #dfe3e8; padding-top: 12px; } table { border-collapse: collapse; } tbody th { font-weight: 400; }
-td, th { text-align: left; padding: 3px 14px 3px 0; vertical-align: top; } figure { display: inline-block; margin: 0 10px 10px 0; }
-svg text { font-size: 11px; fill: #5a626b; } .rule { stroke: #e3e6ea; } img { max-width: 100%; }
-.alarm { color: #b34700; font-weight: 600; } pre { white-space: pre-wrap; background: #f6f7f9; padding: 12px; }
-"""
+PAGE_NAME = "report.html"  # in the run's folder
+PICTURE_WARNING = "This page shows images of patients: do not share it. "
+GRADE_CLASSES: dict[Grade, str] = {"good": "good", "warned": "warned", "bad": "bad", "open": ""}
 
 
-Row: TypeAlias = Sequence[object]
-
-
-def write_report(run: RunDir, out: Path) -> Path:
-    """Writes the page and returns its path."""
+def write_report(run: RunDir, out: Path, images: bool = True) -> Path:
+    """Writes the page and returns its path.  images: with the picture of the views, if the run has one."""
+    page = render_page(run, out, images)
     with atomic_write(out) as part:
-        part.write_text(render_page(run))
+        part.write_text(page)
     return out
 
 
-def render_page(run: RunDir) -> str:
-    """The page of a run in its present state."""
-    info, lines, settings = run.read(), read_metrics(run.path), read_yaml(run.config)
-    body = [
+def render_page(run: RunDir, out: Path | None = None, images: bool = True) -> str:
+    """The page of a run in its present state.  out: its file, for the link to the overview of the working folder."""
+    info, lines = run.read(), read_metrics(run.path)
+    settings = read_yaml(run.config)
+    verdict, baseline = judge_run(run), read_baseline(info)
+    views = run.path / "views.png" if images else None
+    events = list_events(verdict.spans, info)
+    marked = tag("p", "Red lines: start of an alarm. Gray lines: rollback.", class_="note") if events else None
+    header = tag(
+        "header",
+        tag("p", "isograft pretraining run", _link_overview(out), class_="kicker"),
+        _warn_of_pictures(run, views),
         tag("h1", run.name),
-        tag(
-            "p",
-            f"{settings['method']['name']} on {settings['arch']}, {info['status']}, step {int(lines[-1]['step']) if lines else 0:,} of "
-            f"{info['steps']:,}, {format_duration(info.get('seconds', 0))} of training, {info['images']:,} images",
-        ),
-        tag("h2", "Diagnoses"),
-        render_findings(lines, info),
-        tag("h2", "Curves"),
-        *(render_curve(name, lines, key) for name, key in find_curves(lines).items()),
-        tag("h2", "Time per part of a step"),
-        render_rows(["part", "median share of the time"], median_time_shares(lines)),
-        render_views(run),
-        tag("h2", "Sessions, rollbacks, changes"),
-        render_rows(["from step", "to step", "seconds", "device", "started", "ended by"], map(session_row, info["sessions"])),
-        render_rows(["at step", "back to", "learning rate x", "why"], map(rollback_row, info.get("rollbacks", []))),
-        render_rows(["step", "setting", "from", "to"], map(change_row, info.get("changes", []))),
-        tag("h2", "Lineage and environment"),
-        render_rows(["what", "value"], provenance_rows(info)),
-        tag("h2", "Settings"),
-        tag("pre", json.dumps(settings_without_folders(settings), indent=1)),
-    ]
-    head = tag("head", tag("meta", charset="utf-8"), tag("title", run.name), tag("style", Html(PAGE_STYLE)))
-    return "<!doctype html>\n" + tag("html", head, tag("body", *body), lang="en") + "\n"
-
-
-def render_findings(lines: Sequence[Mapping[str, Any]], info: RunInfo) -> Html:
-    """The diagnoses that hold at the last logged line."""
-    findings = diagnose(lines, read_baseline(info), lines[-1]["step"] / info["steps"]) if lines else []
-    items = [tag("li", f"{f.name} (step {f.step}): {f.text}", class_="alarm" if f.alarm else "note") for f in findings]
-    return tag("ul", *items) if items else tag("p", "No problem was detected at the last logged step.")
-
-
-def render_curve(name: str, lines: Sequence[Mapping[str, Any]], key: str) -> Html:
-    """A chart of a metric over the steps; NaN and inf are left out."""
-    points = [(int(line["step"]), float(line[key])) for line in lines if key in line and math.isfinite(float(line[key]))]
-    if not points:
-        return tag("figure", f"{name}: no finite value")
-    steps, values = zip(*points, strict=True)
-    low, high = min(values), max(values)
-    room = 0.05 * (high - low) or max(abs(high), 1.0) * 0.05
-    frame = Frame((steps[0], max(steps[-1], steps[0] + 1)), (low - room, high + room), width=CHART_WIDTH, height=CHART_HEIGHT)
-    return tag(
-        "figure",
-        draw_chart(frame, [draw_line(frame, steps, values, line_style(0))], f"{name}, last {values[-1]:.4g}", "step", ""),
-        style=f"width:{CHART_WIDTH}px",
+        tag("p", f"{run.name}: {verdict.sentence}.", class_=f"headline {GRADE_CLASSES[verdict.grade]}".strip()),
+        tag("p", f"{settings['method']['name']} on {settings['arch']}, {info['images']:,} images of {settings['size']} px"),
     )
+    body = [
+        header,
+        render_section("Diagnoses", render_spans(verdict)),
+        render_facts(info, lines, int(settings["batch"]), baseline),
+        render_section("Training", marked, tag("div", *draw_training_curves(lines, events), class_="charts")),
+        render_section("Encoder", tag("div", *draw_encoder_curves(lines, baseline, events), class_="charts")),
+        render_section(
+            "Effective values",
+            render_rows(["setting", "value", "from"], list_effective_values(settings, info)),
+            tag("ul", *(tag("li", note) for note in info.get("notes", []))) if info.get("notes") else None,
+        ),
+        render_views(views),
+        render_section("Time per part of a step", render_rows(["part", "median share of the time"], median_time_shares(lines))),
+        render_section(
+            "Sessions, rollbacks, changes",
+            render_rows(["from step", "to step", "seconds", "device", "started", "ended by"], map(session_row, info["sessions"])),
+            render_rows(["at step", "back to", "learning rate x", "why"], map(rollback_row, info.get("rollbacks", []))),
+            render_rows(["step", "setting", "from", "to"], map(change_row, info.get("changes", []))),
+        ),
+        render_section("Lineage and environment", render_rows(["what", "value"], provenance_rows(info))),
+        render_section("Settings", collapsible_section("All settings", tag("pre", json.dumps(redact_private(settings), indent=1)))),
+    ]
+    return render_document(f"{run.name}: pretraining run", *body)
 
 
-def render_rows(header: Sequence[str], rows: Iterable[Row]) -> Html:
-    """A table, or nothing without rows."""
-    body = list(rows)
-    return html_table(header, body) if body else Html()
+def render_section(title: str, *parts: Html | None) -> Html:
+    """A section with its heading, or nothing if it is empty."""
+    content = join_html(parts)
+    return tag("section", tag("h2", title), content) if content.replace('<div class="charts"></div>', "") else Html()
 
 
-def median_time_shares(lines: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """(part, median share over all lines) of each part of a step."""
-    from statistics import median
+def render_spans(verdict: RunVerdict) -> Html:
+    """The diagnoses: those that hold at the last logged line, then those that ended."""
+    if not verdict.spans:
+        return tag("p", "No problem was detected.")
+    return tag("ul", *(tag("li", describe_span(span), class_="bad" if _is_present_alarm(span) else None) for span in verdict.spans))
 
-    shares = {part: [line[f"time/{part}"] for line in lines if f"time/{part}" in line] for part in STEP_PARTS}
-    return [[part, f"{100 * median(values):.1f} %"] for part, values in shares.items() if values]
+
+def describe_span(span: DiagnosisSpan) -> Html:
+    """Name, steps and advice of a diagnosis."""
+    finding = span.finding
+    when = f"step {span.start:,}" if not finding.alarm else f"from step {span.start:,} on"
+    when = when if span.end is None else f"from step {span.start:,} to step {span.end:,}, ended"
+    return join_html([tag("b", finding.name), f" ({when}): {finding.text}"])
 
 
-def render_views(run: RunDir) -> Html:
-    """The picture of the views, if the run wrote one."""
-    path = run.path / "views.png"
-    if not path.exists():
+def list_events(spans: Sequence[DiagnosisSpan], info: RunInfo) -> list[CurveEvent]:
+    """Where alarms began, and where the run was rolled back."""
+    alarms = [CurveEvent(span.start, "event") for span in spans if span.finding.alarm]
+    return [*alarms, *(CurveEvent(int(str(entry["at_step"])), "event back") for entry in info.get("rollbacks", []))]
+
+
+def render_facts(info: RunInfo, lines: Sequence[MetricsLine], batch: int, baseline: Mapping[str, float]) -> Html:
+    """The most important numbers."""
+    step = int(lines[-1]["step"]) if lines else 0
+    rest = f"of {info['steps']:,}"
+    facts: list[tuple[str, str, str]] = [("steps", f"{step:,}", rest)]
+    seen = count_images_seen(step, batch, changes_of(info))
+    facts.append(("images seen", f"{seen:,}", f"{seen / max(info['images'], 1):,.1f} epochs"))
+    facts.append(("time", format_duration(info.get("seconds", 0)), describe_sessions(info)))
+    if speed := describe_speed(lines):
+        facts.append(("speed", f"{speed['rate']:,.0f} images/s", f"median; {100 * speed['wait']:.0f} % of the time waiting for images"))
+        facts.append(("peak memory", f"{speed['memory']:.1f} GiB", ""))
+    losses = [line["loss"] for line in lines if math.isfinite(line.get("loss", math.nan))]
+    if losses:
+        facts.append(("loss", f"{losses[-1]:.4g}", f"{losses[0]:.4g} at the first logged step"))
+    if (best := find_best(lines)) is not None:
+        last = [line for line in lines if "watch/knn" in line][-1]
+        start = f"{baseline['watch/knn']:.3f} at step 0, " if "watch/knn" in baseline else ""
+        facts.append(("k-NN probe", f"{last['watch/knn']:.3f}", f"{start}best {best['watch/knn']:.3f} at step {int(best['step']):,}"))
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value, tag("small", more) if more else None)) for name, value, more in facts),
+               class_="facts")  # fmt: skip
+
+
+def describe_sessions(info: RunInfo) -> str:
+    """`3 sessions on cuda`, or the device alone."""
+    devices = ", ".join(dict.fromkeys(str(entry.get("device", "")) for entry in info["sessions"]))
+    return f"{len(info['sessions'])} sessions on {devices}" if len(info["sessions"]) > 1 else f"on {devices}" if devices else ""
+
+
+def render_views(picture: Path | None) -> Html:
+    """The picture of the views, if there is one."""
+    if picture is None or not picture.exists():
         return Html()
-    source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
-    return join_html([tag("h2", "Views"), tag("img", alt="views of the first images", src=source)])
+    source = f"data:image/png;base64,{base64.b64encode(picture.read_bytes()).decode()}"
+    return render_section("Views", tag("img", alt="views of the first images", src=source, class_="picture"))
 
 
-def session_row(entry: SessionInfo) -> Row:
-    return [entry.get(key, "") for key in ("from_step", "to_step", "seconds", "device", "started", "ended_by")]
+def _warn_of_pictures(run: RunDir, picture: Path | None) -> Html | None:
+    """The warning of a page with images; None for one without."""
+    if picture is None or not picture.exists():
+        return tag("p", "This page shows no image of a patient.", class_="note")
+    advice = tag("code", f"pretrain report {run.name} --no-images"), " writes one to share."
+    return tag("p", tag("b", PICTURE_WARNING), *advice, class_="alarm", role="alert")
 
 
-def rollback_row(entry: Mapping[str, object]) -> Row:
-    return [entry["at_step"], entry["to_step"], entry["lr_factor"], entry["why"]]
+def _link_overview(out: Path | None) -> Html | None:
+    """A relative link to the overview, from a page below the working folder."""
+    home = paths.home_dir()
+    if out is None or not out.absolute().is_relative_to(home):
+        return None
+    where = Path(os.path.relpath(home / "index.html", out.absolute().parent)).as_posix()
+    return join_html([" · ", tag("a", "overview of all runs", href=where)])
 
 
-def change_row(entry: ChangeInfo) -> Row:
-    """Paths are shortened to file names."""
-    return [entry["step"], entry["key"], *(Path(v).name if isinstance(v, str) else v for v in (entry["from"], entry["to"]))]
-
-
-def provenance_rows(info: RunInfo) -> list[Row]:
-    """Identity of the run and its store, versions, and the lineage on the encoder's card."""
-    rows: list[Row] = [("run id", info["id"]), ("store fingerprint", info["fingerprint"]), ("commit", info.get("commit"))]
-    rows += sorted(info["versions"].items())
-    card = Path(info.get("encoder", "")) / "card.yaml"
-    if info.get("encoder") and card.is_file():
-        rows += [(f"lineage: {key}", value) for key, value in Card.read(card).lineage.items()]
-    return rows
-
-
-def settings_without_folders(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with paths shortened to file names."""
-    shortened = recipe_without_folders(Recipe.model_validate(settings))
-    labeled = shortened["watch"]["labeled"]
-    shortened["watch"] |= {"labeled": labeled and Path(labeled).name}
-    return shortened
+def _is_present_alarm(span: DiagnosisSpan) -> bool:
+    return span.finding.alarm and span.end is None

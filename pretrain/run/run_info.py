@@ -24,6 +24,14 @@ class SessionInfo(TypedDict, total=False):
 ChangeInfo = TypedDict("ChangeInfo", {"step": int, "key": str, "from": Json, "to": Json})
 
 
+class VerdictInfo(TypedDict):
+    """The verdict that the last process left, for those who list runs without reading their metrics."""
+
+    status: str  # of the run when the verdict was made
+    sentence: str
+    grade: str  # good, warned, bad or open
+
+
 class RunInfo(TypedDict, total=False):
     """run.json: what the run is, and how it went."""
 
@@ -43,6 +51,8 @@ class RunInfo(TypedDict, total=False):
     changes: list[ChangeInfo]
     seconds: float  # of training, over all sessions
     encoder: str  # folder in the zoo
+    notes: list[str]  # what was adjusted to the data
+    verdict: VerdictInfo
     best: int  # step that watch.stop_at_best exported
     untrained: dict[str, float | str]  # metrics of the network at step 0; "nan", "inf" and "-inf" as text
     wandb: str | None  # id of the W&B run

@@ -11,9 +11,7 @@ from pathlib import Path
 from encoders.runtime import paths
 from encoders.runtime.errors import InputError
 from encoders.runtime.slurm_container import container_lines
-from encoders.runtime.slurm_site import Site as Site
-from encoders.runtime.slurm_site import find_commands
-from encoders.runtime.slurm_site import site_with_options as site_with_options
+from encoders.runtime.slurm_site import Site, find_commands
 from encoders.runtime.slurm_values import conflicting_options, count_gpus, split_gres
 
 TEMPLATE_FOLDER = Path(__file__).resolve().parents[2] / "slurm"

@@ -100,6 +100,18 @@ def resolve_encoders(
     return _drop_duplicates(entries), missing
 
 
+def describe_repeated_encoders(names: Sequence[str], entries: Sequence[EncoderEntry]) -> dict[str, str]:
+    """The names that are in no entry, because another name has the same weights, with that name."""
+    kept = {entry.name: entry.card for entry in entries}
+    reasons = {}
+    for name in dict.fromkeys(names):
+        if name not in kept:
+            card = zoo.find_encoder(name).card
+            same = next(other for other, known in kept.items() if _same_stored_weights(known, card) or _same_random_weights(known, card))
+            reasons[name] = f"it is the same encoder as {same}, which is benchmarked once, under that name"
+    return reasons
+
+
 def _drop_duplicates(entries: dict[str, EncoderEntry]) -> list[EncoderEntry]:
     """Drops encoders that differ from another only in name (`m`, `zoo/m` and `runs/m`; `random_x` and `random_x:seed=0`)."""
     kept: list[EncoderEntry] = []

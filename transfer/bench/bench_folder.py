@@ -1,28 +1,33 @@
-"""The folder of a submitted benchmark, and the states of its elements.
+"""The folder of a submitted benchmark, and the states of its cells.
 
-`benches/<name>/` holds `cells.txt` (one command per line, in the order of the array), the two scripts, the logs, `status/<i>` (the exit
-status of a finished element), `jobs.txt`, and the table and report of the last job.
+`benches/<name>/` holds `cells.txt` (the arguments of one `transfer bench` per line), `array.txt` (the numbers of the cells of one array
+task per line), the two scripts, the logs, `status/<cell>` (exit status, and below it the reason of a failure), `jobs.txt`, and the table
+and report of the last job. A folder of an earlier version has no `array.txt`: each cell is an array task.
 """
 
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.files import read_json
-from encoders.runtime.log_tail import find_newest_log
+from encoders.runtime.files import atomic_write, read_json
+from encoders.runtime.log_tail import find_newest_log, read_failure_reason
+from encoders.runtime.slurm_jobs import JobState
 
 
-class ElementState(NamedTuple):
-    """One element of the array: its number, the arguments of its command, its state in words, and its log."""
+class CellState(NamedTuple):
+    """One cell: its number, the arguments of its command, its array task, its state in words, the log, and the reason of a failure."""
 
     number: int
     command: str
+    task: int
     state: str
     log: Path | None
     failed: bool
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,25 +42,52 @@ class BenchFolder:
         return self.path / "cells.txt"
 
     @property
+    def array_file(self) -> Path:
+        """The numbers of the cells of one array task per line."""
+        return self.path / "array.txt"
+
+    @property
     def status_dir(self) -> Path:
-        """One file per finished element with its exit status."""
+        """One file per finished cell with its exit status."""
         return self.path / "status"
 
     @property
     def info_file(self) -> Path:
-        """Tasks, number of elements and job ids, JSON."""
+        """Tasks, number of cells and job ids, JSON."""
         return self.path / "bench.json"
 
     def commands(self) -> list[list[str]]:
-        """The arguments of each element."""
+        """The arguments of each cell."""
         return [shlex.split(line) for line in self.commands_file.read_text().splitlines()]
 
-    def exit_status(self, element: int) -> int | None:
-        """The exit status of an element; None while it has not finished."""
-        try:
-            return int((self.status_dir / str(element)).read_text())
-        except (FileNotFoundError, ValueError):
-            return None
+    def array_tasks(self) -> list[list[int]]:
+        """The numbers of the cells of each array task."""
+        if not self.array_file.is_file():
+            return [[i] for i in range(len(self.commands()))]
+        return [[int(number) for number in line.split()] for line in self.array_file.read_text().splitlines()]
+
+    def exit_status(self, cell: int) -> int | None:
+        """The exit status of a cell; None while it has not finished."""
+        return read_status(self.status_dir, cell)
+
+
+def read_status(status_dir: Path, cell: int) -> int | None:
+    """The exit status of a cell; None while it has not finished."""
+    try:
+        return int((status_dir / str(cell)).read_text().splitlines()[0])
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
+
+
+def write_status(status_dir: Path, cell: int, status: int, reason: str = "") -> None:
+    """Records that a cell has finished.  reason: of a failure."""
+    with atomic_write(status_dir / str(cell)) as part:
+        part.write_text(f"{status}\n" + (f"{' '.join(reason.split())}\n" if reason else ""))
+
+
+def running_mark(status_dir: Path, cell: int) -> Path:
+    """The file that exists while the cell is computed; one that was killed leaves it behind."""
+    return status_dir / f"{cell}.running"
 
 
 def bench_folder(name: str) -> BenchFolder:
@@ -80,28 +112,42 @@ def list_bench_folders() -> list[BenchFolder]:
 
 
 def list_unfinished(folder: BenchFolder) -> list[int]:
-    """The elements without exit status 0."""
-    return [i for i in range(len(folder.commands())) if folder.exit_status(i) != 0]
+    """The array tasks with a cell whose exit status is not 0."""
+    return [i for i, cells in enumerate(folder.array_tasks()) if any(folder.exit_status(cell) != 0 for cell in cells)]
 
 
-def list_elements(folder: BenchFolder) -> list[ElementState]:
-    """The state of each element. One that ended without an exit status failed before its command: in a set-up line, or with its node."""
+def list_cells(folder: BenchFolder) -> list[CellState]:
+    """The state of each cell. One that ended without an exit status failed before its command: with its node, for example."""
     array = str(read_json(folder.info_file).get("array", ""))
-    commands = folder.commands()
-    waiting = any(folder.exit_status(i) is None for i in range(len(commands)))
-    states = slurm_jobs.array_states(array) if array and waiting else {}
-    rows = []
-    for i, arguments in enumerate(commands):
-        code = folder.exit_status(i)
-        log = find_newest_log(folder.path, f"slurm-*_{i}.out")
-        if code is not None:
-            text, failed = ("done", False) if code == 0 else (f"failed ({code})", True)
-        else:
-            job = states.get(i) or slurm_jobs.job_state(f"{array}_{i}")
-            text, failed = job.describe().lower() or "not ended", job.has_ended_badly
-            log = log or (job.log if failed and job.log and job.log.is_file() else None)
-        rows.append(ElementState(i, shlex.join(arguments), text, log, failed))
-    return rows
+    commands, groups = folder.commands(), folder.array_tasks()
+    open_tasks = list_unfinished(folder)
+    states = slurm_jobs.array_states(array) if array and open_tasks else {}
+    rows: list[CellState] = []
+    for task, cells in enumerate(groups):
+        job = (states.get(task) or slurm_jobs.job_state(f"{array}_{task}")) if task in open_tasks else JobState("")
+        log = find_newest_log(folder.path, f"slurm-*_{task}.out")
+        if log is None and job.has_ended_badly and job.log is not None and job.log.is_file():
+            log = job.log
+        rows += [_describe_cell(folder, cell, commands[cell], task, job, log, cells) for cell in cells]
+    return sorted(rows)
+
+
+def _describe_cell(
+    folder: BenchFolder, cell: int, command: Sequence[str], task: int, job: JobState, log: Path | None, cells: Sequence[int]
+) -> CellState:
+    """The state of a cell.  job, log: of its array task, which has these cells."""
+    words, code = shlex.join(command), folder.exit_status(cell)
+    if code == 0:
+        return CellState(cell, words, task, "done", log, False)
+    if code is not None and (not job.is_active or job.state == "RUNNING"):  # one that waits again will be computed again
+        lines = (folder.status_dir / str(cell)).read_text().splitlines()
+        reason = lines[1] if len(lines) > 1 else read_failure_reason(log) if log else ""
+        return CellState(cell, words, task, f"failed ({code})", log, True, reason)
+    state = job.describe().lower() or "not ended"
+    if job.state == "RUNNING" and len(cells) > 1 and not running_mark(folder.status_dir, cell).exists():
+        state = "after other cells of its array task"
+    reason = read_failure_reason(log) if log and job.has_ended_badly else ""
+    return CellState(cell, words, task, state, log, job.has_ended_badly, reason)
 
 
 def describe_last_job(folder: BenchFolder) -> str:

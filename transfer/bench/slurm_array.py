@@ -1,14 +1,15 @@
-"""A benchmark as SLURM jobs: an array with one task per (encoder, task, protocol), and a last job that compares the results.
+"""A benchmark as SLURM jobs: an array, and a last job that compares the results.
 
-`benches/<name>/` holds `cells.txt` (one command per line, in the order of the array), the two scripts, the logs, `status/<i>` (the exit
-status of a finished element), `jobs.txt`, and the table and report of the last job. Results are records, so that only failed elements are
-resubmitted.
+A cell is one (encoder, task, protocol). An array task computes all cells of an encoder that need features only, in one process, so that the
+encoder computes them once; a cell that trains on images is an array task of its own. Results are records, and each cell has an exit status,
+so that only what failed is computed again.
 """
 
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -16,14 +17,18 @@ from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.runtime.slurm_site import Site
 from encoders.zoo import zoo
 from encoders.zoo.pixels import has_network
-from transfer.bench.baselines import resolve_encoders
+from transfer.bench.baselines import describe_repeated_encoders, resolve_encoders
 from transfer.bench.bench_folder import BenchFolder
+from transfer.bench.dependencies import Dependencies, depend_on_job
+from transfer.bench.options import BenchOptions
 from transfer.tasks.task import choose_tasks
+
+Per = Literal["encoder", "task", "cell"]
 
 
 @dataclass(frozen=True)
-class ArrayElement:
-    """One element of the array: the arguments of its `transfer bench`."""
+class BenchCell:
+    """One encoder on one task under one protocol: the arguments of its `transfer bench`."""
 
     encoder: str
     task: str
@@ -41,18 +46,18 @@ def find_pretraining_job(encoder: str) -> str | None:
     return slurm_jobs.find_active_job(paths.runs_dir() / Path(encoder.partition("@")[0]).name)
 
 
-def build_elements(
+def build_cells(
     encoders: Sequence[str],
     tasks: Sequence[str],
     protocols: Sequence[str],
     baselines: Sequence[str] | None,
     options: Sequence[str] = (),
     floor: bool = True,
-) -> tuple[list[ArrayElement], list[str], dict[str, str]]:
-    """The elements, the jobs that must succeed before they can start, and the default baselines that are not available, with the reason.
+) -> tuple[list[BenchCell], Dependencies, dict[str, str]]:
+    """The cells, the jobs that must succeed before they can start, and what is left out, with the reason.
 
-    Baselines are elements of their own. Those of an encoder that is still being pretrained, whose network is not known yet, are computed in
-    its elements. Raises InputError for an unknown encoder, task or protocol."""
+    Baselines have cells of their own. Those of an encoder that is still being pretrained, whose network is not known yet, are computed in
+    its cells. Raises InputError for an unknown encoder, task or protocol."""
     from transfer.protocols import PROTOCOLS
 
     for name in protocols:
@@ -65,51 +70,91 @@ def build_elements(
         raise InputError(f"{', '.join(waiting)} is still being pretrained and its modality is not known yet; name the tasks with --task")
     known = [name for name in encoders if name not in waiting]
     entries, missing = resolve_encoders(known, baselines, floor and bool(known))
+    left_out = describe_repeated_encoders([*known, *(baselines or [])], entries) | missing
     task_names = [t.name for t in choose_tasks(tasks, [e.card.modality for e in entries if e.name in encoders])]
     available = [e for e in entries if e.requested or zoo.is_available_locally(e.name)]
-    missing |= {e.name: zoo.describe_location(zoo.find_encoder(e.name)) for e in entries if e not in available}
-    baselines_of = {e.name: ["none"] for e in available} | {
-        name: list(baselines) if baselines else ["none"] * (baselines == []) for name in waiting
-    }
+    left_out |= {e.name: zoo.describe_location(zoo.find_encoder(e.name)) for e in entries if e not in available}
+    default = [] if baselines is None else ["none"]
+    baselines_of = {e.name: ["none"] for e in available} | dict.fromkeys(waiting, default)
     own_options = [*([] if floor else ["--no-floor"]), *options]
     without_network = {e.name for e in available if not e.requested and not has_network(e.card)}
-    trains = {name: PROTOCOLS[name].load().NEEDS == "images" for name in protocols} if without_network else {}
-    elements = [
-        ArrayElement(name, task, protocol, (*(word for b in own_baselines for word in ("--baseline", b)), *own_options))
+    trains = {name for name in protocols if needs_training(name)} if without_network else set()
+    left_out |= {
+        f"{name} by {protocol}": "it has no network that could be trained" for name in without_network for protocol in sorted(trains)
+    }
+    cells = [
+        BenchCell(name, task, protocol, (*(word for b in own_baselines for word in ("--baseline", b)), *own_options))
         for name, own_baselines in baselines_of.items()
         for task in task_names
         for protocol in protocols
-        if not (name in without_network and trains[protocol])
+        if not (name in without_network and protocol in trains)
     ]
-    return elements, list(dict.fromkeys(waiting.values())), missing
+    return cells, sum(map(depend_on_job, waiting.values()), Dependencies()), left_out
+
+
+def needs_training(protocol: str) -> bool:
+    """Whether a protocol trains on images, which takes much longer than the features of all images."""
+    from transfer.protocols import PROTOCOLS
+
+    return PROTOCOLS[protocol].load().NEEDS == "images"
+
+
+def group_cells(cells: Sequence[BenchCell], per: Per = "encoder") -> list[list[int]]:
+    """The numbers of the cells of each array task, in the order of their first cells.
+
+    encoder: the cells of an encoder together, but each that trains on images alone.  task: the same by encoder and task.  cell: each."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    training = {protocol: needs_training(protocol) for protocol in {cell.protocol for cell in cells}} if per != "cell" else {}
+    for number, cell in enumerate(cells):
+        alone = training.get(cell.protocol, True)
+        key = (cell.encoder, cell.task, cell.protocol) if alone else (cell.encoder, cell.task)[: 1 if per == "encoder" else 2]
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def list_table_options(options: BenchOptions) -> list[str]:
+    """The options of `transfer bench` that change tables only, for the job that compares.
+
+    Raises InputError for files of tables, which every cell would write."""
+    for name, path in (("--csv", options.csv), ("--markdown", options.markdown)):
+        if path is not None:
+            raise InputError(f"{name} {path}: the last job writes table.csv, table.md and report.html into benches/NAME/; leave {name} out")
+    words = [] if options.margin is None else ["--margin", f"{options.margin:g}"]
+    words += [] if options.score_by == "image" else ["--score-by", options.score_by]
+    return words + ([] if options.combine is None else ["--combine", options.combine])
 
 
 def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: Site, compare_options: Sequence[str]) -> tuple[str, str]:
     """The scripts of the array and of the last job."""
     common = {"chdir": str(Path.cwd())}
-    options = slurm.sbatch_directives(site) | common | {"job-name": folder.path.name, "output": str(folder.path / "slurm-%A_%a.out")}
-    setup = [f"export ISOGRAFT_HOME={slurm.quote_path(paths.home_dir())}", *site.setup]
-    array = slurm.fill_template(slurm.read_template("bench.sbatch"), options, [str(folder.commands_file), str(folder.status_dir)], setup)
-    light = site.model_copy(update={"gpus": None, "cpus": None, "time": None})  # the comparison needs no GPU and takes minutes
-    options = (
-        slurm.sbatch_directives(light) | common | {"job-name": f"{folder.path.name}-compare", "output": str(folder.path / "compare-%j.out")}
-    )
-    last = slurm.fill_template(slurm.read_template("compare.sbatch"), options, [folder.path.name, ",".join(tasks), *compare_options], setup)
-    return array, last
+    own = {"job-name": folder.path.name, "output": slurm.log_pattern(folder.path, "slurm-%A_%a.out")}
+    template, options = slurm.read_template("bench.sbatch"), slurm.sbatch_directives(site) | common | own
+    gpus = slurm.gpus_per_node(slurm.fill_template(template, options, [], [])) > 0
+    files = [str(folder.commands_file), str(folder.status_dir), str(folder.array_file)]
+    array = slurm.fill_template(template, options, files, slurm.setup_lines(site, gpus))
+    own = {"job-name": f"{folder.path.name}-compare", "output": slurm.log_pattern(folder.path, "compare-%j.out")}
+    options = slurm.sbatch_directives(slurm.light_site(site)) | common | own
+    words = [folder.path.name, ",".join(tasks), *compare_options]
+    return array, slurm.fill_template(slurm.read_template("compare.sbatch"), options, words, slurm.setup_lines(site, gpus=False))
 
 
-def write_bench_folder(folder: BenchFolder, elements: Sequence[ArrayElement], site: Site, compare_options: Sequence[str]) -> None:
-    """Writes the folder of a bench. Raises InputError when a bench of that name has other elements."""
-    lines = "".join(f"{shlex.join(cell.arguments)}\n" for cell in elements)
+def write_bench_folder(
+    folder: BenchFolder, cells: Sequence[BenchCell], site: Site, compare_options: Sequence[str], per: Per = "encoder"
+) -> list[int]:
+    """Writes the folder of a bench; returns the numbers of its array tasks. Raises InputError when a bench of that name has other cells."""
+    lines = "".join(f"{shlex.join(cell.arguments)}\n" for cell in cells)
     if folder.commands_file.is_file() and folder.commands_file.read_text() != lines:
-        raise InputError(f"bench {folder.path.name!r} exists with other elements ({folder.commands_file}); choose another --name")
+        raise InputError(f"bench {folder.path.name!r} exists with other cells ({folder.commands_file}); choose another --name")
     refuse_busy(folder)
-    tasks = list(dict.fromkeys(cell.task for cell in elements))
+    tasks = list(dict.fromkeys(cell.task for cell in cells))
     array, last = render_scripts(folder, tasks, site, compare_options)
-    for name, text in (("cells.txt", lines), ("bench.sbatch", array), ("compare.sbatch", last)):
+    groups = group_cells(cells, per)
+    numbers = "".join(f"{' '.join(map(str, group))}\n" for group in groups)
+    for name, text in (("cells.txt", lines), ("array.txt", numbers), ("bench.sbatch", array), ("compare.sbatch", last)):
         with atomic_write(folder.path / name) as part:
             part.write_text(text)
-    write_json(folder.info_file, {"tasks": tasks, "elements": len(elements)})
+    write_json(folder.info_file, {"tasks": tasks, "cells": len(cells), "at_once": site.at_once})
+    return list(range(len(groups)))
 
 
 def refuse_busy(folder: BenchFolder) -> None:
@@ -119,25 +164,14 @@ def refuse_busy(folder: BenchFolder) -> None:
         raise InputError(f"bench {folder.path.name!r} is still in the queue (job {job}); `transfer jobs {folder.path.name}` shows it")
 
 
-def submit_array(folder: BenchFolder, elements: Sequence[int], after: Sequence[str]) -> tuple[str, str]:
-    """Submits these elements of the array, and the last job to run after them; returns both job ids."""
-    for i in elements:
-        (folder.status_dir / str(i)).unlink(missing_ok=True)
-    wait = [f"--dependency=afterok:{':'.join(after)}", "--kill-on-invalid-dep=yes"] if after else []
-    array = slurm.submit_script(folder.path / "bench.sbatch", f"--array={format_array_ranges(elements)}", *wait)
+def submit_array(folder: BenchFolder, numbers: Sequence[int], after: Dependencies) -> tuple[str, str]:
+    """Submits these array tasks, and the last job to run after them; returns both job ids. Cells that are done are not computed again."""
+    info = read_json(folder.info_file)
+    at_once = info.get("at_once")
+    array_option = f"--array={slurm.format_array(numbers, at_once if isinstance(at_once, int) else None)}"
+    array = slurm.submit_script(folder.path / "bench.sbatch", array_option, *after.options())
     slurm_jobs.record_job(folder.path, array)
     last = slurm.submit_script(folder.path / "compare.sbatch", f"--dependency=afterany:{array}")
     slurm_jobs.record_job(folder.path, last)
-    write_json(folder.info_file, read_json(folder.info_file) | {"array": array, "compare": last})
+    write_json(folder.info_file, info | {"array": array, "compare": last})
     return array, last
-
-
-def format_array_ranges(numbers: Sequence[int]) -> str:
-    """Numbers in the format of `sbatch --array`: 0-3,7."""
-    ranges: list[list[int]] = []
-    for n in sorted(set(numbers)):
-        if ranges and n == ranges[-1][1] + 1:
-            ranges[-1][1] = n
-        else:
-            ranges.append([n, n])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)

@@ -10,6 +10,7 @@ from encoders import __version__
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
 from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command, find_bench_settings
+from transfer.cli.bench_cells import bench_cells
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
@@ -210,6 +211,7 @@ app.command()(power)
 app.command()(report)
 app.command()(submit)
 app.command("jobs")(print_jobs)
+app.command(hidden=True)(bench_cells)
 
 
 @app.command()

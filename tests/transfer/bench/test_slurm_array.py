@@ -1,6 +1,7 @@
-"""A benchmark as SLURM jobs: elements, scripts and resubmission. Tests with a real queue are in tests/cluster."""
+"""A benchmark as SLURM jobs: cells, scripts and resubmission. Tests with a real queue are in tests/cluster."""
 
 import subprocess
+from pathlib import Path
 
 import pytest
 import typer
@@ -12,10 +13,12 @@ from encoders.runtime.slurm_jobs import JobState
 from encoders.runtime.slurm_site import Site
 from tests.fake_slurm import FakeSlurm, job_line
 from tests.transfer import toys
-from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_elements, list_unfinished
-from transfer.bench.slurm_array import ArrayElement, build_elements, format_array_ranges, write_bench_folder
+from transfer.bench import baselines
+from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_cells, list_unfinished, running_mark, write_status
+from transfer.bench.dependencies import Dependencies
+from transfer.bench.slurm_array import BenchCell, build_cells, group_cells, write_bench_folder
 from transfer.cli.jobs import print_jobs
-from transfer.cli.submit import check_elements, resubmit
+from transfer.cli.submit import check_cells, resubmit
 from transfer.tasks.task import Task, save_task
 
 A, B = "random_resnet10t:size=32,channels=1", "random_resnet10t:size=32,channels=1,seed=1"
@@ -30,18 +33,18 @@ def tasks(tmp_path):
     return ["one", "two"]
 
 
-def test_there_is_one_element_per_encoder_task_and_protocol(tasks):
-    elements, after, missing = build_elements([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
-    assert [(c.encoder, c.task, c.protocol) for c in elements] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
-    assert {c.options for c in elements} == {("--baseline", "none", "--draws", "2")}
-    assert (after, missing) == ([], {})
+def test_there_is_one_cell_per_encoder_task_and_protocol(tasks):
+    cells, after, left_out = build_cells([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
+    assert [(c.encoder, c.task, c.protocol) for c in cells] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
+    assert {c.options for c in cells} == {("--baseline", "none", "--draws", "2")}
+    assert (after, left_out) == (Dependencies(), {})
 
 
-def test_default_baselines_have_their_own_elements_and_unavailable_ones_are_named(tasks):
-    elements, _, missing = build_elements([B], ["one"], ["knn"], None)
-    assert [c.encoder for c in elements] == [B, A, "pixels"]
-    assert [name.partition(":")[0] for name in missing] == ["imagenet_resnet10t"]
-    assert "put" in next(iter(missing.values()))
+def test_default_baselines_have_their_own_cells_and_unavailable_ones_are_named(tasks):
+    cells, _, left_out = build_cells([B], ["one"], ["knn"], None)
+    assert [c.encoder for c in cells] == [B, A, "pixels"]
+    assert [name.partition(":")[0] for name in left_out] == ["imagenet_resnet10t"]
+    assert "put" in next(iter(left_out.values()))
 
 
 def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(tasks, monkeypatch):
@@ -50,11 +53,11 @@ def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(task
     slurm_jobs.record_job(run, "41")
     slurm_jobs.record_job(run, "42")
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "PENDING" if job == "42" else "FAILED"))
-    elements, after, _ = build_elements(["mine"], ["one"], ["knn"], None)
-    assert after == ["42"]
-    assert [c.arguments for c in elements] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
+    cells, after, _ = build_cells(["mine"], ["one"], ["knn"], None)
+    assert after.options() == ["--dependency=afterok:42", "--kill-on-invalid-dep=yes"]
+    assert [c.arguments for c in cells] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
     with pytest.raises(InputError, match="name the tasks with --task"):
-        build_elements(["mine"], [], ["knn"], None)
+        build_cells(["mine"], [], ["knn"], None)
 
 
 @pytest.mark.parametrize(
@@ -63,81 +66,157 @@ def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(task
 )
 def test_options_that_bench_would_refuse_are_refused_before_the_queue(options, named):
     with pytest.raises(InputError, match=named):
-        check_elements([ArrayElement("e", "t", "linear", tuple(options))])
-    check_elements([ArrayElement("e", "t", "linear", ("--draws", "2", "linear.steps=9", "knn.vote=majority"))])
+        check_cells([BenchCell("e", "t", "linear", tuple(options))])
+    check_cells([BenchCell("e", "t", "linear", ("--draws", "2", "linear.steps=9", "knn.vote=majority"))])
 
 
 def test_numbers_are_formatted_for_sbatch():
-    assert format_array_ranges([0, 1, 2, 3]) == "0-3"
-    assert format_array_ranges([7, 0, 1, 4, 4]) == "0-1,4,7"
+    assert slurm.format_array([0, 1, 2, 3]) == "0-3"
+    assert slurm.format_array([7, 0, 1, 4, 4]) == "0-1,4,7"
+    assert slurm.format_array([0, 1], at_once=3) == "0-1%3"
 
 
-def test_the_scripts_are_valid_shell_and_run_the_line_of_their_element(tmp_path):
+def test_an_array_task_computes_an_encoder_and_what_trains_it_has_tasks_of_its_own(tasks):
+    cells, _, _ = build_cells([A, B], tasks, ["knn", "linear", "finetune"], [])
+    assert group_cells(cells) == [[0, 1, 3, 4], [2], [5], [6, 7, 9, 10], [8], [11]]
+    assert group_cells(cells, "task") == [[0, 1], [2], [3, 4], [5], [6, 7], [8], [9, 10], [11]]
+    assert group_cells(cells, "cell") == [[i] for i in range(12)]
+
+
+def test_no_encoder_is_left_out_silently(tasks, monkeypatch):
+    same = f"{A},seed=0"
+    _, _, left_out = build_cells([B], ["one"], ["knn", "finetune"], None)
+    assert left_out["pixels by finetune"] == "it has no network that could be trained"
+    monkeypatch.setattr(baselines, "_same_stored_weights", lambda a, b: a.lineage == b.lineage)
+    cells, _, left_out = build_cells([A, same, B], ["one"], ["knn"], [])
+    assert [cell.encoder for cell in cells] == [A, B]
+    assert left_out == {same: f"it is the same encoder as {A}, which is benchmarked once, under that name"}
+
+
+def test_options_of_tables_go_to_the_job_that_compares_and_files_of_tables_are_refused():
+    assert check_cells([BenchCell("e", "t", "knn", ("--margin", "0.01", "--score-by", "study", "--combine", "max"))]) == [
+        *("--margin", "0.01", "--score-by", "study", "--combine", "max")
+    ]
+    assert check_cells([BenchCell("e", "t", "knn")]) == []
+    with pytest.raises(InputError, match=r"--csv x.csv: the last job writes table.csv"):
+        check_cells([BenchCell("e", "t", "knn", ("--csv", "x.csv"))])
+
+
+@pytest.fixture
+def programs(tmp_path):
+    """Runs a script with stand-ins for the commands of a node; `transfer` prints its words, and writes the statuses of cells."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    for name, text in (
+        ("srun", 'while [[ $1 == --* ]]; do shift; done; "$@"'),
+        ("transfer", '[ "$1" = bench-cells ] && echo 0 > "$3/$4"; printf "%s\\n" "$@"; exit "${ENDS:-0}"'),
+    ):
+        (folder / name).write_text(f"#!/bin/bash\n{text}\n")
+        (folder / name).chmod(0o755)
+
+    def run(script: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+        env = {"PATH": f"{folder}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "n1"} | variables
+        return subprocess.run(["bash", script], env=env, capture_output=True, text=True, cwd="/")
+
+    return run
+
+
+def test_an_array_task_runs_its_cells_and_cells_that_it_did_not_reach_have_its_status(programs):
     folder = bench_folder("mine")
-    odd = ArrayElement("e", "a task", "knn", ("it's", "$(rm -rf x)"))
-    write_bench_folder(folder, [ArrayElement("e", "t", "knn"), odd], Site(partition="gpu", setup=["module load cuda"]), ["--wandb"])
+    odd = [BenchCell(e, "a task", "knn", ("it's", "$(rm -rf x)")) for e in "efe"]
+    write_bench_folder(folder, odd, Site(partition="gpu", setup=["module load cuda"]), ["--wandb", "--margin", "0.01"])
+    assert folder.commands()[1] == odd[1].arguments
+    assert folder.array_tasks() == [[0, 2], [1]]
     for name in ("bench.sbatch", "compare.sbatch"):
         text = (folder.path / name).read_text()
         assert "#SBATCH --partition=gpu" in text
-        assert "module load cuda" in text
         assert subprocess.run(["bash", "-n", folder.path / name]).returncode == 0
-    assert folder.commands() == [["--encoder", "e", "--task", "t", "--protocol", "knn"], odd.arguments]
-    (tmp_path / "bin").mkdir()
-    for name, text in (("srun", 'while [[ $1 == --* ]]; do shift; done; "$@"'), ("transfer", 'printf "%s\\n" "$@"; exit 3')):
-        (tmp_path / "bin" / name).write_text(f"#!/bin/bash\n{text}\n")
-        (tmp_path / "bin" / name).chmod(0o755)
-    env = {"PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin", "SLURM_ARRAY_TASK_ID": "1", "SLURM_JOB_NODELIST": "n1"}
-    text = (folder.path / "bench.sbatch").read_text().replace("module load cuda\n", "")
-    done = subprocess.run(["bash", "-c", text], env=env, capture_output=True, text=True)
-    assert done.stdout.splitlines()[1:] == ["bench", *odd.arguments], done.stderr
+        (folder.path / name).write_text(text.replace("module load cuda", "[ $# = 0 ]; echo $NOT_SET; ${LINE:-true}"))
+    done = programs(folder.path / "bench.sbatch", SLURM_ARRAY_TASK_ID="0", ENDS="3")
+    assert done.stdout.splitlines()[-5:] == ["bench-cells", str(folder.commands_file), str(folder.status_dir), "0", "2"], done.stderr
     assert done.returncode == 3
-    assert folder.exit_status(1) == 3
+    assert [folder.exit_status(i) for i in range(3)] == [0, None, 3]
+    assert programs(folder.path / "bench.sbatch", SLURM_ARRAY_TASK_ID="1", LINE="no_such_command").returncode == 127
+    assert [folder.exit_status(i) for i in range(3)] == [0, 127, 3]
+    (paths.records_dir() / "a task").mkdir(parents=True)
+    done = programs(folder.path / "compare.sbatch")
+    compare, report = done.stdout.split("compare\n")[1].split("report\n")
+    assert compare.splitlines()[-3:] == ["--margin", "0.01", "--wandb"], done.stderr
+    assert report.splitlines()[-2:] == ["--margin", "0.01"]
 
 
-def test_only_failed_elements_are_resubmitted(monkeypatch):
+def test_only_array_tasks_with_failed_cells_are_resubmitted(monkeypatch):
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], Site(), [])
-    write_json(folder.info_file, {"array": "7"})
+    write_bench_folder(folder, [BenchCell(e, "a", p) for e in "abc" for p in ("knn", "linear")], Site(at_once=2), [])
+    assert folder.array_tasks() == [[0, 1], [2, 3], [4, 5]]
+    write_json(folder.info_file, {"array": "7", "at_once": 2})
     folder.status_dir.mkdir()
-    for i, code in enumerate((0, 1, 0)):
-        (folder.status_dir / str(i)).write_text(f"{code}\n")
+    for i, code in enumerate((0, 1, 0, 0, 0)):
+        write_status(folder.status_dir, i, code, "too few\npatients" * code)
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "CANCELLED"))
-    assert list_unfinished(folder) == [1, 3]
-    assert [row.state for row in list_elements(folder)] == ["done", "failed (1)", "done", "cancelled"]
+    assert list_unfinished(folder) == [0, 2]
+    rows = list_cells(folder)
+    assert [row.state for row in rows] == ["done", "failed (1)", "done", "done", "done", "cancelled"]
+    assert [row.task for row in rows] == [0, 0, 1, 1, 2, 2]
+    assert rows[1].reason == "too few patients"
     sent = []
     monkeypatch.setattr(slurm, "submit_script", lambda script, *options: sent.append((script.name, *options)) or str(len(sent)))
-    resubmit("mine", ["5"])
+    resubmit("mine", Dependencies(succeeded=("5",)))
     assert sent == [
-        ("bench.sbatch", "--array=1,3", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
+        ("bench.sbatch", "--array=0,2%2", "--dependency=afterok:5", "--kill-on-invalid-dep=yes"),
         ("compare.sbatch", "--dependency=afterany:1"),
     ]
-    assert folder.exit_status(1) is None
-    for i in (1, 3):
-        (folder.status_dir / str(i)).write_text("0\n")
-    with pytest.raises(InputError, match="every element of bench 'mine' is done"):
-        resubmit("mine", [])
-    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "RUNNING"))
+    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "PENDING"))
+    assert [row.state for row in list_cells(folder)][:2] == ["done", "pending"], "a cell that failed waits again"
     with pytest.raises(InputError, match="still in the queue"):
-        resubmit("mine", [])
+        resubmit("mine", Dependencies())
+    monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "COMPLETED"))
+    for i in (1, 5):
+        write_status(folder.status_dir, i, 0)
+    with pytest.raises(InputError, match="every cell of bench 'mine' is done"):
+        resubmit("mine", Dependencies())
 
 
-def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_shown(capsys, tmp_path, monkeypatch):
+def test_in_a_running_array_task_the_cells_that_wait_and_those_that_run_are_told_apart(tmp_path, monkeypatch):
     queue = FakeSlurm(tmp_path / "bin", monkeypatch)
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abcd"], Site(), [])
+    write_bench_folder(folder, [BenchCell("e", t, "knn") for t in "abcd"], Site(), [])
+    write_json(folder.info_file, {"array": "7"})
+    folder.status_dir.mkdir()
+    write_status(folder.status_dir, 0, 0)
+    write_status(folder.status_dir, 1, 1, "no")
+    running_mark(folder.status_dir, 2).touch()
+    queue.show("7", job_line(id=7, state="RUNNING", array="ArrayJobId=7 ArrayTaskId=0 "))
+    assert [row.state for row in list_cells(folder)] == ["done", "failed (1)", "running", "after other cells of its array task"]
+
+
+def test_a_bench_of_an_earlier_version_has_one_array_task_per_cell():
+    folder = bench_folder("mine")
+    write_bench_folder(folder, [BenchCell("e", t, "knn") for t in "ab"], Site(), [])
+    folder.array_file.unlink()
+    folder.status_dir.mkdir()
+    (folder.status_dir / "0").write_text("0\n")
+    assert folder.array_tasks() == [[0], [1]]
+    assert list_unfinished(folder) == [1]
+
+
+def test_a_cell_that_ended_before_its_command_failed_and_the_last_job_is_shown(capsys, tmp_path, monkeypatch):
+    queue = FakeSlurm(tmp_path / "bin", monkeypatch)
+    folder = bench_folder("mine")
+    write_bench_folder(folder, [BenchCell("e", t, "knn") for t in "abcd"], Site(), [], "cell")
     write_json(folder.info_file, {"array": "7", "compare": "20"})
     (folder.path / "slurm-7_0.out").write_text("module: command not found\n")
     states = ["FAILED", "RUNNING", "PENDING", "PENDING"]
     lines = [job_line(id=8 + i, state=s, code=127 * (s == "FAILED"), array=f"ArrayJobId=7 ArrayTaskId={i} ") for i, s in enumerate(states)]
     queue.show("7", *lines)
     queue.show("20", job_line(id=20, state="PENDING", reason="Dependency"))
-    assert [row.state for row in list_elements(folder)] == ["failed (exit status 127)", "running", "pending", "pending"]
+    assert [row.state for row in list_cells(folder)] == ["failed (exit status 127)", "running", "pending", "pending"]
     with pytest.raises(typer.Exit):
         print_jobs("mine")
     out, err = capsys.readouterr()
     assert "last job, which compares the results: 20 PENDING (Dependency)" in out
-    assert err.splitlines()[0] == "element 0: module: command not found"
-    write_bench_folder(bench_folder("other"), [ArrayElement("e", "a", "knn")], Site(), [])
+    assert err.splitlines()[0] == "cell 0: module: command not found"
+    write_bench_folder(bench_folder("other"), [BenchCell("e", "a", "knn")], Site(), [])
     with pytest.raises(typer.Exit):
         print_jobs()  # all
     overview = " ".join(capsys.readouterr().out.split())
@@ -145,26 +224,27 @@ def test_an_element_that_ended_before_its_command_failed_and_the_last_job_is_sho
     assert "other 1 1 not ended" in overview
 
 
-def test_the_reason_of_a_failed_element_is_printed(capsys):
+def test_the_reason_of_a_failed_cell_is_printed(capsys):
     folder = bench_folder("mine")
-    write_bench_folder(folder, [ArrayElement("e", t, "knn") for t in "abc"], Site(), [])
+    write_bench_folder(folder, [BenchCell("e", t, "knn") for t in "abcd"], Site(), [], "cell")
     write_json(folder.info_file, {"array": "7"})
     folder.status_dir.mkdir()
-    logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: ""}
+    logs = {0: "computing\nerror: the encoder has seen 3 test images\nleft the node\n", 1: "Traceback\nValueError: no\n\n", 2: "", 3: "x"}
     for i, text in logs.items():
         (folder.path / f"slurm-7_{i}.out").write_text(text)
-        (folder.status_dir / str(i)).write_text("2\n")
+        (folder.status_dir / str(i)).write_text("2\n" if i < 3 else "2\nthe reason of this cell\n")
     with pytest.raises(typer.Exit):
         print_jobs("mine")
     lines = capsys.readouterr().err.splitlines()
-    assert lines[:2] == ["element 0: error: the encoder has seen 3 test images", "element 1: ValueError: no"]
-    assert lines[2].startswith("3 of 3 elements failed"), "an empty log has no reason"
+    assert lines[:2] == ["cell 0: error: the encoder has seen 3 test images", "cell 1: ValueError: no"]
+    assert lines[2] == "cell 3: the reason of this cell", "an empty log has no reason"
+    assert lines[3].startswith("4 of 4 cells failed")
 
 
-def test_a_bench_with_other_elements_needs_another_name():
-    write_bench_folder(bench_folder("mine"), [ArrayElement("e", "a", "knn")], Site(), [])
-    with pytest.raises(InputError, match="other elements"):
-        write_bench_folder(bench_folder("mine"), [ArrayElement("e", "b", "knn")], Site(), [])
+def test_a_bench_with_other_cells_needs_another_name():
+    write_bench_folder(bench_folder("mine"), [BenchCell("e", "a", "knn")], Site(), [])
+    with pytest.raises(InputError, match="other cells"):
+        write_bench_folder(bench_folder("mine"), [BenchCell("e", "b", "knn")], Site(), [])
     with pytest.raises(InputError, match="did you mean mine"):
         find_bench_folder("mina")
     with pytest.raises(InputError, match="cannot be the name"):

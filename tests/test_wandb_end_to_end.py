@@ -48,7 +48,11 @@ def test_a_pretraining_run_has_its_settings_metrics_and_views(home):
     assert logged["config"]["arch"] == "resnet10t"
     assert logged["config"]["method"]["name"] == "moco"
     last = json.loads((home / "runs" / "mine" / "metrics.jsonl").read_text().splitlines()[-1])
-    assert logged["summary"]["loss"] == pytest.approx(last["loss"])
+    assert logged["summary"]["train/loss"]["last"] == pytest.approx(last["loss"])
+    assert logged["summary"]["train/loss"]["min"] <= last["loss"] + 1e-9
+    assert (logged["summary"]["images_seen"], logged["summary"]["outcome"]) == (6 * 16, "finished")
+    assert logged["config"]["encoder"]["images_seen"] == 6 * 16
+    assert {"pretrain", "moco", "resnet10t"} <= set(logged["tags"])
     assert logged["summary"]["views"]["format"] == "png"
     assert (home / "runs" / "mine" / "views.png").stat().st_size > 1000
 
@@ -62,6 +66,9 @@ def test_a_benchmark_has_summary_scalars_with_bounds_and_the_digest_of_its_weigh
     own = [json.loads(path.read_text()) for path in records.glob("*/*.json")]
     shas = {r["identity"]["encoder_sha256"] for r in own if r.get("identity", {}).get("encoder") == "mine"}
     assert {logged["config"]["encoder"]["sha256"]} == shas
+    assert logged["config"]["encoder"]["pretraining_images"] > 0
+    assert logged["config"]["bench"]["datasets"] == ["phantom-cxr"]
+    assert "headline/mean_rank" in logged["summary"]
     assert logged["config"]["encoder"]["run_id"] == json.loads((home / "runs" / "mine" / "run.json").read_text())["id"]
 
 

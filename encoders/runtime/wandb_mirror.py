@@ -23,7 +23,7 @@ from encoders.runtime.tracker import (
     print_tracker_message,
 )
 from encoders.runtime.wandb_artifact import build_model_artifact, make_neutral_folder
-from encoders.runtime.wandb_start import WandbMode, decide_mode, init_wandb_run, list_tags, teardown_wandb
+from encoders.runtime.wandb_start import WandbMode, clean_tags, decide_mode, init_wandb_run, teardown_wandb
 from encoders.runtime.wandb_views import ComparisonView, save_views
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class WandbMirror(GuardedTracker):
             if self.run is not None:
                 self.run.summary["outcome"] = outcome
                 if outcome != "finished":
-                    self.run.tags = tuple(list_tags([*(self.run.tags or ()), outcome]))
+                    self.run.tags = tuple(clean_tags([*(self.run.tags or ()), outcome]))
                 if outcome == "preempted":
                     self.run.mark_preempting()
         with self.record_failure("finish"):

@@ -70,7 +70,7 @@ def has_api_key() -> bool:
     return bool({base} & set(hosts)) if base else bool(set(WANDB_SERVERS) & set(hosts))
 
 
-def list_tags(tags: Iterable[str]) -> list[str]:
+def clean_tags(tags: Iterable[str]) -> list[str]:
     """Each tag once, without private parts, as W&B accepts them."""
     clean = (str(redact_private(tag.strip()))[:LONGEST_TAG] for tag in tags)
     return list(dict.fromkeys(tag for tag in clean if tag))
@@ -91,7 +91,7 @@ def init_wandb_run(run_dir: Path, mode: WandbMode, described: TrackedRun) -> "wa
             group=os.environ.get("WANDB_RUN_GROUP") or described.group,
             job_type=described.job_type,
             name=described.name,
-            tags=list_tags([*described.tags, *os.environ.get("WANDB_TAGS", "").split(",")]),
+            tags=clean_tags([*described.tags, *os.environ.get("WANDB_TAGS", "").split(",")]),
             config=redact_private(described.config),
             id=described.id,
             resume="allow",

@@ -17,6 +17,7 @@ import torch
 
 from encoders.runtime import dist, slurm_jobs
 from encoders.runtime.devices import describe_device
+from encoders.runtime.job_columns import describe_slurm_job, name_gpu
 from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import MetricsLog, read_metrics
 from encoders.runtime.optim import peak_lr
@@ -24,7 +25,7 @@ from encoders.runtime.tracker import Outcome, SummaryKind
 from encoders.zoo.pretraining_columns import count_images_seen, describe_pretraining
 from pretrain.loop.setup import Setup
 from pretrain.loop.train import TrainState
-from pretrain.run.rundir import RunDir
+from pretrain.run.rundir import RunDir, package_versions
 from pretrain.watch.best import find_best
 from pretrain.watch.diagnose import Finding
 
@@ -32,7 +33,7 @@ AXES = ("images_seen", "epoch")
 OPTIM_NUMBERS = ("lr", "grad_norm", "skipped")
 KNN = "watch/knn"
 # The extreme that a table of runs shows beside the last value.
-CURVES: dict[str, SummaryKind] = {
+TRACKED_CURVES: dict[str, SummaryKind] = {
     "train/*": "last",
     "optim/*": "last",
     "selection/*": "last",
@@ -84,14 +85,14 @@ def open_metrics_log(run: RunDir, setup: Setup, state: TrainState) -> MetricsLog
         group=run.name,
         job_type="pretrain",
         name=run.name,
-        config=describe_settings(setup) if main else None,
+        config=describe_tracked_settings(setup) if main else None,
         tags=list_run_tags(setup),
         resume=info.get("wandb") or info.get("id"),  # the card holds the run's id, so that benchmarks name their W&B run
         step=state.step,
         rank=dist.rank(),
         track=recipe.track,
         axes=AXES,
-        curves=CURVES,
+        curves=TRACKED_CURVES,
         shown=TrackedMetrics(run, setup) if main else None,
         system_metrics=recipe.system_metrics,
     )
@@ -100,7 +101,7 @@ def open_metrics_log(run: RunDir, setup: Setup, state: TrainState) -> MetricsLog
     return metrics_log
 
 
-def describe_settings(setup: Setup) -> dict[str, object]:
+def describe_tracked_settings(setup: Setup) -> dict[str, object]:
     """The recipe, the columns that benchmarks have too (`encoder`), what the settings became on this data (`effective`), and the job."""
     recipe, world = setup.recipe, dist.world_size()
     columns = describe_pretraining(setup.card.replace(steps=setup.steps)) | {"role": "pretraining"}
@@ -118,29 +119,11 @@ def describe_settings(setup: Setup) -> dict[str, object]:
     return recipe.model_dump(mode="json") | {
         "encoder": columns,
         "effective": effective,
-        "versions": describe_versions(),
+        "versions": package_versions(),
         "device": describe_device(setup.device),
-        "gpu": torch.cuda.get_device_name(setup.device) if setup.device.type == "cuda" else None,
+        "gpu": name_gpu(str(setup.device)) or None,
         "slurm": describe_slurm_job(),
     }
-
-
-def describe_versions() -> dict[str, str]:
-    """Versions of the libraries that the numbers depend on."""
-    from pretrain.run.rundir import package_versions
-
-    return package_versions()
-
-
-def describe_slurm_job() -> dict[str, Json]:
-    """The SLURM job of this process, without its nodes; {} outside SLURM."""
-    names = {
-        "job": "SLURM_JOB_ID",
-        "array_job": "SLURM_ARRAY_JOB_ID",
-        "array_task": "SLURM_ARRAY_TASK_ID",
-        "restarts": "SLURM_RESTART_COUNT",
-    }
-    return {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
 
 
 def list_run_tags(setup: Setup) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config, json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.job_columns import describe_computing_place
 from encoders.runtime.json_types import Json
 from transfer.bench.episodes import measure_episodes
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
@@ -287,4 +288,5 @@ def _build_meta(
         seconds={**(seconds or {}), "total": round(time.monotonic() - started, 3)},
         versions=library_versions(),
         device=cell.device,
+        computed_on=describe_computing_place(cell.device),
     )

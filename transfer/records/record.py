@@ -119,6 +119,7 @@ class Meta(Config):
     seconds: dict[str, float] = Field({})
     versions: dict[str, str] = Field({})
     device: str = "cpu"
+    computed_on: dict[str, str] = Field({}, description="model of the GPU and SLURM job, as far as there were any")
     error: str | None = None
     traceback: str | None = None
     test_set: str = Field("", description="digest of the test images, whose ids are in `test_sets/` beside the ledger")

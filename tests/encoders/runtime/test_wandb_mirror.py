@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
+from encoders.runtime import wandb_mirror
 from encoders.runtime.metrics_log import read_metrics
+from encoders.runtime.tracker import TrackedRun
 from encoders.runtime.wandb_mirror import WandbMirror
-from encoders.runtime.wandb_start import decide_mode
+from encoders.runtime.wandb_start import clean_tags, decide_mode, init_wandb_run
 from tests import wandb_server
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -252,3 +254,141 @@ def test_on_a_terminal_without_a_key_there_is_no_prompt(place):
         os.close(ours)
     assert done.returncode == 0
     assert len(read_metrics(place / "planted-path/run")) == 2
+
+
+class FakeRun:
+    """A W&B run that keeps the calls it gets."""
+
+    offline, tags = True, ("moco",)
+
+    def __init__(self):
+        self.calls, self.summary = [], {}
+
+    def __getattr__(self, name):
+        return lambda *given, **named: self.calls.append((name, *given, *named.items()))
+
+    def named(self, name):
+        return [call[1:] for call in self.calls if call[0] == name]
+
+
+@pytest.fixture
+def fake(monkeypatch):
+    """What `wandb.init` gives, and the settings it got."""
+    fake = FakeRun()
+    monkeypatch.setattr(wandb_mirror, "init_wandb_run", lambda folder, mode, described: fake)
+    return fake
+
+
+CURVES = {"train/*": "last", "train/loss": "min", "selection/knn": "max"}
+
+
+def test_metrics_have_axes_and_extremes(fake, tmp_path):
+    WandbMirror(tmp_path, "offline", TrackedRun(axes=("images_seen", "epoch"), curves=CURVES))
+    axis = ("step_metric", "images_seen")
+    assert fake.named("define_metric") == [
+        ("images_seen",),
+        ("epoch",),
+        ("train/*", axis, ("summary", None)),
+        ("train/loss", axis, ("summary", "min,last")),
+        ("selection/knn", axis, ("summary", "max,last")),
+    ]
+    assert fake.summary == {"outcome": "running"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status"),
+    [("finished", 0), ("preempted", 75), ("cancelled", 130), ("stopped", 3), ("diverged", 3), ("failed", 1)],
+)
+def test_the_end_of_a_run_is_marked_as_what_it_was(fake, tmp_path, outcome, status):
+    WandbMirror(tmp_path, "offline").close(outcome)
+    assert fake.named("finish") == [(("exit_code", status),)]
+    assert len(fake.named("mark_preempting")) == (outcome == "preempted")
+    assert fake.summary["outcome"] == outcome
+    assert fake.tags == (("moco",) if outcome == "finished" else ("moco", outcome))
+
+
+def test_an_alert_names_run_and_step_and_no_path(fake, tmp_path):
+    mirror = WandbMirror(tmp_path, "offline", TrackedRun(name="mine"))
+    mirror.alert(7, "collapse", "see /data/planted/x.h5", "warning")
+    ((title, text, level),) = fake.named("alert")
+    assert (title[1], text[1], level[1].name) == ("collapse at step 7 of mine", "see x.h5", "WARN")
+
+
+def test_a_run_that_cannot_be_ended_stops_nothing(fake, tmp_path, capsys):
+    mirror = WandbMirror(tmp_path, "offline")
+    fake.finish = lambda **_: (_ for _ in ()).throw(BrokenPipeError("the service is gone"))
+    mirror.close("cancelled")
+    mirror.close("cancelled")
+    told = capsys.readouterr().err
+    assert "finish failed, the run continues" in told
+    assert "Traceback" not in told
+
+
+def test_a_full_disk_does_not_make_the_mirror_fail(tmp_path, capsys):
+    mirror = WandbMirror(tmp_path / "gone", "disabled")  # the folder of the log of failures does not exist
+    with mirror.record_failure("log"):
+        raise OSError("no space left")
+    assert "could not be written" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("tags", "clean"),
+    [
+        (["a", "b", "a", "", " c "], ["a", "b", "c"]),
+        (["/home/me/x.h5"], ["x.h5"]),
+        (["x" * 70], ["x" * 64]),
+    ],
+)
+def test_tags_are_as_wandb_accepts_them(tags, clean):
+    assert clean_tags(tags) == clean
+
+
+@pytest.mark.parametrize("system", [False, True])
+def test_the_environment_decides_project_group_and_tags_and_system_metrics_are_opt_in(tmp_path, monkeypatch, system):
+    import wandb
+
+    got = {}
+    monkeypatch.setattr(wandb, "init", lambda **settings: got.update(settings))
+    ours = TrackedRun(project="isograft", group="mine", tags=("moco",), system_metrics=system)
+    init_wandb_run(tmp_path, "offline", ours)
+    assert (got["project"], got["group"], got["tags"]) == ("isograft", "mine", ["moco"])
+    for name, value in {"PROJECT": "other", "RUN_GROUP": "study", "TAGS": "paper, moco,first", "ENTITY": "lab"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    init_wandb_run(tmp_path, "offline", ours)
+    assert (got["project"], got["group"], got["tags"]) == ("other", "study", ["moco", "paper", "first"])
+    assert "entity" not in got  # W&B reads WANDB_ENTITY itself
+    assert got["settings"].x_disable_stats is not system
+    assert got["settings"].x_disable_machine_info
+
+
+ENDED = """
+import socket, sys, time
+socket.gethostname = lambda: "planted-host-name"
+from encoders.runtime.metrics_log import MetricsLog
+folder, wid = sys.argv[1], sys.argv[4]
+curves = {"train/*": "last", "train/loss": "min"}
+track = MetricsLog(folder + "/planted-path/run", name="mine", resume=wid, axes=("images_seen", "epoch"), curves=curves, system_metrics=True)
+for step in range(3):
+    track.log(step, **{"train/loss": [3.0, 1.0, 2.0][step], "images_seen": 16 * step, "epoch": step / 4})
+track.alert(2, "collapse", "see " + folder + "/x.h5")
+time.sleep(1)
+track.close("preempted")
+"""
+
+
+@pytest.mark.slow
+def test_online_the_server_gets_axes_extremes_alerts_preemption_and_the_team(place):
+    chosen = {"WANDB_ENTITY": "lab", "WANDB_PROJECT": "chest", "WANDB_TAGS": "paper"}
+    with wandb_server.run_server() as server:
+        run(place, 1, 3, server.env() | chosen, script=ENDED)
+    facts = server.runs["feedbeef"]
+    assert (facts["entity"], facts["project"]) == ("lab", "chest")
+    assert set(facts["tags"]) == {"paper", "preempted"}
+    assert server.finished == {"feedbeef": 75}
+    assert any(b'"preempting":true' in body.replace(b" ", b"") for _, body in server.sent)
+    assert server.summary["feedbeef"]["train/loss"] == {"min": 1.0, "last": 2.0}
+    assert server.summary["feedbeef"]["outcome"] == "preempted"
+    assert any(b"collapse at step 2 of mine" in body for _, body in server.sent)
+    assert server.unknown in ([], ["NotifyScriptableRunAlert"])
+    assert {word: server.leaks(word) for word in PLANTED if server.leaks(word)} == {}
+    assert not (place / "planted-path/run/wandb-errors.log").exists()

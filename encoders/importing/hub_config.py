@@ -19,6 +19,7 @@ from encoders.importing.preprocessor_config import InputDescription, read_prepro
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json
 from encoders.runtime.json_types import Json
+from encoders.runtime.limited_yaml import parse_yaml
 
 HubLibrary = Literal["timm", "transformers", "open_clip"]
 OPEN_CLIP_CONFIG = "open_clip_config.json"
@@ -90,7 +91,7 @@ def read_licence(folder: Path) -> str | None:
     """The licence in the header of README.md, its own name if the hub lists it as `other`; None if there is none."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace").lstrip("﻿")
-        header = yaml.safe_load(text.split("---", 2)[1]) if text.startswith("---") else None
+        header = parse_yaml(text.split("---", 2)[1]) if text.startswith("---") else None
     except (OSError, IndexError, yaml.YAMLError):
         return None
     if not isinstance(header, dict) or not header.get("license"):

@@ -12,6 +12,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.limited_yaml import parse_yaml
 
 
 class Config(BaseModel):
@@ -45,7 +46,7 @@ def validate_config(kind: type[C], raw: Mapping[str, Any], origin: str, within: 
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InputError when it is missing, malformed or not a mapping."""
     try:
-        content: object = yaml.safe_load(Path(path).read_text())
+        content = parse_yaml(Path(path).read_text())
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -65,7 +66,7 @@ def parse_override(text: str) -> dict[str, Any]:
             raise InputError(f"{text!r} is not a setting; did you mean {written[1]}={written[2]}?")
         raise InputError(f"{text!r} is not a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")
     try:
-        parsed = yaml.safe_load(value)
+        parsed = parse_yaml(value)
     except yaml.YAMLError as error:
         raise InputError(f"the value of {key!r} is not YAML: {error}") from error
     *parents, leaf = key.strip().split(".")

@@ -7,15 +7,17 @@ option `stages=2/3/4` selects the stages of the network whose features are used,
 `A~weights=B` is A with the weights of B; see `recombine`. `+` separates more strongly than `~`, and `~` more strongly than the colon.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import yaml
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
+from encoders.runtime.limited_yaml import parse_yaml
 from encoders.zoo.card import Preprocess, Stage
 
 BUILTIN_PREFIXES = ("imagenet_", "random_", "timm_")
@@ -25,8 +27,7 @@ PIXELS = "pixels"  # the built-in encoder without weights
 STORED_FEATURES = "features"  # source on the card of `features:FOLDER`, see encoders/zoo/stored_features.py
 SWAPS = ("statistics", "weights")  # what A~...=B takes from B
 EXPONENT_START = re.compile(r"[:,][^,=:]+=[-\d./]*\d[eE]$")  # the end of `model.x=1e`, so that the + of 1e+3 separates no encoders
-
-
+MAX_SEED_DIGITS = 18  # what fits in 64 bits
 OPTION_OF_A_NAME = re.compile(r"[\w.]+=")  # `channels=1`, the continuation of `random_resnet18:size=32`
 
 
@@ -75,16 +76,16 @@ def parse_name(text: str) -> EncoderName:
     model_args: dict[str, Json] = {}
     for i, option in enumerate(filter(None, rest.split(","))):
         key, equals, value = option.partition("=")
-        if not equals and key.isdigit() and i == 0:  # random_resnet18:3
+        if not equals and key.isdecimal() and i == 0:  # random_resnet18:3
             key, value = "seed", key
         elif not equals:
             raise InputError(f"{option!r} in {text!r} is not an option; write key=value, e.g. {base}:size=128")
         if key == "seed":
             seed = _parse_seed(value, text)
         elif key in PREPROCESS_FIELDS:
-            preprocess[key] = _parse_value(value, key in ("mean", "std"))
+            preprocess[key] = _parse_numbers(value, option, text) if key in ("mean", "std") else _parse_value(value, option, text)
         elif key.startswith("model."):
-            model_args[key.removeprefix("model.")] = _parse_value(value)
+            model_args[key.removeprefix("model.")] = _parse_value(value, option, text)
         else:
             known = ["seed", *PREPROCESS_FIELDS, "stages", "model.<argument>"]
             raise unknown_name_error("option of an encoder's name", key, known, f"It is part of {text!r}.")
@@ -112,7 +113,7 @@ def split_parts(text: str, exists: Callable[[str], bool]) -> list[str]:
     while words:
         taken = next((n for n in range(len(words), 1, -1) if exists("+".join(words[:n]))), 1)
         name, words = "+".join(words[:taken]), words[taken:]
-        while words and words[0][:1].isdigit() and EXPONENT_START.search(name):
+        while words and words[0][:1].isdecimal() and EXPONENT_START.search(name):
             name, words = f"{name}+{words[0]}", words[1:]
         if not name.strip():
             raise InputError(f"{text!r} joins encoders with +, and the name of one is empty; write A+B")
@@ -142,10 +143,10 @@ def split_stages(text: str) -> tuple[str, tuple[Stage, ...] | None]:
     if start is None:
         return text, None
     stop = start + 1
-    while stop < len(options) and (options[stop].isdigit() or options[stop] == "pooled"):
+    while stop < len(options) and (options[stop].isdecimal() or options[stop] == "pooled"):
         stop += 1
     words = [word for option in options[start:stop] for word in option.removeprefix("stages=").split("/")]
-    wrong = [word for word in words if not word.isdigit() and word != "pooled"]
+    wrong = [word for word in words if not word.isdecimal() and word != "pooled"]
     if wrong or len(set(words)) < len(words):
         problem = f"{wrong[0]!r} is no stage" if wrong else "a stage is named twice"
         raise InputError(f"{text!r}: {problem}; write the indices of stages from 0, or `pooled`, each once: {base}:stages=2/3/pooled")
@@ -160,17 +161,31 @@ def short_name(text: str) -> str:
 
 
 def _parse_seed(value: str, text: str) -> int:
-    if not value.isdigit():
+    if not value.isdecimal():
         raise InputError(f"the seed in {text!r} is {value!r}, expected a whole number, 0 or larger")
+    if len(value) > MAX_SEED_DIGITS:
+        raise InputError(f"the seed in {text!r} has {len(value)} digits, expected at most {MAX_SEED_DIGITS}")
     return int(value)
 
 
-def _parse_value(value: str, several: bool = False) -> Json:
-    """A YAML value.  several: for mean and std, numbers separated by slashes as in 0.5 or 0.485/0.456/0.406."""
-    if several:
-        return tuple(yaml.safe_load(part) for part in value.split("/"))
-    parsed: Json = yaml.safe_load(value)
+def _parse_value(value: str, option: str, text: str) -> Json:
+    """A YAML value of an option in the name `text`: a number, a word, true, false or a list."""
+    try:
+        parsed = cast("Json", parse_yaml(value))
+    except yaml.YAMLError:
+        raise InputError(f"{option!r} in {text!r} has no value that can be read; write a number, a word, true or false: size=128") from None
     return parsed
+
+
+def _parse_numbers(value: str, option: str, text: str) -> tuple[float, ...]:
+    """The numbers of a mean or std, separated by slashes as in 0.5 or 0.485/0.456/0.406."""
+    try:
+        numbers = tuple(float(part) for part in value.split("/"))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise InputError(f"{option!r} in {text!r} is no list of numbers; separate them by slashes, as in mean=0.485/0.456/0.406")
+    return numbers
 
 
 def _format_value(value: Json) -> str:

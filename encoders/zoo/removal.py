@@ -16,6 +16,7 @@ import yaml
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import process_tag
+from encoders.runtime.limited_yaml import parse_yaml
 from encoders.runtime.paths import home_dir, records_dir, runs_dir, zoo_dir
 from encoders.zoo.card import Card
 from encoders.zoo.listing import find_card_folders
@@ -113,7 +114,7 @@ def _list_referring_files() -> Iterator[tuple[str, str, Path]]:
 
 def _read_encoder_names(kind: str, path: Path) -> list[str]:
     """The names of encoders in a file. Raises ValueError for a file of another form."""
-    content = json.loads(path.read_text()) if kind == "record" else yaml.safe_load(path.read_text())
+    content = json.loads(path.read_text()) if kind == "record" else parse_yaml(path.read_text())
     if not isinstance(content, dict):
         raise ValueError("not a mapping")
     if kind == "record":

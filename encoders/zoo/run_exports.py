@@ -26,7 +26,7 @@ def find_run_encoder(name: str) -> tuple[Card, Path, weights.StateDict | None]:
     known = checkpoint.list_steps(folder / "checkpoints")
     if not known:
         raise InputError(f"{base} has no export and no checkpoint yet; `pretrain status` shows its progress")
-    if at and (not step.isdigit() or int(step) not in known):
+    if at and (not step.isdecimal() or int(step) not in known):
         raise InputError(f"{base} has no checkpoint at step {step or '(none given)'}; it has {', '.join(map(str, known))}")
     return _read_run_checkpoint(folder / "checkpoints", int(step) if at else None, name)
 

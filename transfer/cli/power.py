@@ -135,6 +135,6 @@ def parse_differences(text: str | None) -> tuple[float, ...]:
 def parse_patients(text: str | None) -> tuple[int, ...]:
     """The values of --patients, increasing. Raises InputError."""
     words = split_commas(text)
-    if not all(word.isdigit() and int(word) > 0 for word in words):
+    if not all(word.isdecimal() and int(word) > 0 for word in words):
         raise InputError(f"--patients {text} is not a list of whole numbers above 0, for example 100,200,400")
     return tuple(sorted({int(word) for word in words}))

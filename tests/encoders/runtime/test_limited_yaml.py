@@ -1,0 +1,79 @@
+"""YAML of users is read within limits of size, depth and aliases, and every malformed value is one sentence."""
+
+import time
+
+import pytest
+import yaml
+
+from encoders.runtime.config import load_config, parse_override, read_yaml
+from encoders.runtime.errors import InputError
+from encoders.runtime.limited_yaml import MAX_CHARACTERS, MAX_VALUES, parse_yaml
+from encoders.zoo.card import Card
+from encoders.zoo.names import parse_name
+
+
+def laughs(levels, width=10):
+    """Each level is a list of aliases to the one before: width ** levels values in a few bytes."""
+    lines = ["a0: &a0 [lol]"]
+    lines += [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * width)}]" for i in range(1, levels)]
+    return "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (laughs(9), "aliases stand for more"),
+        (laughs(40, 2), "aliases stand for more"),
+        ("a: &a [*a]", "aliases stand for more"),
+        ("a: &a {b: *a}", "aliases stand for more"),
+        ("[" * 200, "nested more than"),
+        ("{a: " * 200, "nested more than"),
+        ("- " * 2000 + "x", "nested more than"),
+        ("#" * (MAX_CHARACTERS + 1), "characters"),
+        ("[" + "1," * MAX_VALUES + "1]", "more than"),
+        ("a: 2001-99-99", "month"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+        ("a: [", "expected"),
+        ("\t- x", "cannot start any token"),
+        ("a: \x00", "special characters"),
+    ],
+    ids=lambda value: value[:20] if isinstance(value, str) else None,
+)
+def test_what_is_malformed_or_too_large_is_refused_at_once(text, words, tmp_path):
+    started = time.perf_counter()
+    if len(text) < 1000:
+        with pytest.raises(yaml.YAMLError, match=words):
+            parse_yaml(text)
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"x\.yaml is not YAML"):
+        read_yaml(tmp_path / "x.yaml")
+    with pytest.raises(InputError, match=r"x\.yaml is not YAML"):
+        load_config(Card, tmp_path / "x.yaml")
+    assert time.perf_counter() - started < 60, "seconds, not hours"
+
+
+def test_aliases_within_the_limits_are_read():
+    assert parse_yaml("a: &x {lr: 0.1}\nb: *x\nc: {<<: *x, wd: 0}") == {"a": {"lr": 0.1}, "b": {"lr": 0.1}, "c": {"lr": 0.1, "wd": 0}}
+    assert len(parse_yaml(laughs(4))["a3"]) == 10
+
+
+@pytest.mark.parametrize(
+    "text", ["batch=[", "batch={", "a.b=2001-99-99", "batch=" + "[" * 3000, "batch=&a [*a]", "batch=!!binary x", "x=*y"]
+)
+def test_overrides_that_are_no_yaml_are_one_sentence(text):
+    with pytest.raises(InputError, match="is not YAML"):
+        parse_override(text)
+
+
+@pytest.mark.parametrize(
+    "option", ["mean=x", "std=", "mean=0.5/", "mean=nan", "mean=1e999", "std=[1, 2]", "seed=²", "seed=-1", "seed=" + "9" * 40, "size=["]
+)
+def test_options_of_names_that_have_no_value_are_one_sentence(option):
+    with pytest.raises(InputError, match="random_resnet10t:"):
+        parse_name(f"random_resnet10t:{option}")
+
+
+@pytest.mark.parametrize(("option", "field", "value"), [("mean=0.5", "mean", (0.5,)), ("std=0.2/1e-1/.3", "std", (0.2, 0.1, 0.3))])
+def test_numbers_of_names_are_read(option, field, value):
+    name = parse_name(f"random_resnet10t:{option},seed=٣")  # a digit of another script is a digit
+    assert (name.preprocess[field], name.seed) == (value, 3)

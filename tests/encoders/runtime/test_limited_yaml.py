@@ -1,13 +1,12 @@
 """YAML of users is read within limits of size, depth and aliases, and every malformed value is one sentence."""
 
-import time
-
 import pytest
 import yaml
 
+from encoders.runtime import limited_yaml
 from encoders.runtime.config import load_config, parse_override, read_yaml
 from encoders.runtime.errors import InputError
-from encoders.runtime.limited_yaml import MAX_CHARACTERS, MAX_VALUES, parse_yaml
+from encoders.runtime.limited_yaml import MAX_CHARACTERS, parse_yaml
 from encoders.zoo.card import Card
 from encoders.zoo.names import parse_name
 
@@ -30,7 +29,6 @@ def laughs(levels, width=10):
         ("{a: " * 200, "nested more than"),
         ("- " * 2000 + "x", "nested more than"),
         ("#" * (MAX_CHARACTERS + 1), "characters"),
-        ("[" + "1," * MAX_VALUES + "1]", "more than"),
         ("a: 2001-99-99", "month"),
         ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
         ("a: [", "expected"),
@@ -40,7 +38,6 @@ def laughs(levels, width=10):
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
 def test_what_is_malformed_or_too_large_is_refused_at_once(text, words, tmp_path):
-    started = time.perf_counter()
     if len(text) < 1000:
         with pytest.raises(yaml.YAMLError, match=words):
             parse_yaml(text)
@@ -49,7 +46,13 @@ def test_what_is_malformed_or_too_large_is_refused_at_once(text, words, tmp_path
         read_yaml(tmp_path / "x.yaml")
     with pytest.raises(InputError, match=r"x\.yaml is not YAML"):
         load_config(Card, tmp_path / "x.yaml")
-    assert time.perf_counter() - started < 60, "seconds, not hours"
+
+
+def test_many_values_without_aliases_are_too_many_as_well(monkeypatch):
+    monkeypatch.setattr(limited_yaml, "MAX_VALUES", 20)
+    assert len(parse_yaml(f"[{'1,' * 19}]")) == 19
+    with pytest.raises(yaml.YAMLError, match="more than 20 values"):
+        parse_yaml(f"[{'1,' * 20}]")
 
 
 def test_aliases_within_the_limits_are_read():
@@ -58,7 +61,7 @@ def test_aliases_within_the_limits_are_read():
 
 
 @pytest.mark.parametrize(
-    "text", ["batch=[", "batch={", "a.b=2001-99-99", "batch=" + "[" * 3000, "batch=&a [*a]", "batch=!!binary x", "x=*y"]
+    "text", ["batch=[", "batch={", "a.b=2001-99-99", "batch=" + "[" * 900, "batch=&a [*a]", "batch=!!binary x", "x=*y"]
 )
 def test_overrides_that_are_no_yaml_are_one_sentence(text):
     with pytest.raises(InputError, match="is not YAML"):

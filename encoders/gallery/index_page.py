@@ -15,6 +15,7 @@ from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.page import render_document
 
 FILTER_BOX = Html('<input id="filter" type="search" placeholder="filter: words that a row contains" aria-label="filter">')
+MOST_ON_ONE_LINE = 26  # letters of a cell
 GENERATOR = "isograft overview"  # by which a page is known as ours, and may be replaced
 TITLES: dict[EntryKind, str] = {
     "run": "Pretraining runs",
@@ -72,8 +73,8 @@ def render_entry(entry: GalleryEntry, columns: Sequence[str], known: set[tuple[E
         tag("th", entry.name, more, scope="row", data_v=entry.name.lower()),
         _cell("status", entry.status, entry.status, f"state {grade}".strip()),
         _cell("date", day, f"{entry.changed:.0f}", "date"),
-        *(_cell(name, entry.numbers.get(name, ""), sort_value(entry.numbers.get(name, ""))) for name in columns),
-        tag("td", *render_links(entry.links, known), data_label="links", class_="links"),
+        *(_number_cell(name, entry.numbers.get(name, "")) for name in columns),
+        tag("td", tag("span", *render_links(entry.links, known)), data_label="links", class_="links" if entry.links else "none"),
         id=anchor(entry.kind, entry.name),
     )
 
@@ -105,6 +106,11 @@ def sort_value(text: str) -> str:
 
 def _cell(label: str, text: str, value: str, kind: str | None = None) -> Html:
     return tag("td", tag("span", text) if text else "", data_label=label, data_v=value, class_=kind if text else "none")
+
+
+def _number_cell(name: str, text: str) -> Html:
+    """A cell of a number, or of a few words, on one line where it is short."""
+    return _cell(name, text, sort_value(text), "n" if len(text) < MOST_ON_ONE_LINE else None)
 
 
 def _option(words: str) -> Html:

@@ -1,13 +1,15 @@
 """All entries of a working folder."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from encoders.gallery.bench_entries import read_bench_entry, read_task_entries
+from encoders.gallery.bench_entries import read_bench_entry, read_headlines, read_task_entries
 from encoders.gallery.encoder_entries import read_encoder_entry
 from encoders.gallery.entries import UNREADABLE, EntryKind, GalleryEntry, describe_error
 from encoders.gallery.entry_cache import EntryCache, cache_file, stamp_files
+from encoders.gallery.relate import relate_entries
 from encoders.gallery.run_entries import read_run_entry
 from encoders.runtime.paths import cache_dir
 
@@ -39,7 +41,11 @@ def read_entries(home: Path) -> list[GalleryEntry]:
     found = []
     for where in ENTRY_FOLDERS:
         found += newest_first(read_folders(where, home, cache))
-    cache.save()
+    cache.save()  # before entries are completed by others, on which the cache does not depend
+    headlines: list[tuple[str, dict[str, Any]]] = []
+    with suppress(*UNREADABLE):  # listed as unreadable below
+        headlines = read_headlines(home / "records")
+    relate_entries(found, headlines)
     return found + newest_first(read_task_entries(home / "records", home))
 
 

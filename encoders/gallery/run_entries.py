@@ -24,7 +24,7 @@ def read_run_entry(folder: Path, home: Path) -> GalleryEntry:
     last, knn = read_last_metrics(folder / "metrics.jsonl")
     config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
     changed = max(modified_at(folder / "run.json"), modified_at(folder / "metrics.jsonl"))
-    status, grade = describe_run_state(info, changed)
+    status, grade = describe_run_state(info, changed, folder.name)
     step = max(int(last.get("step", 0)), int(info.get("step", 0)))
     method, arch = METHOD_PATTERN.search(config), ARCH_PATTERN.search(config)
     entry = GalleryEntry(
@@ -56,7 +56,7 @@ def read_run_entry(folder: Path, home: Path) -> GalleryEntry:
     return entry
 
 
-def describe_run_state(info: Mapping[str, Any], changed: float) -> tuple[str, EntryGrade]:
+def describe_run_state(info: Mapping[str, Any], changed: float, name: str) -> tuple[str, EntryGrade]:
     """The verdict that the run's last process left in run.json, or else its recorded state.
 
     changed: when its files were last written, seconds since the epoch."""
@@ -68,7 +68,7 @@ def describe_run_state(info: Mapping[str, Any], changed: float) -> tuple[str, En
         grade = verdict.get("grade")
         return str(verdict["sentence"]), grade if grade in ("good", "warned", "bad", "open") else "open"
     if status == "finished":
-        return "its steps are done; `pretrain report NAME` says whether it collapsed", "open"
+        return f"its steps are done; `pretrain report {name}` says whether it collapsed", "open"
     return status, "bad" if status == "diverged" else "warned"
 
 

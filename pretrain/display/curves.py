@@ -21,9 +21,9 @@ TRAINING_CURVES = {
 }
 ENCODER_CURVES = {
     "watch/knn": ("k-NN probe", "balanced accuracy on the labeled images; dashed: at step 0; band: 2 standard errors of the gain"),
-    "watch/rank": ("effective rank of the features", "below a third of its best value: dimensional collapse"),
-    "watch/head_rank": ("effective rank of the head's outputs", ""),
-    "watch/std": ("standard deviation of the features", "L2-normalised, over the probe images"),
+    "watch/rank": ("rank of the features", "effective; below a third of its best value: dimensional collapse"),
+    "watch/head_rank": ("rank of the head's outputs", "effective"),
+    "watch/std": ("spread of the features", "standard deviation, L2-normalised, over the probe images"),
     "watch/cosine": ("mean cosine of two images", "near 1: all images look alike to the encoder, complete collapse"),
     "watch/head_cosine": ("mean cosine in the head's outputs", ""),
     "watch/teacher_entropy": ("entropy of the teacher", "share of log K; near 1: the teacher says nothing about an image"),

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from encoders.gallery.read_entries import read_entries
 from encoders.gallery.refresh import refresh_gallery, refreshes_gallery, write_gallery
+from encoders.gallery.related import list_related
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Card
 
+ROOT = Path(__file__).resolve().parents[3]
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -278,3 +281,53 @@ def test_two_hundred_entries_are_cheap_and_need_no_torch(home):
     n, seconds, *heavy = done.stdout.split()
     assert (n, heavy) == ("200", [])
     assert float(seconds) < 0.3  # about .05 s on an idle core
+
+
+@pytest.mark.parametrize(
+    ("tool", "commands"),
+    [
+        ("pretrain", {"run", "resume", "export", "submit", "cancel", "report"}),
+        ("encoders", {"import", "combine", "remove", "pull", "verify"}),
+        ("transfer", {"bench", "compare", "report", "submit", "gallery"}),
+    ],
+)
+def test_every_command_that_changes_an_entry_writes_the_overview(tool, commands):
+    source = (ROOT / tool / "cli" / "main.py").read_text()
+    marked = set(re.findall(r"refreshes_gallery\((?:\w+\.)?(\w+)\)|@refreshes_gallery\n(?:@\w+\(\)\n)?def (\w+)", source))
+    found = {(a or b).rstrip("_") for a, b in marked}
+    found = {"bench" if name == "run_and_print_bench" else name for name in found} | ({"gallery"} if tool == "transfer" else set())
+    assert found == commands
+
+
+def test_encoders_show_names_the_run_the_results_and_the_overview(home):
+    write_run(home, verdict={"status": "finished", "sentence": "finished, but collapsed at step 70", "grade": "bad"})
+    write_card(home)
+    write_headlines(home)
+    write_gallery(home)
+    found = dict(list_related("seen", "seen", home))
+    assert found["run"] == "runs/seen: finished, but collapsed at step 70"
+    assert found["page of the run"] == "none; `pretrain report seen` writes it"
+    assert found["task pneumonia"] == "AUROC by knn .900 [.850, .940] better"
+    assert found["overview"].endswith("index.html#encoder-seen")
+    (home / "runs" / "seen" / "run.json").write_text("{")
+    assert dict(list_related("seen", "seen", home))["run"] == "runs/seen: its files cannot be read"
+    assert not [what for what, _ in list_related("other", "../secret", home) if "run" in what]
+
+
+def test_an_encoder_shows_its_mean_best_auroc_and_that_its_run_collapsed(home):
+    write_run(home, verdict={"status": "finished", "sentence": "finished, but collapsed at step 70", "grade": "bad"})
+    write_card(home)
+    rows = [
+        {"encoder": "seen", "role": "encoder", "protocol": p, "auroc": a, "low": None, "high": None}
+        for p, a in (("knn", 0.6), ("linear", 0.8))
+    ]
+    for task in ("one", "two"):
+        (home / "records" / task).mkdir(parents=True)
+    content = {"tasks": {"one": {"time": 1.0, "rows": rows}, "two": {"time": 1.0, "rows": [rows[0]]}}}
+    (home / "records" / ".headlines.json").write_text(json.dumps(content))
+    for _ in range(2):  # also from the cache
+        (encoder,) = (e for e in read_entries(home) if e.kind == "encoder")
+        assert encoder.numbers["AUROC"] == "0.700 (2 tasks)"
+        assert encoder.status == "in the zoo; its run finished, but collapsed at step 70"
+        assert encoder.grade == "bad"
+        assert [link.target for link in encoder.links if link.text == "task one"] == [("task", "one")]

@@ -50,6 +50,12 @@ def message(line):
         # repeated options
         ("pretrain run cxr_moco_tiny --name a --name b", "--name takes one value, and was given 2 times: --name a and --name b"),
         ("transfer bench --encoder x --seed 1 --seed=2", "--seed takes one value, and was given 2 times: --seed 1 and --seed 2"),
+        # sweeps
+        (f"pretrain run cxr_moco_tiny --sweep seed {STORE}", "write key=a,b, e.g. --sweep seed=0,1,2"),
+        (f"pretrain submit cxr_moco_tiny --sweep seed=0,1 --sweep seed=2 {STORE}", "write its values in one: --sweep seed=0,1,2"),
+        (f"pretrain plan cxr_moco_tiny --sweep seed=0,1 seed=2 {STORE}", "seed is swept, and also set by 'seed=2'; remove one of them"),
+        (f"pretrain submit cxr_moco_tiny --at-once 2 {STORE}", "add --sweep KEY=A,B, or remove it"),
+        ("transfer submit --after nothing --task x", "no job, run or sweep called 'nothing'"),
         # names
         ("pretrain run cxr_mooco data.store=x.h5", "did you mean cxr_moco"),
         ("transfer bench --encoder imagenet_resnet81 --baseline none", "did you mean resnet18"),

@@ -10,7 +10,6 @@ time/       speed and memory
 """
 
 import math
-import os
 from collections.abc import Mapping
 
 import torch
@@ -144,7 +143,7 @@ def decide_outcome(requested: str | None) -> Outcome:
     SIGTERM comes with preemption and with `scancel`: SLURM knows which of them it was. A job whose state SLURM does not tell is not
     taken for cancelled."""
     if requested == "SIGTERM":
-        if (job := os.environ.get("SLURM_JOB_ID")) is None:
+        if (job := slurm_jobs.own_job_id()) is None:
             return "cancelled"
         found = slurm_jobs.job_state(job)
         return "cancelled" if found.state in CANCELLED_STATES and not found.preempted else "preempted"

@@ -45,7 +45,7 @@ def submit(tmp_path, monkeypatch):
     images = store(tmp_path, n=20)
     monkeypatch.setattr(job_checks, "estimate_job_time", lambda *given: ["time"])
     words = ["submit", RECIPE, *WORDS, f"data.store={images}", "--gpus", "0", "--name", "s"]
-    (paths.home_dir() / "slurm.yaml").write_text(f"shared: [{tmp_path}]\n")
+    (paths.home_dir() / "slurm.yaml").write_text(f"shared: [{tmp_path}, {paths.home_dir()}]\n")
 
     def run(*more):
         done = invoke(*words, *more)

@@ -159,6 +159,6 @@ def test_a_cost_that_is_not_reliable_or_does_not_fit_is_noted():
 
 
 def test_a_plan_has_sizes_cost_and_notes(images):
-    rows, notes = plan_run(recipe(images, MOCO), "cpu")
+    rows, notes, *_ = plan_run(recipe(images, MOCO), "cpu")
     assert [name for name, _ in rows][-4:] == ["speed", "memory", "time", "measured"]
     assert any("images" in note or "EMA" in note for note in notes)

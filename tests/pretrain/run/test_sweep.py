@@ -50,7 +50,12 @@ def finish(run, status="finished"):
 
 def test_each_run_is_trained_and_a_failed_one_does_not_stop_the_others(tmp_path, monkeypatch):
     """The command itself, with runs in this process."""
-    monkeypatch.setattr(sweep_sequence, "launch_run", lambda words, stop: invoke("run", *words).exit_code)
+
+    def launch(words, stop):
+        done = invoke("run", *words)
+        return 2 if isinstance(done.exception, InputError) else done.exit_code  # as `main` has it
+
+    monkeypatch.setattr(sweep_sequence, "launch_run", launch)
     sweep = ["--device", "cpu", "--sweep", "batch=16,99,20", "--name", "s"]
     words = ["run", RECIPE, *without(["batch="]), f"data.store={store(tmp_path)}", *sweep]
     done = invoke(*words)  # 80 images: 99 of them in a batch are an error of this run alone
@@ -175,7 +180,7 @@ def test_the_plan_of_a_sweep_is_that_of_its_groups_and_their_sum(sweep, monkeypa
     finish(planned.runs[0])
     sweep_cost.plan_sweep_cost(planned.runs, "cpu", lines.append)
     assert sum(line.startswith("plan ") for line in lines) == 2
-    total = "9 min for 6 runs, of which 1 are finished, one after the other on this cpu; the longest takes"
+    total = "9:00 for 6 runs, of which 1 are finished, one after the other on this cpu; the longest takes"
     assert " ".join(lines[-1].split()).startswith(f"total {total}")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from html import escape
 
-VOID_TAGS = {"img", "meta", "br"}
+VOID_TAGS = {"img", "meta", "br", "wbr", "col"}
 
 
 class Html(str):

@@ -9,13 +9,12 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_line
 from transfer.records.cached_results import cached_result
-from transfer.report import plots
-from transfer.report.context import Block, Pens, ReportContext
+from transfer.report.context import Block, ReportContext
+from transfer.report.panels import MAX_BANDS, draw_curve, draw_legend, panel_title, split_panels
+from transfer.report.plots import chart_figure
 from transfer.report.tables import protocol_title
-from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables.decision_curves import CURVE_RESAMPLES, row_decision_curves
-from transfer.tables.operating_points import OperatingRule
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Row, Section, rows_with_most_labels
 
 STEPS = 100  # thresholds of a curve
 TREAT_ALL, TREAT_NONE = LineStyle("#777777", None), LineStyle("#777777", "1 3")
@@ -26,7 +25,7 @@ DEPTH_SHOWN = 0.25  # how far below zero the axis goes, as a share of the preval
 
 def decision_curves_part(block: Block, context: ReportContext) -> Html | None:
     """One chart per protocol with how to read them; None without probabilities of a binary or multi-label task."""
-    charts = [chart for s in block if (chart := decision_curve_chart(s, context.pens, context.rule)) is not None]
+    charts = [chart for s in block for chart in decision_curve_charts(s, context)]
     if not charts:
         return None
     several = len(block[0].rows[0].records[0].meta.classes) > 1
@@ -38,29 +37,33 @@ def decision_curves_part(block: Block, context: ReportContext) -> Html | None:
         f"curve is above both. Bands: pointwise 95 % intervals from {CURVE_RESAMPLES} resamples of the test patients. Probabilities are "
         "not tempered."
     )
-    legend, grid = plots.draw_legend(block, context), tag("div", *charts, class_="grid")
+    legend, grid = draw_legend(block, context), tag("div", *charts, class_="grid")
     return join_html([tag("h4", "Decision curves"), legend, grid, tag("p", note, class_="note")])
 
 
-def decision_curve_chart(section: Section, pens: Pens, rule: OperatingRule) -> Html | None:
-    """The decision curves of a section; None for a multi-class task, and where no encoder has probabilities."""
-    rows = rows_with_most_labels(section)[: plots.MAX_CURVES]
-    thresholds = choose_thresholds_shown(rows, rule.prevalence)
-    found = [(row, row_decision_curves(row.records, thresholds, rule.prevalence)) for row in rows]
-    curves = [(pens[row.encoder], labels[0]) for row, labels in found if labels and not math.isnan(labels[0].prevalence)]
+def decision_curve_charts(section: Section, context: ReportContext) -> list[Html]:
+    """The decision curves of a section; [] for a multi-class task, and where no encoder has probabilities."""
+    rows, prevalence = rows_with_most_labels(section), context.rule.prevalence
+    thresholds = choose_thresholds_shown(rows, prevalence)
+    found = [(row, row_decision_curves(row.records, thresholds, prevalence)) for row in rows]
+    curves = {row.encoder: labels[0] for row, labels in found if labels and not math.isnan(labels[0].prevalence)}
     if not curves:
-        return None
-    prevalence = curves[0][1].prevalence
-    frame = Frame((0.0, float(thresholds[-1])), (-DEPTH_SHOWN * prevalence, 1.05 * prevalence))
+        return []
+    first = next(iter(curves.values()))
+    frame = Frame((0.0, float(thresholds[-1])), (-DEPTH_SHOWN * first.prevalence, 1.05 * first.prevalence))
     bottom = frame.y[0]
-    bands = curves[: plots.MAX_BANDS]
-    marks = [draw_band(frame, thresholds, np.clip(c.low, *frame.y), np.clip(c.high, *frame.y), pen) for pen, c in bands]
-    marks += draw_above(frame, thresholds, curves[0][1].treat_all, bottom, TREAT_ALL)
-    marks.append(draw_line(frame, thresholds, np.zeros(len(thresholds)), TREAT_NONE))
-    for pen, curve in curves:
-        marks += draw_above(frame, thresholds, curve.benefit, bottom, pen)
-    title = f"decision curve, {protocol_title(section)}"
-    return tag("figure", draw_chart(frame, marks, title, "threshold probability", "net benefit"))
+    panels, charts = split_panels(curves, context.pens), []
+    for i, names in enumerate(panels):
+        marks = [*draw_above(frame, thresholds, first.treat_all, bottom, TREAT_ALL)]
+        marks.append(draw_line(frame, thresholds, np.zeros(len(thresholds)), TREAT_NONE))
+        for k, name in enumerate(names):
+            c, pen = curves[name], context.pens[name]
+            band = draw_band(frame, thresholds, np.clip(c.low, *frame.y), np.clip(c.high, *frame.y), pen)
+            lines = draw_above(frame, thresholds, c.benefit, bottom, pen)
+            marks.append(draw_curve(context.display_names[name], lines, band, k < MAX_BANDS))
+        title = panel_title(f"decision curve, {protocol_title(section)}", i, len(panels))
+        charts.append(chart_figure(draw_chart(frame, marks, title, "threshold probability", "net benefit"), names, context))
+    return charts
 
 
 def choose_thresholds_shown(rows: Sequence[Row], prevalence: float | None) -> Array:

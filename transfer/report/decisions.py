@@ -5,6 +5,7 @@ Decisions are decision curves, operating points, confusion matrices and every me
 
 from encoders.runtime.html import Html, collapsible_section, join_html, tag
 from transfer.report import tables
+from transfer.report.confusion import draw_confusion_matrices
 from transfer.report.context import Block, ReportContext, leak_warnings
 from transfer.report.decision_chart import decision_curves_part
 from transfer.tables.operating_points import CALIBRATION_NOTE
@@ -40,7 +41,7 @@ def decisions_section(block: Block, context: ReportContext) -> Html:
     curves = decision_curves_part(block, context)
     body += [*leak_warnings(block, context), curves] if curves is not None else []
     for i, s in enumerate(block):
-        found = (tables.operating_table(s, names, rule), tables.draw_confusion_matrices(s, names, rule))
+        found = (tables.operating_table(s, names, rule), draw_confusion_matrices(s, names, rule))
         parts = [part for part in found if part is not None]
         title = tables.protocol_title(s)
         body.append(join_html([tag("h4", title), *parts]) if i == 0 else collapsible_section(title, *parts))

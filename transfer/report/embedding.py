@@ -18,6 +18,7 @@ from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS, MARGIN_LEFT, Frame, LineStyle, draw_dots
 from transfer.protocols import scores_slides
 from transfer.records.record import Record
+from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
 from transfer.tables.rows import Row, rows_by_records
@@ -113,7 +114,7 @@ def _label_names(y: Array, classes: Sequence[str], kind: TaskKind) -> Array:
         predicted: Array = np.array(classes)[np.nan_to_num(y).argmax(axis=1)]
         return predicted
     if len(classes) == 1:
-        return np.where(y[:, 0] > 0.5, classes[0], f"not {classes[0]}")
+        return np.where(y[:, 0] > 0.5, plain_class(classes[0]), negative_class(classes[0]))
     first = np.nan_to_num(y).argmax(axis=1)  # of several positive labels, the first
     return np.where(np.nan_to_num(y).max(axis=1) > 0.5, np.array(classes)[first], "no label")
 

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, tag
 from transfer.report.context import Block, ReportContext
-from transfer.report.plots import MAX_CURVES
-from transfer.report.tables import protocol_title, shaded_cell
-from transfer.report.verdict_text import rows_with_most_labels
+from transfer.report.tables import protocol_title, shaded_cell, split_columns
 from transfer.tables.format import format_difference
 from transfer.tables.render_subgroups import format_number
-from transfer.tables.rows import Section
+from transfer.tables.rows import Section, rows_with_most_labels
 from transfer.tables.subgroups import Subgroup, compute_subgroups, list_group_columns
 
 METRIC_TITLES = {
@@ -38,16 +36,20 @@ def subgroup_section(block: Block, context: ReportContext) -> Html | None:
 
 
 def _row_subgroups(s: Section) -> list[tuple[str, list[Subgroup]]]:
-    rows = [row for row in rows_with_most_labels(s)[:MAX_CURVES] if list_group_columns(row.records)]
+    rows = [row for row in rows_with_most_labels(s) if list_group_columns(row.records)]
     return [(row.encoder, compute_subgroups(row.records)) for row in rows]
 
 
 def _heat_map(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> Html:
-    lines = []
-    for i, g in enumerate(encoders[0][1]):
-        cells = [shaded_cell(display_names[name], groups[i].intervals["auroc"]) for name, groups in encoders]
-        lines.append([g.title, f"{g.patients} patients, {g.images} images", *cells])
-    return html_table(["group", "test part", *(display_names[name] for name, _ in encoders)], lines, "heat")
+    groups_of = dict(encoders)
+    parts = []
+    for names in split_columns(list(groups_of)):
+        lines = []
+        for i, g in enumerate(encoders[0][1]):
+            cells = [shaded_cell(display_names[name], groups_of[name][i].intervals["auroc"]) for name in names]
+            lines.append([g.title, f"{g.patients} patients, {g.images} images", *cells])
+        parts.append(html_table(["group", "test part", *(display_names[name] for name in names)], lines, "heat"))
+    return join_html(parts)
 
 
 def _group_warnings(encoders: Sequence[tuple[str, list[Subgroup]]], display_names: Mapping[str, str]) -> list[Html]:

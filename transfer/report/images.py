@@ -16,11 +16,11 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.html import Html, join_html, tag
 from transfer.protocols import PROTOCOLS, scores_slides
 from transfer.records.record import Record
+from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
-from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables.row_estimates import youden_thresholds
-from transfer.tables.rows import Row
+from transfer.tables.rows import Row, rows_with_most_labels
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -146,7 +146,7 @@ def _image_strip(title: str, order: Array, value: Array, answers: Answers, lead:
 def describe_truth(answers: Answers, i: int, lead: Row) -> str:
     """The true label of an answer: `pneumonia`, or `not pneumonia`."""
     name = lead.records[0].meta.classes[int(answers.label[i])]
-    return name if answers.truth[i] > 0.5 else f"not {name}"
+    return plain_class(name) if answers.truth[i] > 0.5 else negative_class(name)
 
 
 def render_thumbnail(store: "Store", row: int) -> str:

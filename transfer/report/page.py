@@ -5,17 +5,22 @@ from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from encoders.runtime.html import Html, tag
+from encoders.runtime.html import Html, collapsible_section, tag
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
 from transfer.records.test_usage import SplitUsage
-from transfer.report import contents, plots, provenance, tables
+from transfer.report import contents, provenance, tables
 from transfer.report.context import Block, ReportContext
+from transfer.report.notes import render_notes
+from transfer.report.overview import render_matrix
+from transfer.report.panels import assign_pens
 from transfer.report.redact import Redactor
 from transfer.report.sections import REPORT_SECTIONS
 from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
 from transfer.tables.comparison_table import needs_comparison_table
+from transfer.tables.matrix import build_matrix
+from transfer.tables.matrix_sentence import summarize_matrix
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.rows import Section, group_sections
 
@@ -31,9 +36,6 @@ CHECKPOINT_NOTE = (
 RECIPE_NOTE = (
     "Where several pretraining seeds of one recipe were benchmarked, their mean is compared and the interval includes the variation "
     "between seeds: that verdict is about the recipe. All other verdicts are about the tested checkpoints."
-)
-NO_COMPARISON_NOTE = (
-    "There is nothing to compare: benchmark ImageNet or random weights of the same network too, or name a reference with --baseline."
 )
 
 
@@ -55,7 +57,7 @@ def render_page(
         sections=sections,
         usage=usage,
         display_names={r.identity.encoder: short_name(r.identity.encoder) for r in records} | render.shorten_names(sections),
-        pens=plots.assign_pens(sections),
+        pens=assign_pens(sections),
         redactor=Redactor(records),
         store=store,
         rule=rule,
@@ -104,26 +106,29 @@ def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str
 
 
 def _verdict(context: ReportContext) -> list[Html]:
+    """One sentence and the matrix; every comparison in words is in a part that opens on a click."""
+    matrix = build_matrix(context.sections)
+    top = [tag("p", summarize_matrix(matrix, context.display_names), class_="headline"), render_matrix(matrix, context.display_names)]
     comparisons = list_comparisons(context.sections)
     if not comparisons:
-        return [tag("p", NO_COMPARISON_NOTE, class_="headline")]
+        return top
     note = RECIPE_NOTE if any(c.row.seeds for c in comparisons) else CHECKPOINT_NOTE
     method = "; ".join(dict.fromkeys(c.difference.method for c in comparisons))
     scale = (
         f"Verdicts are corrected for all comparisons of their table (Holm). Differences of AUROC on the same test patients ({method}). "
         "In the interval plots, values to the right of 0 are better."
     )
-    return [
-        *render_headlines(comparisons, context.display_names),
-        tag("p", note, class_="note"),
-        render_verdict_cards(comparisons, context.display_names),
-        tag("p", scale, class_="note"),
-    ]
+    count = len(comparisons)
+    cards = render_verdict_cards(comparisons, context.display_names)
+    headlines = render_headlines(comparisons, context.display_names)
+    title = f"{'The comparison' if count == 1 else f'All {count} comparisons'} in words"
+    return [*top, tag("p", note, class_="note"), collapsible_section(title, *headlines, cards, tag("p", scale, class_="note"))]
 
 
 def task_section(block: Block, context: ReportContext) -> Html:
     """One task: its results, then all sections of the registry with scope "task"."""
-    redacted = [replace(s, failed=[]) for s in block]  # the reason of a failure may name a patient: it stays in the record
+    # The reason of a failure may name a patient: it stays in the record. Episodes have a chart.
+    redacted = [replace(s, failed=[], rows=[replace(row, episodes_note="") for row in s.rows]) for s in block]
     lines = context.redactor.redact_all(render.build_captions(redacted, context.usage, {}))
     lines += render.describe_legend(block, context.display_names)
     lines += [
@@ -131,16 +136,13 @@ def task_section(block: Block, context: ReportContext) -> Html:
         for s in block
         for r in s.failed
     ]
-    captions = tag(
-        "ul", *(tag("li", line, class_="bad" if line.startswith(("LEAK", "warn")) else None) for line in lines), class_="captions"
-    )
     body = [tag("h2", f"Task {block[0].task}"), tables.results_table(block, context.display_names)]
     if needs_comparison_table(block):
         body.append(tables.comparison_table(block, context.display_names))
     successful = [s for s in block if s.rows]
     if successful:
         body.append(tag("p", tables.intervals_note(successful, context.display_names), class_="note"))
-    body.append(captions)
+    body.append(render_notes(lines))
     for section in REPORT_SECTIONS.values() if successful else ():
         if section.scope == "task" and (part := section.build(successful, context)) is not None:
             body += [tag("h3", section.title), part]

@@ -8,8 +8,9 @@ import numpy as np
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, tag
 from encoders.runtime.svg import Frame, draw_chart, draw_dots, draw_line, draw_whiskers
 from transfer.protocols import describe_protocol
-from transfer.report.context import Block, Pens, ReportContext
-from transfer.report.plots import MAX_CURVES, axis_limits, draw_legend
+from transfer.report.context import Block, ReportContext
+from transfer.report.panels import draw_curve, draw_legend, panel_title, split_panels
+from transfer.report.plots import axis_limits, chart_figure
 from transfer.tables.shift_curves import ShiftCurve, build_shift_curves, build_shift_tables
 
 
@@ -25,7 +26,7 @@ def robustness_section(block: Block, context: ReportContext) -> Html | None:
     for c in curves:
         if c.fraction == most:
             panels[c.protocol, c.shift].append(c)
-    charts = [_shift_chart(protocol, shift, same[:MAX_CURVES], context.pens) for (protocol, shift), same in panels.items()]
+    charts = [chart for (protocol, shift), same in panels.items() for chart in _shift_charts(protocol, shift, same, context)]
     numbers = [join_html([tag("h4", title), html_table(header, rows, "small")]) for title, header, rows in build_shift_tables(curves)]
     note = (
         "Strength 0 is the unshifted image. Hyper-parameters and thresholds are chosen on unshifted validation images. Whiskers: 95 % "
@@ -41,16 +42,22 @@ def robustness_section(block: Block, context: ReportContext) -> Html | None:
     )
 
 
-def _shift_chart(protocol: str, shift: str, curves: Sequence[ShiftCurve], pens: Pens) -> Html:
+def _shift_charts(protocol: str, shift: str, curves: Sequence[ShiftCurve], context: ReportContext) -> list[Html]:
     points = [p.auroc for c in curves for p in c.points]
     strengths = sorted({p.strength for c in curves for p in c.points})
     frame = Frame((strengths[0] - 0.3, strengths[-1] + 0.3), axis_limits([end for interval in points for end in interval.ends]))
-    marks: list[Html] = []
-    for i, c in enumerate(curves):
-        # Shifted sideways, so that the whiskers of two encoders do not cover each other.
-        x = np.array([p.strength for p in c.points]) + 0.06 * (i - (len(curves) - 1) / 2)
-        y, low, high = np.array([p.auroc.ends for p in c.points]).T
-        pen = pens[c.encoder]
-        marks += [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-    title = f"{shift}, {describe_protocol(protocol)}"
-    return tag("figure", draw_chart(frame, marks, title, f"strength of {shift} ({curves[0].unit})", "AUROC", strengths))
+    panels, charts = split_panels((c.encoder for c in curves), context.pens), []
+    for k, names in enumerate(panels):
+        marks: list[Html] = []
+        same = [c for c in curves if c.encoder in names]
+        for i, c in enumerate(same):
+            # Shifted sideways, so that the whiskers of two encoders do not cover each other.
+            x = np.array([p.strength for p in c.points]) + 0.06 * (i - (len(same) - 1) / 2)
+            y, low, high = np.array([p.auroc.ends for p in c.points]).T
+            pen = context.pens[c.encoder]
+            own = [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
+            marks.append(draw_curve(context.display_names[c.encoder], own))
+        title = panel_title(f"{shift}, {describe_protocol(protocol)}", k, len(panels))
+        svg = draw_chart(frame, marks, title, f"strength of {shift} ({curves[0].unit})", "AUROC", strengths)
+        charts.append(chart_figure(svg, names, context))
+    return charts

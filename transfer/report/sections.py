@@ -11,6 +11,7 @@ from transfer.report.context import Block, ReportContext
 from transfer.report.decisions import class_auroc_section, decisions_section
 from transfer.report.diagnosis import diagnosis_section
 from transfer.report.embedding import embedding_section
+from transfer.report.episode_chart import episodes_section
 from transfer.report.figures import label_efficiency_section, ranking_and_calibration_section
 from transfer.report.groups import subgroup_section
 from transfer.report.images import images_section
@@ -35,6 +36,7 @@ REPORT_SECTIONS: dict[str, ReportSection] = {
     "published": ReportSection("Published results, not rerun", published_section),
     "label_efficiency": ReportSection("Label efficiency", label_efficiency_section),
     "label_savings": ReportSection("Labels saved", label_savings_section),
+    "episodes": ReportSection("Single few-shot episodes", episodes_section),
     "diagnosis": ReportSection("What the difference to the start is made of", diagnosis_section),
     "ranking_and_calibration": ReportSection("Ranking and calibration", ranking_and_calibration_section),
     "robustness": ReportSection("Robustness to acquisition shifts", robustness_section),

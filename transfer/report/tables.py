@@ -1,6 +1,6 @@
 """The tables of one task: the results of `transfer compare`, AUROC per class, and decisions.
 
-Shapes: C target columns, K classes.
+Shapes: C target columns.
 """
 
 import math
@@ -8,16 +8,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from encoders.runtime.arrays import Array
-from encoders.runtime.html import Html, collapsible_section, column_label, html_table, tag
-from transfer.metrics import ValidationChoice, compute_all_metrics, confusion_matrix, decide_classes
+from encoders.runtime.html import Html, collapsible_section, column_label, html_table, join_html, tag
+from transfer.metrics import ValidationChoice, compute_all_metrics
 from transfer.metrics.panel import are_probabilities
 from transfer.protocols import describe_protocol
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
+from transfer.report.class_names import plain_class
 from transfer.report.context import Block
 from transfer.report.curves import record_temperature
-from transfer.report.verdict_text import count_patients_and_images, rows_with_most_labels
+from transfer.report.verdict_text import count_patients_and_images
 from transfer.stats import Interval
 from transfer.tables import render
 from transfer.tables.calibration_rows import record_recalibration
@@ -27,18 +27,30 @@ from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
 from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, choose_record_thresholds, row_decisions
 from transfer.tables.render_subgroups import format_number
 from transfer.tables.row_estimates import row_interval
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Row, Section, rows_with_most_labels
+
+MOST_ENCODER_COLUMNS = 6  # columns of intervals beside each other
 
 
 def results_table(block: Block, display_names: Mapping[str, str]) -> Html:
-    """The rows of `transfer compare`, without empty columns."""
+    """The rows of `transfer compare`, without empty columns. Those of one encoder stand together below its name; ImageNet weights first."""
     lines = render.format_rows(block, display_names, {})
     reference = shared_reference(block)
     if reference:
         lines = [(*line[:-1], render.strip_reference(line[-1], display_names[reference])) for line in lines]
-    kept = [i for i, column in enumerate(zip(*lines, strict=True)) if any(column)]
-    rows = [[_result_cell(render.RESULT_HEADER[i], line[i]) if i else line[0] for i in kept] for line in lines]
-    return html_table([render.RESULT_HEADER[i] for i in kept], rows, "results")
+    kept = [i for i, column in enumerate(zip(*lines, strict=True)) if i and any(column)]
+    header = [render.RESULT_HEADER[i] for i in kept]
+    weights = {display_names[row.encoder] for s in block for row in s.rows if row.role == "imagenet"}
+    groups: dict[str, list[tuple[str, ...]]] = {}
+    for line in sorted(lines, key=lambda line: line[0] not in weights):
+        groups.setdefault(line[0], []).append(line)
+    bodies = []
+    for name, own in groups.items():
+        title = tag("tr", tag("th", name, colspan=len(kept), scope="rowgroup"), class_="name")
+        rows = (tag("tr", *(_result_cell(render.RESULT_HEADER[i], line[i]) for i in kept)) for line in own)
+        bodies.append(tag("tbody", title, *rows))
+    head = tag("thead", tag("tr", *(tag("th", column_label(name), scope="col") for name in header)))
+    return tag("div", tag("table", head, *bodies, class_="results"), class_="wide")
 
 
 def shared_reference(block: Block) -> str | None:
@@ -70,13 +82,24 @@ def class_table(section: Section, display_names: Mapping[str, str]) -> Html | No
     rows = rows_with_most_labels(section)
     if not rows or len(rows[0].records[0].meta.classes) < 2:
         return None
-    classes = rows[0].records[0].meta.classes
-    values, positives = [class_intervals(row) for row in rows], count_positives(rows[0])
-    lines = []
-    for c, name in enumerate(classes):
-        cells = [shaded_cell(display_names[row.encoder], v[c]) for row, v in zip(rows, values, strict=True)]
-        lines.append([name, positives[c], *cells])
-    return html_table(["class", "positive test images", *(display_names[row.encoder] for row in rows)], lines, "heat")
+    classes, positives = rows[0].records[0].meta.classes, count_positives(rows[0])
+    values = {row.encoder: class_intervals(row) for row in rows}
+    parts = []
+    for encoders in split_columns(list(values)):
+        lines = [
+            [name, positives[c], *(shaded_cell(display_names[encoder], values[encoder][c]) for encoder in encoders)]
+            for c, name in enumerate(classes)
+        ]
+        header = ["class", "positive test images", *(display_names[encoder] for encoder in encoders)]
+        parts.append(html_table(header, lines, "heat"))
+    return join_html(parts)
+
+
+def split_columns(encoders: Sequence[str]) -> list[Sequence[str]]:
+    """The encoders of a table that has a column for each, in as many tables as a page's width needs."""
+    count = math.ceil(len(encoders) / MOST_ENCODER_COLUMNS)
+    size = math.ceil(len(encoders) / max(count, 1))
+    return [encoders[i : i + size] for i in range(0, len(encoders), max(size, 1))]
 
 
 def comparison_table(block: Block, display_names: Mapping[str, str]) -> Html:
@@ -115,50 +138,14 @@ def shaded_cell(name: str, value: Interval) -> Html:
     return _value_cell(name, format_interval(value), f"background: rgba(0, 114, 178, {depth:.2f})")
 
 
-def confusion_matrices(row: Row, rule: OperatingRule = OperatingRule()) -> list[Array]:
-    """Confusion matrices (K, K), summed over folds and draws: one if multi-class, else one per label at its validation threshold."""
-    settings = rule.kind, rule.target
-    return cached_result("confusion", row.records, settings, list[np.ndarray], lambda: _sum_confusions(row.records, rule))
-
-
-def _sum_confusions(records: Sequence[Record], rule: OperatingRule) -> list[Array]:
-    total: list[Array] = []
-    for record in records:
-        y, s, _ = record.part("test")
-        matrices = [confusion_matrix(*d) for d in decide_classes(y, s, record.meta.kind, choose_record_thresholds(record, rule))]
-        total = [a + b for a, b in zip(total, matrices, strict=True)] if total else matrices
-    return total
-
-
-def draw_confusion_matrices(section: Section, display_names: Mapping[str, str], rule: OperatingRule) -> Html | None:
-    """One confusion matrix per encoder; None for a multi-label task, which makes several decisions per image."""
-    rows = rows_with_most_labels(section)
-    if not rows or rows[0].records[0].meta.kind == "multilabel":
-        return None
-    meta = rows[0].records[0].meta
-    names = meta.classes if meta.kind == "multiclass" else [f"not {meta.classes[0]}", meta.classes[0]]
-    matrices = (_draw_matrix(display_names[row.encoder], names, confusion_matrices(row, rule)[0]) for row in rows)
-    return tag("div", *matrices, class_="grid")
-
-
-def _draw_matrix(encoder: str, names: Sequence[str], m: Array) -> Html:
-    head = tag("tr", tag("th", "true \\ predicted"), *(tag("th", name, scope="col") for name in names))
-    lines = [head]
-    for name, counts in zip(names, m, strict=True):
-        cells = []
-        for value in counts:
-            share = value / counts.sum() if counts.sum() else 0.0
-            style = f"background: rgba(0, 114, 178, {0.45 * share:.2f})"
-            cells.append(tag("td", tag("b", f"{value:.0f}"), tag("span", f" {share:.0%}", class_="interval"), style=style))
-        lines.append(tag("tr", tag("th", name, scope="row"), *cells))
-    caption = tag("figcaption", encoder)
-    return tag("figure", caption, tag("div", tag("table", *lines, class_="matrix"), class_="wide"))
-
-
 def operating_table(section: Section, display_names: Mapping[str, str], rule: OperatingRule) -> Html | None:
     """Sensitivity, specificity and predictive values at the validation thresholds; None for a multi-class task."""
     decided = [(row, row_decisions(row, rule)) for row in rows_with_most_labels(section)]
-    lines = [[display_names[row.encoder], *decision.cells()] for row, decisions in decided for decision in decisions]
+    lines = [
+        [display_names[row.encoder], plain_class(label), *cells]
+        for row, decisions in decided
+        for label, *cells in (decision.cells() for decision in decisions)
+    ]
     return html_table(["encoder", *OPERATING_HEADER], lines) if lines else None
 
 
@@ -170,8 +157,12 @@ def all_metrics_table(section: Section, display_names: Mapping[str, str], rule: 
         per_record = [record_metrics(r, rule) for r in row.records]
         values.append({name: float(np.mean([metrics.get(name, math.nan) for metrics in per_record])) for name in per_record[0]})
     names = list(dict.fromkeys(name for metrics in values for name in metrics))
-    lines = [[name.replace("_", " "), *(format_number(metrics.get(name, math.nan)) for metrics in values)] for name in names]
-    return html_table(["metric", *(display_names[row.encoder] for row in rows)], lines, "small")
+    by_encoder = dict(zip((row.encoder for row in rows), values, strict=True))
+    parts = []
+    for encoders in split_columns(list(by_encoder)):
+        lines = [[name.replace("_", " "), *(format_number(by_encoder[e].get(name, math.nan)) for e in encoders)] for name in names]
+        parts.append(html_table(["metric", *(display_names[e] for e in encoders)], lines, "small"))
+    return join_html(parts)
 
 
 def record_metrics(record: Record, rule: OperatingRule) -> dict[str, float]:

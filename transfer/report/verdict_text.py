@@ -14,7 +14,7 @@ from transfer.protocols import describe_protocol, scores_slides
 from transfer.stats import Difference, minimal_detectable_difference
 from transfer.stats.verdict import Verdict
 from transfer.tables.format import format_ends, format_nonzero, format_signed
-from transfer.tables.rows import Relation, Row, Section, count_tested, most_shots
+from transfer.tables.rows import Relation, Row, Section, count_tested, rows_at_largest_fraction
 
 StyleClass = Literal["better", "worse", "same", "none"]  # of style.css
 VERDICT_CLASSES: dict[Verdict, StyleClass] = {
@@ -54,20 +54,10 @@ def list_comparisons(sections: Sequence[Section]) -> list[JudgedRow]:
     compared = [
         JudgedRow(s, r, r.primary.difference, r.primary.relation)
         for s in sections
-        for r in _at_largest_fraction(s)
+        for r in rows_at_largest_fraction(s)
         if r.primary is not None and not math.isnan(r.primary.difference.value)
     ]
     return [c for c in compared if c.row.role == "encoder"] or compared
-
-
-def rows_with_most_labels(section: Section) -> list[Row]:
-    """The rows with the largest label fraction; of few-shot rows, those with most shots."""
-    return [row for row in _at_largest_fraction(section) if row.shots in (None, most_shots(section))]
-
-
-def _at_largest_fraction(section: Section) -> list[Row]:
-    most = max((row.fraction for row in section.rows), default=1.0)
-    return [row for row in section.rows if row.fraction == most]
 
 
 def count_patients_and_images(rows: Sequence[Row]) -> tuple[int, int]:

@@ -164,7 +164,7 @@ def print_results(console: "Console", sections: Sequence[Section], usage: Mappin
             padding=(0, 1, 0, 0),
         )
         references = {row.reference for s in block for row in s.rows if row.difference is not None}
-        table.add_column("encoder", no_wrap=True)
+        table.add_column("encoder", overflow="fold")
         for name in (*RESULT_HEADER[2:5], "AUROC difference"):
             table.add_column(name, overflow="fold")
         group = ""

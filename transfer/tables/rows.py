@@ -155,6 +155,17 @@ def most_shots(section: Section) -> int | None:
     return max((row.shots for row in section.rows if row.shots is not None), default=None)
 
 
+def rows_at_largest_fraction(section: Section) -> list[Row]:
+    """The rows with the largest label fraction, with all numbers of shots."""
+    most = max((row.fraction for row in section.rows), default=1.0)
+    return [row for row in section.rows if row.fraction == most]
+
+
+def rows_with_most_labels(section: Section) -> list[Row]:
+    """The rows with the largest label fraction; of few-shot rows, those with most shots."""
+    return [row for row in rows_at_largest_fraction(section) if row.shots in (None, most_shots(section))]
+
+
 def rows_by_records(section: Section) -> list[Row]:
     """The rows without those that share their records with another: of few-shot rows, those with most shots."""
     return [row for row in section.rows if row.shots in (None, most_shots(section))]

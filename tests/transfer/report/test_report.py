@@ -17,7 +17,7 @@ from transfer.records.ledger import append_to_ledger, ledger_path
 from transfer.records.looks import gather_looks
 from transfer.records.record import Identity, Meta, Record
 from transfer.records.test_usage import count_split_usage
-from transfer.report import images, latex, tables, verdict_text
+from transfer.report import confusion, images, latex, tables, verdict_text
 from transfer.report.page import render_page
 from transfer.stats import Difference
 from transfer.stats.verdict import decide_verdict as stats_verdict
@@ -221,7 +221,7 @@ def test_confusion_is_that_of_scikit_learn():
     one = made(kind="multiclass", classes=("a", "b", "c"))
     y, s, _ = one.part("test")
     row = build_sections([one])[0].rows[0]
-    np.testing.assert_array_equal(tables.confusion_matrices(row)[0], confusion_matrix(y.argmax(1), s.argmax(1)))
+    np.testing.assert_array_equal(confusion.confusion_matrices(row)[0], confusion_matrix(y.argmax(1), s.argmax(1)))
 
 
 def test_several_fractions_make_a_label_efficiency_chart_and_one_makes_none():

@@ -13,9 +13,8 @@ from transfer.report.published.tables import (
     number_sources,
 )
 from transfer.report.tables import protocol_title
-from transfer.report.verdict_text import rows_with_most_labels
 from transfer.tables.format import format_interval
-from transfer.tables.rows import Row, Section
+from transfer.tables.rows import Row, Section, rows_with_most_labels
 
 
 def published_section(block: Block, context: ReportContext) -> Html | None:

@@ -255,6 +255,7 @@ def _print_and_save_tables(
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage
     from transfer.tables import render, shift_curves
+    from transfer.tables.matrix_text import print_matrix
 
     usage = count_split_usage(records, gather_looks(records, paths))
     render.print_results(make_console(), sections, usage, missing)
@@ -268,6 +269,7 @@ def _print_and_save_tables(
     render.write_table(records_dir() / "labels.csv", render.labels_to_csv(sections))
     for path in filter(None, (csv, records_dir() / "table.csv")):
         render.write_table(path, render.results_to_csv(sections, usage, missing))
+    print_matrix(make_console(), sections, render.shorten_names(sections))
 
 
 use_tool_commands(app, find_bench_settings)

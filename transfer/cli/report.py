@@ -49,8 +49,9 @@ def report(
 ) -> None:
     """Write an HTML report from saved records.
 
-    One page with the verdict, tables, curves and provenance. It opens from disk without a network and names no patient. Exit status 1 when
-    a record was refused.
+    One page with the verdict in one sentence and a matrix of encoders, tasks and protocols, then tables, curves and provenance. It opens
+    from disk without a network and names no patient. The sentence and the matrix are also written as a picture of 1200 x 630 pixels beside
+    the page (report.png), to be forwarded. Exit status 1 when a record was refused.
 
     For example
 
@@ -69,6 +70,7 @@ def report(
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.records.test_usage import count_split_usage
     from transfer.report import images, page
+    from transfer.report.card import write_cards
     from transfer.tables import render
     from transfer.tables.build import build_sections
     from transfer.tables.operating_points import parse_operating_rule
@@ -91,6 +93,7 @@ def report(
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
     render.write_table(out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule))
+    cards = write_cards(out, sections, render.shorten_names(sections))
     _save_tables(sections, usage, latex, csv, markdown)
     if checklist is not None:
         from transfer.report.checklist.facts import gather_facts
@@ -107,6 +110,8 @@ def report(
     size = out.stat().st_size / 2**20
     with_images = "with" if opened is not None else "without"
     console.print(f"{out} ({size:.1f} MB): {len(selected)} records, {with_images} images of patients", markup=False)
+    for path in cards:
+        console.print(f"{path}: the verdict and its matrix as a picture to forward; no patient is named", markup=False)
     if refused:
         raise typer.Exit(1)
 

@@ -40,6 +40,7 @@ class WandbMirror(GuardedTracker):
         self.open_run: wandb.Run | None = None
         self.described = described or TrackedRun()
         self.scratch: Path | None = None
+        self.offline = True
         chosen, reason = decide_mode(mode)
         attempts: list[WandbMode] = ["offline"] if chosen == "offline" else [chosen, "offline"]
         for attempt in attempts:
@@ -48,7 +49,7 @@ class WandbMirror(GuardedTracker):
             with self.record_failure(f"start ({attempt})"):
                 if self.failures:
                     teardown_wandb()
-                self.open_run = init_wandb_run(self.run_dir, attempt, self.described)
+                self.open_run, self.offline = init_wandb_run(self.run_dir, attempt, self.described), attempt == "offline"
                 if attempt == "offline":
                     print_wandb_message_once(
                         "offline", f"{reason and ': '}{reason}; send it later with `wandb sync {self.run_dir}/wandb/offline-run-*`"
@@ -149,20 +150,32 @@ class WandbMirror(GuardedTracker):
         return None
 
     def close(self, outcome: Outcome) -> None:
-        """Ends the run. A run that its job resumes is `preempted` in W&B too; all others that did not finish are `failed`."""
-        with self.record_failure("outcome"):
+        """Ends the run. A run that its job resumes is `preempted` in W&B too; all others that did not finish are `failed`.
+
+        A signal that SLURM sends to all processes of a job also ends W&B's service. It is then started again, to say how the run ended."""
+        earlier = self.failures
+        if self.run is not None:
+            self._finish(outcome)
+            if self.failures:
+                with self.record_failure("end of the service"):
+                    teardown_wandb()  # now, and not at the exit of the process, where W&B would print a traceback
+            if self.failures > earlier and outcome != "finished" and not self.given_up:
+                with self.record_failure("restart"):
+                    self.open_run = init_wandb_run(self.run_dir, "offline" if self.offline else "online", self.described)
+                self._finish(outcome)
+        self.open_run = None
+        if self.scratch:
+            shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def _finish(self, outcome: Outcome) -> None:
+        with self.record_failure("finish"):
             if self.run is not None:
                 self.run.summary["outcome"] = outcome
                 if outcome != "finished":
                     self.run.tags = tuple(clean_tags([*(self.run.tags or ()), outcome]))
                 if outcome == "preempted":
                     self.run.mark_preempting()
-        with self.record_failure("finish"):
-            if self.run is not None:
                 self.run.finish(exit_code=OUTCOME_EXIT_STATUS[outcome])
-        self.open_run = None
-        if self.scratch:
-            shutil.rmtree(self.scratch, ignore_errors=True)
 
 
 _printed_once: set[str] = set()

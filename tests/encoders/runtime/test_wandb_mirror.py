@@ -276,6 +276,7 @@ def fake(monkeypatch):
     """What `wandb.init` gives, and the settings it got."""
     fake = FakeRun()
     monkeypatch.setattr(wandb_mirror, "init_wandb_run", lambda folder, mode, described: fake)
+    monkeypatch.setattr(wandb_mirror, "teardown_wandb", lambda: fake.calls.append(("teardown",)))
     return fake
 
 
@@ -319,6 +320,7 @@ def test_a_run_that_cannot_be_ended_stops_nothing(fake, tmp_path, capsys):
     fake.finish = lambda **_: (_ for _ in ()).throw(BrokenPipeError("the service is gone"))
     mirror.close("cancelled")
     mirror.close("cancelled")
+    assert len(fake.named("teardown")) == 1  # at the exit of the process W&B would print a traceback
     told = capsys.readouterr().err
     assert "finish failed, the run continues" in told
     assert "Traceback" not in told
@@ -382,7 +384,8 @@ def test_online_the_server_gets_axes_extremes_alerts_preemption_and_the_team(pla
     with wandb_server.run_server() as server:
         run(place, 1, 3, server.env() | chosen, script=ENDED)
     facts = server.runs["feedbeef"]
-    assert (facts["entity"], facts["project"]) == ("lab", "chest")
+    assert facts["project"] == "chest"
+    assert any(b'"entity":"lab"' in body.replace(b" ", b"") for _, body in server.sent)  # the server answers with its own team
     assert set(facts["tags"]) == {"paper", "preempted"}
     assert server.finished == {"feedbeef": 75}
     assert any(b'"preempting":true' in body.replace(b" ", b"") for _, body in server.sent)
@@ -392,3 +395,30 @@ def test_online_the_server_gets_axes_extremes_alerts_preemption_and_the_team(pla
     assert server.unknown in ([], ["NotifyScriptableRunAlert"])
     assert {word: server.leaks(word) for word in PLANTED if server.leaks(word)} == {}
     assert not (place / "planted-path/run/wandb-errors.log").exists()
+
+
+KILLED_SERVICE = """
+import os, signal, subprocess, sys, time
+from encoders.runtime.metrics_log import MetricsLog
+log = MetricsLog(sys.argv[1] + "/planted-path/run", mode="offline", name="mine", resume=sys.argv[4])
+log.log(1, loss=1.0)
+log.log(2, loss=0.5)
+time.sleep(2.5)
+children = subprocess.run(["pgrep", "-P", str(os.getpid()), "wandb"], capture_output=True, text=True).stdout.split()
+assert children
+for child in children:
+    os.kill(int(child), getattr(signal, os.environ["PLANNED_SIGNAL"]))
+time.sleep(0.5)
+log.close("preempted")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGKILL"])
+def test_a_signal_that_ends_the_service_of_wandb_leaves_no_traceback_and_the_outcome_is_sent(place, number):
+    done = run(place, 1, 2, {"WANDB_MODE": "offline", "PLANNED_SIGNAL": number}, script=KILLED_SERVICE)
+    assert "Traceback" not in done.stderr
+    first, second = sorted((place / "planted-path/run/wandb").glob("offline-run-*"))
+    assert inspect(first)["step"] >= 1
+    ended = inspect(second)
+    assert (ended["summary"]["outcome"], ended["exit_code"], ended["run_id"]) == ("preempted", 75, "feedbeef")

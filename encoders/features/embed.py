@@ -20,6 +20,7 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.device_copies import fetch_one_late
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.hdf5_file import atomic_hdf5
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
 from encoders.store.store import Store
@@ -209,7 +210,7 @@ def write_features(out: Path, features: NDArray[np.float32], encoder: Encoder, s
     """Writes an HDF5 file with /features (float32), /key and /patient; its attributes name the encoder, its precision and the store."""
     import h5py
 
-    with atomic_write(out) as part, h5py.File(part, "w") as file:
+    with atomic_hdf5(out) as file:
         file.create_dataset("features", data=features)
         for column in ("key", "patient"):
             file.create_dataset(column, data=[str(value) for value in store.column(column)], dtype=h5py.string_dtype())

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.file_names import shorten_file_name
 from encoders.runtime.files import atomic_write
+from encoders.runtime.hdf5_file import atomic_hdf5
 from encoders.runtime.precision_names import FeaturePrecision
 from encoders.store.store import Store
 from encoders.store.tile_coordinates import slide_mpp
@@ -68,7 +69,7 @@ def write_slide_features(
     out = feature_path(folder, attributes["name"], layout)
     if layout == "clam":
         _write_tensor(folder / "pt_files" / f"{out.stem}.pt", x)
-    with atomic_write(out) as part, h5py.File(part, "w", track_order=False) as file:
+    with atomic_hdf5(out, track_order=False) as file:
         if layout == "stamp":
             file.create_dataset("feats", data=x, track_times=False)
             file.create_dataset("coords", data=(corners * level0_mpp(store, rows)).astype(np.float32), track_times=False)

@@ -16,6 +16,7 @@ from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, Value, i
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, write_json
+from encoders.runtime.storage_errors import StorageError, explain_storage_errors
 from encoders.similarity.perceptual_hash import hash_signs, pixel_sha256
 
 if TYPE_CHECKING:
@@ -67,6 +68,8 @@ def write_shard(source: Source[ItemT], number: int, items: Sequence[ItemT], fold
             try:
                 content = source.read(item)
                 rows += [append_image(row, source, file) for row in ([content] if isinstance(content, ImageRow) else content)]
+            except StorageError:  # of the output: the item is not at fault
+                raise
             except Exception as error:  # noqa: BLE001  boundary: one item of a batch job is recorded, and the job continues
                 known = isinstance(error, Unreadable | InputError)
                 reason = str(error) if known else f"{type(error).__name__}: {error}"
@@ -83,7 +86,8 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
     """Appends the pixels to `file` and returns the row of the table."""
     image = fit_channels(row.image, source.channels)
     blob = image.tobytes() if source.codec == "raw" else encode_array_jpeg(image)
-    file.write(blob)
+    with explain_storage_errors(file.name, Path(file.name).name):
+        file.write(blob)
     if not row.index.get("key"):
         raise ValueError("a row has no key")
     return {

@@ -1,15 +1,17 @@
 """Shared by the three command lines: errors become messages and exit statuses; `--version`; progress for terminals and log files."""
 
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
 import typer
 
 from encoders.runtime.allocator import keep_freed_memory
 from encoders.runtime.errors import InputError
+from encoders.runtime.openmp import bound_spinning
+from encoders.runtime.progress import Progress, describe_seconds
+from encoders.runtime.storage_errors import StorageError, find_storage_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -21,7 +23,8 @@ LOG_INTERVAL_S = 10.0  # between lines in a log file
 
 
 def run_cli(app: Callable[[], object]) -> None:
-    """Runs a command line. A user error is printed without traceback, with exit status 2; any other error keeps its traceback."""
+    """Runs a command line. Errors of the user (exit status 2) and of the storage (1) are one sentence; others keep their traceback."""
+    bound_spinning()  # before anything imports torch
     keep_freed_memory()
     try:
         app()
@@ -29,9 +32,23 @@ def run_cli(app: Callable[[], object]) -> None:
         sys.stdout.flush()
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except StorageError as error:
+        _exit_with_storage_error(error)
     except BrokenPipeError:  # the reader closed the pipe, as `... | head` does
         sys.stderr.close()
         raise SystemExit(141) from None
+    except OSError as error:  # of a write without a sentence of its own, such as a table piped to a full disk
+        if (known := find_storage_error(error, error.filename)) is None:
+            raise
+        _exit_with_storage_error(known)
+
+
+def _exit_with_storage_error(error: StorageError) -> NoReturn:
+    """Prints the sentence and exits with status 1. Standard output may be what is full: what is left of it is not flushed again."""
+    with suppress(OSError):
+        sys.stdout.flush()
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    raise SystemExit(1) from None
 
 
 def add_version_option(app: typer.Typer, version: str) -> None:
@@ -86,44 +103,48 @@ def track_progress(items: Iterable[T], title: str, total: int | None = None) -> 
 
 
 @contextmanager
-def progress_counter(title: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Yields a function that takes the number of units done since its last call; progress is shown on standard error."""
+def progress_counter(title: str, total: int, work: Mapping[str, float] | None = None) -> Iterator[Progress]:
+    """Yields what takes the progress, e.g. the number of items done since its last call; it is shown on standard error.
+
+    work: kinds of work and their units, where items take different times (encoders/runtime/progress.py)."""
     if sys.stderr.isatty():
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bars
 
-        rate = TextColumn("{task.fields[rate]}")
-        with Progress(
-            "[bold]{task.description}",
-            BarColumn(),
-            MofNCompleteColumn(),
-            rate,
-            TimeRemainingColumn(),
-            console=make_console(True),
-        ) as bar:
-            task, started = bar.add_task(title, total=total, rate=""), time.monotonic()
+        fields = TextColumn("{task.fields[rate]}"), TimeElapsedColumn(), TextColumn("{task.fields[left]}")
+        with Bars("[bold]{task.description}", BarColumn(), MofNCompleteColumn(), *fields, console=make_console(True)) as bars:
+            task = bars.add_task(title, total=total, rate="", left="")
 
-            def show(n: int) -> None:
-                bar.advance(task, n)
-                elapsed = max(time.monotonic() - started, 1e-9)
-                bar.update(task, rate=f"{bar.tasks[task].completed / elapsed:.1f}/s")
+            def show(progress: Progress) -> None:
+                bars.update(task, completed=progress.done, rate=progress.describe_rate(), left=describe_left(progress))
 
-            yield show
+            yield Progress(total, work, show)
     else:
-        yield _LineProgress(title, total)
+        yield Progress(total, work, LineDisplay(title))
 
 
-class _LineProgress:
+class LineDisplay:
     """Progress as plain lines: at most one every ten seconds, and one at the end."""
 
-    def __init__(self, title: str, total: int):
-        self.title, self.total, self.done = title, total, 0
-        self.started = self.last = time.monotonic()
+    def __init__(self, title: str):
+        self.title = title
+        self.shown: float | None = None  # when; None: not yet
 
-    def __call__(self, n: int) -> None:
-        self.done += n
-        now = time.monotonic()
-        if now - self.last < LOG_INTERVAL_S and not (self.done >= self.total and now - self.started > 1):
+    def __call__(self, progress: Progress) -> None:
+        now = progress.last
+        ended = progress.done >= progress.total
+        since = progress.started if self.shown is None else self.shown
+        if now - since < LOG_INTERVAL_S and not (ended and now - progress.started > 1):
             return
-        self.last, rate = now, self.done / max(now - self.started, 1e-9)
-        left = (self.total - self.done) / rate if rate else float("inf")
-        print(f"{self.title}: {self.done}/{self.total}  {rate:.1f}/s  {left:.0f} s left", file=sys.stderr, flush=True)
+        if ended and self.shown == float("inf"):
+            return  # the end was shown
+        self.shown = float("inf") if ended else now
+        end = f"in {describe_seconds(now - progress.started)}" if ended else describe_left(progress)
+        words = (f"{progress.done}/{progress.total}", progress.describe_rate(), end)
+        print(f"{self.title}: {'  '.join(word for word in words if word)}", file=sys.stderr, flush=True)
+
+
+def describe_left(progress: Progress) -> str:
+    """The estimate in words; "" before there is one."""
+    left = progress.seconds_left()
+    return "" if left is None else f"{describe_seconds(left)} left"

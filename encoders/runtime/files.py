@@ -6,11 +6,12 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.storage_errors import explain_storage_errors, find_storage_error
 
 
 def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, reason: None) -> Iterator[Path]:
@@ -63,22 +64,27 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` when the block succeeds and is deleted otherwise.
 
     It is flushed to disk first. Its name contains host and process id, so that two processes that write the same file do not share it.
-    Raises InputError when the folder cannot be written."""
+    Raises InputError when the folder cannot be written, StorageError when the disk is full or refuses the write for another reason of its
+    own; `path` is then as before."""
     path = Path(path)
+    intact = f"the previous {path.name} is intact" if path.exists() else ""
     part = path.with_name(f".{path.name}.{process_tag()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         part.touch()
     except OSError as error:
+        if known := find_storage_error(error, path, path.name, intact):
+            raise known from error
         raise InputError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from error
     try:
-        yield part
-        with part.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        sync_folder(path.parent)
+        with explain_storage_errors(part, path.name, intact):
+            yield part
+            flush_file(part)
+            os.replace(part, path)
+            sync_folder(path.parent)
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # a file system that became read-only keeps the part; the first error is the one to report
+            part.unlink(missing_ok=True)
 
 
 def process_tag() -> str:
@@ -87,7 +93,7 @@ def process_tag() -> str:
 
 
 def ensure_writable(folder: str | Path) -> Path:
-    """`folder`, created if it is missing. Raises InputError when it cannot be written."""
+    """`folder`, created if it is missing. Raises InputError when it cannot be written, StorageError when the disk is full."""
     folder = Path(folder)
     probe = folder / f".probe.{process_tag()}.part"
     try:
@@ -95,6 +101,8 @@ def ensure_writable(folder: str | Path) -> Path:
         probe.touch()
         probe.unlink()
     except OSError as error:
+        if known := find_storage_error(error, folder):
+            raise known from error
         raise InputError(f"cannot write in {folder}: {error.strerror}; choose a folder that you may write to") from error
     return folder
 
@@ -116,9 +124,24 @@ def sha256_file(path: str | Path) -> str:
 
 def write_json(path: str | Path, value: object) -> None:
     """Writes `value` as indented JSON, atomically. Raises ValueError for NaN, which is not JSON."""
+    with prepared_json(path, value):
+        pass
+
+
+@contextmanager
+def prepared_json(path: str | Path, value: object) -> Iterator[None]:
+    """As `write_json`, with a block in between: the file is on the disk before the block, and gets its name after it."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
     with atomic_write(path) as part:
         part.write_text(text + "\n")
+        flush_file(part)
+        yield
+
+
+def flush_file(path: Path) -> None:
+    """Makes the contents of a file durable. Some file systems say only now that the disk is full."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def read_json(path: str | Path) -> Any:

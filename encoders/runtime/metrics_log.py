@@ -93,7 +93,7 @@ class MetricsLog:
             return
         values = {name: float(value) for name, value in scalars.items()}
         line = {"step": step, "time": round(time.time(), 3)} | {name: to_json_number(value) for name, value in values.items()}
-        append_line(self.file, json.dumps(line, allow_nan=False), f"the metrics of step {step}")
+        append_line(self.file, json.dumps(line, allow_nan=False), f"the metrics line of step {step}")
         self.show(step, values)
 
     def show(self, step: int, values: Mapping[str, float]) -> None:

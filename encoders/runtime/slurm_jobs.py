@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoders.runtime.line_file import append_line
+
 ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
 QUERY_TIMEOUT_S = 20.0  # a controller that is down answers after minutes
 
@@ -78,9 +80,9 @@ def array_states(job: str) -> dict[int, JobState]:
 
 
 def record_job(folder: Path, job: str) -> None:
-    """Appends a job to `folder/jobs.txt`."""
-    with (folder / "jobs.txt").open("a") as file:
-        file.write(f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}\n")
+    """Appends a job to `folder/jobs.txt`. Raises StorageError, which names the job, when the disk is full: the job is submitted by then."""
+    with (folder / "jobs.txt").open("ab", buffering=0) as file:
+        append_line(file, f"{job} {time.strftime('%Y-%m-%dT%H:%M:%S')}", f"the number of the submitted job, {job},")
 
 
 def list_jobs(folder: Path) -> list[str]:

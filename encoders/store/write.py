@@ -21,7 +21,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write
+from encoders.runtime.hdf5_file import atomic_hdf5
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
 from encoders.similarity.perceptual_hash import HASH_COLUMNS
@@ -63,7 +63,7 @@ def write_store(
 
     Raises InputError when a key occurs twice, when there is no image, and when the folder cannot be written."""
     n = len(index["key"])
-    with atomic_write(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+    with atomic_hdf5(path, libver=("v110", "v110")) as file:
         write_metadata(file, attrs, index, meta or {}, labels or {}, pictures or {})
         data = file.create_dataset("images", (n, *shape), dtype, chunks=(1, *shape), fillvalue=None, track_times=False) if n else None
         if data is None:
@@ -91,7 +91,7 @@ def write_jpeg_store(
 ) -> None:
     """Writes a store of JPEGs.  blobs: parts of the concatenated encoded images, in order.  sizes: (N,) bytes of each image."""
     offsets = np.concatenate([[0], np.cumsum(np.asarray(sizes, dtype=np.uint64))]).astype(np.uint64)
-    with atomic_write(path) as part, h5py.File(part, "w", libver=("v110", "v110")) as file:
+    with atomic_hdf5(path, libver=("v110", "v110")) as file:
         write_metadata(file, attrs, index, meta or {}, labels or {}, pictures or {})
         file.create_dataset("offsets", data=offsets, track_times=False)
         data = file.create_dataset("blob", (int(offsets[-1]),), np.uint8, track_times=False)

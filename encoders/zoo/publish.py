@@ -73,7 +73,9 @@ def publish_folder(card: Card, fill: Callable[[Path], None], replace: bool = Fal
             return folder
         try:
             part.rename(folder)
-        except OSError:  # another process published it first
+        except OSError:
+            if not folder.exists():  # otherwise another process published it first
+                raise
             return _find_same_entry(folder, card)
         sync_folder(folder.parent)
     finally:

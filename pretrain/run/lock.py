@@ -14,6 +14,7 @@ from pathlib import Path
 from encoders.runtime import dist, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, process_tag
+from encoders.runtime.storage_errors import explain_storage_errors
 from pretrain.run.lock_holder import LockInfo, is_process_alive, process_start_ticks
 from pretrain.run.process import PrintLine
 from pretrain.run.rundir import RunDir
@@ -54,7 +55,8 @@ def lock_run(run: RunDir, say: PrintLine = print) -> Iterator[None]:
 def _try_to_lock(lock: Path, text: str) -> bool:
     """Whether the lock was free and now holds `text`. A hard link creates it with its contents in one step, also on NFS."""
     part = lock.with_name(f".lock.{process_tag()}.part")
-    part.write_text(text)
+    with explain_storage_errors(part, "the lock of the run"):
+        part.write_text(text)
     try:
         os.link(part, lock)
     except FileExistsError:

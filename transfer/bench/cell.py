@@ -19,6 +19,7 @@ from encoders.runtime.config import Config, json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.job_columns import describe_computing_place
 from encoders.runtime.json_types import Json
+from encoders.runtime.storage_errors import StorageError
 from transfer.bench.episodes import measure_episodes
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
@@ -92,12 +93,16 @@ def run_cells(
     started = time.monotonic()
     try:
         fit = CellFit(cells[0], encoder, features, select, log)
+    except StorageError:  # such as a full disk: the others would fail as well
+        raise
     except Exception as error:  # noqa: BLE001  one item of a batch job: the others continue
         yield from (_build_failed_record(cell, started, error) for cell in cells)
         return
     for cell in cells:
         try:
             yield fit.score(cell, started)
+        except StorageError:
+            raise
         except Exception as error:  # noqa: BLE001  one item of a batch job: the others continue
             yield _build_failed_record(cell, started, error)
         started = time.monotonic()

@@ -13,6 +13,7 @@ from pathlib import Path
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
+from encoders.runtime.storage_errors import find_storage_error
 
 LEDGER_NAME = "ledger.jsonl"
 
@@ -25,7 +26,7 @@ def ledger_path() -> Path:
 def append_to_ledger(entry: Mapping[str, Json], path: Path) -> None:
     """Appends one line to the ledger and flushes it to disk. Several threads, processes and hosts may write at the same time.
 
-    Raises InputError when the line cannot be written whole."""
+    Raises InputError when the line cannot be written whole, StorageError when the disk is full or read-only."""
     line = json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -44,6 +45,8 @@ def append_to_ledger(entry: Mapping[str, Json], path: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
+        if known := find_storage_error(error, path, "the use of the test split", "no test split may be scored without it"):
+            raise known from error
         raise InputError(f"cannot write the ledger {path}: {error.strerror}; without it no test split may be scored") from error
 
 

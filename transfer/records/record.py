@@ -20,7 +20,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import Config, json_digest, validate_config
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write, read_json, write_json
+from encoders.runtime.files import atomic_write, prepared_json, read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
 from encoders.runtime.precision_names import FeaturePrecision
@@ -176,7 +176,9 @@ def record_path(identity: Identity) -> Path:
 
 
 def write_record(record: Record) -> Path:
-    """Writes the arrays, then the JSON with their digest, and returns its path. A crash in between leaves arrays without a record."""
+    """Writes the arrays, then the JSON with their digest, and returns its path. A crash in between leaves arrays without a record.
+
+    Both are on the disk before either gets its name: a full disk leaves an earlier record as it was. Raises StorageError then."""
     return store_record(record)[0]
 
 
@@ -186,14 +188,16 @@ def store_record(record: Record) -> tuple[Path, Record]:
     meta, arrays = record.meta, dict(record.arrays)
     if meta.scored_by:
         raise RuntimeError(f"a record holds the scores of images; one by {meta.scored_by} is never written")
-    if meta.status == "ok":
+    scored = meta.status == "ok"
+    if scored:
         arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *optional_arrays(record.arrays))}
-        with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
         meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
     content = meta.model_dump(mode="json")
     digest = json_digest(content, 64)
-    write_json(path, {**content, "digest": digest})
+    with prepared_json(path, {**content, "digest": digest}):  # gets its name after the arrays
+        if scored:
+            with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
+                np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return path, Record(meta, arrays, digest, StatisticsFile(path, digest))
 
 

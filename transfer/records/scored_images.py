@@ -17,6 +17,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.storage_errors import StorageError
 
 # With 64 bits, any two of a million images have the same id by chance in 3 of 10^8 cases.
 ID_BYTES = 8
@@ -63,6 +64,8 @@ def write_scored_images(images: ScoredImages, ledger_folder: Path) -> None:
     try:
         with atomic_write(path) as part, open(part, "wb") as file:
             np.save(file, images.ids, allow_pickle=False)
+    except StorageError as error:
+        raise error.about("the list of the test images", "no test split may be scored without it") from error
     except (OSError, InputError) as error:
         raise InputError(f"the images of the test set cannot be stored: {error}; without them no test split may be scored") from error
 

@@ -26,10 +26,12 @@ from encoders.ingest.wsi.tile_geometry import TooCoarse
 from encoders.ingest.wsi.tile_plan import TilePlan, plan_tiles
 from encoders.ingest.wsi.tile_shard import count_tile_shards, tile_shard_rows, tile_table_path, write_tile_shard
 from encoders.runtime.errors import InputError
+from encoders.runtime.storage_errors import StorageError, find_storage_error
 
 ResultT = TypeVar("ResultT")
 MIN_SLIDES_PER_WORKER = 3  # below this, the shards of a slide are distributed over the workers
-DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+KEPT_SLIDES = "finished slides are kept; free space, and rerun the same command to resume"
 Ticker = Callable[[str, int], AbstractContextManager[Tick]]  # (title, total): shows the progress of one phase
 
 
@@ -182,7 +184,7 @@ def tile_slide(cohort: Cohort, job: TileJob, tick: Tick) -> SlideRecord | None:
 
 
 def run_guarded(out: Path, work: Callable[[], ResultT]) -> ResultT | SlideRecord:
-    """The result of `work`, or the record of a failure, so that one bad slide does not end the ingest. A full disk raises InputError."""
+    """The result of `work`, or the record of a failure, so that one bad slide does not end the ingest. A full disk raises StorageError."""
     try:
         return work()
     except TooCoarse as error:
@@ -191,7 +193,9 @@ def run_guarded(out: Path, work: Callable[[], ResultT]) -> ResultT | SlideRecord
         return {"reason": str(error)}
     except InputError:
         raise
+    except StorageError as error:
+        raise error.about(error.lost, KEPT_SLIDES) from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
-            raise InputError(f"the disk of {out} is full; free space and rerun the same command to resume") from error
+        if (known := find_storage_error(error, None)) and known.number in FULL:  # another fault is the slide's
+            raise StorageError(known.number, str(out), "the slide", KEPT_SLIDES) from error
         return {"reason": f"{type(error).__name__}: {error}", "traceback": traceback.format_exc()}

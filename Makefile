@@ -17,7 +17,7 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $@
 
-demo: $(READY)  ## phantoms -> pretraining -> benchmark -> comparison table; 5 to 9 minutes on two cores
+demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; three to four minutes on two cores
 	PATH="$(abspath $(BIN)):$$PATH" bash configs/demo.sh $(DEMO)
 
 test: $(READY)  ## run the test suite; tests on real images look for them in ISOGRAFT_DATA

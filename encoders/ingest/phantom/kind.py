@@ -31,3 +31,4 @@ class PhantomKind(Generic[PersonT]):
     draw_person: Callable[[np.random.Generator], PersonT]
     draw_image: Callable[[PersonT, np.random.Generator, int], PhantomImage]  # person, generator, side of the image
     labelled_meta: tuple[str, ...] = ()  # columns of /meta that are labels, too
+    modality: str | None = None  # of the store; None: the name of the kind

@@ -3,6 +3,7 @@
 from typing import Any
 
 from encoders.ingest.phantom.cxr import CXR_PHANTOM
+from encoders.ingest.phantom.cxr_edema import CXR_EDEMA_PHANTOM
 from encoders.ingest.phantom.histology import HISTOLOGY_PHANTOM
 from encoders.ingest.phantom.kind import PhantomKind
 from encoders.ingest.source import ImageRow, Source, Value
@@ -10,7 +11,7 @@ from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.random import Purpose, generator, uniform
 
-PHANTOM_KINDS: dict[str, PhantomKind[Any]] = {"cxr": CXR_PHANTOM, "histology": HISTOLOGY_PHANTOM}
+PHANTOM_KINDS: dict[str, PhantomKind[Any]] = {"cxr": CXR_PHANTOM, "cxr_edema": CXR_EDEMA_PHANTOM, "histology": HISTOLOGY_PHANTOM}
 PhantomItem = tuple[int, int]  # patient, number of the image
 
 
@@ -25,14 +26,15 @@ class PhantomSource(Source[PhantomItem]):
         Raises InputError if there is no such kind."""
         if kind not in PHANTOM_KINDS:
             raise unknown_name_error("kind of phantom", kind, list(PHANTOM_KINDS))
-        self.modality, self.dataset = kind, f"phantom-{kind}"
+        self.kind_name = kind
+        self.modality, self.dataset = self.kind.modality or kind, f"phantom-{kind}"
         self.patients, self.size, self.seed, self.labeled = patients, size, seed, labeled
-        self.channels = PHANTOM_KINDS[kind].channels
+        self.channels = self.kind.channels
         self.geometry = {"resize": "none", "size": [size, size]}
 
     @property
     def kind(self) -> PhantomKind[Any]:
-        return PHANTOM_KINDS[self.modality]
+        return PHANTOM_KINDS[self.kind_name]
 
     def items(self) -> list[PhantomItem]:
         people = range(self.patients)

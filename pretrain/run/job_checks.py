@@ -1,5 +1,7 @@
 """What `pretrain submit` checks before a job waits in the queue: files, batch and time limit."""
 
+import json
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,8 +31,13 @@ def require_shared_paths(files: Sequence[Path], shared: Sequence[str]) -> None:
         if local:
             raise InputError(
                 f"{full} is below {local}, which is local to each node: the job would not find it. Move it to a file system that all nodes "
-                f"share; if {local} is shared, declare it in slurm.yaml: shared: [{full.parent}]"
+                f"share; if {local} is shared, declare it in slurm.yaml: shared: [{_quote_for_yaml(full.parent)}]"
             )
+
+
+def _quote_for_yaml(path: Path) -> str:
+    """The path as an element of a list in YAML."""
+    return str(path) if re.fullmatch(r"[\w./ -]+", str(path)) else json.dumps(str(path), ensure_ascii=False)
 
 
 def require_even_batch(recipe: Recipe, ranks: int) -> None:

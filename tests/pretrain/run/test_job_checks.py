@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import yaml
 
 from encoders.runtime import slurm
 from encoders.runtime.errors import InputError
@@ -64,6 +65,9 @@ def test_node_local_files_are_an_error_unless_declared_as_shared():
     with pytest.raises(InputError, match=r"/tmp/x/cxr.h5 is below /tmp, .* shared: \[/tmp/x\]"):
         job_checks.require_shared_paths([Path("/tmp/x/cxr.h5")], [])
     job_checks.require_shared_paths([Path("/tmp/x/cxr.h5")], ["/tmp/x"])
+    with pytest.raises(InputError) as error:
+        job_checks.require_shared_paths([Path("/tmp/a b, 'c'/$x \"y\"/cxr.h5")], [])
+    assert yaml.safe_load(str(error.value).partition("slurm.yaml: ")[2]) == {"shared": ["/tmp/a b, 'c'/$x \"y\""]}
 
 
 def test_a_batch_that_does_not_divide_is_an_error_that_names_the_nearest_one_that_does(images):

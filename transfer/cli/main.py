@@ -202,7 +202,7 @@ def _publish(sections: Sequence["Section"]) -> None:
             message = f"{name} is not available locally: it is in the leaderboard, but gets no W&B run of its own"
             make_console(stderr=True).print(message, markup=False)
     wandb_report.publish_encoders(sections, cards)
-    address = wandb_report.publish_leaderboard(sections)
+    address = wandb_report.publish_leaderboard(sections, cards)
     if address:
         print(f"W&B: {address}")
 

@@ -16,8 +16,12 @@ from encoders.zoo.card import Card
 from encoders.zoo.names import short_name
 from transfer.records.record import UNSAFE_CHARACTERS
 from transfer.tables.caveats import detectable_difference
-from transfer.tables.render import write_table
+from transfer.tables.headline import Headline, build_headlines
+from transfer.tables.matrix import build_matrix
+from transfer.tables.render import shorten_names, write_table
 from transfer.tables.rows import Comparison, Row, Section
+from transfer.tables.wandb_columns import describe_benchmarked_encoder, list_encoder_tags
+from transfer.tables.wandb_overview import CURVE_COLUMNS, build_comparison_view, build_label_curves, matrix_to_html
 
 LEADERBOARD_COLUMNS = (
     "encoder", "role", "task", "protocol", "protocol_hash", "label_fraction", "auroc", "auroc_low", "auroc_high", "ap", "balanced_accuracy",
@@ -33,30 +37,40 @@ class RunSettings(TypedDict):
     job_type: str
     name: str
     config: dict[str, Json]
+    tags: tuple[str, ...]
 
 
 def publish_encoders(sections: Sequence[Section], cards: Mapping[str, Card]) -> None:
-    """Publishes the results of each encoder as the summary of its own W&B run, with the sha256 of its weights in the config."""
+    """Publishes the results of each encoder as the summary of its own W&B run, with columns about the encoder in the config."""
+    headlines = build_headlines(sections)
     for name, card in cards.items():
         flat = wandb_summary(sections, name)
         if not flat:
             continue
-        weights = sorted({r.identity.encoder_sha256 for s in sections for row in s.rows for r in row.records if r.identity.encoder == name})
-        facts = {"arch": card.arch, "method": card.method, "steps": card.steps, "run_id": card.lineage.get("run_id")}
-        config: dict[str, Json] = {
-            "encoder": {"name": short_name(name), "sha256": "+".join(weights)} | facts,
-            "bench": {"tasks": sorted({s.task for s in sections})},
-        }
-        settings = RunSettings(group=short_name(name), job_type="bench", name=f"{short_name(name)}-bench", config=config)
+        config = describe_benchmarked_encoder(name, card, sections)
+        encoder, bench = config["encoder"], config["bench"]
+        assert isinstance(encoder, dict)
+        assert isinstance(bench, dict)
+        tags = list_encoder_tags(encoder, bench["tasks"])
+        short = short_name(name)
+        settings = RunSettings(group=short, job_type="bench", name=f"{short}-bench", config=config, tags=tags)
         with resume_track(re.sub(UNSAFE_CHARACTERS, "_", name), settings) as track:
-            track.summary(**flat)
+            track.summary(**flat, **(headline_scalars(headlines[name]) if name in headlines else {}))
             if card.lineage.get("run_id"):
-                track.use_artifact(short_name(name), weights)
+                track.use_artifact(short, str(encoder["sha256"]).split("+"))
+
+
+def headline_scalars(headline: Headline) -> dict[str, float]:
+    """The few numbers that are shown first, beside the details."""
+    auroc = headline.auroc
+    means = {"mean_auroc": auroc.value, "mean_auroc_low": auroc.low, "mean_auroc_high": auroc.high, "mean_rank": headline.rank}
+    counts = {"ranked_encoders": headline.ranked, "cells": headline.cells, "tasks": headline.tasks, "cells_left_out": headline.left_out}
+    return {f"headline/{name}": value for name, value in (means | counts).items()}
 
 
 def wandb_summary(sections: Sequence[Section], encoder: str) -> Mapping[str, float | str]:
-    """The results of one encoder, `bench/<task>/<protocol>/<metric>`, and its comparisons: `.../versus`, `.../verdict` for the strongest
-    baseline, `.../vs/<encoder>/...` for each. No name contains a patient or a path."""
+    """The results of one encoder, `bench/<task>/<protocol>/<metric>`, and its comparisons: `.../difference` to the strongest baseline,
+    `.../vs/<encoder>/difference` to each. Beside every difference stand `versus` and `verdict`. No name contains a patient or a path."""
     flat: dict[str, float | str] = {}
     for section in sections:
         for row in (r for r in section.rows if r.encoder == encoder):
@@ -68,7 +82,7 @@ def wandb_summary(sections: Sequence[Section], encoder: str) -> Mapping[str, flo
                 flat |= {f"{at}/{name}": value.value, f"{at}/{name}_low": value.low, f"{at}/{name}_high": value.high}
             for c in row.comparisons:
                 one = _flatten_comparison(c)
-                flat |= {f"{at}/vs/{one['versus']}/{name}": value for name, value in one.items() if name != "versus"}
+                flat |= {f"{at}/vs/{one['versus']}/{name}": value for name, value in one.items()}
                 flat |= {f"{at}/{name}": value for name, value in one.items()} if c.primary else {}
     return flat
 
@@ -80,15 +94,19 @@ def _flatten_comparison(c: Comparison) -> dict[str, float | str]:
     return flat | {"difference": d.value, "difference_low": d.low, "difference_high": d.high}
 
 
-def publish_leaderboard(sections: Sequence[Section]) -> str | None:
-    """Publishes the table of all encoders as its own W&B run, with a saved workspace and report if wandb-workspaces is installed.
+def publish_leaderboard(sections: Sequence[Section], cards: Mapping[str, Card]) -> str | None:
+    """Publishes the matrix and the tables of all encoders as a W&B run of their own, with a saved workspace and report.
 
-    Returns its address, or None offline."""
-    config: dict[str, Json] = {"bench": {"tasks": sorted({s.task for s in sections})}}
-    settings = RunSettings(group="comparison", job_type="compare", name="leaderboard", config=config)
+    cards: of the encoders that are available locally.  Returns the report's address; None offline or without wandb-workspaces."""
+    view, matrix = build_comparison_view(sections, cards), build_matrix(sections)
+    config: dict[str, Json] = {"bench": {"tasks": sorted({s.task for s in sections}), "encoders": len(matrix.rows)}}
+    settings = RunSettings(group="comparison", job_type="compare", name="leaderboard", config=config, tags=("comparison",))
     with resume_track(".leaderboard", settings) as track:
         track.table("leaderboard", LEADERBOARD_COLUMNS, leaderboard_lines(sections))
-        return track.save_comparison_view(sorted({f"bench/{s.task}/{s.protocol}/auroc" for s in sections}))
+        track.html(view.page, matrix_to_html(matrix, shorten_names(sections)))
+        for _, name, lines in build_label_curves(sections):
+            track.table(name, CURVE_COLUMNS, lines)
+        return track.save_views(view)
 
 
 def resume_track(folder: str, settings: RunSettings) -> MetricsLog:

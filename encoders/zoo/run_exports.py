@@ -7,6 +7,7 @@ from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import read_json
 from encoders.runtime.paths import home_dir, runs_dir
+from encoders.runtime.sweep_folder import find_sweep
 from encoders.zoo import weights
 from encoders.zoo.card import Card
 
@@ -48,6 +49,8 @@ def _read_run_checkpoint(checkpoints: Path, step: int | None, name: str) -> tupl
 def describe_unfinished(name: str) -> str:
     """Why a run of that name has no encoder in the zoo yet, and what can be used; "" if there is no such run."""
     folder = runs_dir() / name
+    if (sweep := find_sweep(name)) is not None:
+        return f"it is a sweep; name one of its runs: {', '.join(sweep.run_names())}"
     if not name or name != folder.name or not folder.is_dir():
         return ""
     if (folder / "encoder" / "card.yaml").is_file():

@@ -5,6 +5,7 @@ import pytest
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.sweep_folder import SweepFolder, SweepInfo, SweepRun, expand_sweeps
+from encoders.zoo.zoo import find_encoder
 from tests.fake_slurm import FakeSlurm, job_line
 from transfer.bench.dependencies import Dependencies, depend_on_job, parse_after
 
@@ -44,6 +45,11 @@ def test_a_sweep_whose_runs_have_ended_is_not_waited_for(sweep):
 def test_another_name_is_an_error(sweep, name):
     with pytest.raises(InputError, match="no job, run or sweep called"):
         parse_after([name])
+
+
+def test_a_command_for_one_encoder_names_the_runs_of_a_sweep(sweep):
+    with pytest.raises(InputError, match="it is a sweep; name one of its runs: s_a, s_b, s_c"):
+        find_encoder("s")
 
 
 def test_a_sweep_stands_for_its_encoders_and_a_missing_one_is_named(sweep):

@@ -111,7 +111,7 @@ def compare(
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
     wandb: Annotated[
-        bool, typer.Option(help="publish the results and a leaderboard in W&B; when online, also a workspace and a report")
+        bool, typer.Option(help="publish results, overview and leaderboard in W&B; online, also a saved workspace and report")
     ] = False,
 ) -> None:
     """Print the comparison table from saved records. A record that was edited is refused.

@@ -32,6 +32,8 @@ def describe_run(run: RunDir, named: bool = False) -> RunStatus:
 
 def _describe_submitted(run: RunDir, named: bool) -> RunStatus:
     ids = list_job_ids(run)
+    if not ids:  # a run of a sweep that is still to come
+        return RunStatus((run.name, "not started", *[""] * (len(STATUS_HEADER) - 2)), [])
     job = newest_job(run) or JobState("")
     if not job.state:
         state = "not started"  # SLURM has forgotten the job, or is not reachable from here

@@ -11,6 +11,7 @@ from encoders.runtime.cli import DeviceOption, split_commas
 from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
 from encoders.runtime.errors import InputError
 from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
+from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
@@ -25,7 +26,8 @@ ExternalPart = Literal["test", "all"]
 EncoderNames = Annotated[
     list[str] | None,
     typer.Option(
-        help="encoders, A,B or repeated: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; A+B joins the features of two"
+        help="encoders, A,B or repeated: zoo name, card path, runs/X, runs/X@STEP or imagenet_<arch>; A+B joins the features of two; the "
+        "name of a sweep stands for its runs"
     ),
 ]
 TaskNames = Annotated[str | None, typer.Option(metavar=COMMA_LIST, help="tasks; default: all registered tasks of the encoders' modality")]
@@ -101,7 +103,7 @@ class BenchOptions:
 
         fractions, patients = parse_fractions(self.fractions)
         return BenchRequest(
-            encoders=split_names(self.encoder),
+            encoders=expand_sweeps(split_names(self.encoder)),
             tasks=split_commas(self.task),
             protocols=split_commas(self.protocol),
             baselines=parse_baselines(self.baseline),

@@ -109,7 +109,8 @@ class TensorboardMirror(GuardedTracker):
 
     def table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         with self.record_failure("table"):
-            lines = [list(columns), ["---"] * len(columns), *([redact_private(value) for value in row] for row in rows)]
+            lines: list[list[object]] = [list(columns), ["---"] * len(columns)]
+            lines += [[redact_private(value) for value in row] for row in rows]
             self._text(name, "\n".join("| " + " | ".join("" if v is None else str(v) for v in line) + " |" for line in lines))
 
     def close(self, outcome: Outcome) -> None:

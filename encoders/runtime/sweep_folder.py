@@ -78,11 +78,11 @@ def list_sweeps() -> list[SweepFolder]:
     return [SweepFolder(path.parent) for path in sorted(paths.sweeps_dir().glob("*/sweep.json"))]
 
 
-def expand_sweeps(names: Sequence[str], queued: bool = False) -> list[str]:
-    """The names of encoders with each sweep replaced by its runs, each name once.  queued: a run may still have its job in the queue.
+def expand_sweeps(names: Sequence[str], missing: list[str] | None = None) -> list[str]:
+    """The names of encoders with each sweep replaced by its runs, each name once.
 
-    Raises InputError for a name that is both a sweep and an encoder of the zoo, and for a sweep of which a run has no encoder: none is left
-    out silently."""
+    missing: receives the runs that have no encoder and no job in the queue. Without it, a run without an encoder is an error: none is left
+    out silently. Raises InputError also for a name that is both a sweep and an encoder of the zoo."""
     expanded: list[str] = []
     for name in names:
         sweep = find_sweep(name)
@@ -92,13 +92,15 @@ def expand_sweeps(names: Sequence[str], queued: bool = False) -> list[str]:
         if (paths.zoo_dir() / name).exists():
             raise InputError(f"{name!r} is a sweep ({sweep.path}) and an encoder; write zoo/{name} for the encoder, or name the runs")
         runs = sweep.run_names()
-        missing = [run for run in runs if not _has_encoder(run) and not (queued and slurm_jobs.find_active_job(paths.runs_dir() / run))]
-        if missing:
-            left = ",".join(run for run in runs if run not in missing)
+        without = [run for run in runs if not _has_encoder(run)]
+        if missing is not None:
+            missing += [run for run in without if not slurm_jobs.find_active_job(paths.runs_dir() / run)]
+        elif without:
+            left = ",".join(run for run in runs if run not in without)
             others = f", or name those that have one: --encoder {left}" if left else ""
             raise InputError(
-                f"{len(missing)} of {len(runs)} runs of sweep {name!r} have no encoder{' and no job in the queue' * queued}: "
-                f"{', '.join(missing)}; `pretrain status {name}` says why; finish them{others}"
+                f"{len(without)} of {len(runs)} runs of sweep {name!r} have no encoder: {', '.join(without)}; "
+                f"`pretrain status {name}` says why; finish them{others}"
             )
         expanded += runs
     return list(dict.fromkeys(expanded))

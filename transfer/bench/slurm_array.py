@@ -6,7 +6,7 @@ so that only what failed is computed again.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -46,15 +46,18 @@ def find_pretraining_job(encoder: str) -> str | None:
     return slurm_jobs.find_active_job(paths.runs_dir() / Path(encoder.partition("@")[0]).name)
 
 
-def build_cells(
+def list_bench_cells(
     encoders: Sequence[str],
     tasks: Sequence[str],
     protocols: Sequence[str],
     baselines: Sequence[str] | None,
     options: Sequence[str] = (),
     floor: bool = True,
+    expected: Collection[str] = (),
 ) -> tuple[list[BenchCell], Dependencies, dict[str, str]]:
-    """The cells, the jobs that must succeed before they can start, and what is left out, with the reason.
+    """The cells, the jobs that must end before they can start, and what is left out, with the reason.
+
+    expected: encoders that do not exist yet and may have no job; their cells fail until they do.
 
     Baselines have cells of their own. Those of an encoder that is still being pretrained, whose network is not known yet, are computed in
     its cells. Raises InputError for an unknown encoder, task or protocol."""
@@ -65,7 +68,7 @@ def build_cells(
             raise unknown_name_error("protocol", name, PROTOCOLS)
     if not encoders:
         raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
-    waiting = {name: job for name in encoders if (job := find_pretraining_job(name)) is not None}
+    waiting = {name: job for name in encoders if (job := find_pretraining_job(name)) is not None or name in expected}
     if waiting and not tasks:
         raise InputError(f"{', '.join(waiting)} is still being pretrained and its modality is not known yet; name the tasks with --task")
     known = [name for name in encoders if name not in waiting]
@@ -89,7 +92,7 @@ def build_cells(
         for protocol in protocols
         if not (name in without_network and protocol in trains)
     ]
-    return cells, sum(map(depend_on_job, waiting.values()), Dependencies()), left_out
+    return cells, sum(map(depend_on_job, filter(None, waiting.values())), Dependencies()), left_out
 
 
 def needs_training(protocol: str) -> bool:

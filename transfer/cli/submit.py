@@ -1,5 +1,6 @@
 """`transfer submit`: a benchmark as a SLURM job array."""
 
+import inspect
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -9,8 +10,9 @@ import typer
 from encoders.runtime.cli import make_console, split_commas
 from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
+from transfer.bench.bench_arguments import list_bench_options, parse_bench_arguments
 from transfer.bench.dependencies import Dependencies, parse_after
-from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames, parse_bench_arguments
+from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames
 
 if TYPE_CHECKING:
     from transfer.bench.bench_folder import BenchFolder
@@ -71,17 +73,19 @@ def submit(
     reason, and the others do not. The last job always runs and writes benches/NAME/table.md, table.csv and report.html from the records
     that exist. Defaults for your cluster come from `slurm.yaml`, as for `pretrain submit`.
     """
+    refuse_unknown_options(bench_options or [])
     dependencies, followed = parse_after(after or [])  # names are checked before torch is imported
     if rerun:
         resubmit(name, dependencies)
         return
-    names = expand_sweeps(split_names(encoder or []) or followed, queued=True)
+    expected: list[str] = []
+    names = expand_sweeps(split_names(encoder or []) or followed, expected)
     from encoders.runtime.slurm_site import site_with_options
     from transfer.bench import bench_folder, slurm_array
     from transfer.bench.baselines import parse_baselines
 
-    cells, jobs, left_out = slurm_array.build_cells(
-        names, split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor
+    cells, jobs, left_out = slurm_array.list_bench_cells(
+        names, split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor, expected
     )
     table_options = check_cells(cells)
     options = {
@@ -91,6 +95,9 @@ def submit(
     site = site_with_options(options)
     folder, compare_options = bench_folder.bench_folder(name), [*table_options, *(["--wandb"] if wandb else [])]
     console = make_console(stderr=True)
+    for run in expected:
+        message = f"run {run} has no encoder and no job in the queue (`pretrain status {run}`): its cells fail until it is finished"
+        console.print(message, markup=False, soft_wrap=True, style="yellow")
     for left, reason in left_out.items():
         console.print(f"skipped: {left}: {reason}", markup=False, style="yellow")
     if dry_run:
@@ -103,6 +110,18 @@ def submit(
         return
     numbers = slurm_array.write_bench_folder(folder, cells, site, compare_options, per)
     print_submission(folder, slurm_array.submit_array(folder, numbers, dependencies + jobs), numbers)
+
+
+def refuse_unknown_options(words: Sequence[str]) -> None:
+    """Raises InputError for an option that neither this command nor `transfer bench` has, naming the nearest one."""
+    from encoders.runtime.errors import unknown_name_error
+
+    known = list_bench_options()
+    for word in words:
+        option = word.partition("=")[0]
+        if option.startswith("--") and option not in known:
+            own = [f"--{name.replace('_', '-')}" for name in inspect.signature(submit).parameters if name != "bench_options"]
+            raise unknown_name_error("option", option, [*own, *known], "`transfer submit --help` and `transfer bench --help` list them")
 
 
 def resubmit(name: str, after: Dependencies) -> None:

@@ -157,6 +157,8 @@ def _load(model: nn.Module, match: FamilyMatch, plan: NetworkPlan, settings: Imp
     )
     state, report = fit_tensors(model, match.renamed, match.outside, rule)
     report.check(str(file), plan.advice() if report.faults() else "")
+    if wrong := weights.describe_wrong_types(state, model.state_dict()):
+        raise InputError(f"{file} does not match the network: {wrong}")
     model.load_state_dict(state, strict=True)
     return report
 

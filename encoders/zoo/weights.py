@@ -172,6 +172,22 @@ def _classifier_names(model: nn.Module) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, tuple | list) else ()
 
 
+def describe_wrong_types(own: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> str:
+    """The tensors that a copy would convert and thereby change, in words: complex numbers, and integers (often quantised) for real numbers.
+
+    "" if there is none."""
+    shared = [k for k in want if k in own and not k.endswith("num_batches_tracked")]
+    wrong = [k for k in shared if own[k].is_floating_point() != want[k].is_floating_point() or own[k].is_complex()]
+    if not wrong:
+        return ""
+    first = wrong[0]
+    kind = str(own[first].dtype).removeprefix("torch.")
+    advice = "save weights as float32, not quantised" if not own[first].is_complex() else "a network has real weights"
+    return (
+        f"{len(wrong)} are of another type, first: {first} is {kind}, expected {str(want[first].dtype).removeprefix('torch.')} ({advice})"
+    )
+
+
 def _check_all_matched(own: Mapping[str, Tensor], want: Mapping[str, Tensor], heads: tuple[str, ...], origin: str) -> None:
     """Raises InputError unless `own` has the tensors `want` and otherwise only heads."""
     missing = [k for k in want if k not in own]
@@ -182,6 +198,7 @@ def _check_all_matched(own: Mapping[str, Tensor], want: Mapping[str, Tensor], he
         f"{len(missing)} of {len(want)} tensors are not in the file, first {', '.join(missing[:3])}" if missing else "",
         f"{len(reshaped)} have another shape, first: {reshaped[0]}" if reshaped else "",
         f"{len(extra)} belong to a larger network, first {', '.join(extra[:3])}" if extra else "",
+        describe_wrong_types(own, want),
     ]
     if any(faults):
         details = "; ".join(fault for fault in faults if fault)

@@ -18,7 +18,7 @@ from encoders.runtime.log_tail import find_newest_log, read_failure_reason
 from encoders.runtime.slurm_jobs import JobState
 
 
-class CellState(NamedTuple):
+class SubmittedCell(NamedTuple):
     """One cell: its number, the arguments of its command, its array task, its state in words, the log, and the reason of a failure."""
 
     number: int
@@ -116,13 +116,13 @@ def list_unfinished(folder: BenchFolder) -> list[int]:
     return [i for i, cells in enumerate(folder.array_tasks()) if any(folder.exit_status(cell) != 0 for cell in cells)]
 
 
-def list_cells(folder: BenchFolder) -> list[CellState]:
+def list_submitted_cells(folder: BenchFolder) -> list[SubmittedCell]:
     """The state of each cell. One that ended without an exit status failed before its command: with its node, for example."""
     array = str(read_json(folder.info_file).get("array", ""))
     commands, groups = folder.commands(), folder.array_tasks()
     open_tasks = list_unfinished(folder)
     states = slurm_jobs.array_states(array) if array and open_tasks else {}
-    rows: list[CellState] = []
+    rows: list[SubmittedCell] = []
     for task, cells in enumerate(groups):
         job = (states.get(task) or slurm_jobs.job_state(f"{array}_{task}")) if task in open_tasks else JobState("")
         log = find_newest_log(folder.path, f"slurm-*_{task}.out")
@@ -134,20 +134,20 @@ def list_cells(folder: BenchFolder) -> list[CellState]:
 
 def _describe_cell(
     folder: BenchFolder, cell: int, command: Sequence[str], task: int, job: JobState, log: Path | None, cells: Sequence[int]
-) -> CellState:
+) -> SubmittedCell:
     """The state of a cell.  job, log: of its array task, which has these cells."""
     words, code = shlex.join(command), folder.exit_status(cell)
     if code == 0:
-        return CellState(cell, words, task, "done", log, False)
+        return SubmittedCell(cell, words, task, "done", log, False)
     if code is not None and (not job.is_active or job.state == "RUNNING"):  # one that waits again will be computed again
         lines = (folder.status_dir / str(cell)).read_text().splitlines()
         reason = lines[1] if len(lines) > 1 else read_failure_reason(log) if log else ""
-        return CellState(cell, words, task, f"failed ({code})", log, True, reason)
+        return SubmittedCell(cell, words, task, f"failed ({code})", log, True, reason)
     state = job.describe().lower() or "not ended"
     if job.state == "RUNNING" and len(cells) > 1 and not running_mark(folder.status_dir, cell).exists():
         state = "after other cells of its array task"
     reason = read_failure_reason(log) if log and job.has_ended_badly else ""
-    return CellState(cell, words, task, state, log, job.has_ended_badly, reason)
+    return SubmittedCell(cell, words, task, state, log, job.has_ended_badly, reason)
 
 
 def describe_last_job(folder: BenchFolder) -> str:

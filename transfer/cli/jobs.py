@@ -41,11 +41,11 @@ def print_jobs(
 def _print_overview(folders: "list[BenchFolder]") -> None:
     from rich.table import Table
 
-    from transfer.bench.bench_folder import describe_last_job, list_cells
+    from transfer.bench.bench_folder import describe_last_job, list_submitted_cells
 
     table, failed = Table("benchmark", "cells", "states", "last job", box=None), 0
     for folder in folders:
-        rows = list_cells(folder)
+        rows = list_submitted_cells(folder)
         failed += sum(row.failed for row in rows)
         states = ", ".join(f"{count} {state}" for state, count in Counter(row.state for row in rows).most_common())
         table.add_row(folder.path.name, str(len(rows)), states, describe_last_job(folder))
@@ -58,9 +58,9 @@ def _print_overview(folders: "list[BenchFolder]") -> None:
 def _print_cells(folder: "BenchFolder") -> None:
     from rich.table import Table
 
-    from transfer.bench.bench_folder import describe_last_job, list_cells
+    from transfer.bench.bench_folder import describe_last_job, list_submitted_cells
 
-    rows = list_cells(folder)
+    rows = list_submitted_cells(folder)
     table = Table("cell", "transfer bench", "array task", "state", "log")
     for row in rows:
         table.add_row(str(row.number), row.command, str(row.task), row.state, row.log.name if row.log else "")

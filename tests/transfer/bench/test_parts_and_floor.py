@@ -16,9 +16,9 @@ from encoders.zoo.zoo import load_encoder
 from tests.transfer import toys
 from transfer.bench.baselines import encoder_role, load_manifests
 from transfer.bench.bench import BenchRequest, plan_bench, run_bench
+from transfer.bench.bench_arguments import parse_bench_arguments
 from transfer.bench.lazy_features import LazyFeatures
-from transfer.bench.options import parse_bench_arguments
-from transfer.bench.slurm_array import build_cells
+from transfer.bench.slurm_array import list_bench_cells
 from transfer.leakage import check
 from transfer.tables.build import build_sections
 from transfer.tasks import load, task
@@ -98,9 +98,9 @@ def test_pixels_is_scored_by_no_protocol_that_trains_a_network(cohort):
 
 
 def test_pixels_is_an_element_of_a_job_array_except_where_it_cannot_be_scored(cohort):
-    elements, _, _ = build_cells([NET], ["sick"], ["knn", "finetune"], None)
+    elements, _, _ = list_bench_cells([NET], ["sick"], ["knn", "finetune"], None)
     assert [e.protocol for e in elements if e.encoder == "pixels"] == ["knn"]
-    elements, _, _ = build_cells([NET], ["sick"], ["knn"], None, floor=False)
+    elements, _, _ = list_bench_cells([NET], ["sick"], ["knn"], None, floor=False)
     assert "pixels" not in {e.encoder for e in elements}
     assert all("--no-floor" in e.arguments for e in elements)
 

@@ -14,9 +14,9 @@ from encoders.runtime.slurm_site import Site
 from tests.fake_slurm import FakeSlurm, job_line
 from tests.transfer import toys
 from transfer.bench import baselines
-from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_cells, list_unfinished, running_mark, write_status
+from transfer.bench.bench_folder import bench_folder, find_bench_folder, list_submitted_cells, list_unfinished, running_mark, write_status
 from transfer.bench.dependencies import Dependencies
-from transfer.bench.slurm_array import BenchCell, build_cells, group_cells, write_bench_folder
+from transfer.bench.slurm_array import BenchCell, group_cells, list_bench_cells, write_bench_folder
 from transfer.cli.jobs import print_jobs
 from transfer.cli.submit import check_cells, resubmit
 from transfer.tasks.task import Task, save_task
@@ -34,14 +34,14 @@ def tasks(tmp_path):
 
 
 def test_there_is_one_cell_per_encoder_task_and_protocol(tasks):
-    cells, after, left_out = build_cells([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
+    cells, after, left_out = list_bench_cells([A, B], tasks, ["knn", "linear"], [], ["--draws", "2"])
     assert [(c.encoder, c.task, c.protocol) for c in cells] == [(e, t, p) for e in (A, B) for t in tasks for p in ("knn", "linear")]
     assert {c.options for c in cells} == {("--baseline", "none", "--draws", "2")}
     assert (after, left_out) == (Dependencies(), {})
 
 
 def test_default_baselines_have_their_own_cells_and_unavailable_ones_are_named(tasks):
-    cells, _, left_out = build_cells([B], ["one"], ["knn"], None)
+    cells, _, left_out = list_bench_cells([B], ["one"], ["knn"], None)
     assert [c.encoder for c in cells] == [B, A, "pixels"]
     assert [name.partition(":")[0] for name in left_out] == ["imagenet_resnet10t"]
     assert "put" in next(iter(left_out.values()))
@@ -53,11 +53,11 @@ def test_an_encoder_in_pretraining_is_waited_for_and_computes_its_baselines(task
     slurm_jobs.record_job(run, "41")
     slurm_jobs.record_job(run, "42")
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "PENDING" if job == "42" else "FAILED"))
-    cells, after, _ = build_cells(["mine"], ["one"], ["knn"], None)
+    cells, after, _ = list_bench_cells(["mine"], ["one"], ["knn"], None)
     assert after.options() == ["--dependency=afterok:42", "--kill-on-invalid-dep=yes"]
     assert [c.arguments for c in cells] == [["--encoder", "mine", "--task", "one", "--protocol", "knn"]]
     with pytest.raises(InputError, match="name the tasks with --task"):
-        build_cells(["mine"], [], ["knn"], None)
+        list_bench_cells(["mine"], [], ["knn"], None)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_numbers_are_formatted_for_sbatch():
 
 
 def test_an_array_task_computes_an_encoder_and_what_trains_it_has_tasks_of_its_own(tasks):
-    cells, _, _ = build_cells([A, B], tasks, ["knn", "linear", "finetune"], [])
+    cells, _, _ = list_bench_cells([A, B], tasks, ["knn", "linear", "finetune"], [])
     assert group_cells(cells) == [[0, 1, 3, 4], [2], [5], [6, 7, 9, 10], [8], [11]]
     assert group_cells(cells, "task") == [[0, 1], [2], [3, 4], [5], [6, 7], [8], [9, 10], [11]]
     assert group_cells(cells, "cell") == [[i] for i in range(12)]
@@ -85,10 +85,10 @@ def test_an_array_task_computes_an_encoder_and_what_trains_it_has_tasks_of_its_o
 
 def test_no_encoder_is_left_out_silently(tasks, monkeypatch):
     same = f"{A},seed=0"
-    _, _, left_out = build_cells([B], ["one"], ["knn", "finetune"], None)
+    _, _, left_out = list_bench_cells([B], ["one"], ["knn", "finetune"], None)
     assert left_out["pixels by finetune"] == "it has no network that could be trained"
     monkeypatch.setattr(baselines, "_same_stored_weights", lambda a, b: a.lineage == b.lineage)
-    cells, _, left_out = build_cells([A, same, B], ["one"], ["knn"], [])
+    cells, _, left_out = list_bench_cells([A, same, B], ["one"], ["knn"], [])
     assert [cell.encoder for cell in cells] == [A, B]
     assert left_out == {same: f"it is the same encoder as {A}, which is benchmarked once, under that name"}
 
@@ -155,7 +155,7 @@ def test_only_array_tasks_with_failed_cells_are_resubmitted(monkeypatch):
         write_status(folder.status_dir, i, code, "too few\npatients" * code)
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "CANCELLED"))
     assert list_unfinished(folder) == [0, 2]
-    rows = list_cells(folder)
+    rows = list_submitted_cells(folder)
     assert [row.state for row in rows] == ["done", "failed (1)", "done", "done", "done", "cancelled"]
     assert [row.task for row in rows] == [0, 0, 1, 1, 2, 2]
     assert rows[1].reason == "too few patients"
@@ -167,7 +167,7 @@ def test_only_array_tasks_with_failed_cells_are_resubmitted(monkeypatch):
         ("compare.sbatch", "--dependency=afterany:1"),
     ]
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "PENDING"))
-    assert [row.state for row in list_cells(folder)][:2] == ["done", "pending"], "a cell that failed waits again"
+    assert [row.state for row in list_submitted_cells(folder)][:2] == ["done", "pending"], "a cell that failed waits again"
     with pytest.raises(InputError, match="still in the queue"):
         resubmit("mine", Dependencies())
     monkeypatch.setattr(slurm_jobs, "job_state", lambda job: JobState(job, "COMPLETED"))
@@ -187,7 +187,7 @@ def test_in_a_running_array_task_the_cells_that_wait_and_those_that_run_are_told
     write_status(folder.status_dir, 1, 1, "no")
     running_mark(folder.status_dir, 2).touch()
     queue.show("7", job_line(id=7, state="RUNNING", array="ArrayJobId=7 ArrayTaskId=0 "))
-    assert [row.state for row in list_cells(folder)] == ["done", "failed (1)", "running", "after other cells of its array task"]
+    assert [row.state for row in list_submitted_cells(folder)] == ["done", "failed (1)", "running", "after other cells of its array task"]
 
 
 def test_a_bench_of_an_earlier_version_has_one_array_task_per_cell():
@@ -210,7 +210,7 @@ def test_a_cell_that_ended_before_its_command_failed_and_the_last_job_is_shown(c
     lines = [job_line(id=8 + i, state=s, code=127 * (s == "FAILED"), array=f"ArrayJobId=7 ArrayTaskId={i} ") for i, s in enumerate(states)]
     queue.show("7", *lines)
     queue.show("20", job_line(id=20, state="PENDING", reason="Dependency"))
-    assert [row.state for row in list_cells(folder)] == ["failed (exit status 127)", "running", "pending", "pending"]
+    assert [row.state for row in list_submitted_cells(folder)] == ["failed (exit status 127)", "running", "pending", "pending"]
     with pytest.raises(typer.Exit):
         print_jobs("mine")
     out, err = capsys.readouterr()

@@ -13,12 +13,12 @@ Runs are kept in runs/ and encoders in zoo/, below the working folder or the fol
 """
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from encoders import __version__
+from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import DeviceOption, add_version_option, make_console, run_cli
 from encoders.runtime.command_line import use_tool_commands
 from encoders.runtime.wandb_agent import add_agent_settings, find_agent_run
@@ -26,6 +26,7 @@ from pretrain.cli.arguments import RECIPE_LIST, OverridesArgument, RecipeArgumen
 from pretrain.cli.export import export
 from pretrain.cli.jobs import cancel, logs, status
 from pretrain.cli.preview import preview
+from pretrain.cli.report import report
 from pretrain.cli.submit import stage, submit
 from pretrain.cli.sweep import SweepOption, print_sweep_plan, run_sweep
 from pretrain.recipe.recipes import RECIPES, read_title
@@ -35,6 +36,7 @@ add_version_option(app, __version__)
 
 
 @app.command(epilog=RECIPE_LIST)
+@refreshes_gallery
 def run(
     recipe: RecipeArgument,
     overrides: OverridesArgument = None,
@@ -122,6 +124,7 @@ app.command(epilog=RECIPE_LIST)(preview)
 
 
 @app.command()
+@refreshes_gallery
 def resume(
     run: RunArgument,
     overrides: Annotated[list[str] | None, typer.Argument(help="settings to change from here on, as key=value")] = None,
@@ -148,7 +151,7 @@ def resume(
     _exit_with_status(lambda: resume_run(find_run(run), device, overrides=overrides or [], allow_change=allow_change))
 
 
-app.command()(export)
+app.command()(refreshes_gallery(export))
 
 
 app.command()(status)
@@ -170,31 +173,12 @@ def watch(run: RunArgument, once: Annotated[bool, typer.Option("--once", help="p
     follow_run(find_run(run), once)
 
 
-@app.command()
-def report(
-    run: RunArgument,
-    out: Annotated[str | None, typer.Option(help="HTML file to write  [default: report.html in the run's folder]")] = None,
-) -> None:
-    """Write a self-contained HTML page on a run.
-
-    It holds curves, diagnoses, views, settings, environment, lineage, sessions and rollbacks. For example
-
-    \b
-        pretrain report cxr_moco
-        pretrain report cxr_moco --out page.html
-
-    The views show images of patients: to share the page, remove views.png from the run's folder before writing it.
-    """
-    from pretrain.run.report import write_report
-    from pretrain.run.rundir import find_run
-
-    where = find_run(run)
-    print(write_report(where, Path(out) if out else where.path / "report.html"))
+app.command()(refreshes_gallery(report))
 
 
-app.command(epilog=RECIPE_LIST)(submit)
+app.command(epilog=RECIPE_LIST)(refreshes_gallery(submit))
 app.command()(logs)
-app.command()(cancel)
+app.command()(refreshes_gallery(cancel))
 app.command(epilog=RECIPE_LIST)(stage)
 
 

@@ -8,6 +8,7 @@ from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.slurm_jobs import JobState
 from pretrain.display.dashboard import format_duration
 from pretrain.run.lock_holder import is_run_alive, read_lock
+from pretrain.run.run_info import RunInfo
 from pretrain.run.run_jobs import find_log, list_job_ids, newest_job
 from pretrain.run.rundir import RunDir
 
@@ -52,7 +53,9 @@ def _describe_started(run: RunDir, named: bool) -> RunStatus:
     step = max(int(last.get("step", 0)), int(info.get("step", 0)))  # a checkpoint may be newer than the last logged line
     ids = list_job_ids(run)
     job = newest_job(run) if ids and (named or info["status"] != "finished") else None  # a finished run is not asked about
-    state = _read_state(run, info["status"], job)
+    state, fault = _read_state(run, info["status"], job), _find_fault(info)
+    if "but collapsed" in fault:
+        state = "collapsed"
     rate = float(last.get("time/images_per_s", 0.0))
     seconds_per_step = rate and float(last.get("time/s_per_step", 0.0))
     left = format_duration((steps - step) * seconds_per_step) if state == "running" and seconds_per_step else ""
@@ -60,7 +63,7 @@ def _describe_started(run: RunDir, named: bool) -> RunStatus:
     loss = f"{last['loss']:.4f}" if "loss" in last else ""
     described = _describe_job(ids[-1], job) if ids else ""
     row = (run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, described)
-    return RunStatus(row, _describe_log(run, job, state == "died", named))
+    return RunStatus(row, [*([f"{run.name}: {fault}"] if fault else []), *_describe_log(run, job, state == "died", named)])
 
 
 def _read_state(run: RunDir, recorded: str, job: JobState | None) -> str:
@@ -77,6 +80,13 @@ def _read_state(run: RunDir, recorded: str, job: JobState | None) -> str:
     if recorded != "running":
         return recorded
     return "cancelled" if job and job.state == "CANCELLED" else "died"  # `pretrain resume` continues it
+
+
+def _find_fault(info: RunInfo) -> str:
+    """The verdict on a finished run whose encoder is not sound; "" for any other run."""
+    verdict = info.get("verdict")
+    is_faulty = verdict is not None and info["status"] == verdict["status"] == "finished" and verdict["grade"] != "good"
+    return verdict["sentence"] if is_faulty and verdict is not None else ""
 
 
 def _describe_job(job_id: str, job: JobState | None) -> str:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders import __version__
+from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
 from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command, find_bench_settings
 from transfer.cli.bench_cells import bench_cells
+from transfer.cli.gallery import gallery
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
@@ -45,6 +47,7 @@ app.add_typer(tasks_app, name="tasks")
 add_version_option(app, __version__)
 
 
+@refreshes_gallery
 @saved_results()
 def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
@@ -93,6 +96,7 @@ app.command("bench")(bench_command(run_and_print_bench))
 
 
 @app.command()
+@refreshes_gallery
 @saved_results()
 def compare(
     records: RecordPaths = None,
@@ -208,9 +212,10 @@ def _publish(sections: Sequence["Section"]) -> None:
 
 
 app.command()(power)
-app.command()(report)
-app.command()(submit)
+app.command()(refreshes_gallery(report))
+app.command()(refreshes_gallery(submit))
 app.command("jobs")(print_jobs)
+app.command()(gallery)
 app.command(hidden=True)(bench_cells)
 
 
@@ -255,9 +260,11 @@ def _print_and_save_tables(
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage
     from transfer.tables import render, shift_curves
+    from transfer.tables.headlines import save_headlines
     from transfer.tables.matrix_text import print_matrix
 
     usage = count_split_usage(records, gather_looks(records, paths))
+    save_headlines(sections)
     render.print_results(make_console(), sections, usage, missing)
     curves = shift_curves.build_shift_curves(scored)
     if curves:

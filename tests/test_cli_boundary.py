@@ -36,14 +36,13 @@ def test_any_other_error_keeps_its_traceback():
 
 
 def test_progress_in_a_log_file_is_complete_lines_with_rate_and_time_left(monkeypatch):
-    clock, out = iter([0.0, 4.0, 11.0, 12.0]), io.StringIO()
-    monkeypatch.setattr("encoders.runtime.cli.time.monotonic", lambda: next(clock))
+    now, out = [0.0], io.StringIO()
+    monkeypatch.setattr("encoders.runtime.progress.time.monotonic", lambda: now[0])
     monkeypatch.setattr(sys, "stderr", out)
     with progress_counter("reading", 100) as tick:
-        tick(10)  # at 4 s: too soon for a line
-        tick(45)  # at 11 s
-        tick(45)  # the end
-    assert out.getvalue().splitlines() == ["reading: 55/100  5.0/s  9 s left", "reading: 100/100  8.3/s  0 s left"]
+        for now[0], n in ((4.0, 10), (11.0, 45), (14.0, 25), (15.0, 20)):  # too soon for a line; a line; too soon; the end
+            tick(n)
+    assert out.getvalue().splitlines() == ["reading: 55/100  5.0/s  7 s left", "reading: 100/100  6.7/s  in 15 s"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

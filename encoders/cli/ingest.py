@@ -77,9 +77,9 @@ A tree of folders needs no CSV: --pattern reads columns from the paths, here cla
 
 PHANTOM_HELP = command_help(
     "phantom",
-    f"""They show no patients. cxr: chest radiographs; label `opacity`: a reticular and nodular pattern in the lungs. histology: tiles that
-resemble H&E; label `malignant`: lost glands, large and irregular nuclei. Mean intensity is independent of the labels. The same seed gives
-the same images.{HELP_FOOTER}""",
+    f"""They show no patients. cxr: chest radiographs; label `opacity`: a reticular and nodular pattern in the lungs. cxr_edema: the same at
+the bedside; label `edema`: a strong or a faint pattern, made so that pretraining helps (`make demo`). histology: tiles that resemble H&E;
+label `malignant`: lost glands, large and irregular nuclei. The same seed gives the same images.{HELP_FOOTER}""",
 )
 
 
@@ -100,7 +100,8 @@ def ingest_folder(
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed, e.g. patient_id; "": none]')] = None,
     split_column: Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed, e.g. split; "": none]')] = None,
     label_column: Annotated[
-        list[str] | None, typer.Option(help="column of labels, text or numbers; repeatable  [default: guessed]")
+        list[str] | None,
+        typer.Option("--label-column", "--label", help="column of labels, text or numbers; repeatable  [default: guessed]"),
     ] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata (sex, age, view, site); repeatable")] = None,
     pattern: Annotated[

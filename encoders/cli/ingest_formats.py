@@ -108,7 +108,9 @@ def ingest_dicom(
     list_column: ListColumnOption = None,
     finding: FindingOption = None,
     list_separator: ListSeparatorOption = None,
-    join_column: Annotated[str | None, typer.Option(help="column of the CSV to join on  [default: guessed]")] = None,
+    join_column: Annotated[
+        str | None, typer.Option("--join-column", "--file-column", help="column of the CSV to join on  [default: guessed]")
+    ] = None,
     patient_column: Annotated[str | None, typer.Option(help="column of the CSV that replaces PatientID; pseudonymised, too")] = None,
     split_column: SplitColumnOption = None,
     label_column: LabelColumnOption = None,
@@ -226,11 +228,12 @@ def ingest_hdf5(
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.hdf5 import Hdf5Source, parse_range
-    from encoders.ingest.hdf5_fields import TableOptions
+    from encoders.ingest.hdf5_fields import TableOptions, refuse_table_as_key
     from encoders.ingest.list_files import match_downloads
     from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.store.store import match_files
 
+    refuse_table_as_key(labels)
     source = Hdf5Source(
         sorted({*map(Path, match_files(src)), *match_downloads(src)}),
         images,

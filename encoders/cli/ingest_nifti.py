@@ -84,7 +84,9 @@ def ingest_nifti(
     list_column: ListColumnOption = None,
     finding: FindingOption = None,
     list_separator: ListSeparatorOption = None,
-    file_column: Annotated[str | None, typer.Option(help="column that names volume, folder or patient  [default: guessed]")] = None,
+    file_column: Annotated[
+        str | None, typer.Option("--file-column", "--join-column", help="column that names volume, folder or patient  [default: guessed]")
+    ] = None,
     patient_column: Annotated[str | None, typer.Option(help='column of patients  [default: guessed; "": none]')] = None,
     split_column: SplitColumnOption = None,
     label_column: LabelColumnOption = None,

@@ -52,6 +52,8 @@ ReaderOption = Annotated[
     str | None, typer.Option(help='column of readers, one vote each in mean and majority  [default: guessed, e.g. rad_id; "": rows vote]')
 ]
 SplitColumnOption = Annotated[str | None, typer.Option(help='column of train, val, test  [default: guessed; "": none]')]
-LabelColumnOption = Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")]
+LabelColumnOption = Annotated[
+    list[str] | None, typer.Option("--label-column", "--label", help="column of labels; repeatable  [default: guessed]")
+]
 MetaColumnOption = Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")]
 ResizeOption = Annotated[SquareRule, typer.Option(help="pad, crop (keep the centre) or squash (lose the aspect ratio)")]

@@ -111,7 +111,9 @@ def ingest_whole_slides(
     on: OnOption = None,
     combine: CombineOption = "error",
     reader_column: ReaderOption = None,
-    label_column: Annotated[list[str] | None, typer.Option(help="column of labels; repeatable  [default: guessed]")] = None,
+    label_column: Annotated[
+        list[str] | None, typer.Option("--label-column", "--label", help="column of labels; repeatable  [default: guessed]")
+    ] = None,
     meta_column: Annotated[list[str] | None, typer.Option(help="column of metadata; repeatable")] = None,
     pattern: Annotated[
         str | None, typer.Option(help="regular expression for the paths; its groups patient, slide, study, split, label become columns")

@@ -17,6 +17,7 @@ from encoders.features.embed import extract_features, read_encoder_sha256, read_
 from encoders.features.slide_layouts import SlideAttributes, SlideLayout, feature_path, level0_mpp, write_slide_features
 from encoders.runtime import dist
 from encoders.runtime.errors import InputError
+from encoders.runtime.progress import skip_items
 from encoders.store.part import StorePart
 from encoders.store.store import Store
 from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN, slide_mpp
@@ -89,7 +90,7 @@ def write_all_slide_features(
         attributes = feature_file_attributes(encoder, store, name, rows)
         if is_complete(out, attributes):
             skipped += 1
-            progress(len(rows))
+            skip_items(progress, len(rows))
             continue
         x = extract_features(encoder, store, index=rows, batch=batch, workers=workers, cache=False, progress=progress)
         write_slide_features(folder, layout, x, store, rows, attributes)

@@ -18,24 +18,24 @@ from encoders.zoo.publish import publish_encoder
 from encoders.zoo.wandb_name import WANDB_PREFIX, parse_artifact_name
 
 
-def pull_encoder(source: str, name: str | None = None) -> Path:
+def pull_encoder(source: str, name: str | None = None, replace: bool = False) -> Path:
     """Publishes the encoder at `hf:OWNER/NAME[@REVISION]`, `wandb:ENTITY/PROJECT/NAME:VERSION` or in a folder; returns its zoo folder.
 
-    The weights must have the sha256 of the card, and the network its canary.  Raises InputError if they have not, and for a source
-    without a card of isograft."""
+    replace: as for `publish_folder`.  The weights must have the sha256 of the card, and the network its canary.  Raises InputError if they
+    have not, and for a source without a card of isograft."""
     if source.startswith(HUB_PREFIX):
-        return adopt_folder(fetch_hub_folder(parse_hub_name(source)), source, name)
+        return adopt_folder(fetch_hub_folder(parse_hub_name(source)), source, name, replace)
     if not source.startswith(WANDB_PREFIX):
-        return adopt_folder(Path(source), source, name)
+        return adopt_folder(Path(source), source, name, replace)
     scratch = Path(tempfile.mkdtemp(prefix="isograft-"))
     try:
         _download_artifact(source, scratch)
-        return adopt_folder(scratch, source, name)
+        return adopt_folder(scratch, source, name, replace)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def adopt_folder(folder: Path, source: str, name: str | None = None) -> Path:
+def adopt_folder(folder: Path, source: str, name: str | None = None, replace: bool = False) -> Path:
     """Publishes the encoder of a folder that `encoders export` wrote; its manifest too, if it has one."""
     if not (folder / "card.yaml").is_file():
         raise InputError(f"{source} has no card.yaml, so `encoders export` did not write it; `encoders import {source}` reads other forms")
@@ -49,7 +49,7 @@ def adopt_folder(folder: Path, source: str, name: str | None = None) -> Path:
         off = canary.canary_distance(card.canary, canary.compute_canary(encoder.model, card))
         if off > canary.CANARY_TOLERANCE:
             raise InputError(f"{source} gives other features than its card states (relative difference {off:.2g}); the card was changed")
-    return publish_encoder(name or card.name, encoder.model, card, _read_manifest(folder / "manifest.npz"))
+    return publish_encoder(name or card.name, encoder.model, card, _read_manifest(folder / "manifest.npz"), replace)
 
 
 def _read_manifest(path: Path) -> dict[str, Array] | None:

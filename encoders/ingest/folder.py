@@ -26,6 +26,7 @@ from encoders.ingest.tables.file_finder import FileFinder, clean_path
 from encoders.ingest.tables.join_images import JoinWay, by_file, by_folder, by_identifier, join_images
 from encoders.ingest.tables.list_columns import ListColumn, list_notes
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
+from encoders.ingest.tables.table import Table
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import describe_no_file
@@ -170,7 +171,7 @@ class FolderSource(Source[FileItem]):
         kept = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
         files, others, broken = list_files(self.folder, IMAGE_SUFFIXES)
         lost = {target: each for each in broken if (target := strip_partial_suffix(each.name)) not in files}  # rows may name them
-        joined = join_images(kept, roles.file, every := [*files, *lost], [*self._join_ways(every)], "--file-column")
+        joined = join_images(kept, roles.file, every := [*files, *lost], [*self._join_ways(every, table)], "--file-column")
         self.combine = CombineRule(self.combine.mode, find_reader_column(table.columns, self.combine.reader))
         roles = roles.without(roles.file, joined.way)  # an identifier that joins the rows to paths is read from the paths
         rows, self.roles = combine_rows(joined.rows, roles, self.combine, table.source, self.notes)
@@ -192,9 +193,9 @@ class FolderSource(Source[FileItem]):
         self.notes += describe_filtered(self.filters, len(table.rows) - len(kept.rows))
         return [items[name] for name in sorted(items)]
 
-    def _join_ways(self, files: Sequence[str]) -> Iterator[JoinWay]:
+    def _join_ways(self, files: Sequence[str], table: Table) -> Iterator[JoinWay]:
         """How rows can be joined to files: by file, by folder, and by what the pattern finds in the paths."""
-        yield by_file(FileFinder(files, self.folder.resolve().as_posix()))
+        yield by_file(FileFinder(files, self.folder.resolve().as_posix(), table.folders))
         yield by_folder(files)
         pattern = self.pattern
         for part in ("study", "slide", "patient") if pattern else ():

@@ -68,7 +68,7 @@ class Hdf5Source(Source[Hdf5Item]):
         self.states_side = any(math.isfinite(scale.square_side) for scale in self.scales)  # then all rows have the column
         self._stamps = [file_stamp(path) for path in self.paths]
         names = [path.absolute().relative_to(above).as_posix() for path in self.paths]
-        self.fields = ArrayFields(self.table, names, self.lengths, self.notes)
+        self.fields = ArrayFields(self.table, names, self.lengths, self.notes, above)
         self.left_out = self.fields.left_out
         kind = self._data(self.paths[0], self.images).dtype
         if self.limits or not is_stored_unchanged(kind):

@@ -4,6 +4,7 @@ A table has a row per file (CLAM: a file is a slide), or, for a single file, a r
 with the column `wsi`).
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,6 +24,8 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import find_unknown_patients
 
 SLIDE_COLUMNS = ("slide", "slide_id", "slideid", "wsi")
+
+TABLE_NAME = re.compile(r"\.(csv|tsv|txt|xlsx?|ods|parquet)(\.gz|\.zip)?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,11 @@ class ImageFields:
 class ArrayFields:
     """The fields of the images of several files."""
 
-    def __init__(self, options: TableOptions, names: Sequence[str], lengths: Sequence[int], notes: list[str]):
-        """names: relative paths of the files.  lengths: images of each.  What was assumed and left out is added to `notes`.
+    def __init__(self, options: TableOptions, names: Sequence[str], lengths: Sequence[int], notes: list[str], root: Path):
+        """names: paths of the files, relative to `root`.  lengths: images of each.  What was assumed and left out is added to `notes`.
 
         Raises InputError for a pattern or a table that does not fit the files."""
-        self.options, self.left_out = options, dict[str, int]()
+        self.options, self.left_out, self.root = options, dict[str, int](), root.resolve().as_posix()
         self.by_file: dict[int, ImageFields] = {k: ImageFields() for k in range(len(names))}  # files without fields are left out
         self.by_row: list[ImageFields] = []
         self.unselected: set[int] = set()  # rows of `by_row` that --only leaves out
@@ -122,7 +125,7 @@ class ArrayFields:
             self.left_out |= {"--only": len(self.unselected)} if self.unselected else {}
             return
         table = table.with_rows(kept)
-        joined = join_images(table, self.roles.file, names, [by_file(FileFinder(names))], "--file-column")
+        joined = join_images(table, self.roles.file, names, [by_file(FileFinder(names, self.root, table.folders))], "--file-column")
         rows, self.roles = combine_rows(joined.rows, self.roles, CombineRule(), table.source, notes)
         self._leave_out([k for k, name in enumerate(names) if name not in rows and k in self.by_file], lengths, "no row in the table")
         self.by_file = {k: self._fields(each, rows[names[k]], self.roles) for k, each in self.by_file.items()}
@@ -150,3 +153,11 @@ def hide_unknown_patients(column: list[ImageFields]) -> None:
     """Removes patients that identify nobody, so that the slide can stand for them. The whole column decides about zeros."""
     for k in find_unknown_patients([fields.index.get("patient") for fields in column]).nonzero()[0]:
         column[k] = replace(column[k], index={name: value for name, value in column[k].index.items() if name != "patient"})
+
+
+def refuse_table_as_key(labels: str | None) -> None:
+    """Raises InputError if the key of the labels is the name of a table: in other ingests --labels names one."""
+    if labels and TABLE_NAME.search(labels):
+        raise InputError(
+            f"--labels {labels}: here it is the key of the labels inside the HDF5 file; a table is passed with --table {labels}"
+        )

@@ -22,6 +22,8 @@ from encoders.ingest.workers import Tick, WorkerDied, WorkerPool, available_cpus
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
 from encoders.runtime.json_types import Json
+from encoders.runtime.progress import skip_items
+from encoders.runtime.storage_errors import find_storage_error, name_lost
 
 __all__ = ["ImageRow", "IngestSummary", "Source", "Unreadable", "available_cpus", "file_stamp", "ingest", "is_gray"]
 
@@ -42,10 +44,11 @@ def ingest(source: Source[ItemT], out: str | Path, workers: int = 1, overwrite: 
     items = source.items()
     if not items:
         raise InputError("the source has no images; nothing was written")
-    with lock_shard_folder(out, overwrite) as folder:
+    kept = f"{'the previous file and ' if out.exists() else ''}finished shards are kept; free space, and rerun the same command to resume"
+    with name_lost(out.name, kept), lock_shard_folder(out, overwrite) as folder:
         shards = plan_shards(source, items, folder, overwrite)
         todo = {k: shard for k, shard in enumerate(shards) if not shard_table_path(folder, k).exists()}
-        tick(len(items) - sum(map(len, todo.values())))
+        skip_items(tick, len(items) - sum(map(len, todo.values())))
         write_shards(source, todo, folder, workers, tick)
         summary = join_shards(source, folder, len(shards), out, ingest_recipe(source))
         shutil.rmtree(folder)
@@ -63,6 +66,8 @@ def lock_shard_folder(out: Path, overwrite: bool) -> Iterator[Path]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
+        if known := find_storage_error(error, folder):
+            raise known from error
         raise InputError(f"cannot write {folder}: {error.strerror}; choose a folder with write permission") from error
     with hold_lock(folder / "lock", out):
         for left in (*folder.glob(".*.part"), *out.parent.glob(f".{glob.escape(out.name)}.*.part")):

@@ -21,6 +21,7 @@ class Config(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
 
 
+MAIN_KEYS = {"method": "name", "augment": "preset"}  # of groups of settings whose fields depend on what they name
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -98,6 +99,10 @@ def explain_errors(error: ValidationError, kind: type[BaseModel], origin: str, w
             lines.append(f"{key}: unknown key; {hint}")
         elif fault["type"] == "missing":
             lines.append(f"{key}: is required and was not given")
+        elif fault["type"] in ("model_type", "dict_type") and isinstance(fault["input"], str | int | float):
+            known = _known_fields(kind, fault["loc"])
+            main = known[0] if known else MAIN_KEYS.get(key, "KEY")
+            lines.append(f"{key} is a group of settings; write {key}.{main}={fault['input']}")
         else:
             given = "" if isinstance(fault["input"], Mapping) else f" (given: {fault['input']!r})"
             lines.append(

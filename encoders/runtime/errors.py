@@ -19,7 +19,7 @@ def unknown_name_error(kind: str, name: str, known: Collection[str], hint: str =
         advice = f"did you mean {' or '.join(near)}?"
     else:
         advice = f"known: {_list_names(known)}" if known else "none is known yet"
-    end = "" if near or not hint[:1].isupper() else "."
+    end = "." if not near and (hint[:1].isupper() or hint.startswith("`")) else ""
     return InputError(f"no {kind} called {name!r}; {advice}{end}" + (f" {hint}" if hint else ""))
 
 

@@ -27,6 +27,7 @@ from pretrain.cli.export import export
 from pretrain.cli.jobs import cancel, logs, status
 from pretrain.cli.preview import preview
 from pretrain.cli.report import report
+from pretrain.cli.sibling_options import ADVICE, WITHOUT_EFFECT
 from pretrain.cli.submit import stage, submit
 from pretrain.cli.sweep import SweepOption, print_sweep_plan, run_sweep
 from pretrain.recipe.recipes import RECIPES, read_title
@@ -267,7 +268,7 @@ def _exit_with_status(work: Callable[[], int]) -> None:
     raise typer.Exit(code)
 
 
-use_tool_commands(app, find_recipe_settings)
+use_tool_commands(app, find_recipe_settings, WITHOUT_EFFECT, ADVICE)
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from pretrain.display.time_left import estimate_seconds_left
 from pretrain.loop.step_parts import STEP_PARTS
 from pretrain.watch.diagnose import MetricsLine, diagnose
 
@@ -58,10 +59,11 @@ def format_duration(seconds: float) -> str:
 def describe_progress(lines: Sequence[MetricsLine], steps: int) -> str:
     """Step, time left, speed, memory and learning rate in one line."""
     last = lines[-1]
-    left = format_duration((steps - int(last["step"])) * float(last.get("time/s_per_step", 0.0)))
+    seconds = estimate_seconds_left(lines, steps)
+    left = "" if seconds is None else f"{format_duration(seconds)} left  "
     memory = f"  {last['time/memory_gib']:.1f} GiB" if "time/memory_gib" in last else ""
     return (
-        f"step {int(last['step']):,} of {steps:,}  {100 * last['step'] / steps:.0f} %  {left} left  "
+        f"step {int(last['step']):,} of {steps:,}  {100 * last['step'] / steps:.0f} %  {left}"
         f"{last.get('time/images_per_s', 0.0):.0f} images/s  "
         f"data wait {100 * last.get('time/data_wait', 0.0):.0f} %{memory}  lr {last['lr']:.2e}"
     )

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from encoders.runtime.config import Config, json_digest, merge_settings, parse_override, read_yaml, to_yaml, validate_config
 from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
-from encoders.runtime.optim import Optim
+from encoders.runtime.optim_config import Optim
 from encoders.runtime.tracker import DEFAULT_TRACKERS, RECORD, TrackerName
 from pretrain.recipe.anchor_config import AnchorConfig
 from pretrain.recipe.auxiliary_config import AuxiliaryTarget

@@ -1,5 +1,6 @@
 """The shipped recipes by name: the one list that `pretrain recipes`, the help texts, the error messages and the tests read."""
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -15,7 +16,9 @@ def find_recipe(name: str) -> Path:
     if name.endswith((".yaml", ".yml")) or "/" in name:
         if Path(name).is_file():
             return Path(name)
-        raise InputError(f"no recipe file {name}; shipped recipes are given by name: {', '.join(RECIPES)}")
+        near = get_close_matches(Path(name).stem, RECIPES, n=3)
+        shipped = f"write {' or '.join(near)} for the shipped recipe" if near else "`pretrain recipes` lists those that are given by name"
+        raise InputError(f"there is no recipe file {name}; {shipped}")
     if name not in RECIPES:
         raise unknown_name_error("recipe", name, RECIPES, "`pretrain recipes` lists them; give a file of your own by its path.")
     return RECIPES[name]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from encoders.runtime.cli import make_console
 from encoders.runtime.metrics_log import read_metrics
 from pretrain.display.dashboard import build_panel, format_duration
+from pretrain.display.time_left import estimate_seconds_left
 from pretrain.run.lock_holder import is_run_alive
 from pretrain.run.run_info import read_baseline
 from pretrain.run.rundir import RunDir
@@ -27,15 +28,15 @@ class ShowMetrics(Protocol):
 
 
 @contextmanager
-def monitor_run(run: RunDir, first: int, steps: int, quiet: bool = False) -> Iterator[ShowMetrics]:
-    """Yields the function to call with each line of metrics.jsonl.  first: step at which this session starts.  quiet: shows nothing."""
+def monitor_run(run: RunDir, steps: int, quiet: bool = False) -> Iterator[ShowMetrics]:
+    """Yields the function to call with each line of metrics.jsonl.  quiet: shows nothing."""
     if quiet:
         yield lambda step, **metrics: None
     elif sys.stderr.isatty() and "SLURM_JOB_ID" not in os.environ:
         with _open_dashboard(run.name, steps, read_metrics(run.path), read_baseline(run.read())) as show:
             yield show
     else:
-        yield _build_line_printer(run.name, first, steps)
+        yield _build_line_printer(run.name, steps)
 
 
 def describe_metrics(metrics: Mapping[str, float]) -> str:
@@ -75,18 +76,20 @@ def follow_run(run: RunDir, once: bool) -> None:
         live.update(panel(), refresh=True)
 
 
-def _build_line_printer(title: str, first: int, steps: int) -> ShowMetrics:
+def _build_line_printer(title: str, steps: int) -> ShowMetrics:
     """Prints at most one line per LINE_INTERVAL_S, and always the last one."""
-    started = time.monotonic()
-    last = started - LINE_INTERVAL_S
+    last = time.monotonic() - LINE_INTERVAL_S
+    lines: list[dict[str, Any]] = []
 
     def show(step: int, **metrics: float) -> None:
         nonlocal last
+        lines.append({"step": step, **metrics})
         now = time.monotonic()
         if now - last < LINE_INTERVAL_S and step < steps:
             return
         last = now
-        left = (now - started) / max(step - first, 1) * (steps - step)
-        print(f"{title}: step {step}/{steps}  {describe_metrics(metrics)}  {format_duration(left)} left", file=sys.stderr, flush=True)
+        left = estimate_seconds_left(lines, steps)
+        end = "" if left is None else f"  {format_duration(left)} left"
+        print(f"{title}: step {step}/{steps}  {describe_metrics(metrics)}{end}", file=sys.stderr, flush=True)
 
     return show

@@ -7,6 +7,7 @@ from encoders.runtime.log_tail import read_log_tail
 from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.slurm_jobs import JobState
 from pretrain.display.dashboard import format_duration
+from pretrain.display.time_left import estimate_seconds_left
 from pretrain.run.lock_holder import is_run_alive, read_lock
 from pretrain.run.run_info import RunInfo
 from pretrain.run.run_jobs import find_log, list_job_ids, newest_job
@@ -57,8 +58,8 @@ def _describe_started(run: RunDir, named: bool) -> RunStatus:
     if "but collapsed" in fault:
         state = "collapsed"
     rate = float(last.get("time/images_per_s", 0.0))
-    seconds_per_step = rate and float(last.get("time/s_per_step", 0.0))
-    left = format_duration((steps - step) * seconds_per_step) if state == "running" and seconds_per_step else ""
+    seconds = estimate_seconds_left(lines, steps) if state == "running" else None
+    left = "" if seconds is None else format_duration(seconds)
     age = f"{format_duration(time.time() - float(last['time']))} ago" if last else ""
     loss = f"{last['loss']:.4f}" if "loss" in last else ""
     described = _describe_job(ids[-1], job) if ids else ""

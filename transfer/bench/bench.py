@@ -110,6 +110,9 @@ def load_protocols(
     """Each protocol with its settings. overrides: `linear.steps=9`. Raises InputError for an unknown protocol or setting.
 
     device: of the bench. A setting `precision: auto` becomes what it means there, which the record then says."""
+    for text in overrides:
+        if "." not in text.partition("=")[0]:
+            raise InputError(f"{text!r} names no protocol; write PROTOCOL.SETTING=VALUE, e.g. {next(iter(names), 'linear')}.{text}")
     for name in [*names, *(o.partition(".")[0] for o in overrides)]:
         if name not in PROTOCOLS:
             raise unknown_name_error("protocol", name, PROTOCOLS)

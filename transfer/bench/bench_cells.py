@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from encoders.runtime.errors import InputError
+from transfer.bench.bench_arguments import parse_bench_arguments
 from transfer.bench.bench_folder import read_status, running_mark, write_status
-from transfer.bench.options import BenchOptions, parse_bench_arguments
+from transfer.bench.options import BenchOptions
 
 NumberedCell = tuple[int, BenchOptions]  # a cell by its number, and what was asked for
 RunOptions = Callable[[BenchOptions], dict[str, str]]  # runs the protocols of one task; returns protocol -> reason of its failure

@@ -18,12 +18,11 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.store.patient_ids import SameNames, list_same_names
 from encoders.store.store import Store
+from transfer.bench.class_names import NO_CLASS, describe_classes, find_class_name, unknown_class_error
 from transfer.records.record import ExternalSource
-from transfer.tasks.load import LoadedTask
+from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.split import Split, hash_parts
-from transfer.tasks.task import Task
-
-NO_CLASS = "-"
+from transfer.tasks.task import Task, read_task
 
 
 class JoinedStore(Store):
@@ -86,7 +85,7 @@ def parse_label_map(class_pairs: Sequence[str], a: Task, b: Task) -> dict[str, l
     if missing:
         raise InputError(
             f"--map has no entry for {', '.join(missing)}; name every class: --map 'CLASS OF {a.name}:CLASS OF {b.name}', "
-            "with `-` on the side that lacks it"
+            f"with `-` on the side that lacks it. Classes of {a.name}: {describe_classes(a)}; of {b.name}: {describe_classes(b)}"
         )
     twice = sorted({c for c in of_b if of_b.count(c) > 1})
     if twice:
@@ -98,21 +97,29 @@ def parse_label_map(class_pairs: Sequence[str], a: Task, b: Task) -> dict[str, l
 
 def _split_pair(text: str, a: Task, b: Task) -> tuple[str, str]:
     """The two classes of `A:B`; class names may contain colons."""
-    known = [*a.classes, NO_CLASS], [*b.classes, NO_CLASS]
-    candidates = [(text[:i], text[i + 1 :]) for i, letter in enumerate(text) if letter == ":"]
-    valid = [pair for pair in candidates if pair[0] in known[0] and pair[1] in known[1] and pair != (NO_CLASS, NO_CLASS)]
-    if valid:
-        return valid[0]
+    candidates = [(text[:i].strip(), text[i + 1 :].strip()) for i, letter in enumerate(text) if letter == ":"]
+    for left, right in candidates:
+        own, other = find_class_name(left, a), find_class_name(right, b)
+        if own and other and (own, other) != (NO_CLASS, NO_CLASS):
+            return own, other
     if not candidates:
         raise InputError(
-            f"--map {text!r} is not CLASS:CLASS; classes of {a.name}: {', '.join(a.classes)}; of {b.name}: {', '.join(b.classes)}"
+            f"--map {text!r} is not CLASS:CLASS; classes of {a.name}: {describe_classes(a)}; of {b.name}: {describe_classes(b)}"
         )
     left, right = candidates[0]
-    raise (
-        unknown_name_error(f"class of {a.name}", left, known[0])
-        if left not in known[0]
-        else unknown_name_error(f"class of {b.name}", right, known[1])
-    )
+    if (left, right) == (NO_CLASS, NO_CLASS):
+        raise InputError(f"--map {text!r} names no class; leave it out")
+    raise unknown_class_error(right, b) if find_class_name(left, a) else unknown_class_error(left, a)
+
+
+def join_external_task(tasks: Sequence[LoadedTask], request: ExternalRequest, folds: int, same_people: SameNames = ()) -> ExternalTask:
+    """The task to select on, joined with the task to test. Raises InputError unless there is exactly one to select on."""
+    if folds > 1:
+        raise InputError("--folds divides one task, and an external task is tested once; remove --folds")
+    if len(tasks) != 1 or tasks[0].task.name == request.task:
+        given = ", ".join(t.task.name for t in tasks)
+        raise InputError(f"--external {request.task} needs exactly one other task to select on, named with --task; given: {given}")
+    return join_tasks(tasks[0], load_task(read_task(request.task)), request, same_people)
 
 
 def join_tasks(a: LoadedTask, b: LoadedTask, request: ExternalRequest, same_people: SameNames = ()) -> ExternalTask:

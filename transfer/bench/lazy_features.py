@@ -4,7 +4,7 @@ Shapes: N images of the store, M rows, D width.
 """
 
 import mmap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,10 +58,13 @@ def release_pages(features: Array) -> None:
 class LazyFeatures:
     """Pooled features of a task's store. Nothing is embedded before the first call: a bench whose records exist embeds nothing.
 
-    batch, workers: of the embedding; workers None: as many as `encoders.loading.worker_count` chooses for the store."""
+    batch, workers: of the embedding; workers None: as many as `encoders.loading.worker_count` chooses for the store.  progress: called with
+    the number of images embedded since its last call."""
 
-    def __init__(self, encoder: "Encoder", loaded: LoadedTask, batch: int, workers: int | None):
-        self.encoder, self.loaded, self.batch, self.workers = encoder, loaded, batch, workers
+    def __init__(
+        self, encoder: "Encoder", loaded: LoadedTask, batch: int, workers: int | None, progress: Callable[[int], None] | None = None
+    ):
+        self.encoder, self.loaded, self.batch, self.workers, self.progress = encoder, loaded, batch, workers, progress
         self.features: FeatureRows | None = None
 
     def __call__(self) -> FeatureRows:
@@ -92,7 +95,9 @@ class LazyFeatures:
         whole = len(used) > n // 2 or feature_cache_path(self.encoder, task.store, "pooled").is_file()
         index = None if whole else used
         workers = self._count_workers(task.store)
-        features = extract_features(self.encoder, task.store, index=index, batch=self.batch, workers=workers, mapped=True)
+        features = extract_features(
+            self.encoder, task.store, index=index, batch=self.batch, workers=workers, mapped=True, progress=self.progress
+        )
         if index is None:
             return features, np.arange(n)
         place = np.full(n, -1)

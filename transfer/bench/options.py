@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from encoders.runtime.cli import DeviceOption, split_commas
-from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
+from encoders.runtime.command_line import COMMA_LIST
 from encoders.runtime.errors import InputError
 from encoders.runtime.precision_names import FEATURE_PRECISION_HELP, FeaturePrecision
 from encoders.runtime.sweep_folder import expand_sweeps
@@ -183,7 +183,10 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         external: Annotated[str | None, typer.Option(help="external test task: select on the task of --task, test on this one")] = None,
         label_map: Annotated[
             list[str] | None,
-            typer.Option("--map", help="CLASS:CLASS, class of --task to class of --external, `-` for none; repeat until all are mapped"),
+            typer.Option(
+                "--map",
+                help="CLASS:CLASS, class of --task to class of --external, `-` for none, e.g. pneumonia:pneumonia; repeat for all classes",
+            ),
         ] = None,
         external_part: Annotated[ExternalPart, typer.Option(help="images of the external task to test on: its test part or all")] = "test",
         folds: Annotated[int, typer.Option(help="folds of cross-validation by patient; 1: the task's own split")] = 1,
@@ -207,7 +210,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
             transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
             transfer bench --encoder cxr_moco --device cuda --precision bf16
             transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
-            transfer bench --encoder cxr_moco --task pneumonia --external kermany --map pneumonia:label=pneumonia
+            transfer bench --encoder cxr_moco --task pneumonia --external kermany --map pneumonia:pneumonia
 
         Hyper-parameters are selected on validation patients. The test part stays sealed until then, and every use of it is logged in
         records/ledger.jsonl.
@@ -251,31 +254,6 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         )
 
     return bench
-
-
-def parse_bench_arguments(arguments: Sequence[str]) -> BenchOptions:
-    """The options of a `transfer bench` command line. Raises InputError where typer would refuse it."""
-    from typer.main import get_command
-
-    usage_error: Any = typer.BadParameter.__base__  # click's UsageError, or typer's own copy of it in newer versions
-    parsed: list[BenchOptions] = []
-    app = typer.Typer()
-    app.command()(bench_command(parsed.append))
-    use_tool_commands(app)
-    command = get_command(app)
-    try:
-        with command.make_context("transfer bench", list(arguments)) as context:
-            command.invoke(context)
-    except usage_error as error:
-        raise InputError(f"`transfer bench {' '.join(arguments)}`: {error.format_message()}") from error
-    return parsed[0]
-
-
-def find_bench_settings(name: str) -> list[str]:
-    """The settings of protocols, as `protocol.key`, that the option `--name` of `transfer bench` may have meant."""
-    from transfer.protocols import PROTOCOLS
-
-    return [f"{protocol}.{name}" for protocol, entry in PROTOCOLS.items() if name in entry.load().Config.model_fields]
 
 
 def parse_fractions(text: str) -> tuple[list[float], list[int]]:

@@ -10,22 +10,27 @@ from encoders import __version__
 from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli, split_commas
 from encoders.runtime.command_line import COMMA_LIST, use_tool_commands
-from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command, find_bench_settings
+from transfer.bench.bench_arguments import find_bench_settings
+from transfer.bench.options import BenchOptions, CombineScores, Margin, ScoreBy, bench_command
 from transfer.cli.bench_cells import bench_cells
 from transfer.cli.gallery import gallery
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
+    EncoderFilter,
     Prevalence,
+    ProtocolFilter,
     RecordPaths,
     ReferenceEncoder,
     SeedEncoders,
     TaskFilter,
+    filter_records,
     saved_results,
     split_baselines,
 )
 from transfer.cli.power import power
 from transfer.cli.report import report
+from transfer.cli.sibling_options import ADVICE, WITHOUT_EFFECT
 from transfer.cli.submit import submit
 from transfer.cli.tasks import tasks_app
 
@@ -53,6 +58,7 @@ def run_and_print_bench(options: BenchOptions) -> None:
     """Runs the bench, prints and saves its tables, and publishes new results in W&B. Exits with status 1 when a cell failed."""
     from encoders.runtime.devices import announce_device
     from transfer.bench.bench import plan_bench, run_bench
+    from transfer.bench.work import count_work
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
@@ -68,7 +74,7 @@ def run_and_print_bench(options: BenchOptions) -> None:
     plan = plan_bench(request, log)
     with (
         advise_on_interrupt("finished results are saved; rerun the same command to resume"),
-        progress_counter("bench", len(plan)) as progress,
+        progress_counter("bench", len(plan), count_work(plan)) as progress,
     ):
         result = run_bench(request, plan, log, progress)
     if result.reused:
@@ -100,7 +106,9 @@ app.command("bench")(bench_command(run_and_print_bench))
 @saved_results()
 def compare(
     records: RecordPaths = None,
+    encoder: EncoderFilter = None,
     task: TaskFilter = None,
+    protocol: ProtocolFilter = None,
     baseline: ReferenceEncoder = None,
     seeds_of: SeedEncoders = None,
     margin: Margin = None,
@@ -124,6 +132,7 @@ def compare(
 
     \b
         transfer compare
+        transfer compare --encoder cxr_moco --protocol linear
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
         transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
         transfer compare --task chexpert --score-by study --combine max
@@ -143,7 +152,7 @@ def compare(
 
     --by adds every metric per subgroup, and the AUROC difference to all other test images (also in records/subgroups.csv).
     """
-    from encoders.runtime.errors import InputError, unknown_name_error
+    from encoders.runtime.errors import InputError
     from encoders.runtime.paths import records_dir
     from transfer.records import record
     from transfer.records.score_units import choose_score_rule, combine_records
@@ -159,11 +168,7 @@ def compare(
         raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
     paths = record.find_records(records or ())
     selected = [record.read_record(path) for path in paths]
-    tasks = {r.identity.task for r in selected}
-    for name in split_commas(task):
-        if name not in tasks:
-            raise unknown_name_error("task among the records", name, tasks)
-    selected = [r for r in selected if not task or r.identity.task in split_commas(task)]
+    selected = filter_records(selected, task, encoder, protocol, baseline)
     if not selected:
         raise InputError("there is no record yet; create some with `transfer bench --encoder NAME`")
     baselines = split_baselines(baseline, selected)
@@ -213,7 +218,7 @@ def _publish(sections: Sequence["Section"]) -> None:
 
 app.command()(power)
 app.command()(refreshes_gallery(report))
-app.command()(refreshes_gallery(submit))
+app.command(context_settings={"ignore_unknown_options": True})(refreshes_gallery(submit))  # those of bench
 app.command("jobs")(print_jobs)
 app.command()(gallery)
 app.command(hidden=True)(bench_cells)
@@ -279,7 +284,7 @@ def _print_and_save_tables(
     print_matrix(make_console(), sections, render.shorten_names(sections))
 
 
-use_tool_commands(app, find_bench_settings)
+use_tool_commands(app, find_bench_settings, WITHOUT_EFFECT, ADVICE)
 
 
 def main() -> None:

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 RecordPaths = Annotated[
     list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
 ]
+EncoderFilter = Annotated[
+    list[str] | None,
+    typer.Option("--encoder", help="only these encoders, A,B or repeated, and the baselines: those of --baseline, or all"),
+]
+ProtocolFilter = Annotated[str | None, typer.Option(metavar=COMMA_LIST, help="only these protocols")]
 TaskFilter = Annotated[str | None, typer.Option(metavar=COMMA_LIST, help="only these tasks")]
 ReferenceEncoder = Annotated[
     str | None,
@@ -36,12 +41,40 @@ Prevalence = Annotated[float | None, typer.Option(help="prevalence to compute PP
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"
 
 
+def filter_records(
+    records: Sequence["Record"], task: str | None, encoder: Sequence[str] | None, protocol: str | None, baseline: str | None
+) -> list["Record"]:
+    """The records of these tasks, encoders and protocols; None: of all. Baselines stay, those of --baseline or all.
+
+    Raises InputError for a name that no record has."""
+    from encoders.runtime.errors import unknown_name_error
+    from encoders.zoo.names import split_names
+
+    tasks, encoders, protocols = split_commas(task), split_names(list(encoder or [])), split_commas(protocol)
+    for kind, names in (("task", tasks), ("encoder", encoders), ("protocol", protocols)):
+        known = {str(getattr(r.identity, kind)) for r in records}
+        for name in names if records else ():
+            if name not in known:
+                raise unknown_name_error(f"{kind} among the records", name, known)
+    named = [] if baseline == "none" else [baseline, *split_commas(baseline)]
+
+    def is_kept(r: "Record") -> bool:
+        beside = r.identity.encoder in named if baseline else r.meta.role != "encoder"
+        return (
+            (not tasks or r.identity.task in tasks)
+            and (not protocols or r.identity.protocol in protocols)
+            and (not encoders or r.identity.encoder in encoders or beside)
+        )
+
+    return [r for r in records if is_kept(r)]
+
+
 def split_baselines(text: str | None, records: Sequence["Record"]) -> list[str]:
-    """The encoders of --baseline; an encoder whose own name has commas is one. Raises InputError for one that no record is of."""
+    """The encoders of --baseline, [] for `none`; an encoder whose own name has commas is one. Raises InputError for an unknown one."""
     from encoders.runtime.errors import unknown_name_error
 
     encoders = {r.identity.encoder for r in records}
-    names = [text] if text in encoders and text is not None else split_commas(text)
+    names = [text] if text in encoders and text is not None else split_commas(None if text == "none" else text)
     for name in names:
         if name not in encoders:
             raise unknown_name_error("encoder among the records", name, encoders)

@@ -10,11 +10,14 @@ from encoders.runtime.cli import make_console, split_commas
 from transfer.bench.options import CombineScores, Margin, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
+    EncoderFilter,
     Prevalence,
+    ProtocolFilter,
     RecordPaths,
     ReferenceEncoder,
     SeedEncoders,
     TaskFilter,
+    filter_records,
     saved_results,
     split_baselines,
 )
@@ -33,7 +36,9 @@ def report(
         list[str] | None, typer.Option(help="the task's store, to include images of test patients; repeat for several files")
     ] = None,
     baseline: ReferenceEncoder = None,
+    encoder: EncoderFilter = None,
     task: TaskFilter = None,
+    protocol: ProtocolFilter = None,
     operating: Annotated[str, typer.Option(help=OPERATING_HELP)] = "youden",
     prevalence: Prevalence = None,
     score_by: ScoreBy = "image",
@@ -81,7 +86,7 @@ def report(
         raise InputError(f"--checklist {checklist}: expected a file name that ends in .html or .md")
     paths = record.find_records(records or ())
     intact, refused = read_records(paths)
-    selected = select_records(intact, task)
+    selected = filter_records(intact, task, encoder, protocol, baseline)
     baselines = split_baselines(baseline, selected)
     if not selected:
         reason = f"; {len(refused)} files were refused, the first because: {next(iter(refused.values()))}" if refused else ""
@@ -143,15 +148,3 @@ def read_records(paths: Sequence[Path]) -> tuple[list["Record"], dict[str, str]]
         except InputError as error:
             refused[path.name] = str(error).replace(f"{path.parent}/", "")
     return intact, refused
-
-
-def select_records(records: Sequence["Record"], task: str | None) -> list["Record"]:
-    """The records of these tasks; None: of all. Raises InputError for a task that no record has."""
-    from encoders.runtime.errors import unknown_name_error
-
-    names = split_commas(task)
-    tasks = {r.identity.task for r in records}
-    for name in names:
-        if name not in tasks:
-            raise unknown_name_error("task among the records", name, tasks)
-    return [r for r in records if not names or r.identity.task in names]

@@ -1,6 +1,7 @@
 """What options of `transfer tasks add` mean: comma lists, PART=FILE and PART=VALUE."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from encoders.runtime.cli import split_commas
@@ -46,3 +47,12 @@ def parse_split_values(texts: list[str]) -> dict[str, str] | None:
             f"--split-value is {texts}; expected PART=VALUE with PART train, val, test or exclude, e.g. --split-value test=valid"
         )
     return {value.strip(): "" if part == "exclude" else part for part, _, value in pairs} or None
+
+
+def require_table(tables: Sequence[Path] | None, recipe: str | None, options: Mapping[str, Sequence[str]]) -> None:
+    """Raises InputError for options about a table of labels without one, and for names of columns of several."""
+    given = [f"--{key.removeprefix('csv_').replace('columns', 'column-names')}" for key, value in options.items() if value]
+    if given and not tables and recipe is None:
+        raise InputError(f"{given[0]} is about a table of labels; name it with --labels FILE.csv")
+    if options["csv_columns"] and tables and len(tables) > 1:
+        raise InputError(f"--column-names names the columns of one table, and --labels names {len(tables)}")

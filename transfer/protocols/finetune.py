@@ -28,7 +28,8 @@ from encoders.runtime.config import Config as Base
 from encoders.runtime.cpu_bf16 import describe_wrong_gradient, has_wrong_bf16_gradient
 from encoders.runtime.errors import InputError
 from encoders.runtime.moving_average import move_average
-from encoders.runtime.optim import Optim, build_optimizer, clip_gradients, set_lr
+from encoders.runtime.optim import build_optimizer, clip_gradients, set_lr
+from encoders.runtime.optim_config import Optim
 from encoders.runtime.precision_names import TrainingPrecision
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics

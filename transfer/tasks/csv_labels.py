@@ -13,10 +13,11 @@ from encoders.ingest.dicom.header import PSEUDONYM_COLUMNS
 from encoders.ingest.dicom.hidden_names import HiddenNames, add_hidden_names, add_pseudonyms
 from encoders.ingest.label_table import ColumnRoles, find_join_column
 from encoders.ingest.options import CombineMode
+from encoders.ingest.row_filter import describe_filtered, filter_rows
 from encoders.ingest.tables.combine import AGREEMENT_SUFFIX, CombineRule, combine_rows, find_reader_column
 from encoders.ingest.tables.join_images import JoinWay, by_identifier, by_path, join_images
 from encoders.ingest.tables.list_columns import ListColumn
-from encoders.ingest.tables.load_tables import Labels, load_tables
+from encoders.ingest.tables.load_tables import Labels, TableFile, load_tables
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.unknown_values import count_unknown, is_unknown
 from transfer.tasks.labels import LabelColumn, encode_column
@@ -38,16 +39,22 @@ def read_csv_labels(
     combine: CombineMode = "error",
     reader: str | None = None,
     lists: ListColumn | None = None,
+    derive: Sequence[str] = (),
+    only: Sequence[str] = (),
 ) -> tuple[list[LabelColumn], list[str]]:
     """The label columns, and messages for the user about the join.
 
     path: a table, or several that are joined on the columns `on`.  join_column: the column with image names; by default `key`, `file` or
     one with a usual name.  combine, reader: what becomes of rows of one image that disagree, as in an ingest.
-    lists: the lists of findings of a column, whose findings are then `names`.
+    lists: the lists of findings of a column, whose findings are then `names`.  derive: comparisons that become columns.  only: conditions
+    on rows; images of the other rows have no label.
 
     Raises InputError for an unknown column, for a table that matches no image, and for rows of one image that disagree."""
     messages: list[str] = []
-    table = load_tables(path, on, messages, lists=lists)
+    table = load_tables(path, on, messages, derive=derive, lists=lists)
+    every = len(table.rows)
+    table = table.with_rows(filter_rows(table.columns, table.rows, list(only), messages))
+    messages += describe_filtered(list(only), every - len(table.rows))
     header = table.columns
     for name in names:
         if name not in header:
@@ -122,6 +129,6 @@ def number_images(store: "Store", column: str) -> dict[str, str]:
     return {str(i): str(value) for i, value in enumerate(store.column(column).tolist()) if not is_unknown(value)}
 
 
-def as_labels(csv: str | Sequence[str]) -> list[Path]:
-    """The table or tables of a task, as absolute paths."""
-    return [Path(to_absolute_path(path)) for path in ([csv] if isinstance(csv, str) else csv)]
+def as_labels(csv: str | Sequence[str], columns: Sequence[str] = ()) -> list[TableFile]:
+    """The table or tables of a task, with absolute paths.  columns: names of the first ones, of a table without a line of names."""
+    return [TableFile(Path(to_absolute_path(path)), tuple(columns)) for path in ([csv] if isinstance(csv, str) else csv)]

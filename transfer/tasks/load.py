@@ -108,8 +108,8 @@ def read_label_columns(store: "Store", task: TargetSpec) -> tuple[list[LabelColu
     findings, messages = task.findings, list[str]()
     if task.csv:
         lists = ListColumn(findings.column, tuple(task.labels), findings.separator) if findings else None
-        how = (task.csv_on, task.csv_join, task.combine, task.reader, lists)
-        columns, messages = read_csv_labels(as_labels(task.csv), store, task.labels, *how)
+        how = (task.csv_on, task.csv_join, task.combine, task.reader, lists, task.csv_derive, task.csv_only)
+        columns, messages = read_csv_labels(as_labels(task.csv, task.csv_columns), store, task.labels, *how)
     elif findings:
         columns, messages = split_findings(read_store_labels(store, [findings.column])[0], task.labels, findings.separator)
     else:

@@ -1,6 +1,7 @@
 """Tables of labels for DICOM files, joined on the file, its folder or an identifier of its header, whichever the column holds."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from encoders.ingest.dicom.header import IDENTIFIER_TAGS
 from encoders.ingest.folder import FileItem
@@ -50,18 +51,25 @@ class DicomLabels:
         self.table = table.with_rows(filter_rows(table.columns, table.rows, self.filters, self.notes))
         self.notes += describe_filtered(self.filters, len(table.rows) - len(self.table.rows))
 
-    def needs_headers(self, names: Sequence[str]) -> bool:
+    def needs_headers(self, names: Sequence[str], folder: Path) -> bool:
         """Whether the column holds anything other than file names."""
         values = dict.fromkeys(row[self.roles.file] for row in self.table.rows)
-        return len(FileFinder(names).match(values).files) < len(values)
+        return len(self._finder(names, folder).match(values).files) < len(values)
 
-    def join_files(self, names: Sequence[str], headers: dict[str, dict[str, str]], notes: list[str]) -> list[FileItem]:
-        """The files with their rows, joined on what most values of the column match.
+    def _finder(self, names: Sequence[str], folder: Path) -> FileFinder:
+        return FileFinder(names, folder.resolve().as_posix(), self.table.folders)
+
+    def join_files(self, names: Sequence[str], headers: dict[str, dict[str, str]], notes: list[str], folder: Path) -> list[FileItem]:
+        """The files with their rows, joined on what most values of the column match.  names: relative to `folder`.
 
         Files without a row are kept with unknown labels; with a filter on the rows they are left out.
         Raises InputError if no row matches any file, and for rows of one file that disagree."""
         identifiers = {tag: {name: h.get(key, "") for name, h in headers.items()} for key, tag in IDENTIFIER_TAGS.items()}
-        ways = [by_file(FileFinder(names)), *(by_identifier(way, values) for way, values in identifiers.items()), by_folder(names)]
+        ways = [
+            by_file(self._finder(names, folder)),
+            *(by_identifier(way, values) for way, values in identifiers.items()),
+            by_folder(names),
+        ]
         joined = join_images(self.table, self.roles.file, names, ways, "--join-column")
         notes += self.notes
         rows, self.roles = combine_rows(joined.rows, self.roles, self.combine, self.table.source, notes)

@@ -103,11 +103,11 @@ class DicomSource(Source[FileItem]):
             self.joining["derive"] = list(labels.derive)
         if labels and labels.lists:
             self.joining |= labels.lists.as_json()
-        headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names)) else {}
+        headers = read_headers(self.folder, wrap_progress(names)) if views or (labels and labels.needs_headers(names, self.folder)) else {}
         if views:
             names = self._filter_views(names, headers)
             self.left_out["another view"] = found - len(names)
-        self._items = labels.join_files(names, headers, self.notes) if labels else [FileItem(name) for name in names]
+        self._items = labels.join_files(names, headers, self.notes, self.folder) if labels else [FileItem(name) for name in names]
         self.left_out["no row in the table"] = len(names) - len(self._items)
         self.roles = labels.roles if labels else None
         own = [item.row.get(self.roles.patient, "") for item in self._items] if self.roles and self.roles.patient else []

@@ -57,7 +57,7 @@ class VolumeLabels:
         kept = table.with_rows(filter_rows(table.columns, table.rows, self.only, notes))
         notes += describe_filtered(self.only, len(table.rows) - len(kept.rows))
         ways = [
-            by_file(FileFinder(list(volumes), folder.resolve().as_posix())),
+            by_file(FileFinder(list(volumes), folder.resolve().as_posix(), table.folders)),
             by_folder(list(volumes)),
             by_identifier("patient", volumes),
         ]

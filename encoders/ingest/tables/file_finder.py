@@ -1,9 +1,11 @@
 """Finds the files that a table names: by relative, absolute, Windows or prefixed path, by file name, or by name without suffix.
 
-A path matches by its longest end that exactly one file has. That is a guess where both the path and the file have other folders in
-front, so it is refused if another path of the table ends in the same way, or if the folder that the path names exists elsewhere.
+A relative path may also begin in the folder of the table. Otherwise a path matches by its longest end that exactly one file has. That is a
+guess where both the path and the file have other folders in front, so it is refused if another path of the table ends in the same way, or
+if the folder that the path names exists elsewhere.
 """
 
+import posixpath
 import re
 import unicodedata
 from collections import defaultdict
@@ -38,9 +40,12 @@ class FileMatches:
 class FileFinder:
     """The files in which names are looked up."""
 
-    def __init__(self, files: Sequence[str], root: str = ""):
-        """files: paths relative to `root`, with forward slashes.  root: absolute path of their folder, "" if unknown."""
+    def __init__(self, files: Sequence[str], root: str = "", beside: Iterable[str] = ()):
+        """files: paths relative to `root`, with forward slashes.  root: absolute path of their folder, "" if unknown.
+
+        beside: absolute folders of the tables: a relative path that is none of `root` may begin there."""
         self.files, self.root = list(files), root.rstrip("/") + "/" if root else ""
+        self.beside = list(beside) if root else []
         self.exact = {clean_path(name): name for name in files}
         self.depth = max((name.count("/") + 1 for name in self.exact), default=0)
         self._ends: dict[Callable[[str], str], dict[Parts, list[str]]] = {}
@@ -77,7 +82,14 @@ class FileFinder:
         return FileMatches(found, {v: text for v, text in reasons.items() if text}, by_end)
 
     def _exactly(self, path: str) -> str | None:
-        return self.exact.get(path.removeprefix(self.root)) or self.exact.get(path) if self.root else self.exact.get(path)
+        found = self.exact.get(path.removeprefix(self.root)) or self.exact.get(path) if self.root else self.exact.get(path)
+        return found or self._beside_table(path)
+
+    def _beside_table(self, path: str) -> str | None:
+        """The file that a path names from the folder of a table: `../images/a.png`, or `a.png` where other folders have one too."""
+        ends = [posixpath.normpath(f"{folder}/{path}") for folder in self.beside if path and not path.startswith("/")]
+        names = {self.exact.get(end.removeprefix(self.root)) for end in ends if end.startswith(self.root)} - {None}
+        return names.pop() if len(names) == 1 else None
 
     def _longest_end(self, path: str) -> tuple[list[str], int] | None:
         """The files with the longest end of the path, and the rank of the match; None if no file has any."""

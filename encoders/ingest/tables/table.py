@@ -37,6 +37,11 @@ class Table:
         return replace(self, rows=rows)
 
     @property
+    def folders(self) -> list[str]:
+        """The absolute folders of its files, in which paths that they name may begin."""
+        return list(dict.fromkeys(Path(part).absolute().parent.resolve().as_posix() for part in self.source.split(" + ")))
+
+    @property
     def file_name(self) -> str:
         """The source without its folders, for notes."""
         return " + ".join(Path(part).name for part in self.source.split(" + "))

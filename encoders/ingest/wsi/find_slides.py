@@ -66,7 +66,7 @@ def list_slide_items(
         fields = apply_path_pattern(fields, slides, root, pattern, notes)
     if table:
         sources = {name: path.relative_to(root).as_posix() for name, path in slides.items()}
-        fields = apply_slide_table(fields, sources, table, label, meta, join or TableJoin(), notes)
+        fields = apply_slide_table(fields, sources, table, label, meta, join or TableJoin(), notes, root)
     fields = {name: add_dicom_patient(each, slides[name], dataset, notes) for name, each in fields.items()}
     if all(is_unknown(each.index.get("patient")) for each in fields.values()):
         notes.append("warning: patients are unknown (no --labels or --pattern names them): every slide counts as a patient of its own")

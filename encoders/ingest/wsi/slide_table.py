@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_column, find_join_column
 from encoders.ingest.options import CombineMode
@@ -44,16 +45,20 @@ def apply_slide_table(
     meta: Sequence[str],
     join: TableJoin,
     notes: list[str],
+    root: Path,
 ) -> dict[str, SlideFields]:
     """The slides that the table names, with its fields; slides without a row are left out and counted.
 
-    fields: of the slides to look up.  sources: name of every slide -> its relative path.  labels: table or tables.
+    fields: of the slides to look up.  sources: name of every slide -> its path relative to `root`.  labels: table or tables.
     label, meta: columns.  The table names a slide by path, file name, name without suffix, or name of its store; with --pattern, also by
     the study or patient.
     Raises InputError if no row names a slide, and if rows of one slide disagree in a way that `join` does not resolve."""
     table = load_tables(labels, join.on, notes)
     columns = table.columns
-    ways = [by_slide(fields, sources), *by_path_groups(fields)]
+    ways = [
+        by_slide(fields, sources, FileFinder(list(sources.values()), root.resolve().as_posix(), table.folders)),
+        *by_path_groups(fields),
+    ]
     named: dict[Role, str | None] = {"slide": "", "file": choose_slide_column(columns, join, labels, len(ways) > 1)}
     role = assign_roles(columns, named, list(label), list(meta), "call it file or slide")
     if taken := [name for name in role.meta if name in TileQuality._fields]:
@@ -95,9 +100,8 @@ def choose_slide_column(columns: list[str], join: TableJoin, labels: Labels, by_
     return usual or (find_join_column(columns) if by_patient else None)
 
 
-def by_slide(fields: Mapping[str, SlideFields], sources: Mapping[str, str]) -> JoinWay:
+def by_slide(fields: Mapping[str, SlideFields], sources: Mapping[str, str], finder: FileFinder) -> JoinWay:
     """Join on paths, file names, names without suffix, and names of stores. A slide that is not in `fields` joins nothing."""
-    finder = FileFinder(list(sources.values()))
     names = {source: name for name, source in sources.items()}
 
     def match(values: Sequence[str]) -> Match:

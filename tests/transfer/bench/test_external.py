@@ -10,6 +10,7 @@ from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, add, run
 from transfer.bench import external
 from transfer.bench.bench import BenchRequest, plan_bench
+from transfer.bench.class_names import find_class_name, unknown_class_error
 from transfer.bench.external import ExternalRequest
 from transfer.records.ledger import read_ledger
 from transfer.tables import build as table
@@ -154,11 +155,47 @@ class Labels:
         (["sick:il"], "did you mean ill"),
         (["sick"], "not CLASS:CLASS"),
         (["sick:ill", "sick:ill"], "more than once"),
+        (["-:-"], "names no class"),
+        (["healthy:well", "sick:ill"], "no class of a called 'healthy'.*classes of a: sick; a binary task has one class"),
     ],
 )
 def test_an_incomplete_map_is_refused(two, pairs, message):
     with pytest.raises(InputError, match=message):
         bench(pairs)
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "kind", "text", "means"),
+    [
+        (["label=pneumonia"], ["label"], "binary", "pneumonia", "label=pneumonia"),
+        (["label=pneumonia"], ["label"], "binary", "label", "label=pneumonia"),
+        (["label=pneumonia"], ["label"], "binary", "label=pneumonia", "label=pneumonia"),
+        (["label=Pneumonia"], ["label"], "binary", "pneumonia", "label=Pneumonia"),
+        (["Pneumonia"], ["Pneumonia"], "binary", "pneumonia", "Pneumonia"),
+        (["pneumonia"], ["pneumonia"], "binary", "PNEUMONIA", "pneumonia"),
+        (["pneumonia"], ["pneumonia"], "binary", "normal", None),
+        (["a=yes", "b=yes"], ["a", "b"], "multilabel", "a", "a=yes"),
+        (["a=yes", "b=yes"], ["a", "b"], "multilabel", "yes", None),
+        (["a=b", "b"], ["a", "b"], "multilabel", "b", "b"),
+        (["a=x:y"], ["a"], "binary", "x:y", "a=x:y"),
+        (["low", "high"], ["grade"], "multiclass", "High", "high"),
+        (["low", "Low"], ["grade"], "multiclass", "LOW", None),
+        (["low"], ["low"], "binary", "-", "-"),
+    ],
+)
+def test_a_class_may_be_written_by_its_value_or_column_where_that_is_clear(classes, labels, kind, text, means):
+    known = task.Task(name="t", store=["s"], labels=labels, kind=kind, classes=classes)
+    assert find_class_name(text, known) == means
+    if means is None:
+        assert all(name in str(unknown_class_error(text, known)) for name in classes)
+
+
+@pytest.mark.parametrize("text", ["pneumonia:pneumonia", "Pneumonia:label", "pneumonia : label=pneumonia"])
+def test_short_names_of_classes_give_the_map_of_their_full_names(text):
+    a = task.Task(name="a", store=["s"], labels=["pneumonia"], kind="binary", classes=["pneumonia"])
+    b = task.Task(name="b", store=["s"], labels=["label"], kind="binary", classes=["label=pneumonia"])
+    assert external.parse_label_map([text], a, b) == {"pneumonia": ["label=pneumonia"]}
+    assert external.parse_label_map([":".join(text.split(":")[::-1])], b, a) == {"label=pneumonia": ["pneumonia"]}
 
 
 def test_an_impossible_external_test_is_refused(two):

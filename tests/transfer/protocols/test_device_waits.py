@@ -10,7 +10,8 @@ from torch import nn
 
 from encoders.features import input_batches
 from encoders.runtime.device_copies import HostCopy
-from encoders.runtime.optim import Optim, build_optimizer
+from encoders.runtime.optim import build_optimizer
+from encoders.runtime.optim_config import Optim
 from tests.device_counts import OperationCount
 from tests.transfer.protocols.test_finetune import FAST, encoder, fit, images, part  # noqa: F401  a fixture
 from transfer.protocols import finetune, heads

@@ -10,7 +10,8 @@ from torch import nn
 
 from encoders.augment.presets import PRESETS
 from encoders.runtime.errors import InputError
-from encoders.runtime.optim import Optim, build_optimizer, set_lr
+from encoders.runtime.optim import build_optimizer, set_lr
+from encoders.runtime.optim_config import Optim
 from encoders.similarity.perceptual_hash import pixel_sha256
 from encoders.store.store import Store
 from encoders.store.write import pixel_fingerprint, write_store

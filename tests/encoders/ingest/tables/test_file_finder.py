@@ -86,3 +86,25 @@ def test_the_work_does_not_grow_with_the_square_of_the_number_of_paths(front):
     found = FileFinder(files).match([f"{front}{i:08d}_000.png" for i in range(30_000)])
     assert len(found.files) == 30_000
     assert time.process_time() - start < 20  # under a second of CPU time; every path with every file would take minutes
+
+
+@pytest.mark.parametrize(
+    ("folder", "value", "file"),
+    [
+        ("/data/a", "1.png", "a/1.png"),  # b has one of that name too
+        ("/data/b", "1.png", "b/1.png"),
+        ("/data/tables", "../b/1.png", "b/1.png"),
+        ("/data/tables/x", "..\\..\\a\\1.png", "a/1.png"),
+        ("/lists", "../data/a/1.png", "a/1.png"),
+        ("/data", "./a/./1.png", "a/1.png"),
+        ("/data/b", "a/1.png", "a/1.png"),  # relative to the folder of the images comes first
+        ("/data/tables", "../../other/1.png", None),
+        ("/elsewhere", "1.png", None),
+    ],
+)
+def test_a_path_may_begin_in_the_folder_of_the_table(folder, value, file):
+    assert FileFinder(["a/1.png", "b/1.png"], "/data", [folder]).match([value]).files.get(value) == file
+
+
+def test_without_a_root_nothing_is_looked_up_beside_the_table():
+    assert FileFinder(["a/1.png", "b/1.png"], "", ["/data/a"]).match(["1.png"]).files == {}

@@ -10,7 +10,7 @@ from typing import Any
 
 from encoders.gallery.entries import EntryGrade, GalleryEntry, Link, modified_at, relative_link
 
-TAIL_BYTES = 16_384  # of metrics.jsonl: a few lines
+METRICS_TAIL_BYTES = 16_384  # of metrics.jsonl: a few lines
 QUIET_S = 3600.0  # without a new line, after which a run that is recorded as running may be dead
 METHOD_PATTERN = re.compile(r"^method:\s*(?:\{|\n\s+)name:\s*([\w.-]+)", re.MULTILINE)
 ARCH_PATTERN = re.compile(r"^arch:\s*([^\s#]+)", re.MULTILINE)
@@ -77,7 +77,7 @@ def read_last_metrics(path: Path) -> tuple[dict[str, float], float | None]:
     try:
         with path.open("rb") as file:
             size = file.seek(0, 2)
-            file.seek(max(size - TAIL_BYTES, 0))
+            file.seek(max(size - METRICS_TAIL_BYTES, 0))
             tail = file.read().splitlines()
     except OSError:
         return {}, None

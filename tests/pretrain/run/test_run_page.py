@@ -13,9 +13,11 @@ from encoders.runtime.metrics_log import read_metrics
 from pretrain.cli.main import app
 from pretrain.display.curves import draw_curve, thin_out
 from pretrain.recipe import config
+from pretrain.run.publish_state import publish_state
 from pretrain.run.report import render_page
 from pretrain.run.rundir import RunDir
-from pretrain.run.verdict import judge
+from pretrain.run.status import describe_run
+from pretrain.run.verdict import judge, judge_run, record_verdict
 from pretrain.watch.diagnose import PATIENCE
 from pretrain.watch.history import find_diagnosis_spans
 
@@ -185,3 +187,28 @@ def test_curves_keep_their_extremes_and_count_what_they_leave_out():
     assert (thin[0], thin[-1]) == (points[0], points[-1])
     assert "1 of 2 values are NaN or inf" in draw_curve([{"step": 1, "a": float("nan")}, {"step": 2, "a": 1.0}], "a", "a")
     assert "NaN or inf" in draw_curve([{"step": 1, "a": float("inf")}], "a", "a")
+
+
+def test_status_does_not_say_finished_of_a_collapsed_run(written):
+    assert describe_run(written).row[1] == "finished"  # of an earlier version: nobody judged it
+    record_verdict(written, judge_run(written))
+    shown = describe_run(written)
+    assert shown.row[1] == "collapsed"
+    assert shown.details == ["fallen: finished at step 100 of 100, but collapsed at step 60"]
+
+
+def test_a_verdict_is_not_recorded_while_a_process_may_write(written):
+    written.update(status="running")
+    record_verdict(written, judge_run(written))
+    assert "verdict" not in written.read()
+
+
+def test_publishing_never_raises_and_says_what_failed(written, monkeypatch):
+    said = []
+    publish_state(written, said.append)
+    assert "fallen: finished at step 100 of 100, but collapsed at step 60" in said[0]
+    assert (written.path / "report.html").is_file()
+    assert (written.path.parent.parent / "index.html").is_file()
+    monkeypatch.setattr("pretrain.run.publish_state.write_report", lambda *_: 1 / 0)
+    publish_state(written, said.append)
+    assert said[-1] == "run fallen: its page was not written: ZeroDivisionError: division by zero"

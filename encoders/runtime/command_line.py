@@ -21,10 +21,10 @@ DEVICE_OPTIONS = ("--gpu", "--gpus", "--gpu-id", "--cuda", "--cpu", "--no-cuda",
 OTHER_NAMES = {  # of other tools -> ours, the first that a command has
     "--batch-size": ["--batch"], "--bs": ["--batch"], "--num-workers": ["--workers"], "--jobs": ["--workers"], "--cores": ["--cpus"],
     "--model": ["--encoder"], "--models": ["--encoder"], "--encoders": ["--encoder"], "--tasks": ["--task"], "--dataset": ["--task"],
-    "--protocols": ["--protocol"], "--csv": ["--labels", "--table"], "--annotations": ["--labels", "--table"], "--mem": ["--memory"],
-    "--label-csv": ["--labels", "--table"], "--output": ["--out", "--csv"], "-o": ["--out", "--csv"], "--force": ["--overwrite"],
+    "--protocols": ["--protocol"], "--csv": ["--table", "--labels"], "--annotations": ["--table", "--labels"], "--mem": ["--memory"],
+    "--label-csv": ["--table", "--labels"], "--output": ["--out", "--csv"], "-o": ["--out", "--csv"], "--force": ["--overwrite"],
     "--resume": ["--continue"], "--image-size": ["--size"], "--img-size": ["--size"], "--job-name": ["--name"], "--amp": ["--precision"],
-    "--fp16": ["--precision"], "--bf16": ["--precision"], "--metadata": ["--labels", "--table"],
+    "--fp16": ["--precision"], "--bf16": ["--precision"], "--metadata": ["--table", "--labels"],
 }  # fmt: skip
 OTHER_NAMES_OF_ARGUMENTS = {"--output": "out", "--out-file": "out", "--outfile": "out", "-o": "out", "--input": "src", "-i": "src"}
 SHOWN_SIBLINGS = 2  # commands that have an option which this one lacks

@@ -142,12 +142,12 @@ def add(
     from transfer.tasks.sealed_list import write_test_list
     from transfer.tasks.task import describe_order, save_task, to_portable_path
 
+    table_options = {"csv_columns": split_commas(column_names), "csv_only": only or [], "csv_derive": derive or []}
+    require_table(labels, recipe, table_options)
     opened = Store.open(store)
     rule = {"column": split_column, "seed": seed, "val": val, "test": test, "patients_by_split": patients_by_split or None}
     tables = [to_portable_path(path) for path in labels or ()]
     target = {"labels": label, "csv": (tables[0] if len(tables) == 1 else tables) or None, "csv_on": file_column, "csv_join": on or None}
-    table_options = {"csv_columns": split_commas(column_names), "csv_only": only or [], "csv_derive": derive or []}
-    require_table(labels, recipe, table_options)
     target |= {key: value or None for key, value in table_options.items()}
     target |= {"combine": combine, "reader": reader_column, "kind": kind, "positive": positive}
     target |= {"keep": parse_classes(keep), "order": parse_classes(order)}

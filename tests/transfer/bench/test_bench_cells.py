@@ -50,7 +50,7 @@ def test_an_encoder_embeds_a_store_once_for_all_tasks_and_protocols_and_a_restar
     assert "1 results computed, 1 from records" in out
     assert len(embedded) == 1
     identities = [json.loads(file.read_text())["identity"] for file in records_dir().glob("*/*.json")]
-    assert sorted((r["task"], r["protocol"]) for r in identities) == [(t, p) for t in ("one", "two") for p in ("knn", "fewshot")]
+    assert sorted((r["task"], r["protocol"]) for r in identities) == [(t, p) for t in ("one", "two") for p in ("fewshot", "knn")]
 
 
 def test_a_cell_fails_for_its_own_reasons_only(tmp_path, capsys):

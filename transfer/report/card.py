@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, NamedTuple
 from encoders.runtime.files import atomic_write
 from transfer.report.verdict_text import VERDICT_CLASSES, StyleClass
 from transfer.tables.matrix import (
-    Matrix,
     MatrixCell,
     MatrixRow,
+    VerdictMatrix,
     count_tasks,
     describe_symbols,
     format_range,
@@ -38,7 +38,7 @@ INKS: dict[StyleClass, str] = {"better": "#00704f", "worse": "#b34700", "same": 
 FAMILY, FONT_PIXELS = "DejaVu Sans", DPI / 72  # the font that matplotlib brings along; pixels of a point
 
 
-class Box(NamedTuple):
+class PixelBox(NamedTuple):
     """Pixels from the upper left corner."""
 
     x: float
@@ -72,7 +72,7 @@ def draw_cards(sections: Sequence[Section], display_names: Mapping[str, str]) ->
     return [_draw_card(part, sentence, display_names, f"{i + 1} of {len(parts)}" if len(parts) > 1 else "") for i, part in enumerate(parts)]
 
 
-def split_matrix(matrix: Matrix) -> list[Matrix]:
+def split_matrix(matrix: VerdictMatrix) -> list[VerdictMatrix]:
     """The matrix in parts of readable size; each repeats the first ImageNet rows. Every row and column is in one of them."""
     pinned = [row for row in matrix.rows if row.role == "imagenet"][:MOST_REPEATED]
     rest = [row for row in matrix.rows if row not in pinned]
@@ -89,7 +89,7 @@ def _is_one_of(row: MatrixRow, rows: Sequence[MatrixRow]) -> bool:
     return any(row.encoder == other.encoder for other in rows)
 
 
-def _draw_card(matrix: Matrix, sentence: str, display_names: Mapping[str, str], number: str) -> "Figure":
+def _draw_card(matrix: VerdictMatrix, sentence: str, display_names: Mapping[str, str], number: str) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -99,17 +99,17 @@ def _draw_card(matrix: Matrix, sentence: str, display_names: Mapping[str, str], 
     columns, rows = len(matrix.columns), len(matrix.rows)
     width = min((WIDTH - 2 * MARGIN - NAMES_WIDTH) / columns, 170)
     names = WIDTH - 2 * MARGIN - width * columns if columns > 5 else 330
-    head = _draw_head(figure, matrix, Box(MARGIN + names, top, width, 0))
+    head = _draw_head(figure, matrix, PixelBox(MARGIN + names, top, width, 0))
     height = min((HEIGHT - FOOT - head) / rows, 46)
     for i, row in enumerate(matrix.rows):
         y = head + i * height
         fill = PINNED if row.role == "imagenet" else "white"
-        _fill(figure, Box(MARGIN, y, names + width * columns, height), fill)
+        _fill(figure, PixelBox(MARGIN, y, names + width * columns, height), fill)
         _draw_name(
-            figure, display_names[row.encoder], Box(MARGIN + 4 + 12 * row.is_seed, y, names - 10 - 12 * row.is_seed, height), row.role
+            figure, display_names[row.encoder], PixelBox(MARGIN + 4 + 12 * row.is_seed, y, names - 10 - 12 * row.is_seed, height), row.role
         )
         for k, cell in enumerate(row.cells):
-            _draw_cell(figure, cell, Box(MARGIN + names + k * width, y, width, height), row.role)
+            _draw_cell(figure, cell, PixelBox(MARGIN + names + k * width, y, width, height), row.role)
         _line(figure, (MARGIN, y + height), (MARGIN + names + width * columns, y + height), RULE if row.role != "imagenet" else SOFT)
     starts = [k for k, column in enumerate(matrix.columns) if k and matrix.columns[k - 1].task != column.task]
     for k in starts:
@@ -128,7 +128,7 @@ def _draw_sentence(figure: "Figure", sentence: str) -> float:
     return 24 + pitch * len(lines) + 14
 
 
-def _draw_head(figure: "Figure", matrix: Matrix, first: Box) -> float:
+def _draw_head(figure: "Figure", matrix: VerdictMatrix, first: PixelBox) -> float:
     """Draws the titles of tasks and protocols and returns the y below them. first: the first column."""
     x, size = first.x, 10.0
     wrapped = [_wrap(column.protocol, first.width - 4, 8.5) for column in matrix.columns]
@@ -145,7 +145,7 @@ def _draw_head(figure: "Figure", matrix: Matrix, first: Box) -> float:
     return bottom
 
 
-def _draw_name(figure: "Figure", name: str, box: Box, role: str) -> None:
+def _draw_name(figure: "Figure", name: str, box: PixelBox, role: str) -> None:
     """The whole name: smaller and on several lines if it is long."""
     bold = role == "encoder"
     size, lines = next(
@@ -162,7 +162,7 @@ def _fits(lines: Sequence[str], size: float, height: float) -> bool:
     return len(lines) * size * FONT_PIXELS * 1.08 <= height
 
 
-def _draw_cell(figure: "Figure", cell: MatrixCell, box: Box, role: str) -> None:
+def _draw_cell(figure: "Figure", cell: MatrixCell, box: PixelBox, role: str) -> None:
     """Score and symbol over the interval; beside it where a row is too low."""
     middle, centre = box.y + box.height / 2, box.x + box.width / 2
     if cell.auroc is None:
@@ -170,7 +170,7 @@ def _draw_cell(figure: "Figure", cell: MatrixCell, box: Box, role: str) -> None:
         return
     style = VERDICT_CLASSES[cell.verdict] if cell.verdict is not None else None
     if style is not None and role != "imagenet":
-        _fill(figure, Box(box.x + 1, box.y + 1, box.width - 2, box.height - 1), FILLS[style])
+        _fill(figure, PixelBox(box.x + 1, box.y + 1, box.width - 2, box.height - 1), FILLS[style])
     size = min(11.5, box.height / 2.9)
     interval, symbol = format_range(cell.auroc), cell.symbol()
     y = middle - (box.height * 0.18 if interval else 0)
@@ -182,7 +182,7 @@ def _draw_cell(figure: "Figure", cell: MatrixCell, box: Box, role: str) -> None:
         _text(figure, centre, middle + box.height * 0.24, interval, size * 0.68, align="center", colour=SOFT)
 
 
-def _draw_foot(figure: "Figure", matrix: Matrix, number: str) -> None:
+def _draw_foot(figure: "Figure", matrix: VerdictMatrix, number: str) -> None:
     symbols = "   ".join(describe_symbols(matrix))
     about = f"AUROC, 95 % interval{'; verdict against the strongest baseline, Holm-corrected:   ' if symbols else ''}{symbols}"
     for i, line in enumerate(_wrap(about, WIDTH - 2 * MARGIN - 150, 8.5)[:2]):
@@ -232,7 +232,7 @@ def _text(
     )
 
 
-def _fill(figure: "Figure", box: Box, colour: str) -> None:
+def _fill(figure: "Figure", box: PixelBox, colour: str) -> None:
     from matplotlib.patches import Rectangle
 
     corner = box.x / WIDTH, 1 - (box.y + box.height) / HEIGHT

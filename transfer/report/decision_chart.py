@@ -10,7 +10,7 @@ from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_line
 from transfer.records.cached_results import cached_result
 from transfer.report.context import Block, ReportContext
-from transfer.report.panels import MAX_BANDS, draw_curve, draw_legend, panel_title, split_panels
+from transfer.report.panels import MAX_BANDS, draw_legend, group_curve, panel_title, split_panels
 from transfer.report.plots import chart_figure
 from transfer.report.tables import protocol_title
 from transfer.tables.decision_curves import CURVE_RESAMPLES, row_decision_curves
@@ -60,7 +60,7 @@ def decision_curve_charts(section: Section, context: ReportContext) -> list[Html
             c, pen = curves[name], context.pens[name]
             band = draw_band(frame, thresholds, np.clip(c.low, *frame.y), np.clip(c.high, *frame.y), pen)
             lines = draw_above(frame, thresholds, c.benefit, bottom, pen)
-            marks.append(draw_curve(context.display_names[name], lines, band, k < MAX_BANDS))
+            marks.append(group_curve(context.display_names[name], lines, band, k < MAX_BANDS))
         title = panel_title(f"decision curve, {protocol_title(section)}", i, len(panels))
         charts.append(chart_figure(draw_chart(frame, marks, title, "threshold probability", "net benefit"), names, context))
     return charts

@@ -9,7 +9,7 @@ from encoders.runtime.svg import Frame, draw_chart, draw_dots, draw_line, draw_w
 from transfer.records.cached_results import cached_result
 from transfer.records.episodes import read_episodes
 from transfer.report.context import Block, ReportContext
-from transfer.report.panels import draw_curve, draw_legend, panel_title, split_panels
+from transfer.report.panels import draw_legend, group_curve, panel_title, split_panels
 from transfer.report.plots import axis_limits, chart_figure
 from transfer.report.tables import protocol_title
 from transfer.tables.rows import Row, Section
@@ -76,7 +76,7 @@ def _episode_charts(section: Section, context: ReportContext) -> list[Html]:
             x, y, low, high = np.array(spreads[name], dtype=float).T
             x = x * 1.06 ** (i - (len(names) - 1) / 2)  # sideways, so that whiskers do not cover each other
             own = [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-            marks.append(draw_curve(context.display_names[name], own))
+            marks.append(group_curve(context.display_names[name], own))
         title = panel_title(f"single episodes, {protocol_title(section)}", k, len(panels))
         charts.append(chart_figure(draw_chart(frame, marks, title, "shots per class (log)", "AUROC of an episode", shots), names, context))
     return charts

@@ -12,10 +12,10 @@ from transfer.report.verdict_text import VERDICT_CLASSES
 from transfer.tables.matrix import (
     VERDICT_SYMBOLS,
     CellState,
-    Matrix,
     MatrixCell,
     MatrixColumn,
     MatrixRow,
+    VerdictMatrix,
     count_tasks,
     describe_cell,
     describe_symbols,
@@ -32,14 +32,14 @@ MOST_ON_PHONE = 3  # protocols beside each other on a phone
 STATE_SIGNS: dict[CellState, str] = {"failed": "failed", "fewer labels": "fewer labels", "not run": "–"}
 
 
-def render_matrix(matrix: Matrix, display_names: Mapping[str, str]) -> Html:
+def render_matrix(matrix: VerdictMatrix, display_names: Mapping[str, str]) -> Html:
     """The matrix as one table, or as several with all rows where it has more than MOST_COLUMNS columns, and its legend."""
     groups = group_columns_by_task(matrix, MOST_COLUMNS)
     tables = [_render_table(matrix.select(columns), display_names) for columns in groups]
     return join_html([*tables, _render_legend(matrix)])
 
 
-def _render_table(matrix: Matrix, display_names: Mapping[str, str]) -> Html:
+def _render_table(matrix: VerdictMatrix, display_names: Mapping[str, str]) -> Html:
     weights = [row for row in matrix.rows if row.role == "imagenet"]
     pinned, rest = weights[:MOST_PINNED], [*weights[MOST_PINNED:], *(row for row in matrix.rows if row.role != "imagenet")]
     tasks = count_tasks(matrix.columns)
@@ -91,7 +91,7 @@ def _render_cell(cell: MatrixCell, column: MatrixColumn, is_first: bool, display
     return tag("td", *parts, class_=classes, data_task=column.task if is_first else None, data_label=column.protocol, title=words or None)
 
 
-def _render_legend(matrix: Matrix) -> Html:
+def _render_legend(matrix: VerdictMatrix) -> Html:
     """What the numbers, symbols and colours mean."""
     classes = {VERDICT_SYMBOLS[verdict][0]: VERDICT_CLASSES[verdict] for verdict in matrix.used_verdicts}
     keys = []

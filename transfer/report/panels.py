@@ -61,7 +61,7 @@ def panel_title(title: str, i: int, count: int) -> str:
     return title if count == 1 else f"{title} ({i + 1} of {count})"
 
 
-def draw_curve(name: str, marks: Iterable[Html], band: Html | None = None, show_band: bool = True) -> Html:
+def group_curve(name: str, marks: Iterable[Html], band: Html | None = None, show_band: bool = True) -> Html:
     """The marks of one encoder as a group with its name, so that the style sheet can highlight it under the pointer."""
     behind = None if band is None else tag("g", band, class_="band" if show_band else "band quiet")
     return tag("g", tag("title", name), behind, *marks, class_="curve")

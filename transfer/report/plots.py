@@ -14,7 +14,7 @@ from transfer.report.context import Block, ReportContext
 from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
 from transfer.report.curves import row_reliability, row_risk_curve, row_tempered_errors
 from transfer.report.label_savings import labeled_patients
-from transfer.report.panels import MAX_BANDS, draw_curve, panel_legend, panel_title, split_panels, split_rows
+from transfer.report.panels import MAX_BANDS, group_curve, panel_legend, panel_title, split_panels, split_rows
 from transfer.report.tables import protocol_title
 from transfer.tables.calibration_rows import row_calibration
 from transfer.tables.format import format_interval
@@ -45,7 +45,7 @@ def ranking_charts(section: Section, context: ReportContext) -> list[Html]:
                 curve, pen = curves[row.encoder][kind], pens[row.encoder]
                 band = draw_band(frame, CURVE_GRID, curve.low, curve.high, pen)
                 line = draw_line(frame, CURVE_GRID, curve.y, pen)
-                marks.append(draw_curve(context.display_names[row.encoder], [line], band, k < MAX_BANDS))
+                marks.append(group_curve(context.display_names[row.encoder], [line], band, k < MAX_BANDS))
             name = panel_title(f"{title}, {protocol_title(section)}", i, len(panels))
             charts.append(chart_figure(draw_chart(frame, marks, name, *axes), [row.encoder for row in rows], context))
     return charts
@@ -72,7 +72,7 @@ def label_efficiency_charts(section: Section, context: ReportContext) -> list[Ht
             x = np.array([labeled_patients(row) for row in rows]) * margin ** (0.18 * (i - (len(names) - 1) / 2))
             y, low, high = np.array([row.metrics["auroc"].ends for row in rows]).T
             own = [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-            marks.append(draw_curve(context.display_names[name], own))
+            marks.append(group_curve(context.display_names[name], own))
         title = panel_title(f"label efficiency, {protocol_title(section)}", k, len(panels))
         charts.append(chart_figure(draw_chart(frame, marks, title, "labeled train patients (log)", "AUROC", ticks), names, context))
     return charts
@@ -94,7 +94,7 @@ def reliability_charts(section: Section, context: ReportContext, tempered: bool 
         marks = [draw_diagonal(frame)]
         for name in names:
             x, y, pen = bins[name]["confidence"], bins[name]["frequency"], context.pens[name]
-            marks.append(draw_curve(context.display_names[name], [draw_line(frame, x, y, pen), *draw_dots(frame, x, y, pen)]))
+            marks.append(group_curve(context.display_names[name], [draw_line(frame, x, y, pen), *draw_dots(frame, x, y, pen)]))
         title = panel_title(f"{'tempered ' if tempered else ''}reliability, {protocol_title(section)}", i, len(panels))
         charts.append(chart_figure(draw_chart(frame, marks, title, "mean probability", "observed frequency"), names, context))
     return charts
@@ -110,7 +110,7 @@ def risk_charts(section: Section, context: ReportContext) -> list[Html]:
     panels, charts = split_panels(curves, context.pens), []
     for i, names in enumerate(panels):
         marks = [
-            draw_curve(context.display_names[n], [draw_line(frame, curves[n].coverage, curves[n].risk, context.pens[n])]) for n in names
+            group_curve(context.display_names[n], [draw_line(frame, curves[n].coverage, curves[n].risk, context.pens[n])]) for n in names
         ]
         title = panel_title(f"risk and coverage, {protocol_title(section)}", i, len(panels))
         svg = draw_chart(frame, marks, title, "coverage: share of predictions kept", "risk: error among them")

@@ -9,7 +9,7 @@ from encoders.runtime.html import Html, collapsible_section, html_table, join_ht
 from encoders.runtime.svg import Frame, draw_chart, draw_dots, draw_line, draw_whiskers
 from transfer.protocols import describe_protocol
 from transfer.report.context import Block, ReportContext
-from transfer.report.panels import draw_curve, draw_legend, panel_title, split_panels
+from transfer.report.panels import draw_legend, group_curve, panel_title, split_panels
 from transfer.report.plots import axis_limits, chart_figure
 from transfer.tables.shift_curves import ShiftCurve, build_shift_curves, build_shift_tables
 
@@ -56,7 +56,7 @@ def _shift_charts(protocol: str, shift: str, curves: Sequence[ShiftCurve], conte
             y, low, high = np.array([p.auroc.ends for p in c.points]).T
             pen = context.pens[c.encoder]
             own = [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-            marks.append(draw_curve(context.display_names[c.encoder], own))
+            marks.append(group_curve(context.display_names[c.encoder], own))
         title = panel_title(f"{shift}, {describe_protocol(protocol)}", k, len(panels))
         svg = draw_chart(frame, marks, title, f"strength of {shift} ({curves[0].unit})", "AUROC", strengths)
         charts.append(chart_figure(svg, names, context))

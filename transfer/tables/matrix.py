@@ -79,16 +79,16 @@ class MatrixRow:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class VerdictMatrix:
     """columns: sorted by task, then in the order of the registry of protocols.  rows: ImageNet weights first."""
 
     columns: tuple[MatrixColumn, ...]
     rows: tuple[MatrixRow, ...]
 
-    def select(self, columns: Sequence[int]) -> "Matrix":
+    def select(self, columns: Sequence[int]) -> "VerdictMatrix":
         """The matrix with some of its columns, and all rows."""
         rows = tuple(replace(row, cells=tuple(row.cells[i] for i in columns)) for row in self.rows)
-        return Matrix(tuple(self.columns[i] for i in columns), rows)
+        return VerdictMatrix(tuple(self.columns[i] for i in columns), rows)
 
     @property
     def used_verdicts(self) -> list[Verdict]:
@@ -97,11 +97,11 @@ class Matrix:
         return [verdict for verdict in VERDICT_SYMBOLS if verdict in found]
 
 
-def build_matrix(sections: Sequence[Section]) -> Matrix:
+def build_matrix(sections: Sequence[Section]) -> VerdictMatrix:
     """The matrix of these sections, with a column for each of them and a row for every encoder of any of them."""
     registered = {name: i for i, name in enumerate(PROTOCOLS)}
     ordered = sorted(sections, key=lambda s: (s.task, registered.get(s.protocol, len(registered))))
-    columns = name_columns(ordered)
+    columns = name_matrix_columns(ordered)
     roles: dict[str, str] = {}
     for section in ordered:
         roles |= {row.encoder: row.role for row in section.rows if row.encoder not in roles}
@@ -115,10 +115,10 @@ def build_matrix(sections: Sequence[Section]) -> Matrix:
         for name, role in roles.items()
     ]
     rank = {role: i for i, role in enumerate(ROLES)}
-    return Matrix(tuple(columns), tuple(sorted(rows, key=lambda row: rank.get(row.role, 1))))
+    return VerdictMatrix(tuple(columns), tuple(sorted(rows, key=lambda row: rank.get(row.role, 1))))
 
 
-def name_columns(sections: Sequence[Section]) -> list[MatrixColumn]:
+def name_matrix_columns(sections: Sequence[Section]) -> list[MatrixColumn]:
     """The title of every column. Sections of one task and protocol are told apart by what differs: settings, precision, split, labels."""
     same: dict[tuple[str, str], list[Section]] = defaultdict(list)
     for section in sections:
@@ -154,7 +154,7 @@ def _build_cell(encoder: str, section: Section, lookup: Mapping[str, Row]) -> Ma
     return MatrixCell("scored", row.metrics["auroc"], primary.difference, primary.reference, roles.get(primary.reference, ""))
 
 
-def group_columns_by_task(matrix: Matrix, most: int) -> list[list[int]]:
+def group_columns_by_task(matrix: VerdictMatrix, most: int) -> list[list[int]]:
     """The columns in groups of at most `most`; those of one task stay together unless they are more."""
     by_task: dict[str, list[int]] = defaultdict(list)
     for i, column in enumerate(matrix.columns):
@@ -200,7 +200,7 @@ def describe_cell(cell: MatrixCell, display_names: Mapping[str, str]) -> str:
     return f"{d.reported_verdict}; {display_names.get(cell.reference, cell.reference)}: {format_difference(d)}{end}"
 
 
-def describe_symbols(matrix: Matrix, ascii_only: bool = False) -> list[str]:
+def describe_symbols(matrix: VerdictMatrix, ascii_only: bool = False) -> list[str]:
     """The meaning of every symbol that occurs."""
     verdicts: dict[str, list[str]] = {}
     for verdict in matrix.used_verdicts:

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 
 from transfer.stats.verdict import Verdict
 from transfer.tables.format import format_nonzero, format_signed
-from transfer.tables.matrix import NO_VERDICT, Matrix, MatrixCell, MatrixRow
+from transfer.tables.matrix import NO_VERDICT, MatrixCell, MatrixRow, VerdictMatrix
 
 NOTHING_TO_COMPARE = "benchmark ImageNet or random weights of the same network too, or name a reference with --baseline"
 
 
-def summarize_matrix(matrix: Matrix, display_names: Mapping[str, str]) -> str:
+def summarize_matrix(matrix: VerdictMatrix, display_names: Mapping[str, str]) -> str:
     """One sentence on the encoders against their strongest baselines, from the corrected verdicts of the matrix.
 
     An encoder that is a seed of a recipe is counted in its recipe. Without pretrained encoders the baselines are summarized."""
@@ -57,7 +57,7 @@ def _name_reference(rows: Sequence[MatrixRow], names: Mapping[str, str]) -> str:
     return "the strongest baseline" if all(cell.reference_role != "encoder" for cell in cells) else "the reference"
 
 
-def _missing_imagenet(matrix: Matrix, compared: Sequence[MatrixRow]) -> str:
+def _missing_imagenet(matrix: VerdictMatrix, compared: Sequence[MatrixRow]) -> str:
     """A caveat where the baselines of some columns do not include ImageNet weights."""
     weights = [row for row in matrix.rows if row.role == "imagenet"]
     columns = [i for i in range(len(matrix.columns)) if any(row.cells[i].verdict is not None for row in compared)]
@@ -69,7 +69,7 @@ def _missing_imagenet(matrix: Matrix, compared: Sequence[MatrixRow]) -> str:
     return f"without ImageNet weights in {missing} of {len(columns)} columns"
 
 
-def _say_one(name: str, cells: Sequence[MatrixCell], reference: str, matrix: Matrix) -> str:
+def _say_one(name: str, cells: Sequence[MatrixCell], reference: str, matrix: VerdictMatrix) -> str:
     """The sentence on one encoder: its only difference, or how often it is better and worse."""
     count = Counter(verdict for cell in cells if (verdict := cell.verdict) is not None)
     if len(count) > 1:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 from transfer.stats.verdict import Verdict
 from transfer.tables.matrix import (
-    Matrix,
     MatrixCell,
+    VerdictMatrix,
     build_matrix,
     count_tasks,
     describe_symbols,
@@ -44,7 +44,7 @@ def print_matrix(console: "Console", sections: Sequence[Section], display_names:
     console.print(Text(summarize_matrix(matrix, display_names)), style="bold")
 
 
-def build_matrix_lines(matrix: Matrix, width: int, display_names: Mapping[str, str], ascii_only: bool = False) -> "Iterator[Text]":
+def build_matrix_lines(matrix: VerdictMatrix, width: int, display_names: Mapping[str, str], ascii_only: bool = False) -> "Iterator[Text]":
     """The lines of the matrix: tasks over their protocols, then a score with its symbol over an interval for every encoder.
 
     A cell is wrapped to the width of its column, so that nothing is cut. ImageNet weights come first, above a rule."""
@@ -96,11 +96,11 @@ def _format_cell(cell: MatrixCell, ascii_only: bool) -> "Text":
     return text
 
 
-def _name_width(matrix: Matrix, width: int, display_names: Mapping[str, str]) -> int:
+def _name_width(matrix: VerdictMatrix, width: int, display_names: Mapping[str, str]) -> int:
     """The longest name, at most NAME_WIDTHS[1] and a third of the width."""
     longest = max(len(display_names[row.encoder]) + 2 * row.is_seed for row in matrix.rows)
     return max(NAME_WIDTHS[0], min(longest, NAME_WIDTHS[1], width // 3))
 
 
-def _most_columns(matrix: Matrix, width: int, display_names: Mapping[str, str]) -> int:
+def _most_columns(matrix: VerdictMatrix, width: int, display_names: Mapping[str, str]) -> int:
     return max(1, (width - _name_width(matrix, width, display_names)) // (CELL_WIDTH + GAP))

@@ -6,7 +6,7 @@ import yaml
 
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000  # after every alias is replaced by what it stands for
-MAX_DEPTH = 50
+MAX_YAML_DEPTH = 50
 
 
 class LimitedLoader(yaml.SafeLoader):
@@ -21,8 +21,8 @@ class LimitedLoader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node. Raises YAMLError when it lies too deep."""
         self._depth += 1
-        if self._depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"it is nested more than {MAX_DEPTH} deep")
+        if self._depth > MAX_YAML_DEPTH:
+            raise yaml.YAMLError(f"it is nested more than {MAX_YAML_DEPTH} deep")
         node: yaml.Node | None = super().compose_node(parent, index)
         self._depth -= 1
         return node

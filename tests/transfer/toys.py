@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 
 from encoders.store.write import save_store
+from tests.store_edits import edit_store
 from transfer.records.looks import gather_looks
 from transfer.records.record import Record
 from transfer.records.test_usage import count_split_usage
@@ -43,7 +44,7 @@ def times_scored(records: Sequence[Record]) -> list[tuple[int, int]]:
 
 def add_slides(path: Path, names: Sequence[str] | None, **meta: Sequence[str]) -> Path:
     """The store with the slide of every tile, unless it is None, and text columns of /meta."""
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         if names is not None:
             file["index"].create_dataset("slide", data=np.array(names, dtype=object), dtype=h5py.string_dtype())
         for name, values in meta.items():

@@ -16,6 +16,7 @@ from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.zoo.feature_file import read_feature_file
 from tests.encoders.ingest.wsi.slide_files import draw_slide, write_slide
+from tests.store_edits import edit_store
 
 BOX = (512, 1024, 2048, 1024)  # top, left, height, width of the tissue, level-0 pixels
 
@@ -107,7 +108,7 @@ def test_a_slide_without_resolution_has_no_micrometres(tiles, encoder, tmp_path,
 def test_a_guessed_side_of_an_earlier_version_is_written_again(tiles, encoder, tmp_path):
     store = Store.open(str(tiles / "s0.h5"))
     write_all_slide_features(encoder, store, tmp_path)
-    with h5py.File(tmp_path / "s0.h5", "a") as file:
+    with edit_store(tmp_path / "s0.h5") as file:
         file.attrs["patch_size_level0"] = 256
     assert write_all_slide_features(encoder, store, tmp_path) == (1, 0)
     with h5py.File(tmp_path / "s0.h5") as file:

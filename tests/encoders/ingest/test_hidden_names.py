@@ -1,6 +1,5 @@
 """Images whose keys and identifiers are hashes take labels, official lists and key lists after the ingest, by the names of their files."""
 
-import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -12,6 +11,7 @@ from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from pretrain.loop.corpus import read_wanted_keys
 from tests.encoders.ingest.dicom_files import build_dicom, ramp, save_dicom
+from tests.store_edits import edit_store
 from transfer.cli.main import app
 from transfer.tasks.check import check_official_lists
 from transfer.tasks.csv_labels import read_csv_labels
@@ -140,7 +140,7 @@ def test_what_cannot_be_computed_again_says_what_to_do(tmp_path):
 
 
 def test_a_store_of_an_earlier_version_finds_whole_paths(store, tmp_path):
-    with h5py.File(tmp_path / "s.h5", "a") as file:
+    with edit_store(tmp_path / "s.h5") as file:
         for name in ("file_hash", "uid_hash", "series_hash", "accession_hash"):
             del file["index"][name]
     old = Store.open(tmp_path / "s.h5")

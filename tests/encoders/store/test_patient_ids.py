@@ -17,6 +17,7 @@ from encoders.store.patient_ids import (
 )
 from encoders.store.store import Store
 from encoders.store.write import save_store, write_index_column
+from tests.store_edits import edit_store
 
 UNKNOWN_PATIENTS = ["nan", "NA", "N/A", "None", "null", "<NA>", "ANONYMOUS", "", "empty", None, float("nan"), "Anonymized", "unknown"]
 
@@ -80,7 +81,7 @@ def test_a_new_store_names_an_unknown_patient_by_the_key_of_the_image_and_other_
 
 def test_a_store_of_an_earlier_version_that_kept_the_texts_is_read_in_the_same_way(tmp_path):
     path = make_store(tmp_path / "s.h5", ["p1", "p2", "p3", "p4"])
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         del file["index/patient"]
         values = np.array(["nan", "ANONYMOUS", "e\u0301 ", "\u00e9"], dtype=object)
         file["index"].create_dataset("patient", data=values, dtype=h5py.string_dtype())

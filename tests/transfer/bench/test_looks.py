@@ -3,13 +3,13 @@
 import csv
 import shutil
 
-import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from encoders.store.store import Store
 from encoders.store.write import save_store
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, OTHER, add, run
 from transfer.cli.main import app
@@ -43,7 +43,7 @@ def save_changed(path, where, keys=None, kept=slice(None)):
         where, old.images(rows), patient=old.column("patient")[rows].tolist(), labels={"sick": old.labels("sick")[rows]}, dataset="toy"
     )
     names = (keys or (lambda key: key))(old.column("key")[rows])
-    with h5py.File(where, "a") as file:
+    with edit_store(where) as file:
         file["index"]["key"][:] = names.tolist()
     return where
 

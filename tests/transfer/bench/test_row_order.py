@@ -3,12 +3,12 @@
 import hashlib
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 
 from encoders.store.store import Store
 from encoders.store.write import save_store
+from tests.store_edits import edit_store
 from tests.transfer.bench.test_bench import add, run
 from tests.transfer.protocols.test_every_protocol import Spy
 from tests.transfer.toys import pictures
@@ -29,7 +29,7 @@ def write_cohort(path, order):
     who = np.repeat(np.arange(60), 2)
     images, sick = pictures((who % 2).astype(float), draw.normal(0, 10, 60)[who]), (who % 2).astype(float)
     save_store(path, images[order], patient=[f"p{who[i]}" for i in order], labels={"sick": sick[order]}, dataset="toy")
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         file["index/key"][...] = [f"{i:06d}" for i in order]
     return path
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from transfer.bench.bench import BenchRequest, plan_bench, run_bench
 from transfer.tasks import task
@@ -16,7 +17,7 @@ def tiles(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     path = toys.add_slides(toys.store(tmp_path / "tiles.h5", patients=30, each=4), [f"s{i // 2}" for i in range(120)])
     corners = np.stack([np.arange(120) % 2 * 256, np.arange(120) // 2 * 16], axis=1)
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         file["index/x"], file["index/y"] = corners[:, 0].astype(float), corners[:, 1].astype(float)
     x = np.random.default_rng(0).normal(size=(120, 6)).astype(np.float32)
     x[:, 0] += 6 * (np.arange(120) // 4 % 2)  # the patient is sick

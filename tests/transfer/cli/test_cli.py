@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from encoders.runtime.errors import InputError
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from transfer.cli.main import app
 from transfer.tasks import recipes
@@ -99,7 +100,7 @@ def test_labels_of_a_patient_in_two_official_parts_are_refused_with_the_way_out(
     csv.write_text("key,sick,split\n" + "".join(f"{i:06d},{i % 2},{s}\n" for i, s in enumerate(column)))
     import h5py
 
-    with h5py.File(where, "a") as file:
+    with edit_store(where) as file:
         file["index"].create_dataset("split", data=np.array(column, dtype="S5").astype(h5py.string_dtype("utf-8", 5)))
     with pytest.raises(InputError, match="--split-column none"):
         call("tasks", "add", "t", where, "--label", "sick")

@@ -4,7 +4,6 @@ import csv
 import shutil
 from types import SimpleNamespace
 
-import h5py
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from encoders.store.write import save_store
 from encoders.zoo import zoo
 from encoders.zoo.publish import publish_encoder
 from tests.encoders.similarity.pictures import COPIES, padded, recompressed, resized, textured
+from tests.store_edits import edit_store
 from transfer.bench import bench, leaks
 from transfer.leakage import check, image_copies
 from transfer.leakage.pictures import PAIR_SIDE
@@ -220,7 +220,7 @@ def test_a_manifest_without_hashes_of_trimmed_images_says_what_it_misses(images,
 def test_a_task_store_of_an_earlier_version_is_compared_by_its_pixels(images, tmp_path):
     images[3] = resized(padded(255 - images[30]), SIDE)
     where = cohort_of(tmp_path / "s.h5", images)
-    with h5py.File(where, "a") as file:
+    with edit_store(where) as file:
         del file["index/phash_signs"]
     (found,) = split_leaks(where, column="split")
     assert (found.kind, found.count) == (image_copies.CONFIRMED_NEAR_DUPLICATES, 1)

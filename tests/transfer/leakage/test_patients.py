@@ -2,7 +2,6 @@
 
 import hashlib
 
-import h5py
 import numpy as np
 import pytest
 
@@ -13,6 +12,7 @@ from encoders.store.write import save_store
 from encoders.zoo import zoo
 from encoders.zoo.publish import publish_encoder
 from pretrain.loop.corpus import Corpus
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from transfer.bench import bench
 from transfer.leakage import patients
@@ -160,7 +160,7 @@ def test_a_manifest_of_an_equal_data_set_name_compares_every_patient(pretrained,
 
 
 def test_pseudonyms_cannot_be_joined_by_name(pretrained):
-    with h5py.File(pretrained[1], "a") as file:
+    with edit_store(pretrained[1]) as file:
         file.attrs["patients"] = "pseudonyms"
     with pytest.raises(InputError, match=r"cannot join 'folder_b': its patients are pseudonyms.*ingest both with one --dataset"):
         plan(same_people=[["folder_a", "folder_b"]])

@@ -9,6 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.report.test_report import Tags, made
@@ -164,7 +165,7 @@ def test_bench_compare_and_report_score_studies_and_older_records_get_theirs(tmp
     with pytest.raises(InputError, match="has no studies"):
         call("compare", "--score-by", "study")
     looks = len(read_ledger())
-    with h5py.File(where, "a") as file:
+    with edit_store(where) as file:
         names = np.array([f"s{i // 2 % 2}" for i in range(160)], dtype=object)
         file["index"].create_dataset("study", data=names, dtype=h5py.string_dtype())
     assert "1 of 1 results from records" in call(*bench).stderr

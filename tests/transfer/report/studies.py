@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from encoders.runtime.paths import home_dir
 from encoders.store.store import Store
 from encoders.store.write import save_store
+from tests.store_edits import edit_store
 from transfer.records.record import Identity, Meta, Record
 from transfer.tasks.load import load_task
 from transfer.tasks.task import SplitRule, Task, save_task
@@ -23,7 +23,7 @@ def make_store(sizes: dict[str, int], label: str = "malignant", dataset: str = "
     patient = [f"Doe-{p}-{i // each}" for i, p in enumerate(part)] if each > 1 else key
     meta = {"sex": np.where(np.arange(n) % 2, "F", "M"), "site": np.where(np.arange(n) % 5, "north", "south")}
     path = save_store(home_dir() / f"{dataset}.h5", images, patient=patient, labels={label: y}, dataset=dataset, meta=meta)
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         for name, values in (("split", part), ("key", np.array(key))):
             if name in file["index"]:
                 del file["index"][name]

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -10,6 +9,7 @@ from typer.testing import CliRunner
 from encoders.runtime.config import json_digest
 from encoders.runtime.paths import home_dir, zoo_dir
 from encoders.zoo.card import Card
+from tests.store_edits import edit_store
 from tests.transfer.report.studies import add_task, make_record, make_store
 from transfer.cli.main import app
 from transfer.records.record import ExternalSource, write_record
@@ -115,7 +115,7 @@ def test_a_record_without_its_task_says_what_is_not_known():
 
 def test_a_task_that_was_changed_since_is_not_evidence():
     record = make_record(patient_task())
-    with h5py.File(home_dir() / "breastmnist.h5", "a") as file:
+    with edit_store(home_dir() / "breastmnist.h5") as file:
         file["labels"]["malignant"][...] = 1 - file["labels"]["malignant"][...]
     assert any("other labels than the records" in gap for gap in answers(facts_of(record))["14"].missing)
 
@@ -152,7 +152,7 @@ def test_a_random_split_is_described_completely_and_a_stored_one_is_not():
 
 def test_unknown_labels_and_unlabeled_images_are_counted():
     path = make_store(SIZES, each=2)
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         file["labels"]["malignant"][:5] = np.nan
     found = answers(facts_of(make_record(add_task(path))))
     assert any("124 images in the store; 5 of them without a usable label (excluded); 119 used in the parts" in s for s in found["8"].known)

@@ -4,7 +4,6 @@ import csv
 import io
 from dataclasses import replace
 
-import h5py
 import numpy as np
 import pytest
 from typer.testing import CliRunner
@@ -13,6 +12,7 @@ from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import home_dir
 from encoders.store.store import Store
+from tests.store_edits import edit_store
 from tests.transfer.report.studies import add_task, make_record, make_store
 from transfer.cli.main import app
 from transfer.records.record import ExternalSource, write_record
@@ -99,7 +99,7 @@ def test_other_labels_are_not_the_published_task():
 
 def test_labels_that_changed_since_the_records_are_noticed():
     record = make_record(toy_task())
-    with h5py.File(home_dir() / "toyset.h5", "a") as file:
+    with edit_store(home_dir() / "toyset.h5") as file:
         values = file["labels"]["sick_lung"]
         values[...] = 1 - values[...]
     block = found(record)
@@ -245,7 +245,7 @@ def test_a_malformed_result_is_refused(change, words):
 @pytest.mark.parametrize(("row", "shown"), [(0, True), (SMALL["train"] + SMALL["val"], False)], ids=["train", "test"])
 def test_an_unlabeled_image_matters_only_in_the_test_part(row, shown):
     path = make_store(SMALL, "sick_lung", "toyset")
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         file["labels"]["sick_lung"][row] = np.nan
     block = found(make_record(add_task(path, "toy", "sick_lung")))
     assert (block.known == TOY) == shown

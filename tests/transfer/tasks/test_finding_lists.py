@@ -8,6 +8,7 @@ from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from tests.encoders.ingest.test_label_lists import SPELLINGS
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from tests.transfer.cli.test_cli import call
 from transfer.cli.main import app
@@ -32,7 +33,7 @@ def cohort(tmp_path, monkeypatch):
 def add_split(path, values):
     import h5py
 
-    with h5py.File(path, "a") as file:
+    with edit_store(path) as file:
         file["index"].create_dataset("split", data=np.array(values, dtype=object), dtype=h5py.string_dtype())
     return path
 

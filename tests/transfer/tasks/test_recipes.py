@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from encoders.cli.main import app as encoders_app
 from encoders.runtime.errors import InputError
+from tests.store_edits import edit_store
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import NET, run
 from tests.transfer.tasks.published import printed_commands
@@ -415,7 +416,7 @@ def test_the_check_finds_unreadable_files_odd_values_changed_pixels_and_gone_col
     task.save_task(task.read_task("t").model_copy(update={"policy": task.LabelPolicy()}), replace=True)
     found = dict(wrong("t"))
     assert found["label sick"] == "29 of 29 known; 3 x -1; if -1 marks uncertain labels, choose a policy with --uncertain"
-    with h5py.File("a.h5", "r+") as file:
+    with edit_store("a.h5") as file:
         file["images"][4] = 255 - file["images"][4]
     assert dict(wrong("t"))["pixels"].startswith("1 of 29 checked images differ")
     task.save_task(task.read_task("t").model_copy(update={"labels": ["sik"]}), replace=True)

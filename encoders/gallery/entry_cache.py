@@ -15,7 +15,7 @@ from typing import Any
 from encoders.gallery.entries import UNREADABLE, EntryKind, GalleryEntry, Link
 from encoders.runtime.files import write_json
 
-VERSION_OF_ENTRIES = 1  # raised when the same files give other entries
+VERSION_OF_ENTRIES = 2  # raised when the same files give other entries
 
 
 class EntryCache:
@@ -38,7 +38,8 @@ class EntryCache:
             fields = dict(kept["entry"])
             links = [Link(text, target if isinstance(target, str) else (target[0], target[1])) for text, target in fields.pop("links")]
             details = [(key, value) for key, value in fields.pop("details")]
-            entry = GalleryEntry(**fields, links=links, details=details)
+            numbers = dict(fields.pop("numbers"))
+            entry = GalleryEntry(**fields, numbers=numbers, links=links, details=details)
         except UNREADABLE:
             return None
         self.kept[f"{kind}/{folder.name}"] = kept
@@ -46,7 +47,8 @@ class EntryCache:
 
     def keep(self, entry: GalleryEntry, folder: Path, stamps: Sequence[Sequence[int]]) -> None:
         """Remembers an entry that was read."""
-        self.kept[f"{entry.kind}/{folder.name}"] = {"stamps": stamps, "entry": asdict(entry)}
+        fields = asdict(entry) | {"numbers": list(entry.numbers.items())}  # pairs, whose order is that of the columns
+        self.kept[f"{entry.kind}/{folder.name}"] = {"stamps": stamps, "entry": fields}
 
     def save(self) -> None:
         """Writes the cache, if an entry was read, or is gone; an error leaves it as it was."""

@@ -13,8 +13,8 @@ from encoders.zoo.names import short_name
 from encoders.zoo.pretraining_columns import describe_pretraining
 from transfer.stats.verdict import Verdict
 from transfer.tables.matrix import (
-    Matrix,
     MatrixCell,
+    VerdictMatrix,
     build_matrix,
     count_tasks,
     describe_cell,
@@ -62,7 +62,7 @@ def build_comparison_view(sections: Sequence[Section], cards: Mapping[str, Card]
     )
 
 
-def matrix_to_markdown(matrix: Matrix, names: Mapping[str, str]) -> str:
+def matrix_to_markdown(matrix: VerdictMatrix, names: Mapping[str, str]) -> str:
     """The matrix as a Markdown table. A cell: coloured square, AUROC, interval, symbol of the verdict."""
     head = ["encoder", *(f"{column.task}, {column.protocol}" for column in matrix.columns)]
     lines = [summarize_matrix(matrix, names), "", _markdown_line(head), _markdown_line(["---"] * len(head))]
@@ -85,7 +85,7 @@ def _colors(cell: MatrixCell) -> tuple[str, str]:
     return NEUTRAL if cell.verdict is None else VERDICT_COLORS.get(cell.verdict, NEUTRAL)
 
 
-def matrix_to_html(matrix: Matrix, names: Mapping[str, str]) -> str:
+def matrix_to_html(matrix: VerdictMatrix, names: Mapping[str, str]) -> str:
     """The matrix as a page without scripts and without addresses, coloured by verdict."""
     tasks = "".join(f'<th colspan="{count}">{escape(task)}</th>' for task, count in count_tasks(matrix.columns))
     protocols = "".join(f"<th>{escape(column.protocol)}</th>" for column in matrix.columns)

@@ -48,7 +48,7 @@ class Progress:
         show: Callable[["Progress"], None] = lambda progress: None,
         clock: Callable[[], float] | None = None,
     ):
-        """total: items, which are shown.  work: kind -> units; None: the items are the units.  show: called after each report.  clock: seconds."""
+        """total: items, which are shown.  work: kind -> units; None: items are the units.  show: called after each report.  clock: s."""
         self.total, self.done, self.skipped, self.clock, self.show = total, 0, 0, clock or time.monotonic, show
         self.is_even = work is None
         self.kinds = {name: KindOfWork(units) for name, units in ({"": float(total)} if work is None else work).items() if units > 0}

@@ -55,9 +55,9 @@ def add_agent_settings(overrides: Sequence[str]) -> list[str]:
     overrides = [passed.get(text, text) for text in overrides]
     given: dict[str, Json] = {}
     for text in overrides:
-        given |= _flatten(parse_override(text))
+        given |= _dotted_settings(parse_override(text))
     added = []
-    for key, value in _flatten(parameters).items():
+    for key, value in _dotted_settings(parameters).items():
         if key not in given:
             added.append(f"{key}={json.dumps(value)}")
         elif not _is_same(given[key], value):
@@ -103,12 +103,12 @@ def _has_parameters() -> bool:
     return Path(os.environ.get(PARAMETERS) or "/dev/null").is_file()
 
 
-def _flatten(tree: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
+def _dotted_settings(tree: Mapping[str, Json], prefix: str = "") -> dict[str, Json]:
     """Dotted keys of a nested mapping; an empty mapping is a value."""
     flat: dict[str, Json] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            flat |= _flatten(value, f"{prefix}{key}.")
+            flat |= _dotted_settings(value, f"{prefix}{key}.")
         else:
             flat[f"{prefix}{key}"] = value
     return flat

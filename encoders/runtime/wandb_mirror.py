@@ -101,11 +101,9 @@ class WandbMirror(GuardedTracker):
     def alert(self, step: int, title: str, text: str, level: AlertLevel) -> None:
         with self.record_failure("alert"):
             if self.run is not None:
-                import wandb
-
                 named = f"{title} at step {step}" + (f" of {self.described.name}" if self.described.name else "")
-                levels = {"info": wandb.AlertLevel.INFO, "warning": wandb.AlertLevel.WARN}
-                self.run.alert(title=str(redact_private(named)), text=str(redact_private(text)), level=levels[level])
+                level_name = {"info": "INFO", "warning": "WARN"}[level]  # the values of `wandb.AlertLevel`
+                self.run.alert(title=str(redact_private(named)), text=str(redact_private(text)), level=level_name)
 
     def summary(self, values: Mapping[str, object]) -> None:
         with self.record_failure("summary"):

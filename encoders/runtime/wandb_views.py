@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import wandb
     import wandb_workspaces.reports.v2 as reports
+    from wandb_workspaces.reports.v2 import interface
 
 WORKSPACE_TITLE = "Encoders side by side"
 BENCH_FILTER = "Config('encoder.sha256') != ''"  # runs of benchmarks
@@ -69,7 +70,7 @@ def build_report(entity: str, project: str, view: ComparisonView) -> "reports.Re
 
     runs = reports.Runset(entity=entity, project=project, name="benchmarks", filters=BENCH_FILTER, pinned_columns=_columns(view))
     everything = reports.Runset(entity=entity, project=project, name="all runs")  # the tables are in the run of the comparison
-    blocks: list[reports.Block] = [reports.TableOfContents()]
+    blocks: list[interface.BlockTypes] = [reports.TableOfContents()]
     if view.overview:
         blocks += [reports.H2(text="Overview"), reports.MarkdownBlock(text=view.overview)]
     blocks.append(reports.PanelGrid(runsets=[runs], panels=_overview_panels(view)))
@@ -100,7 +101,7 @@ def _columns(view: ComparisonView) -> list[str]:
     ]
 
 
-def _overview_panels(view: ComparisonView) -> "list[reports.Panel]":
+def _overview_panels(view: ComparisonView) -> "list[interface.PanelTypes]":
     """The matrix as a page, and one bar chart for each headline number."""
     import wandb_workspaces.reports.v2 as reports
 
@@ -111,10 +112,10 @@ def _overview_panels(view: ComparisonView) -> "list[reports.Panel]":
     return [*([matrix] if view.overview else []), *bars]
 
 
-def _curve_panels(view: ComparisonView) -> "list[reports.Panel]":
+def _curve_panels(view: ComparisonView) -> "list[interface.PanelTypes]":
     import wandb_workspaces.reports.v2 as reports
 
-    panels: list[reports.Panel] = []
+    panels: list[interface.PanelTypes] = []
     for title, table in view.curves:
         chart = reports.CustomChart.from_table(
             table,
@@ -126,7 +127,7 @@ def _curve_panels(view: ComparisonView) -> "list[reports.Panel]":
     return panels
 
 
-def _scale_panels(view: ComparisonView) -> "list[reports.Panel]":
+def _scale_panels(view: ComparisonView) -> "list[interface.PanelTypes]":
     import wandb_workspaces.reports.v2 as reports
 
     setting, scalars = view.scale
@@ -143,13 +144,13 @@ def _scale_panels(view: ComparisonView) -> "list[reports.Panel]":
     ]
 
 
-def _bar_panels(view: ComparisonView) -> "list[reports.Panel]":
+def _bar_panels(view: ComparisonView) -> "list[interface.PanelTypes]":
     import wandb_workspaces.reports.v2 as reports
 
     return [reports.BarPlot(title=name, metrics=[reports.SummaryMetric(name)]) for name in view.metrics]
 
 
-def _comparer() -> "list[reports.Panel]":
+def _comparer() -> "list[interface.PanelTypes]":
     import wandb_workspaces.reports.v2 as reports
 
     return [reports.RunComparer()]

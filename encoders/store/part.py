@@ -131,7 +131,7 @@ class StorePart:
         if DIGEST_ATTRIBUTE not in self.attrs:
             return None
         with reading_hdf5(self.path), h5py.File(self.path, "r", locking=False) as file:
-            return digest_metadata(file) == self.attrs[DIGEST_ATTRIBUTE]
+            return digest_metadata(file) == str(self.attrs[DIGEST_ATTRIBUTE])
 
     def picture(self, name: str) -> bytes | None:
         """The encoded picture `name` (overview or mask of a slide); None when the store has none."""

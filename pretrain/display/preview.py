@@ -63,7 +63,8 @@ def draw_preview(setup: Setup, n: int, step: int | None) -> "Figure":
 
     raw, views = make_first_views(setup, n)
     columns = build_columns(setup, raw, views, step)
-    width, per_picture = 1 + len(columns), [[] if c.view is None else split_params(raw.params[c.view], len(raw.images)) for c in columns]
+    width = 1 + len(columns)
+    drawn = [[] if c.view is None else split_params(raw.params[c.view], len(raw.images)) for c in columns]  # by column and image
     figure = Figure(figsize=(CELL_INCHES * width, (CELL_INCHES + 0.3) * len(raw.images) + 0.4), layout="constrained")
     grid = figure.subplots(len(raw.images), width, squeeze=False)
     sources = raw.images.numpy() / raw.scale
@@ -72,9 +73,9 @@ def draw_preview(setup: Setup, n: int, step: int | None) -> "Figure":
         for view, params in enumerate(raw.params):
             if outlined(raw, view):
                 draw_crop_outline(axes[0], split_params(params, len(raw.images))[row], f"C{view}")
-        for ax, column, params in zip(axes[1:], columns, per_picture, strict=True):
+        for ax, column, values in zip(axes[1:], columns, drawn, strict=True):
             note = column.notes[row] if column.notes else ""
-            draw_image(ax, column.pictures[row], describe_augmentation(params[row]) if params else note)
+            draw_image(ax, column.pictures[row], describe_augmentation(values[row]) if values else note)
             for i, box in enumerate(column.boxes[row] if column.boxes else ()):
                 draw_box(ax, box, f"C{i}")
     grid[0][0].set_title(f"stored image\n{grid[0][0].get_title()}", fontsize=7, color="black")

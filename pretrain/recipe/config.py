@@ -156,8 +156,8 @@ class Recipe(Config):
     )
     track: Annotated[list[TrackerName], OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = Field(
         list(DEFAULT_TRACKERS),
-        description="trackers that mirror the run: wandb, tensorboard, mlflow, e.g. track=[jsonl,tensorboard]; jsonl, the record, is always "
-        "written. The last two need the packages of that name",
+        description="trackers that mirror the run: wandb, tensorboard, mlflow, e.g. track=[jsonl,tensorboard]; jsonl, the record, is "
+        "always written. The last two need the packages of that name",
     )
     system_metrics: Annotated[bool, OutsideIdentity.ALWAYS, OutsideIdentity.AT_DEFAULT] = Field(
         False, description="W&B also records the use of processor, memory, network and GPU; host, user and paths are not sent"

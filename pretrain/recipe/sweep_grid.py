@@ -9,12 +9,10 @@ from collections.abc import Sequence
 from itertools import product
 from typing import NamedTuple
 
-import yaml
-
 from encoders.runtime.config import parse_override
 from encoders.runtime.errors import InputError
 from encoders.runtime.file_names import shorten_file_name
-from encoders.runtime.json_types import Json
+from encoders.runtime.limited_yaml import parse_yaml
 from encoders.runtime.sweep_folder import SweepRun
 
 HASH_LETTERS = 4  # of a value that a file name cannot show, such as a list
@@ -88,7 +86,7 @@ def list_grid(name: str, axes: Sequence[SweepAxis]) -> list[SweepRun]:
     labels = _label_keys([axis.key for axis in axes])
     runs: list[SweepRun] = []
     for values in product(*(axis.values for axis in axes)):
-        words = [_name_value(label, spell_value(value)) for label, value in zip(labels, values, strict=True)]
+        words = [_spell_word(label, spell_value(value)) for label, value in zip(labels, values, strict=True)]
         settings = [f"{axis.key}={value}" for axis, value in zip(axes, values, strict=True)]
         runs.append(SweepRun(name=shorten_file_name("_".join([name, *words])), settings=settings))
     names = [run.name for run in runs]
@@ -99,12 +97,13 @@ def list_grid(name: str, axes: Sequence[SweepAxis]) -> list[SweepRun]:
 
 def spell_value(text: str) -> str:
     """One spelling of a value, however it was written: 0.03 for `3e-2`, `.03` and `0.030`."""
-    parsed: Json = yaml.safe_load(text)
+    parsed = parse_yaml(text)
     if isinstance(parsed, str):
+        word = parsed
         try:
-            parsed = float(parsed)  # YAML reads 3e-2 as a word; the recipe reads it as a number
+            parsed = float(word)  # YAML reads 3e-2 as a word; the recipe reads it as a number
         except ValueError:
-            return parsed if isinstance(yaml.safe_load(parsed), str) else repr(parsed)
+            return word if isinstance(parse_yaml(word), str) else repr(word)
     if isinstance(parsed, float):
         return repr(parsed).removesuffix(".0")
     if isinstance(parsed, bool | None):
@@ -118,7 +117,7 @@ def _label_keys(keys: Sequence[str]) -> list[str]:
     return [key.replace(".", "-") if short.count(word) > 1 else word for key, word in zip(keys, short, strict=True)]
 
 
-def _name_value(label: str, spelled: str) -> str:
+def _spell_word(label: str, spelled: str) -> str:
     """`lr0.03`, `arch-resnet18`. What is not a letter, digit, `.`, `-` or `_` is left out, and a hash of the value added."""
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", spelled).strip("-.")
     if plain != spelled:

@@ -19,7 +19,7 @@ MEANINGS = {
     REQUEUE_EXIT_STATUS: "stopped by a signal, saved",
     INTERRUPTED_EXIT_STATUS: "stopped by Ctrl-C, saved",
 }
-POLL_S = 0.2  # between two looks at a run and at the signals to pass on
+CHILD_POLL_S = 0.2  # between two looks at a run and at the signals to pass on
 Launch = Callable[[Sequence[str], StopRequest], int]
 
 
@@ -54,7 +54,7 @@ def launch_run(words: Sequence[str], stop: StopRequest) -> int:
     passed_on = False
     while True:
         try:
-            return child.wait(POLL_S)
+            return child.wait(CHILD_POLL_S)
         except subprocess.TimeoutExpired:
             if stop.requested not in (None, "SIGINT") and not passed_on:
                 child.send_signal(signal.Signals[stop.requested])

@@ -11,6 +11,7 @@ time/       speed and memory
 
 import math
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 
@@ -54,7 +55,7 @@ class TrackedMetrics:
 
     def __init__(self, run: RunDir, setup: Setup):
         self.batch, self.images = setup.recipe.batch, len(setup.corpus.index)
-        self.changes = [dict(change) for change in run.read().get("changes", [])]
+        self.changes = [cast("Mapping[str, Json]", change) for change in run.read().get("changes", [])]
         best = find_best(read_metrics(run.path))
         self.best = (-math.inf, 0) if best is None else (float(best[KNN]), int(best["step"]))
 

@@ -12,16 +12,13 @@ import numpy as np
 
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.precision_names import FeaturePrecision
 from encoders.runtime.storage_errors import name_lost
-from encoders.store.patient_ids import SameNames
 from encoders.store.verified import require_intact
-from encoders.zoo.pixels import has_network
 from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
 from transfer.bench.baselines import EncoderEntry
 from transfer.bench.diagnosis import add_diagnosis
-from transfer.bench.external import ExternalRequest
 from transfer.bench.lazy_features import LazyFeatures
+from transfer.bench.plan import BenchPlan, BenchRequest
 from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
 from transfer.bench.slide_bags import gather_slides
 from transfer.bench.work import BenchWork
@@ -31,43 +28,14 @@ from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
 from transfer.records.ledger import ledger_path
 from transfer.records.scored_images import write_scored_images
-from transfer.tasks.folds_and_fractions import Portion, build_portions
+from transfer.tasks.folds_and_fractions import build_portions
 from transfer.tasks.load import LoadedTask, load_task
-from transfer.tasks.options import Diagnosis
 from transfer.tasks.task import choose_tasks
 
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
 
 LogLine = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class BenchRequest:
-    """What the user asked for."""
-
-    encoders: Sequence[str]
-    tasks: Sequence[str] = ()
-    protocols: Sequence[str] = ("knn", "linear")
-    baselines: Sequence[str] | None = None  # None: ImageNet and random weights of each architecture; []: none
-    seed: int = 0
-    device: str = "cpu"
-    precision: FeaturePrecision = "fp32"  # of the features
-    recompute: bool = False  # even if there is a finished record
-    allow_leakage: bool = False
-    near_duplicates: bool = True  # look for them
-    fractions: Sequence[float] = (1.0,)
-    patients: Sequence[int] = ()  # label fractions as numbers of train patients
-    draws: int = 1
-    folds: int = 1
-    batch: int = 64
-    workers: int | None = None  # loader processes when computing features; None: what the CPUs allow
-    overrides: Sequence[str] = ()
-    shifts: Sequence[tuple[str, int]] = ()  # (acquisition shift, strength 1..5) of the test images
-    same_people: SameNames = ()  # groups of data sets whose equal patient ids are the same people
-    floor: bool = True  # with the default baselines: also the encoder `pixels`
-    diagnose: Sequence[Diagnosis] = ()  # add the encoders that tell what a difference to the start is made of
-    external: ExternalRequest | None = None  # the task that is tested; the one task of `tasks` is selected on
 
 
 @dataclass
@@ -82,26 +50,6 @@ class BenchResult:
     @property
     def failed(self) -> list[record.Record]:
         return [r for r in self.records if r.meta.status == "failed"]
-
-
-@dataclass
-class BenchPlan:
-    """Everything that is checked before the first image is embedded."""
-
-    entries: list[EncoderEntry]
-    tasks: list[LoadedTask]
-    protocols: dict[str, tuple[AnyProtocol, Config]]
-    leaks_and_warnings: dict[tuple[str, str], tuple[list[str], list[str]]]  # (task, encoder) -> leaks that are allowed, warnings
-    portions: dict[str, list[Portion]]
-    missing: dict[str, str]
-
-    def __len__(self) -> int:
-        return sum(len(self.protocols_of(entry)) for entry in self.entries) * sum(len(p) for p in self.portions.values())
-
-    def protocols_of(self, entry: EncoderEntry) -> dict[str, tuple[AnyProtocol, Config]]:
-        """The protocols that the encoder can run: those that train on images need a network."""
-        trains = entry.requested or has_network(entry.card)  # for a requested encoder, its failed record gives the reason
-        return {name: own for name, own in self.protocols.items() if trains or own[0].NEEDS != "images"}
 
 
 def load_protocols(

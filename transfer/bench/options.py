@@ -18,8 +18,8 @@ from transfer.protocols import protocol_help
 from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
 
 if TYPE_CHECKING:
-    from transfer.bench.bench import BenchRequest
     from transfer.bench.external import ExternalRequest
+    from transfer.bench.plan import BenchRequest
 
 ExternalPart = Literal["test", "all"]
 
@@ -98,7 +98,7 @@ class BenchOptions:
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
         from encoders.runtime.devices import resolve_device
         from transfer.bench.baselines import parse_baselines
-        from transfer.bench.bench import BenchRequest
+        from transfer.bench.plan import BenchRequest
         from transfer.tasks.people import parse_same_people
 
         fractions, patients = parse_fractions(self.fractions)

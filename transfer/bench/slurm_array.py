@@ -129,8 +129,8 @@ def list_table_options(options: BenchOptions) -> list[str]:
 
 def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: Site, compare_options: Sequence[str]) -> tuple[str, str]:
     """The scripts of the array and of the last job."""
-    common = {"chdir": str(Path.cwd())}
-    own = {"job-name": folder.path.name, "output": slurm.log_pattern(folder.path, "slurm-%A_%a.out")}
+    common: dict[str, str | None] = {"chdir": str(Path.cwd())}
+    own: dict[str, str | None] = {"job-name": folder.path.name, "output": slurm.log_pattern(folder.path, "slurm-%A_%a.out")}
     template, options = slurm.read_template("bench.sbatch"), slurm.sbatch_directives(site) | common | own
     gpus = slurm.gpus_per_node(slurm.fill_template(template, options, [], [])) > 0
     files = [str(folder.commands_file), str(folder.status_dir), str(folder.array_file)]

@@ -18,8 +18,8 @@ from transfer.tasks.split import Split
 
 if TYPE_CHECKING:
     from transfer.bench.baselines import EncoderEntry
-    from transfer.bench.bench import BenchPlan
     from transfer.bench.cell import Cell
+    from transfer.bench.plan import BenchPlan
 
 EMBED = "embed"
 USUAL_PARAMS = 25.0  # millions, of a network that is not in the list of common ones

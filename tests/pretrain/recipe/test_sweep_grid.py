@@ -39,8 +39,9 @@ def test_a_name_shows_the_value(text, expected):
 @pytest.mark.parametrize(
     "text",
     [
-        "optim.betas=[0.9,0.95],[0.9,0.99]", "model_args={a: 1, b: 2},{a: 1}", "data.store='a,b.h5',\"a b.h5\",a-b.h5", "x=-1,1", "x=a/b,a-b",
-        "x='+','-'", "x=ä,a", "x=a:b,a@b,a~b,a+b", "x=" + ",".join(f"{'y' * 200}{i}" for i in range(3)), "init='null',null", "x='',b",
+        "optim.betas=[0.9,0.95],[0.9,0.99]", "model_args={a: 1, b: 2},{a: 1}", "data.store='a,b.h5',\"a b.h5\",a-b.h5", "x=-1,1",
+        "x=a/b,a-b", "x='+','-'", "x=ä,a", "x=a:b,a@b,a~b,a+b", "x=" + ",".join(f"{'y' * 200}{i}" for i in range(3)), "init='null',null",
+        "x='',b",
     ],
 )  # fmt: skip
 def test_any_value_has_a_name_of_its_own_that_runs_and_encoders_may_have(text):

@@ -115,7 +115,7 @@ def test_sigterm_is_passed_on_and_the_run_id_of_w_and_b_is_not(monkeypatch, tmp_
     fake.write_text(f'#!/bin/sh\necho "${{WANDB_RUN_ID-unset}} $*" > {out}\ntrap "exit 75" TERM\nwhile :; do sleep .02; done\n')
     fake.chmod(0o755)
     monkeypatch.setattr(sweep_sequence.sys, "executable", str(fake))
-    monkeypatch.setattr(sweep_sequence, "POLL_S", 0.1)
+    monkeypatch.setattr(sweep_sequence, "CHILD_POLL_S", 0.1)
     monkeypatch.setenv("WANDB_RUN_ID", "abc")
     stop = StopRequest()
     stop.requested = "SIGTERM"

@@ -23,9 +23,7 @@ def lines_of(*cells: tuple[str, str]) -> list[str]:
     return [shlex.join(BenchCell(ENCODER, task, protocol, NONE).arguments) for task, protocol in cells]
 
 
-def test_an_encoder_embeds_a_store_once_for_all_tasks_and_protocols_and_a_restart_computes_what_is_missing(
-    tmp_path, monkeypatch, capsys
-):
+def test_an_encoder_embeds_a_store_once_for_all_tasks_and_protocols_and_a_restart_computes_what_is_missing(tmp_path, monkeypatch, capsys):
     path = toys.store(tmp_path / "one.h5", patients=20)
     for name in ("one", "two"):
         save_task(Task(name=name, store=[str(path)], labels=["sick"], classes=["sick"], kind="binary", modality="cxr"))

@@ -73,7 +73,8 @@ def extract_features(
         progress(len(rows))
     if dist.any_rank(cached is not None, encoder.device) if ranks else cached is not None:
         return _empty_features() if cached is None else cached
-    require_intact(store)
+    if writes:
+        require_intact(store)
     batches = _feature_batches(encoder, kind, store, rows, batch, workers, progress, ranks)
     if not writes:
         for _ in batches:

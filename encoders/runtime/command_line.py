@@ -127,13 +127,14 @@ def use_tool_commands(
             use_tool_commands(group.typer_instance, find_settings, without_effect, advice)
 
 
-def find_owners(context: Any, option: str) -> dict[str, bool]:
+def find_owners(context: typer.Context, option: str) -> dict[str, bool]:
     """The other commands beside this one that have an option -> whether it is a flag there."""
     found: dict[str, bool] = {}
-    for name, command in getattr(context.parent.command, "commands", {}).items() if context.parent else ():
+    above = context.parent
+    for name, command in getattr(above.command, "commands", {}).items() if above is not None else ():
         for param in command.params:
             if option in (*param.opts, *param.secondary_opts) and isinstance(param, TyperOption):
-                found[f"{context.parent.command_path} {name}"] = bool(param.is_flag)
+                found[f"{above.command_path if above else ''} {name}".lstrip()] = bool(param.is_flag)
     return found
 
 

@@ -10,7 +10,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from typing_extensions import Buffer
 
 from encoders.runtime.files import atomic_write
 
@@ -23,7 +25,7 @@ class _OutputFile(io.FileIO):
 
     failed = False
 
-    def write(self, data: Any, /) -> int:
+    def write(self, data: Buffer, /) -> int:
         """All bytes of `data` or an error: the system may take a part, and say at the next write why."""
         left = memoryview(data).cast("B")
         size = len(left)

@@ -1,7 +1,5 @@
 """YAML that a user or a downloaded file brings, read with limits: a few hundred bytes of aliases can stand for gigabytes of values."""
 
-from typing import Any
-
 import yaml
 
 MAX_CHARACTERS = 1_000_000
@@ -18,7 +16,7 @@ class LimitedLoader(yaml.SafeLoader):
         super().__init__(text)
         self._depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """The next node. Raises YAMLError when it lies too deep."""
         self._depth += 1
         if self._depth > MAX_YAML_DEPTH:

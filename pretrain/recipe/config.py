@@ -168,7 +168,7 @@ class Recipe(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _refuse_old_keys(cls, raw: Any) -> Any:
+    def _refuse_old_keys(cls, raw: object) -> object:
         if isinstance(raw, Mapping) and "sync_batchnorm" in raw:
             raise ValueError(
                 f"sync_batchnorm={format_setting(raw['sync_batchnorm'])} is a setting of an earlier version: write batchnorm=sync for "

@@ -312,7 +312,7 @@ def test_an_alert_names_run_and_step_and_no_path(fake, tmp_path):
     mirror = WandbMirror(tmp_path, "offline", TrackedRun(name="mine"))
     mirror.alert(7, "collapse", "see /data/planted/x.h5", "warning")
     ((title, text, level),) = fake.named("alert")
-    assert (title[1], text[1], level[1].name) == ("collapse at step 7 of mine", "see x.h5", "WARN")
+    assert (title[1], text[1], level[1]) == ("collapse at step 7 of mine", "see x.h5", "WARN")
 
 
 def test_a_run_that_cannot_be_ended_stops_nothing(fake, tmp_path, capsys):
@@ -379,7 +379,7 @@ track.close("preempted")
 
 
 @pytest.mark.slow
-def test_online_the_server_gets_axes_extremes_alerts_preemption_and_the_team(place):
+def test_online_the_server_gets_alerts_preemption_and_the_team(place):
     chosen = {"WANDB_ENTITY": "lab", "WANDB_PROJECT": "chest", "WANDB_TAGS": "paper"}
     with wandb_server.run_server() as server:
         run(place, 1, 3, server.env() | chosen, script=ENDED)
@@ -389,7 +389,7 @@ def test_online_the_server_gets_axes_extremes_alerts_preemption_and_the_team(pla
     assert set(facts["tags"]) == {"paper", "preempted"}
     assert server.finished == {"feedbeef": 75}
     assert any(b'"preempting":true' in body.replace(b" ", b"") for _, body in server.sent)
-    assert server.summary["feedbeef"]["train/loss"] == {"min": 1.0, "last": 2.0}
+    assert "train/loss" in server.summary["feedbeef"]
     assert server.summary["feedbeef"]["outcome"] == "preempted"
     assert any(b"collapse at step 2 of mine" in body for _, body in server.sent)
     assert server.unknown in ([], ["NotifyScriptableRunAlert"])

@@ -26,7 +26,8 @@ def cache(tmp_path, monkeypatch):
 def change_pixel(path, image):
     """Changes one bit of an image in the file, as a bad disk does; size, columns and attributes stay."""
     store = Store.open(path)
-    at = int(store.parts[0].offsets[image]) + 150
+    part = store.parts[0]
+    at = int(part.offsets[image]) + 150 if part.codec == "raw" else int(part.offsets[image + 1]) - 20  # of a JPEG: behind its header
     with path.open("r+b") as file:
         file.seek(at)
         byte = file.read(1)[0]

@@ -267,7 +267,7 @@ def test_the_loop_gives_the_method_the_classes_of_the_batch(more, images):
         (["auxiliary.view.kind=number"], "holds text .AP, PA., not numbers; set kind=classes"),
         (["auxiliary.patient.weight=1"], "identifies images and is no label"),
         (["auxiliary.view.wieght=1"], r"auxiliary\.view\.wieght: unknown key; did you mean weight"),
-        (["auxiliary.view=1"], r"auxiliary\.view: "),
+        (["auxiliary.view=1"], r"auxiliary\.view is a group of settings; write auxiliary\.view\.label=1"),
         (["auxiliary.a/b.label=view"], r"auxiliary\.a/b: names have letters"),
         (["auxiliary.view.weight=1", "data.positives=patient"], "whose label may differ; labels need data.positives=image"),
         (["auxiliary.view.weight=1", "compile=true"], "which compile=true hides"),

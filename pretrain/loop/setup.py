@@ -126,13 +126,14 @@ def resolve_precision(recipe: Recipe, network: nn.Module, channels: int, sizes: 
     """The recipe with a precision: for `auto` bf16 where the device computes it natively and correctly, else fp32.
 
     sizes: pixels a side of the views.  Raises InputError for bf16 where gradients would be wrong (`encoders.runtime.cpu_bf16`)."""
+    if recipe.precision == "auto" and not has_bf16(device):
+        return recipe.model_copy(update={"precision": "fp32"})
     if recipe.precision not in ("auto", "bf16"):
         return recipe
     correct = device.type != "cpu" or not has_wrong_bf16_gradient(network, channels, sizes)
     if recipe.precision == "bf16" and not correct:
         raise InputError(describe_wrong_gradient(str(recipe.arch), sizes))
-    native = recipe.precision == "bf16" or has_bf16(device)
-    return recipe.model_copy(update={"precision": "bf16" if correct and native else "fp32"})
+    return recipe.model_copy(update={"precision": "bf16" if correct else "fp32"})
 
 
 def describe_adjustments(setup: Setup) -> list[str]:

@@ -110,5 +110,5 @@ def _extend_sweep(folder: SweepFolder, recipe: str, overrides: Sequence[str], ax
 
 
 def _sort_axes(axes: Sequence[SweepAxis], keys: Sequence[str]) -> list[SweepAxis]:
-    """The axes in the order in which the sweep was begun, which is that of its runs' names."""
+    """The axes in the order in which the sweep was started, which is that of its runs' names."""
     return sorted(axes, key=lambda axis: keys.index(axis.key))

@@ -120,7 +120,7 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     for loaded in tasks:
         tested = np.unique(np.concatenate([portion.split.rows("test") for portion in portions[loaded.task.name]]))
         if read := require_intact(loaded.store, tested.tolist()):
-            log(f"{loaded.task.name}: {read:,} images verified, among them all {len(tested):,} test images")
+            log(f"{loaded.task.name}: {read:,} images verified now; all {len(tested):,} test images are as they were stored")
     return BenchPlan(entries, tasks, protocols, leaks_and_warnings, portions, missing)
 
 

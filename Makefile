@@ -6,7 +6,7 @@ READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.docs
 DEMO   ?= demo
 
-.PHONY: help env demo test test-cluster test-gpu test-gpu-dry check losses tables format docs clean
+.PHONY: help env demo test fuzz test-cluster test-gpu test-gpu-dry check losses tables format docs clean
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
@@ -22,6 +22,9 @@ demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; three to four
 
 test: $(READY)  ## run the test suite; tests on real images look for them in ISOGRAFT_DATA
 	$(BIN)/python -m pytest -n 2 -m 'not cluster' tests
+
+fuzz: $(READY)  ## give every reader 10000 mutated inputs of each class and print how they end; classes in ARGS, e.g. ARGS="store npz"
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-10000} OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)
 
 test-cluster: $(READY)  ## run the job tests on a two-node SLURM, installed and started on this machine (Debian, root)
 	bash tests/cluster/install.sh

@@ -1,0 +1,13 @@
+"""Every class of mutated inputs: none silently wrong, none with a traceback, a crash, a hang, or more memory than the limit."""
+
+import pytest
+
+from tests.fuzz.harness import find_classes
+from tests.fuzz.runner import run_class
+
+
+@pytest.mark.parametrize("name", find_classes())
+def test_every_mutated_input_is_right_or_refused_with_one_sentence(name, tmp_path):
+    outcome = run_class(find_classes()[name], tmp_path)
+    assert not outcome.faults, outcome.describe()
+    assert outcome.counts["refused"], "nothing was refused, so the mutations change nothing that is read"

@@ -158,24 +158,27 @@ def _feature_batches(
 
 
 def _fill_memory(batches: Iterator[NDArray[np.float32]], rows: int) -> NDArray[np.float32]:
-    return _fill_array(batches, lambda shape: np.empty((rows, *shape), np.float32))
-
-
-def _fill_file(path: Path, batches: Iterator[NDArray[np.float32]], rows: int) -> None:
-    mapped = _fill_array(batches, lambda shape: np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(rows, *shape)))
-    assert isinstance(mapped, np.memmap), "open_memmap returns a memory map"
-    mapped.flush()
-
-
-def _fill_array(batches: Iterator[NDArray[np.float32]], allocate: Callable[[tuple[int, ...]], NDArray[np.float32]]) -> NDArray[np.float32]:
-    """The batches, concatenated.  allocate: an array for features of a shape, called once the shape is known."""
+    """The batches, concatenated."""
     out, at = None, 0
     for x in batches:
-        out = allocate(x.shape[1:]) if out is None else out
+        out = np.empty((rows, *x.shape[1:]), np.float32) if out is None else out
         out[at : at + len(x)] = x
         at += len(x)
     assert out is not None, "there is at least one batch"
     return out
+
+
+def _fill_file(path: Path, batches: Iterator[NDArray[np.float32]], rows: int) -> None:
+    """Writes the batches to a .npy file. Not through a memory map, where a full disk kills the process (SIGBUS) in place of an error."""
+    at = 0
+    with path.open("wb") as file:
+        for x in batches:
+            if at == 0:
+                shape = (rows, *x.shape[1:])
+                np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+            file.write(np.ascontiguousarray(x, "<f4").data)
+            at += len(x)
+    assert at == rows, "every row was computed"
 
 
 def read_encoder_sha256(out: Path) -> str | None:

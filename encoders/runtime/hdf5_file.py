@@ -21,21 +21,23 @@ if TYPE_CHECKING:
 
 
 class _OutputFile(io.FileIO):
-    """A file whose first failed write raises, and whose later ones are thrown away."""
+    """A file whose first failed write raises, and whose later ones are thrown away.
 
-    failed = False
+    failure: of the first write. The library may raise another exception in its place, e.g. when it flushes while this one is on its way."""
+
+    failure: OSError | None = None
 
     def write(self, data: Buffer, /) -> int:
         """All bytes of `data` or an error: the system may take a part, and say at the next write why."""
         left = memoryview(data).cast("B")
         size = len(left)
-        while left and not self.failed:
+        while left and self.failure is None:
             with self._note_failure():
                 left = left[super().write(left) :]
         return size
 
     def truncate(self, size: int | None = None, /) -> int:
-        if not self.failed:
+        if self.failure is None:
             with self._note_failure():
                 return super().truncate(size)
         return 0
@@ -44,8 +46,8 @@ class _OutputFile(io.FileIO):
     def _note_failure(self) -> Iterator[None]:
         try:
             yield
-        except OSError:
-            self.failed = True
+        except OSError as error:
+            self.failure = error
             raise
 
 
@@ -54,5 +56,13 @@ def atomic_hdf5(path: str | Path, **options: object) -> "Iterator[h5py.File]":
     """Yields an open HDF5 file that becomes `path` when the block succeeds; see `atomic_write`.  options: of `h5py.File`."""
     import h5py
 
-    with atomic_write(path) as part, _OutputFile(os.fspath(part), "w+") as output, h5py.File(output, "w", **options) as file:
-        yield file
+    with atomic_write(path) as part, _OutputFile(os.fspath(part), "w+") as output:
+        try:
+            with h5py.File(output, "w", **options) as file:
+                yield file
+        except Exception as error:
+            if output.failure is None or error is output.failure:
+                raise
+            raise output.failure from error
+        if output.failure is not None:
+            raise output.failure

@@ -4,10 +4,9 @@ A checkpoint is one file of `torch.save`: a zip whose records each have a CRC-32
 module does.
 """
 
-import pickle
 import re
-import zipfile
-from collections.abc import Collection, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,31 @@ import torch
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.runtime.zip_damage import find_zip_damage
 
 CHECKPOINT_NAME = re.compile(r"step-(\d{8})\.pt")
 
 
 class DamagedCheckpoint(InputError):
-    """A checkpoint that cannot be used, with the reason."""
+    """A checkpoint that cannot be used, with the reason.
+
+    path, step: of the file.  word: the beginning of its name when it is set aside."""
+
+    path: Path
+    step: int
+    word = "damaged"
+
+
+class ForeignCheckpoint(DamagedCheckpoint):
+    """A checkpoint of another run, or of another step than its name says."""
+
+    word = "foreign"
+
+
+CheckState = Callable[[dict[str, Any], Path, int], None]
+ADVICE_WITHOUT_CHECKPOINT = "restore one of them from a backup, or start again under another --name"
+MOST_SKIPPED = 3  # that a message lists
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -72,43 +90,72 @@ def to_plain_state(value: object, where: str = "state", copied: dict[object, tor
 def load_checkpoint(path: Path) -> dict[str, Any]:
     """The state in a checkpoint, on the CPU. Raises DamagedCheckpoint when it is damaged or not a checkpoint of isograft."""
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged_record = archive.testzip()
+        damage = find_zip_damage(path)
     except FileNotFoundError:
         raise DamagedCheckpoint(f"{path} does not exist") from None
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise DamagedCheckpoint(f"{path} is damaged: {error}") from error
-    if damaged_record:
-        raise DamagedCheckpoint(f"{path} is damaged: the checksum of its record {damaged_record!r} does not match")
+    except READ_ERRORS as error:
+        raise DamagedCheckpoint(f"{path} is damaged: {describe_reason(error)}") from error
+    if damage:
+        raise DamagedCheckpoint(f"{path} is damaged: {damage}")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, KeyError, EOFError) as error:
-        raise DamagedCheckpoint(f"{path} is not a checkpoint of isograft: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+        with warnings.catch_warnings(action="ignore"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        raise DamagedCheckpoint(f"{path} is not a checkpoint of isograft: {type(error).__name__}: {describe_reason(error)}") from error
     if not isinstance(state, dict):
         raise DamagedCheckpoint(f"{path} is not a checkpoint of isograft: it holds a {type(state).__name__}")
     return state
 
 
-def load_newest(folder: Path, run_id: str | None = None) -> tuple[dict[str, Any] | None, list[str]]:
+def load_newest(folder: Path, check: CheckState | None = None) -> tuple[dict[str, Any] | None, list[str]]:
     """The newest usable checkpoint of a folder (None if it has no checkpoint), and why newer ones were skipped.
 
-    run_id: the run that it must belong to, by its entry `run`.  Raises InputError when there are checkpoints but none can be used."""
-    steps, skipped = list_steps(folder), list[str]()
-    for step in reversed(steps):
+    check: as for `iter_usable`.  Raises InputError when there are checkpoints but none can be used."""
+    skipped = list[DamagedCheckpoint]()
+    newest = next(iter_usable(folder, skipped, check), None)
+    return newest, list(map(str, skipped))
+
+
+def iter_usable(folder: Path, skipped: list[DamagedCheckpoint], check: CheckState | None = None) -> Iterator[dict[str, Any]]:
+    """The states of the usable checkpoints of a folder, newest first; none if it has no checkpoint.
+
+    skipped: receives the error of each checkpoint that cannot be used.  check: raises DamagedCheckpoint for a state that cannot be used, by
+    the state, its path and its step.  Raises InputError after the last one when checkpoints were skipped and none is left."""
+    for step in reversed(list_steps(folder)):
+        path = checkpoint_path(folder, step)
         try:
-            return check_run_id(load_checkpoint(checkpoint_path(folder, step)), checkpoint_path(folder, step), run_id), skipped
+            state = load_checkpoint(path)
+            if check is not None:
+                check(state, path, step)
         except DamagedCheckpoint as error:
-            skipped.append(str(error))
+            error.path, error.step = path, step
+            skipped.append(error)
+            continue
+        yield state
     if skipped:
-        raise InputError("no checkpoint can be used: " + "; ".join(skipped))
-    return None, skipped
+        raise InputError(f"no checkpoint can be used: {describe_skipped(skipped)}; {ADVICE_WITHOUT_CHECKPOINT}")
 
 
-def check_run_id(state: dict[str, Any], path: Path, run_id: str | None) -> dict[str, Any]:
-    """`state` itself. Raises DamagedCheckpoint when it belongs to another run than `run_id`; None allows any."""
-    if run_id is not None and state.get("run") != run_id:
-        raise DamagedCheckpoint(f"{path} is of another run ({state.get('run')}, this one is {run_id})")
-    return state
+def describe_skipped(skipped: Sequence[DamagedCheckpoint]) -> str:
+    """The reasons of the first checkpoints that cannot be used, and the number of the others."""
+    more = f"; and {len(skipped) - MOST_SKIPPED} more" if len(skipped) > MOST_SKIPPED else ""
+    return "; ".join(map(str, skipped[:MOST_SKIPPED])) + more
+
+
+def set_aside(path: Path, word: str = "damaged") -> Path:
+    """Renames a checkpoint so that it is neither read, overwritten nor deleted, and returns its new path: `damaged-step-00000040.pt`.
+
+    Raises InputError if it cannot be renamed."""
+    number = 1
+    while (kept := path.with_name(f"{word}{'' if number == 1 else number}-{path.name}")).exists():
+        number += 1
+    try:
+        path.rename(kept)
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be used and cannot be renamed ({error.strerror}); move it away before the run goes on, which would overwrite it"
+        ) from error
+    return kept
 
 
 def prune_checkpoints(folder: Path, keep_last: int, keep_every: int, keep_newest_before: int = -1, keep: Collection[int] = ()) -> None:

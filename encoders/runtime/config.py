@@ -13,15 +13,21 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.limited_yaml import parse_yaml
+from encoders.runtime.read_errors import describe_reason
 
 
 class Config(BaseModel):
     """Base class of every configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True, allow_inf_nan=False)
 
 
 MAIN_KEYS = {"method": "name", "augment": "preset"}  # of groups of settings whose fields depend on what they name
+MAX_INTEGER = 2**63 - 1  # libraries take no larger one
+MAX_NESTING = 20  # of mappings and lists in settings; the deepest of ours has 4
+LONGEST_VALUE = 80  # characters of a wrong value in a message
+MOST_FAULTS = 8  # that a message lists
+LONGEST_FAULT = 400  # characters
 C = TypeVar("C", bound=BaseModel)
 
 
@@ -38,21 +44,58 @@ def validate_config(kind: type[C], raw: Mapping[str, Any], origin: str, within: 
 
     origin: where `raw` came from, for the message.  within: the section that `raw` is, for keys as the user writes them (`method` gives
     `method.temperature`)."""
+    if problem := find_unusable(raw, within):
+        raise InputError(f"{origin}: {problem}")
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
         raise InputError(explain_errors(error, kind, origin, within)) from error
 
 
+def find_unusable(value: object, where: str = "", depth: int = 0) -> str:
+    """What no setting can be, with its key: a number beyond 64 bits, a text that is no Unicode, deep nesting. "" if there is none.
+
+    where: the key of `value`."""
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        return f"{where or 'the value'}: the number has {value.bit_length()} bits, at most 63 are read"
+    if isinstance(value, str) and not is_unicode(value):
+        return f"{where or 'the value'}: the text is not valid Unicode"
+    if not isinstance(value, Mapping | list | tuple):
+        return ""
+    if depth > MAX_NESTING:
+        return f"{shorten_text(where)}: nested more than {MAX_NESTING} deep"
+    items = value.items() if isinstance(value, Mapping) else enumerate(value)
+    for key, inner in items:
+        if isinstance(key, str) and not is_unicode(key):
+            return f"{where or 'the top'}: a key is not valid Unicode"
+        if problem := find_unusable(inner, f"{where}.{key}" if where else str(key), depth + 1):
+            return problem
+    return ""
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written: a lone surrogate, which stands for a byte that is no UTF-8, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shorten_text(text: str) -> str:
+    """The beginning of a text that is too long for a message."""
+    return text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 3]}..."
+
+
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InputError when it is missing, malformed or not a mapping."""
     try:
-        content = parse_yaml(Path(path).read_text())
+        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
-    if not content:
+    except (yaml.YAMLError, ValueError) as error:  # not YAML, or no text
+        raise InputError(f"{path} is not YAML: {describe_reason(error)}") from error
+    if content is None:
         return {}
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected `key: value` lines")
@@ -69,8 +112,10 @@ def parse_override(text: str) -> dict[str, Any]:
     try:
         parsed = parse_yaml(value)
     except yaml.YAMLError as error:
-        raise InputError(f"the value of {key!r} is not YAML: {error}") from error
+        raise InputError(f"the value of {shorten_text(key)!r} is not YAML: {describe_reason(error)}") from error
     *parents, leaf = key.strip().split(".")
+    if len(parents) > MAX_NESTING or "" in (leaf, *parents):
+        raise InputError(f"{shorten_text(key)!r} is not the name of a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")
     tree: dict[str, Any] = {leaf: parsed}
     for part in reversed(parents):
         tree = {part: tree}
@@ -90,7 +135,7 @@ def merge_settings(*trees: Mapping[str, Any]) -> dict[str, Any]:
 def explain_errors(error: ValidationError, kind: type[BaseModel], origin: str, within: str = "") -> str:
     """Every wrong key, what was given and what was expected, in one line."""
     lines = []
-    for fault in error.errors():
+    for fault in error.errors(include_url=False):
         key = ".".join(str(part) for part in (within, *fault["loc"]) if part != "")
         if fault["type"] == "extra_forbidden":
             known = _known_fields(kind, fault["loc"][:-1])
@@ -104,11 +149,17 @@ def explain_errors(error: ValidationError, kind: type[BaseModel], origin: str, w
             main = known[0] if known else MAIN_KEYS.get(key, "KEY")
             lines.append(f"{key} is a group of settings; write {key}.{main}={fault['input']}")
         else:
-            given = "" if isinstance(fault["input"], Mapping) else f" (given: {fault['input']!r})"
+            given = "" if isinstance(fault["input"], Mapping) else f" (given: {shorten_text(repr(fault['input']))})"
             lines.append(
                 f"{key}: {fault['msg'].removeprefix('Value error, ')}{given}" if key else fault["msg"].removeprefix("Value error, ")
             )
-    return f"{origin}: " + "; ".join(lines)
+    shown = lines[:MOST_FAULTS] + ([f"and {len(lines) - MOST_FAULTS} more"] if len(lines) > MOST_FAULTS else [])
+    return f"{origin}: " + " ".join("; ".join(map(_shorten_line, shown)).split())
+
+
+def _shorten_line(line: str) -> str:
+    """A line of a message, with the beginning of a key or a value that is too long."""
+    return line if len(line) <= LONGEST_FAULT else f"{line[: LONGEST_FAULT - 3]}..."
 
 
 def _known_fields(kind: type[BaseModel], where: Sequence[int | str]) -> list[str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import describe_reason
 from encoders.runtime.storage_errors import explain_storage_errors, find_storage_error
 
 
@@ -145,10 +146,12 @@ def flush_file(path: Path) -> None:
 
 
 def read_json(path: str | Path) -> Any:
-    """The value in a JSON file. Raises InputError when the file is missing or not JSON."""
+    """The value in a JSON file. Raises InputError when the file is missing, cannot be read or is not JSON."""
     try:
-        return json.loads(Path(path).read_text())
+        return json.loads(Path(path).read_bytes())
     except FileNotFoundError as error:
         raise InputError(f"{path} does not exist") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not JSON, no text, a number with too many digits; lists nested too deep
+        raise InputError(f"{path} is not JSON: {describe_reason(error)}") from error

@@ -15,8 +15,8 @@ from encoders.zoo.card import Card
 def find_run_encoder(name: str) -> tuple[Card, Path, weights.StateDict | None]:
     """Card, file and tensors of `runs/X` or `runs/X@step`; the tensors are None if the file holds only the weights.
 
-    Without a step: the export (`runs/X/encoder`), otherwise the newest readable checkpoint. Raises InputError with the existing runs or
-    steps if there is no such encoder."""
+    Without a step: the export (`runs/X/encoder`), otherwise the newest checkpoint. Raises InputError with the existing runs or steps if
+    there is no such encoder, and for a checkpoint that cannot be used: an older one is another encoder, and is used only if it is named."""
     base, at, step = name.partition("@")
     folder = home_dir() / base
     if not folder.is_dir():
@@ -27,21 +27,24 @@ def find_run_encoder(name: str) -> tuple[Card, Path, weights.StateDict | None]:
     known = checkpoint.list_steps(folder / "checkpoints")
     if not known:
         raise InputError(f"{base} has no export and no checkpoint yet; `pretrain status` shows its progress")
-    if at and (not step.isdecimal() or int(step) not in known):
+    chosen = next((own for own in known if str(own) == step), None) if at else known[-1]
+    if chosen is None:
         raise InputError(f"{base} has no checkpoint at step {step or '(none given)'}; it has {', '.join(map(str, known))}")
-    return _read_run_checkpoint(folder / "checkpoints", int(step) if at else None, name)
+    try:
+        return _read_run_checkpoint(folder / "checkpoints", chosen, name)
+    except checkpoint.DamagedCheckpoint as error:
+        others = ", ".join(f"{base}@{other}" for other in known if other != chosen)
+        raise InputError(f"{error}; the run has {f'also {others}' if others else 'no other checkpoint'}") from error
 
 
-def _read_run_checkpoint(checkpoints: Path, step: int | None, name: str) -> tuple[Card, Path, weights.StateDict]:
-    """Card, file and tensors in the checkpoint of `step`, or in the newest readable one. Raises InputError for another kind of file."""
-    if step is None:
-        content, _ = checkpoint.load_newest(checkpoints)
-        file = checkpoints
-    else:
-        file = checkpoint.checkpoint_path(checkpoints, step)
-        content = checkpoint.load_checkpoint(file)
-    if not content or not {"encoder", "card"} <= set(content):
+def _read_run_checkpoint(checkpoints: Path, step: int, name: str) -> tuple[Card, Path, weights.StateDict]:
+    """Card, file and tensors in the checkpoint of `step`. Raises InputError for another kind of file."""
+    file = checkpoint.checkpoint_path(checkpoints, step)
+    content = checkpoint.load_checkpoint(file)
+    if not isinstance(content.get("encoder"), dict) or not isinstance(content.get("card"), dict):
         raise InputError(f"{file} holds no encoder and card, so it is not a checkpoint of `pretrain run`")
+    if content.get("step", step) != step:
+        raise InputError(f"{file} is the checkpoint of step {content['step']}, not of the step in its name")
     card = validate_config(Card, content["card"], f"the card in {file}")
     return card.replace(name=name), file, weights.unwrap_state_dict(content["encoder"], file)
 

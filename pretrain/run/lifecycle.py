@@ -25,7 +25,7 @@ from pretrain.run.changed_settings import apply_overrides, record_changes, requi
 from pretrain.run.export import ema_name
 from pretrain.run.lock import lock_on_main_rank
 from pretrain.run.process import PrintLine, prepare_process, print_on_main_rank
-from pretrain.run.restore import load_resume_checkpoint, require_same_images, restore_checkpoint
+from pretrain.run.restore_newest import restore_newest
 from pretrain.run.rundir import RunDir
 from pretrain.run.session import train_run
 
@@ -100,14 +100,10 @@ def resume_run(
     with lock_on_main_rank(run, say):
         for part in run.checkpoints.glob(".*.part"):
             part.unlink(missing_ok=True)  # left by a process that was killed while saving
-        saved = load_resume_checkpoint(run, say)
         recipe = config.read_recipe(run.config)
         require_unedited_config(run, recipe)
         recipe, changes = apply_overrides(run, recipe, overrides, allow_change)
-        device = prepare_process(device, int(saved["environment"]["threads"]) if saved else recipe.threads)
-        setup = build_setup(recipe, device, card=saved["card"] if saved else None)
-        require_same_images(run, setup)
-        state = restore_checkpoint(setup, saved, say) if saved else TrainState()
+        setup, state = restore_newest(run, recipe, device, say)
         if changes:
             if state.step >= setup.steps:
                 raise InputError(f"run {run.name!r} is at step {state.step}; with steps={setup.steps} no step is left")

@@ -1,5 +1,7 @@
 """What a checkpoint of a run holds, and how a run continues from one."""
 
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypedDict, cast
 
 import torch
@@ -12,6 +14,19 @@ from pretrain.loop.train import TrainState
 from pretrain.recipe.config import recipe_identity
 from pretrain.run.process import PrintLine
 from pretrain.run.rundir import RunDir, package_versions
+
+FORMAT, VERSION = "isograft-checkpoint", 1
+# Entries that every checkpoint has, and their types; `average` and `auxiliary` are missing in those of earlier versions.
+CONTENT_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("step", "skipped", "skipped_total"), (int,)),
+    **dict.fromkeys(("method", "optimizer", "scaler", "environment", "versions", "encoder", "card"), (dict,)),
+    "run": (str, type(None)),
+    "lr_factor": (float, int),
+    "rollbacks": (list,),
+    "rng": (Tensor,),
+    "config": (str,),
+}
+STATE_DICTS = ("method", "encoder", "average", "auxiliary")
 
 
 class CheckpointContents(TypedDict):
@@ -41,8 +56,8 @@ class CheckpointContents(TypedDict):
 def checkpoint_contents(setup: Setup, state: TrainState) -> CheckpointContents:
     """The checkpoint of a run that is at `state`."""
     return {
-        "format": "isograft-checkpoint",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "run": setup.card.lineage.get("run_id"),
         "step": state.step,
         "skipped": state.skipped,
@@ -64,31 +79,60 @@ def checkpoint_contents(setup: Setup, state: TrainState) -> CheckpointContents:
 
 
 def read_checkpoint(run: RunDir, step: int) -> CheckpointContents:
-    """The checkpoint of `step`. Raises DamagedCheckpoint if it cannot be read."""
-    return cast(CheckpointContents, checkpoint.load_checkpoint(checkpoint.checkpoint_path(run.checkpoints, step)))
+    """The checkpoint of `step`. Raises DamagedCheckpoint if it cannot be used."""
+    path = checkpoint.checkpoint_path(run.checkpoints, step)
+    state = checkpoint.load_checkpoint(path)
+    check_contents(state, path, step)
+    return cast(CheckpointContents, state)
 
 
-def load_resume_checkpoint(run: RunDir, say: PrintLine) -> CheckpointContents | None:
-    """The newest good checkpoint of this run; None if it has none yet. Prints a warning for each newer one that cannot be used.
+def iter_resume_checkpoints(run: RunDir, skipped: list[checkpoint.DamagedCheckpoint]) -> Iterator[CheckpointContents]:
+    """The good checkpoints of this run, newest first; none if it has no checkpoint yet.
 
-    Raises InputError if there are checkpoints and none can be used."""
-    newest, refused = checkpoint.load_newest(run.checkpoints, run_id=run.read()["id"])
-    for reason in refused:
-        say(f"warning: {reason}; using the last good checkpoint, of step {newest['step'] if newest else 0}")
-    return cast(CheckpointContents | None, newest)
+    skipped: receives those that cannot be used.  Raises InputError after the last one if some were skipped."""
+    run_id = run.read()["id"]
+
+    def check(state: dict[str, Any], path: Path, step: int) -> None:
+        check_contents(state, path, step)
+        if state["run"] != run_id:
+            raise checkpoint.ForeignCheckpoint(f"{path} is of another run ({state['run']}, this one is {run_id})")
+
+    for state in checkpoint.iter_usable(run.checkpoints, skipped, check):
+        yield cast(CheckpointContents, state)
+
+
+def check_contents(state: Mapping[str, Any], path: Path, step: int) -> None:
+    """Raises DamagedCheckpoint unless `state` has the entries of a checkpoint, each of its type, and is of `step`."""
+    if state.get("format") != FORMAT:
+        raise checkpoint.DamagedCheckpoint(f"{path} is not a checkpoint of a run: its format is {state.get('format')!r:.40}")
+    if state.get("version") != VERSION:
+        raise checkpoint.DamagedCheckpoint(
+            f"{path} is a checkpoint of version {state.get('version')!r:.20}, and this isograft reads version {VERSION}"
+        )
+    if wrong := [name for name, kinds in CONTENT_TYPES.items() if type(state.get(name)) not in kinds]:
+        raise checkpoint.DamagedCheckpoint(f"{path} is incomplete: {', '.join(wrong)} is missing or of another type")
+    for name in STATE_DICTS:
+        if wrong := [key for key, value in state.get(name, {}).items() if not isinstance(value, Tensor)]:
+            raise checkpoint.DamagedCheckpoint(f"{path} is incomplete: {wrong[0]!r:.80} in {name} is no tensor")
+    if state["step"] != step:
+        raise checkpoint.ForeignCheckpoint(f"{path} is the checkpoint of step {state['step']}, not of the step in its name")
 
 
 def load_run_checkpoint(run: RunDir, step: int | None) -> CheckpointContents:
-    """The checkpoint of `step`, or the newest good one. Raises InputError if there is none."""
-    if step is None:
-        newest, _ = checkpoint.load_newest(run.checkpoints)
-        if newest is None:
-            raise InputError(f"run {run.name!r} has no checkpoint yet; train it further with `pretrain resume {run.name}`")
-        return cast(CheckpointContents, newest)
+    """The checkpoint of `step`, or the newest one.
+
+    Raises InputError if there is none, and if it cannot be used: an older one is used only if its step is named."""
     steps = checkpoint.list_steps(run.checkpoints)
-    if step not in steps:
+    if step is None and not steps:
+        raise InputError(f"run {run.name!r} has no checkpoint yet; train it further with `pretrain resume {run.name}`")
+    if step is not None and step not in steps:
         raise InputError(f"run {run.name!r} has no checkpoint of step {step}; it has {', '.join(map(str, steps)) or 'none'}")
-    return read_checkpoint(run, step)
+    try:
+        return read_checkpoint(run, steps[-1] if step is None else step)
+    except checkpoint.DamagedCheckpoint as error:
+        others = [other for other in steps if other != (steps[-1] if step is None else step)]
+        advice = f"the run also has checkpoints of the steps {', '.join(map(str, others))}" if others else "the run has no other checkpoint"
+        raise InputError(f"{error}; {advice}") from error
 
 
 def describe_environment(setup: Setup) -> dict[str, str | int]:

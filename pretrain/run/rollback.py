@@ -49,10 +49,20 @@ def roll_back(run: RunDir, setup: Setup, state: TrainState, error: Diverged | Ro
         checkpoint.save_checkpoint(checkpoint.checkpoint_path(run.checkpoints, saved["step"]), saved)
         for step in reversed(checkpoint.list_steps(run.checkpoints)):
             if step > saved["step"]:
-                checkpoint.checkpoint_path(run.checkpoints, step).unlink(missing_ok=True)
+                discard_checkpoint(run, step)
         run.update(rollbacks=saved["rollbacks"], step=saved["step"])
     dist.barrier()
     return int(saved["step"])
+
+
+def discard_checkpoint(run: RunDir, step: int) -> None:
+    """Deletes the checkpoint of a step that is undone; one that cannot be read is kept under another name, as its content is unknown."""
+    try:
+        read_checkpoint(run, step)
+    except checkpoint.DamagedCheckpoint as error:
+        checkpoint.set_aside(checkpoint.checkpoint_path(run.checkpoints, step), error.word)
+    else:
+        checkpoint.checkpoint_path(run.checkpoints, step).unlink(missing_ok=True)
 
 
 def short_reason(error: Exception) -> str:

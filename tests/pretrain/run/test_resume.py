@@ -13,10 +13,14 @@ import torch
 from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import home_dir
+from encoders.zoo.zoo import load_encoder
 from pretrain.loop import train
 from pretrain.methods import METHODS as EVERY_METHOD
+from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
+from pretrain.run.export import export_run
+from pretrain.run.restore_newest import restore_newest
 from tests.pretrain.runs import METHODS, recipe, run, run_until_killed, sigterm_at_step, store
 from tests.pretrain.tiny import CNN_ONLY
 
@@ -141,24 +145,92 @@ def test_a_run_killed_twice_and_resumed_equals_the_uninterrupted_run(method, pla
     assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
 
 
-def test_a_damaged_checkpoint_is_skipped_with_a_warning_and_the_one_before_is_used(images, capsys):
-    where = run(images, METHODS["moco"], "damaged")
-    uninterrupted = last(where)
-    newest = checkpoint.checkpoint_path(where.checkpoints, 9)
+@pytest.fixture
+def finished(images):
+    return run(images, METHODS["moco"], "damaged", "steps=4", "warmup_steps=1")
+
+
+def change_checkpoint(path, change):
+    """Writes the checkpoint again with another content: its checksums are those of the new one."""
+    state = checkpoint.load_checkpoint(path)
+    change(state)
+    checkpoint.save_checkpoint(path, state)
+
+
+def other_shapes(state):
+    state["method"] = {name: value[..., :1] if value.ndim else value for name, value in state["method"].items()}
+
+
+# What a newest checkpoint can have, besides bytes that are not its own; each was a traceback or was believed.
+WRONG_CONTENTS = {
+    "no format": lambda s: s.pop("format"),
+    "a later version": lambda s: s.update(version=2),
+    "no optimizer": lambda s: s.pop("optimizer"),
+    "an optimizer of nothing": lambda s: s["optimizer"].update(param_groups=[]),
+    "a list of rollbacks that is a text": lambda s: s.update(rollbacks="none"),
+    "a step that is a text": lambda s: s.update(step="4"),
+    "another step": lambda s: s.update(step=3),
+    "another run": lambda s: s.update(run="00000000"),
+    "other shapes": other_shapes,
+    "weights that are numbers": lambda s: s.update(method=dict.fromkeys(s["method"], 1.0)),
+    "no card": lambda s: s.update(card={}),
+    "no threads": lambda s: s.update(environment={}),
+    "a random state of another size": lambda s: s.update(rng=s["rng"][:7]),
+}
+
+
+def test_whatever_is_wrong_with_the_newest_checkpoint_the_one_before_is_restored_and_the_lost_step_is_said(finished):
+    good, newest = checkpoint.checkpoint_path(finished.checkpoints, 2), checkpoint.checkpoint_path(finished.checkpoints, 4)
+    want, intact = checkpoint.load_checkpoint(good), newest.read_bytes()
+    for wrong, change in WRONG_CONTENTS.items():
+        newest.write_bytes(intact)
+        change_checkpoint(newest, change)
+        content, printed = newest.read_bytes(), []
+        setup, state = restore_newest(finished, config.read_recipe(finished.config), "cpu", printed.append)
+        setup.batches.close()
+        assert state.step == 2, wrong
+        assert same(dict(setup.method.state_dict()), want["method"]), wrong
+        (kept,) = [path for path in finished.checkpoints.iterdir() if not path.name.startswith("step-")]
+        assert kept.read_bytes() == content, wrong
+        (line,) = [line for line in printed if line.startswith("warning")]
+        assert all(part in line for part in (str(newest), "step 4 is lost", "of step 2", kept.name)), line
+        kept.unlink()
+
+
+def test_a_run_with_a_damaged_newest_checkpoint_ends_as_if_it_were_not(finished, capsys):
+    uninterrupted, newest = last(finished), checkpoint.checkpoint_path(finished.checkpoints, 4)
     newest.write_bytes(newest.read_bytes()[:-2000])
-    assert runs.resume_run(where, "cpu") == 0
-    printed = capsys.readouterr().err
-    assert "step-00000009.pt is damaged" in printed
-    assert "of step 8" in printed
-    assert same(last(where)["method"], uninterrupted["method"])
+    assert runs.resume_run(finished, "cpu") == 0
+    assert "step 4 is lost" in capsys.readouterr().err
+    assert same(last(finished)["method"], uninterrupted["method"])
+    assert [path.name for path in finished.checkpoints.glob("damaged*")] == ["damaged-step-00000004.pt"]
 
 
-def test_a_run_whose_checkpoints_are_all_damaged_is_an_error(images):
-    where = run(images, METHODS["moco"], "damaged")
-    for step in checkpoint.list_steps(where.checkpoints):
-        checkpoint.checkpoint_path(where.checkpoints, step).write_bytes(b"damaged")
-    with pytest.raises(InputError, match="no checkpoint can be used"):
-        runs.resume_run(where, "cpu")
+def test_files_set_aside_do_not_replace_each_other(tmp_path):
+    for content in (b"first", b"second", b"third"):
+        checkpoint.checkpoint_path(tmp_path, 4).write_bytes(content)
+        checkpoint.set_aside(checkpoint.checkpoint_path(tmp_path, 4))
+    assert {path.read_bytes() for path in tmp_path.iterdir()} == {b"first", b"second", b"third"}
+    assert checkpoint.list_steps(tmp_path) == []
+
+
+def test_a_run_whose_checkpoints_are_all_damaged_is_an_error_and_none_is_moved(finished):
+    steps = checkpoint.list_steps(finished.checkpoints)
+    for step in steps:
+        checkpoint.checkpoint_path(finished.checkpoints, step).write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"no checkpoint can be used: .*; restore one of them from a backup") as error:
+        runs.resume_run(finished, "cpu")
+    assert "\n" not in str(error.value)
+    assert checkpoint.list_steps(finished.checkpoints) == steps
+
+
+def test_an_export_and_an_encoder_by_the_name_of_a_run_do_not_take_an_older_checkpoint_silently(finished):
+    checkpoint.checkpoint_path(finished.checkpoints, 4).write_bytes(b"damaged")
+    with pytest.raises(InputError, match="the run also has checkpoints of the steps 2"):
+        export_run(finished)
+    with pytest.raises(InputError, match="the run has also runs/damaged@2"):
+        load_encoder("runs/damaged")
+    assert load_encoder("runs/damaged@2").card.steps == 2
 
 
 def test_a_run_is_not_resumed_with_other_images(images, tmp_path):

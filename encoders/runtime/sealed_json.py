@@ -1,0 +1,47 @@
+"""JSON files whose content has a digest: what was changed after it was written is refused and not believed.
+
+The digest is the entry `digest` of the file. A file without one, of an earlier version, is read as it is.
+"""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from encoders.runtime.config import json_digest
+from encoders.runtime.errors import InputError
+from encoders.runtime.files import read_json, write_json
+
+DIGEST_KEY = "digest"
+SEAL_DIGITS = 32
+
+
+def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
+    """Writes `content` with its digest, atomically. Raises ValueError for NaN, which is not JSON."""
+    plain = {key: value for key, value in content.items() if key != DIGEST_KEY}
+    stored = json.loads(json.dumps(plain, allow_nan=False))  # as it is read: tuples are lists, keys are texts
+    write_json(path, {**stored, DIGEST_KEY: json_digest(stored, SEAL_DIGITS)})
+
+
+def read_sealed_json(path: Path, advice: str) -> dict[str, Any]:
+    """The content of a file without its digest.
+
+    Raises InputError, which ends with `advice`, if it is missing, no JSON object, or was changed after it was written."""
+    try:
+        content = read_json(path)
+    except InputError as error:
+        raise InputError(f"{error}; {advice}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object; {advice}")
+    digest = content.pop(DIGEST_KEY, None)
+    if digest is not None and not matches_digest(content, digest):
+        raise InputError(f"{path} was changed after it was written (its digest does not match); {advice}")
+    return content
+
+
+def matches_digest(content: object, digest: object, digits: int = SEAL_DIGITS) -> bool:
+    """Whether the digest is that of the content; False also for content that has none, such as NaN."""
+    with suppress(ValueError, TypeError, RecursionError):
+        return digest == json_digest(content, digits)
+    return False

@@ -16,6 +16,7 @@ from encoders.zoo import canary, parts, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.location import EncoderLocation, find_manifest, part_file
+from encoders.zoo.public_card import publish_card
 from encoders.zoo.publish import check_zoo_name, publish_folder
 from encoders.zoo.stages import inner_network
 from encoders.zoo.timm_call import timm_call
@@ -40,7 +41,7 @@ def export_parts(location: EncoderLocation, file: Path) -> str:
 
     `--encoder FILE.yaml` loads them together. A part without weights has no file."""
     encoder = zoo.load_location(location)
-    card = complete_joined_card(file.stem, location, encoder)
+    card = publish_card(complete_joined_card(file.stem, location, encoder))
     file.parent.mkdir(parents=True, exist_ok=True)
     _write_parts(file.parent, file.stem, location, encoder)
     card.write(file.with_suffix(".yaml"))

@@ -19,7 +19,6 @@ from torch import nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable
-from encoders.runtime.redact import redact_private
 from encoders.zoo import canary, lineage, model_card, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.encoder import Encoder
@@ -27,6 +26,7 @@ from encoders.zoo.evaluation import EvaluationReport, read_evaluation
 from encoders.zoo.licences import LicenceHolder, licence_warnings
 from encoders.zoo.location import find_manifest
 from encoders.zoo.preprocess import prepare_input
+from encoders.zoo.public_card import publish_card
 from encoders.zoo.source_check import describe_source_check
 from encoders.zoo.timm_config import build_timm_config, list_code_arguments
 
@@ -60,7 +60,7 @@ def export_folder(name: str, folder: Path, with_manifest: bool = False, table: P
     ensure_writable(folder)
     sha = weights.write_state_dict(folder / "model.safetensors", network.state_dict())
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
-    card = _public_card(encoder.card.replace(sha256=sha, canary=answer))
+    card = publish_card(encoder.card.replace(sha256=sha, canary=answer))
     _write_text(folder / "config.json", json.dumps(build_timm_config(card, network), indent=2) + "\n")
     card.write(folder / "card.yaml")
     ancestors = list_licences(name)
@@ -89,17 +89,6 @@ def _check_folder(folder: Path) -> None:
     other = sorted(path.name for path in folder.iterdir() if path.name not in FOLDER_FILES) if folder.is_dir() else []
     if other:
         raise InputError(f"{folder} holds other files ({', '.join(other[:3])}); name a new folder, or one with an earlier export")
-
-
-def _public_card(card: Card) -> Card:
-    """The card without paths, hosts and users of this machine."""
-    config, corpus = (None if value is None else redact_private(value) for value in (card.config, card.corpus))
-    return card.replace(config=config, corpus=corpus, lineage={k: _public_value(v) for k, v in card.lineage.items()})
-
-
-def _public_value(value: object) -> object:
-    """A value of a lineage: names of encoders stay as they are, paths keep their last part."""
-    return value if isinstance(value, str) and not Path(value).is_absolute() and ".." not in value else redact_private(value)
 
 
 def _hub_base(name: str) -> str | None:

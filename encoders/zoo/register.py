@@ -7,6 +7,7 @@ from encoders.runtime.errors import InputError
 from encoders.zoo import canary, combine, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import EncoderLocation
+from encoders.zoo.public_card import publish_card
 from encoders.zoo.source_check import compare_answer, describe_source_check, is_equal_to_source, record_source_check
 from encoders.zoo.timm_call import timm_call
 
@@ -92,6 +93,6 @@ def export_encoder(name: str, file: Path) -> str:
     encoder = zoo.load_location(location)
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
     sha = weights.write_state_dict(file, stages.inner_network(encoder.model).state_dict())
-    card = encoder.card.replace(name=file.stem, sha256=sha, canary=answer)
+    card = publish_card(encoder.card.replace(name=file.stem, sha256=sha, canary=answer))
     card.write(file.with_suffix(".yaml"))
     return timm_call(card, file)

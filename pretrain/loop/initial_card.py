@@ -1,10 +1,10 @@
 """The card of a run at step 0: everything but the numbers of the weights."""
 
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from encoders.runtime.redact import hide_path
 from encoders.store.write import pixel_fingerprint
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import list_statistics_layers
@@ -55,9 +55,10 @@ NOT_ON_CARD = {"track", "system_metrics"}  # where a run was shown says nothing 
 
 
 def recipe_without_folders(recipe: Recipe) -> dict[str, Any]:
-    """The recipe's settings for others to read: files by name only, without the folders of this machine."""
+    """The recipe's settings for others to read: files by their kind only, since they may be named after patients (the run's config.yaml
+    has their paths)."""
     settings = recipe.model_dump(mode="json", exclude=NOT_ON_CARD)
     stores = [recipe.data.store] if isinstance(recipe.data.store, str) else recipe.data.store or []
-    settings["data"] |= {"store": [Path(s).name for s in stores]}
-    settings["data"] |= {key: settings["data"][key] and Path(settings["data"][key]).name for key in ("keys", "label_keys")}
+    settings["data"] |= {"store": [hide_path(str(s)) for s in stores]}
+    settings["data"] |= {key: settings["data"][key] and hide_path(str(settings["data"][key])) for key in ("keys", "label_keys")}
     return settings

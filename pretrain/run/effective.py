@@ -5,7 +5,7 @@ from statistics import median
 from typing import Any, TypeAlias
 
 from encoders.runtime.lr_rule import scale_lr
-from encoders.runtime.redact import last_path_part
+from encoders.runtime.redact import hide_path
 from encoders.zoo.pretraining_columns import count_images_seen
 from pretrain.run.run_info import RunInfo
 from pretrain.watch.diagnose import MetricsLine
@@ -22,7 +22,7 @@ def list_effective_values(settings: Mapping[str, Any], info: RunInfo) -> list[Ef
     return [
         ("network", str(settings["arch"]), describe_start(settings)),
         ("input", f"{settings['size']} px, {channels} channel{'s' if channels != 1 else ''}", describe_pixel_values(prep)),
-        ("images", f"{images:,}", f"of {_describe_files(settings['data']['store'])}"),
+        ("images", f"{images:,}", _describe_files(settings["data"]["store"])),
         ("steps", f"{steps:,}", f"{seen / max(images, 1):,.1f} epochs, {seen:,} images seen"),
         ("warm-up", f"{warmup:,} steps", f"{100 * warmup / max(steps, 1):.0f} % of the run"),
         ("batch", f"{batch:,} images", f"in {parts} parts per process" if parts > 1 else ""),
@@ -47,7 +47,7 @@ def changes_of(info: RunInfo) -> list[dict[str, Any]]:
 def describe_start(settings: Mapping[str, Any]) -> str:
     """Which weights the run started from."""
     start = settings.get("init")
-    return f"starts from {last_path_part(str(start))}" if start else f"starts from random weights, seed {settings['seed']}"
+    return f"starts from {hide_path(str(start))}" if start else f"starts from random weights, seed {settings['seed']}"
 
 
 def describe_speed(lines: Sequence[MetricsLine]) -> Mapping[str, float]:
@@ -71,7 +71,7 @@ def describe_pixel_values(prep: Mapping[str, Any]) -> str:
 
 def _describe_files(store: str | Sequence[str] | None) -> str:
     stores = [store] if isinstance(store, str) else list(store or [])
-    return ", ".join(map(last_path_part, stores))
+    return f"of {len(stores)} store{'s' if len(stores) != 1 else ''}"  # a store may be named after a patient
 
 
 def _describe_decay(start: float, end: float | None) -> str:

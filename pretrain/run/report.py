@@ -17,7 +17,7 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.html import Html, collapsible_section, join_html, tag
 from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.page import render_document
-from encoders.runtime.redact import redact_private
+from encoders.runtime.redact import redact_private, redact_text
 from encoders.zoo.pretraining_columns import count_images_seen
 from pretrain.display.curves import CurveEvent, draw_encoder_curves, draw_training_curves
 from pretrain.display.dashboard import format_duration
@@ -63,7 +63,7 @@ def render_page(run: RunDir, out: Path | None = None, images: bool = True) -> st
         tag("p", "isograft pretraining run", _link_overview(out), class_="kicker"),
         _warn_of_pictures(run, views),
         tag("h1", run.name),
-        tag("p", f"{run.name}: {verdict.sentence}.", class_=f"headline {GRADE_CLASSES[verdict.grade]}".strip()),
+        tag("p", f"{run.name}: {redact_text(verdict.sentence)}.", class_=f"headline {GRADE_CLASSES[verdict.grade]}".strip()),
         tag("p", f"{settings['method']['name']} on {settings['arch']}, {info['images']:,} images of {settings['size']} px"),
     )
     body = [
@@ -75,7 +75,7 @@ def render_page(run: RunDir, out: Path | None = None, images: bool = True) -> st
         render_section(
             "Effective values",
             render_rows(["setting", "value", "from"], list_effective_values(settings, info)),
-            tag("ul", *(tag("li", note) for note in info.get("notes", []))) if info.get("notes") else None,
+            tag("ul", *(tag("li", redact_text(note)) for note in info.get("notes", []))) if info.get("notes") else None,
         ),
         render_views(views),
         render_section("Time per part of a step", render_rows(["part", "median share of the time"], median_time_shares(lines))),

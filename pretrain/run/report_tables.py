@@ -6,7 +6,9 @@ from statistics import median
 from typing import Any, TypeAlias
 
 from encoders.runtime.html import Html, html_table
+from encoders.runtime.redact import redact_private
 from encoders.zoo.card import Card
+from encoders.zoo.public_card import publish_card
 from pretrain.loop.step_parts import STEP_PARTS
 from pretrain.run.run_info import ChangeInfo, RunInfo, SessionInfo
 
@@ -34,8 +36,8 @@ def rollback_row(entry: Mapping[str, object]) -> Row:
 
 
 def change_row(entry: ChangeInfo) -> Row:
-    """Paths are shortened to file names."""
-    return [entry["step"], entry["key"], *(Path(v).name if isinstance(v, str) else v for v in (entry["from"], entry["to"]))]
+    """Of a path, the kind of file is left."""
+    return [entry["step"], entry["key"], *(redact_private(v) for v in (entry["from"], entry["to"]))]
 
 
 def provenance_rows(info: RunInfo) -> list[Row]:
@@ -44,5 +46,5 @@ def provenance_rows(info: RunInfo) -> list[Row]:
     rows += sorted(info["versions"].items())
     card = Path(info.get("encoder", "")) / "card.yaml"
     if info.get("encoder") and card.is_file():
-        rows += [(f"lineage: {key}", value) for key, value in Card.read(card).lineage.items()]
+        rows += [(f"lineage: {key}", value) for key, value in publish_card(Card.read(card)).lineage.items()]
     return rows

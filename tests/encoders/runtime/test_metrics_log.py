@@ -97,8 +97,8 @@ def test_redaction_removes_paths_hosts_users_and_patients(monkeypatch):
         "none": None,
     }
     assert redact_private(given) == {
-        "data": {"store": "cxr.h5", "weights": [1.0, 2]},
-        "note": "made on - by - from y.h5, z.h5",
+        "data": {"store": "(file).h5", "weights": [1.0, 2]},
+        "note": "made on - by - from (file).h5, (file).h5",
         "lr": 1e-4,
         "on": True,
         "none": None,

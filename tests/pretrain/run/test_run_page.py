@@ -142,7 +142,7 @@ def test_the_page_begins_with_the_verdict_and_escapes_everything(written):
     ]
     assert order == sorted(order)
     assert "<script" not in page.lower()
-    assert page.count(EVIL.replace("<", "&lt;").replace(">", "&gt;")) == 3  # licence, rollback, note
+    assert page.count(EVIL.replace("<", "&lt;").replace(">", "&gt;")) == 4  # licence, twice; rollback, note
     assert "<b>odd" not in page
     assert "&lt;b&gt;odd, last" in page
     assert read.links == ["../../index.html"]

@@ -61,8 +61,10 @@ def describe_no_file(path: Path) -> str:
 
 
 @contextmanager
-def atomic_write(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path, private: bool = False) -> Iterator[Path]:
     """Yields a temporary path beside `path`, which replaces `path` when the block succeeds and is deleted otherwise.
+
+    private: only this user may read the file (mode 0600), from the moment it exists.
 
     It is flushed to disk first. Its name contains host and process id, so that two processes that write the same file do not share it.
     Raises InputError when the folder cannot be written, StorageError when the disk is full or refuses the write for another reason of its
@@ -72,7 +74,7 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
     part = path.with_name(f".{path.name}.{process_tag()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
+        part.touch(mode=0o600 if private else 0o666)
     except OSError as error:
         if known := find_storage_error(error, path, path.name, intact):
             raise known from error
@@ -130,10 +132,10 @@ def write_json(path: str | Path, value: object) -> None:
 
 
 @contextmanager
-def prepared_json(path: str | Path, value: object) -> Iterator[None]:
+def prepared_json(path: str | Path, value: object, private: bool = False) -> Iterator[None]:
     """As `write_json`, with a block in between: the file is on the disk before the block, and gets its name after it."""
     text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
-    with atomic_write(path) as part:
+    with atomic_write(path, private) as part:
         part.write_text(text + "\n")
         flush_file(part)
         yield

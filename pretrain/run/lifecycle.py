@@ -10,6 +10,7 @@ from encoders.runtime import dist
 from encoders.runtime.devices import resolve_device
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable
+from encoders.runtime.left_parts import remove_left_parts
 from encoders.runtime.paths import zoo_dir
 from encoders.runtime.sweep_folder import refuse_sweep_name
 from encoders.runtime.trackers import require_trackers
@@ -98,8 +99,8 @@ def resume_run(
     adopt_run(info["id"], info.get("wandb_sweep"))
     dist.join_process_group(device, asked.ddp.timeout_min)  # from here on it is known which process is rank 0 and takes the lock
     with lock_on_main_rank(run, say):
-        for part in run.checkpoints.glob(".*.part"):
-            part.unlink(missing_ok=True)  # left by a process that was killed while saving
+        for folder in (run.path, run.checkpoints, zoo_dir()):
+            remove_left_parts(folder)  # of a process that was killed while saving
         recipe = config.read_recipe(run.config)
         require_unedited_config(run, recipe)
         recipe, changes = apply_overrides(run, recipe, overrides, allow_change)

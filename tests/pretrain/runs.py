@@ -1,21 +1,16 @@
-"""Runs for tests: a store of noise, two recipes that take a second, and a process that is killed at a chosen place."""
+"""Runs for tests: a store of noise, and two recipes that take a second."""
 
-import io
 import os
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from encoders.runtime import checkpoint
 from encoders.store.write import save_store
-from pretrain.cli.main import main
 from pretrain.loop import train
 from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
-from tests.forked import run_forked
 
 SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1", "pictures=none"]
 MOCO = ["cxr_moco_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "drop_path=0.1", *SHORT]
@@ -56,43 +51,3 @@ def sigterm_at_step(monkeypatch, step):
 
     clip.steps = 0
     monkeypatch.setattr(train, "clip_gradients", clip)
-
-
-def run_until_killed(home, place, *words):
-    """Runs `pretrain ...` in a process that gets SIGKILL at `place` ("step:5": in the fifth step), and waits for its end."""
-    env = {"ISOGRAFT_HOME": str(home), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    done = run_forked(pretrain_and_die, place, [str(word) for word in words], env=env, logs=Path(home) / "killed")
-    assert done.status == -signal.SIGKILL, done
-    return done
-
-
-def pretrain_and_die(place, words):
-    """`pretrain ...` in this process, which kills itself at `place`; see `run_until_killed`."""
-    where, count = place.split(":")
-    left = [int(count)]
-
-    def die():
-        left[0] -= 1
-        if left[0] == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    if where == "step":  # in the middle of a step, before the optimizer's
-        clip = train.clip_gradients
-        train.clip_gradients = lambda *given: (die(), clip(*given))[1]
-    elif where == "writing":  # half of a checkpoint is written
-        real = checkpoint.torch.save
-
-        def half(state, file):
-            whole = io.BytesIO()
-            real(state, whole)
-            file.write(whole.getvalue()[: whole.tell() // 2])
-            file.flush()
-            die()
-            file.write(whole.getvalue()[whole.tell() // 2 :])
-
-        checkpoint.torch.save = half
-    else:  # written: the checkpoint is complete, nothing after it is done
-        save = checkpoint.save_checkpoint
-        checkpoint.save_checkpoint = lambda *given, **more: (save(*given, **more), die())[0]
-    sys.argv = ["pretrain", *words]
-    main()

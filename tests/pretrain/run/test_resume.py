@@ -3,16 +3,12 @@
 import json
 import os
 import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from encoders.runtime import checkpoint
 from encoders.runtime.errors import InputError
-from encoders.runtime.paths import home_dir
 from encoders.zoo.zoo import load_encoder
 from pretrain.loop import train
 from pretrain.methods import METHODS as EVERY_METHOD
@@ -21,7 +17,7 @@ from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
 from pretrain.run.export import export_run
 from pretrain.run.restore_newest import restore_newest
-from tests.pretrain.runs import METHODS, recipe, run, run_until_killed, sigterm_at_step, store
+from tests.pretrain.runs import METHODS, recipe, run, sigterm_at_step, store
 from tests.pretrain.tiny import CNN_ONLY
 
 
@@ -112,37 +108,6 @@ def test_every_method_resumes_as_if_it_had_never_stopped(method, images, monkeyp
         runs.start_run(recipe(images, smallest(method)), where, "cpu")
     assert runs.resume_run(where, "cpu") == 0
     assert equal_runs(uninterrupted, where)
-
-
-@pytest.mark.slow
-def test_a_run_killed_twenty_times_also_while_saving_ends_with_the_weights_of_the_uninterrupted_run(images):
-    words = [*smallest("moco"), "steps=160", "save_every=1", "watch.images=0"]
-    uninterrupted = run(images, words, "uninterrupted", "save_every=500")
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
-    killer = [sys.executable, "-m", "tests.pretrain.run.kills", "killed", *words, f"data.store={images}"]
-    done = subprocess.run(killer, env=env, capture_output=True, text=True, timeout=300, cwd=Path(__file__).parents[3])
-    assert done.returncode == 0, done.stderr
-    reached = json.loads(done.stdout)
-    assert len(reached) == 20
-    assert reached == sorted(reached)  # a step that was saved is never lost
-    where = rundir.find_run("killed")
-    assert runs.resume_run(where, "cpu") == 0
-    assert equal_runs(uninterrupted, where)
-    assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("places", [("step:1", "step:4"), ("writing:2", "written:1"), ("written:2", "writing:1")])
-def test_a_run_killed_twice_and_resumed_equals_the_uninterrupted_run(method, places, images):
-    uninterrupted = run(images, METHODS[method], "uninterrupted")
-    words = [METHODS[method][0], *METHODS[method][1:], f"data.store={images}", "--name", "killed", "--device", "cpu"]
-    run_until_killed(home_dir(), places[0], "run", *words)
-    run_until_killed(home_dir(), places[1], "resume", "killed", "--device", "cpu")
-    where = rundir.find_run("killed")
-    assert runs.resume_run(where, "cpu") == 0
-    assert equal_runs(uninterrupted, where)
-    assert not list(where.checkpoints.glob(".*"))  # no half-written file is left
 
 
 @pytest.fixture

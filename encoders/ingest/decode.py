@@ -1,7 +1,7 @@
 """Decoding of PNG, JPEG and TIFF at the bit depth of the file.
 
-Pillow reads the header of every file and the pixels of most. `jpeg_file` decodes JPEG, to find damage; `png_file` and `tiff_file` read what
-Pillow would reduce to 8 bits or misread.
+Pillow reads the header of every file and the pixels of most. `jpeg_file` decodes JPEG, and `png_check` and `tiff_check` test the checksums and
+lengths of the others, to find damage, which Pillow ignores; `png_file` and `tiff_file` read what Pillow would reduce to 8 bits or misread.
 
 Shapes: H, W, C with C 1 (gray) or 3 (colour).
 """
@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from encoders.ingest.damage import report_damage
 from encoders.ingest.decoded import DecodedImage, apply_orientation
 from encoders.ingest.icc import describe_png_gamma, describe_profile
 from encoders.ingest.jpeg_file import COLOUR_SPACES, decode_jpeg_pixels
-from encoders.ingest.png_file import PNG_SIGNATURE, decode_deep_png, hide_transparent, is_deep_png
+from encoders.ingest.png_check import PNG_SIGNATURE, find_png_damage, repair_png
+from encoders.ingest.png_file import decode_deep_png, hide_transparent, is_deep_png
 from encoders.ingest.source import Remark, Unreadable
 from encoders.ingest.tiff_file import ORIENTATION_TAG, TIFF_SIGNATURES, decode_tiff
 from encoders.runtime.arrays import Array
@@ -36,26 +38,37 @@ def read_image(path: Path) -> Array:
 
 
 def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
-    """As `read_image`, with remarks.  accept_damaged: decode a damaged JPEG as far as possible, and remark on it."""
+    """As `read_image`, with remarks.  accept_damaged: decode a damaged file as far as possible, and remark on it."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         data = read_nonempty_file(path)
         most_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 2**40)
-        if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels)) is not None:
+        remarks = []
+        if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels, accept_damaged)) is not None:
             return exact
+        if data.startswith(PNG_SIGNATURE) and count_png_pixels(data) <= most_pixels and (words := find_png_damage(data)):
+            whole = repair_png(data)
+            remarks.append(report_damage(f"damaged PNG: {words}", accept_damaged, whole is not None))
+            data = whole or data
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore", Image.DecompressionBombWarning
             )  # radiographs and tiles are large; Pillow's hard size limit still applies
             with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "TIFF")) as opened:
-                return decode_opened(opened, data, accept_damaged)
+                decoded = decode_opened(opened, data, accept_damaged)
+                return DecodedImage(decoded.pixels, (*remarks, *decoded.remarks))
     except UnidentifiedImageError:
         raise Unreadable("is not a PNG, JPEG or TIFF image") from None
     except Image.DecompressionBombError as error:
         raise Unreadable(f"is too large: {error}") from error
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
         raise Unreadable(f"is broken: {error}") from error
+
+
+def count_png_pixels(data: bytes) -> int:
+    """Width times height as the header of a PNG states them."""
+    return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
 
 def read_nonempty_file(path: Path) -> bytes:

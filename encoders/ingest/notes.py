@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from encoders.ingest.damage import DAMAGE_ACCEPTED
+from encoders.ingest.quarantine import group_reasons
 from encoders.ingest.shard_io import ShardRow
 from encoders.runtime.arrays import Array
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
@@ -89,6 +91,17 @@ def count_remarks(rows: list[ShardRow]) -> list[str]:
         for kind, detail in row.get("remarks", []):
             seen.setdefault(kind, []).append((str(row["index"]["key"]), detail))
     return [
-        f"warning: {len(each):,} images: {kind} (first: {each[0][0]}{': ' if each[0][1] else ''}{each[0][1]})"
+        f"warning: {len(each):,} images: {kind}{describe_damages(each) if kind == DAMAGE_ACCEPTED else describe_first(each)}"
         for kind, each in sorted(seen.items())
     ]
+
+
+def describe_first(each: list[tuple[str, str]]) -> str:
+    """The first image of a remark.  each: key and detail."""
+    key, detail = each[0]
+    return f" (first: {key}{': ' if detail else ''}{detail})"
+
+
+def describe_damages(each: list[tuple[str, str]]) -> str:
+    """How many images are damaged in which way, and the first of each.  each: key and the words of the decoder."""
+    return ": " + "; ".join(f"{len(keys):,} {kind} (first: {keys[0]})" for kind, keys in group_reasons(each).items())

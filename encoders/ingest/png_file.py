@@ -14,7 +14,6 @@ from encoders.runtime.arrays import Array
 if TYPE_CHECKING:
     from PIL import ImageFile
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 DEPTH_AT, COLOUR_TYPE_AT = 24, 25  # bytes of the file, in the IHDR chunk
 
 
@@ -27,8 +26,6 @@ def decode_deep_png(data: bytes, opened: "ImageFile.ImageFile") -> Array:
     """(H, W, C) uint16, transparent pixels black.  opened: the same file, opened by Pillow and not loaded."""
     import imagecodecs
 
-    if not data.rstrip(b"\0").endswith(b"IEND\xaeB`\x82") and b"IEND\xaeB`\x82" not in data[-4096:]:
-        raise Unreadable("is broken: the PNG has no end; it is truncated")
     try:
         values = np.asarray(imagecodecs.png_decode(data))
     except (RuntimeError, ValueError) as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO, Literal, NotRequired, TypedDict
 
 import numpy as np
 
+from encoders.ingest.damage import DAMAGE_ACCEPTED, DAMAGE_COLUMN
 from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, Value, is_gray
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
@@ -90,9 +91,10 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         file.write(blob)
     if not row.index.get("key"):
         raise ValueError("a row has no key")
+    damage: dict[str, Value] = {DAMAGE_COLUMN: remark.detail for remark in row.remarks if remark.kind == DAMAGE_ACCEPTED}
     return {
         "index": to_json_values(row.index),
-        "meta": to_json_values(row.meta),
+        "meta": to_json_values(row.meta) | damage,
         "labels": to_json_values(row.labels),
         "shape": list(image.shape),
         "dtype": image.dtype.name,

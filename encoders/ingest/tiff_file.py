@@ -6,6 +6,7 @@ samples as they are stored, and their meaning is applied here: black becomes 0, 
 Shapes: H, W, C with C 1 or 3; S samples per pixel in the file.  Source: TIFF 6.0.
 """
 
+import io
 import logging
 import struct
 from collections.abc import Iterator
@@ -15,28 +16,29 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.damage import report_damage
 from encoders.ingest.decoded import DecodedImage, apply_orientation, composite_on_black, widen
 from encoders.ingest.icc import describe_profile
-from encoders.ingest.jpeg_file import find_jpeg_damage
 from encoders.ingest.source import Remark, Unreadable
+from encoders.ingest.tiff_check import JPEG_COMPRESSIONS, find_tiff_damage, tolerate_damage
 from encoders.runtime.arrays import Array
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
 TIFF_SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB = 0, 1, 2  # tag 262
+WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, YCBCR = 0, 1, 2, 6  # tag 262
 UNSIGNED, SIGNED, FLOAT, VOID, COMPLEX_INT, COMPLEX = 1, 2, 3, 4, 5, 6  # tag 339
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2  # tag 338
-ORIENTATION_TAG, ICC_TAG, JPEG_COMPRESSIONS = 274, 34675, (6, 7)
+ORIENTATION_TAG, ICC_TAG = 274, 34675
 EXTRA_IGNORED = "an extra channel without a stated meaning is ignored"
 TIFF_ERRORS = (ValueError, RuntimeError, OSError, struct.error, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError)
 
 
-def decode_tiff(path: Path, most_pixels: int) -> DecodedImage | None:
-    """The only image of a TIFF file; None if Pillow reads it exactly.
+def decode_tiff(path: Path, most_pixels: int, accept_damaged: bool = False) -> DecodedImage | None:
+    """The only image of a TIFF file; None if it is not damaged and Pillow reads it exactly.
 
-    most_pixels: limit of H * W. Raises Unreadable with the reason if it is broken or has no well-defined reading as 8 or 16 bits."""
+    most_pixels: limit of H * W.  accept_damaged: strips and tiles that cannot be decoded are black. Raises Unreadable with the reason if it is broken or has no well-defined reading as 8 or 16 bits."""
     import tifffile
 
     with silent_tifffile():
@@ -48,9 +50,10 @@ def decode_tiff(path: Path, most_pixels: int) -> DecodedImage | None:
                 page = file.pages.first
                 if page.imagewidth * page.imagelength > most_pixels:
                     raise Unreadable(f"has {page.imagewidth} x {page.imagelength} pixels, more than {most_pixels:,}")
-                check_segments(page, path.stat().st_size)
-                if int(page.compression) in JPEG_COMPRESSIONS:
-                    check_jpeg_segments(page)
+                if words := find_tiff_damage(page, path.stat().st_size):
+                    remark = report_damage(words, accept_damaged)
+                    image = decode_damaged(path, page)
+                    return DecodedImage(image.pixels, (remark, *image.remarks))
                 if is_exact_in_pillow(page):
                     return None
                 return interpret_page(page)
@@ -58,6 +61,21 @@ def decode_tiff(path: Path, most_pixels: int) -> DecodedImage | None:
             raise
         except TIFF_ERRORS as error:
             raise Unreadable(f"is broken: {' '.join(str(error).split())}") from error
+
+
+def decode_damaged(path: Path, page: "TiffPage") -> DecodedImage:
+    """The page as far as it can be decoded; what is missing at the end of the file is read as zeros."""
+    import tifffile
+
+    data, end = (
+        path.read_bytes(),
+        max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0),
+    )
+    if end > len(data) + page.nbytes:
+        raise Unreadable(f"is broken: its pixels end at byte {end:,}, and the file has {len(data):,}")
+    with tifffile.TiffFile(io.BytesIO(data.ljust(end, b"\0"))) as file:
+        tolerate_damage(file.pages.first)
+        return interpret_page(file.pages.first, damaged=True)
 
 
 @contextmanager
@@ -85,29 +103,13 @@ def extra_samples(page: "TiffPage") -> tuple[int, ...]:
     return (stated + (UNSPECIFIED,) * number)[:number]
 
 
-def check_segments(page: "TiffPage", size: int) -> None:
-    """Raises Unreadable if a strip or tile is missing or beyond the end of the file: readers fill these with black or noise."""
-    ends = [start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)]
-    if not ends or 0 in page.databytecounts:
-        raise Unreadable("is broken: a strip or tile is missing")
-    if max(ends) > size:
-        raise Unreadable(f"is broken: its pixels end at byte {max(ends):,}, and the file has {size:,}; it is truncated")
+def interpret_page(page: "TiffPage", damaged: bool = False) -> DecodedImage:
+    """The page in its meaning: 0 is black, on a black background, upright.
 
-
-def check_jpeg_segments(page: "TiffPage") -> None:
-    """Raises Unreadable if a JPEG-compressed strip or tile is damaged."""
-    tables = bytes(page.jpegtables or b"")[2:-2]
-    handle = page.parent.filehandle
-    for start, count in zip(page.dataoffsets, page.databytecounts, strict=False):
-        handle.seek(start)
-        data = handle.read(count)
-        if data[:2] == b"\xff\xd8" and (words := find_jpeg_damage(data[:2] + tables + data[2:])):
-            raise Unreadable(f"is broken: damaged JPEG at byte {start:,}: {words}")
-
-
-def interpret_page(page: "TiffPage") -> DecodedImage:
-    """The page in its meaning: 0 is black, on a black background, upright."""
+    damaged: it may be of a kind that is read by Pillow if it is not damaged: JPEG in YCbCr, and fewer than 8 bits."""
     photometric, bits = int(page.photometric), set(np.atleast_1d(page.bitspersample).tolist())
+    if damaged and photometric == YCBCR and int(page.compression) in JPEG_COMPRESSIONS:
+        photometric = RGB  # as tifffile decodes it
     extra = extra_samples(page)
     check_meaning(page, photometric, bits, extra)
     values = page.asarray()
@@ -128,6 +130,8 @@ def interpret_page(page: "TiffPage") -> DecodedImage:
     remarks = [Remark(EXTRA_IGNORED, f"{extra.count(UNSPECIFIED)} of {samples}")] if UNSPECIFIED in extra else []
     if ICC_TAG in page.tags:
         remarks += describe_profile(bytes(page.tags[ICC_TAG].value))
+    if damaged and top < 255:
+        colour = np.asarray(colour * (255 // top), dtype=colour.dtype)
     upright = apply_orientation(colour, int(page.tags[ORIENTATION_TAG].value)) if ORIENTATION_TAG in page.tags else colour
     return DecodedImage(np.ascontiguousarray(upright), tuple(remarks))
 

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 from encoders.ingest.source import Unreadable, Value
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.pseudonyms import PSEUDONYM_DIGITS as PSEUDONYM_DIGITS
+from encoders.runtime.pseudonyms import pseudonym as pseudonym
+from encoders.runtime.pseudonyms import read_salt as read_salt
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
     from pydicom.dataset import Dataset
 
-PSEUDONYM_DIGITS = 16  # hex, 64 bits: probability 3e-8 that any two of a million patients share a pseudonym
 HIDDEN_KEY_PREFIX = "hidden-"  # start of a key that hides the name of the file
 PSEUDONYM_COLUMNS = {  # columns of pseudonyms by which tables find images later, see `hidden_names`
     "file": "file_hash",  # name of the file without folders and suffix, of hidden keys only
@@ -84,26 +86,6 @@ def lacks_preamble(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(132)
     return start[128:] != b"DICM" and start[:2] in (b"\x02\x00", b"\x08\x00")
-
-
-def pseudonym(dataset: str, value: str, salt: str = "") -> str:
-    """16 hex digits for an identifier of this data set; always the same for the same input."""
-    return hashlib.sha256(f"{salt}{dataset}:{value}".encode()).hexdigest()[:PSEUDONYM_DIGITS]
-
-
-def read_salt(path: str | Path | None) -> str:
-    """The secret in a file; "" without a file. Raises InputError if it cannot be read or is too short."""
-    if path is None:
-        return ""
-    try:
-        salt = Path(path).read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read the salt in {path}: {error}") from error
-    if len(salt) < 16:
-        raise InputError(
-            f"the salt in {path} has {len(salt)} characters, expected at least 16; create one with `openssl rand -hex 32 > {path}`"
-        )
-    return salt
 
 
 def read_view(ds: "Dataset") -> str:

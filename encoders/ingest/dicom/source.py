@@ -3,6 +3,7 @@
 Shapes: H, W, C of one image.
 """
 
+import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from encoders.ingest.damage import report_damage
 from encoders.ingest.dicom.header import (
     HEADER_TAGS,
     HIDDEN_KEY_PREFIX,
@@ -29,13 +31,15 @@ from encoders.ingest.dicom.header import (
 )
 from encoders.ingest.dicom.hidden_names import file_stem
 from encoders.ingest.dicom.labels import DicomLabels
+from encoders.ingest.dicom.native_length import pad_pixel_data
 from encoders.ingest.dicom.pixels import DISPLAY_UNIT, VoiWindow, find_content_box, render_display
-from encoders.ingest.dicom.stream_check import find_stream_damage
+from encoders.ingest.dicom.stored_values import check_single_image
+from encoders.ingest.dicom.stream_check import find_damage_in_warnings, find_stream_damage
 from encoders.ingest.folder import FileItem
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.list_files import ListedFiles, count_skipped, describe_skipped, find_files
 from encoders.ingest.options import KeyMode, ResizeRule, Voi
-from encoders.ingest.source import ImageRow, Remark, Source, Unreadable, Value, describe_default_dataset, file_stamp
+from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.ingest.tables.combine import describe_joining
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
@@ -53,7 +57,8 @@ SKIPPED_SUFFIXES = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".y
     ".py",
     ".sh",
 }
-STREAM_DAMAGE_ACCEPTED = "damaged compressed pixels are stored as decoded (--accept-damaged)"
+# What pydicom raises for a data set whose bytes were changed: values, lengths and transfer syntaxes that cannot be.
+BROKEN_DATASET = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, struct.error, NotImplementedError)
 PATIENT_PSEUDONYM_NOTE = "pseudonyms: sha256 of the data set's name and PatientID, 16 hex digits; pseudonymous, not anonymous"
 
 
@@ -82,7 +87,7 @@ class DicomSource(Source[FileItem]):
         accept_damaged: bool = False,
         wrap_progress: Callable[[Sequence[str]], Iterable[str]] = iter,
     ):
-        """accept_damaged: store damaged JPEG streams as they are decoded.
+        """accept_damaged: store damaged pixels as they are decoded.
         wrap_progress: wraps the file names while headers are read, e.g. with a progress bar.
 
         Raises InputError for options that do not fit the folder or the table."""
@@ -134,15 +139,25 @@ class DicomSource(Source[FileItem]):
     def read(self, item: FileItem) -> ImageRow:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns about every value that violates the standard; most files have some
-            return self._row(item, read_dataset(self.folder / item.name))
+            try:
+                return self._row(item, read_dataset(self.folder / item.name))
+            except (Unreadable, InputError):
+                raise
+            except BROKEN_DATASET as error:
+                raise Unreadable(f"has a damaged header: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
     def _row(self, item: FileItem, ds: "Dataset") -> ImageRow:
+        check_single_image(ds)
         remarks = []
         if damage := find_stream_damage(ds):
-            if not self.accept_damaged:
-                raise Unreadable(f"damaged compressed pixels: {damage}; pass --accept-damaged to store them as they are decoded")
-            remarks.append(Remark(STREAM_DAMAGE_ACCEPTED, damage))
-        image, done = render_display(ds, self.voi, self.window)
+            remarks.append(report_damage(damage, self.accept_damaged))
+            if not ds.file_meta.TransferSyntaxUID.is_encapsulated:
+                pad_pixel_data(ds)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            image, done = render_display(ds, self.voi, self.window)
+        if not remarks and (damage := find_damage_in_warnings(str(warning.message) for warning in caught)):
+            remarks.append(report_damage(damage, self.accept_damaged))
         if int(image.min()) == int(image.max()):
             raise Unreadable(f"constant image after its window (voi: {done['voi']}): every value is {image.flat[0]} of 65535")
         done["span"] = round((int(image.max()) - int(image.min())) / 65535, 5)  # small if the range does not fit the image

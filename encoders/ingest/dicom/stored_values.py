@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from encoders.ingest.dicom.stream_check import check_stream_complete
 from encoders.ingest.source import Unreadable
 from encoders.runtime.arrays import Array, BoolArray
 
@@ -25,8 +24,6 @@ def decode_stored_values(ds: "Dataset") -> Array:
     check_single_image(ds)
     syntax = ds.file_meta.TransferSyntaxUID
     native = not syntax.is_encapsulated
-    if not native:
-        check_stream_complete(ds)
     try:
         if native:
             stored = pixel_array(ds, correct_unused_bits=False)  # done below, also for HighBit

@@ -47,7 +47,7 @@ BAD_IMAGES = {
 GOOD_IMAGES = ["image/white.tif", "image/twelve.tif", "image/deep.tif", "image/good.jpg", "x/1.png", "y/1.png", "slide/good.tiff"]
 BAD_DICOM = {
     "dicom/report.dcm": "pixel",
-    "dicom/cut.dcm": "the pixels cannot be decoded: The number of bytes",
+    "dicom/cut.dcm": "is broken: the pixel data have .* bytes, .*: too few",
     "dicom/damaged.dcm": "damaged compressed pixels",
     "dicom/empty": "is empty",
 }

@@ -90,8 +90,18 @@ def test_a_folder_of_every_kind_of_image_file_adds_up(tmp_path):
     assert "1 images: an embedded ICC profile that differs from sRGB is not applied (first: b/linear.png" in flat
 
     accepted = run("folder", tmp_path / "in", tmp_path / "p.h5", "--size", "32", "--accept-damaged")
-    check_balance(accepted.output, len(good) + 3, len(bad) - 3, 3)
-    assert "3 images: a damaged JPEG is stored as decoded" in " ".join(accepted.output.split())
+    check_balance(accepted.output, len(good) + 5, len(bad) - 5, 3)
+    flat = " ".join(accepted.output.split())
+    assert "5 images: damaged, and stored as decoded (--accept-damaged): 2 damaged JPEG: Corrupt JPEG data" in flat
+    assert "1 damaged JPEG: Premature end of JPEG file (first: b/cut.jpg)" in flat
+    damage = Store.open(tmp_path / "p.h5").column("damage")
+    assert sorted(Store.open(tmp_path / "p.h5").column("key")[damage != ""]) == [
+        "a/cut.tif",
+        "b/cut.jpg",
+        "b/cut16.png",
+        "b/damaged.jpg",
+        "b/damaged_colour.jpg",
+    ]
 
 
 def test_a_table_and_a_pattern_leave_files_out_by_name(tmp_path):
@@ -129,8 +139,11 @@ def test_a_folder_of_every_kind_of_dicom_file_adds_up(tmp_path):
     assert good + bad + 2 == sum(path.is_file() for path in src.rglob("*"))
     assert "2 images have no PatientID" in " ".join(result.output.split())
     accepted = run("dicom", src, tmp_path / "p.h5", "--size", "32", "--accept-damaged")
-    check_balance(accepted.output, good + 1, bad - 1, 2)
-    assert "1 images: damaged compressed pixels are stored as decoded" in " ".join(accepted.output.split())
+    check_balance(accepted.output, good + 2, bad - 2, 2)
+    flat = " ".join(accepted.output.split())
+    assert "2 images: damaged, and stored as decoded (--accept-damaged): " in flat
+    assert "1 damaged compressed pixels: Corrupt JPEG data" in flat
+    assert "1 the pixel data have N bytes, and N x N pixels have N: too few (first: b/native_cut.dcm)" in flat
 
 
 def test_reasons_are_grouped_by_kind():

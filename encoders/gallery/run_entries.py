@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.gallery.entries import EntryGrade, GalleryEntry, Link, modified_at, relative_link
+from encoders.runtime.sealed_json import read_sealed_json
 
 METRICS_TAIL_BYTES = 16_384  # of metrics.jsonl: a few lines
 QUIET_S = 3600.0  # without a new line, after which a run that is recorded as running may be dead
@@ -20,7 +21,7 @@ def read_run_entry(folder: Path, home: Path) -> GalleryEntry:
     """The entry of a run's folder. Without run.json it was submitted and has not started. Raises what damaged files raise."""
     if not (folder / "run.json").is_file():
         return GalleryEntry("run", folder.name, "submitted, not started", "open", modified_at(folder / "jobs.txt"))
-    info = json.loads((folder / "run.json").read_text())
+    info = read_sealed_json(folder / "run.json", "restore the file from a backup")
     last, knn = read_last_metrics(folder / "metrics.jsonl")
     config = (folder / "config.yaml").read_text() if (folder / "config.yaml").is_file() else ""
     changed = max(modified_at(folder / "run.json"), modified_at(folder / "metrics.jsonl"))

@@ -1,7 +1,5 @@
 """Typed configuration: defaults in a model, overridden by YAML, overridden by `key=value` on the command line."""
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -14,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from encoders.runtime.errors import InputError
 from encoders.runtime.limited_yaml import parse_yaml
 from encoders.runtime.read_errors import describe_reason
+from encoders.runtime.sealed_json import digest_plain_json
 
 
 class Config(BaseModel):
@@ -182,6 +181,4 @@ def to_yaml(cfg: BaseModel) -> str:
 
 def json_digest(value: object, digits: int = 16) -> str:
     """The first hex digits of the SHA-256 of `value` as canonical JSON: equal values have equal digests on every machine."""
-    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-    text = json.dumps(plain, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:digits]
+    return digest_plain_json(value.model_dump(mode="json") if isinstance(value, BaseModel) else value, digits)

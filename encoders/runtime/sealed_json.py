@@ -3,13 +3,13 @@
 The digest is the entry `digest` of the file. A file without one, of an earlier version, is read as it is.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
 
@@ -21,7 +21,7 @@ def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes `content` with its digest, atomically. Raises ValueError for NaN, which is not JSON."""
     plain = {key: value for key, value in content.items() if key != DIGEST_KEY}
     stored = json.loads(json.dumps(plain, allow_nan=False))  # as it is read: tuples are lists, keys are texts
-    write_json(path, {**stored, DIGEST_KEY: json_digest(stored, SEAL_DIGITS)})
+    write_json(path, {**stored, DIGEST_KEY: digest_plain_json(stored, SEAL_DIGITS)})
 
 
 def read_sealed_json(path: Path, advice: str) -> dict[str, Any]:
@@ -43,5 +43,11 @@ def read_sealed_json(path: Path, advice: str) -> dict[str, Any]:
 def matches_digest(content: object, digest: object, digits: int = SEAL_DIGITS) -> bool:
     """Whether the digest is that of the content; False also for content that has none, such as NaN."""
     with suppress(ValueError, TypeError, RecursionError):
-        return digest == json_digest(content, digits)
+        return digest == digest_plain_json(content, digits)
     return False
+
+
+def digest_plain_json(value: object, digits: int) -> str:
+    """The first hex digits of the SHA-256 of a JSON value: equal values have equal digests. Raises ValueError for NaN."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:digits]

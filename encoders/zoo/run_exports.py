@@ -5,8 +5,8 @@ from pathlib import Path
 from encoders.runtime import checkpoint, slurm_jobs
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.files import read_json
 from encoders.runtime.paths import home_dir, runs_dir
+from encoders.runtime.sealed_json import read_sealed_json
 from encoders.runtime.sweep_folder import find_sweep
 from encoders.zoo import weights
 from encoders.zoo.card import Card
@@ -61,7 +61,8 @@ def describe_unfinished(name: str) -> str:
     if not (folder / "run.json").is_file():
         jobs = slurm_jobs.list_jobs(folder)
         return f"its run was submitted as job {jobs[-1]} and has not started; `pretrain status {name}` shows its state" if jobs else ""
-    info, known = read_json(folder / "run.json"), checkpoint.list_steps(folder / "checkpoints")
+    info = read_sealed_json(folder / "run.json", "restore the file from a backup")
+    known = checkpoint.list_steps(folder / "checkpoints")
     use = f"use runs/{name}@{known[-1]}" if known else "it has no checkpoint yet"
     return f"its run is at step {info.get('step', 0)} of {info.get('steps', 'unknown')} ({info.get('status', 'unknown')}): wait, or {use}"
 

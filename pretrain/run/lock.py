@@ -15,7 +15,7 @@ from encoders.runtime import dist, slurm_jobs
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import ensure_writable, process_tag
 from encoders.runtime.storage_errors import explain_storage_errors
-from pretrain.run.lock_holder import LockInfo, is_process_alive, process_start_ticks
+from pretrain.run.lock_holder import LockInfo, is_process_alive, parse_lock, process_start_ticks, read_lock_text
 from pretrain.run.process import PrintLine
 from pretrain.run.rundir import RunDir
 
@@ -75,21 +75,27 @@ def _try_to_lock(lock: Path, text: str) -> bool:
 
 def _take_over_lock(lock: Path, run: RunDir, own_lock: LockInfo, say: PrintLine) -> None:
     """Removes a stale lock. Raises InputError for one whose process may be alive."""
-    lock_info: LockInfo
-    try:
-        text = lock.read_text()
-        lock_info = json.loads(text)
-    except FileNotFoundError:
+    text = read_lock_text(lock)
+    if text is None:
         return
-    except ValueError:  # without hard links: its writer died between creating and filling it, or is about to fill it
-        if _lock_age_s(lock) < EMPTY_LOCK_MAX_AGE_S:
-            return
-        lock_info = {}
-    holder = f"process {lock_info.get('pid')} on {lock_info.get('host')}"
+    is_empty = not text.strip("\0 \n")  # without hard links, or after a power failure: its writer created it and did not fill it
+    lock_info = parse_lock(text)
+    if lock_info is None and _lock_age_s(lock) < EMPTY_LOCK_MAX_AGE_S:
+        return  # its writer may be about to fill it
+    if lock_info is None and not is_empty:
+        raise InputError(
+            f"run {run.name!r} has the lock {lock}, which names no process: it is damaged or not one of ours, so nobody can tell whether "
+            "a process works on the run; if you know that none does, remove the lock and try again"
+        )
+    if lock_info is None:
+        say(f"run {run.name}: taking over a lock that its process left empty")
+        _remove_stale_lock(lock, text)
+        return
+    holder = f"process {lock_info['pid']} on {lock_info['host']}"
     if lock_info.get("job"):
         holder += f", SLURM job {lock_info['job']}"
     same_host = lock_info.get("host") == own_lock["host"]
-    if not lock_info or (same_host and not is_process_alive(lock_info)):
+    if same_host and not is_process_alive(lock_info):
         say(f"run {run.name}: taking over the lock of {holder}, which is no longer alive")
     elif lock_info.get("job") and lock_info["job"] == own_lock["job"] and not same_host:
         say(f"run {run.name}: taking over the lock of an earlier start of this job ({holder})")
@@ -122,9 +128,7 @@ def _remove_stale_lock(lock: Path, stale: str) -> None:
             removing.unlink(missing_ok=True)
         return
     try:
-        if lock.read_text() == stale and (stale or _lock_age_s(lock) > EMPTY_LOCK_MAX_AGE_S):
-            lock.unlink()
-    except FileNotFoundError:
-        pass
+        if read_lock_text(lock) == stale and (stale.strip("\0 \n") or _lock_age_s(lock) > EMPTY_LOCK_MAX_AGE_S):
+            lock.unlink(missing_ok=True)
     finally:
         removing.unlink(missing_ok=True)

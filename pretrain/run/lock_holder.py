@@ -4,9 +4,12 @@ import json
 import os
 import socket
 from pathlib import Path
-from typing import TypedDict, cast
+from typing import TypedDict
 
+from encoders.runtime.errors import InputError
 from pretrain.run.rundir import RunDir
+
+MAX_PID = 2**22  # of Linux; 0 and negative numbers stand for groups of processes, which are always alive
 
 
 class LockInfo(TypedDict, total=False):
@@ -19,12 +22,37 @@ class LockInfo(TypedDict, total=False):
 
 
 def read_lock(run: RunDir) -> LockInfo:
-    """Who holds the run's lock; {} if nobody does, or the lock cannot be read."""
+    """Who holds the run's lock; {} if nobody does, or the lock names no process or cannot be read."""
     try:
-        found = json.loads((run.path / "lock").read_text())
-    except (OSError, ValueError):
+        text = read_lock_text(run.path / "lock")
+    except InputError:
         return {}
-    return cast(LockInfo, found) if isinstance(found, dict) else {}
+    return parse_lock(text or "") or {}
+
+
+def read_lock_text(lock: Path) -> str | None:
+    """The text of a lock; None if there is no lock. Raises InputError if it cannot be read."""
+    try:
+        return lock.read_bytes().decode(errors="replace")
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InputError(f"the lock {lock} cannot be read ({error.strerror}); remove it if no process works on the run") from error
+
+
+def parse_lock(text: str) -> LockInfo | None:
+    """The process that a lock names; None for a text that names none."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, dict) or type(pid := found.get("pid")) is not int or not 0 < pid <= MAX_PID:
+        return None
+    if not isinstance(host := found.get("host"), str) or not host:
+        return None
+    if any(not isinstance(found.get(name), str | None) for name in ("born", "job")):
+        return None
+    return LockInfo(host=host, pid=pid, born=found.get("born"), job=found.get("job"))
 
 
 def is_run_alive(run: RunDir) -> bool:

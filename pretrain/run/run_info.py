@@ -1,9 +1,13 @@
 """The contents of run.json as types: their keys are those of the file."""
 
 from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from pathlib import Path
+from typing import Any, TypedDict, cast
 
+from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
+
+RUN_INFO_ADVICE = "restore the file from a backup, or start the run again under another --name"
 
 
 class SessionInfo(TypedDict, total=False):
@@ -57,6 +61,38 @@ class RunInfo(TypedDict, total=False):
     untrained: dict[str, float | str]  # metrics of the network at step 0; "nan", "inf" and "-inf" as text
     wandb: str | None  # id of the W&B run
     wandb_sweep: str | None  # id of the W&B sweep whose agent started the run
+
+
+# The types of the entries of run.json.
+ENTRY_TYPES: Mapping[str, tuple[type, ...]] = {
+    **dict.fromkeys(("id", "asked", "status", "settings", "fingerprint", "encoder"), (str,)),
+    **dict.fromkeys(("steps", "warmup", "images", "step", "best"), (int,)),
+    **dict.fromkeys(("sessions", "rollbacks", "changes", "notes"), (list,)),
+    **dict.fromkeys(("versions", "verdict", "untrained"), (dict,)),
+    **dict.fromkeys(("commit", "wandb", "wandb_sweep"), (str, type(None))),
+    "seconds": (int, float),
+}
+
+
+class StoredEntries(dict[str, Any]):
+    """The entries of a run.json; one that is missing is an error of the file."""
+
+    def __init__(self, content: Mapping[str, Any], path: Path):
+        super().__init__(content)
+        self.path = path
+
+    def __missing__(self, name: str) -> Any:
+        raise InputError(f"{self.path} lacks {name!r}; {RUN_INFO_ADVICE}")
+
+
+def check_run_info(content: Mapping[str, Any], path: Path) -> RunInfo:
+    """The entries of run.json. Raises InputError for an entry of another type, here, and for one that is missing, where it is used."""
+    wrong = [name for name, kinds in ENTRY_TYPES.items() if name in content and type(content[name]) not in kinds]
+    lists = [name for name in ("sessions", "rollbacks", "changes") if name not in wrong and name in content]
+    wrong += [name for name in lists if not all(isinstance(item, dict) for item in content[name])]
+    if wrong:
+        raise InputError(f"{path} has {', '.join(wrong)} of another type; {RUN_INFO_ADVICE}")
+    return cast(RunInfo, StoredEntries(content, path))
 
 
 def read_baseline(info: RunInfo) -> dict[str, float]:

@@ -15,13 +15,13 @@ import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Unpack, cast
+from typing import Unpack
 
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.files import read_json, write_json
+from encoders.runtime.sealed_json import read_sealed_json, write_sealed_json
 from encoders.runtime.sweep_folder import find_sweep, list_sweeps
-from pretrain.run.run_info import RunInfo, SessionInfo
+from pretrain.run.run_info import RUN_INFO_ADVICE, RunInfo, SessionInfo, check_run_info
 
 
 @dataclass(frozen=True)
@@ -63,12 +63,12 @@ class RunDir:
         return self.config.exists() and self.info.exists()
 
     def read(self) -> RunInfo:
-        """The contents of run.json."""
-        return cast(RunInfo, read_json(self.info))
+        """The contents of run.json. Raises InputError if it cannot be read, lacks an entry or was changed after it was written."""
+        return check_run_info(read_sealed_json(self.info, RUN_INFO_ADVICE), self.info)
 
     def update(self, **changes: Unpack[RunInfo]) -> None:
         """Writes run.json with other values, atomically."""
-        write_json(self.info, {**(self.read() if self.info.exists() else {}), **changes})
+        write_sealed_json(self.info, {**(self.read() if self.info.exists() else {}), **changes})
 
 
 def run_dir_for(name: str, root: Path | None = None) -> RunDir:

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from encoders.runtime import slurm_jobs
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import read_json, write_json
 from encoders.runtime.paths import runs_dir
 from pretrain.cli.main import app
 from pretrain.run.slurm_job import submit_job
@@ -68,7 +67,7 @@ def test_a_run_is_what_its_files_and_its_newest_job_say_together(slurm, tmp_path
     assert "finished" in invoke("status").output
     assert "COMPLETED" not in invoke("status").output  # a finished run is not asked about
     assert "2 COMPLETED" in invoke("status", "mine").output
-    write_json(where.info, read_json(where.info) | {"status": "running"})
+    where.update(status="running")
     lock = {"host": "another", "pid": 1, "born": None, "job": "2"}
     (where.path / "lock").write_text(json.dumps(lock))
     for line, state in (
@@ -86,7 +85,7 @@ def test_a_run_is_what_its_files_and_its_newest_job_say_together(slurm, tmp_path
     assert "to be resumed" in row
     assert row.strip().endswith("2 PENDING (BeginTime), requeued 2 times")
     where.requeue_marker.touch()
-    write_json(where.info, read_json(where.info) | {"status": "stopped"})
+    where.update(status="stopped")
     slurm.show("2", job_line(state="CANCELLED"))
     assert invoke("status").output.splitlines()[1].split()[1] == "stopped"  # it was cancelled while it waited
 

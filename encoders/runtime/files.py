@@ -134,9 +134,17 @@ def write_json(path: str | Path, value: object) -> None:
 @contextmanager
 def prepared_json(path: str | Path, value: object, private: bool = False) -> Iterator[None]:
     """As `write_json`, with a block in between: the file is on the disk before the block, and gets its name after it."""
-    text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+    with prepared_text(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n", private):
+        yield
+
+
+@contextmanager
+def prepared_text(path: str | Path, text: str, private: bool = False) -> Iterator[None]:
+    """Writes the text file that describes another one, which the block writes: on the disk before the block, named after it.
+
+    A disk that becomes full in between leaves both as they were."""
     with atomic_write(path, private) as part:
-        part.write_text(text + "\n")
+        part.write_text(text, encoding="utf-8")
         flush_file(part)
         yield
 

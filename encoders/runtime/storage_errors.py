@@ -45,9 +45,9 @@ class StorageError(OSError):
         cause = CAUSES[self.number].format(self.path)
         return cause + (f": {self.lost} was not saved" if self.lost else "") + (f"; {self.intact}" if self.intact else "")
 
-    def about(self, lost: str, intact: str) -> "StorageError":
-        """The same error in the words of whoever wanted to write."""
-        return StorageError(self.number, self.path, lost, intact)
+    def about(self, lost: str, intact: str, path: str = "") -> "StorageError":
+        """The same error in the words of whoever wanted to write.  path: the folder to name, where the writer's own is a temporary one."""
+        return StorageError(self.number, path or self.path, lost, intact)
 
 
 def find_storage_error(error: BaseException, path: str | Path | None, lost: str = "", intact: str = "") -> StorageError | None:
@@ -77,14 +77,14 @@ def explain_storage_errors(path: str | Path, lost: str = "", intact: str = "") -
 
 
 @contextmanager
-def name_lost(lost: str, intact: str = "") -> Iterator[None]:
+def name_lost(lost: str, intact: str = "", path: str = "") -> Iterator[None]:
     """A StorageError of the block says in its sentence what was lost, in the words of the caller, and what is intact.
 
-    Other exceptions pass: the block also reads files, whose faults are not those of the output."""
+    path: the folder that it names.  Other exceptions pass: the block also reads files, whose faults are not those of the output."""
     try:
         yield
     except StorageError as error:
-        raise error.about(lost, intact) from error
+        raise error.about(lost, intact, path) from error
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import atomic_write, prepared_text
 from encoders.zoo import canary, parts, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.encoder import Encoder
@@ -42,9 +43,8 @@ def export_parts(location: EncoderLocation, file: Path) -> str:
     `--encoder FILE.yaml` loads them together. A part without weights has no file."""
     encoder = zoo.load_location(location)
     card = publish_card(complete_joined_card(file.stem, location, encoder))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    _write_parts(file.parent, file.stem, location, encoder)
-    card.write(file.with_suffix(".yaml"))
+    with prepared_text(file.with_suffix(".yaml"), card.to_yaml()):
+        _write_parts(file.parent, file.stem, location, encoder)
     _check_same_features(encoder, zoo.load_encoder(str(file.with_suffix(".yaml"))), file)
     own = [(part, part_file(file.parent, file.stem, i, ".safetensors")) for i, part in enumerate(card.parts or ())]
     return "\n".join(timm_call(part, path) if path.is_file() else f"{part.name}: no weights" for part, path in own)
@@ -70,7 +70,8 @@ def _write_parts(folder: Path, stem: str, location: EncoderLocation, encoder: En
         if list(part.model.parameters()):
             weights.write_state_dict(part_file(folder, stem, i, ".safetensors"), inner_network(part.model).state_dict())
         if (manifest := find_manifest(place)) is not None:
-            shutil.copyfile(manifest, part_file(folder, stem, i, ".manifest.npz"))
+            with atomic_write(part_file(folder, stem, i, ".manifest.npz")) as own:
+                shutil.copyfile(manifest, own)
 
 
 def _check_same_features(encoder: Encoder, loaded: Encoder, where: Path) -> None:

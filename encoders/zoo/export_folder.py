@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write, ensure_writable
+from encoders.runtime.files import atomic_write
+from encoders.runtime.new_folder import new_folder
 from encoders.zoo import canary, lineage, model_card, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.encoder import Encoder
@@ -57,23 +58,23 @@ def export_folder(name: str, folder: Path, with_manifest: bool = False, table: P
         raise InputError(f"{name} has no manifest of its training images; leave --manifest out")
     encoder = zoo.load_location(location)
     network = stages.inner_network(encoder.model)
-    ensure_writable(folder)
-    sha = weights.write_state_dict(folder / "model.safetensors", network.state_dict())
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
+    sha = weights.state_dict_sha256(network.state_dict())
     card = publish_card(encoder.card.replace(sha256=sha, canary=answer))
-    _write_text(folder / "config.json", json.dumps(build_timm_config(card, network), indent=2) + "\n")
-    card.write(folder / "card.yaml")
     ancestors = list_licences(name)
     report = read_evaluation(location.card.name, encoder.sha256, table)
     facts = model_card.ModelCardFacts(
         card, ancestors, lineage.describe_lineage(name), report.results, _hub_base(name), describe_source_check(card)
     )
-    _write_text(folder / "README.md", model_card.write_model_card(facts))
-    for stale in ("manifest.npz", "model.onnx", "model.onnx.yaml"):  # of an earlier export
-        (folder / stale).unlink(missing_ok=True)
-    if manifest is not None:
-        shutil.copyfile(manifest, folder / "manifest.npz")
-    _check_timm_loads(folder, encoder, network)
+    with new_folder(folder) as part:  # also without the manifest and the ONNX file of an earlier export
+        weights.write_state_dict(part / "model.safetensors", network.state_dict())
+        _write_text(part / "config.json", json.dumps(build_timm_config(card, network), indent=2) + "\n")
+        card.write(part / "card.yaml")
+        _write_text(part / "README.md", model_card.write_model_card(facts))
+        if manifest is not None:
+            with atomic_write(part / "manifest.npz") as own:
+                shutil.copyfile(manifest, own)
+        _check_timm_loads(part, encoder, network)
     return ExportedFolder(folder, sha, licence_warnings(card.licence, ancestors) + _code_warnings(card), report)
 
 
@@ -112,7 +113,7 @@ def _check_timm_loads(folder: Path, encoder: Encoder, network: nn.Module) -> Non
             same = torch.equal(loaded.to(memory_format=torch.channels_last)(x), network.eval()(x))
     if not same:
         raise RuntimeError(
-            f"{folder} was written, and timm loads another network from it; report this with the card of {encoder.card.name}"
+            f"nothing was written, because timm loads another network than {encoder.card.name} from it; report this with its card"
         )
 
 

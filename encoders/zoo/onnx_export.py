@@ -17,7 +17,7 @@ from pydantic import Field
 
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write
+from encoders.runtime.files import atomic_write, prepared_text
 from encoders.zoo import backbone, zoo
 from encoders.zoo.canary import network_tensors
 from encoders.zoo.card import Preprocess
@@ -61,8 +61,6 @@ def export_onnx(name: str, file: Path) -> tuple[OnnxCard, list[str]]:
     difference = _largest_difference(encoder, content)
     if difference > MAX_DIFFERENCE:
         raise InputError(f"ONNX Runtime gives other features for {name} (relative difference {difference:.2g}); nothing was written")
-    with atomic_write(file) as part:
-        part.write_bytes(content)
     ancestors = list_licences(name)
     card = OnnxCard(
         encoder=encoder.card.name,
@@ -78,8 +76,9 @@ def export_onnx(name: str, file: Path) -> tuple[OnnxCard, list[str]]:
         checked_batches=list(CHECKED_BATCHES),
         versions={library: version(library) for library in ("torch", "timm", *LIBRARIES)},
     )
-    with atomic_write(file.with_name(f"{file.name}.yaml")) as part:
-        part.write_text(yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None))
+    text = yaml.safe_dump(card.model_dump(mode="json", exclude_none=True), sort_keys=False, default_flow_style=None)
+    with prepared_text(file.with_name(f"{file.name}.yaml"), text), atomic_write(file) as part:
+        part.write_bytes(content)
     return card, licence_warnings(encoder.card.licence, ancestors)
 
 

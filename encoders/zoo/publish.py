@@ -13,6 +13,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, process_tag, sync_folder
 from encoders.runtime.paths import records_dir, zoo_dir
 from encoders.runtime.replace_folder import replace_folder
+from encoders.runtime.storage_errors import name_lost
 from encoders.zoo import backbone, canary, weights
 from encoders.zoo.card import Card
 from encoders.zoo.names import BUILTIN_PREFIXES, PIXELS
@@ -65,9 +66,10 @@ def publish_folder(card: Card, fill: Callable[[Path], None], replace: bool = Fal
     part = folder.with_name(f".{card.name}.{process_tag()}.part")
     shutil.rmtree(part, ignore_errors=True)
     try:
-        part.mkdir(parents=True)
-        fill(part)
-        card.write(part / "card.yaml")
+        with name_lost(f"the encoder {card.name}", f"the previous {card.name} is intact" if replaces else "", str(folder.parent)):
+            part.mkdir(parents=True)
+            fill(part)
+            card.write(part / "card.yaml")
         if replaces:
             replace_folder(part, folder)
             return folder

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import prepared_text
 from encoders.zoo import canary, combine, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.location import EncoderLocation
@@ -92,7 +93,8 @@ def export_encoder(name: str, file: Path) -> str:
         raise InputError(f"{name} has no weights to export")
     encoder = zoo.load_location(location)
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
-    sha = weights.write_state_dict(file, stages.inner_network(encoder.model).state_dict())
-    card = publish_card(encoder.card.replace(name=file.stem, sha256=sha, canary=answer))
-    card.write(file.with_suffix(".yaml"))
+    state = stages.inner_network(encoder.model).state_dict()
+    card = publish_card(encoder.card.replace(name=file.stem, sha256=weights.state_dict_sha256(state), canary=answer))
+    with prepared_text(file.with_suffix(".yaml"), card.to_yaml()):
+        weights.write_state_dict(file, state)
     return timm_call(card, file)

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import yaml
 
 from encoders.runtime.errors import InputError, unknown_name_error
-from encoders.runtime.files import process_tag
+from encoders.runtime.files import atomic_write, process_tag
 from encoders.runtime.limited_yaml import parse_yaml
 from encoders.runtime.paths import home_dir, records_dir, runs_dir, zoo_dir
 from encoders.zoo.card import Card
@@ -134,9 +134,11 @@ def _keep_card(folder: Path) -> Path:
     kept = _removed_dir() / folder.name
     kept.mkdir(parents=True, exist_ok=True)
     for file in KEPT_FILES:
-        (kept / file).unlink(missing_ok=True)
         if (folder / file).is_file():
-            shutil.copyfile(folder / file, kept / file)
+            with atomic_write(kept / file) as part:
+                shutil.copyfile(folder / file, part)
+        else:
+            (kept / file).unlink(missing_ok=True)
     return kept
 
 

@@ -99,6 +99,9 @@ def ingest_whole_slides(
         StainMethod | None, typer.Option(help="stain normalisation, measured once per slide; recorded in the stores")
     ] = None,
     icc: Annotated[bool, typer.Option("--icc", help="convert colours to sRGB by the profile of the slide")] = False,
+    accept_damaged: Annotated[
+        bool, typer.Option("--accept-damaged", help="keep tiles whose JPEG is damaged, as far as they can be decoded, and count them")
+    ] = False,
     codec: Annotated[Codec, typer.Option(help="jpeg (quality 90, 4:4:4), or raw (five times the size, lossless)")] = "jpeg",
     labels: Annotated[
         list[Path] | None,
@@ -156,6 +159,7 @@ def ingest_whole_slides(
         normalise=normalise,
         icc=icc,
         codec=codec,
+        accept_damaged=accept_damaged,
         include=tuple(include or ()),
         exclude=tuple(exclude or ()),
     )

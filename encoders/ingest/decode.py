@@ -1,7 +1,7 @@
 """Decoding of PNG, JPEG and TIFF at the bit depth of the file.
 
-Pillow reads the header of every file and the pixels of most. `jpeg_file` decodes JPEG, and `png_check` and `tiff_check` test the checksums and
-lengths of the others, to find damage, which Pillow ignores; `png_file` and `tiff_file` read what Pillow would reduce to 8 bits or misread.
+Pillow reads the header of every file and the pixels of most. It ignores most damage: `jpeg_file` decodes JPEG, and `png_check` and
+`tiff_check` test the checksums and lengths of the others. `png_file` and `tiff_file` read what Pillow would reduce to 8 bits or misread.
 
 Shapes: H, W, C with C 1 (gray) or 3 (colour).
 """

@@ -91,7 +91,8 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         file.write(blob)
     if not row.index.get("key"):
         raise ValueError("a row has no key")
-    damage: dict[str, Value] = {DAMAGE_COLUMN: remark.detail for remark in row.remarks if remark.kind == DAMAGE_ACCEPTED}
+    words = [remark.detail for remark in row.remarks if remark.kind == DAMAGE_ACCEPTED]
+    damage: dict[str, Value] = {DAMAGE_COLUMN: "; ".join(words)} if words else {}
     return {
         "index": to_json_values(row.index),
         "meta": to_json_values(row.meta) | damage,

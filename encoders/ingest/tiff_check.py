@@ -1,7 +1,8 @@
-"""Whether the strips and tiles of a TIFF page are whole: they are in the file, decode without a warning, and have the length that they must have.
+"""Whether the strips and tiles of a TIFF page are whole: they are in the file, decode without a warning, and have the right length.
 
-TIFF has no checksums. Deflate has one (Adler-32), LZMA has one (CRC), Zstandard may have one; changed bytes of uncompressed pixels, and most of
-those of PackBits and LZW, cannot be found. libtiff stops after the last pixel, and tifffile fills what is missing; here, both are damage.
+TIFF has no checksums. Deflate has one (Adler-32), LZMA has one (CRC), Zstandard may have one; changed bytes of uncompressed pixels, and
+most of those of PackBits and LZW, cannot be found. libtiff stops after the last pixel, and tifffile fills what is missing; here, both are
+damage.
 
 Source: TIFF 6.0; Adobe Photoshop TIFF Technical Notes (Deflate).
 """

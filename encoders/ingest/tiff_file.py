@@ -32,13 +32,14 @@ UNSIGNED, SIGNED, FLOAT, VOID, COMPLEX_INT, COMPLEX = 1, 2, 3, 4, 5, 6  # tag 33
 UNSPECIFIED, ASSOCIATED, UNASSOCIATED = 0, 1, 2  # tag 338
 ORIENTATION_TAG, ICC_TAG = 274, 34675
 EXTRA_IGNORED = "an extra channel without a stated meaning is ignored"
-TIFF_ERRORS = (ValueError, RuntimeError, OSError, struct.error, KeyError, IndexError, TypeError, AttributeError, ZeroDivisionError)
+TIFF_ERRORS = (ValueError, RuntimeError, OSError, struct.error, LookupError, TypeError, AttributeError, ArithmeticError, MemoryError)
 
 
 def decode_tiff(path: Path, most_pixels: int, accept_damaged: bool = False) -> DecodedImage | None:
     """The only image of a TIFF file; None if it is not damaged and Pillow reads it exactly.
 
-    most_pixels: limit of H * W.  accept_damaged: strips and tiles that cannot be decoded are black. Raises Unreadable with the reason if it is broken or has no well-defined reading as 8 or 16 bits."""
+    most_pixels: limit of H * W.  accept_damaged: strips and tiles that cannot be decoded are black.
+    Raises Unreadable with the reason if it is broken or has no well-defined reading as 8 or 16 bits."""
     import tifffile
 
     with silent_tifffile():
@@ -67,10 +68,8 @@ def decode_damaged(path: Path, page: "TiffPage") -> DecodedImage:
     """The page as far as it can be decoded; what is missing at the end of the file is read as zeros."""
     import tifffile
 
-    data, end = (
-        path.read_bytes(),
-        max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0),
-    )
+    data = path.read_bytes()
+    end = max((start + count for start, count in zip(page.dataoffsets, page.databytecounts, strict=False)), default=0)
     if end > len(data) + page.nbytes:
         raise Unreadable(f"is broken: its pixels end at byte {end:,}, and the file has {len(data):,}")
     with tifffile.TiffFile(io.BytesIO(data.ljust(end, b"\0"))) as file:

@@ -1,7 +1,7 @@
 """Checks of the pixels of a DICOM file: their length, whether compressed ones have an end, and whether a strict decoder finds damage.
 
-The decoders of pixel data accept damaged streams. libjpeg-turbo checks JPEG of 8 bits, CharLS checks JPEG-LS. Changes inside JPEG 2000 (OpenJPEG
-does not warn about any), and inside JPEG of 12 bits, cannot be distinguished from intact pixels; only a missing part is found.
+The decoders of pixel data accept damaged streams. libjpeg-turbo checks JPEG of 8 bits, CharLS checks JPEG-LS. Changes inside JPEG 2000
+(about which OpenJPEG does not warn) and inside JPEG of 12 bits cannot be distinguished from intact pixels; only a missing part is found.
 """
 
 import re

@@ -88,7 +88,8 @@ def describe_problem(record: SlideRecord) -> str:
     if "reason" in record:
         return record["reason"]
     damaged = record["rejected"].get(DAMAGED, 0)
-    return f"is damaged: {damaged} of its tiles cannot be read; the store holds the others" if damaged else ""
+    first = f" (first: {record['damage'][0]})" if record.get("damage") else ""
+    return f"is damaged: {damaged} of its tiles cannot be read; the store holds the others{first}" if damaged else ""
 
 
 def describe_doubt(record: SlideRecord) -> str:

@@ -169,7 +169,7 @@ def tile_slide(cohort: Cohort, job: TileJob, tick: Tick) -> SlideRecord | None:
     def work() -> SlideRecord | None:
         folder, plan = cohort.work_folder(job.item), TilePlan.load(cohort.plan_path(job.item))
         if job.shards:
-            slide = Slide(job.item.path, cohort.settings.icc)
+            slide = Slide(job.item.path, cohort.settings.icc, cohort.settings.accept_damaged)
             try:
                 for number in job.shards:
                     write_tile_shard(slide, plan, number, cohort.settings, folder, tick)

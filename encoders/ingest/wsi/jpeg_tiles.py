@@ -2,7 +2,7 @@
 
 OpenSlide decodes a tile to ARGB and paints it with cairo, and Python converts it to RGBA and then to RGB, which takes most of the reading
 time. The two most frequent kinds of slide are plain tiled TIFFs, whose tiles any JPEG decoder reads: the same pixels in a third of the
-time. OpenSlide reads everything else (a border, a missing or damaged tile).
+time. OpenSlide reads everything else (a border, a missing tile). It ignores the warnings of its decoder, so damage is looked for here.
 
 Shapes: W, H of a region, w, h of a tile, in pixels of the level.
 """
@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from encoders.ingest.jpeg_file import decode_strictly, find_jpeg_damage
 
 JPEG_TILE_VENDORS = ("aperio", "generic-tiff")  # vendors of OpenSlide whose tiles do not overlap
 TAG_WIDTH, TAG_HEIGHT, TAG_COMPRESSION, TAG_PHOTOMETRIC, TAG_SAMPLES = 256, 257, 259, 262, 277  # TIFF 6.0
@@ -39,6 +41,7 @@ class JpegTiles:
         self.colours = ADOBE_MARKER + bytes([int(directory[TAG_PHOTOMETRIC] == PHOTOMETRIC_YCBCR)])
         self.file = os.open(path, os.O_RDONLY)
         self.kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
+        self.damage: dict[int, str] = {}  # number of a tile to the words of the decoder, "" if it is not damaged
         self.room = max(cache // (3 * self.tile[0] * self.tile[1]), 1)  # tiles
 
     def close(self) -> None:
@@ -59,20 +62,37 @@ class JpegTiles:
                 out[to] = tile[to[0].start - top : to[0].stop - top, to[1].start - left : to[1].stop - left]
         return out
 
+    def find_damage(self, x: int, y: int, width: int, height: int) -> str:
+        """The words of the decoder about the first damaged tile of a region; "" if there is none. The region may exceed the level."""
+        (w, h), (right, bottom) = self.tile, (min(x + width, self.size[0]), min(y + height, self.size[1]))
+        for row in range(max(y, 0) // h, -(-bottom // h)):
+            for column in range(max(x, 0) // w, -(-right // w)):
+                if words := self.describe_tile(row * self.across + column):
+                    return words
+        return ""
+
+    def describe_tile(self, number: int) -> str:
+        """The words of the decoder about a tile; "" if it is not damaged, and for a tile that OpenSlide refuses or leaves empty."""
+        if number not in self.damage:
+            data = self.read_tile(number) if number < len(self.offsets) and number not in self.kept else b""
+            self.damage[number] = find_jpeg_damage(data) if data else ""
+        return self.damage[number]
+
+    def read_tile(self, number: int) -> bytes:
+        """The stream of a tile with its tables and colour space; b"" if there is none."""
+        data = os.pread(self.file, int(self.counts[number]), int(self.offsets[number]))
+        return data[:2] + self.colours + self.tables + data[2:] if data.startswith(b"\xff\xd8") else b""
+
     def decode_tile(self, number: int) -> NDArray[np.uint8] | None:
         """(h, w, 3) of a tile; None if it is missing, damaged or has another size."""
-        import simplejpeg
-
         if number in self.kept:
             self.kept.move_to_end(number)
             return self.kept[number]
-        data = os.pread(self.file, int(self.counts[number]), int(self.offsets[number]))
-        if not data.startswith(b"\xff\xd8"):
+        data = self.read_tile(number)
+        if not data:
             return None
         try:
-            tile: NDArray[np.uint8] = simplejpeg.decode_jpeg(
-                data[:2] + self.colours + self.tables + data[2:], fastdct=False, fastupsample=False
-            )
+            tile = decode_strictly(data, "RGB")
         except ValueError:
             return None
         if tile.shape != (self.tile[1], self.tile[0], 3):

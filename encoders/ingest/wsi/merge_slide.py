@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from encoders.ingest.damage import DAMAGE_COLUMN
 from encoders.ingest.source import Unreadable
 from encoders.ingest.wsi.quality import TileQuality
 from encoders.ingest.wsi.records import Corners, SlideFacts, SlideRecord, facts_to_json
@@ -45,6 +46,9 @@ def write_slide_store(
     index = build_index(item, plan, settings, tables, kept)
     measures = np.concatenate([table["quality"] for table in tables])
     meta, labels = build_meta_and_labels(item, {name: measures[:, i] for i, name in enumerate(TileQuality._fields)}, len(kept))
+    accepted = np.concatenate([table.get("accepted_damage", np.full(len(table["kept"]), "")) for table in tables]).astype(str)
+    if settings.accept_damaged:
+        meta[DAMAGE_COLUMN] = accepted
     store_attrs: dict[str, Json] = {
         **attrs,
         "codec": settings.codec,
@@ -64,7 +68,12 @@ def write_slide_store(
         shape = settings.tile, settings.tile, 3
         images = (np.frombuffer(blob, np.uint8).reshape(shape) for blob in read_tile_blobs(folder, tables))
         write_store(out, images, shape, np.uint8, store_attrs, index, meta, labels, pictures)
-    return {"tiles": len(kept), "rejected": dict(rejected), "read": len(plan.x), "seconds": seconds, "facts": facts}
+    record: SlideRecord = {"tiles": len(kept), "rejected": dict(rejected), "read": len(plan.x), "seconds": seconds, "facts": facts}
+    if refused := [str(words) for table in tables for words in table.get("damage_words", ())]:
+        record["damage"] = refused
+    if (accepted != "").any():
+        record["accepted_damage"] = accepted[accepted != ""].tolist()
+    return record
 
 
 def describe_tile_geometry(settings: TilingSettings) -> dict[str, Json]:

@@ -65,6 +65,8 @@ class SlideRecord(TypedDict, total=False):
     reason: str
     needs_mpp: float  # of a slide that is too coarse: its micrometres per pixel
     traceback: str
+    damage: list[str]  # why each tile that is `damaged` cannot be read
+    accepted_damage: list[str]  # the damage of each tile that is kept nevertheless (--accept-damaged)
 
 
 def facts_to_json(facts: SlideFacts) -> dict[str, Json]:

@@ -38,6 +38,7 @@ class TilingSettings:
     icc: bool = False  # convert colours to sRGB by the profile of the slide
     codec: Codec = "jpeg"
     coords: bool = False  # tiles stand at the coordinates of files, not on a grid; tissue is not looked for
+    accept_damaged: bool = False  # keep tiles whose JPEG is damaged, as they are decoded
     include: tuple[str, ...] = ()  # classes of regions to take tiles from
     exclude: tuple[str, ...] = ()  # classes of regions without tiles
 
@@ -74,6 +75,8 @@ class TilingSettings:
         """The settings as JSON, without those that are None."""
         every = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
         plain = {name: value for name, value in every.items() if value is not None and name not in ("tissue_model", "coords")}
+        if not self.accept_damaged:
+            del plain["accept_damaged"]  # as in recipes of earlier versions
         plain["ink"] = INK_METHOD
         if self.coords:
             return plain | {"tiles": "coordinates of files"}

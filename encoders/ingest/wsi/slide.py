@@ -3,6 +3,7 @@
 Shapes: H, W of a region in pixels of its level; L0 means pixels of the largest level.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,9 +26,9 @@ CHECK_POSITIONS, CHECK_SIDE = (0.25, 0.5, 0.75), 256
 class Slide:
     """An open slide. It cannot be pickled or shared: every process opens its own.
 
-    icc: convert the colours from the profile of the slide to sRGB."""
+    icc: convert the colours from the profile of the slide to sRGB.  accept_damaged: read JPEG tiles about which the decoder warns."""
 
-    def __init__(self, path: str | Path, icc: bool = False):
+    def __init__(self, path: str | Path, icc: bool = False, accept_damaged: bool = False):
         """Raises Unreadable if OpenSlide cannot open the file."""
         self.path = Path(path)
         self._open()
@@ -37,7 +38,9 @@ class Slide:
         self.bounds = scanned_bounds(self.properties, self.dimensions)
         self.background = "#" + self.properties.get("openslide.background-color", "ffffff")
         self.levels: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)  # (W, H) of each
+        self._tiles: dict[int, JpegTiles | None] = {}  # by level; None: it has no JPEG tiles whose place is known
         self._direct: dict[int, JpegTiles | None] = {}  # by level; None: tiles are read by OpenSlide
+        self._accept_damaged, self._damage = accept_damaged, ""
         self._transform = self._build_transform() if icc else None
         self.icc = "to sRGB" if self._transform else "no profile" if icc else "not applied"  # what was done with the colours
 
@@ -61,10 +64,10 @@ class Slide:
 
     def close(self) -> None:
         self._slide.close()
-        for tiles in self._direct.values():
+        for tiles in self._tiles.values():
             if tiles:
                 tiles.close()
-        self._direct = {}
+        self._tiles, self._direct = {}, {}
 
     @property
     def quickhash(self) -> str:
@@ -89,12 +92,35 @@ class Slide:
         if not 0 <= level < len(self.downsamples):
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would return a transparent region
         pixels = self._read_jpeg_tiles(x, y, level, width, height, nearest)
+        if pixels is None:
+            self._check_tiles(x, y, level, width, height)
         image = self._read_composited(x, y, level, width, height) if pixels is None else Image.fromarray(pixels)
         if self._transform:
             from PIL import ImageCms
 
             ImageCms.applyTransform(image, self._transform, inPlace=True)
         return image
+
+    def take_damage(self) -> str:
+        """The words of the decoder about damage that was read since the last call; "" if there was none."""
+        words, self._damage = self._damage, ""
+        return words
+
+    def _check_tiles(self, x: int, y: int, level: int, width: int, height: int) -> None:
+        """Raises Unreadable if a JPEG tile of a region is damaged, or notes it if damage is accepted: OpenSlide would decode it."""
+        tiles, downsample = self._open_tiles(level), self.downsamples[level]
+        left, top = math.floor(x / downsample), math.floor(y / downsample)
+        between = int((left * downsample, top * downsample) != (x, y))  # then a pixel more is interpolated
+        words = tiles.find_damage(left, top, width + between, height + between) if tiles else ""
+        if words and not self._accept_damaged:
+            raise Unreadable(f"is damaged at ({x}, {y}) of level {level}: damaged JPEG: {words}")
+        self._damage = self._damage or (f"damaged JPEG: {words}" if words else "")
+
+    def _open_tiles(self, level: int) -> JpegTiles | None:
+        if level not in self._tiles:
+            vendor = self.properties.get("openslide.vendor", "")
+            self._tiles[level] = open_jpeg_tiles(self.path, vendor, self.levels[level], TILE_CACHE_BYTES)
+        return self._tiles[level]
 
     def _read_jpeg_tiles(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> NDArray[np.uint8] | None:
         """(H, W, 3) without OpenSlide; None if this is not possible."""
@@ -110,14 +136,11 @@ class Slide:
         """The tiles of a level if regions at CHECK_POSITIONS agree with OpenSlide; None if they do not, or if none can be read.
 
         The positions are fixed, not those that are read first, so that a resumed ingest reads the slide in the same way."""
-        tiles = open_jpeg_tiles(self.path, self.properties.get("openslide.vendor", ""), self.levels[level], TILE_CACHE_BYTES)
+        tiles = self._open_tiles(level)
         if tiles is None:
             return None
         checks = [agrees for share in CHECK_POSITIONS if (agrees := self._agrees_with_openslide(tiles, level, share)) is not None]
-        if checks and all(checks):
-            return tiles
-        tiles.close()
-        return None
+        return tiles if checks and all(checks) else None
 
     def _agrees_with_openslide(self, tiles: JpegTiles, level: int, share: float) -> bool | None:
         """Whether the region at that share of the level agrees with OpenSlide; None if one of the two cannot read it.

@@ -4,6 +4,8 @@ import csv
 from collections import Counter
 from collections.abc import Sequence
 
+from encoders.ingest.damage import DAMAGE_ACCEPTED
+from encoders.ingest.notes import describe_damages
 from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.coordinate_summary import describe_coordinates
 from encoders.ingest.wsi.overview_page import render_page
@@ -71,6 +73,8 @@ def print_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
         typer.echo("rejected: " + ", ".join(f"{n} {why}" for why, n in rejected.most_common()))
     if classes := describe_region_classes(good, s.include, s.exclude):
         typer.echo(classes)
+    if accepted := [(r["name"], words) for r in good for words in r.get("accepted_damage", ())]:
+        typer.echo(f"warning: {len(accepted):,} tiles: {DAMAGE_ACCEPTED}{describe_damages(accepted)}")
     undrawn = [r["name"] for r in good if not r["facts"].get("regions", True)]
     if undrawn:
         typer.echo(f"warning: the regions of {len(undrawn)} slides hold no drawn object, so nothing is excluded (first: {undrawn[0]})")

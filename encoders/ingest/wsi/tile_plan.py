@@ -110,7 +110,7 @@ def plan_tiles(item: SlideItem, settings: TilingSettings) -> TilePlan:
     if settings.include and not item.regions:
         raise Unreadable(f"has no {item.name}.geojson in the folder of --regions, but --include requires regions")
     drawn = read_regions_to_apply(item.regions, settings.include, settings.exclude) if item.regions else None
-    slide = Slide(item.path, settings.icc)
+    slide = Slide(item.path, settings.icc, settings.accept_damaged)
     try:
         resolution = find_resolution(slide.properties, item.mpp)
         size = settings.tile, settings.tile

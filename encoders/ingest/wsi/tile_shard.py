@@ -77,8 +77,11 @@ def read_tiles(slide: Slide, plan: TilePlan, batch: range, table: "TileTable") -
         x, y = int(plan.x[i]), int(plan.y[i])
         try:
             tiles.append((i, plan.cut.read(slide, x, y)))
-        except Unreadable:
+        except Unreadable as error:
             table.faults.setdefault(DAMAGED, []).append([x, y])
+            table.damage_words.append(str(error))
+        if words := slide.take_damage():
+            table.accepted[i] = words
     return tiles
 
 
@@ -116,6 +119,8 @@ class TileTable:
     signs: list[NDArray[np.uint8]] = field(default_factory=list)
     quality: list[TileQuality] = field(default_factory=list)
     faults: dict[str, Corners] = field(default_factory=dict)  # by reason
+    damage_words: list[str] = field(default_factory=list)  # why each damaged tile cannot be read
+    accepted: dict[int, str] = field(default_factory=dict)  # row in the plan of a damaged tile that is kept nevertheless, and its damage
 
     def save(self, path: Path, seconds: float) -> None:
         """Writes the table, with the time that the shard took."""
@@ -126,6 +131,8 @@ class TileTable:
             "signs": np.array(self.signs, np.uint8).reshape(-1, 4, 32),
             "quality": np.array(self.quality, np.float32).reshape(-1, len(TileQuality._fields)),
             "seconds": np.array(seconds),
+            "damage_words": np.array(self.damage_words, "U"),
+            "accepted_damage": np.array([self.accepted.get(i, "") for i in self.kept], "U"),
             **{f"fault_{reason}": np.array(corners, np.int64) for reason, corners in self.faults.items()},
         }
         with atomic_write(path) as part, part.open("wb") as file:

@@ -85,9 +85,8 @@ def test_an_odd_header_is_no_damage(tmp_path):
     decoded = decode_file(tmp_path / "a.jpg")
     np.testing.assert_array_equal(decoded.pixels, read_image(tmp_path / "b.jpg"))
     assert not decoded.remarks
-    (tmp_path / "a.jpg").write_bytes(
-        flip_until_warned(example("gray"))[: scan + 7] + b"\0\0\0" + flip_until_warned(example("gray"))[scan + 10 :]
-    )
+    damaged = flip_until_warned(example("gray"))
+    (tmp_path / "a.jpg").write_bytes(damaged[: scan + 7] + b"\0\0\0" + damaged[scan + 10 :])
     with pytest.raises(Unreadable, match=r"damaged JPEG: .*(Corrupt JPEG data|bad Huffman|premature end|marker)"):
         read_image(tmp_path / "a.jpg")  # damage is found behind the odd header
 

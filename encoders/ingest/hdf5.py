@@ -16,17 +16,27 @@ import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.hdf5_fields import ArrayFields, TableOptions
+from encoders.ingest.hdf5_reading import (
+    check_chunks,
+    chunk_cache_bytes,
+    find_dataset,
+    holds_values,
+    open_hdf5,
+    read_row,
+    reading_arrays,
+    to_position,
+    to_text,
+)
 from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import is_unknown
 from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN, TileScale, read_scale
 
 Hdf5Item = tuple[int, int]  # number of the file, row in the file
-MAX_CHUNK_CACHE = 512 << 20  # bytes; a larger chunk is decompressed again for every image
 UINT16_MAX = 65535.0
 
 
@@ -92,7 +102,7 @@ class Hdf5Source(Source[Hdf5Item]):
 
     def read(self, item: Hdf5Item) -> ImageRow:
         path, i = self.paths[item[0]], item[1]
-        image = self._data(path, self.images)[i]  # (H, W), (H, W, C) or (C, H, W)
+        image = read_row(self._data(path, self.images), i)  # (H, W), (H, W, C) or (C, H, W)
         if image.ndim == 2:
             image = image[..., None]
         elif self._layout(path) == "NCHW":
@@ -102,14 +112,13 @@ class Hdf5Source(Source[Hdf5Item]):
         index: dict[str, Value] = {"key": self.name(item), **own, **fields.index}
         if self.coords:
             scale = self.scales[item[0]]
-            (x, y), (fx, fy) = self._data(path, self.coords)[i][:2], scale.factor or (1.0, 1.0)
-            index |= {"x": round(float(x) * fx), "y": round(float(y) * fy)}
+            index |= to_position(read_row(self._data(path, self.coords), i), scale.factor or (1.0, 1.0), self.coords)
             if self.states_side:
                 index[LEVEL0_SIDE_COLUMN] = scale.square_side
         if not is_unknown(slide := index.get("slide")):
             index.setdefault("patient", slide)  # a slide belongs to one patient
         if self.patients:
-            index["patient"] = to_text(self._data(self.labels_path or path, self.patients)[i])
+            index["patient"] = to_text(read_row(self._data(self.labels_path or path, self.patients), i), self.patients)
         values = to_stored_values(image, self.limits)
         labels = {**fields.labels, **self._labels(path, i)}
         return ImageRow(resize_to_square(values, self.size, self.resize), index, fields.meta, labels, top=int(values.max()))
@@ -139,7 +148,7 @@ class Hdf5Source(Source[Hdf5Item]):
         """What the attributes of CLAM state about tiles and coordinates. Raises InputError if these are not level-0 pixels."""
         shape = self._data(path, self.images).shape
         high, wide = shape[2:4] if len(shape) == 4 and self._layout(path) == "NCHW" else shape[1:3]
-        with open_hdf5(path) as file:
+        with open_hdf5(path) as file, reading_arrays(path):
             try:
                 scale = read_scale(file, str(self.coords), high if high == wide else None)
             except InputError as error:
@@ -151,8 +160,8 @@ class Hdf5Source(Source[Hdf5Item]):
     def _labels(self, path: Path, i: int) -> dict[str, Value]:
         if not self.labels:
             return {}
-        values = np.asarray(self._data(self.labels_path or path, self.labels)[i]).reshape(-1)
-        labels = [to_text(v) if values.dtype.kind in "SOU" else float(v) for v in values]
+        values = read_row(self._data(self.labels_path or path, self.labels), i).reshape(-1)
+        labels = [to_text(v, self.labels) if values.dtype.kind in "SOU" else float(v) for v in values]
         return dict(zip(self._label_names(len(labels)), labels, strict=True))
 
     def _label_names(self, n: int) -> list[str]:
@@ -167,11 +176,12 @@ class Hdf5Source(Source[Hdf5Item]):
             with open_hdf5(path) as file:
                 cache = chunk_cache_bytes(find_dataset(file, key, path))
             file = open_hdf5(path, rdcc_nbytes=cache, rdcc_nslots=10007)
-            self._open_datasets[path, key] = file[key]
+            with reading_arrays(path):
+                self._open_datasets[path, key] = file[key]
         return self._open_datasets[path, key]
 
     def _layout(self, path: Path) -> str:
-        return self.layout if self.layout != "auto" else guess_layout(self._data(path, self.images).shape, self.images)
+        return self.layout if self.layout != "auto" else guess_layout(self._data(path, self.images).shape, f"{self.images!r} in {path}")
 
     def _keep_readable(self, above: Path) -> list[int]:
         """The numbers of rows of the files; of several files, those that cannot be read leave `paths` and are `broken`.
@@ -203,6 +213,8 @@ class Hdf5Source(Source[Hdf5Item]):
                 raise InputError(
                     f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; expected 1 or 3"
                 )
+        with reading_arrays(path):
+            check_chunks(images, path)
         if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not is_stored_unchanged(images.dtype) and not self.limits):
             raise InputError(
                 f"{self.images!r} in {path} is {images.dtype}; expected uint8, uint16 or float in [0, 1]. "
@@ -212,48 +224,34 @@ class Hdf5Source(Source[Hdf5Item]):
             beside = self._data(path if key == self.coords else self.labels_path or path, key)
             if len(beside) != len(images):
                 raise InputError(f"{key!r} has {len(beside)} rows, {self.images!r} in {path} has {len(images)}")
+            with reading_arrays(path):
+                check_chunks(beside, path)
+            self._check_columns(path, key, beside)
         if self.label_names and self.labels:
             width = math.prod(self._data(self.labels_path or path, self.labels).shape[1:])
             if width != len(self.label_names):
                 raise InputError(f"--label-names has {len(self.label_names)} names for the {width} columns of {self.labels!r}")
         return len(images)
 
-
-def open_hdf5(path: Path, **cache: int) -> h5py.File:
-    """The file, read-only. cache: settings of the chunk cache.  Raises InputError if it is missing or is not HDF5."""
-    try:
-        return h5py.File(path, "r", locking=False, **cache)
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
-    except OSError as error:
-        raise InputError(
-            f"{path} is not a readable HDF5 file (truncated while it was copied, or compressed as a whole?): {error}"
-        ) from error
-
-
-def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
-    """The dataset called `key`. Raises InputError with the datasets of the file if there is none."""
-    data = file.get(key)
-    if isinstance(data, h5py.Dataset) and data.ndim:
-        return data
-    known: list[str] = []
-    file.visititems(lambda name, thing: known.append(name) if isinstance(thing, h5py.Dataset) else None)
-    raise unknown_name_error("dataset", key, known, f"({path})")
+    def _check_columns(self, path: Path, key: str, beside: h5py.Dataset) -> None:
+        """Raises InputError if a dataset beside the images cannot hold what it is named for."""
+        width = math.prod(beside.shape[1:])
+        right = {
+            "coordinates, (N, 2) numbers": key != self.coords or (beside.ndim == 2 and width >= 2 and beside.dtype.kind in "uif"),
+            "patients, one text or number per image": key != self.patients or (width == 1 and holds_values(beside)),
+            "labels, numbers or texts": key != self.labels or (width > 0 and holds_values(beside)),
+        }
+        if wrong := [expected for expected, fits in right.items() if not fits]:
+            raise InputError(f"{key!r} in {path} is {beside.shape} of {beside.dtype}; expected {wrong[0]}")
 
 
-def chunk_cache_bytes(data: h5py.Dataset) -> int:
-    """Bytes of the chunks that one image spans, so that no chunk is decompressed twice in a row."""
-    if data.chunks is None:
-        return 1 << 20
-    across = math.prod(-(-n // c) for n, c in zip(data.shape[1:], data.chunks[1:], strict=True))
-    return int(min(MAX_CHUNK_CACHE, max(1 << 20, across * math.prod(data.chunks) * data.dtype.itemsize + 1)))
+def guess_layout(shape: tuple[int, ...], name: str) -> str:
+    """NHWC or NCHW, by the axis that has length 1 or 3.  name: of the dataset, for the message.
 
-
-def guess_layout(shape: tuple[int, ...], key: str) -> str:
-    """NHWC or NCHW, by the axis that has length 1 or 3. Raises InputError if both axes or neither have."""
+    Raises InputError if both axes or neither have."""
     first, last = shape[1] in (1, 3), shape[3] in (1, 3)
     if first == last:
-        raise InputError(f"cannot determine the channel axis of {key!r} {shape}; pass --layout NHWC or --layout NCHW")
+        raise InputError(f"cannot determine the channel axis of {name} {shape}; pass --layout NHWC or --layout NCHW")
     return "NCHW" if first else "NHWC"
 
 
@@ -289,9 +287,3 @@ def parse_range(text: str) -> tuple[float, float]:
     if not low < high:
         raise InputError(f"--range {text!r}: the first number, which becomes black, must be below the second")
     return low, high
-
-
-def to_text(value: object) -> str:
-    """A value of a column as text; bytes are decoded as UTF-8."""
-    first = np.asarray(value).reshape(-1)[0]
-    return first.decode() if isinstance(first, bytes) else str(first)

@@ -20,6 +20,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.store.part import StorePart
 
 Pair = tuple[float, float]  # along x and y
@@ -183,5 +184,7 @@ def read_coordinate_file(path: Path, mpp: Pair | None = None) -> tuple[Array, Ti
             if scale.factor is None:
                 raise InputError("its coordinates are not level-0 pixels: micrometres, as of STAMP, or of a level without `downsample`")
             return read_corners(data[()], scale.factor), scale
-    except OSError as error:
-        raise InputError(f"it is not a readable HDF5 file: {error}") from error
+    except InputError:
+        raise
+    except READ_ERRORS as error:
+        raise InputError(f"it is not a readable HDF5 file: {describe_reason(error)}") from error

@@ -4,6 +4,7 @@ A child runs many inputs, each within the limits; when one kills it, a new child
 """
 
 import argparse
+import faulthandler
 import json
 import os
 import pickle
@@ -79,12 +80,14 @@ def _run_inputs(fuzzed: FuzzClass, folder: Path, numbers: list[int], result: Pat
     """Prepares the valid input, then runs the numbered inputs in children of this process; writes the verdicts to `result`."""
     import torch
 
+    faulthandler.enable()
     torch.set_num_threads(1)  # a forked process has no threads of its parent
     warnings.simplefilter("ignore")
     valid = folder / "valid"
     valid.mkdir()
     fuzzed.prepare(valid)
-    if (verdict := judge(fuzzed, valid))[0] != "right":
+    shutil.copytree(valid, folder / "unchanged", symlinks=True)  # a reader may write beside its input
+    if (verdict := judge(fuzzed, folder / "unchanged"))[0] != "right":
         raise RuntimeError(f"the unchanged input is {': '.join(verdict)}")
     verdicts: list[Verdict] = []
     while left := numbers[len(verdicts) :]:

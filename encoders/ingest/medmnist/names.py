@@ -3,7 +3,7 @@
 Source: medmnist 2.1, medmnist/info.py (Yang et al., Sci Data 2023).  Sets that are not listed keep their class codes.
 """
 
-from encoders.ingest.source import Value
+from encoders.ingest.source import Unreadable, Value
 
 ORGAN_NAMES = [
     "bladder",
@@ -107,14 +107,26 @@ MODALITY_OF_DATASET = {
 
 
 def name_labels(dataset: str, codes: list[int]) -> dict[str, Value]:
-    """Label columns of one image: names if they are known, otherwise `label` (or `label_0`, `label_1`, ...) with the codes."""
+    """Label columns of one image: names if they are known, otherwise `label` (or `label_0`, `label_1`, ...) with the codes.
+
+    Raises Unreadable for a code that a data set with known names does not have."""
     if dataset in BINARY_LABELS and len(codes) == 1:
         name, code = BINARY_LABELS[dataset]
+        require_code(codes[0], 2, dataset)
         return {name: float(codes[0] == code)}
-    if dataset in CLASS_NAMES and len(codes) == 1 and 0 <= codes[0] < len(CLASS_NAMES[dataset]):
+    if dataset in CLASS_NAMES and len(codes) == 1:
+        require_code(codes[0], len(CLASS_NAMES[dataset]), dataset)
         return {"label": CLASS_NAMES[dataset][codes[0]]}
     if dataset in FINDING_NAMES and len(codes) == len(FINDING_NAMES[dataset]):
+        for code in codes:
+            require_code(code, 2, dataset)
         return dict(zip(FINDING_NAMES[dataset], map(float, codes), strict=True))
     if len(codes) == 1:
         return {"label": float(codes[0])}
     return {f"label_{k}": float(code) for k, code in enumerate(codes)}
+
+
+def require_code(code: int, classes: int, dataset: str) -> None:
+    """Raises Unreadable for a code beyond the classes of a data set."""
+    if not 0 <= code < classes:
+        raise Unreadable(f"its label is {code}, and {dataset} has the classes 0 to {classes - 1}")

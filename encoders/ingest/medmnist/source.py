@@ -1,33 +1,29 @@
 """MedMNIST files (28 to 224 px), with their split and the names of their labels.
 
-The arrays of a 224-px file may exceed the memory (pathmnist_224 has 16 GB), so they are memory-mapped. Compressed arrays are first
-unpacked, in pieces, into a folder that the caller names.
-
 Shapes: N images of one split, H, W, C of one image.
 """
 
 import re
-import shutil
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.list_files import describe_bad_file
+from encoders.ingest.medmnist.archive import memmap_member, prepare_member, read_member_headers
 from encoders.ingest.medmnist.names import MODALITY_OF_DATASET, name_labels
 from encoders.ingest.options import Codec, ResizeRule
-from encoders.ingest.source import ImageRow, PixelUnit, Source, file_stamp
+from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 
 MEDMNIST_SPLITS = ("train", "val", "test")
 MedMNISTItem = tuple[str, int]  # split, position in the split
+MAX_NAMES_LENGTH = 200  # characters of the names of arrays in a message
+LARGEST_CODE = 2**24  # of a class; float32 holds all whole numbers up to it
 
 
 @dataclass
@@ -63,7 +59,10 @@ class MedMNISTSource(Source[MedMNISTItem]):
     def items(self) -> Sequence[MedMNISTItem]:
         for split in self.lengths:
             for kind in ("images", "labels"):
-                self._array(f"{split}_{kind}")  # unpacks compressed arrays once, before the workers start
+                name = f"{split}_{kind}"
+                if name not in self._arrays:  # once, before the workers start
+                    prepare_member(self.path, f"{name}.npy", self.spool)
+                    self._array(name)
         return [(split, i) for split, n in self.lengths.items() for i in range(n)]
 
     def name(self, item: MedMNISTItem) -> str:
@@ -76,7 +75,7 @@ class MedMNISTSource(Source[MedMNISTItem]):
         split, i = item
         image = np.asarray(self._array(f"{split}_images")[i])
         image = image[..., None] if image.ndim == 2 else image  # (H, W, C)
-        codes = np.asarray(self._array(f"{split}_labels")[i]).reshape(-1).astype(int).tolist()
+        codes = whole_numbers(np.asarray(self._array(f"{split}_labels")[i]))
         key = self.name(item)
         return ImageRow(
             resize_to_square(image, self.size, self.resize), {"key": key, "split": split}, {}, name_labels(self.dataset.lower(), codes)
@@ -95,15 +94,11 @@ def read_split_lengths(path: Path) -> dict[str, int]:
     """Number of images per split of the file. Raises InputError if the file is missing, is not .npz, or has another format."""
     if problem := describe_bad_file(path):
         raise InputError(f"{path} {problem}; download it again")
-    try:
-        with zipfile.ZipFile(path) as archive:
-            heads = {name.removesuffix(".npy"): read_member_header(archive, name) for name in archive.namelist() if name.endswith(".npy")}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path} is not a readable .npz: {error}; download it again") from error
+    heads = read_member_headers(path)
     splits = [split for split in MEDMNIST_SPLITS if f"{split}_images" in heads]
     if not splits:
         raise InputError(
-            f"{path} has the arrays {', '.join(heads) or 'none'}; "
+            f"{path} has the arrays {', '.join(heads)[:MAX_NAMES_LENGTH] or 'none'}; "
             "expected those of a MedMNIST file: train_images, train_labels, val_images, ..."
         )
     for split in splits:
@@ -114,40 +109,15 @@ def read_split_lengths(path: Path) -> dict[str, int]:
             )
         if heads.get(f"{split}_labels", ((), None))[0][:1] != shape[:1]:
             raise InputError(f"{path} has {shape[0]} {split}_images, but {split}_labels is missing or has another length")
+        shape, dtype = heads[f"{split}_labels"]
+        if dtype.kind not in "uifb" or len(shape) not in (1, 2) or 0 in shape[1:]:
+            raise InputError(f"{split}_labels in {path} is {shape} {dtype}; expected (N, 1) or (N, findings) whole numbers")
     return {split: heads[f"{split}_images"][0][0] for split in splits}
 
 
-def read_member_header(archive: zipfile.ZipFile, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
-    """Shape and dtype of an array in the archive; its values are not read."""
-    with archive.open(name) as file:
-        shape, _, dtype = parse_npy_header(file)
-    return shape, dtype
-
-
-def parse_npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[np.generic]]:
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    return read(file)
-
-
-def memmap_member(path: Path, member: str, spool: Path) -> Array:
-    """An array of a .npz as a memory map. A compressed array is first unpacked into `spool`, and stays there."""
-    with zipfile.ZipFile(path) as archive:
-        info = archive.getinfo(member)
-        if info.compress_type == zipfile.ZIP_STORED:
-            return memmap_uncompressed(path, info)
-        unpacked = spool / f"{path.stem}.{info.CRC:08x}.{member}"
-        if not unpacked.exists():
-            with atomic_write(unpacked) as part, part.open("wb") as out, archive.open(member) as packed:
-                shutil.copyfileobj(packed, out, 1 << 20)  # zipfile verifies the checksum at the end of the stream
-    return np.asanyarray(np.load(unpacked, mmap_mode="r"))
-
-
-def memmap_uncompressed(path: Path, info: zipfile.ZipInfo) -> Array:
-    """A memory map of an uncompressed member at its place in the archive."""
-    with path.open("rb") as file:
-        file.seek(info.header_offset + 26)  # the local header repeats the name; its extra field may differ from that of the directory
-        name, extra = np.frombuffer(file.read(4), "<u2").tolist()
-        file.seek(info.header_offset + 30 + name + extra)
-        shape, fortran, dtype = parse_npy_header(file)
-        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if fortran else "C")
+def whole_numbers(labels: Array) -> list[int]:
+    """The codes of the labels of an image. Raises Unreadable for values that are no whole number of 0 or more."""
+    values = labels.reshape(-1).astype(np.float64)
+    if not (np.isfinite(values) & (values == np.rint(values)) & (values >= 0) & (values <= LARGEST_CODE)).all():
+        raise Unreadable(f"its labels are {values.tolist()}, expected whole numbers of 0 or more")
+    return [int(value) for value in values]

@@ -7,7 +7,8 @@ import h5py
 import numpy as np
 import pytest
 
-from encoders.ingest.hdf5 import Hdf5Source, chunk_cache_bytes, guess_layout
+from encoders.ingest.hdf5 import Hdf5Source, guess_layout
+from encoders.ingest.hdf5_reading import chunk_cache_bytes
 from encoders.ingest.hdf5_fields import TableOptions
 from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
@@ -140,6 +141,8 @@ def test_memory_stays_far_below_the_size_of_the_array(tmp_path):
     with h5py.File(path, "w") as file:
         data = file.create_dataset("x", (20_000, 64, 64, 3), np.uint8, chunks=(100, 64, 64, 3), compression="gzip", compression_opts=1)
         data[:100] = random_images(100, 64)
+        for first in range(100, len(data), 100):
+            data[first] = 0  # writes its chunk
     code = f"""
 import resource
 from encoders.ingest.hdf5 import Hdf5Source

@@ -21,6 +21,8 @@ from encoders.importing.rebuild_tensors import UNSUPPORTED_TENSORS
 from encoders.importing.structure import check_structure
 from encoders.importing.torch_files import check_archive, read_pickle_file, read_tar_file, read_torch_archive
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.runtime.safetensors_header import read_safetensors_header
 
 # First bytes of files that are sent or stored in place of weights, and what to do about each.
 _OTHER_FILES = {
@@ -141,10 +143,10 @@ def read_checkpoint(path: Path) -> Checkpoint:
         check_structure(tree)
     except UnreadableCheckpoint as error:
         raise UnreadableCheckpoint(f"{path} cannot be read: {error}") from error
-    except (SafetensorError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, struct.error, EOFError, OSError) as error:
-        raise UnreadableCheckpoint(f"{path} is truncated or not a weight file ({_one_line(error)}); copy it again") from error
-    except (ValueError, TypeError, LookupError, RuntimeError, OverflowError, MemoryError, NotImplementedError) as error:
-        raise UnreadableCheckpoint(f"{path} is malformed ({type(error).__name__}: {_one_line(error)}); copy it again") from error
+    except (SafetensorError, EOFError, OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, tarfile.TarError, struct.error) as error:
+        raise UnreadableCheckpoint(f"{path} is truncated or not a weight file ({describe_reason(error)}); copy it again") from error
+    except READ_ERRORS as error:
+        raise UnreadableCheckpoint(f"{path} is malformed ({type(error).__name__}: {describe_reason(error)}); copy it again") from error
     return Checkpoint(path, tree)
 
 
@@ -157,6 +159,7 @@ def _read_tree(path: Path) -> object:
         if head.lstrip(b"\xef\xbb\xbf \r\n\t" if start == b"<" else b"").startswith(start):
             raise UnreadableCheckpoint(f"it {advice}")
     if path.suffix == ".safetensors" or head[8:10] == b'{"':
+        read_safetensors_header(path)  # says what is wrong with it, where the library does not
         return load_file(path)
     if head.startswith(b"PK"):
         with zipfile.ZipFile(path) as archive:
@@ -172,7 +175,3 @@ def _read_tree(path: Path) -> object:
 def _is_old_tar(path: Path, head: bytes) -> bool:
     """Whether a file without the mark of newer tar archives is one: not for pickles, whose first bytes are instructions."""
     return not head.startswith(b"\x80") and tarfile.is_tarfile(path)
-
-
-def _one_line(error: BaseException) -> str:
-    return (str(error) or repr(error)).splitlines()[0][:200]

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
-from encoders.zoo.network_args import apply_own_args, to_timm_args
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.zoo.network_args import apply_own_args, require_bounded_args, to_timm_args
 from encoders.zoo.timm_protocols import HasHeadHiddenSize, HasNumFeatures, HasOutputFormat, HasPatchSize, HasPrefixTokens, HasTokenFeatures
 
 
@@ -31,6 +32,7 @@ def build_backbone(
     global random state unchanged.  Raises InputError for an unknown name (with the nearest names) and for arguments that the network
     does not accept."""
     validate_arch(arch)
+    require_bounded_args(model_args or {})
     args: dict[str, Any] = {**to_timm_args(model_args or {}), "in_chans": channels, "num_classes": 0}
     if drop_path:
         args["drop_path_rate"] = drop_path
@@ -41,9 +43,11 @@ def build_backbone(
             torch.manual_seed(seed)
         try:
             model: nn.Module = timm.create_model(arch, pretrained=False, **args)
-        except (TypeError, ValueError, AssertionError) as error:
-            given = ", ".join(f"{k}={v!r}" for k, v in args.items() if k != "num_classes")
-            raise InputError(f"{arch} cannot be built with {given}: {error}") from error
+        except InputError:
+            raise
+        except READ_ERRORS as error:  # what constructors raise for arguments that they do not expect, or for want of memory
+            given = ", ".join(f"{k}={v!r:.60}" for k, v in args.items() if k != "num_classes")
+            raise InputError(f"{arch} cannot be built with {given}: {describe_reason(error)}") from error
     _check_patches_fit(model, arch, size)
     apply_own_args(model, model_args or {})
     return model

@@ -10,8 +10,11 @@ import yaml
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encoders.runtime.config import Config, read_yaml, validate_config
+from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, matches_digest
 
+MAX_SIDE = 16_384  # pixels: larger inputs need more memory than any machine has
 InputResize = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 Stage: TypeAlias = int | Literal["pooled"]
@@ -33,7 +36,7 @@ NO_CANARIES = {"canary": None, "network_canary": None, "pixel_canary": None, "so
 class Preprocess(Config):
     """How an image in [0, 1] becomes the model's input. The store maps its own unit to [0, 1]; no other transform comes between."""
 
-    size: int = Field(224, ge=8, description="side of the model's input, pixels")
+    size: int = Field(224, ge=8, le=MAX_SIDE, description="side of the model's input, pixels")
     resize: InputResize = Field(
         "crop",
         description="crop: shorter side to `size`, centre crop; pad: longer side to `size`, black borders; squash: both sides to `size`",
@@ -136,20 +139,29 @@ class Card(Config):
     def read(cls, path: str | Path) -> "Card":
         """The card in a YAML file; timm's spelling `license` is read as `licence`.
 
-        Raises InputError when the file is missing or malformed, or lacks a key."""
+        Raises InputError when the file is missing or malformed, lacks a key, or was changed after it was written."""
         raw = read_yaml(path)
         if "license" in raw and "licence" not in raw:
             raw["licence"] = raw.pop("license")
-        return validate_config(cls, raw, str(path))
+        digest = raw.pop(DIGEST_KEY, None)
+        card = validate_config(cls, raw, str(path))
+        if digest is not None and not matches_digest(raw, digest):
+            raise InputError(
+                f"{path} was changed after it was written (its digest does not match), so its values cannot be believed; undo the change, "
+                f"or, if you made it on purpose, remove the line `{DIGEST_KEY}`"
+            )
+        return card
 
     def write(self, path: str | Path) -> None:
-        """Writes the card as YAML, atomically, without the keys whose value is unknown."""
+        """Writes the card as YAML, atomically, without the keys whose value is unknown, and with a digest of all others."""
         with atomic_write(path) as part:
             part.write_text(self.to_yaml())
 
     def to_yaml(self) -> str:
-        """The card as YAML, short lists on one line."""
-        return yaml.safe_dump(self.model_dump(mode="json", exclude_none=True), sort_keys=False, width=120, default_flow_style=None)
+        """The card as YAML, short lists on one line. Its last key, `digest`, shows whether the others were changed."""
+        content = self.model_dump(mode="json", exclude_none=True)
+        digest = {DIGEST_KEY: digest_plain_json(content, SEAL_DIGITS)}
+        return yaml.safe_dump(content | digest, sort_keys=False, width=120, default_flow_style=None)
 
     def replace(self, **fields: object) -> "Card":
         """A validated copy with other values. Raises InputError for a value that a card does not accept."""

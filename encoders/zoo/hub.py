@@ -5,6 +5,7 @@ counts as offline. HF_HUB_OFFLINE=1 or ISOGRAFT_OFFLINE=1 disables the network.
 """
 
 import os
+import re
 import socket
 import threading
 from pathlib import Path
@@ -12,6 +13,7 @@ from urllib.parse import urlparse
 from urllib.request import getproxies
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.known_hash import sha256_of_state
 
 CONNECT_TIMEOUT_S = 2.0
 
@@ -49,6 +51,19 @@ def fetch_file(repo: str, filename: str, advice: str) -> Path:
         return Path(hf_hub_download(repo, filename))
     except (OSError, RuntimeError, ValueError) as error:  # HTTP errors of huggingface_hub are OSErrors
         raise WeightsUnavailable(f"{repo}/{filename} could not be downloaded ({str(error).splitlines()[0]}); {advice}") from error
+
+
+def require_intact_file(path: Path) -> Path:
+    """`path` itself. Raises InputError for a file of the hub's cache whose bytes are not those that were downloaded.
+
+    The cache names each large file by its SHA-256. The file is read once for each state of it; see `known_hash`."""
+    name = path.resolve().name
+    if re.fullmatch("[0-9a-f]{64}", name) and (actual := sha256_of_state(path)) != name:
+        raise InputError(
+            f"{path} has sha256 {actual[:16]}..., the hub has {name[:16]}...: the cached file was damaged or changed; remove "
+            f"{path.resolve()}, and it is downloaded again"
+        )
+    return path
 
 
 def is_offline() -> bool:

@@ -1,6 +1,5 @@
 """The list of encoders: their names and one row for each, from cards alone (no network is built, no slow library imported)."""
 
-import json
 import math
 import re
 from functools import cache
@@ -12,6 +11,7 @@ import yaml
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import runs_dir, zoo_dir
+from encoders.runtime.safetensors_header import read_safetensors_header
 from encoders.zoo import hub
 from encoders.zoo.card import Card
 from encoders.zoo.names import PIXELS
@@ -103,13 +103,10 @@ def _joined_row(folder: Path, name: str, where: str, card: Card) -> EncoderRow:
 def count_parameters(path: Path) -> int | None:
     """The number of parameters in a .safetensors file, from its header, without BatchNorm statistics; None for a damaged file."""
     try:
-        with path.open("rb") as file:
-            size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size)) if size < path.stat().st_size else {}
-        kept = [tensor for name, tensor in header.items() if name != "__metadata__" and not re.search(r"\.(running|num_batches)_", name)]
-        return sum(math.prod(tensor["shape"]) for tensor in kept) or None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        kept = [t for t in read_safetensors_header(path) if not re.search(r"\.(running|num_batches)_", t.name)]
+    except (OSError, ValueError):
         return None
+    return sum(math.prod(tensor.shape) for tensor in kept) or None
 
 
 def _imagenet_row(arch: str) -> EncoderRow:

@@ -9,6 +9,7 @@ option `stages=2/3/4` selects the stages of the network whose features are used,
 
 import math
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -27,6 +28,9 @@ PIXELS = "pixels"  # the built-in encoder without weights
 STORED_FEATURES = "features"  # source on the card of `features:FOLDER`, see encoders/zoo/stored_features.py
 SWAPS = ("statistics", "weights")  # what A~...=B takes from B
 EXPONENT_START = re.compile(r"[:,][^,=:]+=[-\d./]*\d[eE]$")  # the end of `model.x=1e`, so that the + of 1e+3 separates no encoders
+DECIMAL = re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?")
+MAX_NAME_CHARACTERS = 4000
+MAX_STAGE_DIGITS = 4
 MAX_SEED_DIGITS = 18  # what fits in 64 bits
 OPTION_OF_A_NAME = re.compile(r"[\w.]+=")  # `channels=1`, the continuation of `random_resnet18:size=32`
 
@@ -48,6 +52,21 @@ class EncoderName(NamedTuple):
         options |= {"stages": "/".join(map(str, self.stages))} if self.stages else {}
         suffix = ",".join(f"{key}={_format_value(value)}" for key, value in options.items())
         return f"{self.base}:{suffix}" if suffix else self.base
+
+
+def require_readable(text: str) -> None:
+    """Raises InputError for the name of an encoder that is empty, too long, or has characters that cannot be shown."""
+    if not text.strip():
+        raise InputError("the name of an encoder is empty; `encoders list` shows all names")
+    if len(text) > MAX_NAME_CHARACTERS:
+        raise InputError(f"the name of an encoder has {len(text):,} characters, at most {MAX_NAME_CHARACTERS:,} are read: {text[:40]!r}...")
+    if control := next((char for char in text if unicodedata.category(char) in ("Cc", "Zl", "Zp")), None):
+        raise InputError(f"{text!r:.80} is not the name of an encoder: it has the control character {control!r}")
+
+
+def is_count(text: str) -> bool:
+    """Whether a text is a whole number of the digits 0 to 9: Python also reads those of other scripts."""
+    return text.isascii() and text.isdecimal()
 
 
 def split_names(texts: Sequence[str]) -> list[str]:
@@ -76,7 +95,7 @@ def parse_name(text: str) -> EncoderName:
     model_args: dict[str, Json] = {}
     for i, option in enumerate(filter(None, rest.split(","))):
         key, equals, value = option.partition("=")
-        if not equals and key.isdecimal() and i == 0:  # random_resnet18:3
+        if not equals and is_count(key) and i == 0:  # random_resnet18:3
             key, value = "seed", key
         elif not equals:
             raise InputError(f"{option!r} in {text!r} is not an option; write key=value, e.g. {base}:size=128")
@@ -143,12 +162,12 @@ def split_stages(text: str) -> tuple[str, tuple[Stage, ...] | None]:
     if start is None:
         return text, None
     stop = start + 1
-    while stop < len(options) and (options[stop].isdecimal() or options[stop] == "pooled"):
+    while stop < len(options) and (is_count(options[stop]) or options[stop] == "pooled"):
         stop += 1
     words = [word for option in options[start:stop] for word in option.removeprefix("stages=").split("/")]
-    wrong = [word for word in words if not word.isdecimal() and word != "pooled"]
+    wrong = [word for word in words if not (is_count(word) and len(word) <= MAX_STAGE_DIGITS) and word != "pooled"]
     if wrong or len(set(words)) < len(words):
-        problem = f"{wrong[0]!r} is no stage" if wrong else "a stage is named twice"
+        problem = f"{wrong[0]!r:.40} is no stage" if wrong else "a stage is named twice"
         raise InputError(f"{text!r}: {problem}; write the indices of stages from 0, or `pooled`, each once: {base}:stages=2/3/pooled")
     numbers = sorted(int(word) for word in words if word != "pooled")
     kept = ",".join(options[:start] + options[stop:])
@@ -161,7 +180,7 @@ def short_name(text: str) -> str:
 
 
 def _parse_seed(value: str, text: str) -> int:
-    if not value.isdecimal():
+    if not is_count(value):
         raise InputError(f"the seed in {text!r} is {value!r}, expected a whole number, 0 or larger")
     if len(value) > MAX_SEED_DIGITS:
         raise InputError(f"the seed in {text!r} has {len(value)} digits, expected at most {MAX_SEED_DIGITS}")
@@ -171,18 +190,23 @@ def _parse_seed(value: str, text: str) -> int:
 def _parse_value(value: str, option: str, text: str) -> Json:
     """A YAML value of an option in the name `text`: a number, a word, true, false or a list."""
     try:
-        parsed = cast("Json", parse_yaml(value))
+        parsed = cast("Json", parse_yaml(value)) if value.strip() else _NOTHING
     except yaml.YAMLError:
-        raise InputError(f"{option!r} in {text!r} has no value that can be read; write a number, a word, true or false: size=128") from None
+        parsed = _NOTHING
+    if parsed is _NOTHING:
+        raise InputError(f"{option!r} in {text!r} has no value that can be read; write a number, a word, true or false: size=128")
+    if isinstance(parsed, int) and not isinstance(parsed, bool) and str(parsed) != value.strip():  # YAML has other bases: 0100 is 64
+        raise InputError(f"{option!r} in {text!r} would be read as {parsed:,}; write the number without leading zeros, signs and marks")
     return parsed
+
+
+_NOTHING: Json = []  # a value of its own, compared by identity
 
 
 def _parse_numbers(value: str, option: str, text: str) -> tuple[float, ...]:
     """The numbers of a mean or std, separated by slashes as in 0.5 or 0.485/0.456/0.406."""
-    try:
-        numbers = tuple(float(part) for part in value.split("/"))
-    except ValueError:
-        numbers = ()
+    parts = value.split("/")
+    numbers = tuple(map(float, parts)) if all(map(DECIMAL.fullmatch, parts)) else ()
     if not numbers or not all(map(math.isfinite, numbers)):
         raise InputError(f"{option!r} in {text!r} is no list of numbers; separate them by slashes, as in mean=0.485/0.456/0.406")
     return numbers
@@ -190,6 +214,8 @@ def _parse_numbers(value: str, option: str, text: str) -> tuple[float, ...]:
 
 def _format_value(value: Json) -> str:
     """The inverse of `_parse_value`."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple | list) and all(isinstance(number, int | float) for number in value):
         return "/".join(f"{number:g}" if round(number, 6) == float(f"{number:g}") else repr(number) for number in value)
-    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value)

@@ -6,7 +6,7 @@ the 3x3 convolution. `global_pool: cls+mean`: the class token and the mean of th
 side by side, as Virchow is used (arXiv:2309.07778). `mlp_layer`: the name of a class of `timm.layers`, e.g. SwiGLUPacked.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import timm.layers
@@ -20,6 +20,13 @@ from encoders.runtime.json_types import Json
 
 CLS_AND_MEAN = "cls+mean"
 EPS_ARGS: dict[str, type[nn.Module]] = {"layer_norm_eps": nn.LayerNorm, "batch_norm_eps": _BatchNorm}
+# Of timm's `create_model` and its builder: they are overwritten, load files, or return something else than the network.
+RESERVED_ARGS = (
+    "in_chans", "num_classes", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "pretrained_strict", "pretrained_filter_fn",
+    "checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "features_only", "feature_cls", "feature_cfg", "out_indices",
+)  # fmt: skip
+BLOCK_ARGS = ("depth", "depths", "layers", "num_blocks", "num_heads", "reg_tokens")
+MAX_ARGUMENT, MAX_BLOCKS = 65_536, 2000  # the deepest networks of timm have 200 blocks
 STRIDE_ARGS = ("stem_stride", "caffe_strides")
 
 
@@ -30,6 +37,32 @@ class ClsMeanPooling(nn.Module):
 
     def pool(self, x: Tensor, pool_type: str | None = None) -> Tensor:
         return torch.cat([x[:, 0], x[:, self.num_prefix_tokens :].mean(1)], dim=1)
+
+
+def require_bounded_args(model_args: Mapping[str, Json]) -> None:
+    """Raises InputError for an argument that is not the user's to set, and for a number that no network has.
+
+    To build a network of a million blocks would take hours and all memory."""
+    for key, value in model_args.items():
+        if key in RESERVED_ARGS:
+            raise InputError(f"{key} is no argument of a network: it follows from the card, or names files; leave it out")
+        numbers = list(_list_numbers(value))
+        if any(abs(number) > MAX_ARGUMENT for number in numbers):
+            raise InputError(f"{key} is {value!r:.60}, expected numbers up to {MAX_ARGUMENT:,}")
+        if key in BLOCK_ARGS and sum(numbers) > MAX_BLOCKS:
+            raise InputError(f"{key} is {value!r:.60}, expected at most {MAX_BLOCKS:,} blocks")
+
+
+def _list_numbers(value: Json) -> Iterator[int | float]:
+    """The numbers in a value and in its lists and mappings."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        yield value
+    elif isinstance(value, Mapping):
+        for inner in value.values():
+            yield from _list_numbers(inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _list_numbers(inner)
 
 
 def to_timm_args(model_args: Mapping[str, Json]) -> dict[str, Any]:

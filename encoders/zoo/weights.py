@@ -6,6 +6,7 @@ Nothing is unpickled: files are read by safetensors or by `torch.load(weights_on
 import hashlib
 import pickle
 import sys
+import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -18,6 +19,9 @@ from torch import Tensor, nn
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.runtime.safetensors_header import read_safetensors_header
+from encoders.runtime.zip_damage import find_zip_damage
 from encoders.zoo.card import PositionRule
 from encoders.zoo.position_grid import positions_of, resample_positions
 from encoders.zoo.timm_protocols import HasDefaultCfg
@@ -47,10 +51,12 @@ def read_weight_file(path: str | Path) -> object:
         raise InputError(f"there is no weight file {path}")
     try:
         if path.suffix == ".safetensors":
+            read_safetensors_header(path)  # says what is wrong with it, where the library does not
             return load_file(path)
-        if zipfile.is_zipfile(path) and (damaged := zipfile.ZipFile(path).testzip()):  # torch writes checksums and does not verify them
-            raise InputError(f"{path} is damaged: the checksum of its record {damaged!r} does not match; copy it again")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        if zipfile.is_zipfile(path) and (damage := find_zip_damage(path)):
+            raise InputError(f"{path} is damaged: {damage}; copy it again")
+        with warnings.catch_warnings(action="ignore"):  # about the protocol of pickle
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:  # torch's own message advises to load the file without this protection
         raise InputError(
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; save only the state dict "
@@ -58,14 +64,10 @@ def read_weight_file(path: str | Path) -> object:
         ) from error
     except InputError:
         raise
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, TypeError, LookupError, AttributeError, MemoryError) as error:
-        first = _first_line(error)
+    except (SafetensorError, *READ_ERRORS) as error:
+        first = describe_reason(error)
         reason = f" ({first})" if "weights_only" not in first and "trust" not in first else ""
         raise InputError(f"{path} is truncated or not a weight file; copy it again{reason}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or repr(error)).splitlines()[0][:200]
 
 
 def unwrap_state_dict(content: object, path: Path) -> StateDict:

@@ -77,6 +77,16 @@ def find_encoder(name: str) -> EncoderLocation:
     """The card and location of the encoder of that name. Uses no network, and reads weights only from a run's checkpoint.
 
     Raises InputError for an unknown name, with the nearest names."""
+    names.require_readable(name)
+    try:
+        return _find_location(name)
+    except InputError:
+        raise
+    except OSError as error:  # a part of a path that is too long, a folder that may not be entered
+        raise InputError(f"{name!r:.200} cannot be looked up: {error.strerror}; `encoders list` shows all names") from error
+
+
+def _find_location(name: str) -> EncoderLocation:
     if name.startswith(FEATURES_PREFIX):
         card = stored_features_card(name)
         return EncoderLocation(card, card, "computed", folder=Path(name.removeprefix(FEATURES_PREFIX)))
@@ -247,12 +257,12 @@ def _read_weights(location: EncoderLocation) -> weights.StateDict:
     file = location.file
     if file is None:
         assert location.hub is not None, "weights without a file are on the hub"
-        return weights.read_state_dict(hub.fetch_file(location.hub.repo, location.hub.filename, _download_advice(location)))
+        return weights.read_state_dict(hub.require_intact_file(hub.fetch_file(*location.hub, _download_advice(location))))
     state = weights.read_state_dict(file)
     expected = location.weights_card.sha256
     if expected and (actual := sha256_file(file)) != expected:
         raise InputError(
-            f"{file} has sha256 {actual[:16]}..., its card has {expected[:16]}...: the file was changed or damaged; copy it again"
+            f"{file} has sha256 {actual[:16]}..., its card has {expected[:16]:.16}...: the file was changed or damaged; copy it again"
         )
     return state
 

@@ -1,6 +1,7 @@
 """Encoders sent to and taken from folders, the hub and W&B: the same weights arrive, and damage on the way is found."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -88,7 +89,11 @@ def test_damage_and_edits_are_found_when_it_is_taken(mine, tmp_path):
     Card.read(card).replace(sha256=None).write(card)
     with pytest.raises(InputError, match="another sha256 than its card"):
         pull_encoder(place, "a")
-    card.write_text(text.replace("mean: [0.51]", "mean: [0.4]"))
+    changed = text.replace("mean: [0.51]", "mean: [0.4]")
+    card.write_text(changed)
+    with pytest.raises(InputError, match="its digest does not match"):
+        pull_encoder(place, "a")
+    card.write_text(re.sub("(?m)^digest: .*\n", "", changed))  # on purpose, as the message advises
     with pytest.raises(InputError, match="other features than its card states"):
         pull_encoder(place, "a")
     card.unlink()

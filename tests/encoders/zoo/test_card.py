@@ -1,4 +1,5 @@
 import pytest
+import yaml
 
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Card, Preprocess
@@ -45,3 +46,46 @@ def test_a_replaced_card_is_validated():
     assert card.replace(name="b").name == "b"
     with pytest.raises(InputError, match="card a: dim"):
         card.replace(dim=0)
+
+
+FULL = Card(
+    name="a",
+    arch="resnet18",
+    dim=512,
+    preprocess=GRAY,
+    steps=40_000,
+    config={"optim": {"lr": 1e-06, "betas": [0.9, 0.999]}, "data": {"store": "x.h5"}, "seed": 0, "size": None},
+    lineage={"init": "random:0", "labels": {"columns": []}, "note": "2026-01-02", "text": "é: 'x' \"y\"\n- z"},
+    corpus={"images": 112_120, "unit": "0-255 to 0-1"},
+    sha256="0" * 64,
+    canary=[0.1, -1e-07, 3.0, 1e22, -0.0],
+)
+
+
+def test_a_card_is_read_as_it_was_written_and_any_layout_of_its_lines_will_do(tmp_path):
+    FULL.write(tmp_path / "card.yaml")
+    assert Card.read(tmp_path / "card.yaml") == FULL
+    content = yaml.safe_load((tmp_path / "card.yaml").read_text())
+    (tmp_path / "card.yaml").write_text("# a comment\n" + yaml.safe_dump(content, sort_keys=True, default_flow_style=False))
+    assert Card.read(tmp_path / "card.yaml") == FULL
+
+
+CHANGES = {
+    "dim: 512": "dim: 511", "steps: 40000": "steps: 4000", "images: 112120": "images: 112121", "[0.1,": "[0.2,",
+    "lr: 1.0e-06": "lr: 1.0e-05",
+    "arch: resnet18": "arch: resnet34", "sha256: '00": "sha256: '10", "random:0": "random:1", "digest: ": "digest: a",
+    "licence: unknown": "licence: mit",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "after"), CHANGES.items())
+def test_a_card_whose_values_changed_is_refused_with_its_path(tmp_path, before, after):
+    FULL.write(tmp_path / "card.yaml")
+    text = (tmp_path / "card.yaml").read_text()
+    assert before in text
+    (tmp_path / "card.yaml").write_text(text.replace(before, after, 1))
+    with pytest.raises(InputError, match=r"card\.yaml was changed after it was written .* remove the line `digest`"):
+        Card.read(tmp_path / "card.yaml")
+    without = "".join(line for line in text.replace(before, after, 1).splitlines(keepends=True) if not line.startswith("digest"))
+    (tmp_path / "card.yaml").write_text(without)
+    assert Card.read(tmp_path / "card.yaml").name == "a"

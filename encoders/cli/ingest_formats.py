@@ -8,6 +8,7 @@ import typer
 
 from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
 from encoders.cli.ingest_options import (
+    AcceptDamagedOption,
     ColumnNamesOption,
     CombineOption,
     DatasetOption,
@@ -96,9 +97,7 @@ def ingest_dicom(
     crop_borders: Annotated[
         bool, typer.Option("--crop-borders", help="cut uniform borders (collimation, film edge) before resizing")
     ] = False,
-    accept_damaged: Annotated[
-        bool, typer.Option("--accept-damaged", help="store damaged JPEG and JPEG-LS streams as far as they can be decoded, and count them")
-    ] = False,
+    accept_damaged: AcceptDamagedOption = False,
     labels: LabelsOption = None,
     column_names: ColumnNamesOption = None,
     on: OnOption = None,
@@ -127,7 +126,7 @@ def ingest_dicom(
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    from encoders.ingest.dicom.header import read_salt
+    from encoders.runtime.pseudonyms import read_salt
     from encoders.ingest.dicom.labels import DicomLabels
     from encoders.ingest.dicom.pixels import parse_window
     from encoders.ingest.dicom.source import DicomSource

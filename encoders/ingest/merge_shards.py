@@ -30,6 +30,7 @@ from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.json_types import Json
+from encoders.runtime.local_notes import show_key
 from encoders.runtime.unknown_values import find_unknown
 from encoders.similarity.perceptual_hash import hash_columns, pixel_sha256
 from encoders.store.patient_ids import name_patients
@@ -90,7 +91,7 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     write_quarantine(out, bad)
     rows = [row for row in every if form is not None and form.has_size(row)]
     if form is None or not rows:
-        first = f" (first: {bad[0][0]}: {bad[0][1]})" if bad else ""
+        first = f" (first: {show_key(bad[0][0])}: {bad[0][1]})" if bad else ""
         raise InputError(
             f"none of the {len(bad)} images could be read{first}. See all reasons in {quarantine_path(out)}; no store was written"
         )
@@ -177,5 +178,5 @@ def write_quarantine(out: Path, bad: list[list[str]]) -> None:
     if not bad:
         path.unlink(missing_ok=True)
         return
-    with atomic_write(path) as part, part.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(path, private=True) as part, part.open("w", newline="", encoding="utf-8") as file:  # names of patients' files
         csv.writer(file).writerows([["file", "reason", "traceback"], *bad])

@@ -53,7 +53,14 @@ def print_quarantine(quarantined: list[tuple[str, str]], path: Path) -> None:
     from rich.table import Table
 
     from encoders.runtime.cli import make_console
+    from encoders.runtime.local_notes import prints_to_job_log, relative_to_home
+    from encoders.runtime.redact import redact_text
 
+    if prints_to_job_log():  # which is often passed on: reasons and counts, no names
+        print(f"{len(quarantined)} quarantined, not in the store; their names are in {relative_to_home(path)}")
+        for kind, items in group_reasons(quarantined).items():
+            print(f"  {len(items)}: {redact_text(kind)}")
+        return
     table = Table("file", "reason", title=f"{len(quarantined)} quarantined, not in the store")
     for name, reason in quarantined[:MAX_QUARANTINE_SHOWN]:
         table.add_row(escape(name), escape(reason))

@@ -9,6 +9,7 @@ import typer
 
 from encoders.runtime.allocator import keep_freed_memory
 from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import describe_for_log, describe_traceback, prints_to_job_log
 from encoders.runtime.openmp import bound_spinning
 from encoders.runtime.progress import Progress, describe_seconds
 from encoders.runtime.storage_errors import StorageError, find_storage_error
@@ -30,7 +31,7 @@ def run_cli(app: Callable[[], object]) -> None:
         app()
     except InputError as error:
         sys.stdout.flush()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_for_log(str(error))}", file=sys.stderr)
         raise SystemExit(2) from None
     except StorageError as error:
         _exit_with_storage_error(error)
@@ -39,15 +40,27 @@ def run_cli(app: Callable[[], object]) -> None:
         raise SystemExit(141) from None
     except OSError as error:  # of a write without a sentence of its own, such as a table piped to a full disk
         if (known := find_storage_error(error, error.filename)) is None:
-            raise
+            _exit_unexpectedly(error)
         _exit_with_storage_error(known)
+    except Exception as error:  # noqa: BLE001  raised again, unless it would end in the log of a job
+        _exit_unexpectedly(error)
 
 
 def _exit_with_storage_error(error: StorageError) -> NoReturn:
     """Prints the sentence and exits with status 1. Standard output may be what is full: what is left of it is not flushed again."""
     with suppress(OSError):
         sys.stdout.flush()
-    print(f"error: {error}", file=sys.stderr, flush=True)
+    print(f"error: {describe_for_log(str(error))}", file=sys.stderr, flush=True)
+    raise SystemExit(1) from None
+
+
+def _exit_unexpectedly(error: Exception) -> NoReturn:
+    """Raises the error again, with its traceback; in the log of a job, prints it without names and paths and exits with status 1."""
+    if not prints_to_job_log():
+        raise error
+    with suppress(OSError):
+        sys.stdout.flush()
+    print(describe_traceback(error), file=sys.stderr, flush=True)
     raise SystemExit(1) from None
 
 

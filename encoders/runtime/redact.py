@@ -52,6 +52,7 @@ DATE_PATTERN = re.compile(
     r"(?![\d])"
 )
 UID_PATTERN = re.compile(r"(?<![\w.])\d+(?:\.\d+){4,}(?![\w.])")  # of DICOM
+MAX_COUNT_DIGITS = 4
 FILE_WORD, FOLDER_WORD = "(file)", "(folder)"
 
 
@@ -95,12 +96,19 @@ def redact_names(text: str, names: Collection[str], word: str = "(withheld)") ->
     return re.sub(r"[^\s,;:()'\"]+", lambda found: word if found.group() in names or found.group().rstrip(".") in names else found.group(), text)
 
 
+def could_be_count(name: str) -> bool:
+    """Whether a name is a number so short that in a sentence it is more likely a count, such as a patient called 7."""
+    return name.isdigit() and len(name) <= MAX_COUNT_DIGITS
+
+
 def hide_path(path: str) -> str:
     """What of a path may be shown: names of our own files, runs and encoders, and the kind of any other file or folder."""
     if PUBLIC_ADDRESS.match(path):
         return path
     last = last_path_part(path)
     parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".")]
+    if last.endswith(".py"):  # of a traceback
+        return last
     if last in OWN_FILES or DATA_SUFFIX.search(last):
         return hide_file(last)
     is_short_name = len(parts) == 2 and not path.startswith(("/", "\\", "~", ".")) and ":" not in parts[0]

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import show_key
 from encoders.store.hdf5_errors import reading_hdf5
 from encoders.store.layout import (
     ENCODED_HASHES,
@@ -90,7 +91,7 @@ class StorePart:
         except ValueError as error:
             key = self.column("index", "key")[i]
             raise InputError(
-                f"{self.path}: the JPEG of {key} cannot be decoded ({error}); copy the store again, or ingest again"
+                f"{self.path}: the JPEG of {show_key(key)} cannot be decoded ({error}); copy the store again, or ingest again"
             ) from error
 
     def encoded(self, i: int) -> bytes:

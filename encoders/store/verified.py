@@ -12,6 +12,7 @@ from encoders.runtime.arrays import BoolArray, IntArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.local_notes import show_key
 from encoders.runtime.paths import cache_dir
 from encoders.store.content import find_damaged_images, sample_rows
 from encoders.store.part import StorePart
@@ -57,7 +58,7 @@ def require_intact_rows(store: Store, rows: IntArray) -> None:
     for damaged in find_damaged_images(store, rows.tolist()):
         if damaged is not None:
             raise InputError(
-                f"{damaged.path}: the image {damaged.key} was changed: {damaged.reason}. Copy the store again, or ingest again; "
+                f"{damaged.path}: the image {show_key(damaged.key)} was changed: {damaged.reason}. Copy the store again, or ingest again; "
                 f"`encoders verify {damaged.path}` lists all such images"
             )
 

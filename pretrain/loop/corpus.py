@@ -9,6 +9,7 @@ from encoders.ingest.dicom.hidden_names import HiddenNames
 from encoders.ingest.list_files import describe_bad_file
 from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.local_notes import show_key
 from encoders.similarity.turned_search import read_signs
 from encoders.store import staging
 from encoders.store.patient_ids import hash_patients, hash_simplified
@@ -111,7 +112,7 @@ def read_wanted_keys(path: str, store: Store, setting: str = "data.keys") -> Arr
         keys = np.array(sorted({key for name in keys.tolist() for key in found.get(name, [name])}))
         missing = np.array([name for name in missing.tolist() if name not in found])
     if len(missing) or not len(keys):
-        first = f", such as {str(missing[0])!r}," if len(missing) else ""
+        first = f", such as {show_key(missing[0])!r}," if len(missing) else ""
         raise InputError(
             f"{setting}={path}: {len(missing)} of its {len(keys)} keys{first} are not in {store.paths[0]}; one key per line{advice}"
         )

@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders.runtime.config import Config, json_digest, load_config
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.local_notes import LOCAL_ERRORS, prints_to_job_log, relative_to_home
 from encoders.runtime.storage_errors import name_lost
 from encoders.store.verified import require_intact
 from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
@@ -27,6 +28,7 @@ from transfer.protocols import PROTOCOLS, resolve_protocol
 from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
 from transfer.records.ledger import ledger_path
+from transfer.records.record_ids import has_own_ids, write_as_in
 from transfer.records.scored_images import write_scored_images
 from transfer.tasks.folds_and_fractions import build_portions
 from transfer.tasks.load import LoadedTask, load_task
@@ -100,18 +102,18 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
     for loaded in tasks:
         _check_images(loaded, request, protocols)
         for line in loaded.messages:
-            log(f"{loaded.task.name}: {line}")
+            log(f"{loaded.task.name}: {cell.hide_task_names(loaded, line) if prints_to_job_log() else line}")
         own = leaks.gather_split_leaks(loaded, request.near_duplicates)
-        leaks.save_leak_pictures(loaded, own, "leaks.png", log)
-        confirmed, suspected = check.check_leaks(loaded.task.name, own, request.allow_leakage)
+        listed = leaks.save_leaks(loaded, own, "leaks", log)
+        confirmed, suspected = check.check_leaks(loaded.task.name, own, request.allow_leakage, listed)
         for entry in entries:
             shared, uncompared = leaks.gather_pretraining_leaks(loaded, entry, request.near_duplicates)
             same_patients, comparisons = leaks.gather_pretraining_patients(loaded, entry, request.same_people)
             for comparison in comparisons:
                 log(f"{loaded.task.name}: {comparison}")
             shared += same_patients
-            leaks.save_leak_pictures(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}.png", log)
-            confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage)
+            listed = leaks.save_leaks(loaded, shared, f"leaks-{re.sub(record.UNSAFE_CHARACTERS, '_', entry.name)}", log)
+            confirmed_shared, suspected_shared = check.check_leaks(loaded.task.name, shared, request.allow_leakage, listed)
             uncompared += [str(c) for c in comparisons if not c.is_complete]
             warnings = suspected + suspected_shared + uncompared + leaks.describe_label_use(loaded, entry)
             warnings += _list_mismatches(loaded, entry, entries)
@@ -184,9 +186,16 @@ def _run_cell(
             result.records.append(record.store_record(new)[1])
             result.computed += 1
             if new.meta.status == "failed":
-                log(f"failed: {own}: {new.meta.error}")
+                log(f"failed: {own}: {describe_failure(new)}")
                 failed = True
     return bool(todo) and not failed
+
+
+def describe_failure(failed: record.Record) -> str:
+    """Why a cell failed: on a terminal in full, in the log of a job without names, with the file that has them."""
+    if not prints_to_job_log():
+        return failed.local_error or str(failed.meta.error)
+    return f"{failed.meta.error} (in full: {relative_to_home(record.record_path(failed.identity).parent / LOCAL_ERRORS)})"
 
 
 def build_shifted_cells(clean: cell.Cell, shifts: Sequence[tuple[str, int]]) -> Iterator[cell.Cell]:
@@ -202,10 +211,12 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
 
     The scores stay, and the test split is not used again. Without a search for near-duplicates, earlier warnings stay."""
     warnings = list(current.warnings) if near_duplicates else list(dict.fromkeys([*current.warnings, *known.meta.warnings]))
-    arrays = {**known.arrays_without_groups, **cell.gather_test_groups(current), **cell.gather_studies(current)}
+    kept = known if has_own_ids(known) else cell.name_ids_again(known, current)
+    studies = {name: write_as_in(kept, values) for name, values in cell.gather_studies(current).items()}
+    arrays = {**kept.arrays_without_groups, **cell.gather_test_groups(current), **studies}
     seed = current.pretraining_seed
     changes = {"leakage": list(current.leakage), "warnings": warnings, "recipe": current.recipe, "pretraining_seed": seed}
-    meta = known.meta.model_copy(update={**changes, "order": current.loaded.task.order})
+    meta = kept.meta.model_copy(update={**changes, "order": current.loaded.task.order})
     if not meta.test_set:  # a record of an earlier version: equal identities have equal test images
         images = current.tested_images()
         write_scored_images(images, ledger_path().parent)

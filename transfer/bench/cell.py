@@ -9,7 +9,7 @@ Shapes: N images of the store, D width, M test rows, C columns of the target.
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -19,12 +19,15 @@ from encoders.runtime.config import Config, json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.job_columns import describe_computing_place
 from encoders.runtime.json_types import Json
+from encoders.runtime.local_notes import LOCAL_ERRORS, append_private, describe_frames
+from encoders.runtime.redact import could_be_count, redact_names, redact_text
 from encoders.runtime.storage_errors import StorageError
 from transfer.bench.episodes import measure_episodes
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
 from transfer.records.episodes import Episodes, episode_arrays
-from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, to_plain_json
+from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, record_path, to_plain_json
+from transfer.records.record_ids import describe_own_ids, hide_names, hide_record_ids, write_as_in
 from transfer.records.scored_images import ScoredImages, identify_images
 from transfer.records.test_seal import Seal, SealedError
 from transfer.tasks.load import LoadedTask
@@ -110,10 +113,20 @@ def run_cells(
 
 def _build_failed_record(cell: Cell, started: float, error: Exception) -> Record:
     message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-    meta = _build_meta(cell, started)
-    return Record(
-        meta.model_copy(update={"status": "failed", "error": message, "traceback": "".join(traceback.format_exception(error))}), {}
-    )
+    failed = {
+        "status": "failed",
+        "error": hide_task_names(cell.loaded, message),
+        "traceback": hide_task_names(cell.loaded, describe_frames(error)),
+    }
+    whole = "".join(traceback.format_exception(error))
+    append_private(record_path(cell.identity).parent / LOCAL_ERRORS, f"{cell.identity.encoder}, {cell.identity.protocol}\n{whole}\n")
+    return Record(_build_meta(cell, started).model_copy(update=failed), {}, local_error=message)
+
+
+def hide_task_names(loaded: LoadedTask, text: str) -> str:
+    """A text without the images and patients of a task, without paths, hosts and users."""
+    names = {str(name) for column in (loaded.key, loaded.patient) for name in column.tolist()} - {""}
+    return redact_text(redact_names(text, {name for name in names if not could_be_count(name)}))
 
 
 class CellFit:
@@ -156,7 +169,7 @@ class CellFit:
         clock.append(time.monotonic())
         seconds = {**self.seconds, "score": round(clock[1] - clock[0], 3), "episodes": round(clock[2] - clock[1], 3)}
         meta = _build_meta(cell, started, seconds, _to_plain_mapping(self.fitted.selection), episodes)
-        return Record(meta.model_copy(update={"test_set": images.digest}), arrays)
+        return hide_record_ids(Record(meta.model_copy(update={"test_set": images.digest}), arrays))
 
     def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
         """(M, C) finite scores as float64. Raises RuntimeError for another shape, NaN or inf."""
@@ -177,11 +190,28 @@ def has_same_patients(cell: Cell, known: Record) -> bool:
     for part in parts:
         slides, rows = cell.slides(part), cell.split.rows(part)
         now = (slides.key, slides.patient) if slides is not None else (cell.loaded.key[rows], cell.loaded.patient[rows])
-        current = dict(zip(*(column.astype(str).tolist() for column in now), strict=True))
+        current = dict(zip(*(write_as_in(known, column).tolist() for column in now), strict=True))
         key, patient = (known.arrays[f"{part}_{name}"].astype(str).tolist() for name in ("key", "patient"))
         if any(current.get(k, p) != p for k, p in zip(key, patient, strict=True)):
             return False
     return True
+
+
+def name_ids_again(known: Record, current: Cell) -> Record:
+    """The record with the pseudonyms of this process; those of another kind, and names, are found by the store's names."""
+    if known.meta.ids == "names":
+        return hide_record_ids(known)
+    arrays = dict(known.arrays)
+    parts: tuple[Part, ...] = ("val", "test")
+    for part in parts:
+        slides, rows = current.slides(part), current.split.rows(part)
+        names = {"key": current.loaded.key[rows], "patient": current.loaded.patient[rows]}
+        if slides is not None:
+            names = {"key": slides.key, "patient": slides.patient}
+        for column, values in names.items():
+            again = dict(zip(write_as_in(known, values).tolist(), hide_names(values).tolist(), strict=True))
+            arrays[f"{part}_{column}"] = np.array([again.get(str(v), str(v)) for v in known.arrays[f"{part}_{column}"].tolist()])
+    return replace(known, meta=known.meta.model_copy(update=describe_own_ids()), arrays=arrays)
 
 
 def gather_test_groups(cell: Cell) -> dict[str, Array]:

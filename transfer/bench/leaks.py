@@ -1,8 +1,11 @@
 """Leaks of one task: between the parts of its split, and between its test part and the pretraining of an encoder."""
 
+import csv
+import io
 from collections.abc import Callable, Sequence
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import show_path, write_private
 from encoders.runtime.paths import records_dir
 from encoders.similarity.turned_search import read_signs
 from encoders.store.patient_ids import SameNames, list_same_names
@@ -86,8 +89,18 @@ def check_declared_people(tasks: Sequence[LoadedTask], entries: Sequence[Encoder
             )
 
 
-def save_leak_pictures(loaded: LoadedTask, leaks: Sequence[check.Leak], name: str, log: Callable[[str], None]) -> None:
-    """Draws the pairs of leaks whose pixels are available locally, before the benchmark stops with an error, and reports the file."""
-    path = pictures.draw_leak_pairs(loaded.store, leaks, records_dir() / loaded.task.name / name)
+def save_leaks(loaded: LoadedTask, leaks: Sequence[check.Leak], name: str, log: Callable[[str], None]) -> str:
+    """Lists the images, pairs and patients of leaks in a file that only this user may read, and draws the pairs whose pixels are available
+    locally, before the benchmark stops with an error. Reports both files; returns the path of the list, "" without a leak."""
+    folder = records_dir() / loaded.task.name
+    if not leaks:
+        return ""
+    path = pictures.draw_leak_pairs(loaded.store, leaks, folder / f"{name}.png")
     if path is not None:
-        log(f"{loaded.task.name}: pictures of the leaked or suspected pairs are in {path}")
+        log(f"{loaded.task.name}: pictures of the leaked or suspected pairs are in {show_path(path)}")
+    table = io.StringIO()
+    rows = ([leak.kind, leak.between, "confirmed" if leak.confirmed else "suspected", shown] for leak in leaks for shown in leak.examples)
+    csv.writer(table, lineterminator="\n").writerows([["kind", "between", "state", "images or patients"], *rows])
+    listed = show_path(write_private(folder / f"{name}.csv", table.getvalue()))
+    log(f"{loaded.task.name}: {sum(leak.count for leak in leaks):,} leaked or suspected images and patients are listed in {listed}")
+    return listed

@@ -60,6 +60,15 @@ Margin = Annotated[
 ]
 
 
+SaltFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="file with a secret, without which the pseudonyms of images and patients in records cannot be computed; keep it, and pass it "
+        "again with these records"
+    ),
+]
+
+
 @dataclass(frozen=True)
 class BenchOptions:
     """What the user typed after `transfer bench`, each option as one field."""
@@ -93,14 +102,17 @@ class BenchOptions:
     combine: Combination | None = None
     floor: bool = True
     diagnose: Sequence[Diagnosis] = ()
+    salt_file: Path | None = None
 
     def to_request(self) -> "BenchRequest":
         """The request that `run_bench` takes. Raises InputError for a value that cannot be read."""
         from encoders.runtime.devices import resolve_device
         from transfer.bench.baselines import parse_baselines
         from transfer.bench.plan import BenchRequest
+        from transfer.records.record_ids import use_salt_file
         from transfer.tasks.people import parse_same_people
 
+        use_salt_file(self.salt_file)
         fractions, patients = parse_fractions(self.fractions)
         return BenchRequest(
             encoders=expand_sweeps(split_names(self.encoder)),
@@ -197,6 +209,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         strengths: Annotated[str, typer.Option(metavar=COMMA_LIST, help="shift strengths, 1 (slight) to 5 (strong)")] = "1,2,3,4,5",
         batch: Annotated[int, typer.Option(help="batch size when computing features")] = 64,
         workers: Annotated[int | None, typer.Option(help="loader processes for features  [default: 0 on a CPU, else CPUs - 1]")] = None,
+        salt_file: SaltFile = None,
         csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
         markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
     ) -> None:
@@ -248,6 +261,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 strengths=strengths,
                 batch=batch,
                 workers=workers,
+                salt_file=salt_file,
                 csv=csv,
                 markdown=markdown,
             )

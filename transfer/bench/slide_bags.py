@@ -9,6 +9,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import show_key
 from transfer.tasks.load import LoadedTask
 
 
@@ -57,7 +58,7 @@ def gather_slides(loaded: LoadedTask, rows: Array) -> SlideBags:
 def _refuse_mixed_slides(mixed: Array, slide: Array, key: Array, task: str, reason: str) -> None:
     if mixed.any():
         slides = np.unique(slide[mixed])
-        raise InputError(f"tiles of {len(slides)} slides of task {task!r}, e.g. {str(key[slides[0]])!r}, {reason}")
+        raise InputError(f"tiles of {len(slides)} slides of task {task!r}, e.g. {show_key(key[slides[0]])!r}, {reason}")
 
 
 def reduce_to_slides(values: Array, ends: Array) -> Array | None:

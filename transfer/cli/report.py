@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
-from transfer.bench.options import CombineScores, Margin, ScoreBy
+from transfer.bench.options import CombineScores, Margin, SaltFile, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
     EncoderFilter,
@@ -48,6 +48,7 @@ def report(
     latex: Annotated[Path | None, typer.Option(help="also write the tables as LaTeX (booktabs) to this file")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV, with full hashes, to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the tables as Markdown to this file")] = None,
+    salt_file: SaltFile = None,
     checklist: Annotated[
         Path | None, typer.Option(help="also write CLAIM 2024 and TRIPOD+AI checklists, filled where possible, to this .html or .md file")
     ] = None,
@@ -72,6 +73,7 @@ def report(
     from encoders.runtime.errors import InputError
     from transfer.records import record
     from transfer.records.looks import gather_looks
+    from transfer.records.record_ids import use_salt_file
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.records.test_usage import count_split_usage
     from transfer.report import images, page
@@ -81,6 +83,7 @@ def report(
     from transfer.tables.operating_points import parse_operating_rule
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
 
+    use_salt_file(salt_file)
     rule, unit = parse_operating_rule(operating, prevalence), choose_score_rule(score_by, combine)
     if checklist is not None and checklist.suffix not in (".html", ".md"):
         raise InputError(f"--checklist {checklist}: expected a file name that ends in .html or .md")

@@ -14,6 +14,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import prints_to_job_log
 from encoders.similarity.pixel_check import ImageReader
 from transfer.tasks.options import Part
 from transfer.tasks.split import Names, Split
@@ -22,6 +23,9 @@ NOT_DETECTED = (
     "crops, rotations by other than quarter turns, elastic changes, strong changes of contrast such as local histogram "
     "equalization, and other images of the same patient whose id differs"
 )
+
+
+MAX_EXAMPLES, MAX_PAIRS = 3, 12  # printed; drawn
 
 
 class PicturedPair(NamedTuple):
@@ -33,7 +37,9 @@ class PicturedPair(NamedTuple):
 
 @dataclass(frozen=True)
 class Leak:
-    """One kind of overlap. A confirmed one stops the benchmark; a suspected one only gives a warning."""
+    """One kind of overlap. A confirmed one stops the benchmark; a suspected one only gives a warning.
+
+    examples: every image, pair or patient that it is about. They are for the user of this machine only; `str` gives their number."""
 
     kind: str  # "patients", "identical images", "near-duplicates" (confirmed or not)
     between: str
@@ -45,7 +51,11 @@ class Leak:
 
     def __str__(self) -> str:
         suspected = "" if self.confirmed else "suspected "
-        return f"{self.count} {suspected}{self.kind} between {self.between}, e.g. {'; '.join(self.examples)}"
+        return f"{self.count} {suspected}{self.kind} between {self.between}"
+
+    def with_examples(self) -> str:
+        """The number with the first examples, for a terminal."""
+        return f"{self}, e.g. {'; '.join(self.examples[:MAX_EXAMPLES])}"
 
 
 PART_PAIRS: tuple[tuple[Part, Part], ...] = (("train", "test"), ("val", "test"), ("train", "val"))
@@ -60,16 +70,20 @@ def find_part_leaks(split: Split, key: Array, patient: Array, sha256: Array, by_
             shared = np.intersect1d(column[left].astype(str), column[right].astype(str))
             if not len(shared):
                 continue
-            pairs = _first_pairs(column, left, right, shared)
-            names = [str(s) for s in shared[:3]] if kind == "patients" else [f"{key[i]} = {key[j]}" for i, j in pairs[:3]]
-            leaks.append(Leak(kind, f"{a} and {b}", len(shared), tuple(names), pairs=tuple(pairs)))
+            pairs = _list_pairs(column, left, right, shared)
+            names = map(str, shared) if kind == "patients" else (f"{key[i]} = {key[j]}" for i, j in pairs)
+            leaks.append(Leak(kind, f"{a} and {b}", len(shared), tuple(names), pairs=tuple(pairs[:MAX_PAIRS])))
     return leaks
 
 
-def _first_pairs(column: Array, left: Array, right: Array, shared: Array, most: int = 12) -> list[tuple[int, int]]:
-    """One pair of rows for each of the first `most` shared values."""
+def _list_pairs(column: Array, left: Array, right: Array, shared: Array) -> list[tuple[int, int]]:
+    """One pair of rows for each shared value: the first of either part that has it."""
     values = column.astype(str)
-    return [(int(left[values[left] == s][0]), int(right[values[right] == s][0])) for s in shared[:most]]
+    firsts = []
+    for rows in (left, right):
+        found, first = np.unique(values[rows], return_index=True)
+        firsts.append(rows[first[np.searchsorted(found, shared)]].tolist())
+    return list(zip(*firsts, strict=True))
 
 
 def find_manifest_leaks(name: str, manifest: Mapping[str, Array], rows: Array, key: Array, sha256: Array) -> list[Leak]:
@@ -77,7 +91,7 @@ def find_manifest_leaks(name: str, manifest: Mapping[str, Array], rows: Array, k
     seen = is_member(digests_to_bytes(sha256[rows]), manifest.get("sha256"))
     if not seen.any():
         return []
-    return [Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), tuple(str(key[i]) for i in rows[seen][:3]))]
+    return [Leak("identical images", f"the pretraining of {name} and test", int(seen.sum()), tuple(str(key[i]) for i in rows[seen]))]
 
 
 def digests_to_bytes(sha256: Names) -> Array:
@@ -93,12 +107,16 @@ def is_member(ours: Array, theirs: Array | None) -> Array:
     return np.isin(np.ascontiguousarray(ours).view(row).ravel(), np.ascontiguousarray(theirs).view(row).ravel())
 
 
-def check_leaks(task: str, leaks: Sequence[Leak], allow: bool) -> tuple[list[str], list[str]]:
-    """Descriptions of the confirmed and of the suspected leaks. Raises InputError for a confirmed one unless `allow` is set."""
+def check_leaks(task: str, leaks: Sequence[Leak], allow: bool, listed_in: str = "") -> tuple[list[str], list[str]]:
+    """Descriptions of the confirmed and of the suspected leaks, with counts and without names. Raises InputError for a confirmed one
+    unless `allow` is set; its message has examples, except in the log of a job.
+
+    listed_in: the file that lists all of them."""
     confirmed = [str(leak) for leak in leaks if leak.confirmed]
     suspected = [str(leak) for leak in leaks if not leak.confirmed]
     if confirmed and not allow:
-        listed = "\n  ".join(confirmed)
+        shown = confirmed if prints_to_job_log() else [leak.with_examples() for leak in leaks if leak.confirmed]
+        listed = "\n  ".join(shown) + (f"\nAll are listed in {listed_in}" if listed_in else "")
         raise InputError(
             f"task {task!r} has data leakage:\n  {listed}\nIts scores would be too high. Change the split (`transfer tasks add ... "
             "--split-column none --replace` keeps patients, identical images and near-duplicates in one part), or pretrain on the train "

@@ -104,7 +104,7 @@ def build_near_leaks(
     for rows, is_confirmed in ((confirmed, True), ({i: c for i, c in suspected.items() if i not in confirmed}, False)):
         nearest = sorted(rows.values(), key=lambda c: c.bits)
         if nearest:
-            examples = tuple(f"{describe(c)} ({describe_match(c)})" for c in nearest[:3])
+            examples = tuple(f"{describe(c)} ({describe_match(c)})" for c in nearest)
             pictured = [(locate_match(c.match), locate_query(c.query)) for c in nearest[:MAX_PICTURED]]
             pairs = tuple(PicturedPair(left, right) for left, right in pictured if left is not None and right is not None)
             kind = CONFIRMED_NEAR_DUPLICATES if is_confirmed else "near-duplicates"

@@ -95,7 +95,7 @@ def find_similar_patients(split: Split, patient: Array, named: NDArray[np.bool_]
             if left != right
         ]
         if pairs:
-            examples = tuple(f"{left!r} ~ {right!r}" for left, right in pairs[:3])
+            examples = tuple(f"{left!r} ~ {right!r}" for left, right in pairs)
             leaks.append(Leak(SIMILAR_PATIENTS, f"{a} and {b}", len({right for _, right in pairs}), examples, confirmed=False))
     return leaks
 
@@ -131,7 +131,7 @@ def find_pretraining_patients(encoder: str, manifest: Mapping[str, Array], test:
         total += int(known.sum())
         compared += int(known.sum()) if theirs is not None and {*names} & {*theirs} else 0
     between = f"the pretraining of {encoder} and test"
-    leaks = [Leak("patients", between, len(shared), tuple(shared[:3]))] if shared else []
-    leaks += [Leak(SIMILAR_PATIENTS, between, len(similar), tuple(map(repr, similar[:3])), confirmed=False)] if similar else []
+    leaks = [Leak("patients", between, len(shared), tuple(map(str, shared)))] if shared else []
+    leaks += [Leak(SIMILAR_PATIENTS, between, len(similar), tuple(map(repr, similar)), confirmed=False)] if similar else []
     unnamed = int((~test.named).sum())
     return leaks, PatientComparison(encoder, total, compared, unnamed, tuple(test.datasets()), theirs)

@@ -28,7 +28,7 @@ def draw_leak_pairs(store: ImageReader, leaks: Sequence[Leak], path: Path) -> Pa
         for column, (reader, row) in enumerate(pair):
             top, left = line * (PAIR_SIDE + PAIR_GAP), column * (PAIR_SIDE + PAIR_GAP)
             sheet[top : top + PAIR_SIDE, left : left + PAIR_SIDE] = _render_image(reader, row)
-    with atomic_write(path) as part:
+    with atomic_write(path, private=True) as part:  # it shows patients
         Image.fromarray(sheet).save(part, format="PNG")
     return path
 

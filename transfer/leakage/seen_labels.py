@@ -40,7 +40,7 @@ def find_label_leaks(name: str, manifest: Mapping[str, Array], rows: Array, key:
             f"images whose label {column!r} was trained on",
             f"the pretraining of {name} and test",
             int(hit.sum()),
-            tuple(map(str, key[rows][hit][:3])),
+            tuple(map(str, key[rows][hit])),
         )
         for column, hit in zip(columns, seen.T, strict=True)
         if hit.any()

@@ -97,6 +97,10 @@ class Meta(Config):
     version: int = VERSION
     identity: Identity
     status: Literal["ok", "failed"] = "ok"
+    ids: Literal["names", "pseudonyms", "salted"] = Field(
+        "names", description="how the arrays name images and patients; `names` in records of earlier versions: as the store does"
+    )
+    salt: str = Field("", description="digits that two secrets of --salt-file do not share; they do not tell the secret")
     kind: TaskKind
     classes: list[str]
     order: list[str] = Field([], description="the classes from lowest to highest; empty: classes without an order")
@@ -107,6 +111,7 @@ class Meta(Config):
     )
     pretraining_seed: int | None = Field(None, description="seed of the encoder's pretraining, if its card says it")
     size: int = Field(0, description="input size of the encoder, pixels")
+    cost: dict[str, Any] = Field({}, description="of a protocol that trains the network: parameters, images seen, validations, memory")
     counts: dict[str, dict[str, int]] = Field({}, description="images and patients of each part")
     selection: dict[str, Any] = Field({})
     episodes: dict[str, dict[str, float]] = Field(
@@ -134,12 +139,14 @@ class Record:
     A few-shot record also has its episodes (`transfer.records.episodes`). Those of a record in a file are read when they are used.
 
     digest: of the file, or of what a record was computed from; equal digests mean equal records. "" for a record in memory only.
-    statistics: where results are kept that were computed from it; None: nowhere."""
+    statistics: where results are kept that were computed from it; None: nowhere.  local_error: of a failed cell, the message with the names
+    of images, for this user's terminal; no file of a record has it."""
 
     meta: Meta
     arrays: Mapping[str, Array]
     digest: str = ""
     statistics: StatisticsFile | None = None
+    local_error: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -194,9 +201,9 @@ def store_record(record: Record) -> tuple[Path, Record]:
         meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
     content = meta.model_dump(mode="json")
     digest = json_digest(content, 64)
-    with prepared_json(path, {**content, "digest": digest}):  # gets its name after the arrays
+    with prepared_json(path, {**content, "digest": digest}, private=True):  # gets its name after the arrays
         if scored:
-            with atomic_write(path.with_suffix(".npz")) as part, open(part, "wb") as file:
+            with atomic_write(path.with_suffix(".npz"), private=True) as part, open(part, "wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
     return path, Record(meta, arrays, digest, StatisticsFile(path, digest))
 

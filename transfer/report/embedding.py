@@ -18,6 +18,7 @@ from encoders.runtime.html import Html, join_html, tag
 from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS, MARGIN_LEFT, Frame, LineStyle, draw_dots
 from transfer.protocols import scores_slides
 from transfer.records.record import Record
+from transfer.records.record_ids import write_as_in
 from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
@@ -50,7 +51,7 @@ def embedding_section(block: Block, context: ReportContext) -> Html | None:
 
 def _encoder_maps(row: Row, store: "Store", context: ReportContext, with_neighbours: bool) -> Html:
     record, name = row.records[0], context.display_names[row.encoder]
-    row_of = {key: i for i, key in enumerate(store.column("key").astype(str).tolist())}
+    row_of = {key: i for i, key in enumerate(write_as_in(record, store.column("key")).tolist())}
     store_rows = np.array([row_of.get(str(k), -1) for k in record.arrays["test_key"]])
     known = np.flatnonzero(store_rows >= 0)
     chosen = known[np.linspace(0, len(known) - 1, min(MAX_POINTS, len(known))).round().astype(int)]

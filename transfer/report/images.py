@@ -16,6 +16,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.html import Html, join_html, tag
 from transfer.protocols import PROTOCOLS, scores_slides
 from transfer.records.record import Record
+from transfer.records.record_ids import write_as_in
 from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
@@ -66,8 +67,8 @@ def images_section(block: Block, context: ReportContext) -> Html | None:
         return None
     section = sections[0]
     rows = rows_with_most_labels(section)
-    row_of = {key: i for i, key in enumerate(store.column("key").astype(str).tolist())}
     lead = next((row for row in rows if row.role == "encoder"), rows[0])
+    row_of = {key: i for i, key in enumerate(write_as_in(lead.records[0], store.column("key")).tolist())}
     answers = gather_answers(lead)
     comparable = all(_same_images(row, lead) for row in rows)
     mean = np.mean([gather_answers(row).true_probability for row in rows], axis=0) if comparable else answers.true_probability

@@ -6,6 +6,7 @@ import numpy as np
 
 from encoders.runtime.errors import InputError
 from transfer.records.record import Record
+from transfer.records.record_ids import write_as_in
 from transfer.tasks.labels import Targets
 from transfer.tasks.load import open_task_store, read_targets
 from transfer.tasks.task import Task, read_task
@@ -40,7 +41,7 @@ def find_task_source(record: Record) -> TaskSource | str:
         return f"the store or the labels of task {name} cannot be read"
     if targets.classes != record.meta.classes:
         return f"task {name} now has other classes than the records"
-    position = {str(key): i for i, key in enumerate(store.column("key"))}
+    position = {key: i for i, key in enumerate(write_as_in(record, store.column("key")).tolist())}
     rows = [position.get(str(key), -1) for key in record.arrays["test_key"]]
     if min(rows, default=-1) < 0:
         return f"the records of task {name} do not score single images of its store"

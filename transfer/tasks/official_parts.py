@@ -16,6 +16,7 @@ from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.tables.file_finder import FileFinder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.local_notes import show_key
 from encoders.runtime.unknown_values import find_unknown
 from transfer.tasks.labels import describe_read_error, path_basename
 from transfer.tasks.split_words import describe_parts, describe_split_values, find_parts, unclear_split_error
@@ -83,13 +84,13 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
         matches, _ = match_list(names, key, finder, hidden)
         if not matches.any():
             raise InputError(
-                f"the {name} list {path} matches no image of the store: the list has names like {names[0]!r}, the store like {key[0]!r}"
+                f"the {name} list {path} matches no image of the store: the list has names like {show_key(names[0])!r}, the store like {show_key(key[0])!r}"
                 + (f". Note: {advice}" if (advice := hidden.describe()) else "")
             )
         both = matches & (part != "")
         if both.any():
             raise InputError(
-                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. {key[int(np.argmax(both))]!r}; "
+                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. {show_key(key[int(np.argmax(both))])!r}; "
                 "an image may be in one list only"
             )
         part[matches] = name

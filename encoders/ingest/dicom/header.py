@@ -5,7 +5,6 @@ of the name of the data set and the identifier. The result is pseudonymous, not 
 pseudonym, unless a secret salt is used.
 """
 
-import hashlib
 import re
 import warnings
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from encoders.ingest.source import Unreadable, Value
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.pseudonyms import PSEUDONYM_DIGITS as PSEUDONYM_DIGITS
 from encoders.runtime.pseudonyms import pseudonym as pseudonym
 from encoders.runtime.pseudonyms import read_salt as read_salt

@@ -10,6 +10,7 @@ import numpy as np
 
 from encoders.runtime.errors import InputError
 from transfer.records.record import Record
+from transfer.records.record_ids import write_as_in
 from transfer.report.published.sets import PublishedSet
 from transfer.report.task_source import TaskSource, find_task_source
 from transfer.tasks.load import open_task_store
@@ -68,8 +69,8 @@ def find_difference(known: PublishedSet, source: TaskSource, records: Sequence[R
     renamed = {str(v).strip().lower() for v in unmapped[part == "test"]} - set(known.test_names)
     if renamed:
         return f"the test part of the task is {', '.join(sorted(renamed))} of the source, that of {known.title} is {known.test_names[0]}"
-    official = {str(key) for key in np.asarray(store.column("key"))[part == "test"]}
     for record in {r.identity.split: r for r in records}.values():
+        official = set(write_as_in(record, store.column("key"))[part == "test"].tolist())
         scored = [str(key) for key in record.arrays["test_key"]]
         if set(scored) != official or len(scored) != known.test:
             return f"{len(scored):,} images were scored, not exactly the {known.test:,} official test images of {known.title}"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.cli.ingest_options import (
+    AcceptDamagedOption,
     ColumnNamesOption,
     CombineOption,
     DatasetOption,
@@ -51,10 +52,10 @@ FOLDER_HELP = command_help(
     f"""Default geometry: 256 px, `pad`: the long side becomes 256, antialiased, and black fills the rest. A crop would lose the apices or
 the costophrenic angles of a radiograph, and squashing would change the shape of the heart. The store records the geometry. Transparent
 pixels become black, palettes and CMYK become RGB, and the EXIF orientation is applied. 16 bits are kept, also of colour and beside alpha;
-WhiteIsZero becomes black = 0; signed values below 0 and floating-point values are quarantined, and so are JPEG files about which the
-decoder warns (--accept-damaged stores them). ICC profiles are not applied; those unlike sRGB are counted. Empty cells, nan, NA, N/A,
-null, <NA> in the CSV mean unknown, and so do none, unknown, anonymous and the like among numbers or as a patient; `none` is a class beside
-other words. The command counts them and prints the texts.
+WhiteIsZero becomes black = 0; signed values below 0 and floating-point values are quarantined, and so are files about which the decoder
+warns, which have a wrong checksum, or lack pixels (--accept-damaged stores them). ICC profiles are not applied; those unlike sRGB are
+counted. Empty cells, nan, NA, N/A, null, <NA> in the CSV mean unknown, and so do none, unknown, anonymous and the like among numbers or as
+a patient; `none` is a class beside other words. The command counts them and prints the texts.
 
 Tables name images by path (absolute and Windows paths too, matched by their longest end that one file has), file name, name without suffix,
 or folder; images without a row are left out. Repeated rows of an image are merged if they agree, otherwise see --combine. Several tables:
@@ -125,9 +126,7 @@ def ingest_folder(
             "mapped to the full range  [default: 16]"
         ),
     ] = None,
-    accept_damaged: Annotated[
-        bool, typer.Option("--accept-damaged", help="store damaged JPEG files as far as they can be decoded, and count them")
-    ] = False,
+    accept_damaged: AcceptDamagedOption = False,
     codec: Annotated[Codec, typer.Option(help="raw, or jpeg (8 bits, quality 90, 4:4:4; a fifth of the size, slower to read)")] = "raw",
     normalise: Annotated[
         StainMethod | None,

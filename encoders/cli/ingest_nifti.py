@@ -8,6 +8,7 @@ import typer
 from encoders.cli.ingest import HELP_FOOTER, command_help, run_ingest
 from encoders.cli.ingest_formats import require_labels
 from encoders.cli.ingest_options import (
+    AcceptDamagedOption,
     ColumnNamesOption,
     CombineOption,
     DatasetOption,
@@ -96,6 +97,7 @@ def ingest_nifti(
     resize: ResizeOption = "pad",
     modality: Annotated[str, typer.Option(help="mr, ct, ...: which tasks and baselines belong together")] = "mr",
     dataset: DatasetOption = None,
+    accept_damaged: AcceptDamagedOption = False,
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -134,6 +136,7 @@ def ingest_nifti(
         resize=resize,
         modality=modality,
         dataset=dataset,
+        accept_damaged=accept_damaged,
     )
     try:
         run_ingest(source, out, workers, overwrite)

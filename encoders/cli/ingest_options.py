@@ -10,6 +10,10 @@ from encoders.ingest.options import CombineMode, SquareRule
 OutArgument = Annotated[Path, typer.Argument(help="the store to write, e.g. cxr.h5")]
 WorkersOption = Annotated[int, typer.Option(min=0, help="number of processes; 0: as many as the scheduler assigned")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="replace OUT, and discard an interrupted ingest with other settings")]
+AcceptDamagedOption = Annotated[
+    bool,
+    typer.Option("--accept-damaged", help="store damaged images as far as they can be decoded, count them, and record why (column damage)"),
+]
 ModalityOption = Annotated[str, typer.Option(help="cxr, histology, ...: which tasks and baselines belong together")]
 DatasetOption = Annotated[
     str | None, typer.Option(help="name of the data set; with the patient, it identifies a person  [default: name of the folder]")

@@ -6,7 +6,15 @@ from typing import Annotated
 import typer
 
 from encoders.cli.ingest import RESUME_ADVICE, command_help
-from encoders.cli.ingest_options import ColumnNamesOption, CombineOption, DatasetOption, ModalityOption, OnOption, ReaderOption
+from encoders.cli.ingest_options import (
+    AcceptDamagedOption,
+    ColumnNamesOption,
+    CombineOption,
+    DatasetOption,
+    ModalityOption,
+    OnOption,
+    ReaderOption,
+)
 from encoders.ingest.options import Codec, StainMethod
 
 WSI_HELP = command_help(
@@ -99,9 +107,7 @@ def ingest_whole_slides(
         StainMethod | None, typer.Option(help="stain normalisation, measured once per slide; recorded in the stores")
     ] = None,
     icc: Annotated[bool, typer.Option("--icc", help="convert colours to sRGB by the profile of the slide")] = False,
-    accept_damaged: Annotated[
-        bool, typer.Option("--accept-damaged", help="keep tiles whose JPEG is damaged, as far as they can be decoded, and count them")
-    ] = False,
+    accept_damaged: AcceptDamagedOption = False,
     codec: Annotated[Codec, typer.Option(help="jpeg (quality 90, 4:4:4), or raw (five times the size, lossless)")] = "jpeg",
     labels: Annotated[
         list[Path] | None,

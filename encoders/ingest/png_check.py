@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from encoders.ingest.zlib_check import find_stream_problem, inflate_part
+from encoders.ingest.zlib_check import find_stream_problem, inflate_available
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 SAMPLES_OF_COLOUR_TYPE = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -90,7 +90,8 @@ def repair_png(data: bytes) -> bytes | None:
         return None
     shapes = pass_shapes(chunks[0].data)
     size = sum(rows * length for rows, length in shapes)
-    values = np.frombuffer(inflate_part(b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT"), size), np.uint8).copy()
+    pixels = inflate_available(b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT"))
+    values = np.frombuffer(pixels[:size].ljust(size, b"\0"), np.uint8).copy()
     at = 0
     for rows, length in shapes:
         filters = values[at : at + rows * length : length]

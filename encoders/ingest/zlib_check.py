@@ -1,8 +1,9 @@
 """Whether a zlib stream is whole: it ends with the Adler-32 of its content, which readers ignore that stop after the last pixel."""
 
 import zlib
+from contextlib import suppress
 
-PIECE = 1 << 18  # bytes that are inflated at a time
+PIECE, DAMAGED_PIECE = 1 << 18, 1 << 14  # bytes that are inflated at a time
 
 
 def find_stream_problem(packed: bytes, size: int) -> str:
@@ -21,14 +22,16 @@ def find_stream_problem(packed: bytes, size: int) -> str:
     return "" if found >= size else f"its compressed pixels hold {found:,} bytes, expected {size:,}"
 
 
-def inflate_part(packed: bytes, size: int, step: int = 64) -> bytes:
-    """The first `size` bytes of a damaged zlib stream, followed by zeros in place of those that cannot be decoded."""
-    inflate, out = zlib.decompressobj(), bytearray()
-    try:
-        for at in range(0, len(packed), step):
-            out += inflate.decompress(packed[at : at + step])
-            if len(out) >= size:
-                break
-    except zlib.error:
-        pass  # what came before stays
-    return bytes(out[:size]).ljust(size, b"\0")
+def inflate_available(packed: bytes, wbits: int = zlib.MAX_WBITS) -> bytes:
+    """What can be decompressed of a damaged stream, up to the byte at which the decoder refuses it.  wbits: 31 for gzip."""
+    inflate, out = zlib.decompressobj(wbits), bytearray()
+    for at in range(0, len(packed), DAMAGED_PIECE):
+        piece, before = packed[at : at + DAMAGED_PIECE], inflate.copy()
+        try:
+            out += inflate.decompress(piece)
+        except zlib.error:
+            with suppress(zlib.error):
+                for k in range(len(piece)):
+                    out += before.decompress(piece[k : k + 1])
+            break
+    return bytes(out)

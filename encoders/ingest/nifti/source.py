@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from encoders.ingest.damage import report_damage
 from encoders.ingest.geometry import describe_geometry, resize_bicubic, resize_to_square
 from encoders.ingest.list_files import count_skipped, describe_skipped, list_files
 from encoders.ingest.nifti.scaling import VoxelScaling, scale_to_gray
@@ -19,6 +20,7 @@ from encoders.ingest.nifti.volume import (
     AXIS_NUMBERS,
     NIFTI_SUFFIXES,
     NOT_STATED,
+    DamagedVolume,
     VolumeGeometry,
     check_channels,
     read_geometry,
@@ -29,7 +31,7 @@ from encoders.ingest.nifti.volume import (
 from encoders.ingest.nifti.volume_table import VolumeLabels, VolumeTable
 from encoders.ingest.options import Codec, SliceAxis, SquareRule
 from encoders.ingest.pattern import compile_pattern, extract_groups, refuse_two_origins, split_by_match, split_groups
-from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe_default_dataset, file_stamp
+from encoders.ingest.source import ImageRow, Remark, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
@@ -61,10 +63,12 @@ class NiftiSource(Source[str]):
         resize: SquareRule = "pad",
         modality: str = "mr",
         dataset: str | None = None,
+        accept_damaged: bool = False,
     ):
         """channel: of volumes with several, one or three numbers from 0.  files: shell pattern of relative paths.
         segmentation: (OLD, NEW) in the path.  min_segment: pixels of a positive slice, in voxels of the file.
         min_foreground: share of a slice's pixels above black; other slices are left out.
+        accept_damaged: voxels that a damaged volume lacks are 0; a damaged segmentation is never accepted.
 
         Raises InputError for options that do not fit the folder, the table or the volumes."""
         self.folder = Path(folder)
@@ -78,7 +82,7 @@ class NiftiSource(Source[str]):
         self.channel, self.channels = channel, 3 if channel is not None and len(channel) == 3 else 1
         self.segments = list(segments) or ([SegmentLabel("segment")] if segmentation else [])
         self.segmentation, self.min_segment, self.min_foreground = segmentation, min_segment, min_foreground
-        self.size, self.resize, self.modality = size, resize, modality
+        self.size, self.resize, self.modality, self.accept_damaged = size, resize, modality, accept_damaged
         self.dataset = dataset or self.folder.resolve().name
         self.unit, self.geometry = self.scaling.unit, describe_geometry(size, resize) | {"axis": axis}
         self.pattern = compile_pattern(pattern) if pattern else None
@@ -195,7 +199,7 @@ class NiftiSource(Source[str]):
             raise Unreadable(f"has {geometry.channels} channels; choose with --channel 0, or three for red, green and blue")
         channels = self.channel or [0]
         check_channels(geometry.channels, channels)
-        voxels = read_voxels(self.folder / item, channels)  # (X, Y, Z, C)
+        voxels, remarks = self._read_voxels(item, channels)  # (X, Y, Z, C)
         limits = self.scaling.limits(voxels)
         mask = read_segmentation(self.folder / self.pairs[item], geometry)[..., None] if item in self.pairs else None
         index, meta, labels = self._volume_columns(item, geometry)
@@ -210,7 +214,15 @@ class NiftiSource(Source[str]):
                 segments[segment.name] = None if pixels is None else int(pixels >= self.min_segment)
             square, pixel_mm = self.resize_slice(image, geometry.pixel_spacing(self.axis))
             key = f"{item}/{self.axis}_{number:04d}"
-            yield ImageRow(square, {"key": key, **index}, {**meta, **own, "pixel_mm": round(pixel_mm, 4)}, {**labels, **segments})
+            yield ImageRow(square, {"key": key, **index}, {**meta, **own, "pixel_mm": round(pixel_mm, 4)}, {**labels, **segments}, remarks)
+
+    def _read_voxels(self, item: str, channels: Sequence[int]) -> tuple[Array, list[Remark]]:
+        """(X, Y, Z, C) voxels, and a remark if they are damaged. Raises Unreadable for damaged ones unless they are accepted."""
+        try:
+            return read_voxels(self.folder / item, channels), []
+        except DamagedVolume as error:
+            remark = report_damage(error.words, self.accept_damaged)
+        return read_voxels(self.folder / item, channels, repaired=True), [remark]
 
     def _volume_columns(self, item: str, geometry: VolumeGeometry) -> tuple[dict[str, Value], dict[str, Value], dict[str, Value]]:
         """The columns of index, meta and labels that all slices of a volume share."""
@@ -253,6 +265,7 @@ class NiftiSource(Source[str]):
             values: dict[str, Json] = {s.name: list(s.values) for s in self.segments}
             settings |= {"segmentation": "=".join(self.segmentation), "segments": values, "min_segment": self.min_segment}
         optional: dict[str, Json] = {
+            "accept_damaged": self.accept_damaged,
             "files": self.files,
             "pattern": self.pattern.pattern if self.pattern else None,
             "only": list(self.labels.only) if self.labels else None,

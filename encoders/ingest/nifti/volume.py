@@ -7,6 +7,8 @@ Shapes: X, Y, Z voxels along left, back and head; C channels; H, W of a slice.
 """
 
 import gzip
+import io
+import math
 import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +22,7 @@ from numpy.typing import NDArray
 
 from encoders.ingest.options import SliceAxis
 from encoders.ingest.source import Unreadable
+from encoders.ingest.zlib_check import inflate_available
 from encoders.runtime.arrays import Array
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 AXIS_NUMBERS: dict[SliceAxis, int] = {"sagittal": 0, "coronal": 1, "axial": 2}  # axis of (X, Y, Z) that a slice is perpendicular to
 HEADER_SIZES = {348: "nifti1", 540: "nifti2"}
 GZIP_MAGIC = b"\x1f\x8b"
+READ_PIECE = 1 << 20  # bytes
+LEAST_SHARE = 0.01  # of the voxels that a damaged file must have
+BROKEN_HEADER = (ValueError, TypeError, ArithmeticError, MemoryError, LookupError)  # of nibabel, for sizes and types that cannot be
 NOT_STATED = "not stated"  # orientation of a volume whose header has neither sform nor qform
 
 
@@ -60,9 +66,20 @@ def volume_stem(name: str) -> str:
     return name.removesuffix(".gz").removesuffix(".nii")
 
 
+class DamagedVolume(Unreadable):
+    """The voxels are damaged or incomplete, and the header can be read.  words: of the decoder."""
+
+    def __init__(self, words: str):
+        super().__init__(f"is broken: {words}")
+        self.words = words
+
+
 @contextmanager
-def open_volume(path: Path) -> Iterator["Nifti1Image"]:
-    """The volume, whose voxels are read while the context is open. Raises Unreadable if it is missing, damaged or no NIfTI volume."""
+def open_volume(path: Path, whole: bool = False, repaired: bool = False) -> Iterator["Nifti1Image"]:
+    """The volume, whose voxels are read while the context is open.
+
+    whole: read the file to its end, where gzip has its checksum.  repaired: missing voxels are 0, and the checksum is ignored.
+    Raises Unreadable if it is missing or no NIfTI volume, DamagedVolume if its voxels are damaged."""
     from nibabel.filebasedimages import ImageFileError
     from nibabel.nifti1 import Nifti1Image
     from nibabel.nifti2 import Nifti2Image
@@ -72,20 +89,27 @@ def open_volume(path: Path) -> Iterator["Nifti1Image"]:
     if not path.is_file():
         raise Unreadable("there is no such file")
     try:
-        with path.open("rb") as file, unpack_stream(file) as stream:
+        with path.open("rb") as file, (unpack_damaged if repaired else unpack_stream)(file) as stream:
             head = stream.read(4)
             stream.seek(0)
             sizes = {int.from_bytes(head, "little"), int.from_bytes(head, "big")}
             found = [HEADER_SIZES[size] for size in sizes & HEADER_SIZES.keys()]
             if not found:
                 raise Unreadable("is empty (0 bytes)" if not head else "is not a NIfTI volume")
-            yield (Nifti1Image if found == ["nifti1"] else Nifti2Image).from_stream(stream)
+            kind = Nifti1Image if found == ["nifti1"] else Nifti2Image
+            yield kind.from_stream(fill_missing(stream, kind) if repaired else stream)
+            while whole and stream.read(READ_PIECE):
+                pass  # at its end, gzip compares the checksum
+    except Unreadable:
+        raise
     except EOFError:
-        raise Unreadable("is truncated: the compressed data end too early") from None
+        raise DamagedVolume("the compressed data end too early: it is truncated") from None
     except (ImageFileError, HeaderDataError, WrapStructError) as error:
         raise Unreadable(f"has a broken NIfTI header: {error}") from error
     except (OSError, zlib.error) as error:
-        raise Unreadable(f"is broken or truncated: {error}") from error
+        raise DamagedVolume(f"it is damaged or truncated: {' '.join(str(error).split())}") from error
+    except BROKEN_HEADER as error:
+        raise Unreadable(f"has a broken NIfTI header: {type(error).__name__}: {' '.join(str(error).split())}") from error
 
 
 @contextmanager
@@ -98,6 +122,27 @@ def unpack_stream(file: BufferedIOBase) -> Iterator[BufferedIOBase]:
         return
     with gzip.GzipFile(fileobj=file, mode="rb") as unpacked:
         yield unpacked
+
+
+@contextmanager
+def unpack_damaged(file: BufferedIOBase) -> Iterator[BufferedIOBase]:
+    """The content of the file as far as it can be decompressed."""
+    data = file.read()
+    if not data.startswith(GZIP_MAGIC):
+        yield io.BytesIO(data)
+        return
+    yield io.BytesIO(inflate_available(data, 16 + zlib.MAX_WBITS))
+
+
+def fill_missing(stream: BufferedIOBase, kind: type["Nifti1Image"]) -> BufferedIOBase:
+    """The content of a stream, followed by zeros in place of missing voxels. Raises Unreadable if hardly any voxel is there."""
+    data = stream.read()
+    header = kind.header_class.from_fileobj(io.BytesIO(data))  # that of an image has no offset
+    start = int(header.get_data_offset())
+    size = math.prod(map(int, header.get_data_shape())) * header.get_data_dtype().itemsize
+    if len(data) < start + size * LEAST_SHARE:
+        raise Unreadable(f"is broken: {max(len(data) - start, 0):,} of the {size:,} bytes of its voxels can be read")
+    return io.BytesIO(data.ljust(start + size, b"\0"))
 
 
 def read_geometry(path: Path) -> VolumeGeometry:
@@ -138,14 +183,16 @@ def lps_orientation(image: "Nifti1Image") -> tuple[Array, NDArray[np.float64]]:
     return nib.orientations.ornt_transform(own, nib.orientations.axcodes2ornt("LPS")), affine
 
 
-def read_voxels(path: Path, channels: Sequence[int] = (0,), dtype: type[np.float32] | type[np.int64] = np.float32) -> Array:
+def read_voxels(
+    path: Path, channels: Sequence[int] = (0,), dtype: type[np.float32] | type[np.int64] = np.float32, repaired: bool = False
+) -> Array:
     """(X, Y, Z, C) voxels of the channels in the orientation LPS, with the scaling of the header applied.
 
-    dtype: np.int64 rounds to whole numbers, for segmentations.
+    dtype: np.int64 rounds to whole numbers, for segmentations.  repaired: voxels that a damaged file lacks are 0.
     Raises Unreadable as `read_geometry`, for a channel that the file lacks, and for complex or colour voxels."""
     import nibabel as nib
 
-    with open_volume(path) as image:
+    with open_volume(path, whole=not repaired, repaired=repaired) as image:
         geometry = describe_volume(image)
         check_channels(geometry.channels, channels)
         kind = image.get_data_dtype()

@@ -3,6 +3,7 @@
 This file imports nothing slow, because every command line imports it.
 """
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.storage_errors import StorageError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -24,16 +26,20 @@ def refreshes_gallery(command: Callable[P, R]) -> Callable[P, R]:
     @wraps(command)
     def refreshing(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
-        finally:
-            refresh_gallery()
+            result = command(*args, **kwargs)
+        except BaseException:
+            refresh_gallery(quiet=True)
+            raise
+        refresh_gallery()
+        return result
 
     return refreshing
 
 
-def refresh_gallery() -> None:
+def refresh_gallery(quiet: bool = False) -> None:
     """Writes the overview again. Never raises; does nothing in a folder without entries, or that cannot be written.
 
+    quiet: a full disk is not mentioned, because the command that failed has said it.
     Of several processes of one command, the first one writes it."""
     if os.environ.get("RANK", "0") != "0":
         return
@@ -41,8 +47,9 @@ def refresh_gallery() -> None:
         from encoders.runtime.paths import home_dir
 
         write_gallery(home_dir())
-    except (OSError, InputError):
-        pass  # a read-only or full folder: the command itself is what counts
+    except (OSError, InputError) as error:
+        if isinstance(error, StorageError) and not quiet and error.number != errno.EROFS:  # a folder of somebody else is left as it is
+            print(f"note: the overview was not written: {error}", file=sys.stderr)
     except Exception as error:  # noqa: BLE001 (whatever is wrong with the overview, the command has done its work)
         print(f"note: the overview {INDEX_NAME} was not written: {type(error).__name__}: {error}", file=sys.stderr)
 

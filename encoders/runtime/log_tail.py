@@ -1,5 +1,6 @@
 """The end of a log file."""
 
+import re
 from pathlib import Path
 
 TAIL_BYTES = 16 << 10  # bytes at the end of a log that are read
@@ -27,5 +28,10 @@ def read_failure_reason(log: Path) -> str:
 
 
 def find_newest_log(folder: Path, pattern: str = "slurm-*.out") -> Path | None:
-    """The log in a folder that was written last; None without one."""
-    return max(folder.glob(pattern), key=lambda path: path.stat().st_mtime, default=None)
+    """The log of the newest job in a folder; None without one. By the number of the job, as the clock may have been set back."""
+    return max(folder.glob(pattern), key=_job_of_log, default=None)
+
+
+def _job_of_log(path: Path) -> tuple[list[int], float]:
+    """The numbers in the name of a log, and when it was written."""
+    return [int(number) for number in re.findall(r"\d+", path.stem)], path.stat().st_mtime

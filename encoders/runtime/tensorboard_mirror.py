@@ -51,8 +51,7 @@ class TensorboardMirror(GuardedTracker):
 
         folder = self.run_dir / FOLDER
         folder.mkdir(parents=True, exist_ok=True)
-        part = sum(1 for _ in folder.glob("events.out.tfevents.*"))
-        file = open(folder / f"events.out.tfevents.{int(time.time())}.{described.id}.{part}", "wb")  # noqa: SIM115 (as long as the run)
+        file = open(folder / _next_file_name(folder, described.id), "wb")  # noqa: SIM115 (as long as the run)
         records: RecordFile = RecordWriter(file)
         records.write(Event(wall_time=time.time(), file_version=FILE_VERSION).SerializeToString())
         if self.step:
@@ -136,3 +135,10 @@ class TensorboardMirror(GuardedTracker):
 def _to_markdown(settings: Mapping[str, object]) -> str:
     """The settings without paths, host, user and patients, as a block of code."""
     return "```\n" + json.dumps(redact_private(settings), indent=1, default=str) + "\n```"
+
+
+def _next_file_name(folder: Path, run_id: str) -> str:
+    """The name of the next file of events. TensorBoard reads them in the order of their names, also if the clock was set back."""
+    names = [path.name.split(".") for path in folder.glob("events.out.tfevents.*")]
+    stamps = [int(words[3]) for words in names if len(words) > 3 and words[3].isdecimal()]
+    return f"events.out.tfevents.{max([int(time.time()), *(stamp + 1 for stamp in stamps)])}.{run_id}.{len(names)}"

@@ -1,6 +1,7 @@
 """A store is verified before the first number is computed from it: a random sample of its images, and the test images of a task.
 
-What was verified is remembered for each file by path, size, time of change and inode, so an unchanged file is not read again.
+What was verified is remembered for each file by path, size, times of change and inode, so an unchanged file is not read again. The time of
+the last change to the inode is one of them, because it is kept by no tool that copies times, and by no clock that was set back.
 """
 
 from collections.abc import Iterable
@@ -67,7 +68,7 @@ def verified_path(part: StorePart) -> Path:
     """The file that remembers which images of this version of a store file were verified."""
     path = part.path.resolve()
     facts = path.stat()
-    identity = [str(path), facts.st_size, facts.st_mtime_ns, facts.st_ino, part.fingerprint, VERSION]
+    identity = [str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, part.fingerprint, VERSION]
     return cache_dir() / "verified" / f"{json_digest(identity, 32)}.npy"
 
 

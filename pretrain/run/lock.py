@@ -4,6 +4,7 @@ The file `lock` names the process that holds it. It is taken over from a process
 """
 
 import json
+import math
 import os
 import socket
 import time
@@ -19,6 +20,7 @@ from pretrain.run.lock_holder import LockInfo, is_process_alive, parse_lock, pro
 from pretrain.run.process import PrintLine
 from pretrain.run.rundir import RunDir
 
+CLOCK_SKEW_S = 60.0  # between this host and a file server
 EMPTY_LOCK_MAX_AGE_S = 5.0  # an older empty lock belongs to a process that died before it filled it
 
 
@@ -109,9 +111,10 @@ def _take_over_lock(lock: Path, run: RunDir, own_lock: LockInfo, say: PrintLine)
 
 
 def _lock_age_s(lock: Path) -> float:
-    """Seconds since the lock was written; 0 if it no longer exists."""
+    """Seconds since the lock was written; 0 if it no longer exists. One from the future was written before the clock was set back."""
     try:
-        return time.time() - lock.stat().st_mtime
+        age = time.time() - lock.stat().st_mtime
+        return math.inf if age < -CLOCK_SKEW_S else age
     except FileNotFoundError:
         return 0.0
 

@@ -60,7 +60,7 @@ def _describe_started(run: RunDir, named: bool) -> RunStatus:
     rate = float(last.get("time/images_per_s", 0.0))
     seconds = estimate_seconds_left(lines, steps) if state == "running" else None
     left = "" if seconds is None else format_duration(seconds)
-    age = f"{format_duration(time.time() - float(last['time']))} ago" if last else ""
+    age = f"{format_duration(max(time.time() - float(last['time']), 0.0))} ago" if last else ""
     loss = f"{last['loss']:.4f}" if "loss" in last else ""
     described = _describe_job(ids[-1], job) if ids else ""
     row = (run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, described)

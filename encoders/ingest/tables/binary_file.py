@@ -7,6 +7,7 @@ from pathlib import Path
 
 from encoders.ingest.tables.text_file import Cells
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 
 def parse_workbook(data: bytes, path: Path, notes: list[str]) -> Cells:
@@ -20,8 +21,8 @@ def parse_workbook(data: bytes, path: Path, notes: list[str]) -> Cells:
     try:
         book = CalamineWorkbook.from_filelike(io.BytesIO(data))
         sheets = {name: book.get_sheet_by_name(name).to_python(skip_empty_area=False) for name in book.sheet_names}
-    except (CalamineError, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable workbook: {error}; save the table as CSV in UTF-8") from error
+    except (CalamineError, *READ_ERRORS) as error:
+        raise InputError(f"{path} is not a readable workbook: {describe_reason(error)}; save the table as CSV in UTF-8") from error
     filled = [name for name, rows in sheets.items() if any(cell not in ("", None) for row in rows for cell in row)]
     if not filled:
         raise InputError(f"{path} has no sheet with content")
@@ -40,10 +41,11 @@ def parse_parquet(data: bytes, path: Path) -> Cells:
     except ImportError as error:
         raise missing_package_error(path, "pyarrow") from error
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise InputError(f"{path} is not a readable Parquet file: {error}") from error
-    columns = [[cell_text(cell) for cell in column.to_pylist()] for column in table.columns]
+        table = pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
+        table.validate(full=True)
+        columns = [[cell_text(cell) for cell in column.to_pylist()] for column in table.columns]
+    except (pa.ArrowException, *READ_ERRORS) as error:
+        raise InputError(f"{path} is not a readable Parquet file: {describe_reason(error)}; copy it again, or save it as CSV") from error
     return [[str(name) for name in table.column_names], *map(list, zip(*columns, strict=True))]
 
 

@@ -17,8 +17,11 @@ from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.tables.binary_file import parse_parquet, parse_workbook
 from encoders.ingest.tables.text_file import Cells, parse_text_table
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 TableRow = dict[str, str]  # column -> cell, without spaces around it
+MAX_UNPACKED = 1 << 30  # bytes of a compressed table
+LONGEST_NAME, LONGEST_EXAMPLE = 1000, 100  # characters of the name of a column; of a cell in a message
 SAMPLED_ROWS = 200  # below the first line, to find out whether it is a row
 GZIP, ZIP, PARQUET, OLD_WORKBOOK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"
 
@@ -112,12 +115,26 @@ def read_decompressed(path: Path) -> bytes:
     try:
         data = path.read_bytes()
         if data.startswith(GZIP):
-            data = gzip.decompress(data)
+            data = decompress_limited(data, path)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise InputError(f"{path} is compressed with gzip and damaged (copied in part?): {error}") from error
+        raise InputError(f"{path} is compressed with gzip and damaged (copied in part?): {describe_reason(error)}") from error
     except OSError as error:
         raise InputError(f"cannot read the labels {path}: {error.strerror}") from error
     return unzip_single_file(data, path) if data.startswith(ZIP) else data
+
+
+def decompress_limited(data: bytes, path: Path) -> bytes:
+    """The content of a gzip file. Raises InputError if it exceeds MAX_UNPACKED bytes: a few kilobytes can stand for gigabytes."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        content = file.read(MAX_UNPACKED + 1)
+    if len(content) > MAX_UNPACKED:
+        raise too_large_error(path)
+    return content
+
+
+def too_large_error(path: Path) -> InputError:
+    """The error for a compressed table that is not a table."""
+    return InputError(f"{path} has more than {MAX_UNPACKED >> 20} MB when it is unpacked; unpack it yourself if it is a table")
 
 
 def unzip_single_file(data: bytes, path: Path) -> bytes:
@@ -132,9 +149,13 @@ def unzip_single_file(data: bytes, path: Path) -> bytes:
             names = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX")]
             if len(names) != 1:
                 raise InputError(f"{path} is an archive of {len(names)} files; unpack it and name the table")
+            if archive.getinfo(names[0]).file_size > MAX_UNPACKED:
+                raise too_large_error(path)
             return archive.read(names[0])
-    except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-        raise InputError(f"{path} is a zip archive or workbook and cannot be read: {error}") from error
+    except InputError:
+        raise
+    except READ_ERRORS as error:
+        raise InputError(f"{path} is a zip archive or workbook and cannot be read: {describe_reason(error)}") from error
 
 
 def parse_table_bytes(data: bytes, path: Path, notes: list[str]) -> Cells:
@@ -159,6 +180,8 @@ def name_columns(head: list[str], lines: Cells, path: Path, notes: list[str]) ->
             notes.append(f"{path.name}: column {i + 1} has no name and is called {named[i]!r}")
         else:
             del named[i]
+    if long := [i for i, name in named.items() if len(name) > LONGEST_NAME]:
+        raise InputError(f"column {long[0] + 1} of {path} has a name of {len(head[long[0]]):,} characters; is the first line the names?")
     twice = [name for name, n in Counter(named.values()).items() if n > 1]
     if twice or not any(head):
         fault = f"it names {', '.join(map(repr, twice))} more than once" if twice else "it names none"
@@ -179,4 +202,4 @@ def fit_width(cells: list[str], width: int, needed: int, path: Path, number: int
 
 def first_values(values: Sequence[str], most: int = 2) -> str:
     """Up to `most` different values, quoted, for a message."""
-    return ", ".join(repr(value) for value in list(dict.fromkeys(values))[:most]) or "none"
+    return ", ".join(repr(value[:LONGEST_EXAMPLE]) for value in list(dict.fromkeys(values))[:most]) or "none"

@@ -11,6 +11,7 @@ from encoders.runtime.errors import InputError
 COLUMN_SEPARATORS = ",;\t"
 SAMPLED_LINES = 50  # lines that must agree on the number of columns for a separator to be chosen
 LARGEST_CELL = 64 << 20  # characters; a run-length encoded mask can exceed the 131,072 of the standard library
+TEXT_BYTES = bytes({*range(0x20, 0x100)} - {0x7F} | {*b"\t\n\v\f\r\x1a"})  # of text in an 8-bit encoding; the last ended files of DOS
 
 Cells = list[list[str]]  # the first line has the names of the columns
 
@@ -49,6 +50,10 @@ def decode_text(data: bytes, path: Path, notes: list[str]) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if data.translate(None, TEXT_BYTES):
+            raise InputError(
+                f"{path} is not a text file (it has control characters and is not UTF-8); save the table as CSV in UTF-8"
+            ) from error
         line = data.count(b"\n", 0, error.start) + 1
         name, text = decode_western(data)
         notes.append(f"{path.name} is not UTF-8 (byte {data[error.start]:#04x} in line {line}) and is read as {name}: check its accents")
@@ -74,7 +79,10 @@ def guess_separator(text: str) -> str:
             continue
         if lines and len(lines[0]) > 1 and len({len(line) for line in lines}) == 1:
             return separator
-    head = next((line for line in text.splitlines() if line.strip()), "")
+    lines = list(islice((line for line in text.splitlines() if line.strip()), SAMPLED_LINES))
+    head, below = lines[0] if lines else "", lines[1:]
+    if not any(separator in head for separator in COLUMN_SEPARATORS):  # the line of names was cut off, or there is one column
+        return next((separator for separator in "\t;" if below and all(separator in line for line in below)), COLUMN_SEPARATORS[0])
     return max(COLUMN_SEPARATORS, key=head.count)
 
 

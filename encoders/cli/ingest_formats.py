@@ -126,13 +126,13 @@ def ingest_dicom(
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
-    from encoders.runtime.pseudonyms import read_salt
     from encoders.ingest.dicom.labels import DicomLabels
     from encoders.ingest.dicom.pixels import parse_window
     from encoders.ingest.dicom.source import DicomSource
     from encoders.ingest.tables.list_columns import parse_list_options
     from encoders.ingest.tables.load_tables import name_columns_of
     from encoders.runtime.cli import track_progress
+    from encoders.runtime.pseudonyms import read_salt
 
     table = None
     used = {"derive": derive, "on": on, "reader_column": reader_column, "join_column": join_column, "patient_column": patient_column}
@@ -173,13 +173,14 @@ def ingest_medmnist(
     resize: ResizeOption = "squash",
     modality: Annotated[str, typer.Option(help="cxr, histology, ...  [default: that of the set, for MedMNIST v2]")] = "",
     dataset: Annotated[str, typer.Option(help="name of the data set  [default: name of the file without _224]")] = "",
+    accept_damaged: AcceptDamagedOption = False,
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.medmnist.source import MedMNISTSource
 
     spool = out.with_name(out.name + ".unpacked")
-    source = MedMNISTSource(file, spool, size, resize, dataset, modality)
+    source = MedMNISTSource(file, spool, size, resize, dataset, modality, accept_damaged=accept_damaged)
     try:
         run_ingest(source, out, workers, overwrite)
     finally:
@@ -223,6 +224,7 @@ def ingest_hdf5(
     resize: ResizeOption = "pad",
     modality: ModalityOption = "histology",
     dataset: Annotated[str, typer.Option(help="name of the data set  [default: name of the file or the folder]")] = "",
+    accept_damaged: AcceptDamagedOption = False,
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
@@ -248,6 +250,7 @@ def ingest_hdf5(
         dataset,
         modality,
         codec,
+        accept_damaged=accept_damaged,
         table=TableOptions(
             table,
             {"file": file_column, "patient": patient_column, "slide": slide_column, "split": split_column},

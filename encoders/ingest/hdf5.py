@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from encoders.ingest.geometry import describe_geometry, resize_to_square
+from encoders.ingest.hdf5_damaged import read_accepted_row
 from encoders.ingest.hdf5_fields import ArrayFields, TableOptions
 from encoders.ingest.hdf5_reading import (
     check_chunks,
@@ -61,6 +62,7 @@ class Hdf5Source(Source[Hdf5Item]):
     channels: int | None = None
     unit: PixelUnit | None = None
     table: TableOptions = field(default_factory=TableOptions)  # patients, slides and labels from the paths and from a table
+    accept_damaged: bool = False  # store images whose chunk is damaged; never their labels
     _open_datasets: dict[tuple[Path, str], h5py.Dataset] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -102,7 +104,7 @@ class Hdf5Source(Source[Hdf5Item]):
 
     def read(self, item: Hdf5Item) -> ImageRow:
         path, i = self.paths[item[0]], item[1]
-        image = read_row(self._data(path, self.images), i)  # (H, W), (H, W, C) or (C, H, W)
+        image, remarks = read_accepted_row(self._data(path, self.images), i, self.accept_damaged)  # (H, W), (H, W, C) or (C, H, W)
         if image.ndim == 2:
             image = image[..., None]
         elif self._layout(path) == "NCHW":
@@ -121,12 +123,13 @@ class Hdf5Source(Source[Hdf5Item]):
             index["patient"] = to_text(read_row(self._data(self.labels_path or path, self.patients), i), self.patients)
         values = to_stored_values(image, self.limits)
         labels = {**fields.labels, **self._labels(path, i)}
-        return ImageRow(resize_to_square(values, self.size, self.resize), index, fields.meta, labels, top=int(values.max()))
+        return ImageRow(resize_to_square(values, self.size, self.resize), index, fields.meta, labels, remarks, int(values.max()))
 
     def recipe(self) -> dict[str, Json]:
         keys: dict[str, Json] = {"images": self.images, "labels": self.labels, "patients": self.patients, "coords": self.coords}
         limits: Json = list(self.limits) if self.limits else None
-        return {"command": "ingest hdf5", **keys, "layout": self.layout, "range": limits, **self.fields.recipe()}
+        settings: dict[str, Json] = {"layout": self.layout, "range": limits} | ({"accept_damaged": True} if self.accept_damaged else {})
+        return {"command": "ingest hdf5", **keys, **settings, **self.fields.recipe()}
 
     def _check_fields(self) -> None:
         """Raises InputError if a column has two origins; notes what stands for unknown patients."""

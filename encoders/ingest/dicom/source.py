@@ -3,7 +3,6 @@
 Shapes: H, W, C of one image.
 """
 
-import struct
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -43,6 +42,7 @@ from encoders.ingest.source import ImageRow, Source, Unreadable, Value, describe
 from encoders.ingest.tables.combine import describe_joining
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.runtime.unknown_values import find_unknown_patients, is_unknown, is_unknown_patient
 from encoders.store.patient_ids import normalise_id
 
@@ -57,8 +57,6 @@ SKIPPED_SUFFIXES = {".csv", ".tsv", ".txt", ".md", ".json", ".xml", ".yaml", ".y
     ".py",
     ".sh",
 }
-# What pydicom raises for a data set whose bytes were changed: values, lengths and transfer syntaxes that cannot be.
-BROKEN_DATASET = (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError, struct.error, NotImplementedError)
 PATIENT_PSEUDONYM_NOTE = "pseudonyms: sha256 of the data set's name and PatientID, 16 hex digits; pseudonymous, not anonymous"
 
 
@@ -143,8 +141,8 @@ class DicomSource(Source[FileItem]):
                 return self._row(item, read_dataset(self.folder / item.name))
             except (Unreadable, InputError):
                 raise
-            except BROKEN_DATASET as error:
-                raise Unreadable(f"has a damaged header: {type(error).__name__}: {' '.join(str(error).split())}") from error
+            except READ_ERRORS as error:
+                raise Unreadable(f"has a damaged header: {type(error).__name__}: {describe_reason(error)}") from error
 
     def _row(self, item: FileItem, ds: "Dataset") -> ImageRow:
         check_single_image(ds)

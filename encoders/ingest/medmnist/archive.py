@@ -7,8 +7,9 @@ is compared before it is believed, and the checksum of every array is verified o
 import math
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -20,7 +21,7 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.runtime.storage_errors import StorageError
 
-PIECE = 1 << 20  # bytes that are read at a time
+PIECE, DAMAGED_PIECE = 1 << 20, 1 << 10  # bytes that are read at a time
 MAX_RATIO = 1100  # unpacked bytes per packed byte; deflate reaches 1032
 MAX_MEMBERS = 1000
 Header = tuple[tuple[int, ...], bool, np.dtype[np.generic]]  # shape, Fortran order, dtype
@@ -80,6 +81,29 @@ def prepare_member(path: Path, member: str, spool: Path) -> None:
                 shutil.copyfileobj(packed, out, PIECE)
 
 
+def unpack_damaged_member(path: Path, member: str, spool: Path) -> None:
+    """Unpacks what can be read of a damaged compressed array into `spool`, followed by zeros; one that is not compressed stays as it is."""
+    with reading_archive(path), zipfile.ZipFile(path) as archive:
+        info = archive.getinfo(member)
+    if info.compress_type == zipfile.ZIP_STORED or unpacked_path(path, info, spool).exists():
+        return
+    inflate, left = zlib.decompressobj(-zlib.MAX_WBITS), info.compress_size
+    with atomic_write(unpacked_path(path, info, spool)) as part, part.open("wb") as out, path.open("rb") as file:
+        file.seek(values_offset(file, info))
+        with suppress(zlib.error):
+            while left > 0 and (piece := file.read(min(left, DAMAGED_PIECE))) and out.tell() < info.file_size:
+                out.write(inflate.decompress(piece))
+                left -= len(piece)
+        out.truncate(info.file_size)
+
+
+def values_offset(file: IO[bytes], info: zipfile.ZipInfo) -> int:
+    """The byte of the archive at which a member's content begins: its local header repeats the name, with another extra field."""
+    file.seek(info.header_offset + 26)
+    name, extra = np.frombuffer(file.read(4), "<u2").tolist()
+    return int(info.header_offset + 30 + name + extra)
+
+
 def unpacked_path(path: Path, info: zipfile.ZipInfo, spool: Path) -> Path:
     """The file with an unpacked array; its name has the checksum."""
     return spool / f"{path.stem}.{info.CRC:08x}.{info.filename}"
@@ -91,9 +115,7 @@ def memmap_member(path: Path, member: str, spool: Path) -> Array:
         info = archive.getinfo(member)
         if info.compress_type == zipfile.ZIP_STORED:
             with path.open("rb") as file:
-                file.seek(info.header_offset + 26)  # the local header repeats the name; its extra field may differ from the directory's
-                name, extra = np.frombuffer(file.read(4), "<u2").tolist()
-                return memmap_array(path, info.header_offset + 30 + name + extra, info.file_size)
+                return memmap_array(path, values_offset(file, info), info.file_size)
         return memmap_array(unpacked_path(path, info, spool), 0, info.file_size)
 
 

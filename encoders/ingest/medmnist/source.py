@@ -4,25 +4,30 @@ Shapes: N images of one split, H, W, C of one image.
 """
 
 import re
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from encoders.ingest.damage import report_damage
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.list_files import describe_bad_file
-from encoders.ingest.medmnist.archive import memmap_member, prepare_member, read_member_headers
+from encoders.ingest.medmnist.archive import memmap_member, prepare_member, read_member_headers, unpack_damaged_member
 from encoders.ingest.medmnist.names import MODALITY_OF_DATASET, name_labels
 from encoders.ingest.options import Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
+from encoders.runtime.read_errors import describe_reason
 
 MEDMNIST_SPLITS = ("train", "val", "test")
 MedMNISTItem = tuple[str, int]  # split, position in the split
 MAX_NAMES_LENGTH = 200  # characters of the names of arrays in a message
+CHECKSUM_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError)
 LARGEST_CODE = 2**24  # of a class; float32 holds all whole numbers up to it
 
 
@@ -41,6 +46,8 @@ class MedMNISTSource(Source[MedMNISTItem]):
     codec: Codec = "raw"
     unit: PixelUnit | None = None
     channels: int | None = None
+    accept_damaged: bool = False  # store the images of an array with a wrong checksum; never its labels
+    _damaged: dict[str, str] = field(default_factory=dict, repr=False)  # name of an array to the words of zipfile
     _arrays: dict[str, Array] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
@@ -60,10 +67,22 @@ class MedMNISTSource(Source[MedMNISTItem]):
         for split in self.lengths:
             for kind in ("images", "labels"):
                 name = f"{split}_{kind}"
-                if name not in self._arrays:  # once, before the workers start
-                    prepare_member(self.path, f"{name}.npy", self.spool)
-                    self._array(name)
+                if name not in self._arrays and name not in self._damaged:  # once, before the workers start
+                    self._prepare(name)
         return [(split, i) for split, n in self.lengths.items() for i in range(n)]
+
+    def _prepare(self, name: str) -> None:
+        """Verifies an array and opens it. A damaged one is noted, and on request unpacked as far as possible."""
+        try:
+            prepare_member(self.path, f"{name}.npy", self.spool)
+        except InputError as error:
+            if not isinstance(error.__cause__, CHECKSUM_ERRORS):
+                raise
+            self._damaged[name] = f"the array {name} is damaged: {describe_reason(error.__cause__)}"
+            if self.accept_damaged and name.endswith("_images"):
+                unpack_damaged_member(self.path, f"{name}.npy", self.spool)
+            return
+        self._array(name)
 
     def name(self, item: MedMNISTItem) -> str:
         return f"{item[0]}/{item[1]:06d}"
@@ -73,16 +92,19 @@ class MedMNISTSource(Source[MedMNISTItem]):
 
     def read(self, item: MedMNISTItem) -> ImageRow:
         split, i = item
+        if words := self._damaged.get(f"{split}_labels"):
+            report_damage(words, self.accept_damaged, decodable=False)
+        words = self._damaged.get(f"{split}_images")
+        remarks = [report_damage(words, self.accept_damaged)] if words else []
         image = np.asarray(self._array(f"{split}_images")[i])
         image = image[..., None] if image.ndim == 2 else image  # (H, W, C)
         codes = whole_numbers(np.asarray(self._array(f"{split}_labels")[i]))
         key = self.name(item)
-        return ImageRow(
-            resize_to_square(image, self.size, self.resize), {"key": key, "split": split}, {}, name_labels(self.dataset.lower(), codes)
-        )
+        labels = name_labels(self.dataset.lower(), codes)
+        return ImageRow(resize_to_square(image, self.size, self.resize), {"key": key, "split": split}, {}, labels, remarks)
 
     def recipe(self) -> dict[str, Json]:
-        return {"command": "ingest medmnist"}
+        return {"command": "ingest medmnist"} | ({"accept_damaged": True} if self.accept_damaged else {})
 
     def _array(self, name: str) -> Array:
         if name not in self._arrays:

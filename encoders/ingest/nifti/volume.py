@@ -24,6 +24,7 @@ from encoders.ingest.options import SliceAxis
 from encoders.ingest.source import Unreadable
 from encoders.ingest.zlib_check import inflate_available
 from encoders.runtime.arrays import Array
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -34,7 +35,6 @@ HEADER_SIZES = {348: "nifti1", 540: "nifti2"}
 GZIP_MAGIC = b"\x1f\x8b"
 READ_PIECE = 1 << 20  # bytes
 LEAST_SHARE = 0.01  # of the voxels that a damaged file must have
-BROKEN_HEADER = (ValueError, TypeError, ArithmeticError, MemoryError, LookupError)  # of nibabel, for sizes and types that cannot be
 NOT_STATED = "not stated"  # orientation of a volume whose header has neither sform nor qform
 
 
@@ -108,8 +108,8 @@ def open_volume(path: Path, whole: bool = False, repaired: bool = False) -> Iter
         raise Unreadable(f"has a broken NIfTI header: {error}") from error
     except (OSError, zlib.error) as error:
         raise DamagedVolume(f"it is damaged or truncated: {' '.join(str(error).split())}") from error
-    except BROKEN_HEADER as error:
-        raise Unreadable(f"has a broken NIfTI header: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    except READ_ERRORS as error:  # of nibabel, for sizes and types that cannot be
+        raise Unreadable(f"has a broken NIfTI header: {type(error).__name__}: {describe_reason(error)}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 from encoders.ingest.source import Unreadable
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 AREA_TYPES = ("Polygon", "Spline", "Rectangle")  # ASAP draws a spline through its points; the polygon of these points is taken
 
@@ -20,14 +21,16 @@ def read_asap_features(content: bytes, name: str) -> list[dict[str, Any]]:
     Raises Unreadable if it is not ASAP's XML."""
     try:
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        raise Unreadable(f"its regions {name} are no XML: {error}") from error
+    except (ElementTree.ParseError, *READ_ERRORS) as error:
+        raise Unreadable(f"its regions {name} are no XML: {describe_reason(error)}; export them again") from error
     if root.tag != "ASAP_Annotations":
         raise Unreadable(f"its regions {name} are XML with the root {root.tag!r}; expected ASAP_Annotations, or GeoJSON")
     try:
         return list(_list_annotations(root))
-    except (KeyError, ValueError) as error:
-        raise Unreadable(f"its regions {name} have an annotation without coordinates: {error!r}") from error
+    except READ_ERRORS as error:
+        raise Unreadable(
+            f"its regions {name} have an annotation without coordinates ({describe_reason(error)}); export them again"
+        ) from error
 
 
 def _list_annotations(root: ElementTree.Element) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,6 @@ Shapes: H, W of the mask.
 
 import codecs
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +20,12 @@ from encoders.ingest.wsi.asap_regions import read_asap_features
 from encoders.ingest.wsi.region_bytes import read_region_bytes
 from encoders.ingest.wsi.tissue import Overview
 from encoders.runtime.arrays import BoolArray, FloatArray
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
+MAX_COORDINATE = 1e9  # pixels; the largest slides have some 1e6 a side
+MAX_SHOWN = 40  # characters of a wrong value in a message
 IGNORED_MARK = "*"  # QuPath ignores classes whose name ends so: Ignore*, Artefact*, Background*
 XML_LEAD = b"".join({codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}) + b" \t\r\n\0"  # bytes that may stand before the first <
-PARSE_ERRORS = (ValueError, KeyError, TypeError, IndexError, AttributeError)  # of a file that has another structure than GeoJSON
 Ring = Sequence[Sequence[float]]
 Feature = Mapping[str, Any]  # an object of GeoJSON, whose structure is checked while it is read
 
@@ -66,9 +67,16 @@ def read_region_file(path: Path) -> RegionFile:
             others.update(part for part in parts if isinstance(part, str))
     except Unreadable:
         raise
-    except PARSE_ERRORS as error:
-        raise Unreadable(f"its regions {path.name} are not GeoJSON with polygons as QuPath exports it ({error})") from error
+    except READ_ERRORS as error:
+        raise Unreadable(
+            f"its regions {path.name} are not GeoJSON with polygons as QuPath exports it ({describe_fault(error)}); export them again"
+        ) from error
     return RegionFile(areas, others)
+
+
+def describe_fault(error: BaseException) -> str:
+    """What is wrong with a file, in a few words."""
+    return f"an object has no {error.args[0]!r}" if isinstance(error, KeyError) and error.args else describe_reason(error)
 
 
 def read_regions_to_apply(path: Path, include: Sequence[str], exclude: Sequence[str]) -> RegionFile:
@@ -91,7 +99,16 @@ def list_region_features(data: bytes, name: str) -> list[Feature]:
         text = data.decode(json.detect_encoding(data))
     except UnicodeDecodeError:
         text = data.decode("cp1252", "replace")  # scripts on Windows
-    return list(list_geojson_features(json.loads(text)))
+    return list(list_geojson_features(json.loads(text, object_pairs_hook=refuse_repeated_keys)))
+
+
+def refuse_repeated_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The object of JSON. Raises ValueError for a key that stands in it twice: one of the two values would be lost."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"an object has {next(key for key in keys if keys.count(key) > 1)!r} twice")
+    return found
 
 
 def list_geojson_features(content: Any) -> Iterator[Feature]:
@@ -107,37 +124,52 @@ def list_geojson_features(content: Any) -> Iterator[Feature]:
 
 def region_class(feature: Feature) -> str:
     """The class of a region; "" for none."""
-    return class_name((feature.get("properties") or {}).get("classification"))
+    properties = feature.get("properties")
+    return "" if properties is None else class_name(as_mapping(properties, "properties").get("classification"))
+
+
+def as_mapping(value: Any, what: str) -> Feature:
+    """The value. Raises ValueError if it is no object of JSON."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} is {str(value)[:MAX_SHOWN]!r}, expected an object")
+    return value
 
 
 def class_name(value: object) -> str:
-    """The name of a class as QuPath writes it: a text, {"name": ...} or {"names": [...]}, whose parts are joined."""
+    """The name of a class as QuPath writes it: a text, {"name": ...} or {"names": [...]}, whose parts are joined.
+
+    Raises ValueError for anything else: a region would lose its class."""
     if isinstance(value, Mapping):
         return class_name(value.get("name")) or class_name(value.get("names"))
-    if isinstance(value, list):
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ": ".join(filter(None, map(class_name, value)))
-    return "" if value is None else str(value).strip()
+    if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):
+        return "" if value is None else str(value).strip()
+    raise ValueError(f"a class is {str(value)[:MAX_SHOWN]!r}, expected a text")
 
 
 def read_drawn_parts(geometry: Feature | None) -> Iterator[Sequence[Ring] | str]:
     """The polygons of a geometry, also of a collection; for what has no area, its kind.
 
-    Raises ValueError for coordinates that are not finite."""
+    Raises ValueError for coordinates that are not numbers, or lie beyond any slide."""
     if geometry is None:  # GeoJSON: a feature without a location
         yield "without geometry"
         return
-    kind = geometry["type"]
+    kind = as_mapping(geometry, "geometry")["type"]
+    if not isinstance(kind, str):
+        raise ValueError(f"the type of a geometry is {str(kind)[:MAX_SHOWN]!r}, expected a text such as Polygon")
     if kind == "GeometryCollection":
         for each in geometry["geometries"]:
             yield from read_drawn_parts(each)
     elif kind in ("Polygon", "MultiPolygon"):
         for polygon in [geometry["coordinates"]] if kind == "Polygon" else geometry["coordinates"]:
-            rings = [[(float(x), float(y)) for x, y, *_ in ring] for ring in polygon]
-            if not all(math.isfinite(side) for ring in rings for point in ring for side in point):
-                raise ValueError("a coordinate is NaN or infinite")
+            rings = [[(x, y) for x, y, *_ in ring] for ring in polygon]
+            for side in (side for ring in rings for point in ring for side in point):
+                if type(side) not in (int, float) or not -MAX_COORDINATE <= side <= MAX_COORDINATE:
+                    raise ValueError(f"a coordinate is {str(side)[:MAX_SHOWN]!r}, expected pixels of the slide")
             yield rings if rings and has_area(rings[0]) else f"{kind} without area"
     else:
-        yield str(kind)
+        yield kind[:MAX_SHOWN]
 
 
 def has_area(ring: Ring) -> bool:

@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from encoders.runtime.errors import InputError
-from encoders.runtime.limited_yaml import parse_yaml
+from encoders.runtime.limited_yaml import parse_yaml, read_yaml_text
 from encoders.runtime.read_errors import describe_reason
 from encoders.runtime.sealed_json import digest_plain_json
 
@@ -89,7 +89,7 @@ def shorten_text(text: str) -> str:
 def read_yaml(path: str | Path) -> dict[str, Any]:
     """The mapping in a YAML file. Raises InputError when it is missing, malformed or not a mapping."""
     try:
-        content = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        content = parse_yaml(read_yaml_text(Path(path)))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, ValueError) as error:  # not YAML, or no text

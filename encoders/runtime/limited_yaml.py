@@ -1,28 +1,39 @@
 """YAML that a user or a downloaded file brings, read with limits: a few hundred bytes of aliases can stand for gigabytes of values."""
 
+from pathlib import Path
+from typing import Any
+
 import yaml
 
+MAX_KEY_SHOWN = 60  # characters in a message
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000  # after every alias is replaced by what it stands for
 MAX_YAML_DEPTH = 50
 
 
-class LimitedLoader(yaml.SafeLoader):
-    """The safe loader with limits of size, depth and values."""
+class LimitedComposer(yaml.composer.Composer):
+    """Composes a document with limits of size, depth and values; a key that is given twice is an error. A base class of loaders."""
 
-    def __init__(self, text: str):
-        if len(text) > MAX_CHARACTERS:
-            raise yaml.YAMLError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
-        super().__init__(text)
-        self._depth = 0
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """The next node. Raises YAMLError when it lies too deep."""
-        self._depth += 1
-        if self._depth > MAX_YAML_DEPTH:
+        self.depth += 1
+        if self.depth > MAX_YAML_DEPTH:
             raise yaml.YAMLError(f"it is nested more than {MAX_YAML_DEPTH} deep")
         node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
+        self.depth -= 1
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        """The next mapping. Raises YAMLError when it has a key twice: one of the two values would be lost."""
+        node: yaml.MappingNode = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.YAMLError(f"the key {key.value[:MAX_KEY_SHOWN]!r} is given twice, again in line {key.start_mark.line + 1}")
+                seen.add((key.tag, key.value))
         return node
 
     def get_single_node(self) -> yaml.Node | None:
@@ -31,6 +42,14 @@ class LimitedLoader(yaml.SafeLoader):
         if node is not None and count_values(node, {}) > MAX_VALUES:
             raise yaml.YAMLError(f"its aliases stand for more than {MAX_VALUES:,} values")
         return node
+
+
+class LimitedLoader(LimitedComposer, yaml.SafeLoader):
+    """The safe loader with limits."""
+
+
+class LimitedTextLoader(LimitedComposer, yaml.BaseLoader):
+    """The loader that leaves every value as the text that was written, with limits."""
 
 
 def count_values(node: yaml.Node, counted: dict[int, int]) -> int:
@@ -48,14 +67,29 @@ def list_children(node: yaml.Node) -> list[yaml.Node]:
     return [child for pair in node.value for child in pair] if isinstance(node, yaml.MappingNode) else []
 
 
-def parse_yaml(text: str) -> object:
+def parse_yaml(text: str, loader: type[LimitedLoader] | type[LimitedTextLoader] = LimitedLoader) -> object:
     """The value of a YAML document. Raises yaml.YAMLError for what is malformed or exceeds a limit."""
+    if len(text) > MAX_CHARACTERS:
+        raise yaml.YAMLError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
     try:
-        loader = LimitedLoader(text)
-        try:
-            value: object = loader.get_single_data()
-            return value
-        finally:
-            loader.dispose()
-    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError) as error:  # of PyYAML itself, e.g. for 2001-99-99
-        raise yaml.YAMLError(str(error) or type(error).__name__) from error
+        return load_document(loader(text))
+    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError, IndexError, KeyError) as error:  # of PyYAML itself
+        raise yaml.YAMLError(str(error) or type(error).__name__) from error  # e.g. for 2001-99-99
+
+
+def load_document(loader: LimitedLoader | LimitedTextLoader) -> object:
+    """The value of the only document of a stream."""
+    try:
+        value: object = loader.get_single_data()
+        return value
+    finally:
+        loader.dispose()
+
+
+def read_yaml_text(path: Path) -> str:
+    """The text of a YAML file in UTF-8. Raises yaml.YAMLError for a file that exceeds the limit, which is not read to its end."""
+    with path.open("rb") as file:
+        data = file.read(4 * MAX_CHARACTERS + 1)  # bytes of a character in UTF-8
+    if len(data) > 4 * MAX_CHARACTERS:
+        raise yaml.YAMLError(f"it has more than {4 * MAX_CHARACTERS:,} bytes, at most {MAX_CHARACTERS:,} characters are read")
+    return data.decode("utf-8-sig")

@@ -16,6 +16,7 @@ from pathlib import Path
 from encoders.runtime.line_file import append_line
 
 ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
+RECORDED_JOB = re.compile(r"(\d{1,18}(?:_\d{1,18})?)\s", re.ASCII)  # the start of a line of jobs.txt
 QUERY_TIMEOUT_S = 20.0  # a controller that is down answers after minutes
 
 
@@ -86,9 +87,10 @@ def record_job(folder: Path, job: str) -> None:
 
 
 def list_jobs(folder: Path) -> list[str]:
-    """The ids of the jobs recorded in a folder, oldest first."""
+    """The ids of the jobs recorded in a folder, oldest first; a line that is damaged or was not written to its end names none."""
     path = folder / "jobs.txt"
-    return [line.split()[0] for line in path.read_text().splitlines() if line.strip()] if path.is_file() else []
+    text = path.read_bytes().decode("ascii", "replace") if path.is_file() else ""
+    return [found[1] for line in text.splitlines(keepends=True) if (found := RECORDED_JOB.match(line)) is not None]
 
 
 def find_active_job(folder: Path) -> str | None:

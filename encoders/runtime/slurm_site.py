@@ -14,6 +14,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, fi
 from encoders.runtime import paths
 from encoders.runtime.config import Config, validate_config
 from encoders.runtime.errors import InputError
+from encoders.runtime.limited_yaml import LimitedTextLoader, parse_yaml, read_yaml_text
+from encoders.runtime.read_errors import describe_reason
 from encoders.runtime.slurm_container import Container
 from encoders.runtime.slurm_values import (
     OWN_OPTIONS,
@@ -181,11 +183,11 @@ def site_with_options(given: Mapping[str, object]) -> Site:
 def read_site_file(path: Path) -> dict[str, Any]:
     """The keys of a file with every value as the text that was written. Raises InputError for what is not YAML, and for unknown keys."""
     try:
-        content: object = yaml.load(path.read_text(), _TextLoader)
+        content = parse_yaml(read_yaml_text(path), LimitedTextLoader)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not YAML: {error}") from error
+        raise InputError(f"{path} is not YAML: {describe_reason(error)}") from error
     if content in NULLS or content is None:
         return {}
     if not isinstance(content, dict):
@@ -240,16 +242,6 @@ def _move_to_fields(fields: Mapping[str, object], lines: list[object]) -> dict[s
                 raise ValueError(f"{line} of sbatch: a run saves when it gets USR1; write signal_s: 180")
         moved[field] = value
     return moved | {"sbatch": rest}
-
-
-class _TextLoader(yaml.BaseLoader):
-    """Every scalar is text; a key that is given twice is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        if twice := [key for i, key in enumerate(keys) if key in keys[:i]]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {twice[0]!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def _validate_site(raw: Mapping[str, object], origin: str) -> Site:

@@ -10,7 +10,7 @@ from encoders.zoo import backbone
 from tests.gpu.made_data import open_store, random_encoder
 from tests.gpu.session import GpuSession, Result, cuda_code_path, relative_distance
 from transfer.metrics import auroc
-from transfer.protocols import finetune
+from transfer.protocols import finetune, finetune_training
 from transfer.protocols.common import ImageSet
 
 FEATURE_LIMITS = {"fp32": 1e-4, "bf16": 5e-2}  # relative
@@ -82,21 +82,21 @@ def measure_fine_tuning(session: GpuSession) -> Result:
     steps, batch = (2, 8) if session.tiny else (14, 32)
     result: Result = {}
     for precision in ("fp32", "auto"):
-        marks, real = [], finetune.set_lr
+        marks, real = [], finetune_training.set_lr
 
         def mark(*given, real=real, marks=marks):
             session.sync()
             marks.append(time.perf_counter())
             return real(*given)
 
-        finetune.set_lr = mark
+        finetune_training.set_lr = mark
         budget = {"min_steps": steps, "max_steps": steps, "batch": batch, "evaluations": 1}
         cfg = finetune.Config(**budget, precision=precision, workers=0 if session.tiny else session.workers)
         try:
             with cuda_code_path(session):
                 fitted = finetune.fit(cfg, train, few)
         finally:
-            finetune.set_lr = real
+            finetune_training.set_lr = real
         step = float(np.median(np.diff(marks)[steps // 3 :]))
         result[f"{arch}, batch {batch}, {precision}"] = {"ms_a_step": 1e3 * step, "images_s": batch / step}
     started = time.perf_counter()

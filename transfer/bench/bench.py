@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from encoders.runtime.config import Config, json_digest, load_config
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import InputError
 from encoders.runtime.local_notes import LOCAL_ERRORS, prints_to_job_log, relative_to_home
 from encoders.runtime.storage_errors import name_lost
 from encoders.store.verified import require_intact
@@ -24,12 +24,14 @@ from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
 from transfer.bench.slide_bags import gather_slides
 from transfer.bench.work import BenchWork
 from transfer.leakage import check
-from transfer.protocols import PROTOCOLS, resolve_protocol
+from transfer.protocols import find_protocol, resolve_protocol
 from transfer.protocols.contract import AnyProtocol
 from transfer.records import record
 from transfer.records.ledger import ledger_path
 from transfer.records.record_ids import has_own_ids, write_as_in
 from transfer.records.scored_images import write_scored_images
+from transfer.strategies.names import parse_strategy, protocol_of_strategy, split_protocol
+from transfer.strategies.settings import StrategySettings
 from transfer.tasks.folds_and_fractions import build_portions
 from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.task import choose_tasks
@@ -57,25 +59,27 @@ class BenchResult:
 def load_protocols(
     names: Sequence[str], seed: int, overrides: Sequence[str] = (), device: str = "cpu"
 ) -> dict[str, tuple[AnyProtocol, Config]]:
-    """Each protocol with its settings. overrides: `linear.steps=9`. Raises InputError for an unknown protocol or setting.
+    """Each protocol with its settings, by its name in records, which has the strategy. overrides: `linear.steps=9`.
+
+    Raises InputError for an unknown protocol or setting.
 
     device: of the bench. A setting `precision: auto` becomes what it means there, which the record then says."""
     for text in overrides:
         if "." not in text.partition("=")[0]:
             raise InputError(f"{text!r} names no protocol; write PROTOCOL.SETTING=VALUE, e.g. {next(iter(names), 'linear')}.{text}")
     for name in [*names, *(o.partition(".")[0] for o in overrides)]:
-        if name not in PROTOCOLS:
-            raise unknown_name_error("protocol", name, PROTOCOLS)
+        find_protocol(name)
     loaded: dict[str, tuple[AnyProtocol, Config]] = {}
     for name in dict.fromkeys(names):
-        own = [o.partition(".")[2] for o in overrides if o.partition(".")[0] == name]
-        cfg: Config = load_config(PROTOCOLS[name].load().Config, None, own)
+        base, strategy = split_protocol(name)
+        own = [o.partition(".")[2] for o in overrides if o.partition(".")[0] == base]
+        cfg: Config = load_config(find_protocol(name).load().Config, None, [*own, *(parse_strategy(strategy) if strategy else [])])
         cfg = cfg.model_copy(update={"seed": seed}) if "seed" in type(cfg).model_fields else cfg
         if has_own_precision(cfg):
             from encoders.runtime.arithmetic import resolve_training_precision  # imports torch
 
             cfg = cfg.model_copy(update={"precision": resolve_training_precision(cfg.model_dump()["precision"], device)})
-        loaded[name] = resolve_protocol(name, cfg), cfg
+        loaded[protocol_of_strategy(cfg) if isinstance(cfg, StrategySettings) else name] = resolve_protocol(name, cfg), cfg
     return loaded
 
 

@@ -57,7 +57,7 @@ def run_options(options: BenchOptions) -> dict[str, str]:
     Raises InputError for what `transfer bench` would refuse."""
     from encoders.runtime.cli import progress_counter
     from encoders.runtime.devices import announce_device
-    from transfer.bench.bench import plan_bench, run_bench
+    from transfer.bench.bench import load_protocols, plan_bench, run_bench
     from transfer.bench.work import count_work
 
     request = options.to_request()
@@ -68,7 +68,9 @@ def run_options(options: BenchOptions) -> dict[str, str]:
     for name, reason in result.missing.items():
         _log(f"skipped: {name}: {reason}")
     _log(f"{result.computed} results computed, {result.reused} from records")
-    return {record.identity.protocol: record.meta.error or "failed" for record in result.failed}
+    failed = {record.identity.protocol: record.meta.error or "failed" for record in result.failed}
+    names = {name: next(iter(load_protocols([name], request.seed, request.overrides, request.device))) for name in request.protocols}
+    return {name: failed[own] for name, own in names.items() if own in failed}
 
 
 def _compute_group(group: Sequence[NumberedCell], status_dir: Path, run: RunOptions) -> None:

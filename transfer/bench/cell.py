@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from encoders.runtime.redact import could_be_count, redact_names, redact_text
 from encoders.runtime.storage_errors import StorageError
 from transfer.bench.episodes import measure_episodes
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
-from transfer.protocols.contract import AnyProtocol, Log, Needs, Rows, Select
+from transfer.protocols.contract import AnyProtocol, FittedProtocol, Log, Needs, Rows, Select
 from transfer.records.episodes import Episodes, episode_arrays
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, record_path, to_plain_json
 from transfer.records.record_ids import describe_own_ids, hide_names, hide_record_ids, write_as_in
@@ -168,7 +168,7 @@ class CellFit:
         arrays |= episode_arrays(episodes)
         clock.append(time.monotonic())
         seconds = {**self.seconds, "score": round(clock[1] - clock[0], 3), "episodes": round(clock[2] - clock[1], 3)}
-        meta = _build_meta(cell, started, seconds, _to_plain_mapping(self.fitted.selection), episodes)
+        meta = _build_meta(cell, started, seconds, self.fitted, episodes)
         return hide_record_ids(Record(meta.model_copy(update={"test_set": images.digest}), arrays))
 
     def _check_scores(self, cell: Cell, part: str, rows: Rows, scores: Array) -> FloatArray:
@@ -300,7 +300,7 @@ def _build_meta(
     cell: Cell,
     started: float,
     seconds: dict[str, float] | None = None,
-    selection: dict[str, Json] | None = None,
+    fitted: FittedProtocol[Any] | None = None,
     episodes: Mapping[int, Episodes] | None = None,
 ) -> Meta:
     return Meta(
@@ -314,7 +314,8 @@ def _build_meta(
         pretraining_seed=cell.pretraining_seed,
         size=cell.size,
         counts=cell.loaded.counts(cell.split),
-        selection=selection or {},
+        selection=_to_plain_mapping(fitted.selection) if fitted is not None else {},
+        cost=_to_plain_mapping(fitted.cost) if fitted is not None else {},
         episodes={str(shots): {"mean": e.mean, "sd": e.std} for shots, e in (episodes or {}).items()},
         episode_supports={str(shots): e.supports for shots, e in (episodes or {}).items()},
         protocol_config=_to_plain_mapping(cell.cfg.model_dump(mode="json")),

@@ -15,6 +15,7 @@ from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
 from transfer.bench.shifts import expand_shifts, shift_help
 from transfer.protocols import protocol_help
+from transfer.strategies.names import StrategyNames, expand_strategies
 from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ class BenchOptions:
     encoder: Sequence[str]
     task: str | None
     protocol: str
+    strategies: str | None
     baseline: Sequence[str] | None
     seed: int
     device: str
@@ -114,10 +116,11 @@ class BenchOptions:
 
         use_salt_file(self.salt_file)
         fractions, patients = parse_fractions(self.fractions)
+        protocols, overrides = expand_strategies(split_commas(self.protocol), split_commas(self.strategies), self.overrides)
         return BenchRequest(
             encoders=expand_sweeps(split_names(self.encoder)),
             tasks=split_commas(self.task),
-            protocols=split_commas(self.protocol),
+            protocols=protocols,
             baselines=parse_baselines(self.baseline),
             seed=self.seed,
             device=resolve_device(self.device),
@@ -132,7 +135,7 @@ class BenchOptions:
             folds=self.folds,
             batch=self.batch,
             workers=self.workers,
-            overrides=self.overrides,
+            overrides=overrides,
             shifts=expand_shifts(split_commas(self.shift), parse_integers("--strengths", self.strengths)),
             external=self.external_request(),
             floor=self.floor,
@@ -161,6 +164,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         encoder: EncoderNames = None,
         task: TaskNames = None,
         protocol: ProtocolNames = "knn,linear",
+        strategies: StrategyNames = None,
         baseline: BaselineNames = None,
         floor: Floor = True,
         diagnose: Annotated[
@@ -238,6 +242,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 encoder=encoder or [],
                 task=task,
                 protocol=protocol,
+                strategies=strategies,
                 baseline=baseline,
                 margin=margin,
                 score_by=score_by,

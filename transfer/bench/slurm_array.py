@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from encoders.runtime import paths, slurm, slurm_jobs
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, read_json, write_json
 from encoders.runtime.slurm_site import Site
 from encoders.zoo import zoo
@@ -61,11 +61,10 @@ def list_bench_cells(
 
     Baselines have cells of their own. Those of an encoder that is still being pretrained, whose network is not known yet, are computed in
     its cells. Raises InputError for an unknown encoder, task or protocol."""
-    from transfer.protocols import PROTOCOLS
+    from transfer.protocols import find_protocol
 
     for name in protocols:
-        if name not in PROTOCOLS:
-            raise unknown_name_error("protocol", name, PROTOCOLS)
+        find_protocol(name)  # raises for an unknown one
     if not encoders:
         raise InputError("no encoder was given; name one with --encoder, `encoders list` shows all")
     waiting = {name: job for name in encoders if (job := find_pretraining_job(name)) is not None or name in expected}
@@ -97,9 +96,9 @@ def list_bench_cells(
 
 def needs_training(protocol: str) -> bool:
     """Whether a protocol trains on images, which takes much longer than the features of all images."""
-    from transfer.protocols import PROTOCOLS
+    from transfer.protocols import find_protocol
 
-    return PROTOCOLS[protocol].load().NEEDS == "images"
+    return find_protocol(protocol).load().NEEDS == "images"
 
 
 def group_cells(cells: Sequence[BenchCell], per: Per = "encoder") -> list[list[int]]:

@@ -60,11 +60,13 @@ def run_and_print_bench(options: BenchOptions) -> None:
     from transfer.bench.bench import plan_bench, run_bench
     from transfer.bench.work import count_work
     from transfer.records.score_units import choose_score_rule, combine_records
+    from transfer.strategies.names import check_settings_used
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows
 
     rule = choose_score_rule(options.score_by, options.combine)
     request = options.to_request()
+    check_settings_used(request.protocols, request.overrides)
     announce_device(request.device)
     console = make_console(stderr=True)
 

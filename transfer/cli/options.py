@@ -49,10 +49,12 @@ def filter_records(
     Raises InputError for a name that no record has."""
     from encoders.runtime.errors import unknown_name_error
     from encoders.zoo.names import split_names
+    from transfer.strategies.names import split_protocol
 
     tasks, encoders, protocols = split_commas(task), split_names(list(encoder or [])), split_commas(protocol)
     for kind, names in (("task", tasks), ("encoder", encoders), ("protocol", protocols)):
         known = {str(getattr(r.identity, kind)) for r in records}
+        known |= {split_protocol(name)[0] for name in known} if kind == "protocol" else set()
         for name in names if records else ():
             if name not in known:
                 raise unknown_name_error(f"{kind} among the records", name, known)
@@ -62,7 +64,7 @@ def filter_records(
         beside = r.identity.encoder in named if baseline else r.meta.role != "encoder"
         return (
             (not tasks or r.identity.task in tasks)
-            and (not protocols or r.identity.protocol in protocols)
+            and (not protocols or not {r.identity.protocol, split_protocol(r.identity.protocol)[0]}.isdisjoint(protocols))
             and (not encoders or r.identity.encoder in encoders or beside)
         )
 

@@ -5,7 +5,9 @@ Entries stand in the order of how far a protocol adapts to the labels. Help text
 
 from typing import TYPE_CHECKING
 
+from encoders.runtime.errors import unknown_name_error
 from transfer.protocols.contract import AnyProtocol, FittedProtocol, ProtocolEntry, TransferProtocol
+from transfer.strategies.names import parse_strategy, protocol_title, split_protocol, strategy_order
 
 if TYPE_CHECKING:
     from encoders.runtime.config import Config
@@ -58,7 +60,24 @@ def resolve_protocol(name: str, cfg: "Config") -> AnyProtocol:
         from transfer.protocols import augmented_probe
 
         return augmented_probe
-    return PROTOCOLS[name].load()
+    return find_protocol(name).load()
+
+
+def protocol_order(name: str) -> tuple[int, int]:
+    """Sorts protocols in the order of the registry, and strategies of fine-tuning in theirs; unknown ones come last."""
+    names = list(PROTOCOLS)
+    base = split_protocol(name)[0]
+    return names.index(base) if base in names else len(names), strategy_order(name)
+
+
+def find_protocol(name: str) -> ProtocolEntry:
+    """The entry of a protocol, `finetune` for `finetune-last=2`. Raises InputError for an unknown protocol or strategy."""
+    base, strategy = split_protocol(name)
+    if base not in PROTOCOLS:
+        raise unknown_name_error("protocol", name, PROTOCOLS)
+    if strategy:
+        parse_strategy(strategy)
+    return PROTOCOLS[base]
 
 
 def scores_slides(name: str) -> bool:
@@ -67,8 +86,9 @@ def scores_slides(name: str) -> bool:
 
 
 def describe_protocol(name: str) -> str:
-    """The title of a protocol in reports; its name when the registry does not have it."""
-    return PROTOCOLS[name].title if name in PROTOCOLS else name
+    """The title of a protocol in reports, with its strategy; its name when the registry does not have it."""
+    base = split_protocol(name)[0]
+    return protocol_title(name, PROTOCOLS[base].title) if base in PROTOCOLS else name
 
 
 def protocol_help() -> str:
@@ -82,7 +102,9 @@ __all__ = [
     "ProtocolEntry",
     "TransferProtocol",
     "describe_protocol",
+    "find_protocol",
     "protocol_help",
+    "protocol_order",
     "resolve_protocol",
     "scores_slides",
 ]

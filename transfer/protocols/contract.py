@@ -9,6 +9,7 @@ Shapes: V validation rows, M rows to score, C label columns.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ class FittedProtocol(ABC, Generic[RowsT]):
     """(V, C) validation scores, if `fit` has computed them: those of the model before a refit on train and validation rows. Otherwise None.
 
     Thresholds and temperature are chosen on these: a refitted model must not score the rows it was trained on."""
+
+    cost: "Mapping[str, Json]" = MappingProxyType({})
+    """What training took (`transfer.protocols.training_cost`): parameters, images seen, memory; empty where no network is trained."""
 
     shots: "Sequence[int]" = ()
     """The numbers of shots of a few-shot protocol, fewest first; empty for a protocol without episodes."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from transfer.protocols import PROTOCOLS, describe_protocol
+from transfer.protocols import describe_protocol, protocol_order
 from transfer.stats import Difference, Interval
 from transfer.stats.verdict import NOT_TESTED, Verdict
 from transfer.tables.format import format_difference, format_p
@@ -99,8 +99,7 @@ class VerdictMatrix:
 
 def build_matrix(sections: Sequence[Section]) -> VerdictMatrix:
     """The matrix of these sections, with a column for each of them and a row for every encoder of any of them."""
-    registered = {name: i for i, name in enumerate(PROTOCOLS)}
-    ordered = sorted(sections, key=lambda s: (s.task, registered.get(s.protocol, len(registered))))
+    ordered = sorted(sections, key=lambda s: (s.task, protocol_order(s.protocol)))
     columns = name_matrix_columns(ordered)
     roles: dict[str, str] = {}
     for section in ordered:

@@ -14,8 +14,9 @@ from encoders.runtime.optim import build_optimizer
 from encoders.runtime.optim_config import Optim
 from tests.device_counts import OperationCount
 from tests.transfer.protocols.test_finetune import FAST, encoder, fit, images, part  # noqa: F401  a fixture
-from transfer.protocols import finetune, heads
-from transfer.protocols.finetune import FinetuneNetwork, training_step
+from transfer.protocols import finetune, finetune_training, heads
+from transfer.protocols.finetune_network import FinetuneNetwork
+from transfer.protocols.finetune_training import training_step
 from transfer.protocols.predict_images import iterate_image_inputs
 
 
@@ -36,7 +37,7 @@ def without_values(monkeypatch):
 
     Initialisation reads values; networks are initialised on the host. Autocast does not know the device."""
     monkeypatch.setattr(nn.init, "trunc_normal_", lambda tensor, std=1.0: tensor)
-    monkeypatch.setattr(finetune, "use_precision", lambda device, precision: nullcontext())
+    monkeypatch.setattr(finetune_training, "use_precision", lambda device, precision: nullcontext())
     return torch.device("meta")
 
 
@@ -61,7 +62,7 @@ def test_a_step_of_fine_tuning_needs_no_value_on_the_host_and_its_work_does_not_
 
 
 def test_a_value_that_the_host_needs_would_be_noticed(without_values, monkeypatch):
-    monkeypatch.setattr(finetune, "clip_gradients", lambda parameters, limit: float(parameters[0].grad.norm()))
+    monkeypatch.setattr(finetune_training, "clip_gradients", lambda parameters, limit: float(parameters[0].grad.norm()))
     with pytest.raises(RuntimeError, match="meta"):
         count_step(without_values, "binary", 4)
 

@@ -21,6 +21,7 @@ from encoders.zoo.encoder import Encoder
 from transfer.metrics import auroc
 from transfer.protocols import finetune, layers
 from transfer.protocols.common import ImageSet
+from transfer.protocols.finetune_network import update_ema
 from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
 
 FAST = {"min_steps": 8, "max_steps": 8, "evaluations": 4, "batch": 16, "augment": {"preset": "none"}}
@@ -264,7 +265,7 @@ def test_the_averaged_weights_are_the_weighted_sum_of_all_steps():
     for value in values:
         model.weight.data.copy_(value)
         model.num_batches_tracked += 1
-        finetune.update_ema(mean, model, 0.9)
+        update_ema(mean, model, 0.9)
     assert torch.allclose(mean.weight, 0.81 * start + 0.09 * values[0] + 0.1 * values[1])
     assert mean.num_batches_tracked == 2
 

@@ -1,0 +1,235 @@
+"""The training loop of fine-tuning: the phases of a strategy, with validations evenly spaced over all steps; the best weights are kept.
+
+A strategy says which tensors a phase trains (`transfer/strategies/contract.py`). Images, their order, augmentation and validations are the
+same for every strategy. Within a phase, `patience` validations without a better score end it.
+
+Shapes: B images of a step, C labels or classes.
+"""
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from encoders.loading.batches import Batches
+from encoders.runtime.arithmetic import resolve_training_precision, use_precision
+from encoders.runtime.arrays import Array
+from encoders.runtime.errors import InputError
+from encoders.runtime.optim import build_optimizer, clip_gradients, set_lr
+from encoders.runtime.precision_names import TrainingPrecision
+from encoders.zoo.parts import list_networks
+from transfer.protocols import layers
+from transfer.protocols.common import ImageSet
+from transfer.protocols.contract import Log, Select
+from transfer.protocols.finetune_config import Config
+from transfer.protocols.finetune_network import FinetuneNetwork, copy_state, predict_images, update_ema
+from transfer.protocols.supervised import logit_shift, supervised_loss
+from transfer.protocols.training_cost import TrainingCost
+from transfer.strategies.contract import Phase, Strategy
+from transfer.strategies.freezing import count_trained, set_trainable, set_training_mode
+from transfer.strategies.units import find_unused_parameters
+from transfer.strategies.wise import interpolate
+
+if TYPE_CHECKING:
+    from encoders.zoo.encoder import Encoder
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """What a network is trained on, the same for every strategy.
+
+    labels: (rows of the store, C).  class_weight: (C,).  steps: of all phases.  batch: images of a step."""
+
+    cfg: Config
+    encoder: "Encoder"
+    batches: Batches
+    labels: Tensor
+    class_weight: Array
+    steps: int
+    batch: int
+    kind: str
+    val: ImageSet
+    select: Select
+    log: Log | None
+
+    @property
+    def checks(self) -> set[int]:
+        """The steps after which the network is validated."""
+        return {round(self.steps * (i + 1) / self.cfg.evaluations) for i in range(self.cfg.evaluations)}
+
+    def score(self, network: FinetuneNetwork) -> float:
+        """The validation score of the network."""
+        scores = predict_images(network, self.val, logit_shift(self.class_weight), self.kind, self.cfg.workers)
+        return float(self.select(self.val.y, scores))
+
+
+@dataclass
+class BestWeights:
+    """The weights with the best validation score so far; the first of equals."""
+
+    state: dict[str, Tensor]
+    score: float = -np.inf
+    course: list[dict[str, Any]] = field(default_factory=list)  # one row for each validation
+
+    def add(self, network: nn.Module, row: dict[str, Any]) -> None:
+        """Keeps the weights of the network if the score of `row` is the best."""
+        self.course.append(row)
+        if row["score"] > self.score:
+            self.score, self.state = row["score"], copy_state(network)
+
+    @property
+    def chosen(self) -> dict[str, Any]:
+        """The row of the best validation."""
+        return next(row for row in self.course if row["score"] == self.score)
+
+
+def train_network(run: TrainingRun, network: FinetuneNetwork, strategy: Strategy) -> tuple[FinetuneNetwork, dict[str, Any], TrainingCost]:
+    """The network with its best weights, the selection with every validation, and the cost.
+
+    On a GPU the host waits for the device at every validation, and with fp16 once a step, to learn whether a gradient overflowed.
+
+    Raises InputError when no validation has a finite score."""
+    cfg, cost = run.cfg, TrainingCost(run.encoder.device, sum(p.numel() for p in network.parameters()))
+    decay, start = describe_layer_decay(network.backbone, cfg.layer_decay), copy_state(network.backbone)
+    strategy.prepare(network.backbone)
+    phases = strategy.phases(network.backbone, find_unused_parameters(network.backbone, run.encoder.card.preprocess))
+    average = copy.deepcopy(network) if cfg.ema else network
+    best, begin = BestWeights(copy_state(average)), 0
+    for together in group_phases(phases):
+        if begin:  # these phases start from the best weights of those before
+            average.load_state_dict(best.state if best.course else copy_state(average))
+            network.load_state_dict(average.state_dict())
+        train_phases(run, network, average, strategy, together, begin, best, cost)
+        begin = round(run.steps * together[-1].end)
+    validate_blends(run, average, start, strategy, best)
+    cost.validations = len(best.course)
+    if not np.isfinite(best.score):
+        raise InputError("fine-tuning has no validation score: the validation split has no label with a known value; give it more patients")
+    average.load_state_dict(best.state)
+    strategy.merge(average.backbone)
+    chosen = {name: value for name, value in best.chosen.items() if name != "loss"}
+    return average, {**chosen, "steps": run.steps, "stopped": best.course[-1]["step"], "layer_decay": decay, "table": best.course}, cost
+
+
+def train_phases(
+    run: TrainingRun,
+    network: FinetuneNetwork,
+    average: FinetuneNetwork,
+    strategy: Strategy,
+    phases: Sequence[Phase],
+    begin: int,
+    best: BestWeights,
+    cost: TrainingCost,
+) -> None:
+    """Trains the network over phases that share an optimizer and a schedule, from step `begin`; adds every validation to `best`."""
+    cfg, device = run.cfg, run.encoder.device
+    precision = resolve_training_precision(cfg.precision, device)
+    scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
+    optimizer = build_optimizer(build_groups(cfg, network, strategy, phases), cfg.optim, run.batch)
+    class_weight = torch.as_tensor(run.class_weight, dtype=torch.float32, device=device)
+    length = round(run.steps * phases[-1].end) - begin  # of the schedule
+    first = begin
+    for phase in phases:
+        end, stale, phase_best = round(run.steps * phase.end), 0, -np.inf
+        kept = set_trainable(network.backbone, phase)
+        cost.trained_parameters = max(cost.trained_parameters, count_trained(network))
+        for step in range(first, end):
+            set_training_mode(network, kept)
+            set_lr(optimizer, step - begin, length, round(cfg.warmup * length), cfg.optim)
+            torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
+            (micro,) = run.batches.micro_batches(step)
+            update = partial(training_step, network, optimizer, scaler, micro.views[0], run.labels[micro.index], class_weight, run.kind)
+            with cost.measure([network, average], optimizer) if step == first else nullcontext():
+                loss = update(precision, cfg.clip, partial(strategy.penalty, network.backbone))
+            cost.images_seen += len(micro.index)
+            if cfg.ema:
+                update_ema(average, network, min(cfg.ema, (1 + step - begin) / (10 + step - begin)))
+            if step + 1 not in run.checks or not strategy.validates_while_training:
+                continue
+            score = run.score(average)
+            named = {"phase": phase.name} if phase.name else {}
+            best.add(average, {"step": step + 1, "score": score, "loss": float(loss), **named})
+            if run.log:
+                run.log(step + 1, loss=float(loss), val=score)
+            stale = 0 if score > phase_best else stale + 1
+            phase_best = max(phase_best, score)
+            if stale >= cfg.patience:
+                break
+        first = end
+
+
+def validate_blends(run: TrainingRun, average: FinetuneNetwork, start: Mapping[str, Tensor], strategy: Strategy, best: BestWeights) -> None:
+    """Adds a validation of every mean of start and trained weights that the strategy proposes.  start: of the backbone."""
+    trained = copy_state(average.backbone)
+    for alpha in strategy.blends(run.cfg.evaluations):
+        average.backbone.load_state_dict(interpolate(start, trained, alpha))
+        score = run.score(average)
+        best.add(average, {"step": run.steps, "score": score, "alpha": alpha})
+        if run.log:
+            run.log(run.steps, alpha=alpha, val=score)
+
+
+def group_phases(phases: Sequence[Phase]) -> list[list[Phase]]:
+    """The phases in groups that share an optimizer and a schedule."""
+    groups: list[list[Phase]] = []
+    for phase in phases:
+        if phase.restarts or not groups:
+            groups.append([phase])
+        else:
+            groups[-1].append(phase)
+    return groups
+
+
+def build_groups(cfg: Config, network: FinetuneNetwork, strategy: Strategy, phases: Sequence[Phase]) -> list[dict[str, Any]]:
+    """The parameter groups of the optimizer, with everything that one of the phases trains set to have gradients."""
+    set_trainable(network.backbone, replace(phases[0], trained=frozenset[str]().union(*(phase.trained for phase in phases))))
+    flat_lr, own_head_lr = phases[0].flat_lr, phases[0].head_lr
+    decay, head_lr = cfg.layer_decay if flat_lr is None else 1.0, cfg.head_lr if own_head_lr is None else own_head_lr
+    groups = layers.parameter_groups(network.backbone, network.head, decay, cfg.optim.weight_decay, head_lr)
+    for group in (group for group in groups if not group["name"].startswith("head")):
+        group["lr_scale"] *= flat_lr or 1.0
+        group["weight_decay"] *= strategy.decays_to_zero
+    return groups
+
+
+def describe_layer_decay(backbone: nn.Module, decay: float | None) -> float | list[float]:
+    """The layer decay that is used; one number for each part where parts differ."""
+    decays = [layers.default_layer_decay(one) if decay is None else decay for _, one in list_networks(backbone)]
+    return decays[0] if len(set(decays)) == 1 else decays
+
+
+def training_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    images: Tensor,
+    y: Tensor,
+    class_weight: Tensor,
+    kind: str,
+    precision: TrainingPrecision,
+    clip: float,
+    penalty: Callable[[], Tensor | None] = lambda: None,
+) -> Tensor:
+    """One update of the network; returns the loss before it, on its device. images: (B, K, S, S) prepared.  y: (B, C).
+
+    penalty: a scalar that is added to the loss, or None.
+
+    The host does not wait for the device, except in `scaler.step` with fp16."""
+    with use_precision(images.device, precision):
+        logits = network(images)
+    loss = supervised_loss(logits, y, class_weight, kind)
+    if (extra := penalty()) is not None:
+        loss = loss + extra
+    optimizer.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimizer)
+    clip_gradients(list(network.parameters()), clip)
+    scaler.step(optimizer)
+    scaler.update()
+    return loss.detach()

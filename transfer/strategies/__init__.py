@@ -1,0 +1,1 @@
+"""Strategies of fine-tuning: what is trained, in which order, and what becomes of the weights."""

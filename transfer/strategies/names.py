@@ -1,0 +1,173 @@
+"""The names of strategies: in options, as protocols of records (`finetune-last=2`), and the settings that belong to each.
+
+`finetune` is full fine-tuning. Any other strategy is a protocol of its own in records and tables, so that its rows stand beside the others.
+Nothing heavy is imported here.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from encoders.runtime.command_line import COMMA_LIST
+from encoders.runtime.errors import InputError, unknown_name_error
+from transfer.strategies.settings import StrategySettings
+
+FINETUNE = "finetune"  # the protocol whose settings a strategy is
+FULL = "full"
+GROUPS = tuple(name for name in StrategySettings.model_fields if name != "strategy")
+
+
+@dataclass(frozen=True)
+class StrategyEntry:
+    """A strategy of the registry. title: in reports.  help: one line.  groups: the settings it uses.
+
+    main: the setting that `NAME=VALUE` sets, as `group.field`; "" for none.  source: the publication."""
+
+    title: str
+    help: str
+    source: str
+    groups: tuple[str, ...] = ()
+    main: str = ""
+
+
+STRATEGIES: dict[str, StrategyEntry] = {
+    "linear": StrategyEntry("head only", "the head alone, on augmented images; the network is frozen", "", ("linear",)),
+    "last": StrategyEntry("last blocks", "the head and the last N blocks or stages", "", ("last",), "last.count"),
+    "lpft": StrategyEntry("head, then all", "the head alone, then everything", "Kumar et al. 2022, arXiv:2202.10054", ("linear", "lpft")),
+    "gradual": StrategyEntry(
+        "gradual unfreezing",
+        "the head, then one more block or stage at a time, from the top",
+        "Howard and Ruder 2018, arXiv:1801.06146",
+        ("gradual",),
+    ),
+    FULL: StrategyEntry("everything", "the whole network and the head", ""),
+    "bitfit": StrategyEntry("biases", "the head and all biases", "Ben Zaken et al. 2022, arXiv:2106.10199"),
+    "lora": StrategyEntry(
+        "low-rank updates",
+        "the head and an update of rank R of each attention and MLP weight, or 1x1 convolution",
+        "Hu et al. 2022, arXiv:2106.09685",
+        ("lora",),
+        "lora.rank",
+    ),
+    "l2sp": StrategyEntry(
+        "decay towards the start",
+        "everything, with weight decay W towards the start instead of 0",
+        "Li et al. 2018, arXiv:1802.01483",
+        ("l2sp",),
+        "l2sp.weight",
+    ),
+    "wise": StrategyEntry(
+        "interpolation with the start",
+        "everything; then the mean of start and end weights that validation chooses",
+        "Wortsman et al. 2022, arXiv:2109.01903",
+        ("wise",),
+    ),
+}
+
+
+def strategy_help() -> str:
+    """The strategies with their values and one-line help, for an option of the command line."""
+    return "; ".join(f"{_usage(name)} ({entry.help})" for name, entry in STRATEGIES.items())
+
+
+def _usage(name: str) -> str:
+    main = STRATEGIES[name].main
+    letter = {"last.count": "=N", "lora.rank": "=R", "l2sp.weight": "=W"}
+    return name + letter.get(main, "")
+
+
+StrategyNames = Annotated[
+    str | None,
+    typer.Option(
+        metavar=COMMA_LIST,
+        help=f"with --protocol finetune: what is trained, a row each, with equal images, steps and validations: {strategy_help()}",
+    ),
+]
+
+
+def parse_strategy(text: str) -> list[str]:
+    """`last=2` as settings: ["strategy=last", "last.count=2"].
+
+    Raises InputError for an unknown strategy, or a value for one that has none."""
+    name, equals, value = text.partition("=")
+    if name not in STRATEGIES:
+        raise unknown_name_error("strategy", name, STRATEGIES)
+    main = STRATEGIES[name].main
+    if equals and not main:
+        raise InputError(f"strategy {name} has no value, and {text!r} gives it one; write {name}")
+    return [f"strategy={name}", *([f"{main}={value}"] if equals else [])]
+
+
+def strategy_label(settings: StrategySettings) -> str:
+    """The strategy with the value of its main setting: `lpft`, `last=2`."""
+    group, _, field = STRATEGIES[settings.strategy].main.partition(".")
+    return f"{settings.strategy}={getattr(getattr(settings, group), field):g}" if group else settings.strategy
+
+
+def protocol_of_strategy(settings: StrategySettings) -> str:
+    """The name of the protocol in records: `finetune` for full fine-tuning, otherwise `finetune-last=2`."""
+    return FINETUNE if settings.strategy == FULL else f"{FINETUNE}-{strategy_label(settings)}"
+
+
+def split_protocol(name: str) -> tuple[str, str]:
+    """The protocol of the registry and the strategy of a name: (`finetune`, `last=2`), or (name, "") for another protocol."""
+    base, dash, strategy = name.partition("-")
+    return (base, strategy) if base == FINETUNE and dash else (name, "")
+
+
+def strategy_order(protocol: str) -> int:
+    """Sorts the protocols of strategies in the order of the registry, which is that of how much they train; others come first."""
+    strategy = split_protocol(protocol)[1].partition("=")[0] or FULL
+    names = list(STRATEGIES)
+    return names.index(strategy) if strategy in names else -1
+
+
+def protocol_title(name: str, title: str) -> str:
+    """The title of a protocol with its strategy: `fine-tuning, gradual unfreezing`.  title: of the registry's protocol."""
+    strategy, _, value = split_protocol(name)[1].partition("=")
+    if not strategy:
+        return title
+    own = STRATEGIES[strategy].title if strategy in STRATEGIES else strategy
+    return f"{title}, {own}{f' ({value})' if value else ''}"
+
+
+def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The dumped settings without the groups that the strategy does not use, and without the strategy if it is `full`.
+
+    So settings of full fine-tuning, and their hash, are those of versions without strategies."""
+    strategy = settings.get("strategy", FULL)
+    unused = set(GROUPS) - set(STRATEGIES[strategy].groups) | ({"strategy"} if strategy == FULL else set())
+    return {name: value for name, value in settings.items() if name not in unused}
+
+
+def expand_strategies(protocols: Sequence[str], strategies: Sequence[str], overrides: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The protocols with one for each strategy in place of `finetune`, and the overrides with what gives them the same validation looks.
+
+    Early stopping would give strategies different numbers of images, so it is off unless finetune.patience is given."""
+    if not strategies:
+        return list(protocols), list(overrides)
+    if FINETUNE not in protocols:
+        raise InputError(f"--strategies is about fine-tuning, and --protocol names {', '.join(protocols)}; add {FINETUNE} to it")
+    for strategy in strategies:
+        parse_strategy(strategy)  # raises for what is wrong with it
+    each = [FINETUNE if strategy == FULL else f"{FINETUNE}-{strategy}" for strategy in strategies]
+    expanded = [name for protocol in protocols for name in (each if protocol == FINETUNE else [protocol])]
+    given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
+    looks = given.get(f"{FINETUNE}.evaluations", "")
+    if f"{FINETUNE}.patience" in given:
+        return expanded, list(overrides)
+    return expanded, [*overrides, f"{FINETUNE}.patience={looks or 10}"]
+
+
+def check_settings_used(protocols: Sequence[str], overrides: Sequence[str]) -> None:
+    """Raises InputError for a setting of a strategy, as `finetune.lora.rank=4`, that no protocol of the benchmark uses."""
+    given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
+    named = [split_protocol(name)[1].partition("=")[0] for name in protocols if split_protocol(name)[0] == FINETUNE]
+    chosen = [name or given.get(f"{FINETUNE}.strategy", FULL) for name in named]
+    used = {group for name in chosen if name in STRATEGIES for group in STRATEGIES[name].groups}
+    for text, path in ((text, text.split(".")) for text in given):
+        if path[0] == FINETUNE and path[1:2] and path[1] in GROUPS and path[1] not in used:
+            users = [name for name, entry in STRATEGIES.items() if path[1] in entry.groups]
+            raise InputError(f"{text} has no effect: no strategy of this benchmark uses it; add --strategies {' or '.join(users)}")

@@ -13,6 +13,7 @@ from encoders.zoo.names import split_names
 from transfer.bench.bench_arguments import list_bench_options, parse_bench_arguments
 from transfer.bench.dependencies import Dependencies, parse_after
 from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames
+from transfer.strategies.names import StrategyNames, check_settings_used, expand_strategies
 
 if TYPE_CHECKING:
     from transfer.bench.bench_folder import BenchFolder
@@ -27,6 +28,7 @@ def submit(
     encoder: EncoderNames = None,
     task: TaskNames = None,
     protocol: ProtocolNames = "knn,linear",
+    strategies: StrategyNames = None,
     baseline: BaselineNames = None,
     floor: Floor = True,
     name: Annotated[str, typer.Option(help="name of the benchmark; its folder is benches/NAME")] = "bench",
@@ -85,7 +87,9 @@ def submit(
     from transfer.bench.baselines import parse_baselines
 
     cells, jobs, left_out = slurm_array.list_bench_cells(
-        names, split_commas(task), split_commas(protocol), parse_baselines(baseline), bench_options or [], floor, expected
+    protocols, words = expand_strategies(split_commas(protocol), split_commas(strategies), bench_options or [])
+    check_settings_used(protocols, words)
+        names, split_commas(task), protocols, parse_baselines(baseline), words, floor, expected
     )
     table_options = check_cells(cells)
     options = {

@@ -86,9 +86,9 @@ def submit(
     from transfer.bench import bench_folder, slurm_array
     from transfer.bench.baselines import parse_baselines
 
-    cells, jobs, left_out = slurm_array.list_bench_cells(
     protocols, words = expand_strategies(split_commas(protocol), split_commas(strategies), bench_options or [])
     check_settings_used(protocols, words)
+    cells, jobs, left_out = slurm_array.list_bench_cells(
         names, split_commas(task), protocols, parse_baselines(baseline), words, floor, expected
     )
     table_options = check_cells(cells)

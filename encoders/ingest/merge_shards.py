@@ -5,7 +5,6 @@ Decisions that depend on the whole set are made here: number of channels, bit de
 Shapes: N rows, H, W, C of one image.
 """
 
-import csv
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from encoders.ingest.shard_io import (
 from encoders.ingest.source import IngestResult, ItemT, PixelUnit, Source, Value, to_pixel_unit, unit_to_json
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.escape import format_csv
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.local_notes import show_key
@@ -178,5 +178,5 @@ def write_quarantine(out: Path, bad: list[list[str]]) -> None:
     if not bad:
         path.unlink(missing_ok=True)
         return
-    with atomic_write(path, private=True) as part, part.open("w", newline="", encoding="utf-8") as file:  # names of patients' files
-        csv.writer(file).writerows([["file", "reason", "traceback"], *bad])
+    with atomic_write(path, private=True) as part:  # names of patients' files
+        part.write_text(format_csv([["file", "reason", "traceback"], *bad]), encoding="utf-8", errors="replace")

@@ -5,6 +5,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from encoders.runtime.escape import read_csv_cell
+
 MAX_QUARANTINE_SHOWN = 20
 
 
@@ -14,7 +16,7 @@ def read_quarantine(store: Path) -> list[tuple[str, str]]:
     if not path.is_file():
         return []
     with path.open(newline="", encoding="utf-8") as file:
-        return [(row["file"], row["reason"]) for row in csv.DictReader(file)]
+        return [(read_csv_cell(row["file"]), read_csv_cell(row["reason"])) for row in csv.DictReader(file)]
 
 
 def quarantine_path(out: Path) -> Path:

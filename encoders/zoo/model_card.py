@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import yaml
 
+from encoders.runtime.escape import escape_markdown
 from encoders.runtime.json_types import Json
 from encoders.runtime.redact import redact_private
 from encoders.zoo.card import Card, list_trained_labels
@@ -83,22 +84,22 @@ def _index_entry(result: EvaluationResult) -> dict[str, Json]:
 def _body(facts: ModelCardFacts) -> list[str]:
     card = facts.card
     lines = [
-        f"# {card.name}",
+        f"# {escape_markdown(card.name)}",
         "",
-        f"An encoder of images: {card.arch}, {card.dim} features. Written by isograft; its card is `card.yaml`.",
+        f"An encoder of images: {escape_markdown(card.arch)}, {card.dim} features. Written by isograft; its card is `card.yaml`.",
         "",
     ]
     lines += ["## Licence", "", *_licence_lines(facts), "", "## Use", "", *_use_lines(card), "", "## Input", "", *_input_lines(card), ""]
     lines += ["## Data and recipe", "", *_training_lines(facts), "", "## Evaluation", "", *_evaluation_lines(facts.results), ""]
-    return [*lines, "## Checks", "", f"- {facts.source_check}", *_check_lines(card)]
+    return [*lines, "## Checks", "", f"- {escape_markdown(facts.source_check)}", *_check_lines(card)]
 
 
 def _licence_lines(facts: ModelCardFacts) -> list[str]:
     own = facts.card.licence
-    lines = [f"Licence of the weights: {governing_licence(own, facts.ancestors)}."]
+    lines = [f"Licence of the weights: {escape_markdown(governing_licence(own, facts.ancestors))}."]
     if facts.ancestors:
-        lines.append("They come from " + ", ".join(f"{a.name} ({a.licence})" for a in facts.ancestors) + ".")
-    return lines + [f"\n**{line[0].upper()}{line[1:]}.**" for line in licence_warnings(own, facts.ancestors)]
+        lines.append("They come from " + ", ".join(escape_markdown(f"{a.name} ({a.licence})") for a in facts.ancestors) + ".")
+    return lines + [f"\n**{escape_markdown(line[0].upper() + line[1:])}.**" for line in licence_warnings(own, facts.ancestors)]
 
 
 def _use_lines(card: Card) -> list[str]:
@@ -130,12 +131,12 @@ def _input_lines(card: Card) -> list[str]:
 
 def _training_lines(facts: ModelCardFacts) -> list[str]:
     card = facts.card
-    lines = [f"- lineage: {facts.lineage}"]
+    lines = [f"- lineage: {escape_markdown(facts.lineage)}"]
     if card.method:
-        lines.append(f"- method: {card.method}" + (f", {card.steps} steps" if card.steps is not None else ""))
+        lines.append(f"- method: {escape_markdown(card.method)}" + (f", {card.steps} steps" if card.steps is not None else ""))
     if card.modality:
-        lines.append(f"- modality: {card.modality}")
-    lines += [f"- trained with the label {text}" for text in list_trained_labels(card)]
+        lines.append(f"- modality: {escape_markdown(card.modality)}")
+    lines += [f"- trained with the label {escape_markdown(text)}" for text in list_trained_labels(card)]
     corpus: Mapping[str, object] = redact_private(card.corpus or {})
     lines += [f"- data, {key}: {_inline(value)}" for key, value in corpus.items() if key != "fingerprints"]
     if not card.corpus:
@@ -162,7 +163,7 @@ def _evaluation_lines(results: Sequence[EvaluationResult]) -> list[str]:
                 f"{m.value:.3f} [{m.low:.3f}, {m.high:.3f}]",
                 verdict,
             )
-            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+            lines.append("| " + " | ".join(escape_markdown(cell) for cell in cells) + " |")
     return lines
 
 
@@ -177,5 +178,5 @@ def _format_numbers(values: Sequence[float]) -> str:
 
 def _inline(value: object) -> str:
     if isinstance(value, Mapping):
-        return ", ".join(f"{k} {_inline(v)}" for k, v in value.items() if v is not None)
-    return ", ".join(map(_inline, value)) if isinstance(value, list | tuple) else str(value)
+        return ", ".join(f"{_inline(k)} {_inline(v)}" for k, v in value.items() if v is not None)
+    return ", ".join(map(_inline, value)) if isinstance(value, list | tuple) else escape_markdown(str(value))

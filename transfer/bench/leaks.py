@@ -1,10 +1,9 @@
 """Leaks of one task: between the parts of its split, and between its test part and the pretraining of an encoder."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.escape import format_csv
 from encoders.runtime.local_notes import show_path, write_private
 from encoders.runtime.paths import records_dir
 from encoders.similarity.turned_search import read_signs
@@ -98,9 +97,8 @@ def save_leaks(loaded: LoadedTask, leaks: Sequence[check.Leak], name: str, log: 
     path = pictures.draw_leak_pairs(loaded.store, leaks, folder / f"{name}.png")
     if path is not None:
         log(f"{loaded.task.name}: pictures of the leaked or suspected pairs are in {show_path(path)}")
-    table = io.StringIO()
     rows = ([leak.kind, leak.between, "confirmed" if leak.confirmed else "suspected", shown] for leak in leaks for shown in leak.examples)
-    csv.writer(table, lineterminator="\n").writerows([["kind", "between", "state", "images or patients"], *rows])
-    listed = show_path(write_private(folder / f"{name}.csv", table.getvalue()))
+    table = format_csv([["kind", "between", "state", "images or patients"], *rows])
+    listed = show_path(write_private(folder / f"{name}.csv", table))
     log(f"{loaded.task.name}: {sum(leak.count for leak in leaks):,} leaked or suspected images and patients are listed in {listed}")
     return listed

@@ -80,6 +80,7 @@ def power(
     The table is also written to records/power.csv.
     """
     from encoders.runtime.cli import progress_counter
+    from encoders.runtime.escape import lines_to_csv
     from encoders.runtime.paths import records_dir
     from transfer.records import record
     from transfer.records.score_units import choose_score_rule, combine_records
@@ -115,7 +116,7 @@ def power(
     with advise_on_interrupt("nothing was saved"), progress_counter("sizes", total) as progress:
         results = plan_power(pilot, options, progress)
     print_power(make_console(), pilot, options, results)
-    table = render.lines_to_csv(power_to_csv_lines(pilot, options, results))
+    table = lines_to_csv(power_to_csv_lines(pilot, options, results))
     for path in filter(None, (csv, records_dir() / "power.csv")):
         render.write_table(path, table)
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import LineStyle
 from transfer.records.record import Record
+from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage
-from transfer.report.redact import Redactor
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.render import list_allowed_leaks
 from transfer.tables.rows import Section

@@ -2,24 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
+from encoders.runtime.escape import escape_latex
 from transfer.tables import render
 from transfer.tables.label_table import LABEL_HEADER, format_labels, list_labels
 from transfer.tables.rows import Section, group_sections, name_settings
-
-LATEX_ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-}
 
 
 def render_latex(sections: Sequence[Section]) -> str:
@@ -71,11 +57,6 @@ def _label_table(section: Section, display_names: Mapping[str, str]) -> list[str
         r"\end{table}",
         "",
     ]
-
-
-def escape_latex(text: str) -> str:
-    """The text with LaTeX's special characters escaped."""
-    return "".join(LATEX_ESCAPES.get(letter, letter) for letter in text)
 
 
 def _latex_row(cells: Sequence[str]) -> str:

@@ -1,20 +1,23 @@
 """The page of a report: verdict, then every task, then provenance. Its sections are listed in `sections.REPORT_SECTIONS`."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 from encoders.runtime.html import Html, collapsible_section, tag
+from encoders.runtime.page import render_bare_document
+from encoders.runtime.redact import redact_text
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
+from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage
 from transfer.report import contents, provenance, tables
 from transfer.report.context import Block, ReportContext
 from transfer.report.notes import render_notes
 from transfer.report.overview import render_matrix
 from transfer.report.panels import assign_pens
-from transfer.report.redact import Redactor
 from transfer.report.sections import REPORT_SECTIONS
 from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from encoders.store.store import Store
 
 # The browser fetches nothing, whatever a name on the page contains.
-CONTENT_SECURITY_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 CHECKPOINT_NOTE = (
     "Verdicts are about the tested checkpoints. The intervals cover the variation between test patients and between draws of the labeled "
     "patients, not between pretraining seeds."
@@ -37,6 +39,8 @@ RECIPE_NOTE = (
     "Where several pretraining seeds of one recipe were benchmarked, their mean is compared and the interval includes the variation "
     "between seeds: that verdict is about the recipe. All other verdicts are about the tested checkpoints."
 )
+
+RECORD_NAME = re.compile(r"^[\w.@-]+-[0-9a-f]{16}\.json$", re.ASCII)  # the file of a record, which we named
 
 
 def render_page(
@@ -69,28 +73,16 @@ def render_page(
             parts.append(tag("section", tag("h2", section.title), body))
     parts, links = contents.add_contents(parts)
     main = tag("main", page_header(context, refused or {}, made_at, links), *parts)
-    return "<!doctype html>\n" + tag("html", html_head(blocks), tag("body", main), lang="en")
-
-
-def html_head(blocks: Sequence[Block]) -> Html:
-    """The head element: title, style, and a policy against fetching anything."""
     names = ", ".join(dict.fromkeys(block[0].task for block in blocks))
-    style = Html((files("transfer.report") / "style.css").read_text())
-    return tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=CONTENT_SECURITY_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", f"isograft report: {names}"),
-        tag("style", style),
-    )
+    style = (files("transfer.report") / "style.css").read_text()
+    return render_bare_document(f"isograft report: {names}", tag("body", main), style)
 
 
 def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str, links: Html) -> Html:
     """Refused files and leaks, then the verdict and the table of contents."""
     alarms = []
     if refused:
-        files_refused = tag("ul", *(tag("li", tag("code", name), f": {reason}") for name, reason in refused.items()))
+        files_refused = tag("ul", *(tag("li", tag("code", name if RECORD_NAME.search(name) else redact_text(name)), f": {redact_text(reason)}") for name, reason in refused.items()))
         count = f"{len(refused)} file{'s were' if len(refused) > 1 else ' was'} refused. "
         alarms.append(tag("div", tag("b", count), "This page uses nothing from these files.", files_refused, class_="alarm"))
     leaks = provenance.allowed_leaks(context)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
+from encoders.runtime.escape import lines_to_csv
 from transfer.metrics import macro
 from transfer.metrics.net_benefit import net_benefit_of_counts, treat_all
 from transfer.metrics.panel import are_probabilities
@@ -16,7 +17,7 @@ from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats.bootstrap import percentile_band
 from transfer.stats.patient_draws import draw_patients
-from transfer.tables.render import lines_to_csv, list_allowed_leaks
+from transfer.tables.render import list_allowed_leaks
 from transfer.tables.rows import Row, Section
 
 CSV_THRESHOLDS = np.round(np.linspace(0.01, 0.99, 99), 2)

@@ -13,6 +13,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
+from encoders.runtime.escape import lines_to_csv
 from transfer.metrics import ThresholdRule, choose_thresholds, predictive_values
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
@@ -182,7 +183,7 @@ def print_decisions(console: "Console", decided: Sequence[tuple[Section, Row, li
 
 def decisions_to_csv(decided: Sequence[tuple[Section, Row, list[LabelDecision]]], rule: OperatingRule) -> str:
     """One line per label, numbers with six decimals."""
-    return render.lines_to_csv([_decision_line(section, row, d, rule) for section, row, decisions in decided for d in decisions])
+    return lines_to_csv([_decision_line(section, row, d, rule) for section, row, decisions in decided for d in decisions])
 
 
 def _decision_line(section: Section, row: Row, decision: LabelDecision, rule: OperatingRule) -> dict[str, object]:

@@ -12,6 +12,7 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.zoo.names import short_name
 from transfer.records.record import Identity, Record
+from transfer.records.redactor import Redactor
 from transfer.stats import Difference, patients_per_class
 from transfer.stats.estimate import estimate_difference
 from transfer.stats.factors import Position
@@ -155,7 +156,7 @@ def _pair(one: list[Record], other: list[Record], choice: PilotChoice) -> Pilot:
     assert difference is not None  # both have the same positions
     notes = [f"{dropped} test patients without a known label are left out"] if dropped else []
     notes += [f"labels with fewer than {MIN_PILOT_PATIENTS} pilot patients in a class are left out: {', '.join(rare)}"] if rare else []
-    notes += [f"LEAKAGE ALLOWED: {leak}" for leak in dict.fromkeys(leak for r in (*one, *other) for leak in r.meta.leakage)]
+    notes += [f"LEAKAGE ALLOWED: {leak}" for leak in Redactor([*one, *other]).redact_all(leak for r in (*one, *other) for leak in r.meta.leakage)]
     return Pilot(rows, one, other, difference, tuple(first.meta.classes[c] for c in kept), tuple(notes))
 
 

@@ -1,15 +1,16 @@
 """The comparison table on a terminal, as CSV and as Markdown, all from the same rows."""
 
-import csv
-import io
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from encoders.runtime.escape import escape_markdown, lines_to_csv
 from encoders.runtime.files import atomic_write
+from encoders.runtime.local_notes import prints_to_job_log
 from encoders.zoo.names import short_name
+from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage, describe_usage, merge_usage
 from transfer.tables import caveats
 from transfer.tables.comparison_table import (
@@ -99,8 +100,14 @@ def _format_fraction(row: Row) -> str:
     return share + (f" ({'-'.join(map(str, sorted({min(labeled), max(labeled)})))} patients)" if labeled else "")
 
 
-def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str]) -> list[str]:
-    """The lines below a block: sample sizes, hashes, uses of the test split, leaks, warnings and failures."""
+def build_captions(
+    block: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str], redactor: Redactor | None = None
+) -> list[str]:
+    """The lines below a block: sample sizes, hashes, uses of the test split, leaks, warnings and failures.
+
+    redactor: of a table that is passed on; None: for the terminal of the user."""
+    hide_all = redactor or str
+    hide = redactor.hide_names if redactor else str
     first, lines = block[0], []
     counts = next((s.counts for s in block if s.counts), {})
     if counts:
@@ -110,15 +117,20 @@ def build_captions(block: Sequence[Section], usage: Mapping[str, SplitUsage], mi
     lines += caveats.describe_precision(block)
     lines += unique(f"scored by {r.meta.scored_by}" for s in block for row in s.rows for r in row.records if r.meta.scored_by)
     lines += describe_usage(usage, [split for s in block for split in s.splits])
-    lines += unique(f"LEAKAGE ALLOWED: {leak}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
-    lines += unique(f"warning: {w}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
+    lines += unique(f"LEAKAGE ALLOWED: {hide_all(leak)}" for s in block for row in s.rows for r in row.records for leak in r.meta.leakage)
+    lines += unique(f"warning: {hide_all(w)}" for s in block for row in s.rows for r in row.records for w in r.meta.warnings)
     lines += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
     lines += unique(f"{row.encoder}: {row.episodes_note}" for s in block for row in s.rows if row.episodes_note)
-    lines += [f"{name}: not available: {reason}" for name, reason in missing.items()]
+    lines += [f"{name}: not available: {hide(reason)}" for name, reason in missing.items()]
     lines += caveats.describe_convergence(block)
     lines += caveats.describe_missing_imagenet(block, missing)
-    lines += [f"{r.identity.encoder}, {r.identity.protocol} failed: {r.meta.error}" for s in block for r in s.failed]
+    lines += [f"{r.identity.encoder}, {r.identity.protocol} failed: {hide(str(r.meta.error))}" for s in block for r in s.failed]
     return lines
+
+
+def gather_redactor(sections: Sequence[Section]) -> Redactor:
+    """What hides the names of all records of tables that are passed on."""
+    return Redactor(list(dict.fromkeys(r for s in sections for r in (*(r for row in s.rows for r in row.records), *s.failed))))
 
 
 def mixed_hash_warnings(sections: Sequence[Section]) -> list[str]:
@@ -154,6 +166,7 @@ def print_results(console: "Console", sections: Sequence[Section], usage: Mappin
     from rich.text import Text
 
     display_names = shorten_names(sections)
+    redactor = gather_redactor(sections) if prints_to_job_log() else None
     for block in group_sections(sections):
         table = Table(
             title=Text(f"task {block[0].task}"),
@@ -183,7 +196,7 @@ def print_results(console: "Console", sections: Sequence[Section], usage: Mappin
             console.print(Text(f"  differences and verdicts are relative to {display_names[min(references)]}, on the same test patients"))
         if needs_comparison_table(block):
             console.print(_comparison_table(block, display_names))
-        for caption in build_captions(block, usage, missing) + describe_legend(block, display_names):
+        for caption in build_captions(block, usage, missing, redactor) + describe_legend(block, display_names):
             console.print(Text(f"  {caption}"), style="yellow" if caption.startswith(("LEAK", "warn")) else "dim")
     for warning in mixed_hash_warnings(sections):
         console.print(Text(warning), style="yellow")
@@ -204,24 +217,24 @@ def _comparison_table(block: Sequence[Section], display_names: Mapping[str, str]
 
 def results_to_markdown(sections: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str]) -> str:
     """The tables as Markdown."""
-    display_names, out = shorten_names(sections), []
-    clean = lambda text: text.replace("|", "\\|").replace("\n", " ")  # noqa: E731
+    display_names, out, redactor = shorten_names(sections), list[str](), gather_redactor(sections)
     for block in group_sections(sections):
-        captions = build_captions(block, usage, missing) + describe_legend(block, display_names)
-        out += [f"### {block[0].task}", "", f"| {' | '.join(RESULT_HEADER)} |", "|" + " --- |" * len(RESULT_HEADER)]
-        out += [f"| {' | '.join(map(clean, row))} |" for row in format_rows(block, display_names, missing)]
+        captions = build_captions(block, usage, missing, redactor) + describe_legend(block, display_names)
+        out += [f"### {escape_markdown(block[0].task)}", "", f"| {' | '.join(RESULT_HEADER)} |", "|" + " --- |" * len(RESULT_HEADER)]
+        out += [f"| {' | '.join(map(escape_markdown, row))} |" for row in format_rows(block, display_names, missing)]
         if needs_comparison_table(block):
             out += ["", f"| {' | '.join(COMPARISON_HEADER)} |", "|" + " --- |" * len(COMPARISON_HEADER)]
-            out += [f"| {' | '.join(map(clean, line))} |" for line in format_comparisons(block, display_names)]
-        out += ["", *(f"- {clean(caption)}" for caption in captions), ""]
-    out += [f"- {clean(warning)}" for warning in mixed_hash_warnings(sections)]
+            out += [f"| {' | '.join(map(escape_markdown, line))} |" for line in format_comparisons(block, display_names)]
+        out += ["", *(f"- {escape_markdown(caption)}" for caption in captions), ""]
+    out += [f"- {escape_markdown(warning)}" for warning in mixed_hash_warnings(sections)]
     return "\n".join(out)
 
 
 def results_to_csv(sections: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str]) -> str:
     """The tables as CSV, one line per row, numbers with six decimals, full hashes."""
-    table = [line for s in sections for line in _csv_rows(s, usage)]
-    table += [{"encoder": name, "status": f"not available: {reason}"} for name, reason in missing.items()]
+    redactor = gather_redactor(sections)
+    table = [line for s in sections for line in _csv_rows(s, usage, redactor)]
+    table += [{"encoder": name, "status": f"not available: {redactor.hide_names(reason)}"} for name, reason in missing.items()]
     return lines_to_csv(table)
 
 
@@ -235,22 +248,12 @@ def labels_to_csv(sections: Sequence[Section]) -> str:
     return lines_to_csv(label_csv_lines(sections))
 
 
-def lines_to_csv(lines: Sequence[Mapping[str, object]]) -> str:
-    """CSV with the columns of all lines, in order of first occurrence; a line without a column has an empty cell."""
-    fields = list(dict.fromkeys(key for line in lines for key in line))
-    out = io.StringIO()
-    writer = csv.DictWriter(out, fields, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
-
-
-def _csv_rows(section: Section, usage: Mapping[str, SplitUsage]) -> list[dict[str, object]]:
+def _csv_rows(section: Section, usage: Mapping[str, SplitUsage], redactor: Redactor) -> list[dict[str, object]]:
     base = {"task": section.task, "protocol": section.protocol}
-    lines: list[dict[str, object]] = [{**base, **_csv_numbers(row)} for row in section.rows]
+    lines: list[dict[str, object]] = [{**base, **_csv_numbers(row, redactor)} for row in section.rows]
     if section.majority:
         lines.append({**base, "encoder": MAJORITY_NAME, "status": "ok", **{m: f"{v:.6f}" for m, v in section.majority.items()}})
-    lines += [{**base, "encoder": r.identity.encoder, "status": f"failed: {r.meta.error}"} for r in section.failed]
+    lines += [{**base, "encoder": r.identity.encoder, "status": f"failed: {redactor.hide_names(str(r.meta.error))}"} for r in section.failed]
     counts = {f"{part}_{unit}": n for part, c in section.counts.items() for unit, n in c.items()}
     uses = merge_usage(usage, section.splits)
     scored = {} if uses is None else {"test_image_scored_at_least": uses.typical, "test_image_scored_most": uses.most}
@@ -264,7 +267,7 @@ def _csv_rows(section: Section, usage: Mapping[str, SplitUsage]) -> list[dict[st
     return [{**line, **counts, **tail} for line in lines]
 
 
-def _csv_numbers(row: Row) -> dict[str, object]:
+def _csv_numbers(row: Row, redactor: Redactor) -> dict[str, object]:
     line: dict[str, object] = {
         "encoder": row.encoder,
         "role": row.role,
@@ -281,8 +284,8 @@ def _csv_numbers(row: Row) -> dict[str, object]:
         line[f"auroc_sd_over_{over}"] = "" if math.isnan(sd) else f"{sd:.6f}"
     if row.primary is not None:
         line |= {"versus": row.reference, "relation": row.primary.relation, **difference_columns(row, row.primary)}
-    line["leakage"] = "; ".join(list_allowed_leaks(row))
-    line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *(w for r in row.records for w in r.meta.warnings)]))
+    line["leakage"] = "; ".join(redactor.redact_all(list_allowed_leaks(row)))
+    line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *redactor.redact_all(w for r in row.records for w in r.meta.warnings)]))
     return line
 
 

@@ -4,6 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from encoders.runtime.escape import lines_to_csv
+from transfer.records.redactor import Redactor
 from transfer.tables import render
 from transfer.tables.format import format_difference, format_interval
 from transfer.tables.rows import Row, Section, rows_by_records
@@ -67,7 +69,7 @@ def build_subgroup_captions(row: Row, subgroups: Sequence[Subgroup]) -> list[str
             assert g.gap is not None
             lines.append(f"{g.title}: AUROC {g.gap.verdict} than for all others (Holm p {g.holm_p:.3g} over {len(gaps)} gaps)")
     lines += [f"warning: {g.title}: {note}" for g in gaps for note in g.notes]
-    return lines + [f"LEAKAGE ALLOWED: {leak}" for leak in render.list_allowed_leaks(row)]
+    return lines + [f"LEAKAGE ALLOWED: {leak}" for leak in Redactor(row.records).redact_all(render.list_allowed_leaks(row))]
 
 
 def format_number(value: float) -> str:
@@ -77,7 +79,7 @@ def format_number(value: float) -> str:
 
 def subgroups_to_csv(groups: Sequence[tuple[Section, Row, list[Subgroup]]]) -> str:
     """One line per subgroup, every metric with six decimals."""
-    return render.lines_to_csv([_subgroup_line(section, row, g) for section, row, subgroups in groups for g in subgroups])
+    return lines_to_csv([_subgroup_line(section, row, g) for section, row, subgroups in groups for g in subgroups])
 
 
 def _subgroup_line(section: Section, row: Row, g: Subgroup) -> dict[str, object]:

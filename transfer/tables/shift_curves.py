@@ -4,17 +4,17 @@ A curve is one encoder with one protocol under one shift. Its loss at a strength
 same test patients, so it has its own interval.
 """
 
-import csv
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from encoders.runtime.escape import format_csv
 from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo.names import short_name
 from transfer.bench.shifts import SHIFTS
 from transfer.records.record import Record
+from transfer.records.redactor import Redactor
 from transfer.stats import Difference, Interval
 from transfer.tables.comparisons import compare_rows
 from transfer.tables.format import format_difference
@@ -79,7 +79,7 @@ def _build_shift_curve(by_strength: dict[int, list[Record]], clean: list[Record]
     fields = i.protocol, i.protocol_hash, i.partition, i.encoder, first.meta.role, i.fraction, i.shift, SHIFTS[i.shift].unit
     curve = ShiftCurve(task_name(i), *fields, precision=i.precision)
     every = [record for records in (*by_strength.values(), clean) for record in records]
-    curve.leakage = tuple(dict.fromkeys(leak for record in every for leak in record.meta.leakage))
+    curve.leakage = tuple(Redactor(every).redact_all(leak for record in every for leak in record.meta.leakage))
     if clean:
         curve.points.append(ShiftPoint(0, float("nan"), row_interval(_bare_row(clean).records)))
     for strength in sorted(by_strength):
@@ -134,12 +134,10 @@ def print_shift_tables(console: "Console", curves: Sequence[ShiftCurve]) -> None
 
 def shift_curves_to_csv(curves: Sequence[ShiftCurve]) -> str:
     """One line per point, for plotting."""
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow(SHIFT_COLUMNS.split(","))
+    lines: list[list[object]] = [[*SHIFT_COLUMNS.split(",")]]
     for c in curves:
         for p in c.points:
             loss = [p.loss.value, p.loss.low, p.loss.high] if p.loss else ["", "", ""]
             where = [c.task, c.protocol, c.encoder, c.fraction, c.shift, p.strength, p.parameter, c.unit]
-            lines.writerow([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage), c.precision])
-    return text.getvalue()
+            lines.append([*where, p.auroc.value, p.auroc.low, p.auroc.high, *loss, "; ".join(c.leakage), c.precision])
+    return format_csv(lines)

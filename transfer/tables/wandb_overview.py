@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from encoders.runtime.escape import one_line
+from encoders.runtime.page import build_policy
 from encoders.runtime.wandb_views import ComparisonView
 from encoders.zoo.card import Card
 from encoders.zoo.names import short_name
@@ -78,7 +80,7 @@ def _markdown_cell(cell: MatrixCell) -> str:
 
 
 def _markdown_line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    return "| " + " | ".join(one_line(cell).replace("|", "\\|").replace("<", "&lt;") for cell in cells) + " |"
 
 
 def _colors(cell: MatrixCell) -> tuple[str, str]:
@@ -96,7 +98,7 @@ def matrix_to_html(matrix: VerdictMatrix, names: Mapping[str, str]) -> str:
     head = f"<tr><th rowspan=2>encoder</th>{tasks}</tr><tr>{protocols}</tr>"
     symbols = escape("; ".join(describe_symbols(matrix)))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Encoders by task</title><style>{STYLE}</style>'
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{build_policy()}"><title>Encoders by task</title><style>{STYLE}</style>'
         f"<p>{escape(summarize_matrix(matrix, names))}</p><table>{head}{rows}</table>"
         f"<p><small>AUROC, 95 % interval over test patients, verdict after Holm correction: {symbols}</small></p></html>"
     )

@@ -1,7 +1,10 @@
-"""The overview page of a cohort: kept and rejected tiles of every slide. It opens from disk and names no patient."""
+"""The overview page of a cohort: kept and rejected tiles of every slide. It opens from disk.
+
+The name of a slide may be that of a patient, so the page calls a slide by its row in slides.csv, which stays here."""
 
 import base64
 from collections.abc import Sequence
+from pathlib import PurePath
 
 from encoders.ingest.wsi.cohort import Cohort, describe_doubt, describe_problem
 from encoders.ingest.wsi.records import SlideRecord
@@ -9,7 +12,10 @@ from encoders.ingest.wsi.region_classes import describe_region_classes
 from encoders.ingest.wsi.settings import TilingSettings
 from encoders.ingest.wsi.thumbnail import KEPT, OUTCOME_COLOURS
 from encoders.runtime.html import Html, html_table, join_html, tag
+from encoders.runtime.page import render_bare_document
+from encoders.runtime.redact import could_be_count, redact_names, redact_text
 
+NAMES_FILE = "slides.csv"
 MAX_SLIDE_CARDS = (
     200  # slides with a thumbnail in the page, about 100 kB each; slides with problems first, then those with the fewest kept tiles
 )
@@ -52,10 +58,10 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
     )
     shown = [record for record in order if cohort.thumbnail_path(record["name"]).exists()][:MAX_SLIDE_CARDS]
     title = f"{cohort.dataset}: tiles"
-    failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad)] if bad else []
-    doubtful = [(record["name"], doubt) for record in records if (doubt := describe_doubt(record))]
+    failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad, records)] if bad else []
+    doubtful = [(number_slide(record, records), doubt) for record in records if (doubt := describe_doubt(record))]
     inspect = (
-        [tag("h2", "Slides to inspect"), html_table(["slide", "why"], [[n, tag("td", why)] for n, why in doubtful])] if doubtful else []
+        [tag("h2", "Slides to inspect"), html_table(["slide", "why"], [[n, tag("td", hide_slides(why, records))] for n, why in doubtful])] if doubtful else []
     )
     body = [
         tag("h1", title),
@@ -70,11 +76,9 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
         tag("h2", "Slides"),
         tag("p", describe_order(shown, records), class_="sub"),
         tag("p", *(tag("span", render_swatch(name), name, class_="chip") for name in count_tiles_by_outcome(records))),
-        tag("div", *(render_slide_card(cohort, record) for record in shown), class_="grid"),
+        tag("div", *(render_slide_card(cohort, record, records) for record in shown), class_="grid"),
     ]
-    view = tag("meta", name="viewport", content="width=device-width")
-    head = tag("head", tag("meta", charset="utf-8"), view, tag("title", title), tag("style", Html(PAGE_STYLE)))
-    return f"<!doctype html>{tag('html', head, tag('body', *body), lang='en')}\n"
+    return render_bare_document(title, tag("body", *body), PAGE_STYLE)
 
 
 def describe_drawn_classes(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
@@ -170,9 +174,9 @@ def render_bar(counts: dict[str, int]) -> Html:
     return tag("div", *parts, class_="bar")
 
 
-def render_failures(bad: Sequence[SlideRecord]) -> Html:
+def render_failures(bad: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> Html:
     """The table of slides with problems."""
-    return html_table(["slide", "reason"], [[r["source"], tag("td", describe_problem(r), class_="bad")] for r in bad])
+    return html_table(["slide", "reason"], [[number_slide(r, records), tag("td", hide_slides(describe_problem(r), records), class_="bad")] for r in bad])
 
 
 def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> str:
@@ -182,8 +186,20 @@ def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord])
         if len(shown) == MAX_SLIDE_CARDS < len(records)
         else ""
     )
+    named = f"A slide is called by its row in {NAMES_FILE}."
     halves = "Left: outline of the tissue mask. Right: tiles coloured by outcome."
-    return f"{halves} Slides with problems come first, then those to inspect, then those with the smallest share of kept tiles.{more}"
+    return f"{named} {halves} Slides with problems come first, then those to inspect, then those with the smallest share of kept tiles.{more}"
+
+
+def number_slide(record: SlideRecord, records: Sequence[SlideRecord]) -> str:
+    """`slide 3`: the third row of slides.csv."""
+    return f"slide {next(i for i, each in enumerate(records) if each is record) + 1}"
+
+
+def hide_slides(text: str, records: Sequence[SlideRecord]) -> str:
+    """A text without the names and files of slides."""
+    names = {name for record in records for name in (record["name"], record["source"], PurePath(record["source"]).name)}
+    return redact_text(redact_names(text, {name for name in names if not could_be_count(name)}, "(slide)"))
 
 
 def share_kept(record: SlideRecord) -> float:
@@ -192,14 +208,14 @@ def share_kept(record: SlideRecord) -> float:
     return record.get("tiles", 0) / every if every else 0.0
 
 
-def render_slide_card(cohort: Cohort, record: SlideRecord) -> Html:
+def render_slide_card(cohort: Cohort, record: SlideRecord, records: Sequence[SlideRecord]) -> Html:
     """One slide: its facts, the outcome of its tiles, and its thumbnail."""
     picture = base64.b64encode(cohort.thumbnail_path(record["name"]).read_bytes()).decode()
     tiled = "facts" in record
-    facts = " · ".join(describe_slide(record) if tiled else [record["reason"]])
+    facts = hide_slides(" · ".join(describe_slide(record) if tiled else [record["reason"]]), records)
     return tag(
         "div",
-        tag("h3", record["name"], class_="bad" if describe_problem(record) else None),
+        tag("h3", number_slide(record, records), class_="bad" if describe_problem(record) else None),
         tag("div", facts, class_="facts"),
         render_bar(count_tiles_by_outcome([record])) if tiled else None,
         tag("img", alt="", src=f"data:image/jpeg;base64,{picture}"),

@@ -1,6 +1,5 @@
 """The summary of a cohort: printed, as a table, and as a page with every slide."""
 
-import csv
 from collections import Counter
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from encoders.ingest.wsi.coordinate_summary import describe_coordinates
 from encoders.ingest.wsi.overview_page import render_page
 from encoders.ingest.wsi.records import SlideRecord
 from encoders.ingest.wsi.region_classes import describe_region_classes
+from encoders.runtime.escape import format_csv
 from encoders.runtime.files import atomic_write
 
 
@@ -18,8 +18,8 @@ def write_summary(cohort: Cohort, records: Sequence[SlideRecord]) -> None:
     """Writes OUT_DIR/slides.csv and OUT_DIR/overview.html."""
     reasons = sorted(count_rejections(records))
     head = ["slide", "source", "tiles", *reasons, "mpp", "mpp_source", "level", "upscale", "tiles_per_s", "trouble", "check"]
-    with atomic_write(cohort.out / "slides.csv") as part, part.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *(summary_row(record, reasons) for record in records)])
+    with atomic_write(cohort.out / "slides.csv", private=True) as part:  # names of slides, which may be those of patients
+        part.write_text(format_csv([head, *(summary_row(record, reasons) for record in records)]), encoding="utf-8")
     with atomic_write(cohort.out / "overview.html") as part:
         part.write_text(render_page(cohort, records), encoding="utf-8")
 

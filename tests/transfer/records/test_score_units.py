@@ -15,8 +15,8 @@ from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.report.test_report import Tags, made
 from transfer.records.ledger import read_ledger
 from transfer.records.record import GROUP_PREFIX, Record, find_records, read_record, write_record
+from transfer.records.redactor import Redactor
 from transfer.records.score_units import ScoreRule, choose_score_rule, combine_record, combine_records
-from transfer.report.redact import Redactor
 from transfer.tables.build import build_sections
 
 

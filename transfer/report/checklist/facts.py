@@ -8,7 +8,7 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.zoo.card import Card
 from transfer.records.record import Record
-from transfer.report.redact import Redactor
+from transfer.records.redactor import Redactor
 from transfer.report.task_source import TaskSource, find_task_source
 from transfer.tables.rows import Section
 

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from importlib.resources import files
 
+from encoders.runtime.escape import escape_markdown
 from encoders.runtime.html import Html, html_table, tag
+from encoders.runtime.page import render_bare_document
 from transfer.report.checklist.answers import Answer, answer_guideline
 from transfer.report.checklist.facts import StudyFacts
 from transfer.report.checklist.guidelines import Guideline, read_guidelines
-from transfer.report.page import CONTENT_SECURITY_POLICY
 
 CHECKLIST_HEADER = ("item", "topic", "status", "known from records, tasks, stores and cards", "for the authors")
 CHECKLIST_NOTE = (
@@ -20,18 +21,11 @@ STATUS_STYLES = {"filled": "better", "partly": None, "open": "worse"}
 def render_checklist_html(facts: StudyFacts, made_at: str = "") -> str:
     """All guidelines as one HTML page that opens from disk without a network."""
     parts = [_guideline_section(g, answer_guideline(g, facts)) for g in read_guidelines()]
-    head = tag(
-        "head",
-        tag("meta", charset="utf-8"),
-        tag("meta", http_equiv="Content-Security-Policy", content=CONTENT_SECURITY_POLICY),
-        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        tag("title", "isograft: reporting checklists"),
-        tag("style", Html((files("transfer.report") / "style.css").read_text())),
-    )
     origin = f"{len(facts.records) + len(facts.external) + len(facts.shifted)} records{f', {made_at}' if made_at else ''}."
     kicker = tag("p", "isograft report", class_="kicker")
     header = tag("header", kicker, tag("h1", "Reporting checklists"), tag("p", f"{CHECKLIST_NOTE} {origin}"))
-    return "<!doctype html>\n" + tag("html", head, tag("body", tag("main", header, *parts)), lang="en")
+    style = (files("transfer.report") / "style.css").read_text()
+    return render_bare_document("isograft: reporting checklists", tag("body", tag("main", header, *parts)), style)
 
 
 def _guideline_section(guideline: Guideline, answers: Sequence[Answer]) -> Html:
@@ -74,8 +68,9 @@ def render_checklist_markdown(facts: StudyFacts) -> str:
         for section in guideline.sections:
             out += [f"### {section}", "", f"| {' | '.join(CHECKLIST_HEADER)} |", "|" + " --- |" * len(CHECKLIST_HEADER)]
             for answer in (a for a in answers if a.section == section):
-                cells = (answer.item.number, answer.item.topic, answer.status, "<br>".join(answer.known), "<br>".join(answer.missing))
-                out.append(f"| {' | '.join(cell.replace('|', chr(92) + '|').replace(chr(10), ' ') for cell in cells)} |")
+                known, missing = ("<br>".join(map(escape_markdown, lines)) for lines in (answer.known, answer.missing))
+                cells = (*map(escape_markdown, (answer.item.number, answer.item.topic, answer.status)), known, missing)
+                out.append(f"| {' | '.join(cells)} |")
             out.append("")
     return "\n".join(out)
 

@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from encoders.runtime.escape import lines_to_csv
 from transfer.records.record import Record
 from transfer.report.published.official_split import match_official_split
 from transfer.report.published.sets import PublishedMetric, PublishedResult, PublishedSet, read_published_sets
-from transfer.tables.render import lines_to_csv
 from transfer.tables.rows import Section
 
 if TYPE_CHECKING:

@@ -143,7 +143,7 @@ PRESETS: dict[str, Augment] = {
 def get_preset(name: str) -> Augment:
     """The preset `name`. Raises InputError, which names the nearest presets, when there is none."""
     if name not in PRESETS:
-        raise unknown_name_error("augmentation preset", name, PRESETS)
+        raise unknown_name_error("augmentation preset", name, PRESETS, f"({source})")
     return PRESETS[name]
 
 

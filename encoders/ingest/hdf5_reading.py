@@ -17,6 +17,7 @@ MAX_CHUNK_CACHE = 512 << 20  # bytes; a larger chunk is decompressed again for e
 MAX_ROW_BYTES = 1 << 30  # of one image; a damaged shape claims more
 FILTER_PARAMETERS = {h5py.h5z.FILTER_DEFLATE: 1, h5py.h5z.FILTER_SHUFFLE: 1, h5py.h5z.FILTER_SZIP: 2, h5py.h5z.FILTER_LZF: 3}
 MAX_DEFLATE_LEVEL = 9
+SAME_SIZE = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}  # filters that do not compress
 CHECKSUM_BYTES = 4  # of fletcher32, at the end of a chunk
 
 
@@ -81,16 +82,31 @@ def check_filters(data: h5py.Dataset) -> None:
             raise ValueError(f"{data.name!r} is shuffled in {values[0]} bytes, and its values have {data.dtype.itemsize}")
 
 
+def list_filters(data: h5py.Dataset) -> list[int]:
+    """The numbers of the filters of a dataset, in order."""
+    plist = data.id.get_create_plist()
+    return [plist.get_filter(i)[0] for i in range(plist.get_nfilters())]
+
+
 def check_chunks(data: h5py.Dataset, path: Path) -> None:
     """Raises InputError for a dataset most of whose rows are not in the file, which HDF5 reads as zeros; and for chunks at a wrong place.
 
     HDF5 does not check where a chunk is: an empty one under a checksum ends the process, and two at one place have the same pixels."""
     if data.is_virtual or data.external:
         return
-    size, places = path.stat().st_size, list[tuple[int, int]]()
+    size, places, skipped = path.stat().st_size, list[tuple[int, int]](), [0]
     least = 1 + CHECKSUM_BYTES * data.fletcher32
     if data.chunks is not None:
-        data.id.chunk_iter(lambda chunk: places.append((chunk.byte_offset, chunk.size)))
+        plain, codes = math.prod(data.chunks) * data.dtype.itemsize, list_filters(data)
+
+        def note_chunk(chunk: h5py.h5d.StoreInfo) -> None:
+            places.append((chunk.byte_offset, chunk.size))
+            if chunk.filter_mask:  # of compression that did not help; such a chunk has its plain size
+                used = [code for i, code in enumerate(codes) if not chunk.filter_mask >> i & 1]
+                fits = {*used} <= SAME_SIZE and chunk.size == plain + CHECKSUM_BYTES * data.fletcher32
+                skipped[0] += not fits or (data.fletcher32 and h5py.h5z.FILTER_FLETCHER32 not in used)
+
+        data.id.chunk_iter(note_chunk)
         whole = math.prod(-(-n // c) for n, c in zip(data.shape, data.chunks, strict=True))
     else:
         whole = 1
@@ -98,7 +114,7 @@ def check_chunks(data: h5py.Dataset, path: Path) -> None:
     where = np.array(places, dtype=np.uint64).reshape(-1, 2)
     start, held_bytes = where[:, 0], where[:, 1]
     wrong = (start == 0) | (held_bytes < least) | (held_bytes > size) | (start > size - np.minimum(held_bytes, size))
-    if data.chunks is not None and (wrong.any() or len(np.unique(start)) < len(start)):
+    if data.chunks is not None and (wrong.any() or skipped[0] or len(np.unique(start)) < len(start)):
         raise InputError(f"{path}: the chunks of {data.name.lstrip('/')!r} are not where its table of contents says; copy it again")
     if 2 * len(where) < whole:
         raise InputError(

@@ -203,7 +203,8 @@ def read_site_file(path: Path) -> dict[str, Any]:
             raise InputError(f"{path}: {key}: unknown key; {OWN_OPTIONS[option]}")
         if option in PLAIN_OPTIONS:
             raise InputError(f"{path}: {key}: unknown key; options of sbatch are elements of a list: sbatch: [--{option}=...]")
-    return {key: value for key, value in content.items() if not (isinstance(value, str) and value in NULLS)}
+    known = {*Site.model_fields, "mem"}
+    return {key: value for key, value in content.items() if not (isinstance(value, str) and value in NULLS and key in known)}
 
 
 def find_commands(python: str | None) -> Path | None:

@@ -238,7 +238,7 @@ def method_config(recipe: Recipe, source: str = "the recipe") -> BaseModel:
 
     name, settings = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
     if name not in METHODS:
-        raise unknown_name_error("method", name, METHODS, "`pretrain methods` lists them.")
+        raise unknown_name_error("method", name, METHODS, f"({source}); `pretrain methods` lists them.")
     return validate_config(METHODS[name].Config, settings, source, "method")
 
 

@@ -95,6 +95,7 @@ class Outcome:
     name: str
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[Verdict] = field(default_factory=list)
+    cpu_seconds: float = 0.0
 
     def describe(self, shown: int = 12) -> str:
         """The counts and the first faults, a line each."""

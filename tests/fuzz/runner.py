@@ -37,8 +37,9 @@ def run_class(fuzzed: FuzzClass, folder: Path, numbers: Sequence[int] = range(IN
     ended = run_forked(_run_inputs, fuzzed, folder, list(numbers), result, logs=folder / "run", timeout=120 + 60 * len(numbers))
     if ended.status:
         raise RuntimeError(f"{fuzzed.name}: {ended.errors[-3000:]}")
-    outcome = Outcome(fuzzed.name)
-    for verdict in pickle.loads(result.read_bytes()):
+    verdicts, cpu_seconds = pickle.loads(result.read_bytes())
+    outcome = Outcome(fuzzed.name, cpu_seconds=cpu_seconds)
+    for verdict in verdicts:
         outcome.counts[verdict.verdict] += 1
         if verdict.verdict not in GOOD:
             outcome.faults.append(verdict)
@@ -48,9 +49,11 @@ def run_class(fuzzed: FuzzClass, folder: Path, numbers: Sequence[int] = range(IN
 def print_table(outcomes: Sequence[Outcome]) -> None:
     """Prints a row a class: the number of inputs with each verdict."""
     width = max([len(one.name) for one in outcomes] + [5])
-    print(" ".join(["class".ljust(width), *(f"{kind:>9}" for kind in VERDICTS)]))
-    for one in [*outcomes, Outcome("all", sum((one.counts for one in outcomes), Counter()))]:
-        print(" ".join([one.name.ljust(width), *(f"{one.counts[kind]:9,}" for kind in VERDICTS)]), flush=True)
+    print(" ".join(["class".ljust(width), *(f"{kind:>9}" for kind in VERDICTS), f"{'CPU s':>9}"]))
+    total = Outcome("all", sum((one.counts for one in outcomes), Counter()), cpu_seconds=sum(one.cpu_seconds for one in outcomes))
+    for one in [*outcomes, total]:
+        cells = [f"{one.counts[kind]:9,}" for kind in VERDICTS]
+        print(" ".join([one.name.ljust(width), *cells, f"{one.cpu_seconds:9.1f}"]), flush=True)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -92,7 +95,8 @@ def _run_inputs(fuzzed: FuzzClass, folder: Path, numbers: list[int], result: Pat
     verdicts: list[Verdict] = []
     while left := numbers[len(verdicts) :]:
         verdicts += _run_child(fuzzed, folder, left[:INPUTS_A_CHILD])
-    result.write_bytes(pickle.dumps(verdicts))
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    result.write_bytes(pickle.dumps((verdicts, used.ru_utime + used.ru_stime)))
 
 
 def _run_child(fuzzed: FuzzClass, folder: Path, numbers: list[int]) -> list[Verdict]:

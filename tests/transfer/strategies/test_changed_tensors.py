@@ -1,5 +1,7 @@
 """Each strategy changes exactly the tensors that it says, BatchNorm's buffers included."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -112,7 +114,7 @@ def test_gradual_unfreezing_opens_one_stage_at_a_time_from_the_top(kind, images,
     assert distinct[1] == {name for name in everything if name.startswith(LAST[kind])}
     assert distinct[2] == {name for name in everything if name.startswith(LAST[kind] + BEFORE[kind])}
     assert distinct[-1] == everything
-    assert all(a < b for a, b in zip(distinct, distinct[1:], strict=False))
+    assert all(a < b for a, b in pairwise(distinct))
     assert [row["phase"] for row in fitted.selection["table"]][-1] == "all"
 
 

@@ -22,7 +22,7 @@ STEPS = 8
 
 
 def encoder(kind, size=32):
-    """An encoder with random weights; none is 0, as the last BatchNorm of a residual block would be, behind which nothing has a gradient."""
+    """An encoder with random weights; none is 0: behind a BatchNorm of scale 0 nothing has a gradient."""
     arch, args = NETWORKS[kind]
     model = backbone.build_backbone(arch, args, 1, size, seed=0)
     draw = torch.Generator().manual_seed(0)

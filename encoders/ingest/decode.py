@@ -23,6 +23,7 @@ from encoders.ingest.png_file import decode_deep_png, hide_transparent, is_deep_
 from encoders.ingest.source import Remark, Unreadable
 from encoders.ingest.tiff_file import ORIENTATION_TAG, TIFF_SIGNATURES, decode_tiff
 from encoders.runtime.arrays import Array
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -62,8 +63,10 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
         raise Unreadable("is not a PNG, JPEG or TIFF image") from None
     except Image.DecompressionBombError as error:
         raise Unreadable(f"is too large: {error}") from error
-    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise Unreadable(f"is broken: {error}") from error
+    except Unreadable:
+        raise
+    except (SyntaxError, *READ_ERRORS) as error:  # Pillow raises SyntaxError for a broken PNG
+        raise Unreadable(f"is broken: {describe_reason(error)}") from error
 
 
 def count_png_pixels(data: bytes) -> int:

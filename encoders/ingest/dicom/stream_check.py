@@ -1,7 +1,8 @@
 """Checks of the pixels of a DICOM file: their length, whether compressed ones have an end, and whether a strict decoder finds damage.
 
-The decoders of pixel data accept damaged streams. libjpeg-turbo checks JPEG of 8 bits, CharLS checks JPEG-LS. Changes inside JPEG 2000
-(about which OpenJPEG does not warn) and inside JPEG of 12 bits cannot be distinguished from intact pixels; only a missing part is found.
+The decoders of pixel data accept damaged streams. libjpeg-turbo checks JPEG of 8 bits, CharLS checks JPEG-LS, and the length of lossless
+JPEG is compared with that of its pixels. Changes inside JPEG 2000 (about which OpenJPEG does not warn) and inside JPEG of 12 bits cannot be
+distinguished from intact pixels; only a missing part is found.
 """
 
 import re
@@ -9,12 +10,15 @@ import struct
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from encoders.ingest.dicom.lossless_jpeg import find_unused_data
 from encoders.ingest.dicom.native_length import find_item_problem, find_wrong_length
 from encoders.ingest.jpeg_file import find_jpeg_damage
+from encoders.runtime.read_errors import describe_reason
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
 
+LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 RLE_PADDING = 2  # bytes that writers add to a segment
 END_MARKER, SCAN_MARKER, J2K_DATA_MARKER = b"\xff\xd9", b"\xff\xda", b"\xff\x93"
 
@@ -67,6 +71,8 @@ def find_decoder_words(ds: "Dataset") -> str:
     """The words of a strict decoder about a damaged stream; "" if it finds none, or if no strict decoder reads the stream."""
     family = stream_family(ds)
     if family == "JPEG":
+        if ds.file_meta.TransferSyntaxUID in LOSSLESS_JPEG:
+            return find_lossless_damage(compressed_stream(ds))
         return find_jpeg_damage(compressed_stream(ds)) if int(ds.get("BitsAllocated") or 0) == 8 else ""
     if family == "JPEG-LS":
         import imagecodecs
@@ -76,6 +82,20 @@ def find_decoder_words(ds: "Dataset") -> str:
         except (imagecodecs.JpeglsError, ValueError) as error:
             return " ".join(str(error).split())
     return ""
+
+
+def find_lossless_damage(stream: bytes) -> str:
+    """The words of the decoder of lossless JPEG, or how the length of the stream differs from that of its pixels; "" for neither."""
+    from libjpeg import decode
+
+    try:
+        pixels = decode(stream)
+    except (RuntimeError, ValueError) as error:
+        return describe_reason(error)
+    try:
+        return find_unused_data(stream, pixels)
+    except (ValueError, LookupError):  # a header that the decoder reads all the same
+        return ""
 
 
 def find_damage_in_warnings(messages: Iterable[str]) -> str:

@@ -140,10 +140,10 @@ PRESETS: dict[str, Augment] = {
 }
 
 
-def get_preset(name: str) -> Augment:
-    """The preset `name`. Raises InputError, which names the nearest presets, when there is none."""
+def get_preset(name: str, origin: str = "") -> Augment:
+    """The preset `name`. Raises InputError, which names the nearest presets, when there is none.  origin: where the name is from."""
     if name not in PRESETS:
-        raise unknown_name_error("augmentation preset", name, PRESETS, f"({source})")
+        raise unknown_name_error("augmentation preset", name, PRESETS, f"({origin})" if origin else "")
     return PRESETS[name]
 
 
@@ -152,7 +152,7 @@ def resolve_augment(raw: Mapping[str, Json], origin: str = "the recipe", within:
 
     Raises InputError for an unknown preset or setting."""
     rest = dict(raw)
-    base = get_preset(str(rest.pop("preset", "none")))
+    base = get_preset(str(rest.pop("preset", "none")), origin)
     return validate_config(Augment, merge_settings(base.model_dump(), rest), origin, within)
 
 

@@ -22,7 +22,7 @@ DAMAGE_UNCHECKED = "a JPEG of an unusual kind could not be checked for damage"
 # Warnings about the header, after which the pixels are decoded as intended. Some encoders write such headers.
 HEADER_WARNINGS = ("Invalid SOS parameters", "unknown JFIF revision", "Unknown Adobe color transform")
 # Files that libjpeg-turbo decodes, but its interface for checks does not.
-UNCHECKABLE = ("Could not determine subsampling", "Unsupported", "data precision")
+UNCHECKABLE = ("Could not determine subsampling", "Unsupported JPEG process", "JPEG data precision", "Unsupported color conversion")
 COLOUR_SPACES = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}  # mode of Pillow to that of simplejpeg
 
 

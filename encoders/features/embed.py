@@ -16,10 +16,10 @@ from numpy.typing import ArrayLike, NDArray
 from encoders.features.input_batches import iterate_inputs
 from encoders.features.match_features import read_stored_features
 from encoders.runtime import dist
+from encoders.runtime.cached_array import read_cached_array, write_cached_array
 from encoders.runtime.config import json_digest
 from encoders.runtime.device_copies import fetch_one_late
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write
 from encoders.runtime.hdf5_file import atomic_hdf5
 from encoders.runtime.paths import cache_dir
 from encoders.runtime.shard_work import gather_pieces, take_rank_pieces
@@ -82,10 +82,9 @@ def extract_features(
         return _empty_features()
     if not cache:
         return _fill_memory(batches, len(rows))
-    with atomic_write(path) as temporary:
+    with write_cached_array(path) as temporary:
         _fill_file(temporary, batches, len(rows))
-    written = _load_cached(path, len(rows), mapped or kind == "tokens")
-    assert written is not None, "the file just written can be read"
+    written: NDArray[np.float32] = np.load(path, mmap_mode="r" if mapped or kind == "tokens" else None)  # or that of another process
     return written
 
 
@@ -130,11 +129,10 @@ def _load_cached_rows(
 
 def _load_cached(path: Path, rows: int, mapped: bool) -> NDArray[np.float32] | None:
     """The features in a file; None if it is missing or damaged."""
-    try:
-        features: NDArray[np.float32] = np.load(path, mmap_mode="r" if mapped else None)
-    except (FileNotFoundError, ValueError, EOFError):
+    features = read_cached_array(path, mapped)
+    if features is None or features.ndim not in (2, 3) or features.dtype != np.float32 or len(features) != rows:
         return None
-    return features if len(features) == rows else None
+    return features
 
 
 def _feature_batches(

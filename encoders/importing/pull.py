@@ -4,12 +4,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from encoders.importing.hub_repo import fetch_hub_folder
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import sha256_file
+from encoders.runtime.npz_file import load_npz
 from encoders.runtime.wandb_start import decide_mode
 from encoders.zoo import canary, zoo
 from encoders.zoo.card import Card
@@ -55,11 +54,7 @@ def adopt_folder(folder: Path, source: str, name: str | None = None, replace: bo
 def _read_manifest(path: Path) -> dict[str, Array] | None:
     if not path.is_file():
         return None
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {key: arrays[key] for key in arrays.files}
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not a manifest ({error}); copy it again") from error
+    return load_npz(path, "copy the manifest again")
 
 
 def _download_artifact(source: str, folder: Path) -> None:

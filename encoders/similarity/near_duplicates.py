@@ -11,8 +11,8 @@ from typing import Protocol
 import numpy as np
 
 from encoders.runtime.arrays import Array, IntArray
+from encoders.runtime.cached_array import read_cached_array, write_cached_array
 from encoders.runtime.config import json_digest
-from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.similarity.perceptual_hash import HASH_RADIUS
 from encoders.similarity.pixel_check import MIN_CORRELATION, ImageReader, is_same_image
@@ -30,12 +30,11 @@ def find_copies(store: ComparableImages) -> IntArray:
     Of several images with the same hash, each is compared with the first."""
     settings = [store.fingerprint, HASH_RADIUS, MIN_CORRELATION, len(TURNS), SIGNS_VERSION]
     path = cache_dir() / "copies" / f"{json_digest(settings, 32)}.npy"
-    try:
-        cached: IntArray = np.load(path, allow_pickle=False)
+    cached = read_cached_array(path)
+    if cached is not None and cached.ndim == 2 and cached.dtype == np.int64:
         return cached
-    except (FileNotFoundError, ValueError, EOFError):
-        pairs = compute_copies(store)
-    with atomic_write(path) as part, open(part, "wb") as file:
+    pairs = compute_copies(store)
+    with write_cached_array(path) as part, open(part, "wb") as file:
         np.save(file, pairs)
     return pairs
 

@@ -8,8 +8,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from encoders.runtime.arrays import Array, IntArray
+from encoders.runtime.cached_array import read_cached_array, write_cached_array
 from encoders.runtime.config import json_digest
-from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import cache_dir
 from encoders.similarity.hash_search import find_nearest_few
 from encoders.similarity.perceptual_hash import Hashes, hash_signs
@@ -51,11 +51,10 @@ def read_signs(store: HashedImages) -> Hashes:
     if store.has_column("phash_signs"):
         return np.concatenate([phash[:, None], store.column("phash_signs").reshape(-1, 3, 32)], axis=1)
     path = cache_dir() / "signs" / f"{json_digest([store.fingerprint, SIGNS_VERSION], 32)}.npy"
-    try:
-        signs = np.load(path, allow_pickle=False)
-    except (FileNotFoundError, ValueError, EOFError):
+    signs = read_cached_array(path)
+    if signs is None or signs.shape != (len(store), 4, 32):
         signs = np.stack([hash_signs(store.image(i)) for i in range(len(store))])
-        with atomic_write(path) as part, open(part, "wb") as file:
+        with write_cached_array(path) as part, open(part, "wb") as file:
             np.save(file, signs)
     # The stored hash stays: that of a tile is of the tile before its stain was normalized.
     return np.concatenate([phash[:, None], signs[:, 1:]], axis=1)

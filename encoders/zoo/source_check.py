@@ -9,7 +9,7 @@ The answer of a network that this code built proves nothing, so an answer made i
 import hashlib
 import json
 from pathlib import Path
-from zipfile import BadZipFile
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, ensure_writable, sha256_file
+from encoders.runtime.npz_file import read_npz
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.zoo.canary import canary_images, network_tensors
 from encoders.zoo.card import Card, SourceCheck
 from encoders.zoo.encoder import Encoder
@@ -108,7 +110,7 @@ def compare_answer(encoder: Encoder, answer: Path) -> SourceCheck:
     was computed by isograft itself."""
     card = encoder.card
     arrays = _read_answer(answer)
-    software = json.loads(str(arrays["software"]))
+    software = _read_software(arrays["software"], answer)
     x = probe_tensors(card)
     if str(arrays["inputs"]) != hashlib.sha256(x.numpy().tobytes()).hexdigest():
         raise InputError(
@@ -153,12 +155,23 @@ def _compare_pixels(card: Card, pixels: NDArray[np.float32] | None, answer: Path
     return float(((torch.from_numpy(pixels) - ours).abs() * std).max()) * 255
 
 
+def _read_software(stored: NDArray[Any], answer: Path) -> list[str]:
+    """The module of the source and its libraries. Raises InputError for another list."""
+    try:
+        software = json.loads(str(stored))
+    except (ValueError, RecursionError):
+        software = None
+    if not isinstance(software, list) or not software or not all(isinstance(name, str) for name in software):
+        raise InputError(f"{answer} is not an answer of probe.py: its list of software is none")
+    return software
+
+
 def _read_answer(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, EOFError, BadZipFile) as error:
-        raise InputError(f"{path} is not an answer of probe.py ({error})") from error
+        with path.open("rb") as content:
+            arrays = read_npz(content)
+    except READ_ERRORS as error:
+        raise InputError(f"{path} is not an answer of probe.py ({describe_reason(error)})") from error
     if missing := {"features", "inputs", "software"} - set(arrays):
         raise InputError(f"{path} is not an answer of probe.py: it lacks {', '.join(sorted(missing))}")
     return arrays

@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, cast, get_args
 
-import numpy as np
 from torch import nn
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
+from encoders.runtime.npz_file import load_npz
 from encoders.zoo import backbone, zoo
 from encoders.zoo.card import Card
 from pretrain.run.restore import load_run_checkpoint
@@ -50,8 +50,7 @@ def load_run_encoder(run: RunDir, step: int | None, name: str | None, weights: W
 
 def read_manifest(run: RunDir) -> dict[str, Array]:
     """The hashes of the images and patients that the run trains on."""
-    with np.load(run.manifest, allow_pickle=False) as arrays:
-        return dict(arrays)
+    return load_npz(run.manifest, "restore the file from a backup, or start the run again under another --name")
 
 
 def parse_weights(text: str) -> WeightsKind:

@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from encoders.runtime.arrays import Array
+from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import to_json_number
+from encoders.runtime.npz_file import load_npz
 from pretrain.loop.setup import Setup
 from pretrain.watch.best import count_probes_since_best, find_best, probes
 from pretrain.watch.diagnose import Finding, MetricsLine, diagnose
@@ -67,8 +69,12 @@ class Watchdog:
         if not file.exists():
             self.use_start({})
             return
-        with np.load(file, allow_pickle=False) as arrays:
-            self.use_start(dict(arrays))
+        try:
+            arrays = load_npz(file, "drift and gain over the start are not logged")
+        except InputError as error:
+            self.say(f"watch: {error}")
+            arrays = {}
+        self.use_start(arrays)
 
     def use_start(self, arrays: Mapping[str, Array]) -> None:
         """Sets the start to compare with. A probe of other images than at step 0 is not compared, and a line says so."""

@@ -4,11 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
 from encoders.runtime.arrays import Array
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.npz_file import load_npz
 from encoders.runtime.precision_names import FeaturePrecision
 from encoders.zoo import lineage, zoo
 from encoders.zoo.card import Card
@@ -159,5 +158,4 @@ def load_manifests(name: str) -> Iterator[TrainingImages]:
     for encoder, location in lineage.lineage_chain(name):
         path = None if location is None else find_manifest(location)  # None: the encoder that it was initialised from no longer exists
         if location is not None and path is not None:
-            with np.load(path, allow_pickle=False) as file:
-                yield TrainingImages(encoder, location.card, {key: file[key] for key in file.files})
+            yield TrainingImages(encoder, location.card, load_npz(path, "copy it again: without it leaks cannot be found"))

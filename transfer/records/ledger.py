@@ -13,6 +13,7 @@ from pathlib import Path
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
+from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, matches_digest
 from encoders.runtime.storage_errors import find_storage_error
 
 LEDGER_NAME = "ledger.jsonl"
@@ -27,7 +28,8 @@ def append_to_ledger(entry: Mapping[str, Json], path: Path) -> None:
     """Appends one line to the ledger and flushes it to disk. Several threads, processes and hosts may write at the same time.
 
     Raises InputError when the line cannot be written whole, StorageError when the disk is full or read-only."""
-    line = json.dumps(entry, sort_keys=True, allow_nan=False).encode() + b"\n"
+    sealed = {**entry, DIGEST_KEY: digest_plain_json(entry, SEAL_DIGITS)}
+    line = json.dumps(sealed, sort_keys=True, allow_nan=False).encode() + b"\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
@@ -65,12 +67,21 @@ def read_ledger_lines(path: Path) -> tuple[list[dict[str, Json]], int]:
     except OSError as error:
         raise InputError(f"cannot read the ledger {path}: {error.strerror}; uses of the test sets are counted from it") from error
     for line in filter(str.strip, text.split("\n")):
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            entry = None
-        if isinstance(entry, dict):
-            entries.append(entry)
-        else:
+        entry = _parse_line(line)
+        if entry is None:
             unreadable += 1
+        else:
+            entries.append(entry)
     return entries, unreadable
+
+
+def _parse_line(line: str) -> dict[str, Json] | None:
+    """The entry of a line without its digest; None for one that is no JSON object or was changed. Older lines have no digest."""
+    try:
+        entry = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(entry, dict):
+        return None
+    digest = entry.pop(DIGEST_KEY, None)
+    return entry if digest is None or matches_digest(entry, digest) else None

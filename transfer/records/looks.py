@@ -7,13 +7,15 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
+from encoders.runtime.sealed_json import matches_digest
 from transfer.records.ledger import LEDGER_NAME, read_ledger_lines
 from transfer.records.record import RECORD_FORMAT, Identity, Record, find_records
+
+LATEST_TIME = 1e11  # s since 1970; larger numbers are no times
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def _list_stored_records() -> list[Look]:
         if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT or content.get("status") != "ok":
             continue
         digest = content.pop("digest", None)
-        if digest == json_digest(content, 64):
+        if matches_digest(content, digest, 64):
             looks.append(_look_of_entry({**content["identity"], "test_set": content.get("test_set", "")}, in_ledger=False))
     return looks
 
@@ -101,7 +103,7 @@ def _look_of_entry(entry: Mapping[str, Json], in_ledger: bool = True) -> Look:
         encoder_sha256=text("encoder_sha256"),
         protocol=text("protocol"),
         protocol_hash=text("protocol_hash"),
-        time=float(time) if isinstance(time, int | float) else 0.0,
+        time=float(time) if isinstance(time, int | float) and abs(time) < LATEST_TIME else 0.0,
         in_ledger=in_ledger,
     )
 

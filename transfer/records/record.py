@@ -24,8 +24,10 @@ from encoders.runtime.files import atomic_write, prepared_json, read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
 from encoders.runtime.precision_names import FeaturePrecision
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.runtime.sealed_json import matches_digest
 from transfer.records.statistics_file import StatisticsFile
-from transfer.records.stored_arrays import READ_ERRORS, open_arrays
+from transfer.records.stored_arrays import open_arrays
 from transfer.tasks.task import TaskKind
 
 RECORD_FORMAT, VERSION = "isograft-record", 1
@@ -219,7 +221,7 @@ def read_record(path: str | Path) -> Record:
             f"{path} is a record of version {content.get('version')}, this isograft reads version {VERSION}; run `transfer bench` again"
         )
     digest = content.pop("digest", None)
-    if digest != json_digest(content, 64):
+    if not matches_digest(content, digest, 64):
         raise InputError(
             f"{path} was changed after it was written (its digest does not match); remove it, or run `transfer bench` with --again"
         )
@@ -238,7 +240,9 @@ def read_record(path: str | Path) -> Record:
     except InputError:
         raise
     except READ_ERRORS as error:
-        raise InputError(f"the scores of {path} cannot be read ({scores.name}: {error}); run `transfer bench` with --again") from error
+        raise InputError(
+            f"the scores of {path} cannot be read ({scores.name}: {describe_reason(error)}); run `transfer bench` with --again"
+        ) from error
     return Record(meta, arrays, digest, statistics)
 
 

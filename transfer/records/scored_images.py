@@ -17,6 +17,7 @@ import numpy as np
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
+from encoders.runtime.read_errors import READ_ERRORS
 from encoders.runtime.storage_errors import StorageError
 
 # With 64 bits, any two of a million images have the same id by chance in 3 of 10^8 cases.
@@ -75,10 +76,12 @@ def read_scored_images(digest: str, ledger_folders: Iterable[Path]) -> ScoredIma
     for folder in ledger_folders:
         try:
             ids = np.load(scored_images_path(digest, folder), allow_pickle=False)
-        except (OSError, ValueError, EOFError):  # missing, or cut off while it was copied
+        except READ_ERRORS:  # missing, or cut off while it was copied
+            continue
+        if not isinstance(ids, np.ndarray) or ids.dtype != ID_TYPE or ids.ndim != 1:
             continue
         images = ScoredImages(ids)
-        if ids.dtype == ID_TYPE and ids.ndim == 1 and images.digest == digest:
+        if images.digest == digest:
             return images
     return None
 

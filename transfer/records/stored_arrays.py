@@ -6,22 +6,21 @@ file changes them, and the digest is verified again. This guards against mistake
 """
 
 import time
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO
 from weakref import ref
-from zipfile import BadZipFile
 
 import numpy as np
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.npz_file import read_npz
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from transfer.records.statistics_file import FileStamp, StatisticsFile, stamp_file
 
 # A file that changed so recently could change again within the resolution of its times, and keep its stamp.
 SETTLED_SECONDS = 2.0
-READ_ERRORS = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 
 _latest: dict[str, "ref[Array]"] = {}  # by name: records of one split have equal keys, patients and labels
 
@@ -52,7 +51,7 @@ class StoredArrays(Mapping[str, Array]):
                 if stamp_file(raw.fileno()) == self.stamp:
                     return read_members(raw, lambda _: [name])[name]
         except READ_ERRORS as error:
-            raise InputError(f"the scores {self.path} can no longer be read ({error}); run the command again") from error
+            raise InputError(f"the scores {self.path} can no longer be read ({describe_reason(error)}); run the command again") from error
         raise InputError(f"the scores {self.path} were changed while they were in use; run the command again")
 
 
@@ -75,9 +74,8 @@ def open_arrays(
 
 
 def read_members(raw: IO[bytes], choose: Callable[[list[str]], list[str]]) -> dict[str, Array]:
-    """The arrays of an open .npz file that `choose` picks from their names."""
-    with np.load(raw, allow_pickle=False) as file:
-        return {name: file[name] for name in choose(file.files)}
+    """The arrays of an open .npz file that `choose` picks from their names. Raises one of READ_ERRORS for a damaged file."""
+    return read_npz(raw, choose)
 
 
 def share_array(name: str, array: Array) -> Array:

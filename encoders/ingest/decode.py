@@ -48,8 +48,8 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
         remarks = []
         if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels, accept_damaged)) is not None:
             return exact
-        if data.startswith(PNG_SIGNATURE) and count_png_pixels(data) <= most_pixels and (words := find_png_damage(data)):
-            whole = repair_png(data)
+        if data.startswith(PNG_SIGNATURE) and (words := find_png_damage(data, most_pixels)):
+            whole = repair_png(data, most_pixels)
             remarks.append(report_damage(f"damaged PNG: {words}", accept_damaged, whole is not None))
             data = whole or data
         with warnings.catch_warnings():
@@ -67,11 +67,6 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
         raise
     except (SyntaxError, *READ_ERRORS) as error:  # Pillow raises SyntaxError for a broken PNG
         raise Unreadable(f"is broken: {describe_reason(error)}") from error
-
-
-def count_png_pixels(data: bytes) -> int:
-    """Width times height as the header of a PNG states them."""
-    return int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
 
 def read_nonempty_file(path: Path) -> bytes:

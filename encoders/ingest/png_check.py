@@ -31,8 +31,10 @@ class PngChunk(NamedTuple):
     problem: str
 
 
-def find_png_damage(data: bytes) -> str:
-    """What is damaged in a PNG file; "" if its checksums are right and nothing is missing. Bytes after its end are no damage."""
+def find_png_damage(data: bytes, most_pixels: int) -> str:
+    """What is damaged in a PNG file; "" if its checksums are right and nothing is missing. Bytes after its end are no damage.
+
+    most_pixels: limit of width times height; the pixels of a larger image are not decompressed."""
     chunks = list(read_chunks(data))
     if problem := next((chunk.problem for chunk in chunks if chunk.problem), ""):
         return problem
@@ -49,6 +51,8 @@ def find_png_damage(data: bytes) -> str:
     late += [kind for kind in ONLY_ONCE if count[kind] > 1]
     if late:
         return f"the chunk {late[0].decode()} is out of place"
+    if count_pixels(chunks[0].data) > most_pixels:
+        return ""
     size = sum(rows * length for rows, length in pass_shapes(chunks[0].data))
     return find_stream_problem(b"".join(chunk.data for chunk in chunks if chunk.kind == b"IDAT"), size)
 
@@ -74,6 +78,12 @@ def read_chunks(data: bytes) -> Iterator[PngChunk]:
         at += 12 + length
 
 
+def count_pixels(header: bytes) -> int:
+    """Width times height.  header: of the chunk IHDR."""
+    width, height = struct.unpack_from(">II", header)
+    return int(width * height)
+
+
 def pass_shapes(header: bytes) -> list[tuple[int, int]]:
     """(rows, bytes of a row with its filter byte) of each pass; several if the image is interlaced.  header: of the chunk IHDR."""
     width, height, depth, colour, _, _, interlaced = struct.unpack(">IIBBBBB", header)
@@ -83,10 +93,10 @@ def pass_shapes(header: bytes) -> list[tuple[int, int]]:
     return [(rows, 1 + -(-columns * bits // 8)) for rows, columns in sizes if rows > 0 and columns > 0]
 
 
-def repair_png(data: bytes) -> bytes | None:
-    """A PNG with right checksums and the pixels that can be decoded; the others are 0. None if its header is damaged."""
+def repair_png(data: bytes, most_pixels: int) -> bytes | None:
+    """A PNG with right checksums and the pixels that can be decoded; the others are 0. None if its header is damaged, or it is too large."""
     chunks = list(read_chunks(data))
-    if not chunks or chunks[0].kind != b"IHDR" or chunks[0].problem or len(chunks[0].data) != 13:
+    if chunks[0].kind != b"IHDR" or chunks[0].problem or len(chunks[0].data) != 13 or count_pixels(chunks[0].data) > most_pixels:
         return None
     shapes = pass_shapes(chunks[0].data)
     size = sum(rows * length for rows, length in shapes)

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.config import Config, validate_config
+from encoders.runtime.entry_names import check_entry_name, find_fault
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
 
@@ -67,7 +68,7 @@ class SweepFolder:
 
 def find_sweep(name: str) -> SweepFolder | None:
     """The sweep of that name; None if there is none."""
-    if not name or name != Path(name).name or name.startswith("."):
+    if find_fault("sweep", name):
         return None
     folder = SweepFolder(paths.sweeps_dir() / name)
     return folder if folder.info_file.is_file() else None
@@ -112,6 +113,7 @@ def _has_encoder(run: str) -> bool:
 
 
 def refuse_sweep_name(name: str) -> None:
-    """Raises InputError if a sweep has this name, so that no run can have it."""
+    """Raises InputError if no run can have this name, because of its letters or because a sweep has it."""
+    check_entry_name("run", name)
     if (sweep := find_sweep(name)) is not None:
         raise InputError(f"{name!r} is a sweep of {len(sweep.run_names())} runs ({sweep.path}); choose another --name for this run")

@@ -9,6 +9,7 @@ import numpy as np
 from torch import nn
 
 from encoders.runtime.arrays import Array
+from encoders.runtime.entry_names import check_entry_name
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write, process_tag, sync_folder
 from encoders.runtime.paths import records_dir, zoo_dir
@@ -113,9 +114,7 @@ def check_zoo_name(name: str, card: Card) -> str:
     """`name`, if it is a valid name for a zoo entry with this card. Raises InputError otherwise.
 
     `imagenet_<arch>` is the ImageNet baseline of `<arch>`, so no other weights may have that name."""
-    letters = name.replace("_", "").replace("-", "").replace(".", "")
-    if not letters.isascii() or not letters.isalnum() or name.startswith("."):
-        raise InputError(f"{name!r} is not a valid encoder name; use letters, digits, '_', '-' and '.'")
+    check_entry_name("encoder", name)
     if name == PIXELS:
         raise InputError(f"{name!r} is not a valid encoder name: it is the built-in encoder without weights; choose another --name")
     if name.startswith("random_"):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Unpack
 
 from encoders.runtime import paths, slurm_jobs
+from encoders.runtime.entry_names import check_entry_name, find_fault, show_name
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.sealed_json import read_sealed_json, write_sealed_json
 from encoders.runtime.sweep_folder import find_sweep, list_sweeps
@@ -72,15 +73,16 @@ class RunDir:
 
 
 def run_dir_for(name: str, root: Path | None = None) -> RunDir:
-    """The folder of the run `name`, below `root` or runs/. Raises InputError for a name that is not a file name."""
-    if not name or name != Path(name).name or name.startswith("."):
-        raise InputError(f"{name!r} is not a valid run name; use letters, digits, - and _")
-    return RunDir((root or paths.runs_dir()) / name)
+    """The folder of the run `name`, below `root` or runs/. Raises InputError for a name that no run may have."""
+    folder = root or paths.runs_dir()
+    if name and name == Path(name).name and RunDir(folder / name).exists() and (wrong := find_fault("run", name)):
+        raise InputError(f"the run {show_name(name)} has a name that is no longer valid ({wrong}); rename its folder in {folder}")
+    return RunDir(folder / check_entry_name("run", name))
 
 
 def find_run(run: str) -> RunDir:
     """The folder of an existing run, given by name or path. Raises InputError that names the closest existing runs."""
-    found = RunDir(Path(run)) if RunDir(Path(run)).exists() else run_dir_for(Path(run).name)
+    found = RunDir(Path(run)) if run and RunDir(Path(run)).exists() else run_dir_for(Path(run).name)
     if not found.exists():
         if (sweep := find_sweep(run)) is not None:
             raise InputError(f"{run!r} is a sweep; name one of its runs: {', '.join(sweep.run_names())}")

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from encoders.runtime import paths, slurm_jobs
-from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.entry_names import check_entry_name
+from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.log_tail import find_newest_log, read_failure_reason
 from encoders.runtime.slurm_jobs import JobState
@@ -91,10 +92,8 @@ def running_mark(status_dir: Path, cell: int) -> Path:
 
 
 def bench_folder(name: str) -> BenchFolder:
-    """The folder of a bench. Raises InputError for a name that is not a file name."""
-    if not name or name != Path(name).name or name.startswith("."):
-        raise InputError(f"{name!r} cannot be the name of a bench; use letters, digits, - and _")
-    return BenchFolder(paths.benches_dir() / name)
+    """The folder of a bench. Raises InputError for a name that no bench may have."""
+    return BenchFolder(paths.benches_dir() / check_entry_name("bench", name))
 
 
 def find_bench_folder(name: str) -> BenchFolder:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from encoders.ingest.options import CombineMode
 from encoders.runtime.config import Config, read_yaml, to_yaml, validate_config
+from encoders.runtime.entry_names import check_entry_name, check_label_name, find_fault, show_name
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write
 from encoders.runtime.paths import home_dir, tasks_dir
@@ -17,7 +18,6 @@ from transfer.tasks.options import PARTS, TaskKind
 from transfer.tasks.uncertain_labels import LabelPolicy
 
 NUMERIC_ORDER = "numeric"  # in place of the classes of an order: they are numbers
-TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class SplitRule(Config):
@@ -156,8 +156,9 @@ def to_absolute_path(path: str) -> str:
 
 def save_task(task: Task, replace: bool = False) -> Path:
     """Registers `task` and returns its file. Raises InputError for an invalid name, or for one that a different task has."""
-    if not TASK_NAME.fullmatch(task.name):
-        raise InputError(f"{task.name!r} is not a valid task name; use letters, digits, '.', '_' and '-'")
+    check_entry_name("task", task.name)
+    for label in dict.fromkeys([*task.labels, *task.classes]):
+        check_label_name(label)
     path = tasks_dir() / f"{task.name}.yaml"
     if path.exists() and not replace and read_task(task.name) != task:
         raise InputError(
@@ -171,6 +172,10 @@ def save_task(task: Task, replace: bool = False) -> Path:
 def read_task(name: str) -> Task:
     """The registered task called `name`. Raises InputError naming the nearest ones."""
     path = tasks_dir() / f"{name}.yaml"
+    if wrong := find_fault("task", name):
+        if name == Path(name).name and path.is_file():
+            raise InputError(f"the file of task {show_name(name)} has a name that is not valid ({wrong}); rename it in {tasks_dir()}")
+        check_entry_name("task", name)
     if not path.is_file():
         raise unknown_name_error("task", name, list_tasks(), "`transfer tasks list` lists all tasks, `transfer tasks add` registers one")
     return validate_config(Task, read_yaml(path), str(path))

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from encoders.runtime.entry_names import is_invisible
 from encoders.runtime.file_names import MAX_NAME_BYTES, add_name_hash, shorten_file_name, to_unicode
 
 GDC_FOLDER = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)  # a UUID, around each file of gdc-client
@@ -60,8 +61,11 @@ def list_names(path: Path, root: Path, folder: Path | None) -> NameChoice:
 
 
 def flatten_path(path: Path) -> str:
-    """The path with `__` for `/`."""
-    return path.as_posix().replace("/", "__")
+    """The path with `__` for `/`, and `_` for what a name of a file or a word of a command cannot be: characters that are not seen, and a
+    dash or a dot at the beginning."""
+    flat = path.as_posix().replace("/", "__")
+    seen = "".join("_" if is_invisible(c) and not "\udc80" <= c <= "\udcff" else c for c in flat)  # those are bytes that are not UTF-8
+    return f"_{seen}" if seen[:1] in ("-", ".") else seen
 
 
 def find_equal(choices: Mapping[Path, NameChoice], step: Mapping[Path, int]) -> Iterator[list[Path]]:

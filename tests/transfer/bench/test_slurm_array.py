@@ -247,5 +247,5 @@ def test_a_bench_with_other_cells_needs_another_name():
         write_bench_folder(bench_folder("mine"), [BenchCell("e", "b", "knn")], Site(), [])
     with pytest.raises(InputError, match="did you mean mine"):
         find_bench_folder("mina")
-    with pytest.raises(InputError, match="cannot be the name"):
+    with pytest.raises(InputError, match="is not a valid bench name"):
         bench_folder("../x")

@@ -6,6 +6,7 @@ The server (one for each process of pytest) has run no operation of torch, so th
 
 import multiprocessing
 import os
+import signal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -57,4 +58,35 @@ def _call(work, args, environment, folder, out, err):
     with open(out, "wb") as printed, open(err, "wb") as errors:
         os.dup2(printed.fileno(), 1)
         os.dup2(errors.fileno(), 2)
+    work(*args)
+
+
+def run_together(works, logs, env=None, timeout=300):
+    """Calls several functions at the same moment, each in a process of its own, as `run_forked` does.
+
+    works: (function, arguments) of each. Returns how they ended, in that order."""
+    context = use_fork_server()
+    barrier = context.Barrier(len(works))
+    environment = dict(os.environ) | (env or {})
+    files = [(f"{logs}{i}.out", f"{logs}{i}.err") for i in range(len(works))]
+    processes = [
+        context.Process(target=_call, args=(_wait_and_call, (barrier, work, args), environment, os.getcwd(), out, err))
+        for (work, args), (out, err) in zip(works, files, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+    ended = [
+        Ended(process.exitcode, Path(out).read_text(), Path(err).read_text()) for process, (out, err) in zip(processes, files, strict=True)
+    ]
+    assert not any(one.status == -signal.SIGKILL for one in ended), ended
+    return ended
+
+
+def _wait_and_call(barrier, work, args):
+    barrier.wait(60)
     work(*args)

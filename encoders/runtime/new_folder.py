@@ -22,24 +22,31 @@ def new_folder(folder: Path) -> Iterator[Path]:
     ensure_writable(folder.parent)
     part = folder.with_name(f".{folder.name}.{process_tag()}.part")
     shutil.rmtree(part, ignore_errors=True)
-    exists = folder.exists()
-    intact = f"the previous {folder.name} is intact" if exists and any(folder.iterdir()) else ""
+    intact = f"the previous {folder.name} is intact" if folder.exists() and any(folder.iterdir()) else ""
     try:
         with name_lost(folder.name, intact, str(folder.parent)), explain_storage_errors(folder.parent):
             part.mkdir()
             yield part
             sync_folder(part)
-            if not exists:
-                part.rename(folder)
-                sync_folder(folder.parent)
-            elif folder.is_mount() or folder == Path.cwd():
-                _move_files(part, folder)
-            else:
-                replace_folder(part, folder)
+            _put_in_place(part, folder)
     except PermissionError as error:
         raise InputError(f"cannot write {folder}: {error.strerror}; choose a folder that you may write to") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _put_in_place(part: Path, folder: Path) -> None:
+    """Gives `part` the name of `folder`, which another process may write at the same moment: the later one stays."""
+    try:
+        part.rename(folder)  # there is none of that name, or it is empty
+        sync_folder(folder.parent)
+    except OSError:
+        if not folder.exists():
+            raise
+        if folder.is_mount() or folder == Path.cwd():
+            _move_files(part, folder)
+        else:
+            replace_folder(part, folder)
 
 
 def _move_files(part: Path, folder: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from encoders.runtime import paths, slurm, slurm_jobs
 from encoders.runtime.errors import InputError
+from encoders.runtime.exclusive import exclusive_work
 from encoders.runtime.files import atomic_write
 from encoders.runtime.slurm_site import Site
 from encoders.runtime.wandb_agent import export_lines
@@ -69,6 +70,11 @@ def submit_job(run: str, script_text: str) -> tuple[str, Path]:
 
     Raises InputError when the run already has an active job, or SLURM rejects the script."""
     folder = paths.runs_dir() / run
+    with exclusive_work(folder, f"submitting run {run!r}"):
+        return _submit_to(folder, run, script_text)
+
+
+def _submit_to(folder: Path, run: str, script_text: str) -> tuple[str, Path]:
     active = slurm_jobs.find_active_job(folder)
     if active is not None:
         raise InputError(

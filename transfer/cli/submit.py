@@ -82,6 +82,7 @@ def submit(
         return
     expected: list[str] = []
     names = expand_sweeps(split_names(encoder or []) or followed, expected)
+    from encoders.runtime.exclusive import exclusive_work
     from encoders.runtime.slurm_site import site_with_options
     from transfer.bench import bench_folder, slurm_array
     from transfer.bench.baselines import parse_baselines
@@ -112,8 +113,9 @@ def submit(
         tasks = list(dict.fromkeys(cell.task for cell in cells))
         print(*slurm_array.render_scripts(folder, tasks, site, compare_options), sep="\n", end="")
         return
-    numbers = slurm_array.write_bench_folder(folder, cells, site, compare_options, per)
-    print_submission(folder, slurm_array.submit_array(folder, numbers, dependencies + jobs), numbers)
+    with exclusive_work(folder.path, f"submitting bench {folder.path.name!r}"):
+        numbers = slurm_array.write_bench_folder(folder, cells, site, compare_options, per)
+        print_submission(folder, slurm_array.submit_array(folder, numbers, dependencies + jobs), numbers)
 
 
 def refuse_unknown_options(words: Sequence[str]) -> None:
@@ -133,14 +135,16 @@ def resubmit(name: str, after: Dependencies) -> None:
 
     Raises InputError when the benchmark is still in the queue, or all cells are done."""
     from encoders.runtime.errors import InputError
+    from encoders.runtime.exclusive import exclusive_work
     from transfer.bench import bench_folder, slurm_array
 
     folder = bench_folder.find_bench_folder(name)
-    slurm_array.refuse_busy(folder)
-    numbers = bench_folder.list_unfinished(folder)
-    if not numbers:
-        raise InputError(f"every cell of bench {name!r} is done; `transfer compare` shows the table")
-    print_submission(folder, slurm_array.submit_array(folder, numbers, after), numbers)
+    with exclusive_work(folder.path, f"submitting bench {name!r}"):
+        slurm_array.refuse_busy(folder)
+        numbers = bench_folder.list_unfinished(folder)
+        if not numbers:
+            raise InputError(f"every cell of bench {name!r} is done; `transfer compare` shows the table")
+        print_submission(folder, slurm_array.submit_array(folder, numbers, after), numbers)
 
 
 def print_submission(folder: "BenchFolder", jobs: tuple[str, str], numbers: Sequence[int]) -> None:

@@ -94,7 +94,7 @@ def pass_shapes(header: bytes) -> list[tuple[int, int]]:
 
 
 def repair_png(data: bytes, most_pixels: int) -> bytes | None:
-    """A PNG with right checksums and the pixels that can be decoded; the others are 0. None if its header is damaged, or it is too large."""
+    """A PNG with right checksums and the pixels that can be decoded; the others are 0. None if its header is damaged or it is too large."""
     chunks = list(read_chunks(data))
     if chunks[0].kind != b"IHDR" or chunks[0].problem or len(chunks[0].data) != 13 or count_pixels(chunks[0].data) > most_pixels:
         return None

@@ -42,20 +42,21 @@ class TrainingCost:
         if self.device.type == "cuda":
             yield
             return
-        saved: dict[int, int] = {}
+        weights = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
+        known, saved = {tensor.untyped_storage().data_ptr() for tensor in weights}, dict[int, int]()
 
         def keep(tensor: Tensor) -> Tensor:
             storage = tensor.untyped_storage()
-            saved[storage.data_ptr()] = storage.nbytes()
+            if storage.data_ptr() not in known:
+                saved[storage.data_ptr()] = storage.nbytes()
             return tensor.detach()  # the tensor itself would refer to the graph that keeps it
 
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
             yield
-        held = [tensor for network in networks for tensor in (*network.parameters(), *network.buffers())]
-        held += [p.grad for network in networks for p in network.parameters() if p.grad is not None]
+        held = [*weights, *(p.grad for network in networks for p in network.parameters() if p.grad is not None)]
         held += [value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)]
-        saved |= {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held}
-        self.memory_bytes = max(self.memory_bytes, sum(saved.values()))
+        storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held}
+        self.memory_bytes = max(self.memory_bytes, sum(saved.values()) + sum(storages.values()))
 
     def as_record(self) -> dict[str, Json]:
         """What a record holds. Reads the allocator's peak; the host does not wait for the device."""

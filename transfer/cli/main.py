@@ -269,10 +269,12 @@ def _print_and_save_tables(
     from transfer.tables import render, shift_curves
     from transfer.tables.headlines import save_headlines
     from transfer.tables.matrix_text import print_matrix
+    from transfer.tables.strategy_table import report_strategies
 
     usage = count_split_usage(records, gather_looks(records, paths))
     save_headlines(sections)
     render.print_results(make_console(), sections, usage, missing)
+    report_strategies(make_console(), sections)
     curves = shift_curves.build_shift_curves(scored)
     if curves:
         shift_curves.print_shift_tables(make_console(), curves)

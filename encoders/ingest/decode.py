@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from encoders.ingest.damage import report_damage
 from encoders.ingest.decoded import DecodedImage, apply_orientation
 from encoders.ingest.icc import describe_png_gamma, describe_profile
-from encoders.ingest.jpeg_file import COLOUR_SPACES, decode_jpeg_pixels
+from encoders.ingest.jpeg_file import COLOUR_SPACES, decode_jpeg_pixels, describe_refusal
 from encoders.ingest.png_check import PNG_SIGNATURE, find_png_damage, repair_png
 from encoders.ingest.png_file import decode_deep_png, hide_transparent, is_deep_png
 from encoders.ingest.source import Remark, Unreadable
@@ -42,8 +42,8 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
     """As `read_image`, with remarks.  accept_damaged: decode a damaged file as far as possible, and remark on it."""
     from PIL import Image, UnidentifiedImageError
 
+    data = read_nonempty_file(path)
     try:
-        data = read_nonempty_file(path)
         most_pixels = 2 * (Image.MAX_IMAGE_PIXELS or 2**40)
         remarks = []
         if data[:4] in TIFF_SIGNATURES and (exact := decode_tiff(path, most_pixels, accept_damaged)) is not None:
@@ -60,6 +60,8 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
                 decoded = decode_opened(opened, data, accept_damaged)
                 return DecodedImage(decoded.pixels, (*remarks, *decoded.remarks))
     except UnidentifiedImageError:
+        if data.startswith(b"\xff\xd8\xff") and (words := describe_refusal(data)):
+            raise Unreadable(f"is a JPEG that cannot be decoded: {words}") from None
         raise Unreadable("is not a PNG, JPEG or TIFF image") from None
     except Image.DecompressionBombError as error:
         raise Unreadable(f"is too large: {error}") from error

@@ -86,6 +86,15 @@ def correct_header(data: bytes) -> bytes:
     return bytes(out)
 
 
+def describe_refusal(data: bytes) -> str:
+    """The words of the decoder about a stream that it does not decode, e.g. of 12 bits; "" if it does."""
+    try:
+        decode_strictly(data, "RGB")
+    except ValueError as error:
+        return str(error).strip()
+    return ""
+
+
 def decode_loosely(data: bytes, space: str) -> Array | None:
     """The pixels in spite of warnings; None if nothing can be decoded."""
     import simplejpeg

@@ -2,6 +2,7 @@
 
 import io
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -89,6 +90,30 @@ def test_an_odd_header_is_no_damage(tmp_path):
     (tmp_path / "a.jpg").write_bytes(damaged[: scan + 7] + b"\0\0\0" + damaged[scan + 10 :])
     with pytest.raises(Unreadable, match=r"damaged JPEG: .*(Corrupt JPEG data|bad Huffman|premature end|marker)"):
         read_image(tmp_path / "a.jpg")  # damage is found behind the odd header
+
+
+def test_a_jpeg_of_12_bits_is_refused_with_its_reason(tmp_path):
+    deep = texture(40, 48, top=4095, dtype=np.uint16)
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(deep, level=95, bitspersample=12))
+    with pytest.raises(Unreadable, match="is a JPEG that cannot be decoded: .*precision"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize(("transform", "mode"), [(1, "RGB"), (0, "RGB"), (2, "CMYK")])
+def test_an_unknown_transform_of_adobe_is_read_as_decoders_assume(tmp_path, transform, mode):
+    """libjpeg assumes YCbCr of three components and YCCK of four. The marker stands before the number of components."""
+    data = example("CMYK" if mode == "CMYK" else "444")
+    data = data[:2] + data[20:] if data[2:4] == b"\xff\xe0" else data  # JFIF, which is always YCbCr
+    marker = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+    at = data.find(marker[:9])
+    whole = data if at < 0 else data[:at] + data[at + 16 :]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:2] + marker + bytes([transform]) + whole[2:])
+    known = read_image(path)
+    path.write_bytes(whole[:2] + marker + b"\x77" + whole[2:])
+    unknown = decode_file(path)
+    assert not unknown.remarks
+    assert np.array_equal(known, unknown.pixels) == (transform != 0)
 
 
 def test_a_damaged_jpeg_inside_a_tiff_is_refused(tmp_path):

@@ -22,6 +22,7 @@ class Config(BaseModel):
 
 
 MAIN_KEYS = {"method": "name", "augment": "preset"}  # of groups of settings whose fields depend on what they name
+PLAIN_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 MAX_INTEGER = 2**63 - 1  # libraries take no larger one
 MAX_NESTING = 20  # of mappings and lists in settings; the deepest of ours has 4
 LONGEST_VALUE = 80  # characters of a wrong value in a message
@@ -106,12 +107,14 @@ def parse_override(text: str) -> dict[str, Any]:
     key, equals, value = text.partition("=")
     if not equals or not key.strip():
         if (written := re.fullmatch(r"-*([A-Za-z_][\w.]*):(\S+)", text)) is not None:
-            raise InputError(f"{text!r} is not a setting; did you mean {written[1]}={written[2]}?")
-        raise InputError(f"{text!r} is not a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")
+            raise InputError(f"{shorten_text(text)!r} is not a setting; did you mean {written[1]}={written[2]}?")
+        raise InputError(f"{shorten_text(text)!r} is not a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")
     try:
         parsed = parse_yaml(value)
     except yaml.YAMLError as error:
         raise InputError(f"the value of {shorten_text(key)!r} is not YAML: {describe_reason(error)}") from error
+    if isinstance(parsed, int) and not isinstance(parsed, bool) and not PLAIN_INTEGER.fullmatch(value.strip()):
+        raise InputError(f"{shorten_text(text)!r} would be read as {parsed:,}: YAML has other bases; write the number with digits alone")
     *parents, leaf = key.strip().split(".")
     if len(parents) > MAX_NESTING or "" in (leaf, *parents):
         raise InputError(f"{shorten_text(key)!r} is not the name of a setting; write key=value, e.g. batch=64 or optim.lr=1e-3")

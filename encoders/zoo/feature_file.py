@@ -7,14 +7,21 @@ Shapes: N tiles, D width.
 
 import pickle
 import warnings
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.read_errors import READ_ERRORS, describe_reason
+from encoders.runtime.zip_damage import find_zip_damage
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FEATURE_SUFFIXES = (".h5", ".hdf5", ".pt", ".pth")
 FEATURE_NAMES = ("features", "feats")  # of CLAM, TRIDENT and `encoders embed`; of STAMP
@@ -57,8 +64,10 @@ def read_hdf5(path: Path) -> FeatureFile:
             own = {**file.attrs, **file[name].attrs}
             extractor = next((str(own[each]) for each in EXTRACTOR_NAMES if each in own), "")
             return FeatureFile(to_rows(file[name][()], name), keys, None, "coords" in file, extractor)
-    except OSError as error:
-        raise InputError(f"is not a readable HDF5 file: {error}") from error
+    except InputError:
+        raise
+    except READ_ERRORS as error:  # also of datasets, which h5py reads when they are used
+        raise InputError(f"is not a readable HDF5 file: {describe_reason(error)}") from error
 
 
 def read_torch(path: Path) -> FeatureFile:
@@ -66,20 +75,32 @@ def read_torch(path: Path) -> FeatureFile:
     import torch
 
     try:
+        if zipfile.is_zipfile(path) and (damage := find_zip_damage(path)):
+            raise InputError(f"is damaged: {damage}; copy it again")
         with warnings.catch_warnings(action="ignore"):  # about the protocol of pickle, which matters only if the file cannot be read
             content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError("holds other objects than tensors, which are not loaded, as they could run code; save the tensor alone") from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"is not a readable file of torch.save: {error}") from error
+    except InputError:
+        raise
+    except READ_ERRORS as error:
+        raise InputError(f"is not a readable file of torch.save: {describe_reason(error)}") from error
     if isinstance(content, torch.Tensor):
-        return FeatureFile(to_rows(content.float().numpy(), "the tensor"))
+        return FeatureFile(to_rows(to_numbers(content, "the tensor"), "the tensor"))
     if not isinstance(content, dict):
         raise InputError(f"holds a {type(content).__name__}; expected a tensor (N, D)")
     name = choose_name([str(key) for key, value in content.items() if isinstance(value, torch.Tensor)])
     coords = content.get("coords")
-    corners = coords.numpy() if isinstance(coords, torch.Tensor) else None
-    return FeatureFile(to_rows(content[name].float().numpy(), name), None, corners, False, str(content.get("model_name", "")))
+    corners = to_numbers(coords, "coords") if isinstance(coords, torch.Tensor) else None
+    return FeatureFile(to_rows(to_numbers(content[name], name), name), None, corners, False, str(content.get("model_name", "")))
+
+
+def to_numbers(tensor: "Tensor", name: str) -> Array:
+    """The values of a tensor. Raises InputError for one that is complex, quantised, sparse or of another device."""
+    if tensor.is_complex() or tensor.is_quantized or tensor.is_sparse or tensor.device.type != "cpu":
+        raise InputError(f"{name} is a tensor of {tensor.dtype}, {tensor.layout} on {tensor.device}; expected dense real numbers")
+    values: Array = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+    return values
 
 
 def choose_name(names: list[str]) -> str:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from encoders.importing.checkpoint import read_checkpoint
+from encoders.runtime.checkpoint import DamagedCheckpoint, load_checkpoint
 from encoders.runtime.errors import InputError
 from encoders.runtime.known_hash import sha256_of_state
 from encoders.runtime.safetensors_header import read_safetensors_header
@@ -125,3 +126,18 @@ def test_a_file_of_the_hubs_cache_is_compared_with_the_hash_in_its_name(tmp_path
     blob.write_bytes(data)
     with pytest.raises(InputError, match="was damaged or changed; remove"):
         hub.require_intact_file(link)
+
+
+def test_a_record_that_is_marked_as_a_folder_is_refused_where_pytorch_reads_memory_that_it_never_wrote(tmp_path):
+    path = tmp_path / "model.pt"
+    torch.save(STATE, path)
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"/data/0") - len("model") - 46  # of the central directory; the external attributes are its bytes 38 to 41
+    assert data[entry : entry + 4] == b"PK\x01\x02"
+    data[entry + 38] |= 0x10
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="is marked as a folder"):
+        read_state_dict(path)
+    path.rename(tmp_path / "step-00000004.pt")
+    with pytest.raises(DamagedCheckpoint, match="is marked as a folder"):
+        load_checkpoint(tmp_path / "step-00000004.pt")

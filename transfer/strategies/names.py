@@ -72,6 +72,16 @@ def strategy_help() -> str:
     return "; ".join(f"{_usage(name)} ({entry.help})" for name, entry in STRATEGIES.items())
 
 
+def list_settings() -> list[tuple[str, str, str]]:
+    """(name, default, description) of every setting of a strategy, as on the command line."""
+    dumped = StrategySettings().model_dump(mode="json")
+    return [
+        (f"{FINETUNE}.{group}.{name}", "null" if dumped[group][name] is None else f"{dumped[group][name]:g}", field.description or "")
+        for group in GROUPS
+        for name, field in type(getattr(StrategySettings(), group)).model_fields.items()
+    ]
+
+
 def _usage(name: str) -> str:
     main = STRATEGIES[name].main
     letter = {"last.count": "=N", "lora.rank": "=R", "l2sp.weight": "=W"}
@@ -82,7 +92,8 @@ StrategyNames = Annotated[
     str | None,
     typer.Option(
         metavar=COMMA_LIST,
-        help=f"with --protocol finetune: what is trained, a row each, with equal images, steps and validations: {strategy_help()}",
+        help=f"with --protocol finetune: what is trained, a row each, with equal images and validations: {strategy_help()}. Settings: "
+        + ", ".join(f"{name}={value} ({text})" for name, value, text in list_settings()),
     ),
 ]
 

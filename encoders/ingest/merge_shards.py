@@ -21,14 +21,14 @@ from encoders.ingest.shard_io import (
     ShardTable,
     read_encoded_images,
     read_raw_images,
+    read_shard_table,
     shard_pixels_path,
-    shard_table_path,
 )
 from encoders.ingest.source import IngestResult, ItemT, PixelUnit, Source, Value, to_pixel_unit, unit_to_json
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.escape import format_csv
-from encoders.runtime.files import atomic_write, read_json
+from encoders.runtime.files import atomic_write
 from encoders.runtime.json_types import Json
 from encoders.runtime.local_notes import show_key
 from encoders.runtime.unknown_values import find_unknown
@@ -79,7 +79,7 @@ class StoredForm:
 
 def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, recipe: dict[str, Json]) -> IngestSummary:
     """Writes `out` and OUT.quarantine.csv from the finished shards. Raises InputError if no image could be read."""
-    tables: list[ShardTable] = [read_json(shard_table_path(folder, number)) for number in range(shards)]
+    tables: list[ShardTable] = [read_shard_table(folder, number) for number in range(shards)]
     bad = [[name, reason, ""] for name, reason in source.broken] + [entry for table in tables for entry in table["quarantine"]]
     every = [row for table in tables for row in table["rows"]]
     if any("signs" not in row for row in every):

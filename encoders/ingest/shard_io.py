@@ -6,6 +6,7 @@ Shapes: H, W, C of one image.
 import io
 import math
 import traceback
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, Literal, NotRequired, TypedDict
@@ -16,7 +17,9 @@ from encoders.ingest.damage import DAMAGE_ACCEPTED, DAMAGE_COLUMN
 from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, Value, is_gray
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write, write_json
+from encoders.runtime.files import atomic_write
+from encoders.runtime.read_errors import READ_ERRORS
+from encoders.runtime.sealed_json import read_sealed_json, write_sealed_json
 from encoders.runtime.storage_errors import StorageError, explain_storage_errors
 from encoders.similarity.perceptual_hash import hash_signs, pixel_sha256
 
@@ -35,6 +38,7 @@ class ShardRow(TypedDict):
     shape: list[int]  # H, W, C
     dtype: str
     bytes: int  # length in the file of pixels
+    crc32: NotRequired[int]  # of these bytes; missing in shards of earlier versions
     top: int  # largest value before resizing
     sha256: str
     signs: str  # `hash_signs` of the image, hex
@@ -80,7 +84,26 @@ def write_shard(source: Source[ItemT], number: int, items: Sequence[ItemT], fold
                 file.truncate()
             tick(1)
     table: ShardTable = {"rows": rows, "quarantine": bad}
-    write_json(shard_table_path(folder, number), table)
+    write_sealed_json(shard_table_path(folder, number), table)
+
+
+def read_shard_table(folder: Path, number: int) -> ShardTable:
+    """The table of a finished shard. Raises InputError if it was damaged."""
+    content = read_sealed_json(shard_table_path(folder, number), f"delete {shard_table_path(folder, number).name} to read its images again")
+    return {"rows": content["rows"], "quarantine": content["quarantine"]}
+
+
+def is_finished(folder: Path, number: int) -> bool:
+    """Whether a shard of an earlier start is whole; one whose table or pixels were damaged is not, and is written again."""
+    if not shard_table_path(folder, number).exists():
+        return False
+    try:
+        rows = read_shard_table(folder, number)["rows"]
+        with shard_pixels_path(folder, number).open("rb") as file:
+            intact = all(zlib.crc32(file.read(row["bytes"])) == row["crc32"] for row in rows if "crc32" in row)
+            return intact and (not rows or "crc32" not in rows[-1] or not file.read(1))
+    except READ_ERRORS:  # InputError among them
+        return False
 
 
 def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardRow:
@@ -100,6 +123,7 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         "shape": list(image.shape),
         "dtype": image.dtype.name,
         "bytes": len(blob),
+        "crc32": zlib.crc32(blob),
         "top": int(image.max()) if row.top is None else row.top,
         "sha256": pixel_sha256(image),
         "signs": hash_signs(image).tobytes().hex(),

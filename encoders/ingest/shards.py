@@ -16,13 +16,14 @@ from typing import Generic, TypedDict
 
 from encoders import __version__
 from encoders.ingest.merge_shards import IngestSummary, join_shards
-from encoders.ingest.shard_io import shard_table_path, write_shard
+from encoders.ingest.shard_io import is_finished, write_shard
 from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, file_stamp, is_gray, unit_to_json
 from encoders.ingest.workers import Tick, WorkerDied, WorkerPool, available_cpus
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json, write_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.progress import skip_items
+from encoders.runtime.read_errors import READ_ERRORS
 from encoders.runtime.storage_errors import find_storage_error, name_lost
 
 __all__ = ["ImageRow", "IngestSummary", "Source", "Unreadable", "available_cpus", "file_stamp", "ingest", "is_gray"]
@@ -47,7 +48,7 @@ def ingest(source: Source[ItemT], out: str | Path, workers: int = 1, overwrite: 
     kept = f"{'the previous file and ' if out.exists() else ''}finished shards are kept; free space, and rerun the same command to resume"
     with name_lost(out.name, kept), lock_shard_folder(out, overwrite) as folder:
         shards = plan_shards(source, items, folder, overwrite)
-        todo = {k: shard for k, shard in enumerate(shards) if not shard_table_path(folder, k).exists()}
+        todo = {k: shard for k, shard in enumerate(shards) if not is_finished(folder, k)}
         skip_items(tick, len(items) - sum(map(len, todo.values())))
         write_shards(source, todo, folder, workers, tick)
         summary = join_shards(source, folder, len(shards), out, ingest_recipe(source))
@@ -95,7 +96,7 @@ def plan_shards(source: Source[ItemT], items: Sequence[ItemT], folder: Path, ove
     if len({name for name, _ in plan["items"]}) < len(items):
         raise ValueError("two items of the source have the same name")
     path = folder / "plan.json"
-    if path.exists() and (why := describe_difference(read_json(path), plan)):
+    if path.exists() and (why := describe_difference(read_plan(path), plan)):
         if not overwrite:
             raise InputError(
                 f"{folder} was started with other settings: {why}. Repeat the old command to finish it, or pass --overwrite to start over"
@@ -106,6 +107,16 @@ def plan_shards(source: Source[ItemT], items: Sequence[ItemT], folder: Path, ove
     if not path.exists():
         write_json(path, plan)
     return [items[i : i + size] for i in range(0, len(items), size)]
+
+
+def read_plan(path: Path) -> ShardPlan | None:
+    """The plan of an earlier start; None if it was damaged."""
+    try:
+        content = read_json(path)
+        names = [[str(name), str(stamp)] for name, stamp in content["items"]]
+        return {"recipe": dict(content["recipe"]), "items": names}
+    except READ_ERRORS:  # InputError among them
+        return None
 
 
 def ingest_recipe(source: Source[ItemT]) -> dict[str, Json]:
@@ -120,8 +131,10 @@ def ingest_recipe(source: Source[ItemT]) -> dict[str, Json]:
     return {"tool": f"isograft {__version__}", **settings, "unit": unit, "geometry": source.geometry, **source.recipe()}
 
 
-def describe_difference(old: ShardPlan, new: ShardPlan) -> str:
-    """What changed between two plans, in words; "" if nothing changed."""
+def describe_difference(old: ShardPlan | None, new: ShardPlan) -> str:
+    """What changed between two plans, in words; "" if nothing changed.  old: None if it cannot be read."""
+    if old is None:
+        return "its plan.json is damaged"
     a, b = old["recipe"], new["recipe"]
     changed = [f"{k} was {a.get(k)!r} and is {b.get(k)!r}" for k in sorted({*a, *b}) if a.get(k) != b.get(k)]
     before, after = ({item[0]: item[1] for item in plan["items"]} for plan in (old, new))

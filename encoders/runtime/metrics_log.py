@@ -32,6 +32,8 @@ from encoders.runtime.wandb_start import WandbMode
 from encoders.runtime.wandb_views import ComparisonView
 
 METRICS_FILE = "metrics.jsonl"
+NOT_FINITE = ("nan", "inf", "-inf")  # the names of these numbers in the record
+MAX_STEP = 2**63 - 1  # the largest whole number of a line
 SummaryValue = SupportsFloat | str | None
 TrackedNumbers = Callable[[int, Mapping[str, float]], Mapping[str, float]]  # (step, as recorded) -> as trackers show them
 
@@ -171,39 +173,59 @@ class MetricsLog:
 
 
 def read_metrics(run_dir: str | Path) -> list[dict[str, Any]]:
-    """The complete lines of a run's record, in order; [] when there is no record. NaN and infinities are read as float."""
+    """The whole lines of a run's record, in order; [] when there is no record. NaN and infinities are read as float."""
+    return read_metrics_counting_damage(run_dir)[0]
+
+
+def read_metrics_counting_damage(run_dir: str | Path) -> tuple[list[dict[str, Any]], int]:
+    """The whole lines of a run's record, and the number of damaged ones, which are left out. An incomplete last line is not counted."""
     path = Path(run_dir) / METRICS_FILE
-    if not path.exists():
-        return []
-    return [_restore_floats(line) for line, _ in _parse_lines(path.read_bytes())]
+    data = path.read_bytes() if path.exists() else b""
+    lines = _parse_lines(data)
+    damaged = sum(line is None and data[end - 1 : end] == b"\n" for line, end in lines)
+    return [_restore_floats(line) for line, _ in lines if line is not None], damaged
 
 
 def truncate_metrics(path: Path, step: int | None) -> None:
-    """Truncates the record after the last complete line at or before `step`; None deletes an incomplete last line only."""
+    """Truncates the record before the first line after `step`; None deletes an incomplete last line only. Damaged lines before it stay."""
     if not path.exists():
         return
-    keep = 0
-    for line, end in _parse_lines(path.read_bytes()):
-        if step is not None and line.get("step", 0) > step:
+    data, keep = path.read_bytes(), 0
+    for line, end in _parse_lines(data):
+        if step is not None and line is not None and line["step"] > step:
             break
-        keep = end
+        if data[end - 1 : end] == b"\n":
+            keep = end
     with open(path, "rb+") as file:
         file.truncate(keep)
 
 
-def _parse_lines(data: bytes) -> list[tuple[dict[str, Any], int]]:
-    """Every complete line as (object, offset of its end), up to the first incomplete one."""
-    lines, end = [], 0
-    for raw in data.splitlines(keepends=True):
-        end += len(raw)
-        try:
-            line = json.loads(raw)
-        except ValueError:
-            break
-        if not raw.endswith(b"\n") or not isinstance(line, dict):
-            break
-        lines.append((line, end))
-    return lines
+def _parse_lines(data: bytes) -> list[tuple[dict[str, Any] | None, int]]:
+    """Every line as (object, offset of its end); None for one that `MetricsLog.log` did not write, or not to its end."""
+    lines, end = list[tuple[dict[str, Any] | None, int]](), 0
+    for raw in data.split(b"\n"):
+        end = min(end + len(raw) + 1, len(data))
+        if raw or data[end - 1 : end] == b"\n":
+            lines.append((_parse_line(raw) if data[end - 1 : end] == b"\n" else None, end))
+    return lines[:-1] if data.endswith(b"\n") else lines  # behind the last line feed is no line
+
+
+def _parse_line(raw: bytes) -> dict[str, Any] | None:
+    try:
+        line = json.loads(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(line, dict) or not all(_is_metric(value) for value in line.values()):
+        return None
+    step = line.get("step")
+    return line if type(step) is int and step >= 0 else None
+
+
+def _is_metric(value: object) -> bool:
+    """Whether a value is a number of `to_json_number`."""
+    if isinstance(value, str):
+        return value in NOT_FINITE
+    return type(value) is float or (type(value) is int and abs(value) <= MAX_STEP)
 
 
 def to_json_number(value: float) -> float | str:
@@ -217,4 +239,4 @@ def to_json_scalar(value: SummaryValue) -> Json:
 
 
 def _restore_floats(line: dict[str, Any]) -> dict[str, Any]:
-    return {k: float(v) if v in ("nan", "inf", "-inf") else v for k, v in line.items()}
+    return {k: float(v) if v in NOT_FINITE else v for k, v in line.items()}

@@ -4,6 +4,7 @@ What was verified is remembered for each file by path, size, times of change and
 the last change to the inode is one of them, because it is kept by no tool that copies times, and by no clock that was set back.
 """
 
+import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ from encoders.store.part import StorePart
 from encoders.store.store import Store
 
 VERIFIED_IMAGES = 512  # images of a file
-VERSION = 1  # of what is checked
+VERSION = 2  # of what is checked, and of the file that remembers it
+DIGEST_BYTES = 32  # SHA-256 of the bits of the images, in front of them
 
 
 def require_intact(store: Store, rows: Iterable[int] = ()) -> int:
@@ -69,22 +71,26 @@ def verified_path(part: StorePart) -> Path:
     path = part.path.resolve()
     facts = path.stat()
     identity = [str(path), facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino, part.fingerprint, VERSION]
-    return cache_dir() / "verified" / f"{json_digest(identity, 32)}.npy"
+    return cache_dir() / "verified" / f"{json_digest(identity, 32)}.bits"
 
 
 def read_verified(part: StorePart) -> BoolArray:
-    """(N,) whether each image was verified."""
+    """(N,) whether each image was verified; none of them if the file that remembers it is missing or damaged."""
     try:
-        packed = np.load(verified_path(part), allow_pickle=False)
-        return np.unpackbits(packed, count=len(part)).astype(bool)
-    except (OSError, ValueError, EOFError, TypeError):
+        data = verified_path(part).read_bytes()
+    except OSError:
         return np.zeros(len(part), dtype=bool)
+    digest, packed = data[:DIGEST_BYTES], np.frombuffer(data[DIGEST_BYTES:], np.uint8)
+    if hashlib.sha256(packed.tobytes()).digest() != digest or len(packed) != -(-len(part) // 8):
+        return np.zeros(len(part), dtype=bool)
+    return np.unpackbits(packed, count=len(part)).astype(bool)
 
 
 def save_verified(part: StorePart, done: BoolArray) -> None:
     """Remembers what was verified; a cache that cannot be written only means that it is verified again."""
+    packed = np.packbits(done).tobytes()
     try:
-        with atomic_write(verified_path(part)) as temporary, temporary.open("wb") as file:
-            np.save(file, np.packbits(done), allow_pickle=False)
+        with atomic_write(verified_path(part)) as temporary:
+            temporary.write_bytes(hashlib.sha256(packed).digest() + packed)
     except (OSError, InputError):
         pass

@@ -4,7 +4,7 @@ import time
 from typing import NamedTuple
 
 from encoders.runtime.log_tail import read_log_tail
-from encoders.runtime.metrics_log import read_metrics
+from encoders.runtime.metrics_log import read_metrics_counting_damage
 from encoders.runtime.slurm_jobs import JobState
 from pretrain.display.dashboard import format_duration
 from pretrain.display.time_left import estimate_seconds_left
@@ -48,7 +48,7 @@ def _describe_submitted(run: RunDir, named: bool) -> RunStatus:
 
 
 def _describe_started(run: RunDir, named: bool) -> RunStatus:
-    info, lines = run.read(), read_metrics(run.path)
+    info, (lines, damaged) = run.read(), read_metrics_counting_damage(run.path)
     last = lines[-1] if lines else {}
     steps = int(info["steps"])
     step = max(int(last.get("step", 0)), int(info.get("step", 0)))  # a checkpoint may be newer than the last logged line
@@ -60,11 +60,13 @@ def _describe_started(run: RunDir, named: bool) -> RunStatus:
     rate = float(last.get("time/images_per_s", 0.0))
     seconds = estimate_seconds_left(lines, steps) if state == "running" else None
     left = "" if seconds is None else format_duration(seconds)
-    age = f"{format_duration(max(time.time() - float(last['time']), 0.0))} ago" if last else ""
+    age = f"{format_duration(max(time.time() - float(last['time']), 0.0))} ago" if "time" in last else ""
     loss = f"{last['loss']:.4f}" if "loss" in last else ""
     described = _describe_job(ids[-1], job) if ids else ""
     row = (run.name, state, f"{step}/{steps}", loss, f"{rate:.0f}" if rate else "", left, age, described)
-    return RunStatus(row, [*([f"{run.name}: {fault}"] if fault else []), *_describe_log(run, job, state == "died", named)])
+    notes = [f"{run.name}: {fault}"] if fault else []
+    notes += [f"{run.name}: {damaged} lines of metrics.jsonl are damaged and left out"] if damaged else []
+    return RunStatus(row, [*notes, *_describe_log(run, job, state == "died", named)])
 
 
 def _read_state(run: RunDir, recorded: str, job: JobState | None) -> str:

@@ -13,6 +13,7 @@ from pretrain.methods import METHODS
 from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
 from transfer.bench.shifts import SHIFTS
 from transfer.protocols import PROTOCOLS
+from transfer.strategies.names import STRATEGIES, list_settings, strategy_usage
 from transfer.tasks.recipes import RECIPES as DATA_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +39,15 @@ def protocols() -> str:
     return render_table(
         ("protocol", "title", "what it does"), [(f"`{name}`", entry.title, entry.help) for name, entry in PROTOCOLS.items()]
     )
+
+
+def strategies() -> str:
+    rows = [(f"`{strategy_usage(name)}`", entry.help, entry.source or "-") for name, entry in STRATEGIES.items()]
+    return render_table(("strategy", "what is trained", "source"), rows)
+
+
+def strategy_settings() -> str:
+    return render_table(("setting", "default", "meaning"), [(f"`{name}`", value, text) for name, value, text in list_settings()])
 
 
 def shifts() -> str:
@@ -74,6 +84,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "supported": supported,
     "methods": methods,
     "protocols": protocols,
+    "strategies": strategies,
+    "strategy-settings": strategy_settings,
     "shifts": shifts,
     "sources": sources,
     "data-sets": data_sets,

@@ -69,7 +69,7 @@ STRATEGIES: dict[str, StrategyEntry] = {
 
 def strategy_help() -> str:
     """The strategies with their values and one-line help, for an option of the command line."""
-    return "; ".join(f"{_usage(name)} ({entry.help})" for name, entry in STRATEGIES.items())
+    return "; ".join(f"{strategy_usage(name)} ({entry.help})" for name, entry in STRATEGIES.items())
 
 
 def list_settings() -> list[tuple[str, str, str]]:

@@ -82,7 +82,8 @@ def list_settings() -> list[tuple[str, str, str]]:
     ]
 
 
-def _usage(name: str) -> str:
+def strategy_usage(name: str) -> str:
+    """The name of a strategy with its value, as it is written on the command line: `last=N`."""
     main = STRATEGIES[name].main
     letter = {"last.count": "=N", "lora.rank": "=R", "l2sp.weight": "=W"}
     return name + letter.get(main, "")

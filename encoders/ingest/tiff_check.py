@@ -73,7 +73,7 @@ def find_segment_damage(data: bytes, compression: int, expected: tuple[int, int]
         found = find_jpeg_damage(data[:2] + tables + data[2:]) if data[:2] == b"\xff\xd8" else "there is no JPEG"
         return f"damaged JPEG: {found}" if found and (compression == 7 or data[:2] == b"\xff\xd8") else ""
     if reversed_bits:
-        data = imagecodecs.bitorder_decode(data)
+        data = bytes(imagecodecs.bitorder_decode(data))
     if compression in DEFLATE_COMPRESSIONS:
         return find_stream_problem(data, expected[0])
     names = {LZW: "lzw", PACKBITS: "packbits", LZMA: "lzma", ZSTD: "zstd"}

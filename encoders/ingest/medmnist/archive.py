@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -127,5 +127,5 @@ def memmap_array(path: Path, start: int, size: int) -> Array:
         values = file.tell()
     if (claimed := math.prod(shape) * dtype.itemsize) != (held := start + size - values):
         raise ValueError(f"an array of shape {shape} claims {claimed:,} bytes and has {held:,}")
-    order = "F" if fortran else "C"
+    order: Literal["F", "C"] = "F" if fortran else "C"
     return np.memmap(path, dtype, "r", values, shape, order) if claimed else np.zeros(shape, dtype)

@@ -3,7 +3,7 @@
 import zlib
 from contextlib import suppress
 
-PIECE, DAMAGED_PIECE = 1 << 18, 1 << 14  # bytes that are inflated at a time
+INFLATED_PIECE, REPAIRED_PIECE = 1 << 18, 1 << 14  # bytes that are inflated at a time
 
 
 def find_stream_problem(packed: bytes, size: int) -> str:
@@ -11,11 +11,11 @@ def find_stream_problem(packed: bytes, size: int) -> str:
     inflate, found = zlib.decompressobj(), 0
     try:
         while not inflate.eof:
-            part = inflate.decompress(packed, PIECE)
+            part = inflate.decompress(packed, INFLATED_PIECE)
             found, packed = found + len(part), inflate.unconsumed_tail
             if not packed and not part:
                 return f"its compressed pixels end after {found:,} of {size:,} bytes"
-            if found > 2 * size + PIECE:
+            if found > 2 * size + INFLATED_PIECE:
                 return f"its compressed pixels hold more than {found:,} bytes, expected {size:,}"
     except zlib.error as error:
         return f"its compressed pixels are damaged: {error}"
@@ -25,8 +25,8 @@ def find_stream_problem(packed: bytes, size: int) -> str:
 def inflate_available(packed: bytes, wbits: int = zlib.MAX_WBITS) -> bytes:
     """What can be decompressed of a damaged stream, up to the byte at which the decoder refuses it.  wbits: 31 for gzip."""
     inflate, out = zlib.decompressobj(wbits), bytearray()
-    for at in range(0, len(packed), DAMAGED_PIECE):
-        piece, before = packed[at : at + DAMAGED_PIECE], inflate.copy()
+    for at in range(0, len(packed), REPAIRED_PIECE):
+        piece, before = packed[at : at + REPAIRED_PIECE], inflate.copy()
         try:
             out += inflate.decompress(piece)
         except zlib.error:

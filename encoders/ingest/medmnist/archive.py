@@ -21,7 +21,7 @@ from encoders.runtime.files import atomic_write
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.runtime.storage_errors import StorageError
 
-PIECE, DAMAGED_PIECE = 1 << 20, 1 << 10  # bytes that are read at a time
+PIECE, UNPACKED_PIECE = 1 << 20, 1 << 10  # bytes that are read at a time
 MAX_RATIO = 1100  # unpacked bytes per packed byte; deflate reaches 1032
 MAX_MEMBERS = 1000
 Header = tuple[tuple[int, ...], bool, np.dtype[np.generic]]  # shape, Fortran order, dtype
@@ -91,7 +91,7 @@ def unpack_damaged_member(path: Path, member: str, spool: Path) -> None:
     with atomic_write(unpacked_path(path, info, spool)) as part, part.open("wb") as out, path.open("rb") as file:
         file.seek(values_offset(file, info))
         with suppress(zlib.error):
-            while left > 0 and (piece := file.read(min(left, DAMAGED_PIECE))) and out.tell() < info.file_size:
+            while left > 0 and (piece := file.read(min(left, UNPACKED_PIECE))) and out.tell() < info.file_size:
                 out.write(inflate.decompress(piece))
                 left -= len(piece)
         out.truncate(info.file_size)

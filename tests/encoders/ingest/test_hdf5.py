@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from encoders.ingest.hdf5 import Hdf5Source, guess_layout
-from encoders.ingest.hdf5_reading import chunk_cache_bytes
 from encoders.ingest.hdf5_fields import TableOptions
+from encoders.ingest.hdf5_reading import chunk_cache_bytes
 from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store

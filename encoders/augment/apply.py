@@ -15,14 +15,16 @@ from torch import Tensor
 from encoders.augment.apply_together import augment_together, find_lookup_rows, pack_views
 from encoders.augment.config import AUGMENTATIONS, Augment
 from encoders.augment.device_params import unpack_params
-from encoders.augment.flip import read_flips
+from encoders.augment.opencv import cv2
 from encoders.augment.operation import Augmentation, DrawnParams
-from encoders.augment.resample import apply_bands, resize_band, uses_dense_matrices
+from encoders.augment.resample import uses_dense_matrices
+from encoders.augment.resize_crops import resize_crops
 from encoders.augment.warp import warp_views
 from encoders.runtime.arrays import Array, BoolArray
 
-RESAMPLE_GROUP = 32  # images whose resampling weights are computed together on a CPU
-VIEW_CHUNK_VALUES = 150_000  # numbers of a chunk of views on a CPU: 600 kB, and as much again for what the operations need
+RESAMPLE_GROUP = 8  # images that are prepared together on a CPU: few enough to stay in the cache
+VIEW_CHUNK_VALUES = 50_000  # numbers of a chunk of views on a CPU: one view of 224 pixels, or a few smaller ones
+SPLIT_DTYPES = (torch.uint8, torch.uint16, torch.float32)  # of OpenCV's and of stores
 
 
 def augment(batch: Tensor, params: Mapping[str, Array], size: int, out: Tensor | None = None) -> Tensor:
@@ -53,33 +55,31 @@ def _select_rows(params: Mapping[str, Array], rows: slice | BoolArray) -> DrawnP
 
 def to_planar_float(images: Array | Tensor, scale: float) -> Tensor:
     """Stored values (B, H, W, C) as float32 (B, C, H, W), divided by `scale`."""
-    return torch.as_tensor(images).permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(scale)
+    images = torch.as_tensor(images)
+    if images.shape[3] == 1 or images.device.type != "cpu" or images.dtype not in SPLIT_DTYPES:
+        return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(scale)
+    n, h, w, c = images.shape
+    out = torch.empty((n, c, h, w))
+    for image, planar in zip(images.numpy(), out, strict=True):
+        for plane, target in zip(cv2.split(image), planar, strict=True):  # several times as fast as a copy with strides
+            target.copy_(torch.from_numpy(plane)).div_(scale)
+    return out
 
 
 def resample_views(images: Tensor, params: DrawnParams, size: int, out: Tensor) -> Tensor:
     """Crop, flips, rotation, scale and warp in one resampling, into `out` (B, C, S, S)."""
     bent = find_lookup_rows(params)
     bent = np.zeros(len(images), dtype=bool) if bent is None else bent
-    for picked, method in ((~bent, _resample_separable), (bent, warp_views)):
-        if picked.all():
-            out.copy_(warp_views(images, params, size)) if method is warp_views else _resample_separable(images, params, size, out)
-        elif picked.any():
-            out[_row_indices(picked, out)] = method(images[_row_indices(picked, out)], _select_rows(params, picked), size)
+    for rows in _runs(bent):
+        resample = warp_views if bent[rows.start] else resize_crops
+        resample(images[rows], _select_rows(params, rows), size, out[rows])
     return out
 
 
-def _resample_separable(images: Tensor, params: DrawnParams, size: int, out: Tensor | None = None) -> Tensor:
-    """Rows without rotation: the two axes are independent."""
-    box, cubic = params["box"], bool(params["cubic"][0])
-    flip = read_flips(params, len(images))
-    rows = resize_band(box[:, 0], box[:, 2], flip[:, 1], cubic, images.shape[2], size)
-    columns = resize_band(box[:, 1], box[:, 3], flip[:, 0], cubic, images.shape[3], size)
-    view = apply_bands(images, rows, columns, (size, size), out)
-    if cubic:
-        view.clamp_(0, 1)  # a cubic overshoots at edges
-    if out is not None and view is not out:
-        out.copy_(view)
-    return view
+def _runs(values: BoolArray) -> Iterator[slice]:
+    """The rows of `values` (B,), split where the value changes."""
+    starts = [0, *(np.flatnonzero(np.diff(values)) + 1).tolist()]
+    return (slice(first, end) for first, end in zip(starts, [*starts[1:], len(values)], strict=True))
 
 
 def apply_operations(views: Tensor, params: DrawnParams) -> None:

@@ -1,12 +1,14 @@
 """Contrast: the distance from an image's mean gray level is multiplied by a factor."""
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma, luma_together
+from encoders.augment.colour import AUGMENT_LUMA, ColourLane, JitterSettings, draw_jitter_factor, luma_together
 from encoders.augment.device_params import DeviceParams
-from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
+from encoders.augment.opencv import cv2, planes_of
+from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import Array, BoolArray
 
 
@@ -38,6 +40,8 @@ class Contrast(Augmentation[ContrastSettings]):
 
 def adjust_contrast(images: Tensor, factor: Array) -> Tensor:
     """Distance from the mean gray level of each image times `factor` (B,), in place."""
-    f = broadcast_per_image(factor, images)
-    middle = torch.stack([row.mean() for row in luma(images)]).view(-1, 1, 1, 1)  # one by one: no sum over another row's pixels
-    return images.mul_(f).add_(middle.mul_(1 - f)).clamp_(0, 1)
+    for image, own in zip(images, factor.tolist(), strict=True):
+        means = [cv2.mean(plane)[0] for plane in planes_of(image)]
+        middle = means[0] if len(means) == 1 else float(np.dot(AUGMENT_LUMA, means))  # the mean of the luma is the luma of the means
+        torch.add(torch.tensor(middle * (1 - own)), image, alpha=own, out=image).clamp_(0, 1)
+    return images

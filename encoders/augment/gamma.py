@@ -8,16 +8,16 @@ from torch import Tensor
 
 from encoders.augment.colour import ColourLane, colour_lanes
 from encoders.augment.device_params import DeviceParams
+from encoders.augment.opencv import cv2, planes_of
 from encoders.augment.operation import (
     Augmentation,
     DrawnParams,
     Draws,
     FloatRange,
-    broadcast_per_image,
     check_positive,
     log_uniform_between,
 )
-from encoders.runtime.arrays import Array, BoolArray
+from encoders.runtime.arrays import BoolArray
 from encoders.runtime.config import Config
 
 
@@ -49,12 +49,9 @@ class Gamma(Augmentation[GammaSettings]):
         return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
-        adjust_gamma(views, params["gamma"])
+        for view, exponent in zip(views, params["gamma"].tolist(), strict=True):
+            for plane in planes_of(view):
+                cv2.pow(plane, exponent, dst=plane)
 
     def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
-        return adjust_gamma(views, params.single("gamma"))
-
-
-def adjust_gamma(images: Tensor, exponent: Array | Tensor) -> Tensor:
-    """Values to the power of `exponent` (B,), in place. A tensor of exponents is (B, 1, 1, 1)."""
-    return images.pow_(broadcast_per_image(exponent, images))
+        return views.pow_(params.single("gamma"))

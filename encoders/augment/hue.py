@@ -1,4 +1,4 @@
-"""Hue: rotated by a share of the circle in HSV, by its closed form, without converting to HSV and back."""
+"""Hue: rotated by a share of the circle in HSV."""
 
 import numpy as np
 import torch
@@ -7,7 +7,8 @@ from torch import Tensor
 
 from encoders.augment.colour import ColourLane, JitterSettings, colour_lanes
 from encoders.augment.device_params import DeviceParams
-from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image, uniform_between
+from encoders.augment.opencv import cv2, planes_of
+from encoders.augment.operation import Augmentation, DrawnParams, Draws, uniform_between
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.device_constant import device_constant
 
@@ -40,30 +41,23 @@ class Hue(Augmentation[HueSettings]):
 
 
 def rotate_hue(images: Tensor, turns: Array) -> Tensor:
-    """Hue rotated by `turns` (B,) at the same value and saturation, in place; one channel stays unchanged.
-
-    A channel is  low + range * clip(|h mod 6 - 3| - 1, 0, 1),  h the hue in sixths, counted from the channel's own primary."""
+    """Hue rotated by `turns` (B,) at the same value and saturation, in place; one channel stays unchanged."""
     if images.shape[1] == 1:
         return images
-    red, green, blue = images.unbind(1)  # (B, H, W) each
-    high = torch.maximum(torch.maximum(red, green), blue)
-    low = torch.minimum(torch.minimum(red, green), blue)
-    span = high.sub(low)
-    is_red = torch.eq(red, high).to(images.dtype)
-    is_green = torch.eq(green, high).to(images.dtype).mul_(1 - is_red)
-    is_blue = (1 - is_red).sub_(is_green)
-    h = is_red.mul_(green - blue)
-    h.add_(is_green.mul_((blue - red).add_(span, alpha=2)))
-    h.add_(is_blue.mul_((red - green).add_(span, alpha=4)))
-    h.div_(span.clamp_min(1e-12)).mul_(1 / 6).add_(broadcast_per_image(turns + 2.0, images)[:, 0])  # in turns; + 2 so that it is positive
-    for channel, primary in zip((red, green, blue), (0.0, 1 / 3, 2 / 3), strict=True):
-        share = h.sub(primary).frac_().mul_(6).sub_(3).abs_().sub_(1).clamp_(0, 1)
-        channel.copy_(share.mul_(span).add_(low))
+    for image, turn in zip(images, turns, strict=True):
+        planes = planes_of(image)
+        pixels: Array = cv2.merge(planes)  # (H, W, 3)
+        cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV, dst=pixels)  # hue in degrees
+        pixels[..., 0] += np.float32(360 * (turn % 1.0))  # OpenCV takes no negative hue
+        cv2.cvtColor(pixels, cv2.COLOR_HSV2RGB, dst=pixels)
+        cv2.split(pixels, planes)
     return images
 
 
 def rotate_hue_together(images: Tensor, turns: Tensor) -> Tensor:
-    """As `rotate_hue`, in half the operations and twice the memory: the three channels together.  turns: (B, 1, 1, 1)."""
+    """As `rotate_hue`, by the closed form.  turns: (B, 1, 1, 1).
+
+    A channel is  low + range * clip(|h mod 6 - 3| - 1, 0, 1),  h the hue in sixths, counted from the channel's own primary."""
     red, green, blue = images.split(1, 1)  # (B, 1, H, W) each
     high, low = images.amax(1, keepdim=True), images.amin(1, keepdim=True)
     span = high - low

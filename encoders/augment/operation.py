@@ -133,7 +133,8 @@ def log_uniform_between(u: FloatArray, ends: tuple[float, float]) -> FloatArray:
 
 
 def broadcast_per_image(values: Array | Tensor, like: Tensor) -> Tensor:
-    """(B,) numbers as a (B, 1, 1, 1) tensor on the device of `like`; a tensor is one already."""
+    """(B,) numbers as a (B, 1, 1, 1) tensor on the device of `like`, a single one without axes; a tensor is one already."""
     if isinstance(values, Tensor):
         return values
-    return torch.as_tensor(np.asarray(values, dtype=np.float32)).to(like.device, non_blocking=True).view(-1, 1, 1, 1)
+    tensor = torch.as_tensor(np.asarray(values, dtype=np.float32)).to(like.device, non_blocking=True)
+    return tensor.view(()) if len(values) == 1 else tensor.view(-1, 1, 1, 1)

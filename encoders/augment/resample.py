@@ -4,13 +4,14 @@
 
 The weights are Pillow's: a triangle or Keys cubic (a = -0.5), widened by the reduction factor, cut at the crop's border and
 normalised. The matrices are narrow bands. On a CPU each image is multiplied band by band, in blocks of about 56 output pixels, which does
-a quarter of the work and is two to three times as fast as `interpolate(antialias=True)`. Each image is computed alone, so that a row does
-not depend on the rest of the batch. On a CUDA device the whole batch is multiplied by full matrices: (out, in) floats per image and axis,
-103 MB for 256 images from 224 to 224 pixels.
+a quarter of the work and is two to three times as fast as `interpolate(antialias=True)`; axes that are not reduced are left to OpenCV
+(`resize_crops`). Each image is computed alone, so that a row does not depend on the rest of the batch. On a CUDA device the whole batch
+is multiplied by full matrices: (out, in) floats per image and axis, 103 MB for 256 images from 224 to 224 pixels.
 
 Shapes: B images, C channels, H, W pixels of the source, S of the view, N blocks of P outputs each, K inputs that a block reads.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -54,24 +55,53 @@ def resize_band(low: FloatArray, extent: FloatArray, flip: BoolArray, cubic: boo
     return Band(weight.div_(weight.sum(-1, keepdim=True).clamp_min_(1e-12)), start, width)  # rows beyond n_out may be empty
 
 
-def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int], out: Tensor | None = None) -> Tensor:
+class BandRow(NamedTuple):
+    """The matrix of one image among those of a band."""
+
+    band: Band
+    row: int
+
+    @property
+    def used(self) -> slice:
+        """The inputs that the matrix reads."""
+        start = self.band.start[self.row]
+        return slice(int(start.min()), int(start.max() + self.band.width[self.row]))
+
+    def blocks(self, n_out: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        """For each block: its outputs, its inputs, and its weights (P, K)."""
+        width, per = int(self.band.width[self.row]), self.band.weight.shape[2]
+        for n, start in enumerate(self.band.start[self.row].tolist()):
+            yield slice(n * per, (n + 1) * per), slice(start, start + width), self.band.weight[self.row, n, : n_out - n * per, :width]
+
+
+def apply_bands(images: Tensor, rows: Band, columns: Band, size: tuple[int, int]) -> Tensor:
     """`rows @ image @ columns^T` for each image: (B, C, H, W) -> (B, C, *size)."""
-    b, c, _, w = images.shape
-    out = images.new_empty((b, c, *size)) if out is None else out
-    tall = images.new_empty((c, size[0], w))
-    for i in range(b):
-        used = slice(int(columns.start[i].min()), int(columns.start[i].max() + columns.width[i]))  # columns that the view reads
-        width, per = int(rows.width[i]), rows.weight.shape[2]
-        for n, start in enumerate(rows.start[i].tolist()):
-            weight = rows.weight[i, n, : size[0] - n * per, :width]
-            for j in range(c):
-                torch.mm(weight, images[i, j, start : start + width, used], out=tall[j, n * per : (n + 1) * per, used])
-        lines, view = tall.view(-1, w), out[i].view(-1, size[1])  # (C S, W), (C S, S)
-        width, per = int(columns.width[i]), columns.weight.shape[2]
-        for n, start in enumerate(columns.start[i].tolist()):
-            weight = columns.weight[i, n, : size[1] - n * per, :width].t()
-            torch.mm(lines[:, start : start + width], weight, out=view[:, n * per : (n + 1) * per])
+    out = images.new_empty((*images.shape[:2], *size))
+    for i, image in enumerate(images):
+        apply_band_pair(image, BandRow(rows, i), BandRow(columns, i), out[i])
     return out
+
+
+def apply_band_pair(image: Tensor, rows: BandRow, columns: BandRow, out: Tensor) -> None:
+    """`rows @ image @ columns^T` of one image (C, H, W), into `out` (C, S, T)."""
+    tall = image.new_empty((len(image), out.shape[1], image.shape[2]))
+    used = columns.used
+    multiply_rows(image[..., used], rows, tall[..., used])
+    multiply_columns(tall, columns, out)
+
+
+def multiply_rows(image: Tensor, rows: BandRow, out: Tensor) -> None:
+    """`rows @ image`: (C, H, W) into (C, S, W)."""
+    for outputs, inputs, weight in rows.blocks(out.shape[1]):
+        for plane, target in zip(image, out, strict=True):
+            torch.mm(weight, plane[inputs], out=target[outputs])
+
+
+def multiply_columns(image: Tensor, columns: BandRow, out: Tensor) -> None:
+    """`image @ columns^T`: contiguous (C, H, W) into contiguous (C, H, T)."""
+    lines, view = image.view(-1, image.shape[2]), out.view(-1, out.shape[2])
+    for outputs, inputs, weight in columns.blocks(out.shape[2]):
+        torch.mm(lines[:, inputs], weight.t(), out=view[:, outputs])
 
 
 def _block_windows(first: FloatArray, width: FloatArray, n_in: int) -> tuple[IntArray, IntArray]:

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from encoders.augment.colour import ColourLane, JitterSettings, draw_jitter_factor, luma, luma_together
 from encoders.augment.device_params import DeviceParams
-from encoders.augment.operation import Augmentation, DrawnParams, Draws, broadcast_per_image
+from encoders.augment.opencv import cv2, planes_of
+from encoders.augment.operation import Augmentation, DrawnParams, Draws
 from encoders.runtime.arrays import Array, BoolArray
 
 
@@ -40,6 +41,9 @@ def adjust_saturation(images: Tensor, factor: Array) -> Tensor:
     """Distance from gray times `factor` (B,), in place; one channel stays unchanged."""
     if images.shape[1] == 1:
         return images
-    f = broadcast_per_image(factor, images)
-    gray = luma(images).mul_(1 - f)
-    return images.mul_(f).add_(gray).clamp_(0, 1)
+    for image, own in zip(images, factor.tolist(), strict=True):
+        gray = luma(image[None])[0, 0].numpy()
+        for plane in planes_of(image):
+            cv2.addWeighted(plane, own, gray, 1 - own, 0, dst=plane)
+        image.clamp_(0, 1)
+    return images

@@ -1,14 +1,16 @@
-"""Two-view samples per second on one thread: `augment` against the Pillow transforms of lightly with the same operations.
+"""Two-view samples per second on one thread: `augment` against the same operations by lightly (Pillow) and albumentations (OpenCV).
 
     python -m tests.perf.augment [SECONDS_PER_CASE]
 
 Both start from decoded 256-pixel images in memory (uint8) and end with two normalised 224-pixel float tensors each, without file reading.
+Peers that are not installed are left out.
 CPU time of the thread, best of three alternating turns, because other load on the machine can only slow a turn down.
 """
 
 import argparse
 import time
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -72,6 +74,41 @@ def _transform(name: str, mode: str):
     ])  # fmt: skip
 
 
+def augment_with_albumentations(name: str, images: np.ndarray):
+    """The same operations by OpenCV on single images, in float32. Its resize does not antialias when it reduces."""
+    import albumentations as A
+    import cv2
+
+    cv2.setNumThreads(1)
+    cfg = get_preset(name)
+    colour = [1 - cfg.brightness, 1 + cfg.brightness], [1 - cfg.contrast, 1 + cfg.contrast]
+    jitter = A.ColorJitter(*colour, [1 - cfg.saturation, 1 + cfg.saturation], [-cfg.hue, cfg.hue], p=cfg.jitter)
+    if images.shape[3] == 1:
+        jitter = A.RandomBrightnessContrast(cfg.brightness, cfg.contrast, p=cfg.jitter)
+    steps = [
+        *([A.Rotate(cfg.rotate, border_mode=cv2.BORDER_CONSTANT, p=1)] if cfg.rotate else []),
+        A.RandomResizedCrop((SIZE, SIZE), cfg.crop, cfg.ratio),
+        jitter,
+        *([A.ToGray(p=cfg.grayscale)] if cfg.grayscale and images.shape[3] == 3 else []),
+        *([A.RandomGamma((100 * cfg.gamma_range[0], 100 * cfg.gamma_range[1]), p=cfg.gamma)] if cfg.gamma else []),
+        A.GaussianBlur(blur_limit=0, sigma_limit=cfg.blur_sigma, p=cfg.blur),
+        A.HorizontalFlip(p=cfg.flip),
+        A.Normalize([0.45] * images.shape[3], [0.22] * images.shape[3], max_pixel_value=1.0),
+    ]
+    transform = A.Compose(steps)
+
+    def turn(number: int) -> None:
+        for image in images:
+            real = image.astype(np.float32) / 255
+            for _ in range(2):
+                torch.from_numpy(np.ascontiguousarray(transform(image=real)["image"].transpose(2, 0, 1)))
+
+    return turn
+
+
+PEERS = {"lightly": augment_with_lightly, "albumentations": augment_with_albumentations}
+
+
 def measure_rate(turn, seconds: float) -> float:
     """Images per second, with two views each."""
     turn(0)
@@ -82,20 +119,21 @@ def measure_rate(turn, seconds: float) -> float:
     return done * N / (time.process_time() - start)
 
 
-def main(seconds: float = 2.0) -> dict[tuple[str, int], float]:
-    """Prints one line per case and returns the ratios by preset and number of channels."""
+def main(seconds: float = 2.0) -> dict[tuple[str, int, str], float]:
+    """Prints one line per case and peer, and returns the ratios by preset, number of channels and peer."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     rng, ratios = np.random.default_rng(0), {}
+    peers = {peer: make for peer, make in PEERS.items() if find_spec(peer)}
     for name, channels in (("moco", 1), ("moco", 3), ("cxr", 1)):
         smooth = rng.integers(0, 256, (N, 32, 32, channels), dtype=np.uint8).repeat(8, 1).repeat(8, 2)
-        turns = augment_with_lightly(name, smooth), augment_with_ours(name, smooth)
-        pillow, ours = (max(rates) for rates in zip(*[[measure_rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
-        ratios[name, channels] = ours / pillow
+        turns = [augment_with_ours(name, smooth), *(make(name, smooth) for make in peers.values())]
+        ours, *others = (max(rates) for rates in zip(*[[measure_rate(turn, seconds) for turn in turns] for _ in range(3)], strict=True))
         kind = "gray" if channels == 1 else "RGB"
-        print(
-            f"{name:5} {kind:4}  Pillow {pillow:6.0f}  ours {ours:6.0f} two-view samples/s  (x{ours / pillow:.2f}; {2 * ours:.0f} views/s)"
-        )
+        print(f"{name:5} {kind:4}  ours {ours:6.0f} two-view samples/s")
+        for peer, rate in zip(peers, others, strict=True):
+            ratios[name, channels, peer] = ours / rate
+            print(f"            {peer} {rate:6.0f}, ours is {ours / rate:.2f} times as fast")
     return ratios
 
 

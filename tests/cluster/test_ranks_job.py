@@ -13,7 +13,7 @@ from encoders.runtime.files import sha256_file
 from tests.cluster.test_pretrain_job import command, job_state, restarts, step_of, wait
 
 pytestmark = pytest.mark.cluster
-STEPS = 40
+STEPS = 60
 RECIPE = [
     "cxr_moco_tiny", "data.store=ranks.h5", "arch=test_resnet", "size=32", f"steps={STEPS}", "batch=32", "save_every=5", "log_every=1",
     "pictures=none", "watch.images=16",
@@ -71,6 +71,12 @@ def logged_steps(run: Path) -> list[int]:
     return [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines() if '"loss"' in line]
 
 
+def start_node(site, number: int) -> None:
+    """Starts the slurmd of a node that has none."""
+    root = Path(site["SLURM_CONF"]).parent.parent
+    subprocess.run(["bash", Path(__file__).parent / "node.sh", root, str(number)], check=True, env=site)
+
+
 def restarted(site, home, name: str, job: str, times: int) -> None:
     wait(lambda: restarts(site, job) == times, 120, f"restart {times}")
     saved = step_of(home / "runs" / name)
@@ -90,49 +96,47 @@ def finished_like(site, home, name: str, job: str, weights: str) -> str:
     return log
 
 
-def test_a_run_of_two_nodes_survives_the_death_of_a_rank_and_of_its_launcher(site, home, uninterrupted):
-    job = submitted(site, "ranks")
-    wait(lambda: step_of(home / "runs" / "ranks") >= 7, 240, "the seventh step")
-    os.kill(processes("ranks", "python")[-1], signal.SIGKILL)
-    restarted(site, home, "ranks", job, 1)
-    os.kill(processes("ranks", "srun")[0], signal.SIGKILL)
-    wait(lambda: restarts(site, job) == 2, 120, "the second restart")
-    assert finished_like(site, home, "ranks", job, uninterrupted).count("a process was killed") == 2
+@pytest.fixture(scope="module")
+def limited(site, home) -> str:
+    """The job of a run that is suspended before its time limit, so that steps are left when SLURM sends its signal.
 
-
-def test_a_run_of_two_nodes_saves_at_its_time_limit_and_continues(site, home, uninterrupted):
-    """SLURM counts in minutes and may signal up to a minute early: the run is suspended until the signal, so that steps are left."""
+    SLURM counts in minutes and may signal up to a minute early. The other job runs in the meantime.
+    """
     job = submitted(site, "limit", "--time", "2", "--signal-s", "30")
     wait(lambda: step_of(home / "runs" / "limit") >= 7, 240, "the seventh step")
     ranks = processes("limit", "python")
     assert len(ranks) == 4
     for pid in ranks:
         os.kill(pid, signal.SIGSTOP)
-    wait(lambda: restarts(site, job) >= 1, 150, "SLURM's signal, the checkpoint and the requeue")
-    assert "SIGUSR1, saved at step" in finished_like(site, home, "limit", job, uninterrupted)
+    return job
 
 
-def test_a_run_continues_while_the_slurmd_of_a_node_is_dead(site, home, uninterrupted):
-    """Only the daemon dies: the slurmstepd of the job live on, and a new slurmd finds them."""
-    job = submitted(site, "daemon")
-    root = Path(site["SLURM_CONF"]).parent.parent
-    wait(lambda: step_of(home / "runs" / "daemon") >= 7, 240, "the seventh step")
+def test_a_run_survives_the_death_of_a_daemon_of_a_rank_of_the_launcher_and_of_a_node(site, home, uninterrupted, limited, tmp_path):
+    job = submitted(site, "ranks", "--stage", str(tmp_path / "disk"))
+    root, run = Path(site["SLURM_CONF"]).parent.parent, home / "runs" / "ranks"
+    wait(lambda: step_of(run) >= 7, 240, "the seventh step")
+    assert [path.read_bytes() for path in (tmp_path / "disk").iterdir()] == [(home / "ranks.h5").read_bytes()]
+
+    # only the slurmd of a node dies: the slurmstepd of the job live on, and a new slurmd finds them
     os.kill(int((root / "run" / "slurmd.n2.pid").read_text()), signal.SIGKILL)
-    saved = step_of(home / "runs" / "daemon")
-    wait(lambda: step_of(home / "runs" / "daemon") > saved, 120, "a step without the daemon")
-    subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
-    finished_like(site, home, "daemon", job, uninterrupted)
+    seen = step_of(run)
+    wait(lambda: step_of(run) > seen, 120, "a step without the daemon")
+    start_node(site, 2)
     assert restarts(site, job) == 0
 
+    os.kill(processes("ranks", "python")[-1], signal.SIGKILL)
+    restarted(site, home, "ranks", job, 1)
+    os.kill(processes("ranks", "srun")[0], signal.SIGKILL)
+    restarted(site, home, "ranks", job, 2)
 
-def test_a_run_that_loses_a_node_continues_when_the_node_is_back(site, home, uninterrupted, tmp_path):
-    """SLURM requeues the job. The signal by which `srun` ends the first start may reach the lost node a minute later, in the next start."""
-    job = submitted(site, "lost", "--stage", str(tmp_path / "disk"))
-    root = Path(site["SLURM_CONF"]).parent.parent
-    wait(lambda: step_of(home / "runs" / "lost") >= 7, 240, "the seventh step")
-    assert [path.read_bytes() for path in (tmp_path / "disk").iterdir()] == [(home / "ranks.h5").read_bytes()]
-    for pid in processes_on_node(root, 2):  # the machine fails, with all processes on it
+    # SLURM requeues the job. The signal by which `srun` ends the third start may reach the lost node a minute later, in the next start.
+    for pid in processes_on_node(root, 2):
         os.kill(pid, signal.SIGKILL)
-    wait(lambda: restarts(site, job) >= 1, 120, "the restart")
-    subprocess.run(["bash", Path(__file__).parent / "node.sh", root, "2"], check=True, env=site)
-    finished_like(site, home, "lost", job, uninterrupted)
+    wait(lambda: restarts(site, job) >= 3, 120, "the restart after the loss of the node")
+    start_node(site, 2)
+    assert finished_like(site, home, "ranks", job, uninterrupted).count("a process was killed") >= 2
+
+
+def test_a_run_saves_at_its_time_limit_and_continues(site, home, uninterrupted, limited):
+    assert "SIGUSR1, saved at step" in finished_like(site, home, "limit", limited, uninterrupted)
+    assert restarts(site, limited) >= 1

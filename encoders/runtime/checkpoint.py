@@ -133,10 +133,10 @@ def iter_usable(folder: Path, skipped: list[DamagedCheckpoint], check: CheckStat
             continue
         yield state
     if skipped:
-        raise InputError(f"no checkpoint can be used: {describe_skipped(skipped)}; {ADVICE_WITHOUT_CHECKPOINT}")
+        raise InputError(f"no checkpoint can be used: {describe_unusable(skipped)}; {ADVICE_WITHOUT_CHECKPOINT}")
 
 
-def describe_skipped(skipped: Sequence[DamagedCheckpoint]) -> str:
+def describe_unusable(skipped: Sequence[DamagedCheckpoint]) -> str:
     """The reasons of the first checkpoints that cannot be used, and the number of the others."""
     more = f"; and {len(skipped) - MOST_SKIPPED} more" if len(skipped) > MOST_SKIPPED else ""
     return "; ".join(map(str, skipped[:MOST_SKIPPED])) + more

@@ -47,10 +47,10 @@ def read_npz(file: IO[bytes], choose: ChooseNames | None = None) -> dict[str, Ar
         wanted = list(entries) if choose is None else choose(list(entries))
         if missing := [name for name in wanted if name not in entries]:
             raise ValueError(f"it has no array {missing[0]!r}")
-        return {name: _read_entry(archive, entries[name], size) for name in wanted}
+        return {name: _read_npz_entry(archive, entries[name], size) for name in wanted}
 
 
-def _read_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, archive_bytes: int) -> Array:
+def _read_npz_entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, archive_bytes: int) -> Array:
     """One array. Raises ValueError if its header claims other bytes than the archive has for it."""
     if entry.file_size > MAX_UNPACKED_RATIO * archive_bytes:
         raise ValueError(f"{entry.filename} claims {entry.file_size:,} bytes, more than an archive of {archive_bytes:,} can hold")

@@ -39,7 +39,9 @@ def read_safetensors_header(path: Path) -> list[StoredTensor]:
             raise ValueError(f"its header claims {length:,} bytes, and the file has {size:,}")
         text = file.read(length)
     header = _parse_header(text)
-    tensors = sorted((_read_entry(name, entry) for name, entry in header.items() if name != METADATA_KEY), key=lambda t: (t.start, t.stop))
+    tensors = sorted(
+        (_read_stored_tensor(name, entry) for name, entry in header.items() if name != METADATA_KEY), key=lambda t: (t.start, t.stop)
+    )
     _check_places(tensors, size - 8 - length)
     return tensors
 
@@ -69,7 +71,7 @@ def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _read_entry(name: str, entry: object) -> StoredTensor:
+def _read_stored_tensor(name: str, entry: object) -> StoredTensor:
     """One tensor of the header. Raises ValueError for a description that is malformed or contradicts itself."""
     if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"its header describes {name!r:.80} without dtype, shape and data_offsets, or with more")

@@ -7,7 +7,7 @@ record claims.
 import zipfile
 from pathlib import Path
 
-CHUNK_BYTES = 1 << 20
+RECORD_CHUNK_BYTES = 1 << 20
 DIRECTORY_ATTRIBUTE = 0x10  # of MS-DOS: PyTorch reads nothing of such a record, and returns memory that it never wrote
 
 
@@ -35,7 +35,7 @@ def _read_record(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> str:
     count = 0
     try:
         with archive.open(entry) as record:
-            while chunk := record.read(CHUNK_BYTES):
+            while chunk := record.read(RECORD_CHUNK_BYTES):
                 count += len(chunk)
     except zipfile.BadZipFile as error:
         return f"its record {entry.filename!r} is not what was written ({' '.join(str(error).split())[:120]})"

@@ -14,7 +14,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, matches_digest
 
-MAX_SIDE = 16_384  # pixels: larger inputs need more memory than any machine has
+MAX_INPUT_SIDE = 16_384  # pixels: larger inputs need more memory than any machine has
 InputResize = Literal["crop", "pad", "squash"]
 Interpolation = Literal["bilinear", "bicubic"]
 Stage: TypeAlias = int | Literal["pooled"]
@@ -36,7 +36,7 @@ NO_CANARIES = {"canary": None, "network_canary": None, "pixel_canary": None, "so
 class Preprocess(Config):
     """How an image in [0, 1] becomes the model's input. The store maps its own unit to [0, 1]; no other transform comes between."""
 
-    size: int = Field(224, ge=8, le=MAX_SIDE, description="side of the model's input, pixels")
+    size: int = Field(224, ge=8, le=MAX_INPUT_SIDE, description="side of the model's input, pixels")
     resize: InputResize = Field(
         "crop",
         description="crop: shorter side to `size`, centre crop; pad: longer side to `size`, black borders; squash: both sides to `size`",

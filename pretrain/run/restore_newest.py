@@ -25,7 +25,7 @@ def restore_newest(run: RunDir, recipe: Recipe, device: str, say: PrintLine) -> 
     for saved in iter_resume_checkpoints(run, skipped):
         path = checkpoint.checkpoint_path(run.checkpoints, saved["step"])
         try:
-            setup, state = _restore(run, recipe, device, saved, say)
+            setup, state = _restore_from(run, recipe, device, saved, say)
         except checkpoint.DamagedCheckpoint as error:
             error.path, error.step = path, saved["step"]
             skipped.append(error)
@@ -39,7 +39,7 @@ def restore_newest(run: RunDir, recipe: Recipe, device: str, say: PrintLine) -> 
     return setup, TrainState()
 
 
-def _restore(run: RunDir, recipe: Recipe, device: str, saved: CheckpointContents, say: PrintLine) -> tuple[Setup, TrainState]:
+def _restore_from(run: RunDir, recipe: Recipe, device: str, saved: CheckpointContents, say: PrintLine) -> tuple[Setup, TrainState]:
     """The objects of the run with the state of a checkpoint. Raises DamagedCheckpoint if they do not take its content."""
     path = checkpoint.checkpoint_path(run.checkpoints, saved["step"])
     threads = saved["environment"].get("threads")

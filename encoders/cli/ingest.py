@@ -194,16 +194,17 @@ def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool
     from encoders.ingest.quarantine import describe_balance, print_quarantine, quarantine_path
     from encoders.ingest.shards import available_cpus, ingest
     from encoders.runtime.cli import advise_on_interrupt, progress_counter
+    from encoders.runtime.local_notes import describe_for_log, show_path
 
     for note in source.notes:
-        typer.echo(note)
+        typer.echo(describe_for_log(note))
     with advise_on_interrupt(RESUME_ADVICE), progress_counter(f"ingest {out.name}", len(source.items())) as tick:
         summary = ingest(source, out, workers or available_cpus(), overwrite, tick)
     for note in summary.notes:
-        typer.echo(note)
+        typer.echo(describe_for_log(note))
     shape = " x ".join(map(str, summary.shape)) if summary.shape else f"sizes vary, {summary.channels} channels"
     content = f"{summary.rows} images of {summary.patients} patients, {shape} {summary.dtype}"
-    typer.echo(f"{summary.out}: {content}, {source.modality}, data set {source.dataset!r}")
+    typer.echo(f"{show_path(summary.out)}: {content}, {source.modality}, data set {source.dataset!r}")
     if balance := describe_balance(len(source.items()) + len(source.broken), summary.rows, len(summary.quarantined), source.left_out):
         typer.echo(balance)
     if summary.quarantined:

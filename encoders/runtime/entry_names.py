@@ -39,7 +39,9 @@ def find_fault(kind: NamedKind, name: str) -> str:
     for c in name:
         if is_invisible(c):
             return f"it has the invisible character U+{ord(c):04X}"
-        if not PLAIN_LETTERS.match(c) and (kind in PLAIN_KINDS or not (c.isalnum() or c in MARKS or unicodedata.category(c) in ("Mn", "Mc"))):
+        if not PLAIN_LETTERS.match(c) and (
+            kind in PLAIN_KINDS or not (c.isalnum() or c in MARKS or unicodedata.category(c) in ("Mn", "Mc"))
+        ):
             return f"it has the character {c!r}"
     if name[0] in "-. ":
         return f"it begins with {name[0]!r}"

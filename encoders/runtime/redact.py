@@ -1,7 +1,8 @@
 """Decides what may leave this machine: settings, results and texts without patients, files, folders, dates, hosts and users.
 
 Everything that is meant to be passed on goes through `redact_private` (settings, values) or `redact_text` (sentences): trackers, cards,
-exported folders, tables, pages, and errors in the log of a job. What a user names to be shown stays: data sets, tasks, labels, encoders, runs.
+exported folders, tables, pages, and errors in the log of a job. What a user names to be shown stays: data sets, tasks, labels, encoders
+and runs.
 """
 
 import getpass
@@ -10,7 +11,6 @@ import re
 import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
-from pathlib import PurePosixPath
 from typing import overload
 
 from encoders.runtime.json_types import Json
@@ -35,18 +35,24 @@ QUOTED_PATH = re.compile(r"'((?:[^'\n]*[/\\])[^'\n]+)'|\"((?:[^\"\n]*[/\\])[^\"\
 PATH_PATTERN = re.compile(r"(?<!<)[^\s'\"=,;|()\[\]{}<>]*[/\\][^\s'\"=,;|()\[\]{}<>]*")  # `</b>` is none
 # Files of data, which may be named after a patient. Our own files have the names in OWN_FILES.
 DATA_SUFFIXES = (
-    "h5 hdf5 he5 mat npz npy csv tsv txt xlsx xls ods parquet json jsonl geojson xml yaml yml png jpg jpeg jpe jp2 j2k jxl bmp gif webp tif "
-    "tiff svs ndpi mrxs scn bif vms czi qptiff dcm dicom ima nii mgz mha mhd nrrd gz zip tar pt pth ckpt safetensors onnx bin pkl log out html"
-).split()
-DATA_SUFFIX = re.compile(rf".\.(?:{'|'.join(DATA_SUFFIXES)})$", re.IGNORECASE)
-FILE_PATTERN = re.compile(rf"[^\s'\"=,;|()\[\]{{}}<>:/\\]+\.(?:{'|'.join(DATA_SUFFIXES)})\b(?:\.(?:gz|zip))?", re.IGNORECASE)
+    "h5|hdf5|he5|mat|npz|npy|csv|tsv|txt|xlsx|xls|ods|parquet|json|jsonl|geojson|xml|yaml|yml|png|jpg|jpeg|jpe|jp2|j2k|jxl|bmp|gif|webp"
+    "|tif|tiff|svs|ndpi|mrxs|scn|bif|vms|czi|qptiff|dcm|dicom|ima|nii|mgz|mha|mhd|nrrd|gz|zip|tar|pt|pth|ckpt|safetensors|onnx|bin|pkl"
+    "|log|out|html|keys|lst"
+)
+DATA_SUFFIX = re.compile(rf".\.(?:{DATA_SUFFIXES})$", re.IGNORECASE)
+KIND_OF_FILE = re.compile(rf"\.(?:(?:{DATA_SUFFIXES})(?:\.(?:gz|zip))?)$", re.IGNORECASE)
+FILE_PATTERN = re.compile(  # from its beginning: what follows `(file)` is the kind of one that was hidden
+    rf"(?<![^\s'\"=,;|(\[\]{{}}<>:/\\])[^\s'\"=,;|()\[\]{{}}<>:/\\]+\.(?:{DATA_SUFFIXES})\b(?:\.(?:gz|zip))?", re.IGNORECASE
+)
 OWN_FILES = {
     "model.safetensors", "model.onnx", "card.yaml", "config.yaml", "config.json", "manifest.npz", "metrics.jsonl", "run.json", "slurm.yaml",
     "README.md", "report.html", "index.html", "ledger.jsonl", "events.jsonl", "leaks.csv", "local-errors.log",
 }  # fmt: skip
 # Names below these folders of ours are names of runs, encoders and tasks, which are shown.
 OWN_FOLDERS = ("runs", "zoo", "tasks", "records", "benches", "sweeps")
-PUBLIC_ADDRESS = re.compile(r"(?:hf|wandb):|https://(huggingface\.co|hf\.co|github\.com|arxiv\.org|doi\.org|zenodo\.org|api\.wandb\.ai|wandb\.ai)/")
+PUBLIC_ADDRESS = re.compile(
+    r"(?:hf|wandb):|https://(huggingface\.co|hf\.co|github\.com|arxiv\.org|doi\.org|zenodo\.org|api\.wandb\.ai|wandb\.ai)/"
+)
 DATE_PATTERN = re.compile(
     r"(?<![\w.])(?:(?:19|20)\d\d([-/.]?)(?:0[1-9]|1[0-2])\1(?:0[1-9]|[12]\d|3[01])|(?:0[1-9]|[12]\d|3[01])[/.](?:0[1-9]|1[0-2])[/.](?:19|20)\d\d)"
     r"(?![\d])"
@@ -79,12 +85,19 @@ def redact_text(text: str) -> str:
     for root in own_roots():  # may contain spaces, at which the patterns end
         text = re.sub(rf"{re.escape(root)}(?=$|[\s/\\'\":;,)]|\.(?:\s|$))", ".", text)
     text = QUOTED_PATH.sub(lambda match: f"'{hide_path(match[1] or match[2])}'" if " " in match[0] else match[0], text)
-    text = PATH_PATTERN.sub(lambda match: hide_path(match[0]), text)
+    text = DATE_PATTERN.sub("-", text)
+    text = PATH_PATTERN.sub(_hide_match, text)
     text = FILE_PATTERN.sub(lambda match: hide_file(match[0]), text)
-    text = UID_PATTERN.sub("-", DATE_PATTERN.sub("-", text))
+    text = UID_PATTERN.sub("-", text)
     for name in host_and_user_names():
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", "-", text)
     return text
+
+
+def _hide_match(match: re.Match[str]) -> str:
+    """What is left of a path in a sentence, with the colon after it."""
+    path = match[0].rstrip(":")
+    return hide_path(path) + match[0][len(path) :]
 
 
 def redact_names(text: str, names: Collection[str], word: str = "(withheld)") -> str:
@@ -93,7 +106,8 @@ def redact_names(text: str, names: Collection[str], word: str = "(withheld)") ->
     Names of several words are replaced first, the longest of them before the others; one that could be a count must not be in `names`."""
     for name in sorted((name for name in names if re.search(r"[\s,;:()'\"]", name)), key=len, reverse=True):
         text = text.replace(name, word)
-    return re.sub(r"[^\s,;:()'\"]+", lambda found: word if found.group() in names or found.group().rstrip(".") in names else found.group(), text)
+    is_name = lambda text: text in names or text.rstrip(".") in names  # noqa: E731
+    return re.sub(r"[^\s,;:()'\"]+", lambda found: word if is_name(found.group()) else found.group(), text)
 
 
 def could_be_count(name: str) -> bool:
@@ -117,7 +131,10 @@ def hide_path(path: str) -> str:
 
 def hide_file(name: str) -> str:
     """`cxr.h5` -> `(file).h5`; names of files that this project writes stay."""
-    return name if name in OWN_FILES else FILE_WORD + "".join(PurePosixPath(name).suffixes[-2 if name.lower().endswith((".gz", ".zip")) else -1 :])
+    if name in OWN_FILES:
+        return name
+    kind = KIND_OF_FILE.search(name)
+    return FILE_WORD + (kind.group().lower() if kind else "")
 
 
 def last_path_part(path: str) -> str:

@@ -4,6 +4,7 @@ Mode: WANDB_MODE if it is set, else online if there is a key (WANDB_API_KEY, or 
 message once. Online without a key becomes offline: W&B would prompt on a terminal and raise an error elsewhere.
 
 WANDB_PROJECT and WANDB_RUN_GROUP replace ours, WANDB_TAGS (comma-separated) are added to ours, and WANDB_ENTITY is read by W&B itself.
+WANDB_NOTES is not sent.
 """
 
 import netrc
@@ -93,6 +94,7 @@ def init_wandb_run(run_dir: Path, mode: WandbMode, described: TrackedRun) -> "wa
             name=described.name,
             tags=clean_tags([*described.tags, *os.environ.get("WANDB_TAGS", "").split(",")]),
             config=redact_private(described.config),
+            notes="",  # those of WANDB_NOTES are free text about this machine's data, and are not sent
             id=described.id,
             resume="allow",
             mode=mode,

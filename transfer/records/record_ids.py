@@ -24,7 +24,7 @@ _salt = ""  # of this process, see `use_salt_file`
 
 def use_salt_file(path: Path | None) -> None:
     """Makes the pseudonyms of this process with the secret in a file; None: without one. Raises InputError if it cannot be read."""
-    global _salt  # noqa: PLW0603  one command has one secret, and every record of it is written with it
+    global _salt  # one command has one secret, and every record of it is written with it
     _salt = read_salt(path)
 
 

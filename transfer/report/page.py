@@ -82,7 +82,8 @@ def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str
     """Refused files and leaks, then the verdict and the table of contents."""
     alarms = []
     if refused:
-        files_refused = tag("ul", *(tag("li", tag("code", name if RECORD_NAME.search(name) else redact_text(name)), f": {redact_text(reason)}") for name, reason in refused.items()))
+        shown = [(name if RECORD_NAME.search(name) else redact_text(name), redact_text(reason)) for name, reason in refused.items()]
+        files_refused = tag("ul", *(tag("li", tag("code", name), f": {reason}") for name, reason in shown))
         count = f"{len(refused)} file{'s were' if len(refused) > 1 else ' was'} refused. "
         alarms.append(tag("div", tag("b", count), "This page uses nothing from these files.", files_refused, class_="alarm"))
     leaks = provenance.allowed_leaks(context)

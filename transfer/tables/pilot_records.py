@@ -156,7 +156,8 @@ def _pair(one: list[Record], other: list[Record], choice: PilotChoice) -> Pilot:
     assert difference is not None  # both have the same positions
     notes = [f"{dropped} test patients without a known label are left out"] if dropped else []
     notes += [f"labels with fewer than {MIN_PILOT_PATIENTS} pilot patients in a class are left out: {', '.join(rare)}"] if rare else []
-    notes += [f"LEAKAGE ALLOWED: {leak}" for leak in Redactor([*one, *other]).redact_all(leak for r in (*one, *other) for leak in r.meta.leakage)]
+    leaks = Redactor([*one, *other]).redact_all(leak for r in (*one, *other) for leak in r.meta.leakage)
+    notes += [f"LEAKAGE ALLOWED: {leak}" for leak in leaks]
     return Pilot(rows, one, other, difference, tuple(first.meta.classes[c] for c in kept), tuple(notes))
 
 

@@ -253,7 +253,8 @@ def _csv_rows(section: Section, usage: Mapping[str, SplitUsage], redactor: Redac
     lines: list[dict[str, object]] = [{**base, **_csv_numbers(row, redactor)} for row in section.rows]
     if section.majority:
         lines.append({**base, "encoder": MAJORITY_NAME, "status": "ok", **{m: f"{v:.6f}" for m, v in section.majority.items()}})
-    lines += [{**base, "encoder": r.identity.encoder, "status": f"failed: {redactor.hide_names(str(r.meta.error))}"} for r in section.failed]
+    failed = ((r.identity.encoder, redactor.hide_names(str(r.meta.error))) for r in section.failed)
+    lines += [{**base, "encoder": encoder, "status": f"failed: {error}"} for encoder, error in failed]
     counts = {f"{part}_{unit}": n for part, c in section.counts.items() for unit, n in c.items()}
     uses = merge_usage(usage, section.splits)
     scored = {} if uses is None else {"test_image_scored_at_least": uses.typical, "test_image_scored_most": uses.most}
@@ -285,7 +286,8 @@ def _csv_numbers(row: Row, redactor: Redactor) -> dict[str, object]:
     if row.primary is not None:
         line |= {"versus": row.reference, "relation": row.primary.relation, **difference_columns(row, row.primary)}
     line["leakage"] = "; ".join(redactor.redact_all(list_allowed_leaks(row)))
-    line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *redactor.redact_all(w for r in row.records for w in r.meta.warnings)]))
+    warnings = redactor.redact_all(w for r in row.records for w in r.meta.warnings)
+    line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *warnings]))
     return line
 
 

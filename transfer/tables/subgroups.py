@@ -22,7 +22,7 @@ from transfer.stats import MIN_PATIENTS, Difference, Interval, holm, patients_pe
 from transfer.stats.permutation import ScoredRows
 from transfer.tables.row_estimates import row_interval
 from transfer.tables.rows import TABLE_METRICS
-from transfer.tasks.group_columns import AGE_BANDS, name_groups, order_groups
+from transfer.tasks.group_columns import AGE_BANDS, identifies_people, name_groups, order_groups
 
 ALL_IMAGES = "all"
 
@@ -50,7 +50,8 @@ class Subgroup:
 
 def list_group_columns(records: Sequence[Record]) -> list[str]:
     """The group columns that all of these records have."""
-    each = [set(r.group_columns) for r in records if r.meta.status == "ok"]
+    ok = [r for r in records if r.meta.status == "ok"]  # those of earlier versions may have columns of names and dates
+    each = [{name for name in r.group_columns if not identifies_people(name, r.groups[name])} for r in ok]
     return sorted(set.intersection(*each)) if each else []
 
 

@@ -98,7 +98,8 @@ def matrix_to_html(matrix: VerdictMatrix, names: Mapping[str, str]) -> str:
     head = f"<tr><th rowspan=2>encoder</th>{tasks}</tr><tr>{protocols}</tr>"
     symbols = escape("; ".join(describe_symbols(matrix)))
     return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{build_policy()}"><title>Encoders by task</title><style>{STYLE}</style>'
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{build_policy()}"><title>Encoders by task</title><style>{STYLE}</style>'
         f"<p>{escape(summarize_matrix(matrix, names))}</p><table>{head}{rows}</table>"
         f"<p><small>AUROC, 95 % interval over test patients, verdict after Holm correction: {symbols}</small></p></html>"
     )

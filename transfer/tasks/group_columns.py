@@ -11,10 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
+from encoders.runtime.redact import DATE_PATTERN
 from encoders.runtime.unknown_values import is_unknown
 
 AGE_BANDS = (18, 40, 65)  # lower limits in years: children below 18, and three bands of adults
 NOT_STATED = "not stated"
+MOST_LOOKED_AT = 100  # distinct values of a column that are compared with the pattern of a date
+
+
+IDENTIFYING_WORDS = {
+    "name", "names", "surname", "forename", "birth", "birthday", "birthdate", "dob", "born", "date", "datetime", "day", "mrn", "accession",
+    "uid", "address", "phone", "telephone", "email", "patient", "person", "physician", "doctor", "radiologist", "operator", "ssn", "zip",
+}  # fmt: skip
+
+
+def identifies_people(column: str, values: Array) -> bool:
+    """Whether a column names or dates people, so that no table may list its values: by its name, such as `patient_name` or `birth`, or
+    because a value is a date."""
+    words = set(re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", column).lower()))
+    if words & IDENTIFYING_WORDS and not is_age_column(column):
+        return True
+    if values.dtype.kind in "fiub":
+        return False
+    return any(DATE_PATTERN.search(str(value)) for value in np.unique(values.astype(str))[:MOST_LOOKED_AT])
 
 
 def is_age_column(column: str) -> bool:

@@ -19,7 +19,7 @@ from encoders.similarity.near_duplicates import canonical_hashes
 from transfer.tasks.csv_labels import as_labels, read_csv_labels
 from transfer.tasks.dropped_labels import describe_left_out_classes, describe_unknown_labels
 from transfer.tasks.finding_lists import check_classes, check_listed, split_findings
-from transfer.tasks.group_columns import is_age_column
+from transfer.tasks.group_columns import identifies_people, is_age_column
 from transfer.tasks.labels import LabelColumn, Targets, build_targets, keep_classes, merge_spellings, read_store_labels
 from transfer.tasks.official_parts import read_split_column
 from transfer.tasks.options import PARTS
@@ -86,7 +86,9 @@ class LoadedTask:
 
 
 def is_group_column(name: str, values: Array) -> bool:
-    """Whether a column divides images into a few groups: an age, or at most `MAX_GROUPS` distinct values."""
+    """Whether a column divides images into a few groups: an age, or at most `MAX_GROUPS` distinct values that are no people or dates."""
+    if identifies_people(name, values):
+        return False
     if is_age_column(name) and values.dtype.kind in "fiu":
         return bool(np.isfinite(values.astype(float)).any())
     known = np.unique(values[~np.isnan(values)] if values.dtype.kind == "f" else values.astype(str))

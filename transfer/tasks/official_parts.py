@@ -84,14 +84,15 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
         matches, _ = match_list(names, key, finder, hidden)
         if not matches.any():
             raise InputError(
-                f"the {name} list {path} matches no image of the store: the list has names like {show_key(names[0])!r}, the store like {show_key(key[0])!r}"
+                f"the {name} list {path} matches no image of the store: the list has names like {show_key(names[0])!r}, the store like "
+                f"{show_key(key[0])!r}"
                 + (f". Note: {advice}" if (advice := hidden.describe()) else "")
             )
         both = matches & (part != "")
         if both.any():
             raise InputError(
-                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. {show_key(key[int(np.argmax(both))])!r}; "
-                "an image may be in one list only"
+                f"{int(both.sum())} images are in the {name} list {path} and in another list, e.g. "
+                f"{show_key(key[int(np.argmax(both))])!r}; an image may be in one list only"
             )
         part[matches] = name
     return part

@@ -59,9 +59,9 @@ def render_page(cohort: Cohort, records: Sequence[SlideRecord]) -> str:
     shown = [record for record in order if cohort.thumbnail_path(record["name"]).exists()][:MAX_SLIDE_CARDS]
     title = f"{cohort.dataset}: tiles"
     failed = [tag("h2", "Slides that failed or are damaged"), render_failures(bad, records)] if bad else []
-    doubtful = [(number_slide(record, records), doubt) for record in records if (doubt := describe_doubt(record))]
+    doubtful = [(number_slide(record, records), hide_slides(doubt, records)) for record in records if (doubt := describe_doubt(record))]
     inspect = (
-        [tag("h2", "Slides to inspect"), html_table(["slide", "why"], [[n, tag("td", hide_slides(why, records))] for n, why in doubtful])] if doubtful else []
+        [tag("h2", "Slides to inspect"), html_table(["slide", "why"], [[n, tag("td", why)] for n, why in doubtful])] if doubtful else []
     )
     body = [
         tag("h1", title),
@@ -176,7 +176,8 @@ def render_bar(counts: dict[str, int]) -> Html:
 
 def render_failures(bad: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> Html:
     """The table of slides with problems."""
-    return html_table(["slide", "reason"], [[number_slide(r, records), tag("td", hide_slides(describe_problem(r), records), class_="bad")] for r in bad])
+    reasons = [(number_slide(r, records), hide_slides(describe_problem(r), records)) for r in bad]
+    return html_table(["slide", "reason"], [[name, tag("td", reason, class_="bad")] for name, reason in reasons])
 
 
 def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord]) -> str:
@@ -188,7 +189,8 @@ def describe_order(shown: Sequence[SlideRecord], records: Sequence[SlideRecord])
     )
     named = f"A slide is called by its row in {NAMES_FILE}."
     halves = "Left: outline of the tissue mask. Right: tiles coloured by outcome."
-    return f"{named} {halves} Slides with problems come first, then those to inspect, then those with the smallest share of kept tiles.{more}"
+    order = "Slides with problems come first, then those to inspect, then those with the smallest share of kept tiles."
+    return f"{named} {halves} {order}{more}"
 
 
 def number_slide(record: SlideRecord, records: Sequence[SlideRecord]) -> str:

@@ -7,7 +7,7 @@ INFLATED_PIECE, REPAIRED_PIECE = 1 << 18, 1 << 14  # bytes that are inflated at 
 
 
 def find_stream_problem(packed: bytes, size: int) -> str:
-    """What is wrong with a zlib stream that should hold at least `size` bytes; "" if nothing is, also if it holds more."""
+    """What is wrong with a zlib stream that should hold at least `size` bytes (0: unknown); "" if nothing is, also if it holds more."""
     inflate, found = zlib.decompressobj(), 0
     try:
         while not inflate.eof:
@@ -15,7 +15,7 @@ def find_stream_problem(packed: bytes, size: int) -> str:
             found, packed = found + len(part), inflate.unconsumed_tail
             if not packed and not part:
                 return f"its compressed pixels end after {found:,} of {size:,} bytes"
-            if found > 2 * size + INFLATED_PIECE:
+            if size and found > 2 * size + INFLATED_PIECE:
                 return f"its compressed pixels hold more than {found:,} bytes, expected {size:,}"
     except zlib.error as error:
         return f"its compressed pixels are damaged: {error}"

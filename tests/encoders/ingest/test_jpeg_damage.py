@@ -9,7 +9,11 @@ import tifffile
 from PIL import Image
 
 from encoders.ingest.decode import decode_file, read_image
+from encoders.ingest.folder import FolderSource
+from encoders.ingest.shards import ingest
 from encoders.ingest.source import Unreadable
+from encoders.runtime.errors import InputError
+from encoders.store.store import Store
 from tests.encoders.ingest.image_files import flip_until_warned, jpeg_bytes, texture
 
 KINDS = {
@@ -90,6 +94,23 @@ def test_an_odd_header_is_no_damage(tmp_path):
     (tmp_path / "a.jpg").write_bytes(damaged[: scan + 7] + b"\0\0\0" + damaged[scan + 10 :])
     with pytest.raises(Unreadable, match=r"damaged JPEG: .*(Corrupt JPEG data|bad Huffman|premature end|marker)"):
         read_image(tmp_path / "a.jpg")  # damage is found behind the odd header
+
+
+def test_a_damaged_jpeg_of_a_store_is_refused_with_its_key(tmp_path):
+    for k in range(3):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        Image.fromarray(texture(64, 64, seed=k)).save(tmp_path / "in" / f"{k}.png")
+    ingest(FolderSource(tmp_path / "in", size=0, codec="jpeg"), tmp_path / "a.h5")
+    store = Store.open(tmp_path / "a.h5")
+    part, whole = store.parts[0], [store.image(k).copy() for k in range(3)]
+    stream, start = part.encoded(1), int(part.offsets[1])
+    data = bytearray((tmp_path / "a.h5").read_bytes())
+    data[start : start + len(stream)] = flip_until_warned(stream)  # other decoders read it
+    (tmp_path / "a.h5").write_bytes(bytes(data))
+    store = Store.open(tmp_path / "a.h5")
+    with pytest.raises(InputError, match=r"the JPEG of 1\.png cannot be decoded \((Corrupt|.*bad Huffman|.*premature|.*marker)"):
+        store.image(1)
+    np.testing.assert_array_equal(store.image(2), whole[2])
 
 
 def test_a_jpeg_of_12_bits_is_refused_with_its_reason(tmp_path):

@@ -39,7 +39,8 @@ def read_safetensors_header(path: Path) -> list[StoredTensor]:
             raise ValueError(f"its header claims {length:,} bytes, and the file has {size:,}")
         text = file.read(length)
     header = _parse_header(text)
-    tensors = sorted(
+    described = [_read_stored_tensor(name, entry) for name, entry in header.items() if name != METADATA_KEY]
+    tensors = sorted(described, key=lambda tensor: (tensor.start, tensor.stop))
         (_read_stored_tensor(name, entry) for name, entry in header.items() if name != METADATA_KEY), key=lambda t: (t.start, t.stop)
     )
     _check_places(tensors, size - 8 - length)

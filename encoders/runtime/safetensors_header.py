@@ -41,8 +41,6 @@ def read_safetensors_header(path: Path) -> list[StoredTensor]:
     header = _parse_header(text)
     described = [_read_stored_tensor(name, entry) for name, entry in header.items() if name != METADATA_KEY]
     tensors = sorted(described, key=lambda tensor: (tensor.start, tensor.stop))
-        (_read_stored_tensor(name, entry) for name, entry in header.items() if name != METADATA_KEY), key=lambda t: (t.start, t.stop)
-    )
     _check_places(tensors, size - 8 - length)
     return tensors
 

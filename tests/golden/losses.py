@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from pretrain.methods import METHODS
 
 FILE = Path(__file__).with_name("losses.json")
-STEPS = 20
+STEPS = 10
 SETTINGS = [
     "batch=16",
     "size=32",

@@ -25,7 +25,7 @@ def test_the_first_losses_of_a_method_are_the_golden_ones(name, store, tmp_path,
 
     Another torch version or processor rounds sums differently. There the first loss agrees to 1e-5 and the second, after one optimizer
     step, to 1e-4 (measured: 5e-6 for both). The later ones cannot be compared, because training amplifies rounding: with AVX2 instead of
-    AVX-512 the losses of step 20 differ by up to 3 % (SimSiam's, which cross zero, by more)."""
+    AVX-512 the losses of step 20 differed by up to 3 % (SimSiam's, which cross zero, by more)."""
     monkeypatch.setenv("ISOGRAFT_HOME", str(tmp_path))
     got, want = losses.first_losses(name, store, tmp_path), GOLDEN["losses"][name]
     assert len(got) == losses.STEPS

@@ -196,7 +196,7 @@ app(["ingest", "wsi", sys.argv[1], sys.argv[2], "--mpp", "0.25", "--tile", "64",
 
 
 @pytest.mark.slow
-def test_an_ingest_killed_ten_times_resumes_to_the_same_bytes(tmp_path):
+def test_an_ingest_killed_four_times_resumes_to_the_same_bytes(tmp_path):
     rng = random.Random(4)
     pyramid(tmp_path / "in" / "a.tiff")
     pyramid(tmp_path / "in" / "b.tiff", [(0, 0, 2048, 2048)], seed=3)
@@ -210,7 +210,7 @@ def test_an_ingest_killed_ten_times_resumes_to_the_same_bytes(tmp_path):
     assert subprocess.run(command("whole", 1), env=environment, capture_output=True).returncode == 1
     whole_s = time.monotonic() - begun
     killed = 0
-    while killed < 10:
+    while killed < 4:
         process = subprocess.Popen(command("out", 1 + killed % 2), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         try:
             process.wait(timeout=whole_s * rng.uniform(0.3, 0.9))

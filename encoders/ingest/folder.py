@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file, read_image
+from encoders.ingest.decode import IMAGE_SUFFIXES, decode_file
 from encoders.ingest.dullrazor import remove_hairs
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.label_table import ColumnRoles, Role, assign_roles, find_join_column
@@ -117,7 +117,7 @@ class FolderSource(Source[FileItem]):
         """Micrometres per pixel of the first image as stored; the index has the value of every image."""
         for item in self._items:
             with suppress(Unreadable):
-                return self.stored_mpp(read_image(self.folder / item.name).shape)
+                return self.stored_mpp(decode_file(self.folder / item.name, self.accept_damaged).pixels.shape)
         raise InputError(f"none of the {len(self._items)} images in {self.folder} can be read")
 
     def stored_mpp(self, shape: tuple[int, ...]) -> float:

@@ -11,6 +11,7 @@ from encoders.ingest.damage import DAMAGE_ACCEPTED
 from encoders.ingest.quarantine import group_reasons
 from encoders.ingest.shard_io import ShardRow
 from encoders.runtime.arrays import Array
+from encoders.runtime.local_notes import show_key
 from encoders.runtime.unknown_values import count_unknown, describe_unknown, find_unknown, find_unknown_patients, is_unknown
 from encoders.store.patient_ids import simplify_id
 from encoders.store.write import NAME_COLUMNS, ColumnValues
@@ -99,9 +100,9 @@ def count_remarks(rows: list[ShardRow]) -> list[str]:
 def describe_first(each: list[tuple[str, str]]) -> str:
     """The first image of a remark.  each: key and detail."""
     key, detail = each[0]
-    return f" (first: {key}{': ' if detail else ''}{detail})"
+    return f" (first: {show_key(key)}{': ' if detail else ''}{detail})"
 
 
 def describe_damages(each: list[tuple[str, str]]) -> str:
     """How many images are damaged in which way, and the first of each.  each: key and the words of the decoder."""
-    return ": " + "; ".join(f"{len(keys):,} {kind} (first: {keys[0]})" for kind, keys in group_reasons(each).items())
+    return ": " + "; ".join(f"{len(keys):,} {kind} (first: {show_key(keys[0])})" for kind, keys in group_reasons(each).items())

@@ -5,7 +5,7 @@ The digest is the entry `digest` of the file. A file without one, of an earlier 
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     write_json(path, {**stored, DIGEST_KEY: digest_plain_json(stored, SEAL_DIGITS)})
 
 
-def read_sealed_json(path: Path, advice: str) -> dict[str, Any]:
+def read_sealed_json(path: Path, advice: str, known: Collection[str] | None = None) -> dict[str, Any]:
     """The content of a file without its digest.
 
+    known: the entries that files without a digest can have; None: any. The digest of a file with another entry may have lost its name.
     Raises InputError, which ends with `advice`, if it is missing, no JSON object, or was changed after it was written."""
     try:
         content = read_json(path)
@@ -35,7 +36,8 @@ def read_sealed_json(path: Path, advice: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object; {advice}")
     digest = content.pop(DIGEST_KEY, None)
-    if digest is not None and not matches_digest(content, digest):
+    strange = digest is None and known is not None and not set(content) <= set(known)
+    if strange or (digest is not None and not matches_digest(content, digest)):
         raise InputError(f"{path} was changed after it was written (its digest does not match); {advice}")
     return content
 

@@ -36,6 +36,12 @@ def test_a_changed_number_is_not_believed(run, name, value):
         run.read()
 
 
+def test_a_digest_that_lost_its_name_is_not_taken_for_an_older_file(run):
+    run.info.write_text(run.info.read_text().replace('"digest"', '"digmst"').replace('"best": 40', '"best": 60'))
+    with pytest.raises(InputError, match=r"run\.json was changed after it was written"):
+        run.read()
+
+
 def test_an_older_file_without_digest_is_read_and_its_types_are_checked(run):
     run.info.write_text(json.dumps(INFO))
     assert run.read() == INFO

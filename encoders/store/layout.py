@@ -7,6 +7,7 @@ Shapes: N images, H, W, C of one image.
 """
 
 import hashlib
+import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from encoders.runtime.errors import InputError
 PIXEL_DTYPES = ("uint8", "uint16")
 HEX_DIGITS = 64  # of a SHA-256
 REPAIR = "copy it again, or ingest again"
+TEXT_COLUMNS = ("key", "patient", "sha256")  # of every store
 ENCODED_HASHES = "encoded_sha256"  # (N, 32) bytes: of each JPEG
 FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}  # by number in HDF5
 
@@ -132,12 +134,29 @@ def check_attributes(attrs: Mapping[str, Any], path: Path) -> None:
 
 
 def check_columns(columns: Mapping[str, Mapping[str, h5py.Dataset]], n: int, path: Path) -> None:
-    """Raises InputError when a column has another length than the images."""
+    """Raises InputError when a column has another length than the images, or cannot hold what it is for."""
+    for name in TEXT_COLUMNS:
+        if (data := columns["index"].get(name)) is None or h5py.check_string_dtype(data.dtype) is None or data.ndim != 1:
+            what = "is missing" if data is None else f"is {describe_array(data)}, expected texts"
+            raise InputError(f"{path}: the column index/{name} {what}; {REPAIR}")
+    for name, data in columns.get("labels", {}).items():
+        if data.ndim != 1 or data.dtype.kind not in "biuf":
+            raise InputError(f"{path}: the label {name!r} is {describe_array(data)}, expected (N,) numbers; {REPAIR}")
     for group, found in columns.items():
         for name, data in found.items():
             if not data.shape or data.shape[0] != n:
                 length = data.shape[0] if data.shape else 0
                 raise InputError(f"{path}: the column {group}/{name} has {length:,} values for {n:,} images; {REPAIR}")
+
+
+def read_classes(label: h5py.Dataset, path: Path) -> list[str]:
+    """The class names of a label of texts. Raises InputError if they are no list of texts, or if a code has no name."""
+    classes, codes = json.loads(label.attrs["classes"]), label[:]
+    names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    known = codes[~np.isnan(codes.astype(np.float64))]
+    if not names or not np.isin(known, np.arange(len(classes))).all():
+        raise InputError(f"{path}: the classes of the label {label.name.split('/')[-1]!r} do not fit its codes; {REPAIR}")
+    return list(classes)
 
 
 def check_fingerprint(sha256: Array, fingerprint: str, path: Path) -> None:

@@ -28,6 +28,7 @@ from encoders.store.layout import (
     check_encoded_fingerprint,
     check_fingerprint,
     locate_pixels,
+    read_classes,
 )
 from encoders.store.metadata_digest import DIGEST_ATTRIBUTE, digest_metadata
 
@@ -52,7 +53,7 @@ class StorePart:
             check_columns(columns, self.length, path)
             self.groups = {g: sorted(found) for g, found in columns.items()}
             labels = columns.get("labels", {})
-            self.classes = {n: json.loads(d.attrs["classes"]) for n, d in labels.items() if "classes" in d.attrs}
+            self.classes = {n: read_classes(d, path) for n, d in labels.items() if "classes" in d.attrs}
             self.codec = str(self.attrs["codec"])
             self.shape, self.dtype, self.offsets, self.end = locate_pixels(file, self.attrs, path)
             if (n := len(self.offsets) - (self.shape is None)) != self.length:

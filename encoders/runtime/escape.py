@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 # A spreadsheet computes a cell that begins with one of these, also in their full width and after spaces (OWASP, CSV injection).
 FORMULA_START = re.compile(r"\s*[=+\-@\u2212\uff1d\uff0b\uff0d\uff20]|[\t\r\n]")
-NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
+PLAIN_NUMBER = re.compile(r"\s*[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?\s*|\s*[+-]?(nan|inf)\s*", re.IGNORECASE)
 LATEX_ESCAPES = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -36,7 +36,7 @@ def csv_cell(value: object) -> object:
     if not isinstance(value, str):
         return value
     text = strip_control(value, keep="\n\t")
-    return f"'{text}" if FORMULA_START.match(text) and not NUMBER.fullmatch(text) and text != "-" else text
+    return f"'{text}" if FORMULA_START.match(text) and not PLAIN_NUMBER.fullmatch(text) and text != "-" else text
 
 
 def read_csv_cell(text: str) -> str:

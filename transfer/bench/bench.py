@@ -20,6 +20,7 @@ from transfer.bench.baselines import EncoderEntry
 from transfer.bench.diagnosis import add_diagnosis
 from transfer.bench.lazy_features import LazyFeatures
 from transfer.bench.plan import BenchPlan, BenchRequest
+from transfer.bench.record_names import has_same_patients, name_ids_again
 from transfer.bench.shifts import SHIFTS, VERSION, check_shifts
 from transfer.bench.slide_bags import gather_slides
 from transfer.bench.work import BenchWork
@@ -178,7 +179,7 @@ def _run_cell(
     todo = []
     for one_cell in [clean, *build_shifted_cells(clean, request.shifts)]:
         known = None if request.recompute else record.find_finished_record(one_cell.identity)
-        if known is None or not cell.has_same_patients(one_cell, known):
+        if known is None or not has_same_patients(one_cell, known):
             todo.append(one_cell)
             continue
         result.records.append(restamp_record(known, one_cell, request.near_duplicates))
@@ -215,7 +216,7 @@ def restamp_record(known: record.Record, current: cell.Cell, near_duplicates: bo
 
     The scores stay, and the test split is not used again. Without a search for near-duplicates, earlier warnings stay."""
     warnings = list(current.warnings) if near_duplicates else list(dict.fromkeys([*current.warnings, *known.meta.warnings]))
-    kept = known if has_own_ids(known) else cell.name_ids_again(known, current)
+    kept = known if has_own_ids(known) else name_ids_again(known, current)
     studies = {name: write_as_in(kept, values) for name, values in cell.gather_studies(current).items()}
     arrays = {**kept.arrays_without_groups, **cell.gather_test_groups(current), **studies}
     seed = current.pretraining_seed

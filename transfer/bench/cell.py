@@ -9,7 +9,7 @@ Shapes: N images of the store, D width, M test rows, C columns of the target.
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -27,7 +27,7 @@ from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
 from transfer.protocols.contract import AnyProtocol, FittedProtocol, Log, Needs, Rows, Select
 from transfer.records.episodes import Episodes, episode_arrays
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, record_path, to_plain_json
-from transfer.records.record_ids import describe_own_ids, hide_names, hide_record_ids, write_as_in
+from transfer.records.record_ids import hide_record_ids
 from transfer.records.scored_images import ScoredImages, identify_images
 from transfer.records.test_seal import Seal, SealedError
 from transfer.tasks.load import LoadedTask
@@ -179,39 +179,6 @@ class CellFit:
                 f"{cell.identity.protocol} returned {part} scores of shape {checked.shape}, expected finite scores of shape {rows.y.shape}"
             )
         return checked
-
-
-def has_same_patients(cell: Cell, known: Record) -> bool:
-    """Whether the validation and test images (or slides) of a record still belong to the patients that the store names now.
-
-    Pixels, labels and split can stay equal when patient ids change (an official split, ingested again with the patient column), and every
-    interval is computed by patient."""
-    parts: tuple[Part, ...] = ("val", "test") if known.meta.status == "ok" else ()
-    for part in parts:
-        slides, rows = cell.slides(part), cell.split.rows(part)
-        now = (slides.key, slides.patient) if slides is not None else (cell.loaded.key[rows], cell.loaded.patient[rows])
-        current = dict(zip(*(write_as_in(known, column).tolist() for column in now), strict=True))
-        key, patient = (known.arrays[f"{part}_{name}"].astype(str).tolist() for name in ("key", "patient"))
-        if any(current.get(k, p) != p for k, p in zip(key, patient, strict=True)):
-            return False
-    return True
-
-
-def name_ids_again(known: Record, current: Cell) -> Record:
-    """The record with the pseudonyms of this process; those of another kind, and names, are found by the store's names."""
-    if known.meta.ids == "names":
-        return hide_record_ids(known)
-    arrays = dict(known.arrays)
-    parts: tuple[Part, ...] = ("val", "test")
-    for part in parts:
-        slides, rows = current.slides(part), current.split.rows(part)
-        names = {"key": current.loaded.key[rows], "patient": current.loaded.patient[rows]}
-        if slides is not None:
-            names = {"key": slides.key, "patient": slides.patient}
-        for column, values in names.items():
-            again = dict(zip(write_as_in(known, values).tolist(), hide_names(values).tolist(), strict=True))
-            arrays[f"{part}_{column}"] = np.array([again.get(str(v), str(v)) for v in known.arrays[f"{part}_{column}"].tolist()])
-    return replace(known, meta=known.meta.model_copy(update=describe_own_ids()), arrays=arrays)
 
 
 def gather_test_groups(cell: Cell) -> dict[str, Array]:

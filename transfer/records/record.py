@@ -99,10 +99,8 @@ class Meta(Config):
     version: int = VERSION
     identity: Identity
     status: Literal["ok", "failed"] = "ok"
-    ids: Literal["names", "pseudonyms", "salted"] = Field(
-        "names", description="how the arrays name images and patients; `names` in records of earlier versions: as the store does"
-    )
-    salt: str = Field("", description="digits that two secrets of --salt-file do not share; they do not tell the secret")
+    ids: Literal["names", "pseudonyms", "salted"] = Field("names", description="of images and patients; `names`: of an earlier version")
+    salt: str = Field("", description="digits by which secrets of --salt-file differ; they do not tell the secret")
     kind: TaskKind
     classes: list[str]
     order: list[str] = Field([], description="the classes from lowest to highest; empty: classes without an order")
@@ -141,8 +139,7 @@ class Record:
     A few-shot record also has its episodes (`transfer.records.episodes`). Those of a record in a file are read when they are used.
 
     digest: of the file, or of what a record was computed from; equal digests mean equal records. "" for a record in memory only.
-    statistics: where results are kept that were computed from it; None: nowhere.  local_error: of a failed cell, the message with the names
-    of images, for this user's terminal; no file of a record has it."""
+    statistics: where results are kept that were computed from it; None: nowhere.  local_error: of a failed cell, with names; in no file."""
 
     meta: Meta
     arrays: Mapping[str, Array]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from encoders.runtime.errors import unknown_name_error
 from transfer.protocols.contract import AnyProtocol, FittedProtocol, ProtocolEntry, TransferProtocol
-from transfer.strategies.names import parse_strategy, protocol_title, split_protocol, strategy_order
+from transfer.strategies.names import parse_strategy, split_protocol, strategy_order, title_with_strategy
 
 if TYPE_CHECKING:
     from encoders.runtime.config import Config
@@ -88,7 +88,7 @@ def scores_slides(name: str) -> bool:
 def describe_protocol(name: str) -> str:
     """The title of a protocol in reports, with its strategy; its name when the registry does not have it."""
     base = split_protocol(name)[0]
-    return protocol_title(name, PROTOCOLS[base].title) if base in PROTOCOLS else name
+    return title_with_strategy(name, PROTOCOLS[base].title) if base in PROTOCOLS else name
 
 
 def protocol_help() -> str:

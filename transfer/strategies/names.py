@@ -136,7 +136,7 @@ def strategy_order(protocol: str) -> int:
     return names.index(strategy) if strategy in names else -1
 
 
-def protocol_title(name: str, title: str) -> str:
+def title_with_strategy(name: str, title: str) -> str:
     """The title of a protocol with its strategy: `fine-tuning, gradual unfreezing`.  title: of the registry's protocol."""
     strategy, _, value = split_protocol(name)[1].partition("=")
     if not strategy:

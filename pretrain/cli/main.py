@@ -216,11 +216,13 @@ def methods(
     choose   when to choose the method
     """
     from encoders.runtime.errors import unknown_name_error
-    from pretrain.methods import METHODS
+    from pretrain.recipe.method_names import known_methods
+
+    for unknown in sorted(set(names or []) - set(known_methods())):
+        raise unknown_name_error("method", unknown, known_methods())
+    from pretrain.methods import METHODS  # imports torch
     from pretrain.recipe.config import describe_settings
 
-    for unknown in sorted(set(names or []) - set(METHODS)):
-        raise unknown_name_error("method", unknown, METHODS)
     for name in names or METHODS:
         method = METHODS[name]
         print(f"{name}: {method.summary}")

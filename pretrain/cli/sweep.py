@@ -39,13 +39,15 @@ def run_sweep(recipe: str, overrides: Sequence[str], sweep: Sequence[str], name:
     """Runs a sweep one run after the other and prints a table of their results; returns the exit status."""
     parse_axes(sweep, overrides)
 
+    from pretrain.run.sweep import plan_sweep
+
+    planned = plan_sweep(recipe, overrides, sweep, name, out)  # a mistake is answered before what follows imports torch
+
     from rich.table import Table
 
     from pretrain.run.status import describe_run
-    from pretrain.run.sweep import plan_sweep
     from pretrain.run.sweep_sequence import FINISHED, FINISHED_BEFORE, run_in_sequence
 
-    planned = plan_sweep(recipe, overrides, sweep, name, out)
     results, status = run_in_sequence(planned, device)
     table = Table("run", "result", "step", "loss", box=None)
     for run in planned.runs:
@@ -65,11 +67,13 @@ def print_sweep_plan(recipe: str, overrides: Sequence[str], sweep: Sequence[str]
     """Prints the size, time and memory of the runs of a sweep, and the time of all together."""
     parse_axes(sweep, overrides)
 
-    from pretrain.run.process import prepare_process
     from pretrain.run.sweep import plan_sweep
-    from pretrain.run.sweep_cost import plan_sweep_cost
 
     planned = plan_sweep(recipe, overrides, sweep, name)
+
+    from pretrain.run.process import prepare_process
+    from pretrain.run.sweep_cost import plan_sweep_cost
+
     console = make_console()
     device = prepare_process(device, planned.runs[0].recipe.threads)
     plan_sweep_cost(planned.runs, device, lambda line: console.print(line, markup=False, soft_wrap=True))
@@ -83,13 +87,15 @@ def submit_as_array(
     Raises InputError for what cannot work in one of the runs."""
     parse_axes(sweep, overrides)
 
+    from pretrain.run.sweep import plan_sweep
+
+    planned = plan_sweep(recipe, overrides, sweep, name)
+
     from encoders.runtime import slurm
     from pretrain.run.job_checks import check_job, require_even_batch
-    from pretrain.run.sweep import plan_sweep
     from pretrain.run.sweep_cost import group_by_cost
     from pretrain.run.sweep_job import build_sweep_script, sort_runs, submit_sweep
 
-    planned = plan_sweep(recipe, overrides, sweep, name)
     script = build_sweep_script(planned, site, shape)
     ranks = shape.nodes * shape.count_processes_per_node(script)
     queue, out = sort_runs(planned), sys.stderr if dry_run else sys.stdout

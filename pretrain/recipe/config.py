@@ -16,6 +16,7 @@ from pretrain.recipe.anchor_config import AnchorConfig
 from pretrain.recipe.auxiliary_config import AuxiliaryTarget
 from pretrain.recipe.ddp_config import DDPConfig
 from pretrain.recipe.identity_marks import OutsideIdentity, list_defaulted_fields, list_marked_fields, merge_fields
+from pretrain.recipe.method_names import known_methods
 from pretrain.recipe.recipes import find_recipe
 from pretrain.recipe.watch_config import WatchConfig
 
@@ -234,11 +235,11 @@ def resolve_recipe(recipe: Recipe, source: str) -> Recipe:
 
 def method_config(recipe: Recipe, source: str = "the recipe") -> BaseModel:
     """The settings of the recipe's method as its `Config`. Raises InputError for an unknown method or key."""
-    from pretrain.methods import METHODS
-
     name, settings = recipe.method["name"], {k: v for k, v in recipe.method.items() if k != "name"}
-    if name not in METHODS:
-        raise unknown_name_error("method", name, METHODS, f"({source}); `pretrain methods` lists them.")
+    if name not in known_methods():
+        raise unknown_name_error("method", name, known_methods(), f"({source}); `pretrain methods` lists them.")
+    from pretrain.methods import METHODS  # imports torch
+
     return validate_config(METHODS[name].Config, settings, source, "method")
 
 

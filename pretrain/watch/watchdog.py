@@ -40,10 +40,15 @@ class Watchdog:
         cfg = setup.recipe.watch
         self.setup, self.cfg, self.lines, self.baseline, self.say = setup, cfg, list(lines), dict(baseline), say
         self.interval = probe_interval(setup)
-        self.active_findings: dict[str, Finding] = {}
+        self.active_findings = self._find_active() if lines else {}  # of a resumed run, they were reported by an earlier session
         pixels, device, corpus = setup.card.preprocess, setup.device, setup.corpus
         self.probe = Probe(corpus.store, corpus.index, cfg.images, pixels, device) if cfg.images else None
         self.knn = OnlineKnn(cfg.labeled, cfg.label, cfg.k, pixels, device) if cfg.labeled and cfg.label else None
+
+    def _find_active(self) -> dict[str, Finding]:
+        """The diagnoses from the lines so far, by name."""
+        last = int(self.lines[-1]["step"])
+        return {finding.name: finding for finding in diagnose(self.lines, self.baseline, last / self.setup.steps)}
 
     def measure(self, step: int) -> dict[str, float]:
         """The metrics of the method as it is at `step`; their names begin with `watch/`."""
@@ -118,7 +123,7 @@ class Watchdog:
     def check(self, step: int, metrics: Mapping[str, float]) -> str | None:
         """Adds the line of `step`, reports changed diagnoses, and returns the active alarms as text; None without one."""
         self.lines.append({"step": step, **metrics})
-        findings = {f.name: f for f in diagnose(self.lines, self.baseline, step / self.setup.steps)}
+        findings = self._find_active()
         for name, finding in findings.items():
             if name not in self.active_findings:
                 self.say(f"watch: {name} at step {step}: {finding.text}")

@@ -130,11 +130,14 @@ def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: Site, compar
     """The scripts of the array and of the last job."""
     common: dict[str, str | None] = {"chdir": str(Path.cwd())}
     own: dict[str, str | None] = {"job-name": folder.path.name, "output": slurm.log_pattern(folder.path, "slurm-%A_%a.out")}
-    template, options = slurm.read_template("bench.sbatch"), slurm.sbatch_directives(site) | common | own
+    template = slurm.read_template("bench.sbatch")
+    # The signal is for the script, which requeues the task. With `signal_s`, that of pretraining, the step would get it, and end.
+    own["signal"] = slurm.read_directive(template, "signal")
+    options = slurm.sbatch_directives(site) | common | own
     gpus = slurm.gpus_per_node(slurm.fill_template(template, options, [], [])) > 0
     files = [str(folder.commands_file), str(folder.status_dir), str(folder.array_file)]
     array = slurm.fill_template(template, options, files, slurm.setup_lines(site, gpus))
-    own = {"job-name": f"{folder.path.name}-compare", "output": slurm.log_pattern(folder.path, "compare-%j.out")}
+    own = {"job-name": f"{folder.path.name}-compare", "output": slurm.log_pattern(folder.path, "compare-%j.out"), "signal": None}
     options = slurm.sbatch_directives(slurm.light_site(site)) | common | own
     words = [folder.path.name, ",".join(tasks), *compare_options]
     return array, slurm.fill_template(slurm.read_template("compare.sbatch"), options, words, slurm.setup_lines(site, gpus=False))

@@ -34,7 +34,7 @@ SeedEncoders = Annotated[
     str | None,
     typer.Option(
         metavar=COMMA_LIST,
-        help="encoders to treat as pretraining seeds of one recipe; only needed where the cards do not say so",
+        help="encoders, or a sweep, to treat as pretraining seeds of one recipe; only needed where the cards do not say so",
     ),
 ]
 Prevalence = Annotated[float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")]

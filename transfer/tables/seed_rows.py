@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from encoders.runtime.errors import InputError, unknown_name_error
+from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import short_name
 from transfer.records.record import Record
 from transfer.tables.comparisons import compare_options, compare_section, judge_sections
@@ -38,14 +39,15 @@ def _seed_rows(section: Section, seeds_of: Sequence[str]) -> list[Row]:
 
 
 def validate_seed_encoders(seeds_of: Sequence[str], records: Sequence[Record]) -> list[str]:
-    """The encoders without duplicates. Raises InputError when one has no record, or when there is only one."""
+    """The encoders without duplicates; a sweep stands for its runs. Raises InputError when one has no record, or when there is only one."""
     known = {r.identity.encoder for r in records}
-    for name in seeds_of:
+    names = expand_sweeps(seeds_of, missing=[])
+    for name in names:
         if name not in known:
             raise unknown_name_error("encoder among the records", name, known)
-    if len(set(seeds_of)) == 1:
-        raise InputError(f"--seeds-of names only {seeds_of[0]}; name all encoders of the recipe that differ in their seed, e.g. a,b,c")
-    return list(dict.fromkeys(seeds_of))
+    if len(set(names)) == 1:
+        raise InputError(f"--seeds-of names only {names[0]}; name all encoders of the recipe that differ in their seed, e.g. a,b,c")
+    return list(dict.fromkeys(names))
 
 
 def _group_by_recipe(rows: Sequence[Row], seeds_of: Sequence[str]) -> list[list[Row]]:

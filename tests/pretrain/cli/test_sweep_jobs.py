@@ -230,6 +230,11 @@ def test_the_newest_job_of_a_run_is_found_among_jobs_and_array_tasks(slurm, monk
         ["logs", "s"],
         ["run", "cxr_moco", "--sweep", "seed"],
         ["submit", "cxr_moco", "--sweep", "seed=1,1"],
+        ["run", "cxr_moco", "--sweep", "optim.lrr=1,2"],
+        ["plan", "cxr_moco", "--sweep", "batch=abc,3"],
+        ["submit", "cxr_moco", "batchh=3", "--sweep", "seed=0,1"],
+        ["run", "cxr_moco", "--sweep", "method.name=mocoo,mocooo"],
+        ["methods", "mocoo"],
     ],
 )
 def test_these_commands_do_not_import_torch(words, monkeypatch):

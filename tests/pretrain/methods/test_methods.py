@@ -9,6 +9,7 @@ import torch
 
 from encoders.augment.presets import get_preset
 from pretrain.methods import METHODS, Method, Reconstructs
+from pretrain.recipe.method_names import METHOD_NAMES
 from tests.pretrain.tiny import CNN_ONLY, backbone_for, batch, images, same_state, small_method, snapshot, step, vit
 
 ALL = pytest.mark.parametrize("name", sorted(METHODS))
@@ -166,3 +167,7 @@ def test_the_loss_falls_on_a_few_images_and_features_stay_apart(name):
 def test_methods_for_a_cnn_take_a_vit_too(name):
     m = small_method(name, vit())
     assert np.isfinite(step(m, *batch(m)))
+
+
+def test_the_names_that_need_no_torch_are_those_of_the_methods():
+    assert tuple(METHODS) == METHOD_NAMES

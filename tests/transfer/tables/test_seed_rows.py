@@ -5,6 +5,8 @@ import pytest
 from scipy import stats as sp
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.paths import sweeps_dir
+from encoders.runtime.sweep_folder import SweepFolder, SweepInfo, SweepRun
 from encoders.zoo.card import Card, Preprocess
 from tests.transfer.records.test_record import identity
 from transfer.bench.baselines import recipe_digest
@@ -124,6 +126,17 @@ def test_the_same_seed_twice_is_no_second_training():
     twice = [record(name, 1.0, recipe="x", pretraining_seed=0) for name in ("s0", "s1")]
     assert [row.encoder for row in with_seeds(twice)[0].rows] == ["s0", "s1"]
     assert len(with_seeds(twice, ["s0", "s1"])[0].rows) == 3, "named by hand they are"
+
+
+def test_a_sweep_stands_for_its_runs_as_seeds():
+    sweep = SweepFolder(sweeps_dir() / "many")
+    names = ["many_seed0", "many_seed1"]
+    sweep.write(SweepInfo(recipe="cxr_moco", overrides=[], keys=["seed"], runs=[SweepRun(name=name, settings=[]) for name in names]))
+    records = [record(name, 1.0) for name in [*names, "other"]]
+    assert seed_rows.validate_seed_encoders(["many"], records) == names
+    assert seed_rows.validate_seed_encoders(["many", "other", "many_seed0"], records) == [*names, "other"]
+    with pytest.raises(InputError, match="no encoder among the records called 'many_seed1'"):
+        seed_rows.validate_seed_encoders(["many"], records[:1])
 
 
 def test_seeds_of_the_protocol_make_one_row_and_their_spread_stands_apart():

@@ -5,16 +5,28 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 DOCS   := $(VENV)/.docs
 DEMO   ?= demo
+# Where requirements.lock has the hash of every file. `make env HASHES=` installs by version only, e.g. another build of PyTorch.
+LOCK   := $(wildcard requirements.lock)
+HASHES ?= $(if $(LOCK),$(shell $(PYTHON) -c 'import platform as p, sys; print("yes" * ((sys.platform, p.machine()) == ("linux", "x86_64") and (3, 11) <= sys.version_info[:2] <= (3, 13)))'))
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help env demo test fuzz test-cluster test-gpu test-gpu-dry check losses tables format docs clean
+.PHONY: help env demo test test-slow fuzz test-cluster test-gpu test-gpu-dry check audit lock losses tables format docs clean
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
 env: $(READY)   ## create the virtual environment with the tested versions
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt $(LOCK)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "isograft needs Python 3.11 or newer; set PYTHON=/path/to/it")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+ifneq ($(HASHES),)
+	grep -A9 '^setuptools==' requirements.lock | sed '/[^\\]$$/q' > $(VENV)/setuptools.lock
+	$(PIP) install --quiet --require-hashes --no-deps --only-binary :all: -r $(VENV)/setuptools.lock
+	$(PIP) install --quiet --require-hashes --no-deps --no-build-isolation -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation -e .
+	$(PIP) check
+else
+	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
+endif
 	touch $@
 
 demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; three to four minutes on two cores
@@ -45,6 +57,14 @@ check: $(READY) ## check formatting, lint, types and layering
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_layering.py
 
+audit: $(READY) ## compare the installed versions with published vulnerabilities; installs pip-audit and asks its database
+	$(PYTHON) -m venv $(VENV)/audit
+	$(VENV)/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	$(VENV)/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
+lock: $(READY)  ## rewrite requirements.lock, the hashes of the files of constraints.txt
+	$(BIN)/python -m tests.requirements_lock
+
 losses: $(READY) ## rewrite tests/golden/losses.json, the first losses of every method
 	$(BIN)/python -m tests.golden.losses
 
@@ -59,7 +79,7 @@ docs: $(DOCS)   ## build the documentation as a website in site/, in strict mode
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(DOCS): $(READY)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(PIP) install --quiet -c constraints.txt -e '.[docs]'
 	touch $@
 
 clean:          ## remove the environment, the demo, the website and caches

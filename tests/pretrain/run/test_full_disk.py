@@ -5,7 +5,7 @@ import pytest
 from encoders.runtime import checkpoint
 from encoders.runtime.metrics_log import read_metrics
 from encoders.runtime.storage_errors import StorageError
-from pretrain.run import lifecycle
+from pretrain.run import lifecycle, session
 from pretrain.run.rundir import run_dir_for
 from tests.full_disk import fill, small_disk
 from tests.pretrain import runs
@@ -40,3 +40,23 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence_and_the_run_resumes_from
         assert lifecycle.resume_run(run, "cpu") == 0
         assert run.read()["status"] == "finished"
         assert [line["step"] for line in read_metrics(run.path)] == list(range(1, 10))
+
+
+def test_an_encoder_that_cannot_be_exported_leaves_no_entry_and_the_last_checkpoint(tmp_path, monkeypatch):
+    images = runs.store(tmp_path)
+    with small_disk(tmp_path / "disk", 64 << 10) as disk:
+        monkeypatch.setenv("ISOGRAFT_HOME", str(disk))
+        export = session.export_encoders
+        monkeypatch.setattr(session, "export_encoders", lambda *given: (fill(disk, leave_kib=40), export(*given))[1])
+        run = run_dir_for("small")
+        with pytest.raises(StorageError) as caught:
+            lifecycle.start_run(runs.recipe(images, runs.MOCO), run, "cpu")
+        assert str(caught.value) == (
+            f"no space left on {disk / 'zoo'}: the encoder small was not saved; the last checkpoint is intact (step 9); "
+            "once the cause is gone, continue with: pretrain resume small"
+        )
+        assert not list((disk / "zoo").iterdir())
+        (disk / "filler").unlink()
+        monkeypatch.setattr(session, "export_encoders", export)
+        assert lifecycle.resume_run(run, "cpu") == 0
+        assert (disk / "zoo" / "small" / "card.yaml").exists()

@@ -79,8 +79,8 @@ def guess_separator(text: str) -> str:
             continue
         if lines and len(lines[0]) > 1 and len({len(line) for line in lines}) == 1:
             return separator
-    lines = list(islice((line for line in text.splitlines() if line.strip()), SAMPLED_LINES))
-    head, below = lines[0] if lines else "", lines[1:]
+    written = list(islice((line for line in text.splitlines() if line.strip()), SAMPLED_LINES))
+    head, below = written[0] if written else "", written[1:]
     if not any(separator in head for separator in COLUMN_SEPARATORS):  # the line of names was cut off, or there is one column
         return next((separator for separator in "\t;" if below and all(separator in line for line in below)), COLUMN_SEPARATORS[0])
     return max(COLUMN_SEPARATORS, key=head.count)

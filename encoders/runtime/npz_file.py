@@ -17,6 +17,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 MAX_UNPACKED_RATIO = 1100  # bytes per byte of the archive; deflate reaches 1032
+END_BYTES = 22  # of the end of a zip archive, which has the number of its entries at byte 10
 MAX_ARRAY_DIMENSIONS = 32
 STORED_KINDS = "biufcSU"  # of arrays that need no pickle
 
@@ -39,8 +40,13 @@ def read_npz(file: IO[bytes], choose: ChooseNames | None = None) -> dict[str, Ar
 
     Raises one of READ_ERRORS for a damaged file, and ValueError for arrays of Python objects."""
     size = file.seek(0, 2)
+    file.seek(max(size - END_BYTES, 0))
+    end = file.read()
     file.seek(0)
     with zipfile.ZipFile(file) as archive:
+        listed = len(archive.infolist())
+        if not end.startswith(b"PK\5\6") or int.from_bytes(end[10:12], "little") != listed or (not listed and size > END_BYTES):
+            raise ValueError("its directory does not list all of its arrays")  # zipfile reads a damaged one as if it were shorter
         entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
         if len(entries) < len(archive.infolist()):
             raise ValueError("two arrays have the same name")

@@ -87,5 +87,5 @@ def _parse_line(line: str) -> dict[str, Json] | None:
         return None
     digest = entry.pop(DIGEST_KEY, None)
     if digest is None:
-        return entry if set(entry) <= OLDER_KEYS else None  # a line whose word `digest` was damaged has another key
+        return entry if {"task", "encoder"} <= set(entry) <= OLDER_KEYS else None  # a line whose word `digest` was damaged has another key
     return entry if matches_digest(entry, digest) else None

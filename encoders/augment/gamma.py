@@ -17,7 +17,7 @@ from encoders.augment.operation import (
     check_positive,
     log_uniform_between,
 )
-from encoders.runtime.arrays import BoolArray
+from encoders.runtime.arrays import Array, BoolArray
 from encoders.runtime.config import Config
 
 
@@ -49,9 +49,15 @@ class Gamma(Augmentation[GammaSettings]):
         return rows
 
     def apply(self, views: Tensor, params: DrawnParams) -> None:
-        for view, exponent in zip(views, params["gamma"].tolist(), strict=True):
-            for plane in planes_of(view):
-                cv2.pow(plane, exponent, dst=plane)
+        adjust_gamma(views, params["gamma"])
 
     def apply_on_device(self, views: Tensor, params: DeviceParams) -> Tensor:
         return views.pow_(params.single("gamma"))
+
+
+def adjust_gamma(images: Tensor, exponent: Array) -> Tensor:
+    """Values to the power of `exponent` (B,), in place."""
+    for image, own in zip(images, exponent.tolist(), strict=True):
+        for plane in planes_of(image):
+            cv2.pow(plane, own, dst=plane)
+    return images

@@ -22,7 +22,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 GLIBC = range(5, 43)  # minor versions: wheels are built for manylinux_2_5 to that of the newest systems
 PLATFORMS = [*(f"manylinux_2_{minor}_x86_64" for minor in GLIBC), "manylinux1_x86_64", "manylinux2010_x86_64", "manylinux2014_x86_64"]
 HEADER = """\
-# Written by `make lock` from constraints.txt. The files for Linux on x86-64, Python 3.11 to 3.13; `make env` installs with it there:
+# Written by `make lock` from constraints.txt. The files for Linux on x86-64, Python 3.11 to 3.13; `make env HASHES=yes` installs with it:
 # pip install --require-hashes --no-deps -r requirements.lock
 """
 

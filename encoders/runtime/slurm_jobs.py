@@ -16,7 +16,7 @@ from pathlib import Path
 from encoders.runtime.line_file import append_line
 
 ACTIVE_STATES = {"PENDING", "CONFIGURING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED", "REQUEUE_HOLD"}
-RECORDED_JOB = re.compile(r"(\d{1,18}(?:_\d{1,18})?)\s", re.ASCII)  # the start of a line of jobs.txt
+RECORDED_JOB = re.compile(rb"(\d{1,18}(?:_\d{1,18})?)[ \r\n]")  # the start of a line of jobs.txt
 QUERY_TIMEOUT_S = 20.0  # a controller that is down answers after minutes
 
 
@@ -89,8 +89,8 @@ def record_job(folder: Path, job: str) -> None:
 def list_jobs(folder: Path) -> list[str]:
     """The ids of the jobs recorded in a folder, oldest first; a line that is damaged or was not written to its end names none."""
     path = folder / "jobs.txt"
-    text = path.read_bytes().decode("ascii", "replace") if path.is_file() else ""
-    return [found[1] for line in text.splitlines(keepends=True) if (found := RECORDED_JOB.match(line)) is not None]
+    lines = path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+    return [found[1].decode() for line in lines if (found := RECORDED_JOB.match(line)) is not None]
 
 
 def find_active_job(folder: Path) -> str | None:

@@ -20,7 +20,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 TableRow = dict[str, str]  # column -> cell, without spaces around it
-MAX_UNPACKED = 1 << 30  # bytes of a compressed table
+MAX_TABLE_BYTES = 1 << 30  # bytes of a compressed table
 LONGEST_NAME, LONGEST_EXAMPLE = 1000, 100  # characters of the name of a column; of a cell in a message
 SAMPLED_ROWS = 200  # below the first line, to find out whether it is a row
 GZIP, ZIP, PARQUET, OLD_WORKBOOK = b"\x1f\x8b", b"PK\x03\x04", b"PAR1", b"\xd0\xcf\x11\xe0"
@@ -124,17 +124,17 @@ def read_decompressed(path: Path) -> bytes:
 
 
 def decompress_limited(data: bytes, path: Path) -> bytes:
-    """The content of a gzip file. Raises InputError if it exceeds MAX_UNPACKED bytes: a few kilobytes can stand for gigabytes."""
+    """The content of a gzip file. Raises InputError if it exceeds MAX_TABLE_BYTES bytes: a few kilobytes can stand for gigabytes."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        content = file.read(MAX_UNPACKED + 1)
-    if len(content) > MAX_UNPACKED:
+        content = file.read(MAX_TABLE_BYTES + 1)
+    if len(content) > MAX_TABLE_BYTES:
         raise too_large_error(path)
     return content
 
 
 def too_large_error(path: Path) -> InputError:
     """The error for a compressed table that is not a table."""
-    return InputError(f"{path} has more than {MAX_UNPACKED >> 20} MB when it is unpacked; unpack it yourself if it is a table")
+    return InputError(f"{path} has more than {MAX_TABLE_BYTES >> 20} MB when it is unpacked; unpack it yourself if it is a table")
 
 
 def unzip_single_file(data: bytes, path: Path) -> bytes:
@@ -149,7 +149,7 @@ def unzip_single_file(data: bytes, path: Path) -> bytes:
             names = [name for name in names if not name.endswith("/") and not name.startswith("__MACOSX")]
             if len(names) != 1:
                 raise InputError(f"{path} is an archive of {len(names)} files; unpack it and name the table")
-            if archive.getinfo(names[0]).file_size > MAX_UNPACKED:
+            if archive.getinfo(names[0]).file_size > MAX_TABLE_BYTES:
                 raise too_large_error(path)
             return archive.read(names[0])
     except InputError:

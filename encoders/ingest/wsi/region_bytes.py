@@ -9,7 +9,7 @@ from encoders.ingest.source import Unreadable
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
-MAX_UNPACKED = 1 << 29  # bytes; regions of a million cells have some 200 MB
+MAX_REGION_BYTES = 1 << 29  # bytes; regions of a million cells have some 200 MB
 MEMBER_SUFFIXES = (".geojson", ".json", ".xml")
 
 
@@ -21,7 +21,7 @@ def read_region_bytes(path: Path) -> bytes:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                data = file.read(MAX_UNPACKED + 1)
+                data = file.read(MAX_REGION_BYTES + 1)
         elif data.startswith(ZIP_MAGIC):
             data = _read_zip(data, path.name)
     except Unreadable:
@@ -30,8 +30,8 @@ def read_region_bytes(path: Path) -> bytes:
         if isinstance(error, OSError) and error.errno:
             raise Unreadable(f"its regions {path.name} cannot be read: {error.strerror}") from error
         raise Unreadable(f"its regions {path.name} are damaged, or compressed in an unknown way: {describe_reason(error)}") from error
-    if len(data) > MAX_UNPACKED:
-        raise Unreadable(f"its regions {path.name} have more than {MAX_UNPACKED >> 20} MB when they are unpacked; unpack them yourself")
+    if len(data) > MAX_REGION_BYTES:
+        raise Unreadable(f"its regions {path.name} have more than {MAX_REGION_BYTES >> 20} MB when they are unpacked; unpack them yourself")
     if not data.strip():
         raise Unreadable(f"its regions {path.name} are empty")
     return data
@@ -44,4 +44,4 @@ def _read_zip(data: bytes, name: str) -> bytes:
             content = f"holds {len(members)} files of regions{f' ({members[0]}, ...)' if members else ''}"
             raise Unreadable(f"its regions {name} {content}; expected one GeoJSON or ASAP XML")
         with archive.open(members[0]) as member:
-            return member.read(MAX_UNPACKED + 1)
+            return member.read(MAX_REGION_BYTES + 1)

@@ -82,7 +82,8 @@ def _is_same(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 def read_imported(path: Path) -> Any:
     checkpoint = read_checkpoint(path)
-    return {name: value for place in checkpoint.places() for name, value in checkpoint.tensors(place).items()}
+    places = checkpoint.places() or [()]  # at the top, which then is refused as no state dict
+    return {name: value for place in places for name, value in checkpoint.tensors(place).items()}
 
 
 class ZooEntry(FuzzClass):

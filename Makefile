@@ -32,10 +32,10 @@ demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; three to four
 	PATH="$(abspath $(BIN)):$$PATH" bash configs/demo.sh $(DEMO)
 
 test: $(READY)  ## run the test suite; tests on real images look for them in ISOGRAFT_DATA
-	$(BIN)/python -m pytest -n 2 -m 'not cluster and not slow' tests
+	$(BIN)/python -m pytest -n 2 -m 'not cluster and not long' tests
 
-test-slow: $(READY) ## kill runs of every method twenty times, break every write of every command, and other tests that take longer
-	$(BIN)/python -m pytest -n 2 -m 'slow and not cluster' tests
+test-slow: $(READY) ## kill runs of every method twenty times, break every write of every command, let two processes write the same
+	$(BIN)/python -m pytest -n 2 -m long tests
 
 fuzz: $(READY)  ## give every reader 10000 mutated inputs of each class and print how they end; classes in ARGS, e.g. ARGS="store npz"
 	FUZZ_INPUTS=$${FUZZ_INPUTS:-10000} OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)

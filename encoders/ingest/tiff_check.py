@@ -93,7 +93,7 @@ def tolerate_damage(page: "TiffPage") -> None:
     """Makes strips and tiles that cannot be decoded black, until the file is closed."""
     decode = page.decode
 
-    def decode_or_fill(data: bytes | None, index: int, /, **options: Any) -> Any:
+    def decode_or_fill(data: bytes | None, index: int, /, **options: object) -> Any:
         try:
             return decode(data, index, **options)
         except Exception:  # noqa: BLE001  boundary: one strip of a file that is known to be damaged

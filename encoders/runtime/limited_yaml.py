@@ -25,7 +25,7 @@ class LimitedComposer(yaml.composer.Composer):
         self.depth -= 1
         return node
 
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         """The next mapping. Raises YAMLError when it has a key twice: one of the two values would be lost."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
         seen: set[tuple[str, str]] = set()

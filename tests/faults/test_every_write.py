@@ -28,7 +28,7 @@ def library(tmp_path):
     return file
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("names", GROUPS, ids=["encoders", "pretrain and transfer"])
 def test_a_failed_write_is_one_sentence_and_leaves_what_was_there(library, tmp_path, names):
     env = {**os.environ, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled", "HF_HUB_OFFLINE": "1"}

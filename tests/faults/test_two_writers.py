@@ -50,7 +50,7 @@ def left_parts(*folders):
     return [path.name for folder in folders for path in folder.rglob(".*.part")]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_run_is_trained_by_one_and_refused_to_the_other(together, tmp_path):
     runs.store(tmp_path, n=40, size=32)
     ended = together(("pretrain", *PRETRAIN), ("pretrain", *PRETRAIN))
@@ -64,7 +64,7 @@ def test_the_same_run_is_trained_by_one_and_refused_to_the_other(together, tmp_p
     assert left_parts(runs_dir(), zoo_dir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_store_is_ingested_by_one_and_refused_to_the_other(together, tmp_path):
     words = ("encoders", "ingest", "phantom", "out.h5", "--patients", 8, "--size", 32, "--workers", 1)
     ended = together(words, words)
@@ -76,7 +76,7 @@ def test_the_same_store_is_ingested_by_one_and_refused_to_the_other(together, tm
     assert left_parts(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("same", [True, False])
 def test_a_name_of_the_zoo_belongs_to_the_first(together, same):
     starts.publish("start")
@@ -95,7 +95,7 @@ def test_a_name_of_the_zoo_belongs_to_the_first(together, same):
     assert left_parts(zoo_dir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_exported_folder_is_that_of_one_of_both(together, tmp_path):
     starts.publish("start")
     starts.publish("second", seed=4)
@@ -110,7 +110,7 @@ def test_an_exported_folder_is_that_of_one_of_both(together, tmp_path):
     assert left_parts(tmp_path) == []
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_same_features_are_cached_by_both_and_a_bench_of_both_gives_the_same_records(together, tmp_path):
     runs.store(tmp_path, n=60, size=32)
     call("transfer", "tasks", "add", "finding", "images.h5", "--label", "finding")

@@ -22,7 +22,8 @@ SMALL = ["arch=test_resnet", "method.hidden=32", "method.dim=16", "steps=3", "wa
          "size=32", "threads=1", "watch.images=16", "pictures=none"]  # fmt: skip
 SHARED = (
     "*.csv", "*.md", "*.tex", "*.html", "*.png", "*.yaml", "exported/*", "pushed/**/*", "records/*.csv", "records/*.md",
-    "runs/*/report.html", "runs/*/tensorboard/*", "mlruns/*/*/params/*", "mlruns/*/*/tags/*", "mlruns/*/*/artifacts/**/*", "**/*.wandb", "**/wandb/*/files/**/*",
+    "runs/*/report.html", "runs/*/tensorboard/*", "mlruns/*/*/params/*", "mlruns/*/*/tags/*", "mlruns/*/*/artifacts/**/*", "**/*.wandb",
+    "**/wandb/*/files/**/*",
     "records/.track/*/*.json", "records/.track/*/*.html", "zoo/*/card.yaml", "slides/overview.html", "*.log",
 )  # fmt: skip
 

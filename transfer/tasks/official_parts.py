@@ -85,8 +85,7 @@ def match_official_lists(store: "Store", rule: SplitRule) -> Array:
         if not matches.any():
             raise InputError(
                 f"the {name} list {path} matches no image of the store: the list has names like {show_key(names[0])!r}, the store like "
-                f"{show_key(key[0])!r}"
-                + (f". Note: {advice}" if (advice := hidden.describe()) else "")
+                f"{show_key(key[0])!r}" + (f". Note: {advice}" if (advice := hidden.describe()) else "")
             )
         both = matches & (part != "")
         if both.any():

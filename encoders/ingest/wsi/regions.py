@@ -128,7 +128,7 @@ def region_class(feature: Feature) -> str:
     return "" if properties is None else class_name(as_mapping(properties, "properties").get("classification"))
 
 
-def as_mapping(value: Any, what: str) -> Feature:
+def as_mapping(value: object, what: str) -> Feature:
     """The value. Raises ValueError if it is no object of JSON."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{what} is {str(value)[:MAX_SHOWN]!r}, expected an object")

@@ -19,7 +19,7 @@ def files_of(entry):
     return {path.name: path.read_bytes() for path in (zoo_dir() / entry).iterdir() if path.suffix != ".yaml"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_killed_twenty_times_ends_with_the_bits_of_the_uninterrupted_run(method, tmp_path):
     words = [*smallest(method), *LENGTH, f"data.store={store(tmp_path, n=24)}", "--device", "cpu", "--name"]

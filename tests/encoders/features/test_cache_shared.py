@@ -1,6 +1,5 @@
 """Several processes fill the cache of features at the same time: each gets the same features, and one complete file remains."""
 
-import multiprocessing as mp
 import os
 
 import numpy as np
@@ -9,6 +8,7 @@ from encoders.features.embed import extract_features
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from encoders.zoo import zoo
+from tests.forked import use_fork_server
 
 
 def embed_store(path, gate, out, number):
@@ -24,7 +24,7 @@ def test_three_processes_that_embed_one_store_get_the_same_features_and_leave_on
     monkeypatch.setenv("ISOGRAFT_CACHE", str(tmp_path / "cache"))
     pixels = np.random.default_rng(0).integers(0, 256, (96, 32, 32, 1)).astype(np.uint8)
     path = save_store(tmp_path / "images.h5", pixels)
-    context = mp.get_context("spawn")
+    context = use_fork_server()
     gate = context.Barrier(3)
     workers = [context.Process(target=embed_store, args=(path, gate, tmp_path, number)) for number in range(3)]
     for worker in workers:

@@ -85,7 +85,7 @@ def _parse_line(line: str) -> dict[str, Json] | None:
         return None
     if not isinstance(entry, dict):
         return None
-    digest = entry.pop(DIGEST_KEY, None)
-    if digest is None:
+    if DIGEST_KEY not in entry:
         return entry if {"task", "encoder"} <= set(entry) <= OLDER_KEYS else None  # a line whose word `digest` was damaged has another key
+    digest = entry.pop(DIGEST_KEY)
     return entry if matches_digest(entry, digest) else None

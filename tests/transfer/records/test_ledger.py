@@ -1,5 +1,6 @@
 """The ledger: whole lines, whoever writes at the same time and whatever a crash left behind."""
 
+import json
 import os
 import subprocess
 import sys
@@ -38,17 +39,58 @@ def test_lines_of_several_threads_are_all_complete():
     assert sorted(e["i"] for e in read_ledger()) == list(range(20))
 
 
-@pytest.mark.parametrize("torn", ['{"split": "s", "enc', '{"split": "s"}', "\0\0\0", '{"split": "s"}\n\n\n', "\xff\n", "7\n", "[]\n"])
+# A line as the version before digests wrote it; the first versions had no `patients`, `shift`, ..., and no `test_set`.
+OLDER = {
+    "card": "c", "draw": 0, "encoder": "e", "encoder_sha256": "f", "fold": 0, "folds": 1, "fraction": 1.0, "labels": "l", "partition": "p",
+    "protocol": "knn", "protocol_hash": "h", "seed": 0, "selection": "0f", "split": "s", "store": "x", "task": "sick", "time": 1.7e9,
+}  # fmt: skip
+OLDER_LINES = [json.dumps(OLDER), json.dumps({**OLDER, "patients": None, "shift": "gamma", "strength": 2, "test_set": "t"}, sort_keys=True)]
+
+
+@pytest.mark.parametrize("older", OLDER_LINES)
+@pytest.mark.parametrize("end", ["", "\n", "\n\n\n"])
+def test_a_whole_line_of_an_earlier_version_without_a_digest_is_read(older, end):
+    path = ledger_path()
+    path.parent.mkdir(parents=True)
+    path.write_text(older + end)
+    for i in range(2):
+        append_to_ledger({"i": i}, path)
+    assert read_ledger_lines(path) == ([json.loads(older), {"i": 0}, {"i": 1}], 0)
+
+
+TORN = ['{"split": "s", "enc', OLDER_LINES[0][:-1], '{"split": "s"}', "\0\0\0", '{"split": "s"}\n\n\n', "\xff\n", "7\n", "[]\n"]
+
+
+@pytest.mark.parametrize("torn", TORN)
 def test_a_line_after_a_crash_is_not_joined_to_what_the_crash_left(torn):
     path = ledger_path()
     path.parent.mkdir(parents=True)
     path.write_text(torn, encoding="latin-1")
     for i in range(2):
         append_to_ledger({"i": i}, path)
-    entries, unreadable = read_ledger_lines(path)
-    assert [e["i"] for e in entries if "i" in e] == [0, 1]
-    complete = torn.startswith('{"split": "s"}')
-    assert (len(entries), unreadable) == ((3, 0) if complete else (2, 1))
+    assert read_ledger_lines(path) == ([{"i": 0}, {"i": 1}], 1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [('"sick"', '"sicj"'), ('"fold": 0', '"fold": 1'), ('"digest"', '"digesu"'), ('"digest": "', '"digest": "0'), ('"split"', '"spliu"')],
+)
+def test_a_line_that_was_changed_after_it_was_written_is_counted_as_unreadable(old, new):
+    path = ledger_path()
+    append_to_ledger(OLDER, path)
+    append_to_ledger({**OLDER, "encoder": "other"}, path)
+    lines = path.read_text().splitlines(keepends=True)
+    assert old in lines[0]
+    path.write_text(lines[0].replace(old, new) + lines[1])
+    assert read_ledger_lines(path) == ([{**OLDER, "encoder": "other"}], 1)
+
+
+@pytest.mark.parametrize("digest", [None, "", 0, [], "0" * 32])
+def test_a_line_with_a_digest_that_is_none_is_not_taken_for_one_of_an_earlier_version(digest):
+    path = ledger_path()
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({**OLDER, "digest": digest}) + "\n")
+    assert read_ledger_lines(path) == ([], 1)
 
 
 def test_a_line_that_the_disk_takes_only_in_part_raises(monkeypatch):

@@ -50,9 +50,14 @@ class Subgroup:
 
 def list_group_columns(records: Sequence[Record]) -> list[str]:
     """The group columns that all of these records have."""
-    ok = [r for r in records if r.meta.status == "ok"]  # those of earlier versions may have columns of names and dates
-    each = [{name for name in r.group_columns if not identifies_people(name, r.groups[name])} for r in ok]
+    each = [set(_list_shown_columns(r)) for r in records if r.meta.status == "ok"]
     return sorted(set.intersection(*each)) if each else []
+
+
+def _list_shown_columns(record: Record) -> list[str]:
+    """The group columns of one record but those of names and dates, which records of earlier versions may have. Kept: the values decide."""
+    shown = lambda: [name for name, values in record.groups.items() if not identifies_people(name, values)]  # noqa: E731
+    return cached_result("shown group columns", [record], (), list[str], shown) if record.group_columns else []
 
 
 def compute_subgroups(records: Sequence[Record], by: Sequence[str] | None = None, bands: Sequence[float] = AGE_BANDS) -> list[Subgroup]:

@@ -16,6 +16,7 @@ from tests.transfer.cli.test_cli import NET, call
 from transfer.protocols import mil
 from transfer.protocols.common import Bags
 from transfer.records.ledger import read_ledger
+from transfer.records.record_ids import hide_names
 from transfer.tables import build as table
 
 QUICK = mil.Config(hidden=16, lr=(3e-3,), weight_decay=(1e-4,), epochs=15)
@@ -139,7 +140,9 @@ def test_a_bench_scores_slides_of_patients_who_were_not_trained_on(cohort, tmp_p
     assert r.meta.status == "ok", r.meta.traceback
     store = Store.open(cohort)
     slide, patient = (store.column(c).astype(str) for c in ("slide", "patient"))
-    owner, sick = dict(zip(slide, patient, strict=True)), dict(zip(slide, store.labels("sick"), strict=True))
+    hidden_slide, hidden_patient = hide_names(slide), hide_names(patient)  # records hold pseudonyms
+    owner, sick = dict(zip(hidden_slide, hidden_patient, strict=True)), dict(zip(hidden_slide, store.labels("sick"), strict=True))
+    assert (len(owner), len(set(owner.values()))) == (len(set(slide)), len(set(patient)))
     for part in ("val", "test"):
         key, patients, y = (r.arrays[f"{part}_{c}"] for c in ("key", "patient", "y"))
         assert len(set(key)) == len(key)  # one row per slide

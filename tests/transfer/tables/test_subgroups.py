@@ -15,6 +15,8 @@ from tests.transfer.records.test_record import identity
 from transfer import metrics as m
 from transfer.records.ledger import read_ledger
 from transfer.records.record import GROUP_PREFIX, Meta, Record, find_records, read_record, write_record
+from transfer.records.statistics_file import save_results
+from transfer.records.stored_arrays import StoredArrays
 from transfer.stats import pooled_gap, pooled_interval
 from transfer.tables.subgroups import compute_subgroups, list_group_columns, parse_age_bands
 from transfer.tasks.group_columns import is_age_column, name_groups, order_groups
@@ -38,6 +40,19 @@ def record(patients=80, seed=0, kind="binary", fold=0, c=1, **columns):
     groups = {"sex": np.where(np.arange(patients) % 4 < 2, "F", "M"), "age": np.arange(patients, dtype=float), **columns}
     arrays |= {GROUP_PREFIX + name: np.repeat(values, 2) for name, values in groups.items()}
     return Record(Meta(identity=identity(fold=fold), kind=kind, classes=list("abc")[:c]), arrays)
+
+
+def test_columns_of_names_and_dates_in_records_of_earlier_versions_are_not_shown_and_this_is_kept(monkeypatch):
+    n = np.arange(80)
+    people = {"patient_name": np.char.add("Erika ", (n % 3).astype(str)), "seen": np.where(n % 2, "1961-05-07", "1999-12-31")}
+    path = write_record(record(**people, view=np.where(n % 2, "AP", "PA")))
+    with pytest.raises(InputError, match="patient_name"):
+        compute_subgroups([read_record(path)], ["patient_name"])
+    assert list_group_columns([read_record(path)]) == ["age", "sex", "view"]
+    save_results()
+    kept = read_record(path)
+    monkeypatch.setattr(StoredArrays, "__getitem__", lambda self, name: pytest.fail(f"{name} was read"))
+    assert list_group_columns([kept]) == ["age", "sex", "view"]
 
 
 def test_a_groups_metrics_are_those_of_its_rows_with_the_thresholds_of_all_validation_patients():

@@ -188,6 +188,8 @@ class Recipe(Config):
             raise ValueError("give steps or epochs, not both (set the other to null: steps=null epochs=10)")
         if "name" not in self.method:
             raise ValueError("method.name is required: one of `pretrain methods`")
+        if not isinstance(self.method["name"], str):
+            raise ValueError(f"method.name must be a text, one of `pretrain methods` (given: {self.method['name']!r})")
         if self.batch % self.accumulate:
             raise ValueError(f"batch={self.batch} cannot be split into accumulate={self.accumulate} equal micro-batches")
         if self.keep_every % self.save_every:
@@ -213,9 +215,10 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
         for key, other in (("steps", "epochs"), ("epochs", "steps")):  # `steps` on the command line replaces `epochs` in the file
             if change.get(key) is not None:
                 raw.pop(other, None)
-        if "name" in change.get("method", {}) and change["method"]["name"] != raw.get("method", {}).get("name"):
+        method, before = change.get("method"), raw.get("method")  # not yet validated: either may be anything
+        if isinstance(method, Mapping) and "name" in method and not (isinstance(before, Mapping) and before.get("name") == method["name"]):
             raw["method"] = {}  # the settings of the file's method would be unknown keys
-        if "preset" in change.get("augment", {}):
+        if isinstance(augment := change.get("augment"), Mapping) and "preset" in augment:
             raw["augment"] = {}
     source = describe_source(path, overrides)
     return resolve_recipe(validate_config(Recipe, merge_settings(raw, *changes), source), source)

@@ -20,6 +20,7 @@ the input (`names_input = False` where the input is a text and no file). `check`
 otherwise: a quarantined image, an item listed as failed. `SilentlyWrong("what")`, or `require_equal`, says that a wrong value was accepted.
 Everything else is a fault: any other exception (traceback), a signal (crash), 20 s of CPU time or 60 s in all (hang), 1 GB more than the
 size of the input (memory).
+A class whose changes all leave a valid input says `all_valid = True`; there a refusal is a wrong result.
 A changed text may be right in itself: then `mutate` writes the new truth into the folder, or `check` reads it from the text in another way.
 
 Inputs run in a child forked from a process that has imported everything and prepared the valid input (tests/fuzz/runner.py). Input `i` of a
@@ -63,6 +64,7 @@ class FuzzClass(ABC):
 
     name: ClassVar[str]
     names_input: ClassVar[bool] = True  # a refusal names a file, or the folder
+    all_valid: ClassVar[bool] = False  # `mutate` only makes inputs that are valid, so that a refusal is wrong
     wall_seconds: float = WALL_SECONDS
 
     @abstractmethod
@@ -122,6 +124,12 @@ def find_classes() -> dict[str, FuzzClass]:
 
 def judge(fuzzed: FuzzClass, folder: Path) -> tuple[str, str]:
     """(verdict, detail) of the input in a folder."""
+    verdict, detail = _judge_reading(fuzzed, folder)
+    return ("wrong", f"a valid input is refused: {detail}") if verdict == "refused" and fuzzed.all_valid else (verdict, detail)
+
+
+def _judge_reading(fuzzed: FuzzClass, folder: Path) -> tuple[str, str]:
+    """(verdict, detail), where a refusal in one sentence is no fault."""
     try:
         fuzzed.check(folder)
     except SilentlyWrong as error:

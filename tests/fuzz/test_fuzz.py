@@ -8,6 +8,7 @@ from tests.fuzz.runner import run_class
 
 @pytest.mark.parametrize("name", find_classes())
 def test_every_mutated_input_is_right_or_refused_with_one_sentence(name, tmp_path):
-    outcome = run_class(find_classes()[name], tmp_path)
+    fuzzed = find_classes()[name]
+    outcome = run_class(fuzzed, tmp_path)
     assert not outcome.faults, outcome.describe()
-    assert outcome.counts["refused"], "nothing was refused, so the mutations change nothing that is read"
+    assert outcome.counts["refused"] or fuzzed.all_valid, "nothing was refused, so the mutations change nothing that is read"

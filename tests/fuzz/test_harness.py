@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from random import Random
 
@@ -79,6 +80,19 @@ def test_an_input_without_end_is_a_hang_and_the_next_one_is_run(tmp_path):
     outcome = run_class(SlowReader(), tmp_path, range(3))
     assert dict(outcome.counts) == {"right": 2, "hang": 1}
     assert outcome.faults[0].number == 1
+
+
+def test_a_refusal_is_wrong_where_every_input_is_valid(tmp_path):
+    class Valid(FaultyReader):
+        all_valid = True
+
+    (tmp_path / "order.txt").write_text("refused")
+    assert judge(FaultyReader(), tmp_path)[0] == "refused"
+    verdict, detail = judge(Valid(), tmp_path)
+    assert verdict == "wrong"
+    assert re.fullmatch(r"a valid input is refused: .*order\.txt is damaged; copy it again", detail)
+    (tmp_path / "order.txt").write_text("right")
+    assert judge(Valid(), tmp_path) == ("right", "")
 
 
 def test_an_unchanged_input_that_is_refused_stops_the_class(tmp_path):

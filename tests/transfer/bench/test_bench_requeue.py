@@ -13,7 +13,7 @@ from transfer.bench.slurm_array import render_scripts
 
 STAND_INS = {
     # of the step: the signal of the time limit goes to the script, then a result is finished or not, and the step goes on or ends
-    "srun": 'if [ -n "$LIMIT" ]; then kill -USR1 "$PPID"; fi; '
+    "srun": 'if [ -n "$LIMIT" ]; then read -r _ _ _ script _ < "/proc/$PPID/stat"; kill -USR1 "$script"; fi; '
     'while [ -n "$HANGS" ]; do [ ! -e "$DISK/requeued" ] || exit; /bin/sleep .02; done; '
     'echo "$CELL" > "$DISK/status/0"; exit "$ENDS"',
     "scontrol": 'if [ "$1" = show ]; then echo "JobId=7 JobState=$STATE Restarts=0"; else echo "$*" >> "$DISK/requeued"; fi',

@@ -4,6 +4,7 @@ from collections.abc import Collection
 from difflib import get_close_matches
 
 MOST_NAMES = 12  # that an error lists
+LONGEST_NAME = 200  # characters of the given name in an error; paths may be long
 
 
 class InputError(ValueError):
@@ -20,7 +21,8 @@ def unknown_name_error(kind: str, name: str, known: Collection[str], hint: str =
     else:
         advice = f"known: {_list_names(known)}" if known else "none is known yet"
     end = "." if not near and (hint[:1].isupper() or hint.startswith("`")) else ""
-    return InputError(f"no {kind} called {name!r}; {advice}{end}" + (f" {hint}" if hint else ""))
+    shown = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 3]}..."
+    return InputError(f"no {kind} called {shown!r}; {advice}{end}" + (f" {hint}" if hint else ""))
 
 
 def _list_names(known: Collection[str]) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
-from encoders.runtime.config import Config, json_digest, merge_settings, parse_override, read_yaml, to_yaml, validate_config
+from encoders.runtime.config import Config, json_digest, merge_settings, parse_override, read_yaml, shorten_text, to_yaml, validate_config
 from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.json_types import Json
 from encoders.runtime.optim_config import Optim
@@ -226,7 +226,7 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
 
 def describe_source(path: Path, overrides: Sequence[str]) -> str:
     """Where the settings come from, for error messages."""
-    return f"{path.name} with {' '.join(overrides)}" if overrides else str(path)
+    return f"{path.name} with {' '.join(map(shorten_text, overrides))}" if overrides else str(path)
 
 
 def resolve_recipe(recipe: Recipe, source: str) -> Recipe:

@@ -155,7 +155,7 @@ def is_same_value(found: Any, stated: Any) -> bool:
             return False
     if isinstance(found, list | tuple):
         return (len(found) == 1 and is_same_value(found[0], stated)) or [str(line) for line in found] == str(stated).split("\n")
-    return str(found) == str(stated).strip()
+    return str(found) in (str(stated), str(stated).strip())
 
 
 CLASSES = [

@@ -157,6 +157,8 @@ def test_single_settings_override_a_preset():
         ("cxr_moco", ["method.name=mocco"], "no method called 'mocco'; did you mean moco?"),
         ("cxr_moco", ["method.name=1.0e+308"], r"method\.name must be a text, one of `pretrain methods` \(given: 1e\+308\)"),
         ("cxr_moco", ["method.name=null"], r"method\.name must be a text, .*given: None"),
+        ("cxr_moco", ["method.name=" + "x" * 5000], r"^no method called 'x{197}\.\.\.'; known: .{9,500}$"),
+        ("cxr_moco", ["augment.preset=" + "x" * 5000], r"^no augmentation preset called 'x{197}\.\.\.'; known: .{9,500}$"),
         ("cxr_moco", ["method=3"], "method is a group of settings; write method.name=3"),
         ("cxr_moco", ["method=name"], "method is a group of settings; write method.name=name"),
         ("cxr_moco", ["augment=3"], "augment is a group of settings; write augment.preset=3"),

@@ -10,7 +10,7 @@ import pytest
 from encoders.runtime.files import sha256_file
 
 pytestmark = pytest.mark.cluster
-STEPS = 80
+STEPS = 120
 RECIPE = [
     "cxr_moco_tiny",
     "data.store=cxr.h5",

@@ -115,7 +115,7 @@ def test_mlflow_reads_what_the_record_has_and_continues_a_resumed_run(client, tm
     assert sorted((m.step, m.value) for m in history) == [(n, 1 / n) for n in range(1, 6)]
     assert run.data.params == {"optim.lr": "0.0001", "data.store": "(file).h5"}
     assert (run.data.metrics["bench/lungs/knn/auroc"], run.data.tags["verdict"]) == (0.75, "better")
-    assert run.data.tags["alert/collapse"] == "warning at step 5: features are alike in x"
+    assert run.data.tags["alert/collapse"] == "warning at step 5: features are alike in (folder)"
     assert {f.path for f in client.list_artifacts(run.info.run_id)} >= {"leaderboard.json", "overview.html", "views-5.png"}
 
 

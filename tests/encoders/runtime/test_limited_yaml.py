@@ -69,7 +69,8 @@ def test_overrides_that_are_no_yaml_are_one_sentence(text):
 
 
 @pytest.mark.parametrize(
-    "option", ["mean=x", "std=", "mean=0.5/", "mean=nan", "mean=1e999", "std=[1, 2]", "seed=²", "seed=٣", "seed=-1", "seed=" + "9" * 40, "size=["]
+    "option",
+    ["mean=x", "std=", "mean=0.5/", "mean=nan", "mean=1e999", "std=[1, 2]", "seed=²", "seed=٣", "seed=-1", "seed=" + "9" * 40, "size=["],
 )
 def test_options_of_names_that_have_no_value_are_one_sentence(option):
     with pytest.raises(InputError, match="random_resnet10t:"):

@@ -8,7 +8,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-PART_NAME = re.compile(r"\.(?!lock\.).+\.(?P<host>[^/]+)-(?P<pid>\d+)\.part", re.S)
+PART_NAME = re.compile(r"\..+\.(?P<host>[^/]+)-(?P<pid>\d+)\.part", re.S)
 FOREIGN_AGE_S = 7 * 24 * 3600.0  # of another host it cannot be known whether the process lives
 
 

@@ -1,6 +1,7 @@
 """Two processes write the same thing at the same moment: one wins, the other waits, does nothing or is refused in one sentence."""
 
 import json
+import re
 
 import h5py
 import numpy as np
@@ -117,7 +118,8 @@ def test_the_same_features_are_cached_by_both_and_a_bench_of_both_gives_the_same
     words = (*BENCH, "--csv", "t.csv")
     ended = together(words, words)
     assert [one.status for one in ended] == [0, 0], ended
-    assert ended[0].printed == ended[1].printed
+    first, second = (re.sub(r"at least \d+ times?.*", "", one.printed) for one in ended)  # uses of the test split: one more for the second
+    assert first == second
     assert [read_record(path).meta.status for path in find_records()] == ["ok"]
     assert len(list((cache_dir() / "features").glob("*.npy"))) == 1
     assert left_parts(tmp_path, home_dir(), cache_dir()) == []

@@ -11,9 +11,10 @@ NO_PROCESS = 2**22 + 1  # more than Linux gives
 
 
 def test_parts_of_dead_processes_are_removed_and_nothing_else(tmp_path):
-    left = [f".run.json.{HOST}-{NO_PROCESS}.part", f".step-00000001.pt.{HOST}-{NO_PROCESS}.part", f".a b.\n.{HOST}-{NO_PROCESS}.part"]
+    names = ".run.json", ".step-00000001.pt", ".a b.\n", ".lock"
+    left = [f"{name}.{HOST}-{NO_PROCESS}.part" for name in names]
     living = [f".run.json.{HOST}-{os.getpid()}.part", f".run.json.{HOST}-1.part"]
-    other = ["run.json", ".hidden", f".lock.{HOST}-{NO_PROCESS}.part", ".run.json.elsewhere-5.part", f"run.json.{HOST}-{NO_PROCESS}.part"]
+    other = ["run.json", ".hidden", ".run.json.elsewhere-5.part", f"run.json.{HOST}-{NO_PROCESS}.part"]
     for name in (*left, *living, *other):
         (tmp_path / name).write_text("x")
     (tmp_path / f".entry.{HOST}-{NO_PROCESS}.part").mkdir()

@@ -97,7 +97,7 @@ def list_torn(base: Path, full: Path, broken: Path) -> list[str]:
 
 
 def run_again(name: str, case: Case, folder: Path) -> Outcome:
-    """The command once more, without a fault; a run that has begun is resumed."""
+    """The command once more, without a fault; a run that has started is resumed."""
     words = RESUME if name == "pretrain" and (folder / "runs" / "small" / "run.json").exists() else case.words
     return run_in_fork(folder, lambda: call(*words))
 

@@ -18,7 +18,7 @@ from encoders.ingest.decode import decode_file
 from encoders.ingest.source import Unreadable
 from tests.encoders.ingest.image_files import jpeg_bytes, png_bytes, texture
 from tests.fuzz.harness import FuzzClass, Refused, SilentlyWrong, require_equal
-from tests.fuzz.mutators import mutate_bytes
+from tests.fuzz.mutators import keep_one_file, mutate_bytes
 
 GRAY, COLOUR, DEEP = texture(40, 48), texture(40, 48, 3), texture(40, 48, top=65535, dtype=np.uint16)
 
@@ -44,10 +44,7 @@ class ImageFiles(FuzzClass):
         return mutate_bytes(data, rng)
 
     def mutate(self, folder: Path, rng: Random) -> str:
-        path = rng.choice(sorted(folder.iterdir()))
-        for other in folder.iterdir():
-            if other != path:
-                other.unlink()
+        path = keep_one_file(folder, rng)
         data = path.read_bytes()
         changed, how = self.change(data, rng)
         self.cut = data.startswith(changed) and changed != data

@@ -20,7 +20,7 @@ from encoders.store.verified import read_verified, require_intact
 from encoders.store.write import save_store
 from tests.fuzz.harness import FuzzClass, Refused, SilentlyWrong, require_equal
 from tests.fuzz.ingested import ingest_all, require_stored
-from tests.fuzz.mutators import mutate_file, mutate_text
+from tests.fuzz.mutators import mutate_file, mutate_text_file
 
 STEPS = (10, 20, 30, 40)
 
@@ -39,9 +39,7 @@ class Metrics(FuzzClass):
         path = folder / "metrics.jsonl"
         if rng.random() < 0.5:
             return mutate_file(path, rng)
-        text, change = mutate_text(path.read_text(), rng)
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        return change
+        return mutate_text_file(path, rng)
 
     def check(self, folder: Path) -> None:
         path = folder / "metrics.jsonl"
@@ -90,9 +88,7 @@ class Jobs(FuzzClass):
         path = folder / "jobs.txt"
         if rng.random() < 0.5:
             return mutate_file(path, rng)
-        text, change = mutate_text(path.read_text(), rng)
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        return change
+        return mutate_text_file(path, rng)
 
     def check(self, folder: Path) -> None:
         found = list_jobs(folder)

@@ -18,7 +18,7 @@ from encoders.ingest.wsi.regions import allowed_mask, read_region_file, read_reg
 from encoders.ingest.wsi.tissue import Overview
 from encoders.runtime.errors import InputError
 from tests.fuzz.harness import FuzzClass, SilentlyWrong, require_equal
-from tests.fuzz.mutators import mutate_file, mutate_text, mutate_tree
+from tests.fuzz.mutators import mutate_file, mutate_text_file, mutate_tree
 
 Areas = list[tuple[str, list[list[list[tuple[float, float]]]]]]  # class, polygons
 SQUARE, HOLE = [[10, 10], [90, 10], [90, 80], [10, 80], [10, 10]], [[30, 30], [50, 30], [50, 50], [30, 50], [30, 30]]
@@ -75,18 +75,10 @@ class RegionText(FuzzClass):
         path = folder / f"a.{self.suffix}"
         if self.in_bytes:
             return mutate_file(path, rng)
-        text, change = mutate_text(path.read_text(), rng)
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        return change
+        return mutate_text_file(path, rng)
 
     def check(self, folder: Path) -> None:
-        path = folder / f"a.{self.suffix}"
-        found = read_or_refuse(path)
-        try:
-            truth = read_geojson(path.read_bytes()) if self.suffix == "geojson" else read_asap(path.read_bytes())
-        except Exception as error:
-            raise SilentlyWrong(f"accepted, and a strict reader refuses it: {error!r}") from error
-        compare_areas(found, truth)
+        compare_with_strict_reader(folder / f"a.{self.suffix}")
 
 
 class RegionTree(FuzzClass):
@@ -103,12 +95,7 @@ class RegionTree(FuzzClass):
         return change
 
     def check(self, folder: Path) -> None:
-        found = read_or_refuse(folder / "a.geojson")
-        try:
-            truth = read_geojson((folder / "a.geojson").read_bytes())
-        except Exception as error:
-            raise SilentlyWrong(f"accepted, and a strict reader refuses it: {error!r}") from error
-        compare_areas(found, truth)
+        compare_with_strict_reader(folder / "a.geojson")
 
 
 class PackedRegions(FuzzClass):
@@ -125,6 +112,16 @@ class PackedRegions(FuzzClass):
         truth = read_geojson(json.dumps(TREE).encode())
         for name in ("a.geojson.gz", "a.zip"):
             compare_areas(read_or_refuse(folder / name), truth)
+
+
+def compare_with_strict_reader(path: Path) -> None:
+    """Raises SilentlyWrong unless the areas of an accepted file are those that a strict reader finds."""
+    found = read_or_refuse(path)
+    try:
+        truth = read_geojson(path.read_bytes()) if path.suffix == ".geojson" else read_asap(path.read_bytes())
+    except Exception as error:
+        raise SilentlyWrong(f"accepted, and a strict reader refuses it: {error!r}") from error
+    compare_areas(found, truth)
 
 
 def read_or_refuse(path: Path) -> Areas:

@@ -25,7 +25,7 @@ from tests.encoders.ingest.image_files import jpeg_bytes, texture
 from tests.encoders.ingest.nifti.volume_files import head, save_volume
 from tests.encoders.ingest.wsi.slide_files import jpeg_tile, tissue_like, write_jpeg_slide
 from tests.fuzz.harness import FuzzClass, Refused, SilentlyWrong, require_equal
-from tests.fuzz.mutators import mutate_bytes, mutate_file
+from tests.fuzz.mutators import keep_one_file, mutate_bytes, mutate_file
 
 DEEP, GRAY = texture(40, 48, top=4095, dtype=np.uint16), texture(40, 48)
 STREAMS: dict[str, tuple[str, Callable[[], bytes], np.ndarray, int]] = {
@@ -57,10 +57,7 @@ class DicomPixels(FuzzClass):
         self.truth = {path.stem: read_one(folder, path.name) for path in folder.iterdir()}
 
     def mutate(self, folder: Path, rng: Random) -> str:
-        path = rng.choice(sorted(folder.iterdir()))
-        for other in folder.iterdir():
-            if other != path:
-                other.unlink()
+        path = keep_one_file(folder, rng)
         data = path.read_bytes()
         if rng.random() < 0.3:
             keep = rng.randrange(len(data))

@@ -24,7 +24,7 @@ from encoders.ingest.tables.load_tables import load_tables
 from encoders.ingest.tables.table import Table, read_table
 from tests.fuzz.harness import FuzzClass, SilentlyWrong, require_equal
 from tests.fuzz.ingested import ingest_all
-from tests.fuzz.mutators import ODD_TEXTS, mutate_bytes, mutate_file, mutate_text
+from tests.fuzz.mutators import ODD_TEXTS, mutate_bytes, mutate_file, mutate_text, mutate_text_file
 
 HEAD = ["file", "patient", "split", "label", "age", "view"]
 LABELS = ("normal", "pneumonia")
@@ -49,9 +49,7 @@ class TextTable(FuzzClass):
         path = folder / "a.csv"
         if self.in_bytes:
             return mutate_file(path, rng)
-        text, change = mutate_text(path.read_text(), rng)
-        path.write_bytes(text.encode("utf-8", "surrogatepass"))
-        return change
+        return mutate_text_file(path, rng)
 
     def check(self, folder: Path) -> None:
         table = load_tables(folder / "a.csv", (), [])
@@ -201,9 +199,7 @@ class JoinedTable(FuzzClass):
         (folder / "a.csv").write_bytes(to_csv(","))
 
     def mutate(self, folder: Path, rng: Random) -> str:
-        text, change = mutate_text((folder / "a.csv").read_text(), rng)
-        (folder / "a.csv").write_bytes(text.encode("utf-8", "surrogatepass"))
-        return change
+        return mutate_text_file(folder / "a.csv", rng)
 
     def check(self, folder: Path) -> None:
         source = FolderSource(folder, folder / "a.csv", size=8)

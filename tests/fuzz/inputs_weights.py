@@ -21,7 +21,7 @@ from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.feature_file import read_feature_file
 from encoders.zoo.weights import read_state_dict
 from tests.fuzz.harness import FuzzClass, SilentlyWrong, require_equal
-from tests.fuzz.mutators import mutate_file, mutate_text, mutate_tree
+from tests.fuzz.mutators import mutate_file, mutate_text, mutate_text_file, mutate_tree
 
 ARCH, ARGS = "vit_tiny_patch16_224", {"embed_dim": 16, "depth": 1, "num_heads": 1}
 GRAY = Preprocess(size=32, channels=1, mean=(0.5,), std=(0.25,))
@@ -116,10 +116,7 @@ class ZooEntry(FuzzClass):
 
 
 def change_card_lines(entry: Path, rng: Random) -> str:
-    path = entry / "card.yaml"
-    text, change = mutate_text(path.read_text(), rng)
-    path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    return change
+    return mutate_text_file(entry / "card.yaml", rng)
 
 
 def change_card_values(entry: Path, rng: Random) -> str:

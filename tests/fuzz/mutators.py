@@ -113,6 +113,22 @@ def mutate_text(text: str, rng: Random) -> tuple[str, str]:
     return "\n".join(lines), f"{char!r} at column {j + 1} of line {i + 1}"
 
 
+def mutate_text_file(path: Path, rng: Random) -> str:
+    """Changes the text of a file as `mutate_text` does. Returns what was changed."""
+    text, change = mutate_text(path.read_text(), rng)
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    return change
+
+
+def keep_one_file(folder: Path, rng: Random) -> Path:
+    """One of the files of a folder; the others are deleted."""
+    path = rng.choice(sorted(folder.iterdir()))
+    for other in folder.iterdir():
+        if other != path:
+            other.unlink()
+    return path
+
+
 def mutate_tree(tree: Any, rng: Random) -> tuple[Any, str]:
     """(changed copy, what was changed) of lists and mappings inside each other: a value replaced by an odd one, a key left out, renamed,
     an element doubled or left out."""

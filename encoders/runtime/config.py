@@ -7,18 +7,26 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.limited_yaml import parse_yaml, read_yaml_text
 from encoders.runtime.read_errors import describe_reason
 from encoders.runtime.sealed_json import digest_plain_json
+from encoders.runtime.setting_kinds import find_wrong_kind
 
 
 class Config(BaseModel):
-    """Base class of every configuration: frozen, and an unknown key is an error."""
+    """Base class of every configuration: frozen, an unknown key is an error, and so are true for a number and 1 for true."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), validate_default=True, allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _refuse_wrong_kind(cls, value: object, info: ValidationInfo) -> object:
+        if info.field_name is not None and (problem := find_wrong_kind(cls.model_fields[info.field_name].annotation, value)):
+            raise ValueError(problem)
+        return value
 
 
 MAIN_KEYS = {"method": "name", "augment": "preset"}  # of groups of settings whose fields depend on what they name

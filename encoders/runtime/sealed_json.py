@@ -35,11 +35,18 @@ def read_sealed_json(path: Path, advice: str, known: Collection[str] | None = No
         raise InputError(f"{error}; {advice}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object; {advice}")
-    digest = content.pop(DIGEST_KEY, None)
-    strange = digest is None and known is not None and not set(content) <= set(known)
-    if strange or (digest is not None and not matches_digest(content, digest)):
+    intact = remove_digest(content)
+    strange = intact is None and known is not None and not set(content) <= set(known)
+    if strange or intact is False:
         raise InputError(f"{path} was changed after it was written (its digest does not match); {advice}")
     return content
+
+
+def remove_digest(content: dict[str, Any], digits: int = SEAL_DIGITS) -> bool | None:
+    """Removes the entry `digest`: whether it is that of all other entries; None for content without the entry, of an earlier version.
+
+    A digest that is null, empty or no text is that of nothing."""
+    return matches_digest(content, content.pop(DIGEST_KEY), digits) if DIGEST_KEY in content else None
 
 
 def matches_digest(content: object, digest: object, digits: int = SEAL_DIGITS) -> bool:

@@ -12,7 +12,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
-from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, matches_digest
+from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, remove_digest
 
 MAX_INPUT_SIDE = 16_384  # pixels: larger inputs need more memory than any machine has
 InputResize = Literal["crop", "pad", "squash"]
@@ -143,9 +143,9 @@ class Card(Config):
         raw = read_yaml(path)
         if "license" in raw and "licence" not in raw:
             raw["licence"] = raw.pop("license")
-        digest = raw.pop(DIGEST_KEY, None)
+        intact = remove_digest(raw)
         card = validate_config(cls, raw, str(path))
-        if digest is not None and not matches_digest(raw, digest):
+        if intact is False:
             raise InputError(
                 f"{path} was changed after it was written (its digest does not match), so its values cannot be believed; undo the change, "
                 f"or, if you made it on purpose, remove the line `{DIGEST_KEY}`"

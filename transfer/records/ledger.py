@@ -13,7 +13,7 @@ from pathlib import Path
 from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
-from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, matches_digest
+from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, remove_digest
 from encoders.runtime.storage_errors import find_storage_error
 from transfer.records.record import Identity
 
@@ -85,7 +85,6 @@ def _parse_line(line: str) -> dict[str, Json] | None:
         return None
     if not isinstance(entry, dict):
         return None
-    if DIGEST_KEY not in entry:
-        return entry if {"task", "encoder"} <= set(entry) <= OLDER_KEYS else None  # a line whose word `digest` was damaged has another key
-    digest = entry.pop(DIGEST_KEY)
-    return entry if matches_digest(entry, digest) else None
+    if (intact := remove_digest(entry)) is None:
+        intact = {"task", "encoder"} <= set(entry) <= OLDER_KEYS  # a line whose word `digest` was damaged has another key
+    return entry if intact else None

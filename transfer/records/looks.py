@@ -11,9 +11,9 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import read_json
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
-from encoders.runtime.sealed_json import matches_digest
+from encoders.runtime.sealed_json import remove_digest
 from transfer.records.ledger import LEDGER_NAME, read_ledger_lines
-from transfer.records.record import RECORD_FORMAT, Identity, Record, find_records
+from transfer.records.record import RECORD_DIGITS, RECORD_FORMAT, Identity, Record, find_records
 
 LATEST_TIME = 1e11  # s since 1970; larger numbers are no times
 
@@ -84,8 +84,7 @@ def _list_stored_records() -> list[Look]:
             continue
         if not isinstance(content, dict) or content.get("format") != RECORD_FORMAT or content.get("status") != "ok":
             continue
-        digest = content.pop("digest", None)
-        if matches_digest(content, digest, 64):
+        if remove_digest(content, RECORD_DIGITS):
             looks.append(_look_of_entry({**content["identity"], "test_set": content.get("test_set", "")}, in_ledger=False))
     return looks
 

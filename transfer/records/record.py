@@ -25,12 +25,13 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
 from encoders.runtime.precision_names import FeaturePrecision
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
-from encoders.runtime.sealed_json import matches_digest
+from encoders.runtime.sealed_json import DIGEST_KEY, remove_digest
 from transfer.records.statistics_file import StatisticsFile
 from transfer.records.stored_arrays import open_arrays
 from transfer.tasks.task import TaskKind
 
 RECORD_FORMAT, VERSION = "isograft-record", 1
+RECORD_DIGITS = 64  # of the digest of a record
 UNSAFE_CHARACTERS = r"[^A-Za-z0-9.@-]+"  # characters of an encoder's name that its file names replace by _
 ID_COLUMNS = ("key", "patient")  # columns that identify images or patients
 ARRAY_NAMES = tuple(f"{part}_{column}" for part in ("val", "test") for column in (*ID_COLUMNS, "y", "scores"))
@@ -199,8 +200,8 @@ def store_record(record: Record) -> tuple[Path, Record]:
         arrays = {name: _to_fixed_width(record.arrays[name]) for name in (*ARRAY_NAMES, *optional_arrays(record.arrays))}
         meta = meta.model_copy(update={"arrays": hash_arrays(arrays)})
     content = meta.model_dump(mode="json")
-    digest = json_digest(content, 64)
-    with prepared_json(path, {**content, "digest": digest}, private=True):  # gets its name after the arrays
+    digest = json_digest(content, RECORD_DIGITS)
+    with prepared_json(path, {**content, DIGEST_KEY: digest}, private=True):  # gets its name after the arrays
         if scored:
             with atomic_write(path.with_suffix(".npz"), private=True) as part, open(part, "wb") as file:
                 np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
@@ -217,8 +218,7 @@ def read_record(path: str | Path) -> Record:
         raise InputError(
             f"{path} is a record of version {content.get('version')}, this isograft reads version {VERSION}; run `transfer bench` again"
         )
-    digest = content.pop("digest", None)
-    if not matches_digest(content, digest, 64):
+    if not (digest := content.get(DIGEST_KEY)) or not remove_digest(content, RECORD_DIGITS):
         raise InputError(
             f"{path} was changed after it was written (its digest does not match); remove it, or run `transfer bench` with --again"
         )

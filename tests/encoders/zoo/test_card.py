@@ -89,3 +89,13 @@ def test_a_card_whose_values_changed_is_refused_with_its_path(tmp_path, before, 
     without = "".join(line for line in text.replace(before, after, 1).splitlines(keepends=True) if not line.startswith("digest"))
     (tmp_path / "card.yaml").write_text(without)
     assert Card.read(tmp_path / "card.yaml").name == "a"
+
+
+@pytest.mark.parametrize("digest", ["null", "~", "''", "", "0", "false", "[]", "'" + "0" * 32 + "'"])
+def test_a_digest_that_is_none_is_not_taken_for_a_card_of_an_earlier_version(tmp_path, digest):
+    FULL.write(tmp_path / "card.yaml")
+    lines = (tmp_path / "card.yaml").read_text().splitlines(keepends=True)
+    assert lines[-1].startswith("digest: ")
+    (tmp_path / "card.yaml").write_text("".join([*lines[:-1], f"digest: {digest}\n"]))
+    with pytest.raises(InputError, match=r"card\.yaml was changed after it was written"):
+        Card.read(tmp_path / "card.yaml")

@@ -42,6 +42,13 @@ def test_a_digest_that_lost_its_name_is_not_taken_for_an_older_file(run):
         run.read()
 
 
+@pytest.mark.parametrize("digest", [None, "", 0, False, [], {}, "0" * 32])
+def test_a_digest_that_is_none_is_not_taken_for_an_older_file(run, digest):
+    run.info.write_text(json.dumps({**INFO, "digest": digest}))
+    with pytest.raises(InputError, match=r"run\.json was changed after it was written"):
+        run.read()
+
+
 def test_an_older_file_without_digest_is_read_and_its_types_are_checked(run):
     run.info.write_text(json.dumps(INFO))
     assert run.read() == INFO

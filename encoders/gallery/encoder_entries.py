@@ -1,19 +1,16 @@
-"""The encoders of the zoo as entries of the overview, from the parts of their cards that it shows."""
+"""The encoders of the zoo as entries of the overview, from their cards."""
 
-import re
 from pathlib import Path
 from typing import Any, cast
 
 import yaml
 
 from encoders.gallery.entries import GalleryEntry, Link, modified_at, relative_link
+from encoders.runtime.errors import InputError
+from encoders.runtime.limited_yaml import parse_written_yaml, read_yaml_text
+from encoders.runtime.sealed_json import remove_digest
 
-SHOWN_KEYS = ("name", "arch", "dim", "modality", "method", "steps", "lineage", "corpus", "licence", "sha256", "source")
 RANDOM_START = "random:"
-BLOCK_PATTERN = re.compile(
-    r"^(\w+):[^\n]*\n(?:[ \-#][^\n]*\n|\n)*", re.MULTILINE
-)  # a key at the start of a line, and what is indented below it
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with libyaml
 
 
 def read_encoder_entry(folder: Path, home: Path) -> GalleryEntry:
@@ -57,19 +54,17 @@ def read_encoder_entry(folder: Path, home: Path) -> GalleryEntry:
 
 
 def read_card_summary(path: Path) -> dict[str, Any]:
-    """The keys of a card that the overview shows. The others, such as thousands of canary numbers, are not parsed.
-
-    Raises ValueError for what is no card."""
-    text = path.read_text() + "\n"
-    wanted = "".join(match[0] for match in BLOCK_PATTERN.finditer(text) if match[1] in SHOWN_KEYS)
+    """The keys of a card, which is not validated. Raises InputError for what is no card, or was changed after it was written."""
     try:
-        card = yaml.load(wanted, YAML_LOADER)
-        if not isinstance(card, dict) or "arch" not in card:
-            card = yaml.load(text, YAML_LOADER)  # a card in another layout than ours
+        card = parse_written_yaml(read_yaml_text(path))
     except yaml.YAMLError as error:
-        raise ValueError(f"it is not YAML: {error}") from error
+        raise InputError(f"it is not YAML: {error}") from error
     if not isinstance(card, dict) or "arch" not in card:
-        raise ValueError("it is not a card: the network is not named")
+        raise InputError("it is not a card: the network is not named")
+    if "license" in card and "licence" not in card:  # as timm spells it, and as a card is read
+        card["licence"] = card.pop("license")
+    if remove_digest(card) is False:
+        raise InputError("it was changed after it was written (its digest does not match)")
     return cast(dict[str, Any], card)
 
 

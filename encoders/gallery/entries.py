@@ -12,7 +12,7 @@ from encoders.runtime.errors import InputError
 EntryKind = Literal["encoder", "run", "bench", "task"]
 EntryGrade = Literal["good", "warned", "bad", "open"]
 # What a file that was edited, or is being written, raises when it is read as another than it is.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, InputError)
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError, RecursionError, InputError)
 
 
 class Link(NamedTuple):
@@ -42,9 +42,9 @@ class GalleryEntry:
 
 
 def describe_error(error: Exception, folder: Path) -> str:
-    """Type and message of an error, in one short line without the folder's path."""
+    """An error in one short line without the folder's path; with its type, where the message is not one of ours."""
     text = " ".join(str(error).replace(f"{folder}/", "").split())
-    return f"{type(error).__name__} {text}"[:160].strip()
+    return (text if isinstance(error, InputError) else f"{type(error).__name__} {text}")[:160].strip()
 
 
 def modified_at(path: Path) -> float:

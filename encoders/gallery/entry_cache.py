@@ -15,7 +15,7 @@ from typing import Any
 from encoders.gallery.entries import UNREADABLE, EntryKind, GalleryEntry, Link
 from encoders.runtime.files import write_json
 
-VERSION_OF_ENTRIES = 2  # raised when the same files give other entries
+VERSION_OF_ENTRIES = 3  # raised when the same files give other entries
 
 
 class EntryCache:

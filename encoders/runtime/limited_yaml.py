@@ -9,6 +9,8 @@ MAX_KEY_SHOWN = 60  # characters in a message
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000  # after every alias is replaced by what it stands for
 MAX_YAML_DEPTH = 50
+# What PyYAML itself raises, e.g. for 2001-99-99.
+OF_PYYAML = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, IndexError, KeyError)
 
 
 class LimitedComposer(yaml.composer.Composer):
@@ -28,12 +30,8 @@ class LimitedComposer(yaml.composer.Composer):
     def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
         """The next mapping. Raises YAMLError when it has a key twice: one of the two values would be lost."""
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
-        seen: set[tuple[str, str]] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if (key.tag, key.value) in seen:
-                    raise yaml.YAMLError(f"the key {key.value[:MAX_KEY_SHOWN]!r} is given twice, again in line {key.start_mark.line + 1}")
-                seen.add((key.tag, key.value))
+        if (again := find_repeated_key(node)) is not None:
+            raise yaml.YAMLError(f"the key {again.value[:MAX_KEY_SHOWN]!r} is given twice, again in line {again.start_mark.line + 1}")
         return node
 
     def get_single_node(self) -> yaml.Node | None:
@@ -50,6 +48,17 @@ class LimitedLoader(LimitedComposer, yaml.SafeLoader):
 
 class LimitedTextLoader(LimitedComposer, yaml.BaseLoader):
     """The loader that leaves every value as the text that was written, with limits."""
+
+
+def find_repeated_key(node: yaml.MappingNode) -> yaml.ScalarNode | None:
+    """The first key of a mapping that stood in it before."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                return key
+            seen.add((key.tag, key.value))
+    return None
 
 
 def count_values(node: yaml.Node, counted: dict[int, int]) -> int:
@@ -73,8 +82,40 @@ def parse_yaml(text: str, loader: type[LimitedLoader] | type[LimitedTextLoader] 
         raise yaml.YAMLError(f"it has {len(text):,} characters, at most {MAX_CHARACTERS:,} are read")
     try:
         return load_document(loader(text))
-    except (ValueError, TypeError, OverflowError, RecursionError, AttributeError, IndexError, KeyError) as error:  # of PyYAML itself
-        raise yaml.YAMLError(str(error) or type(error).__name__) from error  # e.g. for 2001-99-99
+    except OF_PYYAML as error:
+        raise yaml.YAMLError(str(error) or type(error).__name__) from error
+
+
+def parse_written_yaml(text: str) -> object:
+    """The value of a YAML document as `parse_yaml` reads it, five times as fast for a large one that isograft wrote.
+
+    libyaml reads what has no aliases and is within the limits; all else, and what it refuses, is left to `parse_yaml`."""
+    if not yaml.__with_libyaml__ or len(text) > MAX_CHARACTERS:
+        return parse_yaml(text)
+    depth = values = 0
+    try:
+        for event in yaml.parse(text, Loader=yaml.CSafeLoader):  # libyaml composes any depth, until the stack ends the process
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            values += isinstance(event, yaml.NodeEvent)
+            if isinstance(event, yaml.AliasEvent) or depth > MAX_YAML_DEPTH or values > MAX_VALUES:
+                return parse_yaml(text)
+        loader = yaml.CSafeLoader(text)
+        try:
+            node = loader.get_single_node()
+            if node is not None and not has_repeated_keys(node):
+                value: object = loader.construct_document(node)
+                return value
+        finally:
+            loader.dispose()
+    except (yaml.YAMLError, *OF_PYYAML):
+        pass
+    return parse_yaml(text)
+
+
+def has_repeated_keys(node: yaml.Node) -> bool:
+    """Whether a mapping in a node has a key twice."""
+    repeated = isinstance(node, yaml.MappingNode) and find_repeated_key(node) is not None
+    return repeated or any(map(has_repeated_keys, list_children(node)))
 
 
 def load_document(loader: LimitedLoader | LimitedTextLoader) -> object:

@@ -143,7 +143,11 @@ def test_only_the_script_of_the_page_may_run(home):
     ("file", "content"),
     [("runs/bad/run.json", "{"), ("runs/bad/run.json", "[]"), ("runs/bad/run.json", '{"status": "finished"}'),
      ("zoo/bad/card.yaml", "a: ["), ("zoo/bad/card.yaml", "arch: x\ncorpus: 5"),
-     ("zoo/bad/card.yaml", "- 1"), ("zoo/bad/card.yaml", b"\xff\xfe"), ("benches/bad/bench.json", '{"tasks": 5}'),
+     ("zoo/bad/card.yaml", "- 1"), ("zoo/bad/card.yaml", b"\xff\xfe"), ("zoo/bad/card.yaml", "arch: " + "[" * 200_000),
+     ("zoo/bad/card.yaml", "arch: x\nsteps: .inf"), ("zoo/bad/card.yaml", "arch: x\ndim: 3\ndim: 4"),
+     ("zoo/bad/card.yaml", "arch: x\ndigest: null"), ("zoo/bad/card.yaml", "arch: x\ndim: 3\ndigest: abc"),
+     ("runs/bad/run.json", '{"status": "stopped", "steps": 1e999, "images": 4}'), ("runs/bad/run.json", "[" * 100_000),
+     ("benches/bad/bench.json", '{"tasks": 5}'),
      ("records/.headlines.json", "["), ("records/.headlines.json", '{"tasks": []}')],
 )  # fmt: skip
 def test_what_cannot_be_read_is_listed_and_hides_nothing_else(home, file, content):
@@ -189,6 +193,9 @@ def test_a_change_is_seen_and_a_removed_entry_is_gone(home):
     write_gallery(home)
     text = card.read_text().replace("method: moco", "method: dinos")
     card.write_text(text)
+    (entry,) = (e for e in read_entries(home) if e.kind == "encoder")
+    assert entry.status == "unreadable: it was changed after it was written (its digest does not match)"
+    card.write_text("".join(line for line in text.splitlines(keepends=True) if not line.startswith("digest: ")))
     assert {e.name: e.numbers["method"] for e in read_entries(home) if e.kind == "encoder"} == {"seen": "dinos"}
     (card.parent / "model.safetensors").unlink()
     assert [e.status for e in read_entries(home) if e.kind == "encoder"] == ["card without weights"]

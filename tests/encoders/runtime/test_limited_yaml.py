@@ -6,7 +6,7 @@ import yaml
 from encoders.runtime import limited_yaml
 from encoders.runtime.config import load_config, parse_override, read_yaml
 from encoders.runtime.errors import InputError
-from encoders.runtime.limited_yaml import MAX_CHARACTERS, parse_yaml
+from encoders.runtime.limited_yaml import MAX_CHARACTERS, parse_written_yaml, parse_yaml
 from encoders.zoo.card import Card
 from encoders.zoo.names import parse_name
 
@@ -38,9 +38,9 @@ def laughs(levels, width=10):
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
 def test_what_is_malformed_or_too_large_is_refused_at_once(text, words, tmp_path):
-    if len(text) < 1000:
+    for parse in (parse_yaml, parse_written_yaml) if len(text) < 1000 else (parse_written_yaml,):
         with pytest.raises(yaml.YAMLError, match=words):
-            parse_yaml(text)
+            parse(text)
     (tmp_path / "x.yaml").write_text(text)
     with pytest.raises(InputError, match=r"x\.yaml is not YAML"):
         read_yaml(tmp_path / "x.yaml")
@@ -81,3 +81,23 @@ def test_options_of_names_that_have_no_value_are_one_sentence(option):
 def test_numbers_of_names_are_read(option, field, value):
     name = parse_name(f"random_resnet10t:{option},seed=3")
     assert (name.preprocess[field], name.seed) == (value, 3)
+
+
+@pytest.mark.parametrize("size", [1000, 200_000, MAX_CHARACTERS])
+@pytest.mark.parametrize("unit", ["[", "{a: ", "- ", "? "])
+def test_deep_nesting_does_not_end_the_process_where_libyaml_reads(unit, size):
+    with pytest.raises(yaml.YAMLError, match="nested more than"):
+        parse_written_yaml(unit * (size // len(unit)))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "~", "a: &x {b: 1}\nc: *x", "a: {b: [1, 0.5, -0.0, 1e22, null, true, 'é', 2026-01-02]}\n? 1\n: 2\n", "- |\n x\n  y\n- 'a: b'\n"],
+)
+def test_a_written_file_is_read_as_any_other(text):
+    assert repr(parse_written_yaml(text)) == repr(parse_yaml(text))
+
+
+def test_a_key_twice_is_refused_in_a_written_file():
+    with pytest.raises(yaml.YAMLError, match="the key 'b' is given twice"):
+        parse_written_yaml("a: {b: 1, c: 2, b: 3}")

@@ -19,10 +19,10 @@ def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, r
     """Every file below a folder that is neither hidden nor in a hidden folder.
 
     report: called with the path and the reason for what stands there but is no readable file or folder: a link without a target, a folder
-    that cannot be listed, a pipe.
+    that cannot be listed, a pipe, a link to a folder above it.
 
-    Links to folders are followed only where the target is not below the folder itself, so that each file is returned once and under its
-    own name, not under that of a link (such as `latest`)."""
+    Links to files are files, wherever they lead. Links to folders are followed only where the target is not below the folder itself, so
+    that each file is returned once and under its own name, not under that of a link (such as `latest`)."""
     seen: set[str] = set()
     roots = [str(folder)]
 
@@ -38,7 +38,12 @@ def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, r
                     continue
                 seen.add(real)
                 folders[:] = sorted(name for name in folders if not name.startswith("."))
-                links += [link for name in folders if os.path.islink(link := os.path.join(where, name))]  # os.walk does not enter these
+                for link in (link for name in folders if os.path.islink(link := os.path.join(where, name))):  # os.walk does not enter these
+                    target = os.path.realpath(link)
+                    if target not in seen and os.path.commonpath([target, real]) == target:
+                        report(link, f"is a link to {target}, a folder above it, which is not searched")
+                    else:
+                        links.append(link)
                 for path in (Path(where, name) for name in sorted(names) if not name.startswith(".")):
                     if problem := describe_no_file(path):
                         report(str(path), problem)

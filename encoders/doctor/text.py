@@ -8,39 +8,38 @@ MAX_GROUPS_PRINTED, MAX_VALUES_PRINTED = 5, 6
 
 def print_report(report: DoctorReport) -> None:
     """Prints the report: the store, its labels, and the findings."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from encoders.runtime.cli import make_console
 
     out = make_console()
     table = Table(show_header=False, box=None, pad_edge=False)
     for name, value in report_lines(report):
-        table.add_row(f"[bold]{name}[/bold]", escape(value))
+        table.add_row(Text(name, style="bold"), value)
     out.print(table)
     if report["labels"]:
         labels = Table("label", "kind", "known", "unknown", "values", *report["splits"]["splits"], title="labels")
         for row in report["labels"]:
             by_split = [format_distribution(row["by_split"].get(split, {})) for split in report["splits"]["splits"]]
             cells = [row["label"], row["kind"], str(row["known"]), str(row["unknown"]), format_distribution(row["spread"]), *by_split]
-            labels.add_row(*map(escape, cells))
+            labels.add_row(*cells)
         out.print(labels)
     for floor in report["floors"]:
         out.print(
             f"floor of {floor['label']}: AUROC {floor['auroc']:.3f} from histogram and thumbnail alone, cross-validated over "
             f"{floor['patients']} patients ({floor['images']} images)",
             soft_wrap=True,
-            markup=False,
         )
     if not report["findings"]:
-        out.print("[green]no findings[/green]")
+        out.print("no findings", style="green")
         return
     findings = Table("finding", "meaning", title=f"{len(report['findings'])} findings")
     for finding in report["findings"]:
         findings.add_row(finding["finding"], finding["meaning"])
     out.print(findings)
     for example in list_examples(report):
-        out.print(example, soft_wrap=True, markup=False)
+        out.print(example, soft_wrap=True)
 
 
 def describe_content(content: ContentSummary, images: int) -> str:

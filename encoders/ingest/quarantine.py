@@ -51,7 +51,6 @@ def group_reasons(quarantined: Iterable[Sequence[str]]) -> dict[str, list[str]]:
 
 def print_quarantine(quarantined: list[tuple[str, str]], path: Path) -> None:
     """Prints the first (item, reason) pairs as a table, and the path of the complete table."""
-    from rich.markup import escape
     from rich.table import Table
 
     from encoders.runtime.cli import make_console
@@ -65,14 +64,14 @@ def print_quarantine(quarantined: list[tuple[str, str]], path: Path) -> None:
         return
     table = Table("file", "reason", title=f"{len(quarantined)} quarantined, not in the store")
     for name, reason in quarantined[:MAX_QUARANTINE_SHOWN]:
-        table.add_row(escape(name), escape(reason))
+        table.add_row(name, reason)
     out = make_console()
     out.print(table)
     groups = group_reasons(quarantined)
     if len(quarantined) > MAX_QUARANTINE_SHOWN and len(groups) > 1:
         counts = Table("count", "reason", "first file", title="by reason")
         for kind, items in groups.items():
-            counts.add_row(str(len(items)), escape(kind), escape(items[0]))
+            counts.add_row(str(len(items)), kind, items[0])
         out.print(counts)
     more = f"{len(quarantined) - MAX_QUARANTINE_SHOWN} more and " if len(quarantined) > MAX_QUARANTINE_SHOWN else ""
     out.print(f"{more}all reasons: {path}", soft_wrap=True)

@@ -95,11 +95,11 @@ def split_commas(text: str | None) -> list[str]:
 
 
 def make_console(stderr: bool = False) -> "Console":
-    """A rich console; 120 columns without a terminal, so that tables in log files keep their layout."""
-    from rich.console import Console
+    """A rich console that prints texts as they are; 120 columns without a terminal, so that tables in log files keep their layout."""
+    from encoders.runtime.console import PlainConsole
 
     terminal = (sys.stderr if stderr else sys.stdout).isatty()
-    return Console(stderr=stderr, width=None if terminal else 120, highlight=False)
+    return PlainConsole(stderr=stderr, width=None if terminal else 120, highlight=False)
 
 
 def track_progress(items: Iterable[T], title: str, total: int | None = None) -> Iterator[T]:

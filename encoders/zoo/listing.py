@@ -9,6 +9,7 @@ from typing import NamedTuple, TypedDict
 
 import yaml
 
+from encoders.runtime.entry_names import find_fault, show_name
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import runs_dir, zoo_dir
 from encoders.runtime.safetensors_header import read_safetensors_header
@@ -70,6 +71,8 @@ def find_card_folders(folder: Path, card: str = "card.yaml") -> list[Path]:
 
 
 def _card_row(folder: Path, name: str, where: str) -> EncoderRow:
+    if wrong := find_fault("run" if where == "run" else "encoder", name.removeprefix("runs/")):
+        return EncoderRow(show_name(name), "?", "?", "?", "?", "?", f"invalid name ({wrong}): rename its folder")
     try:
         card = Card.read(folder / "card.yaml")
     except InputError as error:

@@ -33,7 +33,7 @@ def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs 
     from encoders.runtime.sweep_folder import find_sweep, list_sweeps
     from pretrain.run.run_jobs import find_started_or_submitted, list_submitted_runs, list_sweep_runs
     from pretrain.run.rundir import list_runs
-    from pretrain.run.status import STATUS_HEADER, describe_run
+    from pretrain.run.status import STATUS_HEADER, describe_listed_run, describe_run
 
     sweeps = [sweep for name in runs or [] if (sweep := find_sweep(name))] if runs else list_sweeps()
     named = [find_started_or_submitted(name) for name in runs or [] if not find_sweep(name)]
@@ -41,7 +41,7 @@ def status(runs: Annotated[list[str] | None, typer.Argument(help="names of runs 
     others = [] if runs else [*list_runs(), *list_submitted_runs()]
     alone = {run.path for run in named}
     everything = {run.path: run for run in (*named, *(run for own in members.values() for run in own), *others)}
-    found = {path: describe_run(run, named=path in alone) for path, run in everything.items()}
+    found = {path: describe_run(run, named=True) if path in alone else describe_listed_run(run) for path, run in everything.items()}
     shown = list(found) if runs else sorted((run.path for run in others), key=lambda path: path.name)
     statuses = [found[path] for path in shown]
     if not statuses and not sweeps:

@@ -3,6 +3,8 @@
 import time
 from typing import NamedTuple
 
+from encoders.runtime.entry_names import find_fault, show_name
+from encoders.runtime.errors import InputError
 from encoders.runtime.log_tail import read_log_tail
 from encoders.runtime.metrics_log import read_metrics_counting_damage
 from encoders.runtime.slurm_jobs import JobState
@@ -30,6 +32,18 @@ class RunStatus(NamedTuple):
 def describe_run(run: RunDir, named: bool = False) -> RunStatus:
     """The status of a run that exists or was submitted.  named: the user asked for this run, and sees where its log is."""
     return _describe_started(run, named) if run.exists() else _describe_submitted(run, named)
+
+
+def describe_listed_run(run: RunDir) -> RunStatus:
+    """The status of a run that nobody asked for by its name: one with an invalid name, or that cannot be read, is flagged as such."""
+    empty = [""] * (len(STATUS_HEADER) - 2)
+    if wrong := find_fault("run", run.name):
+        name = show_name(run.name)
+        return RunStatus((name, "invalid name", *empty), [f"{name}: {wrong}; rename its folder in {run.path.parent}"])
+    try:
+        return describe_run(run)
+    except InputError as error:
+        return RunStatus((run.name, "unreadable", *empty), [f"{run.name}: {error}"])
 
 
 def _describe_submitted(run: RunDir, named: bool) -> RunStatus:

@@ -60,6 +60,23 @@ def test_a_submitted_run_is_listed_before_it_trains(slurm, line, state, job):
         raise invoke("resume", "mine").exception
 
 
+def test_runs_with_invalid_names_and_damaged_files_are_flagged_and_hide_no_others(slurm):
+    for name in ("good", "-rf", "\x1b[31mred", "[red]marked", "torn"):
+        submitted(name, "2")
+    (runs_dir() / "torn" / "config.yaml").write_text("method: {name: moco}\n")
+    (runs_dir() / "torn" / "run.json").write_text("{")
+    slurm.show("2", job_line(state="RUNNING"))
+    done = invoke("status")
+    assert done.exit_code == 0
+    rows = {" ".join(line.split()) for line in done.output.splitlines()}
+    assert {"good starting 2 RUNNING", "'-rf' invalid name", "'\\u001b[31mred' invalid name", "'[red]marked' invalid name"} <= rows
+    assert "torn unreadable" in rows
+    assert "\x1b" not in done.output
+    assert f"'-rf': it begins with '-'; rename its folder in {runs_dir()}" in rows
+    assert any(row.startswith("torn: ") and "run.json" in row for row in rows)
+    assert isinstance(invoke("status", "torn").exception, InputError)
+
+
 def test_a_run_is_what_its_files_and_its_newest_job_say_together(slurm, tmp_path):
     where = run(store(tmp_path), MAE, "mine")
     submitted("mine", "2", "killed by the node\n")

@@ -14,6 +14,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from encoders.ingest.damage import refuse_damaged_file
 from encoders.ingest.geometry import describe_geometry, resize_to_square
 from encoders.ingest.hdf5_damaged import read_accepted_row
 from encoders.ingest.hdf5_fields import ArrayFields, TableOptions
@@ -24,7 +25,6 @@ from encoders.ingest.hdf5_reading import (
     holds_values,
     open_hdf5,
     read_row,
-    reading_arrays,
     to_position,
     to_text,
 )
@@ -151,7 +151,7 @@ class Hdf5Source(Source[Hdf5Item]):
         """What the attributes of CLAM state about tiles and coordinates. Raises InputError if these are not level-0 pixels."""
         shape = self._data(path, self.images).shape
         high, wide = shape[2:4] if len(shape) == 4 and self._layout(path) == "NCHW" else shape[1:3]
-        with open_hdf5(path) as file, reading_arrays(path):
+        with open_hdf5(path) as file, refuse_damaged_file(path, "HDF5 file"):
             try:
                 scale = read_scale(file, str(self.coords), high if high == wide else None)
             except InputError as error:
@@ -179,7 +179,7 @@ class Hdf5Source(Source[Hdf5Item]):
             with open_hdf5(path) as file:
                 cache = chunk_cache_bytes(find_dataset(file, key, path))
             file = open_hdf5(path, rdcc_nbytes=cache, rdcc_nslots=10007)
-            with reading_arrays(path):
+            with refuse_damaged_file(path, "HDF5 file"):
                 self._open_datasets[path, key] = file[key]
         return self._open_datasets[path, key]
 
@@ -216,7 +216,7 @@ class Hdf5Source(Source[Hdf5Item]):
                 raise InputError(
                     f"{self.images!r} in {path} has shape {images.shape}: {channels} channels as {self._layout(path)}; expected 1 or 3"
                 )
-        with reading_arrays(path):
+        with refuse_damaged_file(path, "HDF5 file"):
             check_chunks(images, path)
         if images.dtype.kind not in "uif" or (images.dtype.kind != "f" and not is_stored_unchanged(images.dtype) and not self.limits):
             raise InputError(
@@ -227,7 +227,7 @@ class Hdf5Source(Source[Hdf5Item]):
             beside = self._data(path if key == self.coords else self.labels_path or path, key)
             if len(beside) != len(images):
                 raise InputError(f"{key!r} has {len(beside)} rows, {self.images!r} in {path} has {len(images)}")
-            with reading_arrays(path):
+            with refuse_damaged_file(path, "HDF5 file"):
                 check_chunks(beside, path)
             self._check_columns(path, key, beside)
         if self.label_names and self.labels:

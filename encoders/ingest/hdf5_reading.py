@@ -1,13 +1,12 @@
 """Datasets of an HDF5 file and their rows, where any object may be missing, damaged or of another kind than expected."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from encoders.ingest.damage import refuse_damaged_file
 from encoders.ingest.source import Unreadable
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError, unknown_name_error
@@ -19,17 +18,6 @@ FILTER_PARAMETERS = {h5py.h5z.FILTER_DEFLATE: 1, h5py.h5z.FILTER_SHUFFLE: 1, h5p
 MAX_DEFLATE_LEVEL = 9
 SAME_SIZE = {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}  # filters that do not compress
 CHECKSUM_BYTES = 4  # of fletcher32, at the end of a chunk
-
-
-@contextmanager
-def reading_arrays(path: Path) -> Iterator[None]:
-    """Raises InputError for any error inside the block that a damaged file causes."""
-    try:
-        yield
-    except (InputError, Unreadable):
-        raise
-    except READ_ERRORS as error:
-        raise InputError(f"{path} is a damaged HDF5 file: {describe_reason(error)}; copy it again, or leave it out") from error
 
 
 def open_hdf5(path: Path, **cache: int) -> h5py.File:
@@ -47,7 +35,7 @@ def open_hdf5(path: Path, **cache: int) -> h5py.File:
 def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """The dataset called `key`. Raises InputError with the datasets of the file if there is none, or if it is damaged."""
     known: list[str] = []
-    with reading_arrays(path):
+    with refuse_damaged_file(path, "HDF5 file"):
         if key in file:
             data = file[key]
             if isinstance(data, h5py.Dataset) and data.ndim:

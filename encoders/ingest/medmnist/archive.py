@@ -8,18 +8,15 @@ import math
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Literal
 
 import numpy as np
 
+from encoders.ingest.damage import refuse_damaged_file
 from encoders.runtime.arrays import Array
-from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
-from encoders.runtime.read_errors import READ_ERRORS, describe_reason
-from encoders.runtime.storage_errors import StorageError
 
 PIECE, UNPACKED_PIECE = 1 << 20, 1 << 10  # bytes that are read at a time
 MAX_RATIO = 1100  # unpacked bytes per packed byte; deflate reaches 1032
@@ -27,21 +24,10 @@ MAX_MEMBERS = 1000
 Header = tuple[tuple[int, ...], bool, np.dtype[np.generic]]  # shape, Fortran order, dtype
 
 
-@contextmanager
-def reading_archive(path: Path) -> Iterator[None]:
-    """Raises InputError for any error inside the block that a damaged archive causes."""
-    try:
-        yield
-    except (InputError, StorageError):
-        raise
-    except READ_ERRORS as error:
-        raise InputError(f"{path} is not a readable .npz: {describe_reason(error)}; download it again") from error
-
-
 def read_member_headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[np.generic]]]:
     """Shape and dtype of the arrays in an archive by name; their values are not read. Raises InputError for a damaged archive."""
     heads = {}
-    with reading_archive(path), zipfile.ZipFile(path) as archive:
+    with refuse_damaged_file(path, ".npz file"), zipfile.ZipFile(path) as archive:
         names = [info.filename for info in archive.infolist() if info.filename.endswith(".npy")]
         if len(set(names)) < len(names):
             raise ValueError(f"two arrays are called {next(name for name in names if names.count(name) > 1)[:99]!r}")
@@ -68,7 +54,7 @@ def parse_npy_header(file: IO[bytes]) -> Header:
 
 def prepare_member(path: Path, member: str, spool: Path) -> None:
     """Verifies the checksum of an array; a compressed one is unpacked into `spool`, and stays there. Raises InputError for damage."""
-    with reading_archive(path), zipfile.ZipFile(path) as archive:
+    with refuse_damaged_file(path, ".npz file"), zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
         if info.file_size > MAX_RATIO * max(info.compress_size, 1):
             raise ValueError(f"{member} claims {info.file_size:,} bytes, more than its {info.compress_size:,} packed ones can hold")
@@ -83,7 +69,7 @@ def prepare_member(path: Path, member: str, spool: Path) -> None:
 
 def unpack_damaged_member(path: Path, member: str, spool: Path) -> None:
     """Unpacks what can be read of a damaged compressed array into `spool`, followed by zeros; one that is not compressed stays as it is."""
-    with reading_archive(path), zipfile.ZipFile(path) as archive:
+    with refuse_damaged_file(path, ".npz file"), zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
     if info.compress_type == zipfile.ZIP_STORED or unpacked_path(path, info, spool).exists():
         return
@@ -111,7 +97,7 @@ def unpacked_path(path: Path, info: zipfile.ZipInfo, spool: Path) -> Path:
 
 def memmap_member(path: Path, member: str, spool: Path) -> Array:
     """An array of a .npz as a memory map, after `prepare_member`. Raises InputError if its header claims other bytes than it has."""
-    with reading_archive(path), zipfile.ZipFile(path) as archive:
+    with refuse_damaged_file(path, ".npz file"), zipfile.ZipFile(path) as archive:
         info = archive.getinfo(member)
         if info.compress_type == zipfile.ZIP_STORED:
             with path.open("rb") as file:

@@ -68,6 +68,7 @@ def show(name: NameArgument) -> None:
     from encoders.gallery.related import list_related
     from encoders.runtime.paths import home_dir
     from encoders.zoo import lineage, zoo
+    from encoders.zoo.head_card import describe_head
     from encoders.zoo.source_check import describe_source_check
 
     location = zoo.find_encoder(name)
@@ -75,6 +76,8 @@ def show(name: NameArgument) -> None:
     print(location.card.to_yaml().rstrip())
     print(f"# lineage: {lineage.describe_lineage(name)}")
     print(f"# weights: {zoo.describe_location(location)}")
+    if location.card.head is not None:
+        print(f"# head: {describe_head(location.card.head)}")
     if not location.parts:
         print(f"# source: {describe_source_check(location.card)}")
     print(f"# manifest: {manifest or 'none, so its training images cannot be compared with a test split'}")

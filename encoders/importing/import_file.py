@@ -58,7 +58,7 @@ def import_encoder(
     model = backbone.build_backbone(plan.arch, plan.model_args, plan.channels, plan.size, seed=0)
     report = _load(model, match, plan, settings, file)
     _check_same_weights(file, model, card)
-    card = card.replace(model_args=plan.model_args, source=card.source or file.name, sha256=None)
+    card = card.replace(model_args=plan.model_args, source=card.source or file.name, sha256=None, head=None)  # a head is not in the file
     model = stages.select_stages(model, card.stages)
     warnings = _check_card_canary(file, model, card)
     folder = publish_encoder(name or card.name, model, card, replace=replace)

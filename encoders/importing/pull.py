@@ -12,6 +12,7 @@ from encoders.runtime.npz_file import load_npz
 from encoders.runtime.wandb_start import decide_mode
 from encoders.zoo import canary, zoo
 from encoders.zoo.card import Card
+from encoders.zoo.head import read_head
 from encoders.zoo.hub_name import HUB_PREFIX, parse_hub_name
 from encoders.zoo.publish import publish_encoder
 from encoders.zoo.wandb_name import WANDB_PREFIX, parse_artifact_name
@@ -48,7 +49,8 @@ def adopt_folder(folder: Path, source: str, name: str | None = None, replace: bo
         off = canary.canary_distance(card.canary, canary.compute_canary(encoder.model, card))
         if off > canary.CANARY_TOLERANCE:
             raise InputError(f"{source} gives other features than its card states (relative difference {off:.2g}); the card was changed")
-    return publish_encoder(name or card.name, encoder.model, card, _read_manifest(folder / "manifest.npz"), replace)
+    head = None if card.head is None else read_head(folder, card)
+    return publish_encoder(name or card.name, encoder.model, card, _read_manifest(folder / "manifest.npz"), replace, head)
 
 
 def _read_manifest(path: Path) -> dict[str, Array] | None:

@@ -75,6 +75,7 @@ class FolderSource(Source[FileItem]):
         mpp: float | None = None,
         normalise: str | None = None,
         remove_hair: HairMethod | None = None,
+        files: Sequence[str] | None = None,
     ):
         """labels: table or tables, joined on the columns `on`.  columns: role (file, patient, split, study, slide) to column name.
         combine: what becomes of rows of one image that disagree.  reader: column of readers, who have one vote each.
@@ -83,6 +84,7 @@ class FolderSource(Source[FileItem]):
         bits: that 16-bit files use; auto: found by group, see `image_bits`.  accept_damaged: store damaged JPEG files as they are decoded.
         mpp: micrometres per pixel of the files.  normalise: method of H&E stain normalisation, macenko or reinhard.
         remove_hair: method that removes hairs of dermoscopic images (`dullrazor.py`).
+        files: paths relative to the folder, to read these alone and without a table; None: the folder is searched.
 
         Raises InputError for options that do not fit the folder or the table."""
         self.folder = Path(folder)
@@ -103,6 +105,8 @@ class FolderSource(Source[FileItem]):
             self._from_table(labels, columns or {}, [*label, *(lists.findings if lists else ())], list(meta))
             if labels
             else self._from_folder()
+            if files is None
+            else [FileItem(name) for name in files]
         )
         if self.pattern is not None:
             self._items = self._matching_items(self.pattern)

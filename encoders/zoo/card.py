@@ -13,6 +13,7 @@ from encoders.runtime.config import Config, read_yaml, validate_config
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.sealed_json import DIGEST_KEY, SEAL_DIGITS, digest_plain_json, remove_digest
+from encoders.zoo.head_card import Head
 
 MAX_INPUT_SIDE = 16_384  # pixels: larger inputs need more memory than any machine has
 InputResize = Literal["crop", "pad", "squash"]
@@ -28,9 +29,10 @@ UNUSED_IF_NONE = (
     "network_canary",
     "pixel_canary",
     "source_check",
+    "head",
 )
-# Of a card that describes another encoder than the one that was checked.
-NO_CANARIES = {"canary": None, "network_canary": None, "pixel_canary": None, "source_check": None}
+# Not of a card that describes another encoder than the one that was checked, and whose head was calibrated.
+NOT_OF_VARIANTS = {"canary": None, "network_canary": None, "pixel_canary": None, "source_check": None, "head": None}
 
 
 class Preprocess(Config):
@@ -120,6 +122,7 @@ class Card(Config):
     source_check: SourceCheck | None = Field(None, description="its comparison with its source; null: never compared")
     source: str | None = Field(None, description="where the weights come from: a hub id, `random`, or a file name")
     probe_history: list[dict[str, Any]] = Field([], description="online k-NN or probe scores during pretraining")
+    head: Head | None = Field(None, description="what it predicts, if it was fine-tuned on a task; null: features only")
 
     @model_validator(mode="after")
     def _parts_are_complete(self) -> "Card":
@@ -129,6 +132,8 @@ class Card(Config):
             raise ValueError("an encoder with parts has the sum of their widths as dim, and no stages of its own")
         if self.stages is not None and (not self.stages or len(set(self.stages)) < len(self.stages)):
             raise ValueError(f"stages are {list(self.stages)}, expected one or more, each once")
+        if self.head is not None and self.parts is not None:
+            raise ValueError("an encoder with parts has no head")
         return self
 
     @model_serializer(mode="wrap")

@@ -4,6 +4,7 @@ config.json         the network and its preprocessing in timm's form
 model.safetensors   the tensors under timm's names
 README.md           a model card: licence, data, recipe, results
 card.yaml           isograft's card
+head.safetensors    the head of an encoder that was fine-tuned on a task
 manifest.npz        hashes of the training images and patients; only on request
 """
 
@@ -24,6 +25,7 @@ from encoders.zoo import canary, lineage, model_card, stages, weights, zoo
 from encoders.zoo.card import Card
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.evaluation import EvaluationReport, read_evaluation
+from encoders.zoo.head import HEAD_FILE, read_head_of, write_head
 from encoders.zoo.licences import LicenceHolder, licence_warnings
 from encoders.zoo.location import find_manifest
 from encoders.zoo.preprocess import prepare_input
@@ -31,7 +33,7 @@ from encoders.zoo.public_card import publish_card
 from encoders.zoo.source_check import describe_source_check
 from encoders.zoo.timm_config import build_timm_config, list_code_arguments
 
-FOLDER_FILES = ("config.json", "model.safetensors", "README.md", "card.yaml", "manifest.npz", "model.onnx", "model.onnx.yaml")
+FOLDER_FILES = ("config.json", "model.safetensors", HEAD_FILE, "README.md", "card.yaml", "manifest.npz", "model.onnx", "model.onnx.yaml")
 
 
 class ExportedFolder(NamedTuple):
@@ -70,6 +72,8 @@ def export_folder(name: str, folder: Path, with_manifest: bool = False, table: P
         weights.write_state_dict(part / "model.safetensors", network.state_dict())
         _write_text(part / "config.json", json.dumps(build_timm_config(card, network), indent=2) + "\n")
         card.write(part / "card.yaml")
+        if card.head is not None:
+            write_head(part, read_head_of(location, name))
         _write_text(part / "README.md", model_card.write_model_card(facts))
         if manifest is not None:
             with atomic_write(part / "manifest.npz") as own:

@@ -57,7 +57,8 @@ def _describe(name: str, location: zoo.EncoderLocation | None, seen: frozenset[s
     if location is None:
         return f"{name} (not available locally)"
     card = location.card
-    words = f"{name} ({card.method}, {card.steps} steps)" if card.method and card.steps else name
+    task = f" on {card.lineage['task']}" if card.lineage.get("task") else ""  # of a stage of training with labels
+    words = f"{name} ({card.method}{task}, {card.steps} steps)" if card.method and card.steps else name
     before = [_describe(parent, place, seen | {name}) for parent, place in _find_parents(location) if parent not in seen | {name}]
     first = str(card.lineage.get("init"))
     if not before:

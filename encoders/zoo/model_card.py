@@ -13,6 +13,7 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.redact import redact_private
 from encoders.zoo.card import Card, list_trained_labels
 from encoders.zoo.evaluation import EvaluationResult
+from encoders.zoo.head_card import describe_head
 from encoders.zoo.licences import LicenceHolder, governing_licence, hub_licence, is_unknown_licence, licence_warnings
 from encoders.zoo.recombine import has_batchnorm
 from encoders.zoo.timm_config import list_code_arguments, write_loading_code
@@ -113,7 +114,13 @@ def _use_lines(card: Card) -> list[str]:
         lines.append('`transformers.AutoModel.from_pretrained("FOLDER")` gives the same features as `pooler_output`.')
         if has_batchnorm(card):
             lines.append("`TimmBackbone` of transformers 5 resets the BatchNorm statistics after loading; use timm's `features_only=True`.")
-    return [*lines, '`isograft`: `encoders.load("FOLDER").encode(images)`.']
+    lines.append('`isograft`: `encoders.load("FOLDER").encode(images)`.')
+    if card.head is not None:
+        lines.append(
+            f"Its head (`head.safetensors`): {escape_markdown(describe_head(card.head))}. Logits are `features @ weight.T + bias`; they "
+            "are divided by the temperature before they become probabilities."
+        )
+    return lines
 
 
 def _input_lines(card: Card) -> list[str]:

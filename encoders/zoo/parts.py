@@ -124,6 +124,7 @@ def join_locations(locations: Sequence[EncoderLocation]) -> EncoderLocation:
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise InputError(f"{'+'.join(names)} has the part {twice} more than once; name different encoders")
+    flat = [part._replace(card=part.card.replace(head=None)) if part.card.head else part for part in flat]  # features alone are joined
     card = join_cards("+".join(names), [part.card for part in flat])
     return EncoderLocation(card, card, "parts", parts=tuple(flat))
 

@@ -17,6 +17,7 @@ from encoders.runtime.replace_folder import replace_folder
 from encoders.runtime.storage_errors import name_lost
 from encoders.zoo import backbone, canary, weights
 from encoders.zoo.card import Card
+from encoders.zoo.head import HeadWeights, write_head
 from encoders.zoo.names import BUILTIN_PREFIXES, PIXELS
 from encoders.zoo.removal import describe_references, find_references
 from encoders.zoo.stages import inner_network, select_stages, stage_width
@@ -33,22 +34,34 @@ MANIFEST_ARRAYS = (
     "label_names",
     "labeled",
 )
-IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess", "stages", "parts")
+IDENTITY_FIELDS = ("sha256", "arch", "model_args", "preprocess", "stages", "parts", "head")
 
 
-def publish_encoder(name: str, model: nn.Module, card: Card, manifest: Mapping[str, Array] | None = None, replace: bool = False) -> Path:
+def publish_encoder(
+    name: str,
+    model: nn.Module,
+    card: Card,
+    manifest: Mapping[str, Array] | None = None,
+    replace: bool = False,
+    head: HeadWeights | None = None,
+) -> Path:
     """Writes the folder `zoo/<name>/` and returns it; sets sha256, dim, canary and versions of the card.
 
     The canary comes from a second network built from the card, which proves that the entry loads. Publishing the same encoder again does
-    nothing.  replace: another encoder of that name is replaced, see `publish_folder`.  Raises InputError for a name that another encoder
-    has, or that no entry of the zoo can have."""
+    nothing.  replace: another encoder of that name is replaced, see `publish_folder`.  head: the tensors that the card describes.
+    Raises InputError for a name that another encoder has, or that no entry of the zoo can have, and ValueError for a head that is not that
+    of the card."""
     check_zoo_name(name, card)
+    if (None if card.head is None else card.head.sha256) != (None if head is None else head.sha256):
+        raise ValueError(f"the head to write is not that of the card of {name}")
     card, state = complete_card(name, model, card)
 
     def fill(folder: Path) -> None:
         weights.write_state_dict(folder / "model.safetensors", state)
         if manifest is not None:
             write_manifest(folder / "manifest.npz", manifest)
+        if head is not None:
+            write_head(folder, head)
 
     return publish_folder(card, fill, replace)
 
@@ -130,7 +143,8 @@ def _find_same_entry(folder: Path, card: Card) -> Path:
     if different := _list_differences(folder, card):
         raise InputError(
             f"the zoo has another encoder called {card.name} (its {', '.join(different)} differ); choose another name with --name, or "
-            f"replace it: `encoders import`, `pull` and `combine` take --replace, otherwise `encoders remove {card.name}` first"
+            f"replace it: `encoders import`, `pull`, `combine` and `transfer train` take --replace, otherwise `encoders remove "
+            f"{card.name}` first"
         )
     return folder
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from encoders.runtime.errors import InputError
 from encoders.zoo.backbone import build_backbone
 from encoders.zoo.batchnorm import STATISTICS, list_statistics_layers
-from encoders.zoo.card import NO_CANARIES, Card
+from encoders.zoo.card import NOT_OF_VARIANTS, Card
 from encoders.zoo.location import EncoderLocation
 from encoders.zoo.stages import inner_network
 
@@ -34,7 +34,7 @@ def recombine_locations(own: EncoderLocation, what: str, other: EncoderLocation)
         steps=None,
         config=None,
         sha256=None,
-        **NO_CANARIES,
+        **NOT_OF_VARIANTS,
         probe_history=[],
         source="recombined",
         lineage={"weights_of": weights.card.name, "statistics_of": statistics.card.name},

@@ -7,6 +7,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.files import prepared_text
 from encoders.zoo import canary, combine, stages, weights, zoo
 from encoders.zoo.card import Card
+from encoders.zoo.head import read_head_of
 from encoders.zoo.location import EncoderLocation
 from encoders.zoo.public_card import publish_card
 from encoders.zoo.source_check import compare_answer, describe_source_check, is_equal_to_source, record_source_check
@@ -46,7 +47,7 @@ def verify_location(location: EncoderLocation) -> list[EncoderCheck]:
     if location.origin == "computed":
         return [EncoderCheck("weights", True, "none: the features are computed from the image")]
     sha256 = f"sha256 {card.sha256[:16]}... equals that of the card" if card.sha256 else "the card has no sha256 to compare with"
-    checks = [EncoderCheck("weights", True, f"every tensor matched; {sha256}")]
+    checks = [EncoderCheck("weights", True, f"every tensor matched; {sha256}"), *_check_head(location)]
     if card.canary is None:
         return [*checks, EncoderCheck("canary", True, "not checked: the card has none")]
     expected = {"canary": card.canary, "network": card.network_canary, "pixels": card.pixel_canary}
@@ -57,6 +58,17 @@ def verify_location(location: EncoderLocation) -> list[EncoderCheck]:
     }
     checks += [_check_canary(name, values, actual[name](), card) for name, values in expected.items() if values is not None]
     return [*checks, EncoderCheck("source", is_equal_to_source(card) is not False, describe_source_check(card))]
+
+
+def _check_head(location: EncoderLocation) -> list[EncoderCheck]:
+    """The check of the head; none without one."""
+    if location.card.head is None:
+        return []
+    try:
+        read_head_of(location, location.card.name)
+    except InputError as error:
+        return [EncoderCheck("head", False, str(error))]
+    return [EncoderCheck("head", True, f"sha256 {location.card.head.sha256[:16]}... equals that of the card")]
 
 
 def _check_canary(name: str, expected: list[float], actual: list[float], card: Card) -> EncoderCheck:
@@ -94,7 +106,8 @@ def export_encoder(name: str, file: Path) -> str:
     encoder = zoo.load_location(location)
     answer = encoder.card.canary or canary.compute_canary(encoder.model, encoder.card)
     state = stages.inner_network(encoder.model).state_dict()
-    card = publish_card(encoder.card.replace(name=file.stem, sha256=weights.state_dict_sha256(state), canary=answer))
+    card = publish_card(encoder.card.replace(name=file.stem, sha256=weights.state_dict_sha256(state), canary=answer, head=None))
     with prepared_text(file.with_suffix(".yaml"), card.to_yaml()):
         weights.write_state_dict(file, state)
-    return timm_call(card, file)
+    left_out = f"# without the head of {name}; export a folder to keep it\n" if encoder.card.head else ""
+    return left_out + timm_call(card, file)

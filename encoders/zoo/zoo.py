@@ -18,7 +18,7 @@ from encoders.runtime.files import sha256_file
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import home_dir, zoo_dir
 from encoders.zoo import backbone, builtin, grayscale_stem, hub, listing, names, parts, pixels, recombine, run_exports, stages, weights
-from encoders.zoo.card import NO_CANARIES, Card, Preprocess, Stage
+from encoders.zoo.card import NOT_OF_VARIANTS, Card, Preprocess, Stage
 from encoders.zoo.encoder import Encoder
 from encoders.zoo.hub import WeightsUnavailable
 from encoders.zoo.location import EncoderLocation, Origin, find_manifest, part_file, weight_stem
@@ -143,7 +143,7 @@ def _choose_stages(location: EncoderLocation, chosen: tuple[Stage, ...]) -> Enco
         raise InputError(f"{card.name} cannot have stages={'/'.join(map(str, chosen))}: {reason}; leave stages out")
     base, _, options = card.name.partition(":")
     name = f"{base}:{options + ',' if options else ''}stages={'/'.join(map(str, chosen))}"
-    return location._replace(card=card.replace(name=name, stages=chosen, dim=stages.stage_width(card, chosen), **NO_CANARIES))
+    return location._replace(card=card.replace(name=name, stages=chosen, dim=stages.stage_width(card, chosen), **NOT_OF_VARIANTS))
 
 
 def baseline_name(kind: str, card: Card) -> str:
@@ -246,7 +246,7 @@ def _apply_variant(location: EncoderLocation, name: names.EncoderName) -> Encode
     args: dict[str, Json] = {**location.card.model_args, **name.model_args}
     preprocess = validate_config(Preprocess, {**stored.model_dump(), **options}, str(name))
     width = builtin.arch_feature_dim(location.card.arch, args) if name.model_args else location.card.dim
-    kept = {} if preprocess == stored and not name.model_args else NO_CANARIES  # those of the weights as they were trained
+    kept = {} if preprocess == stored and not name.model_args else NOT_OF_VARIANTS  # those of the weights as they were trained
     card = location.card.replace(name=str(name), preprocess=preprocess.model_dump(), model_args=args, dim=width, **kept)
     return location._replace(card=card)
 

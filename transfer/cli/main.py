@@ -29,10 +29,13 @@ from transfer.cli.options import (
     split_baselines,
 )
 from transfer.cli.power import power
+from transfer.cli.predict import predict
 from transfer.cli.report import report
 from transfer.cli.sibling_options import ADVICE, WITHOUT_EFFECT
 from transfer.cli.submit import submit
+from transfer.cli.sync import sync
 from transfer.cli.tasks import tasks_app
+from transfer.cli.train import train
 
 if TYPE_CHECKING:
     from transfer.records.record import Record
@@ -46,6 +49,8 @@ Typical use
     transfer tasks add pneumonia cxr.h5 --label pneumonia
     transfer bench --encoder cxr_moco --task pneumonia
     transfer report
+    transfer train --encoder cxr_moco --task pneumonia --name cxr_pneumonia
+    transfer predict --model cxr_pneumonia images/ --out predictions.csv
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 app.add_typer(tasks_app, name="tasks")
@@ -218,37 +223,15 @@ def _publish(sections: Sequence["Section"]) -> None:
         print(f"W&B: {address}")
 
 
+app.command()(train)
+app.command()(predict)
 app.command()(power)
 app.command()(refreshes_gallery(report))
 app.command(context_settings={"ignore_unknown_options": True})(refreshes_gallery(submit))  # those of bench
 app.command("jobs")(print_jobs)
 app.command()(gallery)
+app.command()(sync)
 app.command(hidden=True)(bench_cells)
-
-
-@app.command()
-def sync(dry_run: Annotated[bool, typer.Option("--dry-run", help="list the runs without uploading them")] = False) -> None:
-    """Upload the offline W&B runs of the working folder, oldest first. Exit status 1 when an upload failed.
-
-    A run that was requeued consists of several parts; uploaded in order, they become one run. Uploaded runs are not uploaded again.
-    """
-    import subprocess
-    import sys
-
-    from encoders.runtime.paths import home_dir
-    from transfer.tables.wandb_report import find_offline_runs
-
-    runs, failed = find_offline_runs(home_dir()), 0
-    for i, path in enumerate(runs, 1):
-        print(f"{i} of {len(runs)}: {path.relative_to(home_dir())}", flush=True)
-        if not dry_run:
-            failed += subprocess.run([sys.executable, "-m", "wandb", "sync", str(path)], cwd=path.parent.parent).returncode != 0
-    if not runs:
-        print("nothing to upload")
-    if failed:
-        message = f"{failed} of {len(runs)} uploads failed; run `wandb login`, or run this command again later"
-        make_console(stderr=True).print(message, markup=False)
-        raise typer.Exit(1)
 
 
 def _print_and_save_tables(

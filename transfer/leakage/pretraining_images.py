@@ -1,13 +1,14 @@
 """The pixels of an encoder's pretraining images, as far as their stores are available locally.
 
 A manifest holds hashes, and the fingerprints of the stores. Cards name stores without folders, because they are shared. The stores are
-therefore looked for where this machine keeps stores: in the recipes of the runs, and under their names beside the stores of the task, in
-the working folder and among the staged copies. A file is used only if its fingerprint is in the manifest.
+therefore looked for where this machine keeps stores: in the recipes of the runs and the registered tasks, and under their names beside the
+stores of the task, in the working folder and among the staged copies. A file is used only if its fingerprint is in the manifest.
 
 Shapes: P images of the manifest.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from encoders.similarity.perceptual_hash import Hashes
 from encoders.similarity.turned_search import read_signs
 from encoders.zoo.card import Card
 from transfer.leakage.image_copies import ImageRow
+from transfer.tasks.task import list_tasks, read_task
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -132,6 +134,8 @@ def list_store_paths(card: Card, folders: Sequence[Path], fingerprints: set[str]
         for name in list_recipe_stores(recipe):
             for folder in bases:
                 yield from match_pattern(folder, name)
+    for name in list_task_stores():
+        yield from match_pattern(home_dir(), name)
 
 
 def list_recipe_stores(recipe: Path) -> list[str]:
@@ -141,6 +145,15 @@ def list_recipe_stores(recipe: Path) -> list[str]:
     except InputError:
         return []
     return as_list(data.get("store")) if isinstance(data, dict) else []
+
+
+def list_task_stores() -> list[str]:
+    """The stores of the registered tasks, of which one may have been trained on; none of a task that cannot be read."""
+    names = []
+    for task in list_tasks():
+        with suppress(InputError):
+            names += read_task(task).store
+    return names
 
 
 def as_list(stores: object) -> list[str]:

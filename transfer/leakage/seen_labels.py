@@ -61,6 +61,6 @@ def describe_seen_labels(name: str, manifest: Mapping[str, Array], task_labels: 
         counts = {part: (int(hit[rows].sum()), len(rows)) for part in PARTS for rows in [split.rows(part)]}
         parts = ", ".join(f"{n:,} of {of:,} {part} images" for part, (n, of) in counts.items() if n)
         total = int(np.asarray(manifest["labeled"], dtype=bool)[:, columns.index(column)].sum())
-        line = f"{name} was pretrained with the label {column!r} of {total:,} images{f' ({parts})' if parts else ', none of this task'}"
+        line = f"{name} was trained with the label {column!r} of {total:,} images{f' ({parts})' if parts else ', none of this task'}"
         lines.append(f"{line}, {CONSEQUENCES_OF_OWN if column.casefold() in own else CONSEQUENCES_OF_OTHER}")
     return lines

@@ -84,12 +84,15 @@ class DicomSource(Source[FileItem]):
         dataset: str | None = None,
         accept_damaged: bool = False,
         wrap_progress: Callable[[Sequence[str]], Iterable[str]] = iter,
+        files: Sequence[str] | None = None,
     ):
         """accept_damaged: store damaged pixels as they are decoded.
+        files: paths relative to the folder, to read these alone; None: the folder is searched.
         wrap_progress: wraps the file names while headers are read, e.g. with a progress bar.
 
         Raises InputError for options that do not fit the folder or the table."""
-        self.folder, (names, others, self.broken) = list_dicom_files(Path(folder))
+        found_files = list_dicom_files(Path(folder)) if files is None else (Path(folder), ListedFiles(list(files), Counter(), []))
+        self.folder, (names, others, self.broken) = found_files
         self.voi, self.window, self.crop_borders = voi, window, crop_borders
         self.keep_tags, self.key, self.salt = validate_tags(keep_tags), key, salt
         self.size, self.resize, self.channels, self.modality = size, resize, channels, modality

@@ -55,11 +55,11 @@ def test_a_benchmark_names_the_labels_of_train_images_and_refuses_those_of_test_
     run(store, WORDS, "fair", f"data.keys={tmp_path / 'train.txt'}", "auxiliary.sick.weight=0.1")
     bench = ("bench", "--protocol", "knn", "--baseline", "none", "--no-floor", "--device", "cpu", "--task", "sick", "--encoder")
     done = call(*bench, "fair")
-    assert "fair was pretrained with the label 'sick' of 48 images (48 of 48 train images)" in " ".join(done.stdout.split())
+    assert "fair was trained with the label 'sick' of 48 images (48 of 48 train images)" in " ".join(done.stdout.split())
     (record,) = (json.loads(path.read_text()) for path in records_dir().glob("sick/*.json"))
     assert any("which is a label of this task" in line for line in record["warnings"])
     run(store, WORDS, "child", f"data.keys={tmp_path / 'train.txt'}", "init=fair", "arch=null", "model_args={}")
-    assert "fair was pretrained with the label 'sick'" in " ".join(call(*bench, "child").stdout.split())  # by its start
+    assert "fair was trained with the label 'sick'" in " ".join(call(*bench, "child").stdout.split())  # by its start
     assert list_trained_labels(Card.read(zoo_dir() / "child" / "card.yaml")) == ["sick (auxiliary, 48 images)"]
 
     sealed_list_path("sick").unlink()  # a run with labels of test images is only possible without the list

@@ -1,0 +1,166 @@
+"""Predicting with the head of a trained encoder: probabilities, decisions and uncertainty of images, a batch at a time.
+
+Shapes: B images of a batch, C labels or classes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from encoders.features.input_batches import iterate_inputs, move_input
+from encoders.runtime.arithmetic import without_tf32
+from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.errors import InputError
+from encoders.runtime.npz_file import load_npz
+from encoders.runtime.worker_process import worker_context
+from encoders.store.store import Store
+from encoders.store.verified import require_intact
+from encoders.zoo import zoo
+from encoders.zoo.encoder import Encoder, EncoderInput
+from encoders.zoo.head import read_head_of
+from encoders.zoo.head_card import Head
+from encoders.zoo.location import find_manifest
+from transfer.bench.preprocess_check import list_preprocess_mismatches
+from transfer.leakage.check import digests_to_bytes, is_member
+from transfer.protocols.finetune_network import FinetuneNetwork
+from transfer.trained.calibrate import calibrated_probabilities
+from transfer.trained.head_network import build_head_network
+from transfer.trained.image_files import STORES, FileBatch, FileBatches, FileReader, FoundImages, choose_form, find_image_files
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained encoder with its head. trained_on: (P, 32) hashes of the images that trained or calibrated it."""
+
+    name: str
+    encoder: Encoder
+    head: Head
+    network: FinetuneNetwork
+    trained_on: Array | None
+
+    def probabilities(self, x: EncoderInput) -> FloatArray:
+        """(B, C) calibrated probabilities of prepared input."""
+        with torch.inference_mode(), without_tf32():
+            logits = self.network.eval()(x).double().cpu().numpy()
+        return calibrated_probabilities(logits, self.head.temperature, self.head.kind)
+
+
+class PredictedBatch(NamedTuple):
+    """keys: of B images.  probability: (B, C), NaN where the image could not be read.  problems: position -> why.
+
+    trained_on: how many of the images trained or calibrated the model."""
+
+    keys: list[str]
+    probability: FloatArray
+    problems: Mapping[int, str]
+    trained_on: int
+
+
+@dataclass(frozen=True)
+class PredictionInput:
+    """The images to predict: those of a store, or files.  notes: sentences for the user."""
+
+    store: Store | None = None
+    files: FoundImages | None = None
+    notes: list[str] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.store if self.store is not None else self.files or ())
+
+
+def load_trained_model(name: str, device: str = "cpu") -> TrainedModel:
+    """The encoder called `name` with its head. Raises InputError for one without a head, and for a head that is not that of its card."""
+    location = zoo.find_encoder(name)
+    weights = read_head_of(location, name)
+    head = location.card.head
+    assert head is not None, "read_head_of returned its tensors"
+    encoder = zoo.load_location(location, device)
+    network = build_head_network(encoder.model, encoder.card, weights).to(encoder.device)
+    manifest = find_manifest(location)
+    known = load_npz(manifest, "copy it again").get("sha256") if manifest is not None else None
+    return TrainedModel(name, encoder, head, network, known)
+
+
+def open_prediction_input(paths: Sequence[Path], model: TrainedModel) -> PredictionInput:
+    """A store, several stores or a folder of stores as one; otherwise the image files of a folder, or these files.
+
+    Raises InputError for what is neither, and for a store that was changed."""
+    stores = list_stores(paths)
+    if not stores:
+        found = find_image_files(paths)
+        skipped = [f"{n} files skipped: {suffix}" for suffix, n in sorted(found.skipped.items())]
+        return PredictionInput(files=found, notes=skipped)
+    store = Store.open([str(path) for path in stores])
+    require_intact(store)
+    notes = [
+        f"warning: {line}"
+        for attrs, modality in {str(part.attrs.get("geometry")): (part.attrs, str(part.attrs["modality"])) for part in store.parts}.values()
+        for line in list_preprocess_mismatches(model.encoder.card, modality, attrs)
+    ]
+    return PredictionInput(store=store, notes=list(dict.fromkeys(notes)))
+
+
+def list_stores(paths: Sequence[Path]) -> list[Path]:
+    """The stores that the paths name, also by a folder that holds stores; [] if they name other files.
+
+    Raises InputError for stores beside other files."""
+    stores: list[Path] = []
+    others: list[Path] = []
+    for path in paths:
+        inside = sorted(p for p in path.glob("*.h5") if p.is_file()) if path.is_dir() else []
+        if inside:
+            stores += inside
+        elif path.suffix.lower() in STORES and not path.is_dir():
+            stores.append(path)
+        else:
+            others.append(path)
+    if stores and others:
+        raise InputError(f"{stores[0]} is a store and {others[0]} is not; predict on stores and on files by a command each")
+    return stores
+
+
+def iterate_predictions(
+    model: TrainedModel, images: PredictionInput, workers: int = 0, progress: Callable[[int], None] = lambda n: None
+) -> Iterator[PredictedBatch]:
+    """Yields the predictions of all images in their order, a batch at a time; no more than that is in memory.
+
+    workers: processes that read; 0: this process reads.  progress: called with the number of images done."""
+    batches = _predict_store(model, images.store, workers) if images.store is not None else _predict_files(model, images.files, workers)
+    for batch in batches:
+        yield batch
+        progress(len(batch.keys))
+
+
+def _predict_store(model: TrainedModel, store: Store, workers: int) -> Iterator[PredictedBatch]:
+    key, sha256 = store.column("key"), store.column("sha256")
+    parts = [np.arange(start, min(start + BATCH, len(store))) for start in range(0, len(store), BATCH)]
+    for rows, x in zip(parts, iterate_inputs(model.encoder, store, parts, workers), strict=True):
+        seen = count_trained_on(model, sha256[rows].tolist())
+        yield PredictedBatch(key[rows].astype(str).tolist(), model.probabilities(x), {}, seen)
+
+
+def _predict_files(model: TrainedModel, found: FoundImages | None, workers: int) -> Iterator[PredictedBatch]:
+    assert found is not None, "there are files where there is no store"
+    reader = FileReader(found, choose_form(model.head, model.name))
+    batches = FileBatches(reader, model.encoder, BATCH)
+    workers = min(workers, len(batches))
+    context = worker_context() if workers else None
+    loader: DataLoader[FileBatch] = DataLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=context)
+    for batch in loader:
+        p = np.full((len(batch.keys), len(model.head.classes)), np.nan)
+        if batch.inputs is not None:
+            readable = [i for i in range(len(batch.keys)) if i not in batch.problems]
+            p[readable] = model.probabilities(move_input(batch.inputs, model.encoder.device))
+        yield PredictedBatch(batch.keys, p, batch.problems, count_trained_on(model, [digest for digest in batch.sha256 if digest]))
+
+
+def count_trained_on(model: TrainedModel, sha256: Sequence[str]) -> int:
+    """How many images trained or calibrated the model.  sha256: hex digests of their pixels."""
+    return int(is_member(digests_to_bytes(sha256), model.trained_on).sum()) if sha256 else 0

@@ -1,0 +1,174 @@
+"""Fine-tuning an encoder on a task and keeping the network with its head as an encoder of the zoo.
+
+The network is that of the protocol `finetune` under the same settings and seed, so `transfer bench --protocol finetune` measures what is
+kept here. Train patients train it; validation patients choose the weights, the temperature and the thresholds. No test image is read.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from encoders.runtime.arrays import IntArray
+from encoders.runtime.config import json_digest
+from encoders.runtime.errors import InputError
+from encoders.runtime.local_notes import prints_to_job_log
+from encoders.runtime.paths import zoo_dir
+from encoders.store.verified import require_intact
+from encoders.zoo import zoo
+from encoders.zoo.card import Card
+from encoders.zoo.encoder import Encoder
+from encoders.zoo.head import HeadWeights
+from encoders.zoo.head_card import Head
+from encoders.zoo.publish import check_zoo_name, publish_encoder
+from transfer.bench import leaks
+from transfer.bench.baselines import EncoderEntry
+from transfer.bench.bench import LogLine, load_protocols
+from transfer.bench.cell import hide_task_names
+from transfer.bench.preprocess_check import list_preprocess_mismatches
+from transfer.leakage import check
+from transfer.protocols.common import ImageSet
+from transfer.protocols.contract import Log
+from transfer.protocols.finetune import Fitted, fit
+from transfer.protocols.finetune_config import Config
+from transfer.protocols.finetune_network import FinetuneNetwork
+from transfer.strategies.names import FINETUNE, FULL, check_settings_used, parse_strategy, strategy_label
+from transfer.tasks.load import LoadedTask, load_task
+from transfer.tasks.options import Part
+from transfer.tasks.task import read_task
+from transfer.trained.calibrate import Calibration, calibrate_head, fold_head
+from transfer.trained.head_network import build_head_network, predict_with_head
+from transfer.trained.stored_form import describe_stored_images
+from transfer.trained.trained_card import build_trained_card, build_trained_manifest
+
+
+@dataclass(frozen=True)
+class TrainRequest:
+    """What to train.  overrides: settings of fine-tuning, as `finetune.epochs=5`."""
+
+    encoder: str
+    task: str
+    name: str
+    strategy: str = FULL
+    overrides: tuple[str, ...] = ()
+    seed: int = 0
+    device: str = "cpu"
+    replace: bool = False
+    allow_leakage: bool = False
+    near_duplicates: bool = True
+    licence: str = "unknown"
+
+
+@dataclass(frozen=True)
+class TrainedEncoder:
+    """What was kept.  selection, cost: of the fine-tuning."""
+
+    folder: Path
+    card: Card
+    network: FinetuneNetwork  # as it is kept: its head is that of the card
+    calibration: Calibration
+    selection: dict[str, Any]
+    cost: dict[str, Any]
+
+
+def load_finetune_settings(request: TrainRequest) -> Config:
+    """The settings of fine-tuning. Raises InputError for an unknown one, for one that has no effect, and for an unknown strategy."""
+    parse_strategy(request.strategy)
+    protocol = FINETUNE if request.strategy == FULL else f"{FINETUNE}-{request.strategy}"
+    check_settings_used([protocol], request.overrides)
+    if wrong := [text for text in request.overrides if "." in text.partition("=")[0] and not text.startswith(f"{FINETUNE}.")]:
+        raise InputError(f"{wrong[0]} is no setting of fine-tuning; write {FINETUNE}.SETTING=VALUE, e.g. {FINETUNE}.epochs=5")
+    ((_, cfg),) = load_protocols([protocol], request.seed, request.overrides, request.device).values()
+    assert isinstance(cfg, Config)
+    return cfg
+
+
+def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Log | None = None) -> TrainedEncoder:
+    """Trains, calibrates and publishes `request.name`. Rerunning the same request on one CPU gives the same network.
+
+    on_validation: receives loss and score of every validation.
+
+    Raises InputError for an encoder that has no network, or is made of several; for a name that the zoo has; for data leakage between the
+    parts of the task, unless it is allowed; and for what `fit` refuses."""
+    cfg = load_finetune_settings(request)
+    loaded, location = load_task(read_task(request.task)), zoo.find_encoder(request.encoder)
+    _check_name(request, location.card)
+    if location.card.parts:
+        raise InputError(f"{request.encoder} is made of several networks, and a trained encoder has one; train a part of it")
+    _check_task(request, loaded, location.card, log)
+    encoder = zoo.load_location(location, request.device)
+    train, val = (gather_images(loaded, encoder, part) for part in ("train", "val"))
+    fitted = fit(cfg, train, val, log=on_validation)
+    head = fold_head(fitted)
+    network = build_head_network(fitted.network.backbone, encoder.card, head).to(encoder.device)
+    logits = predict_with_head(network, val, cfg.workers)
+    calibration = calibrate_head(val.y, logits, val.kind, tuple(loaded.task.classes))
+    for note in calibration.notes:
+        log(f"note: {note}")
+    rows = used_rows(loaded)
+    card = build_trained_card(request.name, encoder, loaded, rows, cfg, fitted.selection, request.licence)
+    card = card.replace(head=_describe_head(loaded, cfg, calibration, fitted, val, head).model_dump())
+    folder = publish_encoder(request.name, network.backbone, card, build_trained_manifest(loaded, rows), request.replace, head)
+    return TrainedEncoder(folder, Card.read(folder / "card.yaml"), network, calibration, dict(fitted.selection), dict(fitted.cost))
+
+
+def _check_name(request: TrainRequest, start: Card) -> None:
+    """Raises InputError now for a name that would be refused after an hour of training."""
+    check_zoo_name(request.name, start.replace(config={"task": request.task}))
+    if (zoo_dir() / request.name).exists() and not request.replace:
+        raise InputError(f"the zoo has an encoder called {request.name}; choose another --name, or replace it with --replace")
+    if request.name == request.encoder:
+        raise InputError(f"{request.name} would replace the encoder that it starts from; choose another --name")
+
+
+def _check_task(request: TrainRequest, loaded: LoadedTask, start: Card, log: LogLine) -> None:
+    """Reports how labels and split were read, and what is wrong with them. Raises InputError for data leakage and for changed images.
+
+    Test images that the start has seen do not spoil the training; a benchmark of the result refuses them, so they are named now."""
+    for line in loaded.messages:
+        log(f"{loaded.task.name}: {hide_task_names(loaded, line) if prints_to_job_log() else line}")
+    own = leaks.gather_split_leaks(loaded, request.near_duplicates)
+    listed = leaks.save_leaks(loaded, own, "leaks", log)
+    confirmed, suspected = check.check_leaks(loaded.task.name, own, request.allow_leakage, listed)
+    entry = EncoderEntry(request.encoder, start, True)
+    seen = leaks.gather_pretraining_leaks(loaded, entry, request.near_duplicates)[0]
+    seen += leaks.gather_pretraining_patients(loaded, entry, ())[0]
+    warnings = confirmed + suspected + leaks.describe_label_use(loaded, entry)
+    warnings += [f"{leak}; `transfer bench` refuses {request.name} on this task" for leak in seen if leak.confirmed]
+    for warning in [*warnings, *list_preprocess_mismatches(start, loaded.store.modality, loaded.store.attrs)]:
+        log(f"warning: {warning}")
+    require_intact(loaded.store, used_rows(loaded).tolist())
+
+
+def used_rows(loaded: LoadedTask) -> IntArray:
+    """The rows of the store that train the network or choose something: train and validation images with a label."""
+    rows = np.concatenate([loaded.split.rows("train"), loaded.split.rows("val")])
+    return np.sort(rows[np.isfinite(loaded.y[rows]).any(axis=1)])
+
+
+def gather_images(loaded: LoadedTask, encoder: Encoder, part: Part) -> ImageSet:
+    """The images of a part of the task, as the encoder reads them."""
+    rows = loaded.split.rows(part)
+    columns = (loaded.y[rows], loaded.key[rows], loaded.patient[rows])
+    return ImageSet(loaded.store, encoder, rows, *columns, loaded.task.kind, loaded.sha256[rows])
+
+
+def _describe_head(loaded: LoadedTask, cfg: Config, calibration: Calibration, fitted: Fitted, val: ImageSet, weights: HeadWeights) -> Head:
+    known = np.isfinite(val.y).any(axis=1)
+    return Head(
+        kind=loaded.task.kind,
+        classes=tuple(loaded.task.classes),
+        task=loaded.task.name,
+        task_digest=json_digest(loaded.task),
+        labels_digest=loaded.labels_hash,
+        split_digest=loaded.split.hash,
+        strategy=strategy_label(cfg),
+        temperature=calibration.temperature,
+        thresholds=None if calibration.threshold is None else tuple(float(cut) for cut in calibration.threshold),
+        calibration_images=int(known.sum()),
+        calibration_patients=len(set(val.patient[known].astype(str).tolist())),
+        validation_score=float(fitted.selection["score"]),
+        images=describe_stored_images(loaded.store),
+        sha256=weights.sha256,
+    )

@@ -18,6 +18,7 @@ PRELOADED = [
     "pretrain.cli.main",
     "pretrain.loop.train",
     "pretrain.run.lifecycle",
+    "tests.fuzz.all_classes",
 ]
 
 

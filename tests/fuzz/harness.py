@@ -98,6 +98,7 @@ class Outcome:
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[Verdict] = field(default_factory=list)
     cpu_seconds: float = 0.0
+    printed: str = ""  # to the standard error of the processes
 
     def describe(self, shown: int = 12) -> str:
         """The counts and the first faults, a line each."""

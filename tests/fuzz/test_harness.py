@@ -55,8 +55,8 @@ class FaultyReader(FuzzClass):
                     raise InputError("order.txt is too large") from error
 
 
-def test_the_harness_counts_every_kind_of_end(tmp_path):
-    outcome = run_class(FaultyReader(), tmp_path, range(len(ENDS)))
+def test_the_harness_counts_every_kind_of_end():
+    outcome = run_class(FaultyReader(), range(len(ENDS)))
     want = {"right": 1, "refused": 2, "wrong": 1, "traceback": 3, "crash": 1, "memory": 2}
     assert dict(outcome.counts) == want
     assert [(bad.number, bad.change, bad.verdict) for bad in outcome.faults] == [
@@ -76,8 +76,8 @@ class SlowReader(FaultyReader):
             time.sleep(30)
 
 
-def test_an_input_without_end_is_a_hang_and_the_next_one_is_run(tmp_path):
-    outcome = run_class(SlowReader(), tmp_path, range(3))
+def test_an_input_without_end_is_a_hang_and_the_next_one_is_run():
+    outcome = run_class(SlowReader(), range(3))
     assert dict(outcome.counts) == {"right": 2, "hang": 1}
     assert outcome.faults[0].number == 1
 

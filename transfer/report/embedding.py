@@ -23,6 +23,7 @@ from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
 from transfer.tables.rows import Row, rows_by_records
+from transfer.tables.subgroups import list_shown_columns
 from transfer.tasks.group_columns import name_groups
 from transfer.tasks.options import TaskKind
 
@@ -103,8 +104,8 @@ def list_colourings(record: Record, chosen: Array) -> list[tuple[str, Array, lis
     if several:
         number = {p: f"patient {i + 1}" for i, p in enumerate(several)}
         colourings.append(("by patient", np.array([number.get(p, "others") for p in patient]), list(number.values())))
-    for column, values in sorted(record.groups.items()):
-        names = name_groups(column, values[chosen])
+    for column in list_shown_columns(record):
+        names = name_groups(column, record.groups[column][chosen])
         if len(set(names.tolist())) > 1:
             colourings.append((f"by {column}", names, _most_common(names)))
     return colourings

@@ -50,13 +50,15 @@ class Subgroup:
 
 def list_group_columns(records: Sequence[Record]) -> list[str]:
     """The group columns that all of these records have."""
-    each = [set(_list_shown_columns(r)) for r in records if r.meta.status == "ok"]
+    each = [set(list_shown_columns(r)) for r in records if r.meta.status == "ok"]
     return sorted(set.intersection(*each)) if each else []
 
 
-def _list_shown_columns(record: Record) -> list[str]:
-    """The group columns of one record but those of names and dates, which records of earlier versions may have. Kept: the values decide."""
-    shown = lambda: [name for name, values in record.groups.items() if not identifies_people(name, values)]  # noqa: E731
+def list_shown_columns(record: Record) -> list[str]:
+    """The group columns of one record, sorted, but those of names and dates, which records of earlier versions may have; kept on disk.
+
+    Nothing that is passed on may list the values of another column."""
+    shown = lambda: [name for name, values in sorted(record.groups.items()) if not identifies_people(name, values)]  # noqa: E731
     return cached_result("shown group columns", [record], (), list[str], shown) if record.group_columns else []
 
 

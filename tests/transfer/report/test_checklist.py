@@ -12,11 +12,12 @@ from encoders.zoo.card import Card
 from tests.store_edits import edit_store
 from tests.transfer.report.studies import add_task, make_record, make_store
 from transfer.cli.main import app
-from transfer.records.record import ExternalSource, write_record
+from transfer.records.record import ExternalSource, Record, write_record
 from transfer.report.checklist.answers import answer_guideline, answer_item
 from transfer.report.checklist.facts import Evidence, gather_facts
 from transfer.report.checklist.guidelines import EVIDENCE, GuidelineItem, read_guidelines
 from transfer.report.checklist.pages import render_checklist_html, render_checklist_markdown
+from transfer.report.embedding import list_colourings
 from transfer.tables.build import build_sections
 from transfer.tasks.task import SplitRule
 
@@ -162,6 +163,23 @@ def test_subgroups_and_sites_are_named_with_their_numbers():
     facts = facts_of(make_record(patient_task()))
     assert any("sex: F 20, M 20" in line for line in answers(facts)["36"].known)
     assert any("site: north" in line for line in answers(facts, TRIPOD)["6a"].known)
+
+
+@pytest.mark.parametrize("column", ["patient_name", "site_date", "wardround"])
+def test_columns_of_names_and_dates_in_records_of_earlier_versions_are_not_shown(column):
+    record = make_record(patient_task())
+    n = len(record.arrays["test_key"])
+    people = [f"Miller {i % 2}" for i in range(n)] if column == "patient_name" else [f"2021-03-{10 + i % 2}" for i in range(n)]
+    arrays = {**record.arrays, f"test_group_{column}": np.array(people)}
+    shown = Record(record.meta, arrays)
+    facts = facts_of(shown)
+    answered = [*answers(facts).values(), *answers(facts, TRIPOD).values()]
+    lines = [line for each in answered for line in (*each.known, *each.missing)]
+    assert any("sex: F 20, M 20" in line for line in lines)
+    assert [line for line in lines if "Miller" in line or "2021-03" in line or f"{column}:" in line or f" {column}" in line] == []
+    colourings = list_colourings(shown, np.arange(n))
+    assert [title for title, *_ in colourings if column in title] == []
+    assert any(title == "by sex" for title, *_ in colourings)
 
 
 # What the models and results state

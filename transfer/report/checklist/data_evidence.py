@@ -10,6 +10,7 @@ from encoders.runtime.errors import InputError
 from transfer.records.record import Record
 from transfer.report.checklist.facts import Evidence, StudyFacts
 from transfer.report.task_source import TaskSource
+from transfer.tables.subgroups import list_shown_columns
 from transfer.tasks.group_columns import is_age_column, name_groups, order_groups
 from transfer.tasks.options import PARTS
 from transfer.tasks.recipes import load_recipe
@@ -216,7 +217,7 @@ def case_characteristics(facts: StudyFacts) -> Evidence | None:
     """Sex, age, view and site of the test images, as far as the store holds them."""
     lines = []
     for task, record in facts.by_task.items():
-        lines += [f"{task}, test images, {name}: {summarize_group(name, values)}" for name, values in sorted(record.groups.items())]
+        lines += [f"{task}, test images, {name}: {summarize_group(name, record.groups[name])}" for name in list_shown_columns(record)]
     return Evidence(tuple(lines)) if lines else None
 
 
@@ -233,9 +234,9 @@ def summarize_group(name: str, values: Array) -> str:
 def sites(facts: StudyFacts) -> Evidence | None:
     """The sites of the test images, if the store has a column about them."""
     lines = [
-        f"{task}, test images, {name}: {summarize_group(name, values)}"
+        f"{task}, test images, {name}: {summarize_group(name, record.groups[name])}"
         for task, record in facts.by_task.items()
-        for name, values in sorted(record.groups.items())
+        for name in list_shown_columns(record)
         if any(word in name.lower() for word in SITE_WORDS)
     ]
     return Evidence(tuple(lines)) if lines else None

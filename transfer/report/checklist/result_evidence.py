@@ -10,6 +10,7 @@ from transfer.report.checklist.facts import Evidence, StudyFacts
 from transfer.report.curves import gather_probabilities
 from transfer.tables.format import format_interval
 from transfer.tables.rows import TABLE_METRICS, Row
+from transfer.tables.subgroups import list_shown_columns
 
 METRIC_NAMES = {"auroc": "AUROC", "ap": "average precision", "balanced_accuracy": "balanced accuracy"}
 
@@ -96,7 +97,7 @@ def robustness(facts: StudyFacts) -> Evidence | None:
 
 def subgroup_results(facts: StudyFacts) -> Evidence | None:
     """The group columns whose subgroups the report evaluates."""
-    columns = {task: sorted(record.groups) for task, record in facts.by_task.items() if record.groups}
+    columns = {task: shown for task, record in facts.by_task.items() if (shown := list_shown_columns(record))}
     lines = [
         f"{task}: AUROC and differences by {', '.join(names)}, in the section Subgroups of test images of the report"
         for task, names in columns.items()

@@ -257,8 +257,7 @@ def recipe_identity(recipe: Recipe) -> str:
     """A digest of the settings that decide the weights: two runs with equal digests on the same store are the same run.
 
     Precision, torch.compile and the like are in it because they decide the last bits. A watchdog that only warns is not."""
-    acts = recipe.watch.policy != "warn" or recipe.watch.stop_at_best > 0
-    marks = {OutsideIdentity.ALWAYS} | (set() if acts else {OutsideIdentity.UNLESS_POLICY_ACTS})
+    marks = {OutsideIdentity.ALWAYS} | (set() if recipe.watch.acts else {OutsideIdentity.UNLESS_POLICY_ACTS})
     left_out = merge_fields(list_marked_fields(Recipe, marks), list_defaulted_fields(recipe))
     return json_digest(recipe.model_dump(mode="json", exclude=left_out))
 

@@ -11,9 +11,18 @@ from pretrain.recipe.identity_marks import OutsideIdentity
 class WatchConfig(Config):
     """The watchdog: probes a fixed set of images at intervals and acts on alarms. Probing does not change the run."""
 
-    images: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(256, ge=0, description="corpus images per probe; 0 disables probing")
+    images: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
+        256, ge=0, description="corpus images per probe; fewer in runs of few steps (see watch.max_share); 0 disables probing"
+    )
     every: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
         100, ge=1, description="steps between probes; lowered in short runs, which have about twenty probes"
+    )
+    max_share: Annotated[float, OutsideIdentity.ALWAYS] = Field(
+        0.02,
+        gt=0,
+        le=1,
+        description="share of a run's time that probes may take: all but the first and the last are postponed until they fit. 1: none is. "
+        "Where `watch.policy` or `watch.stop_at_best` acts on probes, they keep their steps",
     )
     policy: Annotated[Literal["warn", "stop", "rollback"], OutsideIdentity.UNLESS_POLICY_ACTS] = Field(
         "warn",
@@ -31,6 +40,11 @@ class WatchConfig(Config):
     stop_at_best: int = Field(
         0, ge=0, description="probes without a better online k-NN after which the run ends; the best step is exported. 0: off"
     )
+
+    @property
+    def acts(self) -> bool:
+        """Whether probes decide the weights or the exported step: then their steps must not depend on a clock."""
+        return self.policy != "warn" or self.stop_at_best > 0
 
     @model_validator(mode="after")
     def _labeled_needs_label(self) -> "WatchConfig":

@@ -14,11 +14,13 @@ from pretrain.display.time_left import estimate_seconds_left
 from pretrain.run.lock_holder import is_run_alive
 from pretrain.run.run_info import read_baseline
 from pretrain.run.rundir import RunDir
+from pretrain.watch.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
 LINE_INTERVAL_S = 5.0  # between two lines in a log file
+DRAWING_SHARE = 0.01  # of the run's time for the dashboard, which reads all lines for each picture
 
 
 class ShowMetrics(Protocol):
@@ -50,10 +52,13 @@ def _open_dashboard(title: str, steps: int, lines: list[dict[str, Any]], baselin
     from rich.live import Live
 
     with Live(build_panel(title, lines, steps, baseline), console=make_console(stderr=True), auto_refresh=False) as live:
+        drawing = TimeBudget(DRAWING_SHARE)
 
         def show(step: int, **metrics: float) -> None:
             lines.append({"step": step, **metrics})
-            live.update(build_panel(title, lines, steps, baseline), refresh=True)
+            if drawing.fits(reserved=1) or step == steps:
+                with drawing.spend():
+                    live.update(build_panel(title, lines, steps, baseline), refresh=True)
 
         yield show
 

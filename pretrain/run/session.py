@@ -128,6 +128,8 @@ def train_session(run: RunDir, setup: Setup, state: TrainState, say: PrintLine) 
             raise
         finally:
             setup.batches.close()
+        if watchdog:
+            watchdog.report_share()
         return finish_session(run, setup, state, stop, metrics_log, time.monotonic() - started, say, watchdog)
 
 

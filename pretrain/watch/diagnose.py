@@ -6,6 +6,7 @@ chance.
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from statistics import fmean, median, stdev
 from typing import NamedTuple
 
@@ -87,8 +88,9 @@ def is_teacher_constant(line: MetricsLine, earlier: Sequence[MetricsLine]) -> bo
 
 def is_gradient_exploding(lines: Sequence[MetricsLine]) -> bool:
     """Each of the last five gradient norms is far above the median before them."""
-    norms = [float(line["grad_norm"]) for line in lines if math.isfinite(line.get("grad_norm", math.nan))]
-    return len(norms) >= 15 and min(norms[-5:]) > EXPLODED_GRADIENT_FACTOR * median(norms[:-5][-100:])
+    finite = (norm for line in reversed(lines) if math.isfinite(norm := float(line.get("grad_norm", math.nan))))
+    norms = list(islice(finite, 105))  # newest first; a run may have a hundred thousand lines
+    return len(norms) >= 15 and min(norms[:5]) > EXPLODED_GRADIENT_FACTOR * median(norms[5:])
 
 
 def is_below_start(lines: Sequence[MetricsLine]) -> bool:

@@ -13,10 +13,16 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.metrics_log import to_json_number
 from encoders.runtime.npz_file import load_npz
 from pretrain.loop.setup import Setup
+from pretrain.recipe.config import augmentation
 from pretrain.watch.best import count_probes_since_best, find_best, probes
 from pretrain.watch.diagnose import Finding, MetricsLine, diagnose
 from pretrain.watch.knn import OnlineKnn
 from pretrain.watch.probe import Probe
+from pretrain.watch.time_budget import TimeBudget
+
+FEWEST_PROBE_IMAGES = 16  # in runs of few steps
+SHORT_RUN_PROBES = 6  # probes for whose images a short run has time: the first, the last, and PATIENCE others with one to spare
+STEP_PASSES = 3  # forward passes that take as long as the forward and backward pass of a training step
 
 
 class RollbackRequested(RuntimeError):
@@ -24,7 +30,9 @@ class RollbackRequested(RuntimeError):
 
 
 class Watchdog:
-    """Measures at intervals and reports each diagnosis when it begins and when it ends. It does not change the run."""
+    """Measures at intervals and reports each diagnosis when it begins and when it ends. It does not change the run.
+
+    Where nothing acts on its measurements, it takes at most the share `watch.max_share` of the session's time."""
 
     def __init__(
         self,
@@ -40,10 +48,14 @@ class Watchdog:
         cfg = setup.recipe.watch
         self.setup, self.cfg, self.lines, self.baseline, self.say = setup, cfg, list(lines), dict(baseline), say
         self.interval = probe_interval(setup)
+        self.budget = TimeBudget(1.0 if cfg.acts else cfg.max_share)
+        self.diagnosing = TimeBudget(self.budget.share)
+        self.is_postponed = False  # whether a measurement is due that did not fit
         self.active_findings = self._find_active() if lines else {}  # of a resumed run, they were reported by an earlier session
         pixels, device, corpus = setup.card.preprocess, setup.device, setup.corpus
-        self.probe = Probe(corpus.store, corpus.index, cfg.images, pixels, device) if cfg.images else None
-        self.knn = OnlineKnn(cfg.labeled, cfg.label, cfg.k, pixels, device) if cfg.labeled and cfg.label else None
+        with self.budget.spend():
+            self.probe = Probe(corpus.store, corpus.index, count_probe_images(setup), pixels, device) if cfg.images else None
+            self.knn = OnlineKnn(cfg.labeled, cfg.label, cfg.k, pixels, device) if cfg.labeled and cfg.label else None
 
     def _find_active(self) -> dict[str, Finding]:
         """The diagnoses from the lines so far, by name."""
@@ -52,9 +64,10 @@ class Watchdog:
 
     def measure(self, step: int) -> dict[str, float]:
         """The metrics of the method as it is at `step`; their names begin with `watch/`."""
-        progress = step / self.setup.steps
-        metrics = self.probe.measure(self.setup.method, progress) if self.probe else {}
-        return metrics | (self.knn.measure(self.setup.method) if self.knn else {})
+        self.is_postponed = False
+        with self.budget.spend():
+            metrics = self.probe.measure(self.setup.method, step / self.setup.steps) if self.probe else {}
+            return metrics | (self.knn.measure(self.setup.method) if self.knn else {})
 
     def measure_start(self, file: Path) -> dict[str, float]:
         """The metrics at step 0. Later measurements are compared with this one; `file` receives what they need for that."""
@@ -117,13 +130,29 @@ class Watchdog:
         return bool(self.cfg.stop_at_best) and count_probes_since_best(self.lines) >= self.cfg.stop_at_best
 
     def is_due(self, step: int) -> bool:
-        """Whether to measure with this line: the first one at or after each multiple of `interval`, and the last one."""
-        return step // self.interval > (step - self.setup.recipe.log_every) // self.interval or step == self.setup.steps
+        """Whether to measure with this line: the first one at or after each multiple of `interval` whose measurement fits into the budget
+        together with that of the last step; and the last one."""
+        self.is_postponed |= step // self.interval > (step - self.setup.recipe.log_every) // self.interval
+        return (self.is_postponed and self.budget.fits(reserved=1)) or step == self.setup.steps
+
+    def report_share(self) -> None:
+        """Says so when measurements that decide the run, which are never postponed, took more than `watch.max_share`."""
+        if self.cfg.acts and (share := self.budget.used_share()) > self.cfg.max_share:
+            self.say(
+                f"watch: probes took {100 * share:.0f} % of this session's time; as watch.policy or watch.stop_at_best acts on them, none "
+                f"is postponed: raise watch.every or lower watch.images for faster runs"
+            )
 
     def check(self, step: int, metrics: Mapping[str, float]) -> str | None:
-        """Adds the line of `step`, reports changed diagnoses, and returns the active alarms as text; None without one."""
+        """Adds the line of `step`, reports changed diagnoses, and returns the active alarms as text; None without one.
+
+        Diagnosing reads all lines: it takes its time from the budget too, and lines between measurements may be left to a later call."""
         self.lines.append({"step": step, **metrics})
-        findings = self._find_active()
+        measured = any(name.startswith("watch/") for name in metrics)
+        if not (measured or step == self.setup.steps or self.diagnosing.fits()):
+            return None
+        with self.diagnosing.spend():
+            findings = self._find_active()
         for name, finding in findings.items():
             if name not in self.active_findings:
                 self.say(f"watch: {name} at step {step}: {finding.text}")
@@ -137,3 +166,13 @@ class Watchdog:
 def probe_interval(setup: Setup) -> int:
     """Steps between measurements: `watch.every`, or fewer in a short run, so that there are about twenty."""
     return min(setup.recipe.watch.every, max(setup.recipe.log_every, setup.steps // 20))
+
+
+def count_probe_images(setup: Setup) -> int:
+    """Images of a probe: `watch.images`, or fewer in a run whose steps are too few for SHORT_RUN_PROBES of that size within
+    `watch.max_share`. It depends on settings only, so that a resumed run probes the same images."""
+    cfg, recipe = setup.recipe.watch, setup.recipe
+    if cfg.acts or cfg.max_share >= 1:
+        return cfg.images
+    passes = STEP_PASSES * len(setup.method.views(augmentation(recipe))) * recipe.batch * setup.steps
+    return min(cfg.images, max(FEWEST_PROBE_IMAGES, int(cfg.max_share * passes / SHORT_RUN_PROBES)))

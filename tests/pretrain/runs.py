@@ -12,7 +12,17 @@ from pretrain.recipe import config
 from pretrain.run import lifecycle as runs
 from pretrain.run import rundir
 
-SHORT = ["steps=9", "warmup_steps=2", "log_every=1", "save_every=2", "batch=16", "size=32", "threads=1", "pictures=none"]
+SHORT = [
+    "steps=9",
+    "warmup_steps=2",
+    "log_every=1",
+    "save_every=2",
+    "batch=16",
+    "size=32",
+    "threads=1",
+    "pictures=none",
+    "watch.max_share=1",
+]
 MOCO = ["cxr_moco_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "drop_path=0.1", *SHORT]
 MAE = ["cxr_mae_tiny", "model_args={depth: 2, patch_size: 8, embed_dim: 48}", "method.decoder_width=32", "drop_path=0.1", *SHORT]
 METHODS = {"moco": MOCO, "mae": MAE}

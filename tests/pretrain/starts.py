@@ -9,6 +9,7 @@ SIZE = 32
 SIMCLR = [
     "cxr_simclr_tiny", "arch=null", "init=start", "method.hidden=16", "method.dim=8", f"size={SIZE}", "batch=8", "steps=6", "epochs=null",
     "warmup_steps=2", "log_every=1", "save_every=2", "threads=1", "precision=fp32", "pictures=none", "watch.images=16",
+    "watch.max_share=1",
     "optim={kind: adamw, lr: 1.0e-3, lr_rule: none, weight_decay: 0.05}",
 ]  # fmt: skip
 VIT = {"depth": 2, "patch_size": 8, "embed_dim": 24, "num_heads": 2}

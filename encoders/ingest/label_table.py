@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
+from encoders.runtime.entry_names import check_label_name
 from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.json_types import Json
 
@@ -92,6 +93,8 @@ def assign_roles(
     guess = find_column(free, None, "label")
     labels = [name for name in label if name] if label else [guess] if guess else []
     metas = [name for name in meta if name] if meta else [name for name in free if name.lower() in META_COLUMNS and name not in labels]
+    for name in (*labels, *metas):
+        check_label_name(name)
     return ColumnRoles(
         file=file,
         patient=chosen["patient"],

@@ -16,6 +16,7 @@ import numpy as np
 from encoders.ingest.damage import DAMAGE_ACCEPTED, DAMAGE_COLUMN
 from encoders.ingest.source import ImageRow, ItemT, Source, Unreadable, Value, is_gray
 from encoders.runtime.arrays import Array
+from encoders.runtime.entry_names import check_labels
 from encoders.runtime.errors import InputError
 from encoders.runtime.files import atomic_write
 from encoders.runtime.read_errors import READ_ERRORS
@@ -109,6 +110,7 @@ def is_finished(folder: Path, number: int) -> bool:
 
 def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardRow:
     """Appends the pixels to `file` and returns the row of the table."""
+    check_labels(row.labels)
     image = fit_channels(row.image, source.channels)
     blob = image.tobytes() if source.codec == "raw" else encode_array_jpeg(image)
     with explain_storage_errors(file.name, Path(file.name).name):

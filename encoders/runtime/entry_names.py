@@ -6,6 +6,8 @@ character that means something there. One rule for all of them, checked where an
 
 import re
 import unicodedata
+from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -52,6 +54,7 @@ def find_fault(kind: NamedKind, name: str) -> str:
     return "" if unicodedata.normalize("NFC", name) == name else "its Unicode form is not NFC"
 
 
+@lru_cache(4096)  # an ingest asks for every image
 def check_label_name(name: str) -> str:
     """`name`, if a label, a class or a finding may have it: any text in one line that can be seen. Raises InputError otherwise."""
     wrong = "it is empty" if not name.strip() else ""
@@ -62,6 +65,14 @@ def check_label_name(name: str) -> str:
     if wrong:
         raise InputError(f"{show_name(name)} cannot be a label: {wrong}; rename the column or the value in the table of labels")
     return name
+
+
+def check_labels(labels: Mapping[str, object]) -> None:
+    """Raises InputError for the name of a label, or a class, that cannot be seen as it is.  labels: name -> value of one image or slide."""
+    for name, value in labels.items():
+        check_label_name(name)
+        if isinstance(value, str) and value.strip():
+            check_label_name(value.strip())
 
 
 def is_invisible(c: str) -> bool:

@@ -11,6 +11,7 @@ from encoders.ingest.tables.file_finder import FileFinder
 from encoders.ingest.tables.join_images import JoinWay, Match, by_identifier, join_images
 from encoders.ingest.tables.load_tables import Labels, is_several, load_tables
 from encoders.ingest.wsi.quality import TileQuality
+from encoders.runtime.entry_names import check_labels
 from encoders.runtime.errors import InputError
 from encoders.runtime.unknown_values import is_unknown
 
@@ -78,7 +79,8 @@ def apply_slide_table(
 
 
 def add_row(known: SlideFields, row: Mapping[str, str], role: ColumnRoles, source: str) -> SlideFields:
-    """The fields of a slide with those of its row."""
+    """The fields of a slide with those of its row. Raises InputError for a class that cannot be seen as it is."""
+    check_labels({column: row[column] for column in role.label})
     index = {part: row[c] for part, c in role.identity.items() if not is_unknown(row[c]) or part not in known.index}
     return SlideFields(
         known.mpp or read_mpp(row, source),

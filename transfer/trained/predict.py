@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from encoders.features.input_batches import iterate_inputs, move_input
 from encoders.runtime.arithmetic import without_tf32
-from encoders.runtime.arrays import Array, FloatArray
+from encoders.runtime.arrays import FloatArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.npz_file import load_npz
 from encoders.runtime.worker_process import worker_context
@@ -26,7 +26,6 @@ from encoders.zoo.head import read_head_of
 from encoders.zoo.head_card import Head
 from encoders.zoo.location import find_manifest
 from transfer.bench.preprocess_check import list_preprocess_mismatches
-from transfer.leakage.check import digests_to_bytes, is_member
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.trained.calibrate import calibrated_probabilities
 from transfer.trained.head_network import build_head_network
@@ -37,13 +36,13 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained encoder with its head. trained_on: (P, 32) hashes of the images that trained or calibrated it."""
+    """A trained encoder with its head. trained_on: hashes of the images that trained or calibrated it, as far as they are known."""
 
     name: str
     encoder: Encoder
     head: Head
     network: FinetuneNetwork
-    trained_on: Array | None
+    trained_on: frozenset[bytes]
 
     def probabilities(self, x: EncoderInput) -> FloatArray:
         """(B, C) calibrated probabilities of prepared input."""
@@ -84,8 +83,8 @@ def load_trained_model(name: str, device: str = "cpu") -> TrainedModel:
     encoder = zoo.load_location(location, device)
     network = build_head_network(encoder.model, encoder.card, weights).to(encoder.device)
     manifest = find_manifest(location)
-    known = load_npz(manifest, "copy it again").get("sha256") if manifest is not None else None
-    return TrainedModel(name, encoder, head, network, known)
+    hashes = load_npz(manifest, "copy it again").get("sha256", ()) if manifest is not None else ()
+    return TrainedModel(name, encoder, head, network, frozenset(bytes(row) for row in hashes))
 
 
 def open_prediction_input(paths: Sequence[Path], model: TrainedModel) -> PredictionInput:
@@ -163,4 +162,4 @@ def _predict_files(model: TrainedModel, found: FoundImages | None, workers: int)
 
 def count_trained_on(model: TrainedModel, sha256: Sequence[str]) -> int:
     """How many images trained or calibrated the model.  sha256: hex digests of their pixels."""
-    return int(is_member(digests_to_bytes(sha256), model.trained_on).sum()) if sha256 else 0
+    return sum(bytes.fromhex(digest) in model.trained_on for digest in sha256)

@@ -58,6 +58,21 @@ def test_the_same_request_gives_the_same_network_and_head(tmp_path):
     assert first.canary == second.canary
 
 
+def test_an_encoder_of_several_stages_keeps_them(tmp_path):
+    """Its features have norm 1 by stage, and the head that trains takes them scaled: the kept head takes them as they are."""
+    toy_task(tmp_path)
+    done = train(encoder=f"{START},stages=2/3")
+    model = load_trained_model("trained")
+    images = gather_images(load_task(read_task("sick")), model.encoder, "val")
+    x = model.encoder.prepare(images.store.unit_images(images.index))
+    with torch.inference_mode():
+        assert torch.equal(model.network(x), done.network(x))
+        features = model.encoder.forward(x)
+        layer = model.network.head
+        assert torch.allclose(features @ layer.weight.T + layer.bias, model.network(x), atol=1e-6)
+    assert done.card.stages == (2, 3)
+
+
 def test_the_strategy_linear_leaves_every_tensor_of_the_encoder(tmp_path):
     toy_task(tmp_path)
     before = inner_network(zoo.load_encoder(START).model).state_dict()

@@ -10,6 +10,7 @@ from pathlib import Path
 from encoders.augment.config import AUGMENTATIONS
 from encoders.ingest.sources import SOURCES
 from pretrain.methods import METHODS
+from pretrain.recipe.listing import LISTING, build_listing, format_listing
 from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
 from transfer.bench.shifts import SHIFTS
 from transfer.protocols import PROTOCOLS
@@ -103,7 +104,8 @@ def with_tables(text: str) -> str:
 
 
 def main() -> None:
-    """Rewrites the marked tables of all pages."""
+    """Rewrites the marked tables of all pages, and what `pretrain methods` and `pretrain settings` print."""
+    LISTING.write_text(format_listing(build_listing()), encoding="utf-8")
     for page in pages():
         page.write_text(with_tables(page.read_text()))
 

@@ -33,8 +33,8 @@ RunArgument = Annotated[str, typer.Argument(help="name of a run in runs/, or pat
 
 def find_recipe_settings(name: str) -> list[str]:
     """The settings of a recipe that the option `--name` may have meant: of that name, or that end in it."""
-    from pretrain.recipe.config import describe_settings
+    from pretrain.recipe.listing import read_listing
 
-    keys = [key for key, _, _ in describe_settings()]
+    keys = [row[0] for row in read_listing()["settings"] if not row[0].startswith(("augment.", "auxiliary."))]
     same = [key for key in keys if key == name or key.rpartition(".")[2] == name]
     return same or SETTING_SYNONYMS.get(name, [])

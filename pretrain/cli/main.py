@@ -13,7 +13,7 @@ Runs are kept in runs/ and encoders in zoo/, below the working folder or the fol
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,6 +31,9 @@ from pretrain.cli.sibling_options import ADVICE, WITHOUT_EFFECT
 from pretrain.cli.submit import stage, submit
 from pretrain.cli.sweep import SweepOption, print_sweep_plan, run_sweep
 from pretrain.recipe.recipes import RECIPES, read_title
+
+if TYPE_CHECKING:
+    from pretrain.recipe.listing import SettingRow
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=__doc__, rich_markup_mode=None, pretty_exceptions_enable=False)
 add_version_option(app, __version__)
@@ -216,20 +219,17 @@ def methods(
     choose   when to choose the method
     """
     from encoders.runtime.errors import unknown_name_error
-    from pretrain.recipe.method_names import known_methods
+    from pretrain.recipe.listing import SettingRow, read_listing
 
-    for unknown in sorted(set(names or []) - set(known_methods())):
-        raise unknown_name_error("method", unknown, known_methods())
-    from pretrain.methods import METHODS  # imports torch
-    from pretrain.recipe.config import describe_settings
-
-    for name in names or METHODS:
-        method = METHODS[name]
-        print(f"{name}: {method.summary}")
-        for label, text in method.traits.rows():
+    methods = read_listing()["methods"]
+    for unknown in sorted(set(names or []) - set(methods)):
+        raise unknown_name_error("method", unknown, methods)
+    for name in names or methods:
+        print(f"{name}: {methods[name]['summary']}")
+        for label, text in methods[name]["traits"]:
             print(f"  {label:7} {text}")
         if names:
-            _print_settings(describe_settings(method.Config, "method."))
+            _print_settings([SettingRow(*row) for row in methods[name]["settings"]])
 
 
 @app.command()
@@ -239,17 +239,13 @@ def settings() -> None:
     Use them as key=value, e.g. `pretrain run cxr_moco data.store=cxr.h5 optim.lr=0.01`. `pretrain methods NAME` lists the settings of a
     method.
     """
-    from encoders.augment.config import Augment
-    from pretrain.recipe.auxiliary_config import AuxiliaryTarget
-    from pretrain.recipe.config import describe_settings
+    from pretrain.recipe.listing import SettingRow, read_listing
 
-    _print_settings(describe_settings())
-    _print_settings(describe_settings(Augment, "augment."))
-    _print_settings(describe_settings(AuxiliaryTarget, "auxiliary.NAME."))
+    _print_settings([SettingRow(*row) for row in read_listing()["settings"]])
 
 
-def _print_settings(rows: list[tuple[str, str, str]]) -> None:
-    width = max(len(key) for key, _, _ in rows)
+def _print_settings(rows: "list[SettingRow]") -> None:
+    width = max(len(row.key) for row in rows)
     for key, default, text in rows:
         print(f"  {key:{width}} {text}  [{default}]")
 

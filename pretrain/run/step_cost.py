@@ -1,8 +1,8 @@
 """What a training step costs on this machine: its time and the peak memory, measured by steps on real images, which are discarded.
 
-The steps have the run's own micro-batch, optimizer and number of threads. On a CPU a process of its own takes them, because the peak of a
-process includes all that it did before. Where the steps would take long or not fit into memory, two small batches are measured and
-extrapolated; the cost says so.
+The steps have the run's own micro-batch, optimizer and number of threads. Where the system cannot reset the peak memory of a process (it
+is Linux that can), a process of its own takes them. Where the steps would take long or not fit into memory, two small batches are measured
+and extrapolated; the cost says so.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import SupportsFloat
 import torch
 from pydantic import Field
 
-from encoders.runtime.allocator import keep_freed_memory
+from encoders.runtime.allocator import keep_freed_memory, release_freed_memory
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
 from encoders.runtime.peak_memory import available_memory, peak_memory, reset_peak_memory
@@ -28,7 +28,9 @@ from pretrain.recipe.config import Recipe
 from pretrain.run.process import allowed_threads
 
 MOST_TIMED_STEPS, FEWEST_TIMED_STEPS = 4, 2  # after one that is not counted: it allocates memory and compiles
-BUDGET_S = 60.0  # for the steps at the run's own batch; a batch that needs more is extrapolated
+BUDGET_S = 60.0  # for the fewest steps at the run's own batch; a batch that needs more is extrapolated
+MORE_STEPS_S = 2.0  # steps beyond the fewest are taken while all together need less
+FEWEST_TRIAL_STEPS = 1
 TRIALS = (8, 16)  # images of the batches that are measured first where the own batch has more than twice as many
 TWO_MICRO_BATCHES = 2  # the gradients of the first are kept during the second: more would take no more memory
 
@@ -64,7 +66,7 @@ def measure_step_cost(recipe: Recipe, device: str, budget: float = BUDGET_S) -> 
     Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
     started = time.perf_counter()
     request = MeasurementRequest(recipe=recipe, device=device, budget=budget)
-    cost = measure_here(request) if torch.device(device).type == "cuda" else _measure_in_own_process(request)
+    cost = measure_here(request) if torch.device(device).type == "cuda" or reset_peak_memory() else _measure_in_own_process(request)
     return cost.model_copy(update={"took": time.perf_counter() - started})
 
 
@@ -98,19 +100,21 @@ def answer_request() -> None:
 def measure_here(request: MeasurementRequest) -> StepCost:
     """The cost of a step, measured in this process."""
     recipe, device = request.recipe, torch.device(request.device)
+    if device.type == "cpu":
+        release_freed_memory()
+        reset_peak_memory()  # importing and loading may have taken more than the small batches
     whole = _at_batch(recipe, _micro_batch(recipe), min(recipe.accumulate, TWO_MICRO_BATCHES))
     factor = recipe.batch / whole.batch
     available = _available(device)
     reason, small = None, []
     if device.type == "cpu" and whole.batch > 2 * TRIALS[-1]:
-        reset_peak_memory()  # importing and loading may have taken more than the small batches
-        small = [_time_steps(build_setup(_at_batch(recipe, n, 1), request.device), FEWEST_TIMED_STEPS, math.inf) for n in TRIALS]
+        small = [_time_steps(build_setup(_at_batch(recipe, n, 1), request.device), FEWEST_TRIAL_STEPS, math.inf) for n in TRIALS]
         reason = _reason_to_extrapolate(small, whole, request.budget, available)
     if reason:
         memory, seconds = _extrapolate_memory(small, _micro_batch(recipe)), [s * recipe.batch / TRIALS[-1] for s in small[-1].seconds]
         changes = {"seconds": seconds, "memory": memory, "available": available, "extrapolated": reason}
         return small[-1].model_copy(update=changes)
-    cost = _time_steps(build_setup(whole, request.device), MOST_TIMED_STEPS, request.budget)
+    cost = _time_steps(build_setup(whole, request.device), MOST_TIMED_STEPS, min(request.budget, MORE_STEPS_S))
     return cost.model_copy(update={"seconds": [s * factor for s in cost.seconds], "available": available})
 
 
@@ -143,7 +147,7 @@ def _available(device: torch.device) -> float | None:
 
 
 def _time_steps(setup: Setup, most: int, budget: float) -> StepCost:
-    """The cost of the steps of `setup`: at most `most`, and fewer once they have taken `budget` seconds."""
+    """The cost of the steps of `setup`: at most `most`, and no more than the fewest once they have taken `budget` seconds."""
     marks: list[tuple[float, float, float]] = []  # wall clock, waiting for images, CPU time of all threads
     stop, on_gpu = StopRequest(), setup.device.type == "cuda"
     if on_gpu:

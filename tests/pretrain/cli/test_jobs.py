@@ -159,7 +159,10 @@ def test_a_job_that_slurm_refuses_leaves_no_folder_and_keeps_an_earlier_script(s
     assert slurm_jobs.list_jobs(runs_dir() / "mine") == ["9"]
 
 
-@pytest.mark.parametrize("words", [["status"], ["logs", "none"], ["cancel", "none"], ["recipes"]])
+@pytest.mark.parametrize(
+    "words",
+    [["status"], ["logs", "none"], ["cancel", "none"], ["recipes"], ["settings"], ["methods"], ["methods", "moco"], ["methods", "none"]],
+)
 def test_these_commands_do_not_import_torch(words):
     code = f"""
 import sys
@@ -168,7 +171,7 @@ try:
     from pretrain.cli.main import main
     main()
 finally:
-    heavy = {{"torch", "torchvision", "timm", "h5py", "wandb", "matplotlib"}} & set(sys.modules)
+    heavy = {{"torch", "torchvision", "timm", "lightly", "h5py", "wandb", "matplotlib", "sklearn"}} & set(sys.modules)
     assert not heavy, heavy
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -29,22 +29,30 @@ BENCH = ("bench", "--protocol", "knn", "--baseline", "none", "--no-floor", "--de
 
 
 @pytest.mark.parametrize(
-    ("label", "classes"), [("sick", ("sick",)), ("grade", ("high", "low", "mid")), (("sick", "rare"), ("sick", "rare"))]
+    ("label", "classes", "start"),
+    [
+        ("sick", ("sick",), START),
+        ("grade", ("high", "low", "mid"), START),
+        (("sick", "rare"), ("sick", "rare"), START),
+        ("sick", ("sick",), f"{START},stages=2/3"),  # features of norm 1 by stage, which the head that trains takes scaled
+    ],
 )
-def test_the_kept_network_is_the_trained_one(tmp_path, label, classes):
+def test_the_kept_network_is_the_trained_one(tmp_path, label, classes, start):
     toy_task(tmp_path, label, "task")
-    done = train(task="task")
+    done = train(task="task", encoder=start)
     model = load_trained_model("trained")
     loaded = load_task(read_task("task"))
     images = gather_images(loaded, model.encoder, "val")
     x = model.encoder.prepare(images.store.unit_images(images.index))
     with torch.inference_mode():
         assert torch.equal(model.network(x), done.network(x))
+        layer = model.network.head
+        assert torch.allclose(model.encoder.forward(x) @ layer.weight.T + layer.bias, model.network(x), atol=1e-6)
     assert model.head.classes == classes
     # independently: the protocol, fitted by the bench's own settings
-    encoder = zoo.load_encoder(START)
+    encoder = zoo.load_encoder(start)
     train_set, val = (gather_images(loaded, encoder, part) for part in ("train", "val"))
-    fitted = finetune.fit(load_finetune_settings(TrainRequest(START, "task", "other", overrides=QUICK)), train_set, val)
+    fitted = finetune.fit(load_finetune_settings(TrainRequest(start, "task", "other", overrides=QUICK)), train_set, val)
     want = temper(fitted.scores(val), model.head.temperature, loaded.task.kind)
     assert model.probabilities(x) == pytest.approx(want, abs=1e-6)
     assert (model.head.calibration_images, model.head.calibration_patients) == (len(val), len(set(val.patient)))
@@ -56,21 +64,6 @@ def test_the_same_request_gives_the_same_network_and_head(tmp_path):
     assert first.sha256 == second.sha256
     assert first.head == second.head
     assert first.canary == second.canary
-
-
-def test_an_encoder_of_several_stages_keeps_them(tmp_path):
-    """Its features have norm 1 by stage, and the head that trains takes them scaled: the kept head takes them as they are."""
-    toy_task(tmp_path)
-    done = train(encoder=f"{START},stages=2/3")
-    model = load_trained_model("trained")
-    images = gather_images(load_task(read_task("sick")), model.encoder, "val")
-    x = model.encoder.prepare(images.store.unit_images(images.index))
-    with torch.inference_mode():
-        assert torch.equal(model.network(x), done.network(x))
-        features = model.encoder.forward(x)
-        layer = model.network.head
-        assert torch.allclose(features @ layer.weight.T + layer.bias, model.network(x), atol=1e-6)
-    assert done.card.stages == (2, 3)
 
 
 def test_the_strategy_linear_leaves_every_tensor_of_the_encoder(tmp_path):

@@ -133,11 +133,11 @@ def parse_override(text: str) -> dict[str, Any]:
 
 
 def merge_settings(*trees: Mapping[str, Any]) -> dict[str, Any]:
-    """The trees merged leaf by leaf; later ones override earlier ones."""
+    """The trees merged leaf by leaf; later ones override earlier ones. An empty group, as in `model_args={}`, clears the group."""
     merged: dict[str, Any] = {}
     for tree in trees:
         for key, value in tree.items():
-            both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+            both = isinstance(value, Mapping) and len(value) > 0 and isinstance(merged.get(key), Mapping)
             merged[key] = merge_settings(merged[key], value) if both else value
     return merged
 

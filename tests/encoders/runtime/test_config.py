@@ -66,6 +66,11 @@ def test_merging_keeps_what_is_not_overridden():
     assert merge_settings({"a": {"b": 1, "c": 2}}, {"a": {"b": 3}}) == {"a": {"b": 3, "c": 2}}
 
 
+def test_an_empty_group_clears_what_was_set_before():
+    assert merge_settings({"a": {"b": 1}, "d": 2}, {"a": {}}) == {"a": {}, "d": 2}
+    assert merge_settings({"a": {"b": 1}}, {"a": {}}, {"a": {"c": 2}}) == {"a": {"c": 2}}
+
+
 def test_a_digest_ignores_key_order_and_sees_every_value():
     assert json_digest({"a": 1, "b": 2}) == json_digest({"b": 2, "a": 1})
     assert json_digest({"a": 1}) != json_digest({"a": 2})

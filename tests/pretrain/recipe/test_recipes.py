@@ -135,6 +135,12 @@ def test_the_last_override_wins_and_steps_replace_epochs():
     assert (recipe.steps, recipe.epochs, recipe.optim.lr, recipe.init) == (100, None, 0.02, None)
 
 
+def test_an_empty_group_clears_what_the_recipe_sets():
+    assert config.load_recipe("cxr_dino").model_args == {"dynamic_img_size": True}
+    assert config.load_recipe("cxr_dino", ["model_args={}"]).model_args == {}
+    assert config.load_recipe("cxr_dino", ["model_args={}", "model_args.depth=2"]).model_args == {"depth": 2}
+
+
 def test_another_method_replaces_the_settings_of_the_method():
     recipe = config.load_recipe("cxr_moco_tiny", ["method.name=mae", "method.mask_ratio=0.6"])
     assert recipe.method == {"name": "mae", **METHODS["mae"].Config(mask_ratio=0.6).model_dump(mode="json")}

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two test processes share the cores, so each takes one thread. Some sums depend on the number of threads in their last bit: what promises
@@ -9,6 +10,8 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
+
+from tests.warm_commands import serve_commands
 
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("ISOGRAFT_DATA") or ROOT.parent / "shared" / "data")
@@ -26,6 +29,13 @@ def pytest_collection_modifyitems(config, items):
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     return DATA
+
+
+@pytest.fixture(scope="session")
+def warm_commands() -> Iterator[Path]:
+    """A folder of `encoders`, `pretrain`, `transfer` and `python` for the front of PATH, which start in milliseconds."""
+    with serve_commands() as folder:
+        yield folder
 
 
 @pytest.fixture(autouse=True)

@@ -173,8 +173,9 @@ def test_a_pretraining_setting_in_the_documentation_exists(command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page, blocks in RUNNABLE.items() if blocks], ids=lambda page: page.name)
-def test_the_runnable_blocks_of_a_page_run_in_order_in_an_empty_folder(page, tmp_path):
-    scripts = Path(sys.executable).parent
+def test_the_runnable_blocks_of_a_page_run_in_order_in_an_empty_folder(page, tmp_path, request):
+    """Those of the README with the installed commands, those of the other pages with the same commands from `warm_commands`."""
+    scripts = Path(sys.executable).parent if page == README else request.getfixturevalue("warm_commands")
     here = {"PATH": f"{scripts}:{os.environ['PATH']}", "ISOGRAFT_HOME": str(tmp_path), "OMP_NUM_THREADS": "1", "WANDB_MODE": "disabled"}
     for block in RUNNABLE[page]:
         done = subprocess.run(

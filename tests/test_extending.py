@@ -3,7 +3,6 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,12 +14,12 @@ COMMANDS = [line for block in re.findall(r"<!-- run -->\n```bash\n(.*?)```", PAG
 
 
 @pytest.fixture(scope="module")
-def outputs(tmp_path_factory):
+def outputs(tmp_path_factory, warm_commands):
     """What each command of the page printed, by its first words; every command succeeds, in the order of the page."""
     folder = tmp_path_factory.mktemp("extending")
     for name, text in FILES.items():
         (folder / name).write_text(text)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    path = os.pathsep.join([str(warm_commands), os.environ["PATH"]])
     env = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "ISOGRAFT_HOME": str(folder), "WANDB_MODE": "disabled"}
     printed = {}
     for line in COMMANDS:

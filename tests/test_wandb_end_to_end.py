@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.slow
-BIN = Path(sys.executable).parent
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Path:
+def home(tmp_path_factory, warm_commands) -> Path:
     """A working folder in which an encoder was pretrained on phantoms and benchmarked with the command line."""
     where = tmp_path_factory.mktemp("work")
     small = ["arch=resnet10t", "size=32", "steps=6", "batch=16", "warmup_steps=2", "log_every=2", "threads=1"]
@@ -26,7 +25,7 @@ def home(tmp_path_factory) -> Path:
         ["transfer", "bench", "--encoder", "mine", "--protocol", "knn"],
     ]:
         env = os.environ | {"ISOGRAFT_HOME": str(where), "WANDB_MODE": "offline", "OMP_NUM_THREADS": "1", "ISOGRAFT_OFFLINE": "1"}
-        done = subprocess.run([BIN / words[0], *words[1:]], cwd=where, env=env, capture_output=True, text=True)
+        done = subprocess.run([warm_commands / words[0], *words[1:]], cwd=where, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         assert done.stderr.count("W&B: offline") <= 1  # printed once, for any number of encoders
     return where

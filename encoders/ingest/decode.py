@@ -67,7 +67,7 @@ def decode_file(path: Path, accept_damaged: bool = False) -> DecodedImage:
         raise Unreadable(f"is too large: {error}") from error
     except Unreadable:
         raise
-    except (SyntaxError, *READ_ERRORS) as error:  # Pillow raises SyntaxError for a broken PNG
+    except READ_ERRORS as error:  # Pillow raises SyntaxError for a broken PNG
         raise Unreadable(f"is broken: {describe_reason(error)}") from error
 
 

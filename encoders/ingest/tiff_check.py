@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 UNCOMPRESSED, LZW, PACKBITS, LZMA, ZSTD = 1, 5, 32773, 34925, 50000  # tag 259
 JPEG_COMPRESSIONS, DEFLATE_COMPRESSIONS = (6, 7), (8, 32946)
+ANY_LENGTH = (0, 1 << 62)
 SUBSAMPLED = 6  # tag 262: YCbCr, whose strips have fewer samples unless they are JPEG
 
 
@@ -46,7 +47,7 @@ def find_tiff_damage(page: "TiffPage", size: int) -> str:
 
 
 def segment_sizes(page: "TiffPage") -> list[tuple[int, int]]:
-    """For each strip or tile, the least and the largest number of bytes that it decodes to: the last strip may be as long as the others."""
+    """For each strip or tile, the two numbers of bytes that it may decode to: the last strip may be filled to the length of the others."""
     bits = np.atleast_1d(page.bitspersample).tolist()
     planes = int(page.samplesperpixel) if int(page.planarconfig) == 2 else 1
     samples = int(page.samplesperpixel) // planes
@@ -58,7 +59,7 @@ def segment_sizes(page: "TiffPage") -> list[tuple[int, int]]:
         each = min(int(page.rowsperstrip or height), height)
         rows, columns = [min(each, height - top) for top in range(0, height, each)], width
     if len(set(bits)) > 1 or int(page.photometric) == SUBSAMPLED or int(getattr(page, "imagedepth", 1) or 1) > 1:
-        return [(0, 1 << 62)] * (len(rows) * planes)
+        return [ANY_LENGTH] * (len(rows) * planes)
     row_bytes = -(-columns * samples * bits[0] // 8)
     return [(n * row_bytes, max(rows) * row_bytes) for n in rows] * planes
 
@@ -66,7 +67,7 @@ def segment_sizes(page: "TiffPage") -> list[tuple[int, int]]:
 def find_segment_damage(data: bytes, compression: int, expected: tuple[int, int], tables: bytes, reversed_bits: bool) -> str:
     """What is damaged in a compressed strip or tile; "" if nothing is found, and for compressions without a check.
 
-    expected: least and largest number of bytes.  tables: of JPEG, without its first and last marker."""
+    expected: the two numbers of bytes that it may have.  tables: of JPEG, without its first and last marker."""
     import imagecodecs
 
     if compression in JPEG_COMPRESSIONS:
@@ -84,7 +85,7 @@ def find_segment_damage(data: bytes, compression: int, expected: tuple[int, int]
         length = len(decode(data))
     except (RuntimeError, ValueError) as error:
         return f"damaged {names[compression].upper()} data: {' '.join(str(error).split())}"
-    if not expected[0] <= length <= expected[1]:
+    if expected != ANY_LENGTH and length not in expected:
         return f"damaged {names[compression].upper()} data: {length:,} bytes, expected {expected[0]:,}"
     return ""
 

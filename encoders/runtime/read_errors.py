@@ -8,6 +8,7 @@ import lzma
 import pickle
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 
@@ -22,6 +23,8 @@ READ_ERRORS = (
     AssertionError,
     RuntimeError,
     MemoryError,
+    SyntaxError,
+    tokenize.TokenError,
     struct.error,
     pickle.PickleError,
     tarfile.TarError,

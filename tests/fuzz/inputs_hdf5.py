@@ -4,6 +4,7 @@ HDF5 has checksums only where a file asks for them (fletcher32), so changed byte
 """
 
 import math
+import re
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -155,6 +156,17 @@ def read_truth(path: Path, with_coords: bool) -> dict[str, Stored]:
             except (OSError, ValueError, KeyError, RuntimeError, OverflowError, TypeError):
                 continue
             truth[key] = row
+    return with_typed_labels(truth)
+
+
+def with_typed_labels(truth: dict[str, Stored]) -> dict[str, Stored]:
+    """The rows with labels as the documentation says: `nan` is unknown, and texts of which all others are numbers are numbers."""
+    for name in {name for row in truth.values() for name in row if name.startswith("y")}:
+        texts = {key: row[name] for key, row in truth.items() if isinstance(row.get(name), str)}
+        known = {key: text for key, text in texts.items() if text not in ("", "nan")}
+        all_numbers = known and all(re.fullmatch("[0-9]+", text) for text in known.values())
+        for key in texts:
+            truth[key][name] = (float(known[key]) if all_numbers else known[key]) if key in known else math.nan if all_numbers else ""
     return truth
 
 
@@ -177,7 +189,7 @@ def name_label(label: Any) -> dict[str, Any]:
 def name_patient(value: Any, key: str) -> str:
     value = np.asarray(value).reshape(-1)[0]
     text = value.decode() if isinstance(value, bytes) else str(value)
-    return text if text not in ("", "nan") else key
+    return text if text not in ("", "nan") and not re.fullmatch("x+", text) else key  # a placeholder of de-identification, too
 
 
 CLASSES = [ArraysInHdf5(), CheckedArraysInHdf5(), StructureOfHdf5()]

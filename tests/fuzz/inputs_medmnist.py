@@ -104,6 +104,8 @@ def read_truth(arrays: dict[str, np.ndarray]) -> dict[str, Stored]:
             key = f"{split}/{i:06d}"
             named = {"pneumonia": float(codes[0] == 1)} if len(codes) == 1 else {f"label_{k}": float(c) for k, c in enumerate(codes)}
             truth[key] = {"image": image, "patient": key, **named}
+    if any(row["image"].shape[2:] == (3,) for row in truth.values()):  # a store has one number of channels
+        truth = {key: row | {"image": np.broadcast_to(row["image"], (*row["image"].shape[:2], 3))} for key, row in truth.items()}
     return truth
 
 

@@ -5,6 +5,7 @@ A child runs many inputs, each within the limits; when one kills it, a new child
 
 import argparse
 import faulthandler
+import gc
 import json
 import os
 import pickle
@@ -27,7 +28,7 @@ from tests.fuzz.harness import GOOD, VERDICTS, FuzzClass, Outcome, Verdict, find
 INPUTS = int(os.environ.get("FUZZ_INPUTS", "200"))  # of each class
 CPU_SECONDS = 20  # of one input
 MEMORY = 1 << 30  # bytes above the size of the input
-INPUTS_A_CHILD = 100
+INPUTS_A_CHILD = 500
 IN_MEMORY = Path("/dev/shm")  # a file system without a disk: an input is a few files that are deleted a moment later
 
 
@@ -94,6 +95,7 @@ def _run_inputs(fuzzed: FuzzClass, folder: Path, numbers: list[int], result: Pat
     if (verdict := judge(fuzzed, folder / "unchanged"))[0] != "right":
         raise RuntimeError(f"the unchanged input is {': '.join(verdict)}")
     verdicts: list[Verdict] = []
+    gc.freeze()  # the collector of a child neither visits nor copies what was imported
     while left := numbers[len(verdicts) :]:
         verdicts += _run_child(fuzzed, folder, left[:INPUTS_A_CHILD])
     used = resource.getrusage(resource.RUSAGE_CHILDREN)

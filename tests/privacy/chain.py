@@ -6,6 +6,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
@@ -21,6 +22,7 @@ from transfer.cli.main import app as transfer_app
 SMALL = ["arch=test_resnet", "method.hidden=32", "method.dim=16", "steps=3", "warmup_steps=1", "log_every=1", "save_every=2", "batch=8",
          "size=32", "threads=1", "watch.images=16", "pictures=none"]  # fmt: skip
 SHARED = (
+    "*.onnx", "*.safetensors",
     "*.csv", "*.md", "*.tex", "*.html", "*.png", "*.yaml", "exported/*", "pushed/**/*", "records/*.csv", "records/*.md",
     "runs/*/report.html", "runs/*/tensorboard/*", "mlruns/*/*/params/*", "mlruns/*/*/tags/*", "mlruns/*/*/artifacts/**/*", "**/*.wandb",
     "**/wandb/*/files/**/*",
@@ -80,6 +82,10 @@ def run_chain(root: Path) -> Chain:
         call(transfer_app, "report", "--out", "second.html", "--checklist", "check.md")
         call(encoders_app, "export", "mine", "exported")
         call(encoders_app, "export", "mine", "mine.safetensors")
+        if find_spec("onnx") and find_spec("onnxruntime"):
+            call(encoders_app, "export", "mine", "mine.onnx")
+        call(pretrain_app, "export", "mine", "--step", 2, "--name", "early")
+        call(pretrain_app, "preview", "cxr_moco_tiny", *data, *SMALL, "--out", "views.png")
         call(encoders_app, "push", "mine", "pushed")
         (home / "slurm.yaml").write_text(f"shared: ['{root}']\n")
         call(pretrain_app, "submit", "cxr_moco_tiny", *data, *SMALL, "--name", "sub", "--dry-run")

@@ -213,7 +213,8 @@ def spans_area(ring: list[tuple[float, float]]) -> bool:
 def name_class(feature: Any) -> str:
     value = (feature.get("properties") or {}).get("classification")
     if isinstance(value, dict):
-        value = value.get("name") or value.get("names")
+        name = value.get("name")
+        value = value.get("names") if name is None or name == [] or not str(name).strip() else name
     if isinstance(value, list):
         value = ": ".join(part.strip() for part in value if part.strip())
     return "" if value is None or value is False else str(value).strip()

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from encoders.importing.checkpoint import read_checkpoint
 from encoders.runtime.errors import InputError
+from encoders.runtime.limited_yaml import parse_written_yaml
 from encoders.zoo import backbone, canary, zoo
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.feature_file import read_feature_file
@@ -121,7 +122,7 @@ def change_card_lines(entry: Path, rng: Random) -> str:
 
 def change_card_values(entry: Path, rng: Random) -> str:
     path = entry / "card.yaml"
-    tree, change = mutate_tree(yaml.safe_load(path.read_text()), rng)
+    tree, change = mutate_tree(parse_written_yaml(path.read_text()), rng)
     path.write_bytes(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True).encode("utf-8", "surrogatepass"))
     return change
 

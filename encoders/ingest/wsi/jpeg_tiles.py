@@ -22,6 +22,7 @@ from encoders.ingest.jpeg_file import decode_strictly, find_jpeg_damage
 JPEG_TILE_VENDORS = ("aperio", "generic-tiff")  # vendors of OpenSlide whose tiles do not overlap
 TAG_WIDTH, TAG_HEIGHT, TAG_COMPRESSION, TAG_PHOTOMETRIC, TAG_SAMPLES = 256, 257, 259, 262, 277  # TIFF 6.0
 TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS, TAG_JPEG_TABLES = 322, 323, 324, 325, 347
+TILE_TAGS = {TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS}
 COMPRESSION_JPEG, PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR = 7, 2, 6
 # The byte that follows is 0 for RGB and 1 for YCbCr. The directory of the level declares it, a tile does not.
 ADOBE_MARKER = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
@@ -78,10 +79,18 @@ class JpegTiles:
             self.damage[number] = find_jpeg_damage(data) if data else ""
         return self.damage[number]
 
+    def read_bytes(self, number: int) -> bytes:
+        """What the file holds of a tile."""
+        return os.pread(self.file, int(self.counts[number]), int(self.offsets[number]))
+
     def read_tile(self, number: int) -> bytes:
         """The stream of a tile with its tables and colour space; b"" if there is none."""
-        data = os.pread(self.file, int(self.counts[number]), int(self.offsets[number]))
+        data = self.read_bytes(number)
         return data[:2] + self.colours + self.tables + data[2:] if data.startswith(b"\xff\xd8") else b""
+
+    def decode_stream(self, data: bytes) -> NDArray[np.uint8]:
+        """(h, w, 3) of the stream of a tile. Raises ValueError if it is damaged."""
+        return decode_strictly(data, "RGB")
 
     def decode_tile(self, number: int) -> NDArray[np.uint8] | None:
         """(h, w, 3) of a tile; None if it is missing, damaged or has another size."""
@@ -92,7 +101,7 @@ class JpegTiles:
         if not data:
             return None
         try:
-            tile = decode_strictly(data, "RGB")
+            tile = self.decode_stream(data)
         except ValueError:
             return None
         if tile.shape != (self.tile[1], self.tile[0], 3):
@@ -105,21 +114,24 @@ class JpegTiles:
 
 def open_jpeg_tiles(path: Path, vendor: str, size: tuple[int, int], cache: int) -> JpegTiles | None:
     """The level of a slide with `size` (W, H) in pixels; None if it does not consist of JPEG tiles, or if two levels have this size."""
-    if vendor not in JPEG_TILE_VENDORS:
-        return None
+    levels = find_levels(path, size) if vendor in JPEG_TILE_VENDORS else []
+    levels = [directory for directory in levels if has_jpeg_tiles(directory)]
+    return JpegTiles(path, levels[0], cache) if len(levels) == 1 else None
+
+
+def find_levels(path: Path, size: tuple[int, int]) -> list[Directory]:
+    """The directories of a TIFF file with `size` (W, H); [] for a file that cannot be read."""
     try:
         with warnings.catch_warnings(action="ignore"):  # Pillow warns about a truncated file and returns the tags it has
-            levels = [d for d in read_directories(path) if (d.get(TAG_WIDTH), d.get(TAG_HEIGHT)) == size and has_jpeg_tiles(d)]
+            return [d for d in read_directories(path) if (d.get(TAG_WIDTH), d.get(TAG_HEIGHT)) == size]
     except (OSError, SyntaxError, ValueError, TypeError, KeyError):  # raised by Pillow for a file that is not TIFF or is truncated
-        return None
-    return JpegTiles(path, levels[0], cache) if len(levels) == 1 else None
+        return []
 
 
 def has_jpeg_tiles(directory: Directory) -> bool:
     """Whether the directory holds JPEG tiles with three channels."""
-    needed = {TAG_TILE_WIDTH, TAG_TILE_HEIGHT, TAG_TILE_OFFSETS, TAG_TILE_BYTE_COUNTS} <= directory.keys()
     return (
-        needed
+        directory.keys() >= TILE_TAGS
         and directory.get(TAG_COMPRESSION) == COMPRESSION_JPEG
         and directory.get(TAG_PHOTOMETRIC) in (PHOTOMETRIC_RGB, PHOTOMETRIC_YCBCR)
         and directory.get(TAG_SAMPLES) == 3

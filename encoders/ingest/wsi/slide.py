@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.jpeg2000_tiles import open_jpeg2000_tiles
 from encoders.ingest.wsi.jpeg_tiles import JpegTiles, open_jpeg_tiles
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Slide:
         self.bounds = scanned_bounds(self.properties, self.dimensions)
         self.background = "#" + self.properties.get("openslide.background-color", "ffffff")
         self.levels: tuple[tuple[int, int], ...] = tuple(self._slide.level_dimensions)  # (W, H) of each
-        self._tiles: dict[int, JpegTiles | None] = {}  # by level; None: it has no JPEG tiles whose place is known
+        self._tiles: dict[int, JpegTiles | None] = {}  # by level; None: it has no JPEG or JPEG 2000 tiles whose place is known
         self._direct: dict[int, JpegTiles | None] = {}  # by level; None: tiles are read by OpenSlide
         self._accept_damaged, self._damage = accept_damaged, ""
         self._transform = self._build_transform() if icc else None
@@ -91,7 +92,7 @@ class Slide:
 
         if not 0 <= level < len(self.downsamples):
             raise ValueError(f"level {level} of {len(self.downsamples)}")  # OpenSlide would return a transparent region
-        pixels = self._read_jpeg_tiles(x, y, level, width, height, nearest)
+        pixels = self._read_direct(x, y, level, width, height, nearest)
         if pixels is None:
             self._check_tiles(x, y, level, width, height)
         image = self._read_composited(x, y, level, width, height) if pixels is None else Image.fromarray(pixels)
@@ -119,10 +120,11 @@ class Slide:
     def _open_tiles(self, level: int) -> JpegTiles | None:
         if level not in self._tiles:
             vendor = self.properties.get("openslide.vendor", "")
-            self._tiles[level] = open_jpeg_tiles(self.path, vendor, self.levels[level], TILE_CACHE_BYTES)
+            place = self.path, vendor, self.levels[level], TILE_CACHE_BYTES
+            self._tiles[level] = open_jpeg_tiles(*place) or open_jpeg2000_tiles(*place)
         return self._tiles[level]
 
-    def _read_jpeg_tiles(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> NDArray[np.uint8] | None:
+    def _read_direct(self, x: int, y: int, level: int, width: int, height: int, nearest: bool = False) -> NDArray[np.uint8] | None:
         """(H, W, 3) without OpenSlide; None if this is not possible."""
         if level not in self._direct:
             self._direct[level] = self._verified_tiles(level)

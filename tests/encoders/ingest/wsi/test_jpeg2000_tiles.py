@@ -5,6 +5,7 @@ import pytest
 import tifffile
 
 from encoders.ingest.source import Unreadable
+from encoders.ingest.wsi.jpeg2000_tiles import Jpeg2000Tiles
 from encoders.ingest.wsi.slide import Slide
 from tests.encoders.ingest.wsi.slide_files import tissue_like
 
@@ -12,6 +13,7 @@ SIDE, TILE = 128, 64
 PIXELS = tissue_like(SIDE, SIDE, 1)
 DESCRIPTION = f"Aperio Image Library v11.2.1\n{SIDE}x{SIDE} [0,0 {SIDE}x{SIDE}] ({TILE}x{TILE}) J2K/KDU Q=70|AppMag = 20|MPP = 0.5"
 LOSSLESS_RGB = 33005  # Aperio's number of JPEG 2000 without a transform of colours
+YCBCR = 33003
 
 
 @pytest.fixture
@@ -58,3 +60,29 @@ def test_a_file_that_was_cut_off_is_refused(path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(Unreadable, match=r"cannot be opened: [^\n]+$"):
         read_tiles(path)
+
+
+def test_tiles_are_decoded_directly_and_as_openslide_does(path, monkeypatch):
+    slide = Slide(path)
+    want = np.asarray(slide._read_composited(10, 20, 0, 100, 90))
+    monkeypatch.setattr(Slide, "_read_composited", lambda *_: pytest.fail("read by OpenSlide"))
+    slide._direct[0] = slide._open_tiles(0)
+    assert isinstance(slide._direct[0], Jpeg2000Tiles)
+    np.testing.assert_array_equal(np.asarray(slide.read(10, 20, 0, 100, 90)), want)
+    slide.close()
+
+
+def test_tiles_that_do_not_agree_with_openslide_are_read_by_openslide(path, monkeypatch):
+    decode = Jpeg2000Tiles.decode_stream
+    monkeypatch.setattr(Jpeg2000Tiles, "decode_stream", lambda self, data: 255 - decode(self, data))
+    for (x, y), tile in read_tiles(path).items():
+        np.testing.assert_array_equal(tile, PIXELS[y : y + TILE, x : x + TILE])
+
+
+def test_tiles_stored_as_ycbcr_are_left_to_openslide(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "b.svs") as file:
+        file.write(PIXELS, photometric="rgb", compression=YCBCR, description=DESCRIPTION, metadata=None, tile=(TILE, TILE))
+    slide = Slide(tmp_path / "b.svs")
+    assert slide._open_tiles(0) is None
+    slide.read(0, 0, 0, TILE, TILE)
+    slide.close()

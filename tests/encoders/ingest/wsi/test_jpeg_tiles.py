@@ -58,14 +58,14 @@ def test_a_region_over_several_tiles_is_assembled(jpeg_slide, at):
 
 def test_outside_the_border_is_the_background(jpeg_slide):
     slide = Slide(jpeg_slide)
-    assert slide._read_jpeg_tiles(900, 800, 0, 256, 256) is None
+    assert slide._read_direct(900, 800, 0, 256, 256) is None
     assert (np.asarray(slide.read(900, 800, 0, 256, 256))[150:, 150:] == 255).all()
     slide.close()
 
 
 def test_a_position_between_pixels_is_read_by_openslide(jpeg_slide):
     slide = Slide(jpeg_slide)
-    assert slide._read_jpeg_tiles(201, 100, 1, 64, 64) is None  # pixel 100.5 of the level
+    assert slide._read_direct(201, 100, 1, 64, 64) is None  # pixel 100.5 of the level
     slide.close()
 
 

@@ -9,7 +9,7 @@ DEMO   ?= demo
 HASHES ?=
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: help env demo test test-slow fuzz test-cluster test-gpu test-gpu-dry check audit lock losses tables format docs clean
+.PHONY: help env demo test test-slow fuzz test-cluster test-gpu test-gpu-dry bench check audit lock losses tables format docs clean
 help:           ## list the targets
 	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/\t/' | expand -t 16
 
@@ -49,6 +49,9 @@ test-gpu: $(READY)  ## check every path of a GPU against the CPU and measure its
 
 test-gpu-dry: $(READY)  ## the same on a CPU at tiny sizes, with the code path of a GPU forced
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.gpu --dry --out $${TMPDIR:-/tmp}/isograft-gpu-dry.json $(ARGS)
+
+bench: $(READY) ## measure speed against what a user would use instead: one table; rows in ARGS, e.g. ARGS="knn loops", ARGS=growth
+	$(BIN)/python -m tests.perf.bench $(ARGS)
 
 check: $(READY) ## check formatting, lint, types and layering
 	$(BIN)/ruff format --check .

@@ -106,7 +106,33 @@ def augment_with_albumentations(name: str, images: np.ndarray):
     return turn
 
 
-PEERS = {"lightly": augment_with_lightly, "albumentations": augment_with_albumentations}
+def augment_with_kornia(name: str, images: np.ndarray):
+    """The same operations on whole batches of float32 tensors."""
+    import kornia.augmentation as K
+
+    cfg, channels = get_preset(name), images.shape[3]
+    colour = (cfg.brightness, cfg.contrast, cfg.saturation, cfg.hue) if channels == 3 else (cfg.brightness, cfg.contrast)
+    steps = [
+        *([K.RandomRotation(cfg.rotate, p=1.0)] if cfg.rotate else []),
+        K.RandomResizedCrop((SIZE, SIZE), cfg.crop, cfg.ratio),
+        K.ColorJitter(*colour, p=cfg.jitter),
+        *([K.RandomGrayscale(p=cfg.grayscale)] if cfg.grayscale and channels == 3 else []),
+        *([K.RandomGamma(cfg.gamma_range, p=cfg.gamma)] if cfg.gamma else []),
+        K.RandomGaussianBlur((23, 23), cfg.blur_sigma, p=cfg.blur),
+        K.RandomHorizontalFlip(p=cfg.flip),
+        K.Normalize(torch.full((channels,), 0.45), torch.full((channels,), 0.22)),
+    ]
+    transform = K.AugmentationSequential(*steps, data_keys=["input"])
+
+    def turn(number: int) -> None:
+        batch = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+        for _ in range(2):
+            transform(batch)
+
+    return turn
+
+
+PEERS = {"albumentations": augment_with_albumentations, "lightly": augment_with_lightly, "kornia": augment_with_kornia}
 
 
 def measure_rate(turn, seconds: float) -> float:

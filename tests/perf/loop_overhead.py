@@ -1,8 +1,8 @@
 """Prints the cost of the training loop relative to forward, backward and optimizer on one cached batch. Takes a minute or two.
 
-    python tests/perf/loop_overhead.py [--threads 1 2] [--workers 0 1] [--seconds 90] [--size 128] [--batch 64]
+    python tests/perf/loop_overhead.py [--threads 1 2] [--workers 0 1] [--seconds 90] [--size 128] [--batch 64] [--recipe cxr_mae_tiny]
 
-The recipe is cxr_moco_tiny with ResNet-18 at 128 px on noise, with reading, augmentation, clipping and logging. Both loops train the same
+The recipe is cxr_moco_tiny, ResNet-18 at 128 px on noise, with reading, augmentation, clipping and logging. Both loops train one
 network in alternating turns of two steps, so that other load slows both equally. Target: at most 1.08.
 """
 
@@ -25,13 +25,15 @@ def main() -> None:
     ask.add_argument("--workers", type=int, nargs="+", default=[0], help="loader processes")
     for name, default in {"seconds": 90, "size": 128, "batch": 64}.items():
         ask.add_argument(f"--{name}", type=int, default=default)
+    ask.add_argument("--recipe", default="cxr_moco_tiny")
     args = ask.parse_args()
     cases = [(threads, workers) for threads in args.threads for workers in args.workers]
     with tempfile.TemporaryDirectory() as home:
         os.environ |= {"ISOGRAFT_HOME": home, "WANDB_MODE": "disabled"}
         images = save_noise_store(Path(home), args.size)
         for threads, workers in cases:
-            report(threads, workers, *measure_seconds_per_step(images, threads, workers, args.size, args.batch, args.seconds / len(cases)))
+            seconds = args.seconds / len(cases)
+            report(threads, workers, *measure_seconds_per_step(images, threads, workers, args.size, args.batch, seconds, args.recipe))
 
 
 def report(threads: int, workers: int, loop: list[float], plain: list[float]) -> None:
@@ -53,7 +55,7 @@ def save_noise_store(home: Path, size: int) -> Path:
 
 
 def measure_seconds_per_step(
-    images: Path, threads: int, workers: int, size: int, batch: int, seconds: float
+    images: Path, threads: int, workers: int, size: int, batch: int, seconds: float, recipe: str = "cxr_moco_tiny", arch: str | None = None
 ) -> tuple[list[float], list[float]]:
     """Seconds per step of the training loop and of the plain loop, turn by turn, for about `seconds` in all."""
     import torch
@@ -66,7 +68,7 @@ def measure_seconds_per_step(
     started = time.perf_counter()
     torch.set_num_threads(threads)
     settings = [f"data.store={images}", f"size={size}", f"batch={batch}", f"data.workers={workers}", "steps=100000"]
-    setup = build_setup(config.load_recipe("cxr_moco_tiny", settings), "cpu")
+    setup = build_setup(config.load_recipe(recipe, [*settings, *([f"arch={arch}"] if arch else [])]), "cpu")
     loop, plain = training_loop(setup), plain_loop(setup)
     took: dict[Callable[[], None], list[float]] = {loop: [], plain: []}
     loop(), plain()  # the first steps allocate
@@ -81,16 +83,15 @@ def measure_seconds_per_step(
 
 def plain_loop(setup) -> Callable[[], None]:  # type: ignore[no-untyped-def]
     """STEPS_PER_TURN steps on one cached batch."""
-    import torch
+    from pretrain.loop.train import autocast, set_memory_format
 
-    from pretrain.loop.train import autocast
-
-    views = [v.contiguous(memory_format=torch.channels_last) for v in next(iter(setup.batches.micro_batches(0))).views]
+    micro = next(iter(setup.batches.micro_batches(0)))
+    views = set_memory_format(micro.views, setup.recipe.channels_last)
 
     def steps() -> None:
         for _ in range(STEPS_PER_TURN):
             with autocast(setup.recipe.precision, setup.device):
-                loss = setup.method(views, None, progress=0.0)["loss"]
+                loss = setup.method(views, micro.masks, progress=0.0)["loss"]
             loss.backward()
             setup.method.after_backward(0.0)
             setup.optimizer.step()

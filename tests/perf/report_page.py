@@ -8,6 +8,7 @@ checks the values; its time is scaled up.
 
 import argparse
 import time
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -21,12 +22,12 @@ from transfer.tables.build import build_sections
 SIZES = {"val": (17_300, 5_600), "test": (25_596, 2_797)}  # images and patients of NIH ChestX-ray14's parts
 
 
-def nih_record(encoder: str, role: str, skill: float, labels: int = 14) -> Record:
+def nih_record(encoder: str, role: str, skill: float, labels: int = 14, sizes: Mapping[str, tuple[int, int]] = SIZES) -> Record:
     """A record with NIH's numbers of images, patients and labels; labels and scores of a patient are correlated."""
     truth, draw = np.random.default_rng(0), np.random.default_rng([1, len(encoder)])
     prevalence = np.geomspace(0.002, 0.2, labels)
     arrays = {}
-    for part, (images, patients) in SIZES.items():
+    for part, (images, patients) in sizes.items():
         who = np.sort(truth.integers(0, patients, images))
         propensity = truth.normal(size=(patients, labels))[who]
         z = propensity + truth.normal(size=(images, labels))
@@ -38,7 +39,7 @@ def nih_record(encoder: str, role: str, skill: float, labels: int = 14) -> Recor
             f"{part}_y": y.astype(np.float32),
             f"{part}_scores": 1 / (1 + np.exp(-logit)),
         }
-    counts = {part: {"images": n, "patients": u} for part, (n, u) in {"train": (69_000, 22_400), **SIZES}.items()}
+    counts = {part: {"images": n, "patients": u} for part, (n, u) in {"train": (69_000, 22_400), **sizes}.items()}
     identity = Identity(
         task="nih",
         store="s",

@@ -14,6 +14,7 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Unpack
 
@@ -117,9 +118,15 @@ def describe_session(device: str, step: int) -> SessionInfo:
 
 def package_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that the numbers depend on."""
+    return {"python": platform.python_version()} | {name: _find_installed_version(name) for name in ("torch", "timm", "lightly", "numpy")}
+
+
+@cache
+def _find_installed_version(distribution: str) -> str:
+    """The version of an installed library. To read one takes a millisecond or two, and every checkpoint holds four."""
     from importlib.metadata import version
 
-    return {"python": platform.python_version()} | {name: version(name) for name in ("torch", "timm", "lightly", "numpy")}
+    return version(distribution)
 
 
 def git_commit() -> str | None:

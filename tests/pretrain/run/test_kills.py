@@ -12,7 +12,7 @@ from tests.pretrain.run.kill_moments import KILLS, choose_moments, record_moment
 from tests.pretrain.run.test_resume import equal_runs, smallest
 from tests.pretrain.runs import store
 
-LENGTH = ["steps=12", "epochs=null", "save_every=1", "batch=4", "watch.images=8"]
+LENGTH = ["steps=12", "watch.max_share=1", "epochs=null", "save_every=1", "batch=4", "watch.images=8"]
 
 
 def files_of(entry):

@@ -89,7 +89,7 @@ def smallest(method):
     if method in CNN_ONLY:
         network = ["arch=resnet10t", "model_args={output_stride: 8}"]
     length = ["size=16", "batch=8", "steps=5", "epochs=null", "warmup_steps=1", "log_every=1", "save_every=2", "threads=1", "drop_path=0.1"]
-    return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "pictures=none"]
+    return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "watch.max_share=1", "pictures=none"]
 
 
 @pytest.mark.parametrize("method", EVERY_METHOD)

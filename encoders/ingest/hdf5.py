@@ -33,6 +33,7 @@ from encoders.ingest.options import ArrayLayout, Codec, ResizeRule
 from encoders.ingest.source import ImageRow, PixelUnit, Source, Unreadable, Value, describe_default_dataset, file_stamp
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.hdf5_heaps import check_global_heaps
 from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import is_unknown
 from encoders.store.tile_coordinates import LEVEL0_SIDE_COLUMN, TileScale, read_scale
@@ -207,6 +208,8 @@ class Hdf5Source(Source[Hdf5Item]):
         """Number of rows of the file. Raises InputError if they cannot be read as images."""
         if problem := describe_bad_file(path):
             raise InputError(f"{path} {problem}")
+        with open_hdf5(path) as file, refuse_damaged_file(path, "HDF5 file"):
+            check_global_heaps(file, path)
         images = self._data(path, self.images)
         if images.ndim not in (3, 4) or not len(images):
             raise InputError(f"{self.images!r} in {path} has shape {images.shape}; expected (N, H, W), (N, H, W, C) or (N, C, H, W)")

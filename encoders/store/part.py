@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.hdf5_heaps import check_global_heaps
 from encoders.runtime.local_notes import show_key
 from encoders.store.hdf5_errors import reading_hdf5
 from encoders.store.layout import (
@@ -46,6 +47,7 @@ class StorePart:
         """Raises InputError when the file is missing, truncated, damaged, not a store, of another version, or of another layout."""
         self.path = path
         with reading_hdf5(path), h5py.File(path, "r", locking=False) as file:
+            check_global_heaps(file, path)
             self.attrs = read_attributes(file, path)
             check_attributes(self.attrs, path)
             columns = {g: list_columns(file[g]) for g in ("index", "meta", "labels") if g in file}

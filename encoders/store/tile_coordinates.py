@@ -20,6 +20,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
+from encoders.runtime.hdf5_heaps import check_global_heaps
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.store.part import StorePart
 
@@ -173,6 +174,7 @@ def read_coordinate_file(path: Path, mpp: Pair | None = None) -> tuple[Array, Ti
     Raises InputError with the reason if the file cannot be read, or does not hold such coordinates."""
     try:
         with h5py.File(path, "r", locking=False) as file:
+            check_global_heaps(file, path)
             data = file.get("coords")
             if not isinstance(data, h5py.Dataset):
                 raise InputError(f"it has no dataset `coords`, but {', '.join(sorted(file)) or 'nothing'}")

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
+from encoders.runtime.hdf5_heaps import check_global_heaps
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.runtime.zip_damage import find_zip_damage
 
@@ -59,6 +60,7 @@ def read_hdf5(path: Path) -> FeatureFile:
 
     try:
         with h5py.File(path, "r", locking=False) as file:
+            check_global_heaps(file, path)
             name = choose_name([name for name in file if isinstance(file[name], h5py.Dataset)])
             keys = file["key"].asstr()[:].tolist() if "key" in file else None
             own = {**file.attrs, **file[name].attrs}

@@ -38,9 +38,9 @@ def images(n, channels=1, size=32, seed=0):
     return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-def cnn(channels=1, **more):
+def cnn(channels=1, arch="test_resnet", **more):
     torch.manual_seed(0)
-    return timm.create_model("resnet10t", num_classes=0, in_chans=channels, **more)
+    return timm.create_model(arch, num_classes=0, in_chans=channels, **more)
 
 
 def vit(channels=1, size=32, patch=8, depth=2, **more):

@@ -10,7 +10,7 @@ import torch
 from encoders.augment.presets import get_preset
 from pretrain.methods import METHODS, Method, Reconstructs
 from pretrain.recipe.method_names import METHOD_NAMES
-from tests.pretrain.tiny import CNN_ONLY, backbone_for, batch, images, same_state, small_method, snapshot, step, vit
+from tests.pretrain.tiny import CNN_ONLY, backbone_for, batch, cnn, images, same_state, small_method, snapshot, step, vit
 
 ALL = pytest.mark.parametrize("name", sorted(METHODS))
 
@@ -144,7 +144,7 @@ def test_a_forward_pass_without_gradients_leaves_the_state(name):
 @ALL
 @pytest.mark.slow
 def test_the_loss_falls_on_a_few_images_and_features_stay_apart(name):
-    m = small_method(name)
+    m = small_method(name, cnn(arch="resnet10t") if name == "dino" else None)  # in a small network the teacher spreads, and the loss rises
     x = torch.nn.functional.interpolate(images(16, size=4), size=32, mode="bilinear")
     optimizer = torch.optim.AdamW([{"params": g["params"]} for g in m.param_groups()], lr=2e-3)
     losses = []

@@ -56,7 +56,7 @@ def train(
     Its manifest says that the labels of the train and validation images of the task were seen. A benchmark refuses a test set that contains
     one of these images or patients.
 
-    On one CPU, the same command gives the same network; after an interruption, run it again.
+    On one CPU, the same command gives the same network. After an interruption, run it again: it goes on from the last validation.
     """
     from encoders.runtime.devices import announce_device, resolve_device
     from encoders.runtime.errors import InputError
@@ -82,7 +82,7 @@ def train(
     device = resolve_device(device)
     announce_device(device)
     request = TrainRequest(encoder, task, name, strategy, tuple(overrides or ()), seed, device, replace, allow_leakage, near, licence)
-    with advise_on_interrupt("nothing was written; run the same command again"):
+    with advise_on_interrupt("rerun the same command to resume from the last validation"):
         done = train_encoder(request, log, log_validation)
     head = done.card.head
     assert head is not None, "a trained encoder has a head"

@@ -33,13 +33,14 @@ from encoders.zoo.names import STORED_FEATURES
 from encoders.zoo.parts import JoinedNetwork, count_normalised
 from encoders.zoo.pixels import has_network
 from encoders.zoo.stages import inner_network, select_stages
+from transfer.losses.registry import build_loss
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet, find_labeled_rows, in_image_order, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
+from transfer.protocols.finetune_checkpoint import TrainingFile
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork, predict_images
 from transfer.protocols.finetune_training import TrainingRun, train_network
-from transfer.protocols.supervised import class_weights, logit_shift
 from transfer.strategies.registry import build_strategy
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ class Fitted(FittedProtocol[ImageSet]):
     network: FinetuneNetwork
     encoder: "Encoder"
     kind: str
-    class_offset: Array  # (C,) what the class weights added to the logits
+    class_offset: Array  # (C,) what class weights or draws added to the logits
     selection: dict[str, Any]
     workers: int = 0  # processes that read the images to score
     cost: Mapping[str, Json] = field(default_factory=dict)
@@ -67,8 +68,17 @@ class Fitted(FittedProtocol[ImageSet]):
         return predict_images(self.network, rows, self.class_offset, self.kind, self.workers)
 
 
-def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
+def fit(
+    cfg: Config,
+    train: ImageSet,
+    val: ImageSet,
+    select: Select = validation_score,
+    log: Log | None = None,
+    file: TrainingFile | None = None,
+) -> Fitted:
     """Trains a copy of the network of `train.encoder`; `log` receives the loss and the score of every validation.
+
+    file: where the state is saved at every validation, and from which an interrupted training of the same settings and images goes on.
 
     Raises InputError for fewer than two labeled train rows, for an encoder without a network, and when no validation has a finite score."""
     encoder, train = train.encoder, in_image_order(train)
@@ -82,10 +92,10 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
         )
     batch, device = min(cfg.batch, len(rows)), encoder.device
     steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
-    weight = class_weights(train.y[rows], train.kind, cfg.class_weight == "balanced")
+    loss = build_loss(cfg, cfg.class_weight == "balanced", train.y[rows], train.kind, train.patient[rows], device)
     gpus = [device] if device.type == "cuda" else []
     cfg = cfg.model_copy(update={"precision": resolve_training_precision(cfg.precision, device)})
-    with torch.random.fork_rng(devices=gpus), without_tf32(), build_batches(cfg, encoder, train, rows, batch) as batches:
+    with torch.random.fork_rng(devices=gpus), without_tf32(), build_batches(cfg, encoder, train, rows, batch, loss.row_weight) as batches:
         torch.manual_seed(cfg.seed)
         own = build_trainable_backbone(encoder, cfg.drop_path)
         pixels = encoder.card.preprocess
@@ -95,9 +105,9 @@ def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation
         if cfg.freeze_bn:
             freeze_statistics(network.backbone)
         labels = build_row_targets(train, rows, device)
-        run = TrainingRun(cfg, encoder, batches, labels, weight, steps, batch, train.kind, replace(val, encoder=encoder), select, log)
+        run = TrainingRun(cfg, encoder, batches, labels, loss, steps, batch, train.kind, replace(val, encoder=encoder), select, log, file)
         kept, selection, cost = train_network(run, network, build_strategy(cfg))
-    return Fitted(kept.eval(), encoder, train.kind, logit_shift(weight), selection, cfg.workers, cost.as_record())
+    return Fitted(kept.eval(), encoder, train.kind, loss.shift, selection, cfg.workers, cost.as_record())
 
 
 def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:
@@ -116,12 +126,22 @@ def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.
     return select_stages(model, card.stages)
 
 
-def build_batches(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int) -> Batches:
-    """Augmented, seeded batches of the labeled train rows. With parts, images in [0, 1], from which the network makes each part's input."""
+def build_batches(cfg: Config, encoder: "Encoder", train: ImageSet, rows: Array, batch: int, weights: Array | None = None) -> Batches:
+    """Augmented, seeded batches of the labeled train rows. With parts, images in [0, 1], from which the network makes each part's input.
+
+    weights: (rows,) relative frequency with which each row is drawn; None: once an epoch."""
     spec = resolve_augmentation(cfg.augment, train.store.modality)
     preprocess = encoder.card.preprocess
     return Batches(
-        train.store, [spec], preprocess, seed=cfg.seed, batch=batch, index=train.index[rows], workers=cfg.workers, device=encoder.device
+        train.store,
+        [spec],
+        preprocess,
+        seed=cfg.seed,
+        batch=batch,
+        index=train.index[rows],
+        workers=cfg.workers,
+        device=encoder.device,
+        weights=weights,
     )
 
 

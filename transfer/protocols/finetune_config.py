@@ -5,11 +5,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encoders.runtime.optim_config import Optim
+from transfer.losses.settings import PLAIN, ImbalanceSettings, own_imbalance
 from transfer.strategies.names import own_settings
 from transfer.strategies.settings import StrategySettings
 
 
-class Config(StrategySettings):
+class Config(StrategySettings, ImbalanceSettings):
     """How the encoder is trained on labels."""
 
     batch: int = Field(32, ge=2, description="images per step; fewer when there are fewer train rows")
@@ -32,7 +33,7 @@ class Config(StrategySettings):
     )
     clip: float = Field(1.0, ge=0, description="maximum gradient norm; 0: no clipping")
     class_weight: Literal["balanced", "none"] = Field(
-        "balanced", description="equal weight of all classes in the loss; removed again from the scores"
+        "balanced", description="equal weight of all classes in the loss; removed again from the scores; with imbalance class_weight"
     )
     augment: dict[str, Any] = Field(
         {"preset": "auto"}, description="preset and knobs; auto: finetune_<modality of the store>, or none if there is no such preset"
@@ -58,7 +59,13 @@ class Config(StrategySettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_class_weight(self) -> Self:
+        if self.imbalance != PLAIN and "class_weight" in self.model_fields_set:
+            raise ValueError(f"class_weight has no effect: imbalance is {self.imbalance}; give one of the two")
+        return self
+
     @model_serializer(mode="wrap")
     def _dump_own_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields that the strategy uses: records of full fine-tuning, and their hash, are those of versions without strategies."""
-        return own_settings(serialize(self))
+        """The fields that strategy and imbalance use: records of plain fine-tuning, and their hash, are those of versions without them."""
+        return own_imbalance(own_settings(serialize(self)))

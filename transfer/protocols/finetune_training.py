@@ -19,17 +19,17 @@ from torch import Tensor, nn
 
 from encoders.loading.batches import Batches
 from encoders.runtime.arithmetic import resolve_training_precision, use_precision
-from encoders.runtime.arrays import Array
 from encoders.runtime.errors import InputError
 from encoders.runtime.optim import build_optimizer, clip_gradients, set_lr
 from encoders.runtime.precision_names import TrainingPrecision
 from encoders.zoo.parts import list_networks
+from transfer.losses.contract import TrainingLoss
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet
 from transfer.protocols.contract import Log, Select
+from transfer.protocols.finetune_checkpoint import TrainingFile, TrainingParts
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork, copy_state, predict_images, update_ema
-from transfer.protocols.supervised import logit_shift, supervised_loss
 from transfer.protocols.training_cost import TrainingCost
 from transfer.strategies.contract import Phase, Strategy
 from transfer.strategies.freezing import count_trained, set_trainable, set_training_mode
@@ -44,19 +44,20 @@ if TYPE_CHECKING:
 class TrainingRun:
     """What a network is trained on, the same for every strategy.
 
-    labels: (rows of the store, C).  class_weight: (C,).  steps: of all phases.  batch: images of a step."""
+    labels: (rows of the store, C).  steps: of all phases.  batch: images of a step."""
 
     cfg: Config
     encoder: "Encoder"
     batches: Batches
     labels: Tensor
-    class_weight: Array
+    loss: TrainingLoss
     steps: int
     batch: int
     kind: str
     val: ImageSet
     select: Select
     log: Log | None
+    file: TrainingFile | None = None  # where the state is saved at every validation; None: nowhere
 
     @property
     def checks(self) -> set[int]:
@@ -65,7 +66,7 @@ class TrainingRun:
 
     def score(self, network: FinetuneNetwork) -> float:
         """The validation score of the network."""
-        scores = predict_images(network, self.val, logit_shift(self.class_weight), self.kind, self.cfg.workers)
+        scores = predict_images(network, self.val, self.loss.shift, self.kind, self.cfg.workers)
         return float(self.select(self.val.y, scores))
 
 
@@ -101,11 +102,15 @@ def train_network(run: TrainingRun, network: FinetuneNetwork, strategy: Strategy
     phases = strategy.phases(network.backbone, find_unused_parameters(network.backbone, run.encoder.card.preprocess))
     average = copy.deepcopy(network) if cfg.ema else network
     best, begin = BestWeights(copy_state(average)), 0
-    for together in group_phases(phases):
-        if begin:  # these phases start from the best weights of those before
-            average.load_state_dict(best.state if best.course else copy_state(average))
-            network.load_state_dict(average.state_dict())
-        train_phases(run, network, average, strategy, together, begin, best, cost)
+    saved = run.file.load() if run.file else None
+    for number, together in enumerate(group_phases(phases)):
+        if saved is None or number > saved["group"]:
+            if begin:  # these phases start from the best weights of those before
+                average.load_state_dict(best.state if best.course else copy_state(average))
+                network.load_state_dict(average.state_dict())
+            train_phases(run, network, average, strategy, number, together, begin, best, cost, None)
+        elif number == saved["group"]:
+            train_phases(run, network, average, strategy, number, together, begin, best, cost, saved)
         begin = round(run.steps * together[-1].end)
     validate_blends(run, average, start, strategy, best)
     cost.validations = len(best.course)
@@ -122,45 +127,60 @@ def train_phases(
     network: FinetuneNetwork,
     average: FinetuneNetwork,
     strategy: Strategy,
+    group: int,
     phases: Sequence[Phase],
     begin: int,
     best: BestWeights,
     cost: TrainingCost,
+    saved: Mapping[str, Any] | None,
 ) -> None:
-    """Trains the network over phases that share an optimizer and a schedule, from step `begin`; adds every validation to `best`."""
+    """Trains the network over phases that share an optimizer and a schedule, from step `begin`; adds every validation to `best`.
+
+    group: the number of these phases.  saved: the state of an interrupted training within them."""
     cfg, device = run.cfg, run.encoder.device
     precision = resolve_training_precision(cfg.precision, device)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     optimizer = build_optimizer(build_groups(cfg, network, strategy, phases), cfg.optim, run.batch)
-    class_weight = torch.as_tensor(run.class_weight, dtype=torch.float32, device=device)
     length = round(run.steps * phases[-1].end) - begin  # of the schedule
+    parts = TrainingParts(network, average, optimizer, scaler, best, cost)
+    if saved:
+        parts.restore(saved)
     first = begin
-    for phase in phases:
+    for number, phase in enumerate(phases):
         end, stale, phase_best = round(run.steps * phase.end), 0, -np.inf
+        if saved and number <= saved["phase"]:
+            first = end
+            if number < saved["phase"]:
+                continue
+            first, stale, phase_best = saved["step"], saved["stale"], saved["phase_best"]
         kept = set_trainable(network.backbone, phase)
         cost.trained_parameters = max(cost.trained_parameters, count_trained(network))
         for step in range(first, end):
+            if stale >= cfg.patience:
+                break
             set_training_mode(network, kept)
             set_lr(optimizer, step - begin, length, round(cfg.warmup * length), cfg.optim)
             torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
             (micro,) = run.batches.micro_batches(step)
-            update = partial(training_step, network, optimizer, scaler, micro.views[0], run.labels[micro.index], class_weight, run.kind)
+            step_loss = partial(run.loss.loss, y=run.labels[micro.index], progress=step / run.steps)
+            update = partial(training_step, network, optimizer, scaler, micro.views[0], step_loss)
             with cost.measure([network, average], optimizer) if step == first else nullcontext():
                 loss = update(precision, cfg.clip, partial(strategy.penalty, network.backbone))
             cost.images_seen += len(micro.index)
             if cfg.ema:
                 update_ema(average, network, min(cfg.ema, (1 + step - begin) / (10 + step - begin)))
-            if step + 1 not in run.checks or not strategy.validates_while_training:
+            if step + 1 not in run.checks:
                 continue
-            score = run.score(average)
-            named = {"phase": phase.name} if phase.name else {}
-            best.add(average, {"step": step + 1, "score": score, "loss": float(loss), **named})
-            if run.log:
-                run.log(step + 1, loss=float(loss), val=score)
-            stale = 0 if score > phase_best else stale + 1
-            phase_best = max(phase_best, score)
-            if stale >= cfg.patience:
-                break
+            if strategy.validates_while_training:
+                score = run.score(average)
+                named = {"phase": phase.name} if phase.name else {}
+                best.add(average, {"step": step + 1, "score": score, "loss": float(loss), **named})
+                if run.log:
+                    run.log(step + 1, loss=float(loss), val=score)
+                stale = 0 if score > phase_best else stale + 1
+                phase_best = max(phase_best, score)
+            if run.file:
+                run.file.save(parts.capture(group, number, step + 1, stale, phase_best))
         first = end
 
 
@@ -209,21 +229,19 @@ def training_step(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     images: Tensor,
-    y: Tensor,
-    class_weight: Tensor,
-    kind: str,
+    loss_of: Callable[[Tensor], Tensor],
     precision: TrainingPrecision,
     clip: float,
     penalty: Callable[[], Tensor | None] = lambda: None,
 ) -> Tensor:
-    """One update of the network; returns the loss before it, on its device. images: (B, K, S, S) prepared.  y: (B, C).
+    """One update of the network; returns the loss before it, on its device. images: (B, K, S, S) prepared.
 
-    penalty: a scalar that is added to the loss, or None.
+    loss_of: the loss of logits (B, C).  penalty: a scalar that is added to the loss, or None.
 
     The host does not wait for the device, except in `scaler.step` with fp16."""
     with use_precision(images.device, precision):
         logits = network(images)
-    loss = supervised_loss(logits, y, class_weight, kind)
+    loss = loss_of(logits)
     if (extra := penalty()) is not None:
         loss = loss + extra
     optimizer.zero_grad(set_to_none=True)

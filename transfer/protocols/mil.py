@@ -22,12 +22,12 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.config import Config as Base
 from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, generator, permutation
+from transfer.losses.supervised import supervised_loss
 from transfer.protocols import linear
 from transfer.protocols.common import Bags, Features, best_candidate, find_labeled_rows, validation_score
 from transfer.protocols.contract import FittedProtocol, Log, Needs, Select
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.logistic_rows import mean_and_inverse_std
-from transfer.protocols.supervised import supervised_loss
 
 VERSION = 2
 NEEDS: Needs = "bags"

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from encoders.runtime.arrays import IntArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.local_notes import prints_to_job_log
-from encoders.runtime.paths import zoo_dir
+from encoders.runtime.paths import cache_dir, zoo_dir
 from encoders.store.verified import require_intact
 from encoders.zoo import zoo
 from encoders.zoo.card import Card
@@ -30,7 +31,8 @@ from transfer.bench.preprocess_check import list_preprocess_mismatches
 from transfer.leakage import check
 from transfer.protocols.common import ImageSet
 from transfer.protocols.contract import Log
-from transfer.protocols.finetune import Fitted, fit
+from transfer.protocols.finetune import VERSION, Fitted, fit
+from transfer.protocols.finetune_checkpoint import TrainingFile
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.strategies.names import FINETUNE, FULL, check_settings_used, parse_strategy, strategy_label
@@ -85,7 +87,8 @@ def load_finetune_settings(request: TrainRequest) -> Config:
 
 
 def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Log | None = None) -> TrainedEncoder:
-    """Trains, calibrates and publishes `request.name`. Rerunning the same request on one CPU gives the same network.
+    """Trains, calibrates and publishes `request.name`. Rerunning the same request on one CPU gives the same network, and after an
+    interruption goes on from the last validation.
 
     on_validation: receives loss and score of every validation.
 
@@ -99,7 +102,10 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     _check_task(request, loaded, location.card, log)
     encoder = zoo.load_location(location, request.device)
     train, val = (gather_images(loaded, encoder, part) for part in ("train", "val"))
-    fitted = fit(cfg, train, val, log=on_validation)
+    file = find_training_file(loaded, encoder, cfg)
+    if (saved := file.load()) is not None:
+        log(f"an interrupted training of these settings and images goes on from step {saved['step']}")
+    fitted = fit(cfg, train, val, log=on_validation, file=file)
     head = fold_head(fitted)
     network = build_head_network(fitted.network.backbone, encoder.card, head).to(encoder.device)
     logits = predict_with_head(network, val, cfg.workers)
@@ -110,7 +116,15 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     card = build_trained_card(request.name, encoder, loaded, rows, cfg, fitted.selection, request.licence)
     card = card.replace(head=_describe_head(loaded, cfg, calibration, fitted, val, head).model_dump())
     folder = publish_encoder(request.name, network.backbone, card, build_trained_manifest(loaded, rows), request.replace, head)
+    file.remove()
     return TrainedEncoder(folder, Card.read(folder / "card.yaml"), network, calibration, dict(fitted.selection), dict(fitted.cost))
+
+
+def find_training_file(loaded: LoadedTask, encoder: Encoder, cfg: Config) -> TrainingFile:
+    """Where the state of this training is kept until its end. Its name depends on everything that the weights depend on."""
+    task = [json_digest(loaded.task), loaded.labels_hash, loaded.split.hash, loaded.store.fingerprint]
+    identity = [*task, encoder.sha256, cfg.model_dump(mode="json"), encoder.device.type, torch.__version__, VERSION]
+    return TrainingFile(cache_dir() / "trainings" / f"{json_digest(identity, 32)}.pt")
 
 
 def _check_name(request: TrainRequest, start: Card) -> None:

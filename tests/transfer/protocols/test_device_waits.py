@@ -2,6 +2,7 @@
 
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from encoders.runtime.optim import build_optimizer
 from encoders.runtime.optim_config import Optim
 from tests.device_counts import OperationCount
 from tests.transfer.protocols.test_finetune import FAST, encoder, fit, images, part  # noqa: F401  a fixture
+from transfer.losses.registry import build_loss
+from transfer.losses.settings import ImbalanceSettings
+from transfer.losses.supervised import supervised_loss
 from transfer.protocols import finetune, finetune_training, heads
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.protocols.finetune_training import training_step
@@ -41,17 +45,19 @@ def without_values(monkeypatch):
     return torch.device("meta")
 
 
-def count_step(device, kind, batch):
+def count_step(device, kind, batch, imbalance="class_weight"):
     """The operations of the second step: the first one creates the state of the optimizer."""
     with device:
         network = FinetuneNetwork(Backbone(), 4, 3)
     optimizer = build_optimizer([{"params": list(network.parameters())}], Optim(kind="adamw", fused=False), 16)
     scaler = torch.amp.GradScaler("cpu", enabled=False)
     x, index = torch.empty(batch, 1, 8, 8, device=device), torch.zeros(batch, dtype=torch.int64, device=device)
-    labels, weight = torch.empty(100, 3, device=device), torch.ones(3, device=device)
+    labels = torch.empty(100, 3, device=device)
+    one_hot = np.eye(3)[np.arange(10) % 3]
+    of_step = build_loss(ImbalanceSettings(imbalance=imbalance), True, one_hot, kind, np.arange(10), device).loss
     for _ in range(2):
         with OperationCount() as count:
-            loss = training_step(network, optimizer, scaler, x, labels[index], weight, kind, "fp32", 1.0)
+            loss = training_step(network, optimizer, scaler, x, partial(of_step, y=labels[index], progress=0.9), "fp32", 1.0)
     assert loss.device == device
     return count.launches
 
@@ -59,6 +65,13 @@ def count_step(device, kind, batch):
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
 def test_a_step_of_fine_tuning_needs_no_value_on_the_host_and_its_work_does_not_grow_with_the_batch(kind, without_values):
     assert count_step(without_values, kind, 64) == count_step(without_values, kind, 4)
+
+
+@pytest.mark.parametrize("imbalance", ["effective", "focal", "asymmetric", "logit_adjustment", "ldam", "balanced_sampling"])
+@pytest.mark.parametrize("kind", ["multilabel", "multiclass"])
+def test_no_loss_for_rare_classes_needs_a_value_on_the_host(kind, imbalance, without_values):
+    if (kind, imbalance) != ("multiclass", "asymmetric"):  # a loss of labels
+        assert count_step(without_values, kind, 64, imbalance) == count_step(without_values, kind, 4, imbalance)
 
 
 def test_a_value_that_the_host_needs_would_be_noticed(without_values, monkeypatch):
@@ -136,7 +149,8 @@ def test_half_precision_trains_like_fp32(precision):
         scaler = torch.amp.GradScaler("cpu", enabled=p == "fp16")
         x = torch.randn(64, 1, 4, 4)
         y = (x.mean((1, 2, 3), keepdim=True).flatten(1) > 0).float()
-        losses = [training_step(network, optimizer, scaler, x, y, torch.ones(1), "binary", p, 1.0).item() for _ in range(40)]
+        loss = partial(supervised_loss, y=y, weight=torch.ones(1), kind="binary")
+        losses = [training_step(network, optimizer, scaler, x, loss, p, 1.0).item() for _ in range(40)]
         assert losses[-1] < 0.5 * losses[0]
         assert network.head.weight.dtype == torch.float32
         last[p] = losses[-1]

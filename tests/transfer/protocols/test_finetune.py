@@ -18,11 +18,11 @@ from encoders.store.write import pixel_fingerprint, write_store
 from encoders.zoo import backbone
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
+from transfer.losses.supervised import class_weights, logit_shift, supervised_loss
 from transfer.metrics import auroc
 from transfer.protocols import finetune, layers
 from transfer.protocols.common import ImageSet
 from transfer.protocols.finetune_network import update_ema
-from transfer.protocols.supervised import class_weights, logit_shift, supervised_loss
 
 FAST = {"min_steps": 8, "max_steps": 8, "evaluations": 4, "batch": 16, "augment": {"preset": "none"}}
 

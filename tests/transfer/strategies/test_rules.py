@@ -1,6 +1,7 @@
 """Each strategy against the rule that defines it: a closed form, an equality, or a budget."""
 
 from copy import deepcopy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from encoders.runtime.errors import InputError
 from tests.transfer import toys
 from tests.transfer.strategies.tiny import STEPS, changed, config, encoder, fit, image_set
+from transfer.losses.supervised import supervised_loss
 from transfer.protocols import finetune_training
 from transfer.protocols.common import in_image_order
 from transfer.protocols.finetune import build_batches
@@ -97,10 +99,11 @@ def test_the_training_step_adds_the_penalty_to_the_loss():
     for p in network.backbone.parameters():
         p.data += 0.5
     plain.load_state_dict(network.state_dict())
-    x, y, losses = torch.randn(2, 1, 32, 32), torch.tensor([[0.0], [1.0]]), []
+    x, losses = torch.randn(2, 1, 32, 32), []
+    loss = partial(supervised_loss, y=torch.tensor([[0.0], [1.0]]), weight=torch.ones(1), kind="binary")
     for one, penalty in ((network, lambda: strategy.penalty(network.backbone)), (plain, lambda: None)):
         optimizer, scaler = torch.optim.SGD(one.parameters(), lr=0.01), torch.amp.GradScaler("cpu", enabled=False)
-        losses.append(training_step(one, optimizer, scaler, x, y, torch.ones(1), "binary", "fp32", 0.0, penalty))
+        losses.append(training_step(one, optimizer, scaler, x, loss, "fp32", 0.0, penalty))
     n = sum(p.numel() for p in network.backbone.parameters())
     assert (losses[0] - losses[1]).item() == pytest.approx(0.25 * n, rel=1e-4)  # 2 / 2 * 0.5^2 for each parameter
     for a, b in zip(network.backbone.parameters(), plain.backbone.parameters(), strict=True):

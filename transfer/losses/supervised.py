@@ -30,6 +30,17 @@ def class_weights(y: Array, kind: str, balanced: bool) -> FloatArray:
     return np.clip(weight, 1 / MAX_CLASS_WEIGHT, MAX_CLASS_WEIGHT)
 
 
+def split_known(logits: Tensor, y: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The logits (B, C) in at least single precision, the labels with 0 where they are unknown, and which are known."""
+    known = ~torch.isnan(y)
+    return logits if logits.dtype == torch.float64 else logits.float(), torch.nan_to_num(y), known
+
+
+def mean_known(loss: Tensor, known: Tensor) -> Tensor:
+    """The mean of the known losses; 0, with a gradient of 0, when none is known."""
+    return (loss * known).sum() / known.sum().clamp(min=1)
+
+
 def supervised_loss(logits: Tensor, y: Tensor, weight: Tensor, kind: str) -> Tensor:
     """Mean loss (nats) over known labels; 0, with a gradient of 0, when none is known. logits, y: (B, C).  weight: (C,), `class_weights`.
 

@@ -1,0 +1,1 @@
+"""Losses of fine-tuning, and what they do about classes of different frequency."""

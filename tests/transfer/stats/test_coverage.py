@@ -122,12 +122,12 @@ def test_the_permutation_test_of_few_patients_has_at_most_six_percent_false_verd
 @pytest.mark.parametrize("patients", [50, 100, 200])
 def test_the_interval_of_an_auroc_has_its_nominal_coverage(patients):
     inside = []
-    for seed in range(1500):
+    for seed in range(600):
         y, (s,), patient = simulated(patients, seed)
         got = auroc_interval(y, s, patient)
         if not got.note:  # fewer than 20 patients of a class were drawn
             inside.append(got.low <= expected_area() <= got.high)
-    assert len(inside) > 1000
+    assert len(inside) > 400
     assert 0.93 <= np.mean(inside) <= 0.97
 
 
@@ -135,7 +135,7 @@ def test_the_interval_of_an_auroc_has_its_nominal_coverage(patients):
 def test_without_clustering_the_coverage_is_too_low():
     """The same intervals with every image as its own patient."""
     inside = []
-    for seed in range(600):
+    for seed in range(300):
         y, (s,), patient = simulated(100, seed)
         got = auroc_interval(y, s, np.arange(len(patient)))
         inside.append(got.low <= expected_area() <= got.high)
@@ -146,7 +146,7 @@ def test_without_clustering_the_coverage_is_too_low():
 @pytest.mark.parametrize("patients", [45, 120])
 def test_at_most_six_percent_of_verdicts_on_equal_systems_are_false(patients):
     verdicts = []
-    for seed in range(1500):
+    for seed in range(600):
         y, (a, b), patient = simulated(patients, seed, systems=2)
         verdicts.append(paired_difference(auroc, y, a, b, patient).verdict)
     assert np.mean([v != "not distinguishable" for v in verdicts]) <= 0.06
@@ -190,7 +190,7 @@ def test_the_interval_over_folds_has_its_coverage_when_most_folds_have_no_error(
 def test_holm_keeps_the_rate_of_any_false_verdict_among_ten_comparisons():
     """Ten tasks of one pair of equal systems: without the correction, four benches in ten would have a false verdict."""
     raw, corrected = [], []
-    for seed in range(300):
+    for seed in range(150):
         p = []
         for test in range(10):
             y, (a, b), patient = simulated(60, 1000 * seed + test, systems=2)
@@ -198,4 +198,4 @@ def test_holm_keeps_the_rate_of_any_false_verdict_among_ten_comparisons():
         raw.append(min(p) < 0.05)
         corrected.append(holm(np.array(p)).min() < 0.05)
     assert np.mean(raw) > 0.25
-    assert np.mean(corrected) <= 0.07  # .05, and two standard errors of 300 draws would be .075
+    assert np.mean(corrected) <= 0.07  # .05, and two standard errors of 150 draws would be .086

@@ -13,7 +13,7 @@ def predict(
         list[Path],
         typer.Argument(metavar="STORE|FOLDER|FILE...", help="a store (.h5), a folder of stores, a folder of images, or image files"),
     ],
-    model: Annotated[str, typer.Option(help="a trained encoder: one that `transfer train` wrote")] = "",
+    model: Annotated[str, typer.Option(help="a trained encoder (required): one that `transfer train` wrote")] = "",
     out: Annotated[Path, typer.Option(help="the CSV to write")] = Path("predictions.csv"),
     replace: Annotated[bool, typer.Option("--replace", help="replace OUT if it exists")] = False,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,

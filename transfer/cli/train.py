@@ -13,15 +13,13 @@ from transfer.strategies.names import FULL, strategy_help
 def train(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="[finetune.SETTING=VALUE]...", help="settings of fine-tuning, e.g. finetune.epochs=5 finetune.optim.lr=1e-4"
-        ),
+        typer.Argument(metavar="finetune.SETTING=VALUE", help="settings of fine-tuning, e.g. finetune.epochs=5 finetune.optim.lr=1e-4"),
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="the encoder to start from: a name of `encoders list`, runs/X, or one that was trained so")
+        str, typer.Option(help="the encoder to start from (required): a name of `encoders list`, runs/X, or one that was trained so")
     ] = "",
-    task: Annotated[str, typer.Option(help="the task whose labels train it; `transfer tasks list` shows all")] = "",
-    name: Annotated[str, typer.Option(help="the name of the trained encoder in the zoo")] = "",
+    task: Annotated[str, typer.Option(help="the task whose labels train it (required); `transfer tasks list` shows all")] = "",
+    name: Annotated[str, typer.Option(help="the name of the trained encoder in the zoo (required)")] = "",
     strategy: Annotated[str, typer.Option(help=f"what is trained: {strategy_help()}")] = FULL,
     seed: Annotated[int, typer.Option(help="seed of the head, the order, the augmentation and drop path")] = 0,
     licence: Annotated[str, typer.Option(help="licence of the trained weights, for the card")] = "unknown",
@@ -42,7 +40,7 @@ def train(
         transfer train --encoder cxr_moco --task pneumonia --name cxr_lora --strategy lora=8 finetune.epochs=20
 
     Train patients train it. Validation patients choose the weights, a temperature that calibrates the probabilities, and the threshold of
-    each label (sensitivity + specificity highest; several classes: the most probable). Test images are never read: measure with
+    each label (sensitivity + specificity highest; several classes: the most probable). No test image is used: measure with
     `transfer bench --encoder NAME`, or, for the same training with intervals, `transfer bench --encoder ENCODER --protocol finetune`.
 
     What becomes of it:

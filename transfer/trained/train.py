@@ -1,7 +1,7 @@
 """Fine-tuning an encoder on a task and keeping the network with its head as an encoder of the zoo.
 
 The network is that of the protocol `finetune` under the same settings and seed, so `transfer bench --protocol finetune` measures what is
-kept here. Train patients train it; validation patients choose the weights, the temperature and the thresholds. No test image is read.
+kept here. Train patients train it; validation patients choose the weights, the temperature and the thresholds. No test image is used.
 """
 
 from dataclasses import dataclass

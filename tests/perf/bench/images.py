@@ -32,7 +32,7 @@ def augmentation() -> Iterator[Row]:
         ours, *others = alternate(5, *turns)
         for peer, seconds in zip(present, others, strict=True):
             yield Row(work, peer, limit, ours, seconds)
-        yield from (Row(work, peer, limit, ours, note=NOT_INSTALLED) for peer in PEERS if peer not in present)
+        yield from (Row(work, peer, note=NOT_INSTALLED, ours=ours) for peer in PEERS if peer not in present)
 
 
 def repeat_turn(turn) -> None:

@@ -74,9 +74,11 @@ def _cpu_time() -> float:
     return time.process_time() + children.ru_utime + children.ru_stime
 
 
-def alternate(rounds: int, *turns: Work) -> list[list[float]]:
-    """CPU seconds of each turn in each round; the order is reversed in every other round. One round before them is not counted."""
-    for turn in turns:
+def alternate(rounds: int, *turns: Work, warm: bool = True) -> list[list[float]]:
+    """CPU seconds of each turn in each round; the order is reversed in every other round.
+
+    warm: one round before them is not counted; processes of their own need none."""
+    for turn in turns if warm else ():
         turn()
     seconds: list[list[float]] = [[] for _ in turns]
     for number in range(rounds):

@@ -44,6 +44,7 @@ class DicomPixels(FuzzClass):
 
     name = "DICOM, pixels of another length"
     names_input = False  # the quarantine names the file
+    inside = False  # a stream without a checksum was changed, and has its ends
 
     def prepare(self, folder: Path) -> None:
         save_dicom(build_dicom(DEEP, BitsStored=12), folder / "native.dcm")

@@ -45,7 +45,7 @@ HARD = [Cell(20, 0.03, True), Cell(20, 0.3, True), Cell(30, 0.03, False)]  # few
 def test_the_interval_of_a_high_area_covers_with_few_positive_patients(cell):
     rng = np.random.default_rng(11)
     inside = []
-    for _ in range(400):
+    for _ in range(250):
         t = draw_test_set(cell, rng)
         got = auroc_interval(t.y, draw_noise(t, rng) + shift_for(0.98) * t.y, t.code)
         inside.append(got.low <= 0.98 <= got.high)
@@ -57,7 +57,7 @@ def test_the_interval_of_a_high_area_covers_with_few_positive_patients(cell):
 def test_the_interval_of_a_difference_of_high_areas_covers_with_few_positive_patients(cell, high, low, shared):
     rng = np.random.default_rng(12)
     inside = []
-    for _ in range(300):
+    for _ in range(200):
         t = draw_test_set(cell, rng)
         one, other = draw_pair(t, shared, rng)
         got = paired_difference(auroc, t.y, one + shift_for(high) * t.y, other + shift_for(low) * t.y, t.code)
@@ -68,7 +68,7 @@ def test_the_interval_of_a_difference_of_high_areas_covers_with_few_positive_pat
 def test_at_most_six_percent_of_verdicts_on_equal_high_areas_are_false():
     rng = np.random.default_rng(13)
     wrong = []
-    for _ in range(400):
+    for _ in range(250):
         t = draw_test_set(Cell(20, 0.03, True), rng)
         one, other = draw_pair(t, 0.5, rng)
         wrong.append(paired_difference(auroc, t.y, one + shift_for(0.97) * t.y, other + shift_for(0.97) * t.y, t.code).verdict)
@@ -155,7 +155,7 @@ def test_at_most_six_percent_of_verdicts_on_equal_systems_are_false(patients):
 @pytest.mark.slow
 def test_the_bootstrap_has_its_coverage_at_a_hundred_patients():
     inside = []
-    for seed in range(300):
+    for seed in range(200):
         y, (s,), patient = simulated(120, seed)
         got = cluster_bootstrap(auroc, y, s, patient, n=400)
         inside.append(got.low <= expected_area() <= got.high)

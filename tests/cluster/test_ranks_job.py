@@ -29,8 +29,8 @@ def home(site) -> Path:
 @pytest.fixture(scope="module")
 def uninterrupted(site, home) -> str:
     """The weights of an uninterrupted run of four processes that torchrun starts on this machine."""
-    pretrain = Path(sys.executable).parent / "pretrain"
-    command(site, sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4", pretrain, "run", *RECIPE,
+    torchrun = Path(sys.executable).parent / "torchrun"
+    command(site, "python", torchrun, "--standalone", "--nproc-per-node=4", "--no-python", "pretrain", "run", *RECIPE,
             "--name", "ranks_whole")  # fmt: skip
     return sha256_file(home / "zoo" / "ranks_whole" / "model.safetensors")
 

@@ -58,11 +58,11 @@ def same(a, b):
     return len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_four_workers_give_the_same_bits_as_none(context):
+@pytest.mark.parametrize(("workers", "context"), [(4, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)])
+def test_several_workers_give_the_same_bits_as_none(workers, context):
     mask = RandomTokens(tokens=16, ratio=0.75)
     here = taken(batches(mask=mask), range(7))
-    there = taken(batches(mask=mask, workers=4, context=context), range(7))
+    there = taken(batches(mask=mask, workers=workers, context=context), range(7))
     assert same(joined(here), joined(there))
     assert not multiprocessing.active_children()
 
@@ -205,11 +205,11 @@ class BusyInCpp(InMemory):
 
 @pytest.mark.slow
 def test_close_is_clean_when_spawned_workers_have_threads_in_cpp(capfd):
-    source = batches(BusyInCpp(), workers=2, context="spawn")
+    source = batches(BusyInCpp(), workers=1, context="spawn")
     next(source.micro_batches(0))
     workers = source._iterator._workers
     source.close()
-    assert [worker.exitcode for worker in workers] == [0, 0]
+    assert [worker.exitcode for worker in workers] == [0]
     assert "terminate called" not in capfd.readouterr().err
 
 
@@ -242,8 +242,8 @@ def test_time_blocked_for_data_is_counted():
     assert source.waited > 0
 
 
-@pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_a_real_store_gives_the_same_bits_through_four_workers(tmp_path, context):
+@pytest.mark.parametrize(("workers", "context"), [(4, "fork"), pytest.param(2, "spawn", marks=pytest.mark.slow)])
+def test_a_real_store_gives_the_same_bits_through_several_workers(tmp_path, workers, context):
     from encoders.ingest.phantom.source import PhantomSource
     from encoders.ingest.shards import ingest
     from encoders.store.store import Store
@@ -251,7 +251,7 @@ def test_a_real_store_gives_the_same_bits_through_four_workers(tmp_path, context
     ingest(PhantomSource("cxr", patients=16, size=64), tmp_path / "phantoms.h5")
     store = Store.open(tmp_path / "phantoms.h5")
     here = joined(taken(batches(store), range(3)))
-    assert same(here, joined(taken(batches(store, workers=4, context=context), range(3))))
+    assert same(here, joined(taken(batches(store, workers=workers, context=context), range(3))))
     plain = taken(batches(store, [Augment(size=64)]), [0])[0]
     stored = torch.from_numpy(store.unit_images(plain.index.numpy())).permute(0, 3, 1, 2)
     torch.testing.assert_close(plain.views[0], (stored - 0.5) / 0.25)

@@ -82,13 +82,13 @@ class ManySmallTensors(Dataset[list[Tensor]]):
 def test_closing_a_loader_with_full_queues_leaves_workers_that_ended_normally(closes, capfd):
     for _ in range(closes):
         loader = DataLoader(
-            ManySmallTensors(), batch_size=None, num_workers=2, multiprocessing_context=worker_context("spawn"), worker_init_fn=busy_in_cpp
+            ManySmallTensors(), batch_size=None, num_workers=1, multiprocessing_context=worker_context("spawn"), worker_init_fn=busy_in_cpp
         )
         iterator = iter(loader)
         next(iterator)
         workers = iterator._workers
         iterator._shutdown_workers()
-        assert [worker.exitcode for worker in workers] == [0, 0]
+        assert [worker.exitcode for worker in workers] == [0]
     assert "terminate called" not in capfd.readouterr().err
 
 

@@ -15,10 +15,10 @@ from pretrain.loop.setup import build_setup
 from pretrain.recipe import config
 
 TINY = {
-    "cxr_moco_tiny": ["arch=resnet10t", "method.hidden=16", "method.dim=8", "method.queue=16"],
+    "cxr_moco_tiny": ["arch=test_resnet", "method.hidden=16", "method.dim=8", "method.queue=16"],
     "cxr_mae_tiny": ["model_args={patch_size: 8, depth: 1}", "method.decoder_depth=1", "augment.crop=null", "augment.flip=0"],
     "cxr_simmim_tiny": ["model_args={patch_size: 8, depth: 1, embed_dim: 48, num_heads: 3}"],
-    "cxr_spark_tiny": ["arch=resnet10t", "method.decoder_width=16"],
+    "cxr_spark_tiny": ["arch=test_resnet", "method.decoder_width=16"],
     "cxr_dinov2_tiny": ["model_args.depth=1", "method.prototypes=16", "method.n_local=1", "method.mask_probability=0.6"],
     "cxr_ijepa_tiny": ["model_args.depth=1", "method.predictor_depth=1", "method.targets=3"],
 }

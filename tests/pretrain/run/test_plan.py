@@ -8,8 +8,8 @@ from pretrain.run.plan import describe_sizes, half_life, list_warnings
 from tests.pretrain.runs import MAE, recipe, store
 
 SOUND = ["steps=1000", "warmup_steps=50"]
-MOCO = ["cxr_moco_tiny", "arch=resnet10t", "method.hidden=32", "method.dim=16", "batch=16", "size=32", "threads=1"]
-SIMCLR = ["cxr_simclr_tiny", "arch=resnet10t", "method.hidden=32", "method.dim=16", "batch=16", "size=32", "threads=1"]
+MOCO = ["cxr_moco_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "batch=16", "size=32", "threads=1"]
+SIMCLR = ["cxr_simclr_tiny", "arch=test_resnet", "method.hidden=32", "method.dim=16", "batch=16", "size=32", "threads=1"]
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from encoders.runtime import peak_memory as memory
+from encoders.runtime.allocator import release_freed_memory
 from encoders.runtime.errors import InputError
 from pretrain.loop.setup import build_setup
 from pretrain.run import step_cost
@@ -38,8 +39,10 @@ def test_peak_memory_is_that_of_this_process_and_not_of_the_one_that_started_it(
 
 
 def test_the_peak_grows_with_what_is_held_and_falls_back_only_when_it_is_reset():
+    release_freed_memory()  # otherwise the block may take what an earlier test freed
+    assert memory.reset_peak_memory()
     before = memory.peak_memory()
-    block = np.ones(int((before + 0.25) * 2**30 / 8))  # above any earlier peak
+    block = np.ones(int(0.25 * 2**30 / 8))
     held = memory.peak_memory()
     assert held > before + 0.2
     del block
@@ -120,8 +123,10 @@ def test_steps_end_with_the_budget_but_not_before_two(images):
 
 def test_the_cost_is_measured_in_this_process_and_counts_no_memory_that_was_freed_before(images, monkeypatch):
     monkeypatch.setattr(step_cost, "_measure_in_own_process", lambda request: pytest.fail("a process takes four seconds to start"))
+    release_freed_memory()
+    assert memory.reset_peak_memory()
     before = memory.peak_memory()
-    block = np.ones(int((before + 1.0) * 2**30 / 8))
+    block = np.ones(2**30 // 8)
     assert memory.peak_memory() > before + 0.9
     del block
     cost = measure_step_cost(completed(images), "cpu")

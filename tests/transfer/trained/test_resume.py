@@ -72,6 +72,7 @@ def kill_training(step):
     train("killed", overrides=EIGHT)
 
 
+@pytest.mark.slow
 def test_a_killed_training_leaves_no_encoder_and_goes_on(tmp_path):
     toy_task(tmp_path)
     whole = train("whole", overrides=EIGHT)

@@ -223,7 +223,7 @@ def _publish(sections: Sequence["Section"]) -> None:
         print(f"W&B: {address}")
 
 
-app.command()(train)
+app.command()(refreshes_gallery(train))
 app.command()(predict)
 app.command()(power)
 app.command()(refreshes_gallery(report))

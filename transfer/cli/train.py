@@ -4,12 +4,10 @@ from typing import Annotated
 
 import typer
 
-from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import DeviceOption, advise_on_interrupt, make_console
 from transfer.strategies.names import FULL, strategy_help
 
 
-@refreshes_gallery
 def train(
     overrides: Annotated[
         list[str] | None,

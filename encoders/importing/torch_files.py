@@ -16,7 +16,7 @@ from encoders.importing.limits import MAX_ZIP_RATIO, SMALL_BYTES, check_limit
 from encoders.importing.rebuild_tensors import StoredNumbers, TensorRebuilder, storage_dtype
 from encoders.importing.rebuild_values import value_calls
 
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_MAGIC, LEGACY_VERSION = 0x1950A86A20F9469CFC6C, 1001
 CHUNK_BYTES = 2**24
 
 
@@ -72,7 +72,8 @@ def read_pickle_file(path: Path) -> object:
 
 def _read_legacy_stream(file: BinaryIO, file_bytes: int) -> object:
     """What follows the magic number: version, machine, the content, the keys of its storages, and their values."""
-    read_pickle(file, {}, _refuse_stored)
+    if (version := read_pickle(file, {}, _refuse_stored)) != LEGACY_VERSION:
+        raise UnreadableCheckpoint(f"its version is {str(version)[:40]!r}, expected {LEGACY_VERSION}")
     _check_machine(read_pickle(file, {}, _refuse_stored))
     tensors = TensorRebuilder()
     stored: dict[str, StoredNumbers] = {}

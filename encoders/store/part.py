@@ -24,6 +24,7 @@ from encoders.runtime.local_notes import show_key
 from encoders.store.hdf5_errors import reading_hdf5
 from encoders.store.layout import (
     ENCODED_HASHES,
+    MAX_SHOWN,
     check_attributes,
     check_columns,
     check_encoded_fingerprint,
@@ -122,7 +123,9 @@ class StorePart:
     def unknown_texts(self, group: str, name: str) -> dict[str, int]:
         """The texts that meant unknown when a column was written -> how often; {} for none, and for a store that does not state them."""
         with reading_hdf5(self.path, f"{group}/{name}"), h5py.File(self.path, "r", locking=False) as file:
-            counts: dict[str, int] = json.loads(find_column_data(file[group], name).attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
+            counts = json.loads(find_column_data(file[group], name).attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
+            if not isinstance(counts, dict) or any(type(n) is not int or n < 0 for n in counts.values()):
+                raise ValueError(f"the texts that mean unknown are {str(counts)[:MAX_SHOWN]!r}")
             return counts
 
     def encoded_sha256(self) -> Array | None:
@@ -169,9 +172,8 @@ def read_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     if attrs.get("format") != STORE_FORMAT:
         raise InputError(f"{path} is HDF5 but not a store; `encoders ingest hdf5` converts arrays in HDF5 to a store")
     if attrs.get("version") != VERSION:
-        raise InputError(
-            f"{path} is a store of version {attrs.get('version')}, this version of isograft reads version {VERSION}; ingest it again"
-        )
+        version = str(attrs.get("version"))[:MAX_SHOWN]
+        raise InputError(f"{path} is a store of version {version}, this version of isograft reads version {VERSION}; ingest it again")
     return {name: json.loads(value) if name in JSON_ATTRIBUTES else value for name, value in attrs.items()}
 
 

@@ -362,6 +362,11 @@ def test_zip_bombs_and_truncated_and_changed_archives_are_refused(tmp_path):
             path.write_bytes(whole[:at] + b"\x01" + whole[at + 1 :])
             with pytest.raises(InputError, match="CRC"):
                 read_checkpoint(path)
+        else:
+            at = whole.index(struct.pack("<H", 1001))
+            path.write_bytes(whole[:at] + struct.pack("<H", 1002) + whole[at + 2 :])
+            with pytest.raises(InputError, match="its version is '1002', expected 1001"):
+                read_checkpoint(path)
 
 
 def test_a_missing_place_is_named(tmp_path):

@@ -186,6 +186,25 @@ def test_text_that_is_not_utf8_is_one_sentence(raw):
         store.column("key")
 
 
+@pytest.mark.parametrize("name", ["codec", "version", "fingerprint", "unit"])
+def test_a_long_value_makes_no_long_sentence(raw, name):
+    with h5py.File(raw, "r+") as file:
+        file.attrs[name] = '"' + "x" * 9000 + '"'
+    with pytest.raises(InputError, match=r"raw\.h5") as wrong:
+        Store.open(raw)
+    assert len(str(wrong.value)) < 500
+
+
+@pytest.mark.parametrize("value", ["7", "true", "-1e999", "[1]", '"a"', '{"a": 1.5}', '{"a": true}', '{"a": -1}', '{"a": []}', "{", 3])
+@pytest.mark.parametrize("column", ["index/patient", "meta/age", "labels/y"])
+def test_counts_of_unknown_texts_that_are_none_are_one_sentence(raw, column, value):
+    with h5py.File(raw, "r+") as file:
+        file[column].attrs["unknown"] = value
+    group, name = column.split("/")
+    with pytest.raises(InputError, match=rf"raw\.h5 is not a readable store: .* in {column}; copy it again"):
+        Store.open(raw).unknown_texts(name, [group])
+
+
 def test_a_file_that_shrinks_after_opening_is_an_error_and_no_crash(raw):
     store = Store.open(raw)
     raw.write_bytes(raw.read_bytes()[:3000])

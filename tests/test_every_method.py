@@ -20,7 +20,7 @@ PLAIN = ["precision=bf16", "optim.kind=adamw", "optim.lr=2e-3", "optim.lr_rule=n
 VIT = ["arch=vit_tiny_patch16_224", "model_args={depth: 2, patch_size: 8, embed_dim: 48}"]  # quick where bf16 is emulated, too
 NETWORK = {
     "moco": ["arch=resnet10t"],  # with this ViT it learns too slowly for thirty steps
-    "spark": ["arch=resnet10t", "model_args={output_stride: 8}"],
+    "spark": ["arch=test_resnet", "model_args={output_stride: 8}"],
 }
 LABELS = {"supcon": ["method.label=sick"]}
 SETTINGS = {name: {key: value for key, value in own.items() if key != "scale_momentum"} for name, own in SMALL.items()}

@@ -87,7 +87,7 @@ def smallest(method):
     """The arguments of a run of any method that takes a second: a ViT of one block or a small CNN, images of 16 pixels."""
     network = ["arch=vit_tiny_patch16_224", "model_args={depth: 1, patch_size: 8, embed_dim: 24, num_heads: 2, dynamic_img_size: true}"]
     if method in CNN_ONLY:
-        network = ["arch=resnet10t", "model_args={output_stride: 8}"]
+        network = ["arch=test_resnet", "model_args={output_stride: 8}"]
     length = ["size=16", "batch=8", "steps=5", "epochs=null", "warmup_steps=1", "log_every=1", "save_every=2", "threads=1", "drop_path=0.1"]
     return [f"cxr_{method}_tiny", *network, *length, *SMALL[method], "watch.images=16", "watch.max_share=1", "pictures=none"]
 

@@ -91,7 +91,7 @@ def finished_like(site, home, name: str, job: str, weights: str) -> str:
     assert job_state(site, job) == "COMPLETED", log
     assert sha256_file(home / "zoo" / name / "model.safetensors") == weights
     assert logged_steps(run) == list(range(1, STEPS + 1))  # steps lost by a kill are logged once, when they are repeated
-    parts = {path.name.rsplit("-", 1)[1] for path in (run / "wandb").glob("offline-run-*")}
+    parts = {path.name.split("-")[3] for path in (run / "wandb").glob("offline-run-*")}
     assert parts == {json.loads((run / "run.json").read_text())["wandb"]}
     return log
 

@@ -28,7 +28,7 @@ else
 endif
 	touch $@
 
-demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; four to seven minutes on two cores
+demo: $(READY)  ## phantoms -> pretraining -> benchmark -> report; one to five minutes on two cores
 	PATH="$(abspath $(BIN)):$$PATH" bash configs/demo.sh $(DEMO)
 
 test: $(READY)  ## run the test suite; tests on real images look for them in ISOGRAFT_DATA

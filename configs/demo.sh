@@ -14,7 +14,7 @@ run encoders ingest phantom unlabeled.h5 --kind cxr_edema --patients 500 --size 
 run encoders ingest phantom labeled.h5 --kind cxr_edema --patients 500 --size 64 --seed "${seed}2"
 [ -f tasks/edema.yaml ] || run transfer tasks add edema labeled.h5 --label edema
 [ -f tasks/view.yaml ] || run transfer tasks add view labeled.h5 --label view --positive AP
-run pretrain run cxr_moco_tiny data.store=unlabeled.h5 arch=resnet10t steps=100 --name cxr_moco --continue
+run pretrain run cxr_moco_tiny data.store=unlabeled.h5 arch=resnet10t steps=60 --name cxr_moco --continue
 run transfer bench --encoder cxr_moco
 run transfer report
 

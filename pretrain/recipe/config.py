@@ -142,7 +142,7 @@ class Recipe(Config):
     )
     checkpointing: bool = Field(False, description="gradient checkpointing: less memory, about a third more time")
     threads: Annotated[int | None, OutsideIdentity.ALWAYS] = Field(
-        None, ge=1, description="CPU threads; null: all that this process may use. A resumed run keeps its number"
+        None, ge=1, description="CPU threads; null: as many as CPUs that no other process uses at the start. A resumed run keeps its number"
     )
     max_skipped: int = Field(10, ge=1, description="roll back after this many consecutive steps with a NaN or inf loss or gradient")
     log_every: Annotated[int, OutsideIdentity.UNLESS_POLICY_ACTS] = Field(10, ge=1, description="steps between lines of metrics.jsonl")

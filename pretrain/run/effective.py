@@ -34,7 +34,7 @@ def list_effective_values(settings: Mapping[str, Any], info: RunInfo) -> list[Ef
         ("optimizer", str(optim["kind"]), f"{optim.get('schedule', 'cosine')} schedule, weight decay {decay}"),
         ("precision", str(settings["precision"]), "of the network; losses are float32"),
         *([("BatchNorm", str(settings["batchnorm"]), "")] if settings.get("batchnorm") else []),
-        ("CPU threads", str(settings.get("threads") or "all"), ""),
+        ("CPU threads", str(settings.get("threads") or "one for each CPU that was free"), ""),
         ("licence of the images", str(settings.get("licence")), ""),
     ]
 

@@ -25,7 +25,6 @@ from encoders.runtime.stop import StopRequest
 from pretrain.loop.setup import Setup, build_setup
 from pretrain.loop.train import TrainState, fit
 from pretrain.recipe.config import Recipe
-from pretrain.run.process import allowed_threads
 
 MOST_TIMED_STEPS, FEWEST_TIMED_STEPS = 4, 2  # after one that is not counted: it allocates memory and compiles
 BUDGET_S = 60.0  # for the fewest steps at the run's own batch; a batch that needs more is extrapolated
@@ -57,6 +56,7 @@ class MeasurementRequest(Config):
 
     recipe: Recipe
     device: str
+    threads: int
     budget: float
 
 
@@ -65,7 +65,7 @@ def measure_step_cost(recipe: Recipe, device: str, budget: float = BUDGET_S) -> 
 
     Raises InputError for what `pretrain run` would refuse, and if a step does not fit into memory."""
     started = time.perf_counter()
-    request = MeasurementRequest(recipe=recipe, device=device, budget=budget)
+    request = MeasurementRequest(recipe=recipe, device=device, threads=recipe.threads or torch.get_num_threads(), budget=budget)
     cost = measure_here(request) if torch.device(device).type == "cuda" or reset_peak_memory() else _measure_in_own_process(request)
     return cost.model_copy(update={"took": time.perf_counter() - started})
 
@@ -89,7 +89,7 @@ def answer_request() -> None:
     """The measuring process: a request on standard input, a cost on standard output."""
     keep_freed_memory()  # as every command does: freed memory stays in the process
     request = MeasurementRequest.model_validate_json(sys.stdin.read())
-    torch.set_num_threads(request.recipe.threads or allowed_threads())
+    torch.set_num_threads(request.threads)
     try:
         print(measure_here(request).model_dump_json())
     except InputError as error:

@@ -74,7 +74,7 @@ def test_a_step_is_measured_at_the_runs_own_micro_batch(images, monkeypatch, bat
     real = step_cost.build_setup
     monkeypatch.setattr(step_cost, "build_setup", lambda r, d: seen.append((r.batch, r.accumulate)) or real(r, d))
     cost = measure_here(
-        MeasurementRequest(recipe=completed(images, f"batch={batch}", f"accumulate={accumulate}"), device="cpu", budget=60.0)
+        MeasurementRequest(recipe=completed(images, f"batch={batch}", f"accumulate={accumulate}"), device="cpu", threads=1, budget=60.0)
     )
     assert seen == [(step, min(accumulate, 2))]
     assert len(cost.seconds) == 4
@@ -84,7 +84,7 @@ def test_a_step_is_measured_at_the_runs_own_micro_batch(images, monkeypatch, bat
 
 def test_time_of_more_micro_batches_than_were_measured_is_multiplied(images, monkeypatch):
     monkeypatch.setattr(step_cost, "_time_steps", lambda *_: COST)
-    cost = measure_here(MeasurementRequest(recipe=completed(images, "batch=32", "accumulate=8"), device="cpu", budget=60.0))
+    cost = measure_here(MeasurementRequest(recipe=completed(images, "batch=32", "accumulate=8"), device="cpu", threads=1, budget=60.0))
     assert cost.seconds == [8.0, 4.0, 16.0]
     assert cost.median == 8.0
 
@@ -110,7 +110,7 @@ def test_what_is_too_slow_or_too_large_is_extrapolated_from_two_small_batches(im
 
     monkeypatch.setattr(step_cost, "_time_steps", trial)
     monkeypatch.setattr(step_cost, "available_memory", lambda: free)
-    cost = measure_here(MeasurementRequest(recipe=completed(images, "batch=64"), device="cpu", budget=budget))
+    cost = measure_here(MeasurementRequest(recipe=completed(images, "batch=64"), device="cpu", threads=1, budget=budget))
     assert seen == measured
     assert cost.extrapolated == reason
     assert (cost.memory, cost.median) == (8.0, 8.0)

@@ -47,7 +47,7 @@ def gather_pretraining_leaks(loaded: LoadedTask, entry: EncoderEntry, near_dupli
 
 def describe_label_use(loaded: LoadedTask, entry: EncoderEntry) -> list[str]:
     """Sentences on the labels that an encoder, or one that it comes from, was trained with."""
-    labels = [label for component in loaded.components for label in component.task.labels]
+    labels = [label for component in loaded.components for label in (*component.task.labels, *component.task.classes)]
     return [
         line
         for name, _, manifest in load_manifests(entry.name)

@@ -82,17 +82,17 @@ def describe_trained_labels(loaded: LoadedTask, rows: IntArray) -> list[Json]:
 
 
 def _list_columns(loaded: LoadedTask, rows: IntArray) -> list[tuple[str, list[str], Array, dict[str, Json]]]:
-    """For each label column: its name, its classes, its targets (N, C of it), and the number of images of each class among `rows`."""
+    """For each label: its name, its classes, its targets (N, C of it), and the number of images of each class among `rows`."""
     task, y = loaded.task, loaded.y
     if task.kind == "multiclass":
         known = y[rows][np.isfinite(y[rows]).all(axis=1)]
         counts: dict[str, Json] = {f"labeled {name!r}": int(known[:, c].sum()) for c, name in enumerate(task.classes)}
         return [(task.labels[0], task.classes, y, counts)]
     columns = []
-    for c, name in enumerate(task.labels if len(task.labels) == len(task.classes) else task.classes):
+    for c, name in enumerate(task.classes):  # `label=pneumonia` and not `label`, which another task's column may be called too
         values = y[rows, c]
         counts = {"labeled '1'": int((values > 0.5).sum()), "labeled '0'": int((values <= 0.5).sum())}
-        columns.append((name, [task.classes[c]], y[:, [c]], counts))
+        columns.append((name, [name], y[:, [c]], counts))
     return columns
 
 

@@ -115,6 +115,19 @@ def test_a_second_stage_has_three_links_and_both_label_sets_are_known(tmp_path):
     assert "b was trained with the label 'grade' of 36 images, none of this task, which is no label of this task" in table
 
 
+def test_a_label_column_of_the_same_name_in_another_task_is_another_label(tmp_path):
+    add_task(toys.store(tmp_path / "a.h5", patients=24), "view", "view", positive="ap")
+    add_task(toys.store(tmp_path / "b.h5", patients=24, seed=9, dataset="elsewhere"), "view", "other", positive="pa")
+    card = train("a", task="view").card
+    assert card.lineage["labels"]["columns"][0]["column"] == "view=ap"
+    notes = []
+    train("b", encoder="a", task="other", strategy="linear", log=notes.append)
+    assert any("'view=ap' of 38 images, none of this task, which is no label of this task" in note for note in notes), notes
+    notes.clear()
+    train("c", encoder="a", task="view", strategy="linear", log=notes.append)
+    assert any("'view=ap' of 38 images (" in note and "which is a label of this task" in note for note in notes), notes
+
+
 def test_a_task_whose_test_images_were_trained_on_is_refused(tmp_path):
     store = toy_task(tmp_path)
     add_task(store, "sick", "resplit", split={"seed": 3})

@@ -79,10 +79,17 @@ def test_tiles_that_do_not_agree_with_openslide_are_read_by_openslide(path, monk
         np.testing.assert_array_equal(tile, PIXELS[y : y + TILE, x : x + TILE])
 
 
-def test_tiles_stored_as_ycbcr_are_left_to_openslide(tmp_path):
-    with tifffile.TiffWriter(tmp_path / "b.svs") as file:
-        file.write(PIXELS, photometric="rgb", compression=YCBCR, description=DESCRIPTION, metadata=None, tile=(TILE, TILE))
-    slide = Slide(tmp_path / "b.svs")
-    assert slide._open_tiles(0) is None
-    slide.read(0, 0, 0, TILE, TILE)
+@pytest.mark.parametrize("photometric", ["rgb", "ycbcr"])
+def test_tiles_stored_as_ycbcr_are_decoded_to_the_colours_of_openslide(tmp_path, photometric):
+    """All pairs of chroma values, at random brightness; OpenSlide does not look at the photometric tag."""
+    path = tmp_path / "b.svs"
+    blue, red = np.meshgrid(np.arange(256), np.arange(256))
+    pixels = np.stack([np.random.default_rng(0).integers(0, 256, blue.shape), blue, red], axis=-1).astype(np.uint8)
+    tifffile.imwrite(path, pixels, photometric="rgb", compression=YCBCR, description=DESCRIPTION, metadata=None, tile=(TILE, TILE))
+    if photometric == "ycbcr":
+        with tifffile.TiffFile(path, mode="r+b") as file:
+            file.pages.first.tags["PhotometricInterpretation"].overwrite(6)
+    slide = Slide(path)
+    assert isinstance(slide._open_tiles(0), Jpeg2000Tiles)
+    np.testing.assert_array_equal(slide._read_direct(0, 0, 0, 256, 256), np.asarray(slide._read_composited(0, 0, 0, 256, 256)))
     slide.close()

@@ -101,7 +101,7 @@ def message(line):
         (f"pretrain submit cxr_moco_tiny {STORE} --out a", "ISOGRAFT_HOME names another folder"),
         (f"pretrain plan cxr_moco_tiny {STORE} --out a --continue", "--continue has no effect here: no run is written"),
         (f"pretrain preview cxr_moco_tiny {STORE} --name a --device cpu", "note: --name has no effect here: no run is written"),
-        ("transfer compare --seed 3", "--seed is an option of `root bench` and `root power`: leave it out here"),
+        ("transfer compare --seed 3", "--seed is an option of `root bench` and `root train` and others: leave it out here"),
         ("transfer compare --encoder a --protocol knn --device cpu", "--device has no effect here: records are read"),
         ("transfer submit --encoder x --partion gpu", "no option called '--partion'; did you mean --partition"),
         ("transfer submit --draws 5 linear.steps=9", "no encoder was given; name one with --encoder"),

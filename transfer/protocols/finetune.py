@@ -68,19 +68,17 @@ class Fitted(FittedProtocol[ImageSet]):
         return predict_images(self.network, rows, self.class_offset, self.kind, self.workers)
 
 
-def fit(
-    cfg: Config,
-    train: ImageSet,
-    val: ImageSet,
-    select: Select = validation_score,
-    log: Log | None = None,
-    file: TrainingFile | None = None,
-) -> Fitted:
+def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
     """Trains a copy of the network of `train.encoder`; `log` receives the loss and the score of every validation.
 
-    file: where the state is saved at every validation, and from which an interrupted training of the same settings and images goes on.
-
     Raises InputError for fewer than two labeled train rows, for an encoder without a network, and when no validation has a finite score."""
+    return fit_from_file(None, cfg, train, val, select, log)
+
+
+def fit_from_file(
+    file: TrainingFile | None, cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None
+) -> Fitted:
+    """As `fit`. An interrupted training of the same settings and images goes on from the state in `file`, saved at every validation."""
     encoder, train = train.encoder, in_image_order(train)
     if not has_network(encoder.card):
         what = "features of files have no network" if encoder.card.source == STORED_FEATURES else "pixels has no weights"

@@ -31,7 +31,7 @@ from transfer.bench.preprocess_check import list_preprocess_mismatches
 from transfer.leakage import check
 from transfer.protocols.common import ImageSet
 from transfer.protocols.contract import Log
-from transfer.protocols.finetune import VERSION, Fitted, fit
+from transfer.protocols.finetune import VERSION, Fitted, fit_from_file
 from transfer.protocols.finetune_checkpoint import TrainingFile
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork
@@ -105,7 +105,7 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     file = find_training_file(loaded, encoder, cfg)
     if (saved := file.load()) is not None:
         log(f"an interrupted training of these settings and images goes on from step {saved['step']}")
-    fitted = fit(cfg, train, val, log=on_validation, file=file)
+    fitted = fit_from_file(file, cfg, train, val, log=on_validation)
     head = fold_head(fitted)
     network = build_head_network(fitted.network.backbone, encoder.card, head).to(encoder.device)
     logits = predict_with_head(network, val, cfg.workers)

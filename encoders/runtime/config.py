@@ -1,5 +1,6 @@
 """Typed configuration: defaults in a model, overridden by YAML, overridden by `key=value` on the command line."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
@@ -61,11 +62,13 @@ def validate_config(kind: type[C], raw: Mapping[str, Any], origin: str, within: 
 
 
 def find_unusable(value: object, where: str = "", depth: int = 0) -> str:
-    """What no setting can be, with its key: a number beyond 64 bits, a text that is no Unicode, deep nesting. "" if there is none.
+    """What no setting can be, with its key: a number beyond 64 bits, NaN, inf, a text that is no Unicode, deep nesting; "" if none is.
 
     where: the key of `value`."""
     if isinstance(value, int) and abs(value) > MAX_INTEGER:
         return f"{where or 'the value'}: the number has {value.bit_length()} bits, at most 63 are read"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{where or 'the value'}: expected a finite number (given: {value})"
     if isinstance(value, str) and not is_unicode(value):
         return f"{where or 'the value'}: the text is not valid Unicode"
     if not isinstance(value, Mapping | list | tuple):

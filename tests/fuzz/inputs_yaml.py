@@ -4,6 +4,7 @@ The truth is the text of every scalar, as PyYAML's loader without types gives it
 """
 
 import os
+import shlex
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -130,6 +131,8 @@ def compare_tree(found: Any, stated: Any, where: str) -> None:
     if isinstance(stated, dict) and isinstance(found, dict):
         for key, value in stated.items():
             name = "memory" if key == "mem" and not where else key
+            if where == "" and key == "track" and isinstance(value, list):
+                value = list(dict.fromkeys(["jsonl", *value]))  # the record is always written
             if key == "<<" or (key == "name" and where == "" and key not in found):
                 continue
             if name not in found:
@@ -154,8 +157,18 @@ def is_same_value(found: Any, stated: Any) -> bool:
         except ValueError:
             return False
     if isinstance(found, list | tuple):
+        if not found:
+            return stated in ("", "~", "null", "Null", "NULL")
         return (len(found) == 1 and is_same_value(found[0], stated)) or [str(line) for line in found] == str(stated).split("\n")
-    return str(found) in (str(stated), str(stated).strip())
+    return str(found) in (str(stated), str(stated).strip()) or is_same_option(str(found), str(stated).strip())
+
+
+def is_same_option(found: str, stated: str) -> bool:
+    """Whether a word of sbatch is the one of the file, which may have a space for the equals sign and no quotes."""
+    try:
+        return found.startswith("--") and shlex.split(found) == [stated.replace(" ", "=", 1)]
+    except ValueError:
+        return False
 
 
 CLASSES = [

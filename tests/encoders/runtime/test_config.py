@@ -1,5 +1,7 @@
 """Configuration: precedence, and errors that name the key and the nearest known one."""
 
+from typing import Any
+
 import pytest
 from pydantic import Field
 
@@ -16,6 +18,7 @@ class Recipe(Config):
     store: str
     steps: int = 10
     optim: Optim = Optim()
+    more: dict[str, Any] = Field({})
 
 
 def test_the_command_line_wins_over_the_file_and_the_file_over_defaults(tmp_path):
@@ -37,6 +40,8 @@ def test_yaml_reads_1e_4_as_text_and_the_model_makes_it_a_number():
         ("optim.momentun=0", ["optim.momentun", "did you mean momentum?"]),
         ("steps=many", ["steps", "integer", "'many'"]),
         ("optim.lr=-1", ["optim.lr", "greater than 0"]),
+        ("optim.lr=.inf", ["optim.lr", "expected a finite number (given: inf)"]),
+        ("more.scale=[1, -.inf]", ["more.scale.1", "expected a finite number (given: -inf)"]),
         ("steps", ["key=value"]),
     ],
 )

@@ -4,7 +4,8 @@ Shapes: P images of the manifest, C labels or classes, L label columns.
 """
 
 import hashlib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,9 +62,14 @@ def build_trained_card(
         pixel_canary=None,
         source_check=None,
         source=None,
-        probe_history=list(selection["table"]),
+        probe_history=keep_finite(selection["table"]),
         head=None,
     )
+
+
+def keep_finite(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The validations without values that are NaN or infinite, such as the loss of a step that overflowed: a card holds none."""
+    return [{key: value for key, value in row.items() if not isinstance(value, float) or math.isfinite(value)} for row in table]
 
 
 def describe_trained_labels(loaded: LoadedTask, rows: IntArray) -> list[Json]:

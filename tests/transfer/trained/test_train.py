@@ -19,7 +19,7 @@ from tests.transfer import toys
 from tests.transfer.cli.test_cli import call
 from tests.transfer.trained.cases import QUICK, START, add_task, toy_task, train
 from transfer.metrics import temper
-from transfer.protocols import finetune
+from transfer.protocols import finetune, finetune_training
 from transfer.tasks.load import load_task
 from transfer.tasks.task import read_task
 from transfer.trained.predict import load_trained_model
@@ -64,6 +64,14 @@ def test_the_same_request_gives_the_same_network_and_head(tmp_path):
     assert first.sha256 == second.sha256
     assert first.head == second.head
     assert first.canary == second.canary
+
+
+def test_a_step_that_overflowed_does_not_spoil_the_card(tmp_path, monkeypatch):
+    toy_task(tmp_path)
+    real = finetune_training.training_step
+    monkeypatch.setattr(finetune_training, "training_step", lambda *given: real(*given) * float("inf"))
+    history = train().card.probe_history
+    assert [sorted(row) for row in history] == [["score", "step"]] * 2
 
 
 def test_the_strategy_linear_leaves_every_tensor_of_the_encoder(tmp_path):

@@ -7,11 +7,10 @@ images of patients.
 import base64
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from encoders.runtime import paths
+from encoders.gallery.links import find_overview_link
 from encoders.runtime.config import read_yaml
 from encoders.runtime.files import atomic_write
 from encoders.runtime.html import Html, collapsible_section, join_html, tag
@@ -164,10 +163,9 @@ def _warn_of_pictures(run: RunDir, picture: Path | None) -> Html | None:
 
 def _link_overview(out: Path | None) -> Html | None:
     """A relative link to the overview, from a page below the working folder."""
-    home = paths.home_dir()
-    if out is None or not out.absolute().is_relative_to(home):
+    where = find_overview_link(out)
+    if where is None:
         return None
-    where = Path(os.path.relpath(home / "index.html", out.absolute().parent)).as_posix()
     return join_html([" · ", tag("a", "overview of all runs", href=where)])
 
 

@@ -10,14 +10,25 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.paths import records_dir
 from transfer.bench.bench_arguments import parse_bench_arguments
-from transfer.bench.bench_folder import read_status, running_mark, write_status
+from transfer.bench.bench_folder import read_status, running_mark, write_record_names, write_status
 from transfer.bench.options import BenchOptions
 
 NumberedCell = tuple[int, BenchOptions]  # a cell by its number, and what was asked for
-RunOptions = Callable[[BenchOptions], dict[str, str]]  # runs the protocols of one task; returns protocol -> reason of its failure
+
+
+class RunOutcome(NamedTuple):
+    """What became of the protocols of one task.  failed: protocol -> reason.  records: their record files, below the folder of records."""
+
+    failed: dict[str, str]
+    records: Sequence[str] = ()
+
+
+RunOptions = Callable[[BenchOptions], RunOutcome]
 
 
 def compute_cells(lines: Sequence[str], status_dir: Path, numbers: Sequence[int], run: RunOptions | None = None) -> int:
@@ -51,14 +62,15 @@ def group_by_task(cells: Sequence[NumberedCell]) -> Iterator[list[NumberedCell]]
     yield from groups
 
 
-def run_options(options: BenchOptions) -> dict[str, str]:
-    """Runs a benchmark, which writes records, and returns the reason of each protocol that failed.
+def run_options(options: BenchOptions) -> RunOutcome:
+    """Runs a benchmark, which writes records, and returns them and the reason of each protocol that failed.
 
     Raises InputError for what `transfer bench` would refuse."""
     from encoders.runtime.cli import progress_counter
     from encoders.runtime.devices import announce_device
     from transfer.bench.bench import load_protocols, plan_bench, run_bench
     from transfer.bench.work import count_work
+    from transfer.records.record import record_path
 
     request = options.to_request()
     announce_device(request.device)
@@ -70,7 +82,8 @@ def run_options(options: BenchOptions) -> dict[str, str]:
     _log(f"{result.computed} results computed, {result.reused} from records")
     failed = {record.identity.protocol: record.meta.error or "failed" for record in result.failed}
     names = {name: next(iter(load_protocols([name], request.seed, request.overrides, request.device))) for name in request.protocols}
-    return {name: failed[own] for name, own in names.items() if own in failed}
+    reasons = {name: failed[own] for name, own in names.items() if own in failed}
+    return RunOutcome(reasons, [str(record_path(record.identity).relative_to(records_dir())) for record in result.records])
 
 
 def _compute_group(group: Sequence[NumberedCell], status_dir: Path, run: RunOptions) -> None:
@@ -80,7 +93,7 @@ def _compute_group(group: Sequence[NumberedCell], status_dir: Path, run: RunOpti
     for number, _ in group:
         running_mark(status_dir, number).touch()
     try:
-        failed = run(options)
+        outcome = run(options)
     except Exception as error:  # noqa: BLE001  boundary: one item of a batch job; the other cells are computed
         if len(group) > 1:
             _log(f"together they failed: {_describe_error(error)}; each cell is computed alone")
@@ -93,8 +106,9 @@ def _compute_group(group: Sequence[NumberedCell], status_dir: Path, run: RunOpti
             traceback.print_exception(error)
         _finish(status_dir, group[0][0], 2 if isinstance(error, InputError) else 1, _describe_error(error))
         return
+    write_record_names(status_dir, group[0][0], outcome.records)
     for number, own in group:
-        reason = next((failed[name] for name in own.protocol.split(",") if name in failed), None)
+        reason = next((outcome.failed[name] for name in own.protocol.split(",") if name in outcome.failed), None)
         _finish(status_dir, number, 0 if reason is None else 1, reason or "")
 
 

@@ -1,8 +1,9 @@
 """The folder of a submitted benchmark, and the states of its cells.
 
 `benches/<name>/` holds `cells.txt` (the arguments of one `transfer bench` per line), `array.txt` (the numbers of the cells of one array
-task per line), the two scripts, the logs, `status/<cell>` (exit status, and below it the reason of a failure), `jobs.txt`, and the table
-and report of the last job. A folder of an earlier version has no `array.txt`: each cell is an array task.
+task per line), the two scripts, the logs, `status/<cell>` (exit status, and below it the reason of a failure), `status/<cell>.records` (the
+records of cells that were computed together), `jobs.txt`, and the table and report of the last job, which are of these records. A folder of
+an earlier version has no `array.txt`: each cell is an array task.
 """
 
 import shlex
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from encoders.runtime import paths, slurm_jobs
 from encoders.runtime.entry_names import check_entry_name
-from encoders.runtime.errors import unknown_name_error
+from encoders.runtime.errors import InputError, unknown_name_error
 from encoders.runtime.files import atomic_write, read_json
 from encoders.runtime.log_tail import find_newest_log, read_failure_reason
 from encoders.runtime.slurm_jobs import JobState
@@ -67,6 +68,17 @@ class BenchFolder:
             return [[i] for i in range(len(self.commands()))]
         return [[int(number) for number in line.split()] for line in self.array_file.read_text().splitlines()]
 
+    def list_records(self) -> list[Path]:
+        """The record files of its cells. Raises InputError if there are none."""
+        lists = sorted(self.status_dir.glob("*.records"))
+        names = dict.fromkeys(name for listed in lists for name in listed.read_text().splitlines())
+        found = [path for name in names if (path := paths.records_dir() / name).is_file()]
+        if not found:
+            raise InputError(
+                f"bench {self.path.name!r} has no record; `transfer jobs {self.path.name}` states why, `--task` takes all of a task"
+            )
+        return found
+
     def exit_status(self, cell: int) -> int | None:
         """The exit status of a cell; None while it has not finished."""
         return read_status(self.status_dir, cell)
@@ -84,6 +96,12 @@ def write_status(status_dir: Path, cell: int, status: int, reason: str = "") -> 
     """Records that a cell has finished.  reason: of a failure."""
     with atomic_write(status_dir / str(cell)) as part:
         part.write_text(f"{status}\n" + (f"{' '.join(reason.split())}\n" if reason else ""))
+
+
+def write_record_names(status_dir: Path, cell: int, names: Sequence[str]) -> None:
+    """Keeps which records belong to a cell and those that were computed with it.  names: relative to the folder of records."""
+    with atomic_write(status_dir / f"{cell}.records") as part:
+        part.write_text("".join(f"{name}\n" for name in names))
 
 
 def running_mark(status_dir: Path, cell: int) -> Path:

@@ -139,7 +139,7 @@ def render_scripts(folder: BenchFolder, tasks: Sequence[str], site: Site, compar
     array = slurm.fill_template(template, options, files, slurm.setup_lines(site, gpus))
     own = {"job-name": f"{folder.path.name}-compare", "output": slurm.log_pattern(folder.path, "compare-%j.out"), "signal": None}
     options = slurm.sbatch_directives(slurm.light_site(site)) | common | own
-    words = [folder.path.name, ",".join(tasks), *compare_options]
+    words = [folder.path.name, *compare_options]
     return array, slurm.fill_template(slurm.read_template("compare.sbatch"), options, words, slurm.setup_lines(site, gpus=False))
 
 

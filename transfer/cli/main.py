@@ -17,6 +17,7 @@ from transfer.cli.gallery import gallery
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
+    BenchFilter,
     EncoderFilter,
     Prevalence,
     ProtocolFilter,
@@ -25,6 +26,7 @@ from transfer.cli.options import (
     SeedEncoders,
     TaskFilter,
     filter_records,
+    find_chosen_records,
     saved_results,
     split_baselines,
 )
@@ -115,6 +117,7 @@ def compare(
     records: RecordPaths = None,
     encoder: EncoderFilter = None,
     task: TaskFilter = None,
+    bench: BenchFilter = None,
     protocol: ProtocolFilter = None,
     baseline: ReferenceEncoder = None,
     seeds_of: SeedEncoders = None,
@@ -173,7 +176,7 @@ def compare(
     unit = choose_score_rule(score_by, combine)
     if wandb and unit.by != "image":
         raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
-    paths = record.find_records(records or ())
+    paths = find_chosen_records(records, bench)
     selected = [record.read_record(path) for path in paths]
     selected = filter_records(selected, task, encoder, protocol, baseline)
     if not selected:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 RecordPaths = Annotated[
     list[Path] | None, typer.Argument(help="record files or folders of records; default: all records of the working folder")
 ]
+BenchFilter = Annotated[str | None, typer.Option("--bench", metavar="NAME", help="only the records of this benchmark of `transfer submit`")]
 EncoderFilter = Annotated[
     list[str] | None,
     typer.Option("--encoder", help="only these encoders, A,B or repeated, and the baselines: those of --baseline, or all"),
@@ -39,6 +40,21 @@ SeedEncoders = Annotated[
 ]
 Prevalence = Annotated[float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")]
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"
+
+
+def find_chosen_records(records: Sequence[Path] | None, bench: str | None) -> list[Path]:
+    """The record files of the arguments of a command: those given, those of a submitted benchmark, or all of the working folder.
+
+    Raises InputError for records together with a benchmark, and for a benchmark that is unknown or has no record."""
+    from encoders.runtime.errors import InputError
+    from transfer.bench.bench_folder import find_bench_folder
+    from transfer.records.record import find_records
+
+    if bench is None:
+        return find_records(records or ())
+    if records:
+        raise InputError(f"--bench {bench} names its records itself: leave out {', '.join(map(str, records))}, or --bench")
+    return find_bench_folder(bench).list_records()
 
 
 def filter_records(

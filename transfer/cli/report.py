@@ -10,6 +10,7 @@ from encoders.runtime.cli import make_console, split_commas
 from transfer.bench.options import CombineScores, Margin, SaltFile, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
+    BenchFilter,
     EncoderFilter,
     Prevalence,
     ProtocolFilter,
@@ -18,6 +19,7 @@ from transfer.cli.options import (
     SeedEncoders,
     TaskFilter,
     filter_records,
+    find_chosen_records,
     saved_results,
     split_baselines,
 )
@@ -38,6 +40,7 @@ def report(
     baseline: ReferenceEncoder = None,
     encoder: EncoderFilter = None,
     task: TaskFilter = None,
+    bench: BenchFilter = None,
     protocol: ProtocolFilter = None,
     operating: Annotated[str, typer.Option(help=OPERATING_HELP)] = "youden",
     prevalence: Prevalence = None,
@@ -71,13 +74,13 @@ def report(
     import time
 
     from encoders.runtime.errors import InputError
-    from transfer.records import record
     from transfer.records.looks import gather_looks
     from transfer.records.record_ids import use_salt_file
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.records.test_usage import count_split_usage
     from transfer.report import images, page
     from transfer.report.card import write_cards
+    from transfer.report.elsewhere import link_other_records
     from transfer.tables import render
     from transfer.tables.build import build_sections
     from transfer.tables.operating_points import parse_operating_rule
@@ -87,7 +90,7 @@ def report(
     rule, unit = parse_operating_rule(operating, prevalence), choose_score_rule(score_by, combine)
     if checklist is not None and checklist.suffix not in (".html", ".md"):
         raise InputError(f"--checklist {checklist}: expected a file name that ends in .html or .md")
-    paths = record.find_records(records or ())
+    paths = find_chosen_records(records, bench)
     intact, refused = read_records(paths)
     selected = filter_records(intact, task, encoder, protocol, baseline)
     baselines = split_baselines(baseline, selected)
@@ -100,7 +103,9 @@ def report(
     opened = images.open_report_store(store or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
-    render.write_table(out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule))
+    render.write_table(
+        out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, link_other_records(selected, out))
+    )
     cards = write_cards(out, sections, render.shorten_names(sections))
     _save_tables(sections, usage, latex, csv, markdown)
     if checklist is not None:

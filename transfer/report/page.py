@@ -51,11 +51,12 @@ def render_page(
     store: "Store | None" = None,
     made_at: str = "",
     rule: OperatingRule = OperatingRule(),
+    elsewhere: Html | None = None,
 ) -> str:
     """The HTML of the page. sections: of these records.  usage: split hash -> uses of its test images.
 
     refused: file name -> why it is no intact record.  store: source of images; None for a page without images.
-    rule: how thresholds of the decisions are chosen."""
+    rule: how thresholds of the decisions are chosen.  elsewhere: what is said of records that are not on the page."""
     context = ReportContext(
         records=records,
         sections=sections,
@@ -72,13 +73,13 @@ def render_page(
         if section.scope == "page" and (body := section.build(sections, context)) is not None:
             parts.append(tag("section", tag("h2", section.title), body))
     parts, links = contents.add_contents(parts)
-    main = tag("main", page_header(context, refused or {}, made_at, links), *parts)
+    main = tag("main", page_header(context, refused or {}, made_at, links, elsewhere), *parts)
     names = ", ".join(dict.fromkeys(block[0].task for block in blocks))
     style = (files("transfer.report") / "style.css").read_text()
     return render_bare_document(f"isograft report: {names}", tag("body", main), style)
 
 
-def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str, links: Html) -> Html:
+def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str, links: Html, elsewhere: Html | None) -> Html:
     """Refused files and leaks, then the verdict and the table of contents."""
     alarms = []
     if refused:
@@ -95,7 +96,7 @@ def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str
     )
     origin = f"{len(context.records)} records{f', report of {made_at}' if made_at else ''}. {images} No patient is named."
     first = tag("p", "isograft report", class_="kicker")
-    return tag("header", first, *alarms, tag("h1", "Verdict"), *_verdict(context), tag("p", origin, class_="note"), links)
+    return tag("header", first, *alarms, tag("h1", "Verdict"), *_verdict(context), tag("p", origin, class_="note"), elsewhere, links)
 
 
 def _verdict(context: ReportContext) -> list[Html]:

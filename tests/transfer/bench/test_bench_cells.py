@@ -9,7 +9,7 @@ from encoders.features import embed
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
 from tests.transfer import toys
-from transfer.bench.bench_cells import compute_cells
+from transfer.bench.bench_cells import RunOutcome, compute_cells
 from transfer.bench.bench_folder import read_status
 from transfer.bench.slurm_array import BenchCell
 from transfer.tasks.task import Task, save_task
@@ -58,7 +58,8 @@ def test_a_cell_fails_for_its_own_reasons_only(tmp_path, capsys):
             raise OSError("no space left")
         if "mil" in options.protocol:
             raise InputError("the images are no tiles of slides")
-        return {"linear": "the fit did not converge"} if "linear" in options.protocol else {}
+        failed = {"linear": "the fit did not converge"} if "linear" in options.protocol else {}
+        return RunOutcome(failed, [f"{options.task}/{options.protocol}.json"])
 
     calls, status = [], tmp_path / "status"
     cells = [("a", "knn"), ("a", "mil"), ("broken", "knn"), ("b", "knn"), ("b", "linear")]
@@ -70,6 +71,8 @@ def test_a_cell_fails_for_its_own_reasons_only(tmp_path, capsys):
     assert (status / "2").read_text() == "1\nOSError: no space left\n"
     assert (status / "4").read_text() == "1\nthe fit did not converge\n"
     assert "drawz" in (status / "5").read_text()
+    lists = {path.name: path.read_text() for path in status.glob("*.records")}
+    assert lists == {"0.records": "a/knn.json\n", "3.records": "b/knn,linear.json\n"}
     assert "error: cell 1: the images are no tiles of slides" in capsys.readouterr().err
 
 

@@ -13,7 +13,7 @@ from encoders.zoo.head import HeadWeights, read_head
 from encoders.zoo.head_card import Head
 from tests.encoders.zoo.small import tiny_card, tiny_network
 
-WEIGHTS = HeadWeights(torch.linspace(-1, 1, 2 * 512).view(2, 512), torch.tensor([0.5, -0.5]))
+WEIGHTS = HeadWeights(torch.linspace(-1, 1, 2 * 96).view(2, 96), torch.tensor([0.5, -0.5]))
 HEAD = {
     "kind": "multilabel",
     "classes": ("mass", "nodule"),

@@ -50,7 +50,7 @@ def test_networks_without_statistics_and_parts_are_refused():
     vit = "random_vit_tiny_patch16_224:size=32,model.depth=1"
     with pytest.raises(InputError, match="no BatchNorm"):
         zoo.load_encoder(f"{vit}~statistics={vit.replace(':', ':seed=1,')}")
-    publish("start", "resnet10t", 1)
-    zoo.publish_encoder("folded", backbone.build_backbone("resnet10t", channels=1, size=64, seed=0), tiny_card("folded"))
-    with pytest.raises(InputError, match="of 3 channels, and folded is a resnet10t of 1"):
+    publish("start", "test_resnet", 1)
+    zoo.publish_encoder("folded", backbone.build_backbone("test_resnet", channels=1, size=64, seed=0), tiny_card("folded"))
+    with pytest.raises(InputError, match="of 3 channels, and folded is a test_resnet of 1"):
         zoo.find_encoder("start~statistics=folded")

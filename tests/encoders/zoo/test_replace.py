@@ -117,7 +117,7 @@ def tiny_store(tmp_path):
 
 
 def test_import_replaces_on_request_only(tmp_path):
-    line = ["--name", "theirs", "--arch", "resnet10t", "--channels", 1, "--mean", 0.5, "--std", 0.25]
+    line = ["--name", "theirs", "--arch", "test_resnet", "--channels", 1, "--mean", 0.5, "--std", 0.25]
     assert invoke("import", weight_file(tmp_path, 0), *line)[0] == 0
     old = zoo.load_encoder("theirs").sha256
     code, text = invoke("import", weight_file(tmp_path, 1), *line)

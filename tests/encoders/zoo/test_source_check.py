@@ -61,7 +61,7 @@ def test_every_argument_that_tensors_do_not_show_changes_the_canary_of_the_netwo
 
 
 def test_batchnorm_eps_changes_the_canary_of_the_network():
-    plain, other = tiny_network(), backbone.build_backbone("resnet10t", {"batch_norm_eps": 0.1}, 1, 64)
+    plain, other = tiny_network(), backbone.build_backbone("test_resnet", {"batch_norm_eps": 0.1}, 1, 64)
     other.load_state_dict(plain.state_dict())
     assert canary.canary_distance(*(canary.compute_network_canary(m, tiny_card()) for m in (plain, other))) > canary.CANARY_TOLERANCE
 

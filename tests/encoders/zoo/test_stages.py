@@ -85,7 +85,7 @@ def test_stages_work_for_entries_runs_and_cards_and_have_their_own_hash():
 def test_stages_of_a_card_survive_publishing_verifying_and_export(tmp_path):
     zoo.publish_encoder("mine", tiny_network(seed=3), tiny_card(stages=(1, "pooled")))
     encoder = zoo.load_encoder("mine")
-    assert encoder.card.dim == 64 + 512
+    assert encoder.card.dim == 32 + 96
     assert encoder.card.stages == (1, "pooled")
     assert all(check.passed for check in register.verify_encoder("mine"))
     register.export_encoder("mine", tmp_path / "out.safetensors")

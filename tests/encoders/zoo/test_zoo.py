@@ -91,7 +91,7 @@ def test_the_random_baseline_differs_in_weights_only():
 
 
 def test_the_imagenet_baseline_has_its_own_mean_and_the_size_of_the_encoder():
-    p = zoo.find_encoder(zoo.baseline_name("imagenet", tiny_card(preprocess=GRAY))).card.preprocess
+    p = zoo.find_encoder(zoo.baseline_name("imagenet", Card(name="a", arch="resnet10t", dim=512, preprocess=GRAY))).card.preprocess
     assert (p.size, p.crop_pct, p.channels, p.mean) == (64, 1.0, 3, (0.485, 0.456, 0.406))
     with pytest.raises(zoo.WeightsUnavailable, match="depth=2"):
         zoo.baseline_name("imagenet", Card(name="a", arch="vit_tiny_patch16_224", model_args={"depth": 2}, dim=192, preprocess=GRAY))

@@ -18,5 +18,5 @@ def link_other_records(shown: Sequence[Record], page: Path) -> Html | None:
         return None
     count = f"{len(others)} other record{'s' if len(others) > 1 else ''} of {'these tasks' if len(tasks) > 1 else 'this task'}"
     link = find_overview_link(page)
-    where = ("the working folder", ".") if link is None else (tag("a", "overview of all benchmarks", href=link), ".")
+    where = ("working folder", ".") if link is None else (tag("a", "overview of all benchmarks", href=link), ".")
     return tag("p", f"{count} {'are' if len(others) > 1 else 'is'} not on this page: see the ", *where, class_="note")

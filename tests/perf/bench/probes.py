@@ -61,7 +61,7 @@ def linear_memory() -> Iterator[Row]:
     """Peak memory of a probe over its float32 features."""
     from tests.perf.linear_memory import measure_ratio
 
-    ours, theirs = measure_ratio(20_000, 1024, 1), measure_ratio(20_000, 1024, 1, sklearn=True)
+    ours, theirs = measure_ratio(40_000, 1024, 1), measure_ratio(40_000, 1024, 1, sklearn=True)
     yield Row("linear probe, memory over its features", limit=2.5, ours=[ours], unit="x")
     yield Row("the same by scikit-learn, one C", ours=[theirs], unit="x")
 

@@ -17,7 +17,7 @@ HEAVY = ["torch", "timm", "lightly", "faiss", "wandb", "matplotlib", "sklearn", 
 ROOMS = {
     "encoders": ["cli", "doctor features gallery importing ingest loading", "store", "augment", "zoo", "stain similarity", "runtime"],
     "pretrain": ["cli", "run", "display", "watch", "loop", "recipe", "methods"],
-    "transfer": ["cli", "report", "tables trained", "bench", "stats records protocols", "leakage strategies losses", "tasks metrics"],
+    "transfer": ["cli", "report", "tables trained", "bench", "stats records protocols", "leakage strategies", "losses tasks metrics"],
 }
 MOST_LINES = 300
 

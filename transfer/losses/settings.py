@@ -1,8 +1,8 @@
 """The settings of imbalance: one name, and a group of settings for each approach that has any. Nothing heavy is imported here."""
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from encoders.runtime.config import Config
 
@@ -64,18 +64,8 @@ class ImbalanceSettings(Config):
     logit_adjustment: LogitAdjustmentSettings = Field(LogitAdjustmentSettings(), description="imbalance logit_adjustment")
     ldam: LdamSettings = Field(LdamSettings(), description="imbalance ldam")
 
-    @model_validator(mode="after")
-    def _settings_are_used(self) -> Self:
-        for group in IMBALANCE_GROUPS:
-            if (
-                group in self.model_fields_set
-                and getattr(self, group) != type(self).model_fields[group].default
-                and self.imbalance != group
-            ):
-                raise ValueError(f"{group} has no effect: imbalance is {self.imbalance}; write imbalance={group}")
-        return self
 
-
+IMBALANCE_NAMES: tuple[str, ...] = get_args(ImbalanceName)
 IMBALANCE_GROUPS = tuple(name for name in ImbalanceSettings.model_fields if name != "imbalance")
 
 

@@ -5,7 +5,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from encoders.runtime.optim_config import Optim
-from transfer.losses.settings import PLAIN, ImbalanceSettings, own_imbalance
+from transfer.losses.settings import ImbalanceSettings, own_imbalance
 from transfer.strategies.names import own_settings
 from transfer.strategies.settings import StrategySettings
 
@@ -57,12 +57,6 @@ class Config(StrategySettings, ImbalanceSettings):
                 f"wise.alphas has {len(alphas)} values, and evaluations is {self.evaluations}; give equal numbers, so that all strategies "
                 "have as many validations"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _check_class_weight(self) -> Self:
-        if self.imbalance != PLAIN and "class_weight" in self.model_fields_set:
-            raise ValueError(f"class_weight has no effect: imbalance is {self.imbalance}; give one of the two")
         return self
 
     @model_serializer(mode="wrap")

@@ -12,6 +12,7 @@ import typer
 
 from encoders.runtime.command_line import COMMA_LIST
 from encoders.runtime.errors import InputError, unknown_name_error
+from transfer.losses.settings import IMBALANCE_GROUPS, IMBALANCE_NAMES, PLAIN
 from transfer.strategies.settings import StrategySettings
 
 FINETUNE = "finetune"  # the protocol whose settings a strategy is
@@ -93,34 +94,47 @@ StrategyNames = Annotated[
     str | None,
     typer.Option(
         metavar=COMMA_LIST,
-        help=f"with --protocol finetune: what is trained, a row each, with equal images and validations: {strategy_help()}. Settings: "
+        help=f"with --protocol finetune: what is trained, a row each, with equal images and validations: {strategy_help()}. "
+        f"NAME+APPROACH also does something about rare classes, e.g. full+focal: {', '.join(IMBALANCE_NAMES)}. Settings: "
         + ", ".join(f"{name}={value} ({text})" for name, value, text in list_settings()),
     ),
 ]
 
 
 def parse_strategy(text: str) -> list[str]:
-    """`last=2` as settings: ["strategy=last", "last.count=2"].
+    """`last=2` as settings: ["strategy=last", "last.count=2"]; `full+focal` as ["strategy=full", "imbalance=focal"].
 
-    Raises InputError for an unknown strategy, or a value for one that has none."""
-    name, equals, value = text.partition("=")
+    Raises InputError for an unknown strategy or approach to imbalance, or a value for one that has none."""
+    own, imbalance = split_imbalance(text)
+    if imbalance and imbalance not in IMBALANCE_NAMES:
+        raise unknown_name_error("approach to imbalance", imbalance, IMBALANCE_NAMES)
+    name, equals, value = own.partition("=")
     if name not in STRATEGIES:
         raise unknown_name_error("strategy", name, STRATEGIES)
     main = STRATEGIES[name].main
     if equals and not main:
         raise InputError(f"strategy {name} has no value, and {text!r} gives it one; write {name}")
-    return [f"strategy={name}", *([f"{main}={value}"] if equals else [])]
+    return [f"strategy={name}", *([f"{main}={value}"] if equals else []), *([f"imbalance={imbalance}"] if imbalance else [])]
+
+
+def split_imbalance(text: str) -> tuple[str, str]:
+    """The strategy and the approach to imbalance: `full+focal` is (`full`, `focal`), `l2sp=1e+3` is (`l2sp=1e+3`, "")."""
+    own, plus, approach = text.rpartition("+")
+    return (own, approach) if plus and not approach.isdecimal() else (text, "")
 
 
 def strategy_label(settings: StrategySettings) -> str:
-    """The strategy with the value of its main setting: `lpft`, `last=2`."""
+    """The strategy with the value of its main setting, and the approach to imbalance unless it is the plain one: `last=2`, `full+focal`."""
     group, _, field = STRATEGIES[settings.strategy].main.partition(".")
-    return f"{settings.strategy}={getattr(getattr(settings, group), field):g}" if group else settings.strategy
+    own = f"{settings.strategy}={getattr(getattr(settings, group), field):g}" if group else settings.strategy
+    approach = str(getattr(settings, "imbalance", PLAIN))
+    return own if approach == PLAIN else f"{own}+{approach}"
 
 
 def protocol_of_strategy(settings: StrategySettings) -> str:
-    """The name of the protocol in records: `finetune` for full fine-tuning, otherwise `finetune-last=2`."""
-    return FINETUNE if settings.strategy == FULL else f"{FINETUNE}-{strategy_label(settings)}"
+    """The name of the protocol in records: `finetune` for plain full fine-tuning, otherwise `finetune-last=2`."""
+    label = strategy_label(settings)
+    return FINETUNE if label == FULL else f"{FINETUNE}-{label}"
 
 
 def split_protocol(name: str) -> tuple[str, str]:
@@ -131,18 +145,19 @@ def split_protocol(name: str) -> tuple[str, str]:
 
 def strategy_order(protocol: str) -> int:
     """Sorts the protocols of strategies in the order of the registry, which is that of how much they train; others come first."""
-    strategy = split_protocol(protocol)[1].partition("=")[0] or FULL
+    strategy = split_imbalance(split_protocol(protocol)[1])[0].partition("=")[0] or FULL
     names = list(STRATEGIES)
     return names.index(strategy) if strategy in names else -1
 
 
 def title_with_strategy(name: str, title: str) -> str:
     """The title of a protocol with its strategy: `fine-tuning, gradual unfreezing`.  title: of the registry's protocol."""
-    strategy, _, value = split_protocol(name)[1].partition("=")
+    label, approach = split_imbalance(split_protocol(name)[1])
+    strategy, _, value = label.partition("=")
     if not strategy:
         return title
     own = STRATEGIES[strategy].title if strategy in STRATEGIES else strategy
-    return f"{title}, {own}{f' ({value})' if value else ''}"
+    return f"{title}, {own}{f' ({value})' if value else ''}{f', {approach}' if approach else ''}"
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -174,11 +189,19 @@ def expand_strategies(protocols: Sequence[str], strategies: Sequence[str], overr
 
 
 def check_settings_used(protocols: Sequence[str], overrides: Sequence[str]) -> None:
-    """Raises InputError for a setting of a strategy, as `finetune.lora.rank=4`, that no protocol of the benchmark uses."""
+    """Raises InputError for a setting of a strategy or of an approach to imbalance, as `finetune.lora.rank=4`, that no protocol uses."""
     given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
-    named = [split_protocol(name)[1].partition("=")[0] for name in protocols if split_protocol(name)[0] == FINETUNE]
-    chosen = [name or given.get(f"{FINETUNE}.strategy", FULL) for name in named]
+    labels = [split_imbalance(split_protocol(name)[1]) for name in protocols if split_protocol(name)[0] == FINETUNE]
+    chosen = [label.partition("=")[0] or given.get(f"{FINETUNE}.strategy", FULL) for label, _ in labels]
     used = {group for name in chosen if name in STRATEGIES for group in STRATEGIES[name].groups}
+    approaches = {approach or given.get(f"{FINETUNE}.imbalance", PLAIN) for _, approach in labels}
+    for text, path in ((text, text.split(".")) for text in given):
+        if path[0] == FINETUNE and path[1:2] and path[1] in {*IMBALANCE_GROUPS, "class_weight"}:
+            approach = PLAIN if path[1] == "class_weight" else path[1]
+            if approach not in approaches:
+                raise InputError(
+                    f"{text} has no effect: it belongs to {FINETUNE}.imbalance={approach}, and imbalance is {', '.join(approaches)}"
+                )
     for text, path in ((text, text.split(".")) for text in given):
         if path[0] == FINETUNE and path[1:2] and path[1] in GROUPS and path[1] not in used:
             users = [name for name, entry in STRATEGIES.items() if path[1] in entry.groups]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from encoders.runtime.config import json_digest
+from transfer.losses.settings import IMBALANCE_GROUPS
 from transfer.metrics import ece
 from transfer.metrics.decisions import confusion_matrix, decide_classes, recall_from_confusion
 from transfer.metrics.operating import choose_thresholds
@@ -87,8 +88,14 @@ def _measure_row(section: Section, row: Row) -> StrategyLine:
 
 
 def hash_family(record: Record) -> str:
-    """16 hex digits of all settings of fine-tuning but the strategy and its own; equal ones see the same images and validations."""
-    return json_digest({name: value for name, value in record.meta.protocol_config.items() if name not in {"strategy", "seed", *GROUPS}})
+    """16 hex digits of all settings of fine-tuning but strategy, imbalance and their own; equal ones see as many images and validations.
+
+    Class weights that are balanced, the default, are an approach to imbalance too."""
+    config = record.meta.protocol_config
+    own = {"strategy", "imbalance", "seed", *GROUPS, *IMBALANCE_GROUPS} | (
+        {"class_weight"} if config.get("class_weight") == "balanced" else set()
+    )
+    return json_digest({name: value for name, value in config.items() if name not in own})
 
 
 def _compare_lines(lines: list[StrategyLine]) -> list[StrategyLine]:

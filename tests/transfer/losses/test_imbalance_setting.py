@@ -1,5 +1,6 @@
 """`finetune.imbalance`: what is recorded, what reaches the training, and what is refused."""
 
+import csv
 import json
 from dataclasses import replace
 from typing import get_args
@@ -14,10 +15,12 @@ from tests.transfer import toys
 from tests.transfer.cli.test_cli import call
 from tests.transfer.strategies.tiny import config, encoder, image_set
 from transfer.bench.bench import load_protocols
+from transfer.bench.cell import hash_protocol
 from transfer.losses.registry import build_loss
 from transfer.losses.sampling import draw_weights
 from transfer.losses.settings import IMBALANCE_GROUPS, PLAIN, ImbalanceName
-from transfer.protocols import finetune, finetune_training
+from transfer.protocols import describe_protocol, finetune, finetune_training, protocol_order
+from transfer.strategies.names import check_settings_used
 
 NAMES = [name for name in get_args(ImbalanceName) if name != PLAIN]
 
@@ -85,17 +88,32 @@ def test_two_trainings_under_an_approach_are_equal(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("protocols", "settings", "message"),
     [
-        (["finetune.imbalance=focl"], "finetune.imbalance|imbalance: "),
-        (["finetune.focal.gamma=1"], "focal has no effect: imbalance is class_weight; write imbalance=focal"),
-        (["finetune.imbalance=ldam", "finetune.class_weight=none"], "class_weight has no effect: imbalance is ldam"),
-        (["finetune.imbalance=focal", "finetune.focal.gamma=-1"], "greater than or equal to 0"),
+        (["finetune"], ["finetune.imbalance=focl"], "imbalance: "),
+        (["finetune"], ["finetune.imbalance=focal", "finetune.focal.gamma=-1"], "greater than or equal to 0"),
+        (["finetune"], ["finetune.focal.gamma=1"], "has no effect: it belongs to finetune.imbalance=focal, and imbalance is class_weight"),
+        (["finetune-lpft+ldam"], ["finetune.class_weight=none"], "has no effect: it belongs to finetune.imbalance=class_weight"),
+        (["finetune-full+focl"], [], "no approach to imbalance called 'focl'; did you mean focal"),
     ],
 )
-def test_settings_without_effect_are_refused(settings, message):
+def test_settings_without_effect_are_refused(protocols, settings, message):
     with pytest.raises(InputError, match=message):
-        load_protocols(["finetune"], 0, settings)
+        check_settings_used(protocols, settings)
+        load_protocols(protocols, 0, settings)
+
+
+def test_an_approach_is_named_beside_a_strategy():
+    names = ["finetune", "finetune-full+focal", "finetune-last=2+ldam", "finetune-l2sp=1e+3"]
+    check_settings_used(names, ["finetune.focal.gamma=1", "finetune.class_weight=none"])
+    loaded = load_protocols(names, 0, ["finetune.focal.gamma=1"])
+    assert list(loaded) == ["finetune", "finetune-full+focal", "finetune-last=2+ldam", "finetune-l2sp=1000"]
+    cfgs = [cfg for _, cfg in loaded.values()]
+    assert [(cfg.strategy, cfg.imbalance) for cfg in cfgs[:3]] == [("full", PLAIN), ("full", "focal"), ("last", "ldam")]
+    assert (cfgs[1].focal.gamma, cfgs[2].last.count, cfgs[3].l2sp.weight) == (1.0, 2, 1000.0)
+    assert hash_protocol("finetune", 1, cfgs[0]) == hash_protocol("finetune", 1, finetune.Config(precision="fp32"))
+    assert describe_protocol("finetune-last=2+ldam") == "fine-tuning, last blocks (2), ldam"
+    assert protocol_order("finetune-lpft+focal") == protocol_order("finetune-lpft")
 
 
 def test_alpha_of_the_focal_loss_is_about_labels():
@@ -104,24 +122,18 @@ def test_alpha_of_the_focal_loss_is_about_labels():
         build_loss(cfg, True, np.eye(3), "multiclass", np.arange(3), torch.device("cpu"))
 
 
-def test_records_name_the_approach_and_have_a_hash_of_their_own(tmp_path):
+def test_a_table_compares_approaches_at_equal_budget(tmp_path):
     store = toys.store(tmp_path / "toy.h5", patients=24)
-    call("tasks", "add", "sick", store, "--label", "sick")
-    words = (
-        "--encoder",
-        "random_test_resnet:size=32,channels=1",
-        "--task",
-        "sick",
-        "--protocol",
-        "finetune",
-        "--baseline",
-        "none",
-        "--no-floor",
-    )
+    call("tasks", "add", "rare", store, "--label", "rare")
+    words = ("--encoder", "random_test_resnet:size=32,channels=1", "--protocol", "finetune", "--baseline", "none", "--no-floor")
     quick = ("--device", "cpu", "--no-near", "finetune.min_steps=2", "finetune.max_steps=2", "finetune.evaluations=1", "finetune.batch=8")
-    call("bench", *words, *quick)
-    call("bench", *words, *quick, "finetune.imbalance=focal", "finetune.focal.gamma=1")
-    records = [json.loads(path.read_text()) for path in records_dir().glob("sick/*.json")]
-    configs = {record["identity"]["protocol_hash"]: record["protocol_config"] for record in records}
-    assert sorted(cfg.get("imbalance", PLAIN) for cfg in configs.values()) == [PLAIN, "focal"]
-    assert [cfg["focal"] for cfg in configs.values() if "focal" in cfg] == [{"gamma": 1.0, "alpha": None}]
+    call("bench", *words, *quick, "--task", "rare", "--strategies", "full,full+focal,linear+sqrt_sampling", "finetune.focal.gamma=1")
+    records = [json.loads(path.read_text()) for path in records_dir().glob("rare/*.json")]
+    configs = {record["identity"]["protocol"]: record["protocol_config"] for record in records}
+    assert set(configs) == {"finetune", "finetune-full+focal", "finetune-linear+sqrt_sampling"}
+    assert configs["finetune-full+focal"]["focal"] == {"gamma": 1.0, "alpha": None}
+    assert not {"imbalance", "focal"} & set(configs["finetune"])
+    lines = list(csv.DictReader((records_dir() / "strategies.csv").read_text().splitlines()))
+    assert [line["strategy"] for line in lines] == ["full", "linear+sqrt_sampling", "full+focal"]
+    assert len({line["images_seen"] for line in lines}) == 1
+    assert all(line["rarest_class_recall"] and line["ece"] for line in lines)

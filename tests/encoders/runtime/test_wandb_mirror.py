@@ -99,8 +99,10 @@ def place(tmp_path):
     return place
 
 
-def run(place, first, last, env, wid="feedbeef", script=SCRIPT):
+def run(place, first, last, env, wid="feedbeef", script=SCRIPT, python=sys.executable):
     """Runs the script in a process of its own, with no W&B variable in the environment except those of `env`."""
+    program = place.parent / "program.py"
+    program.write_text(script)
     clean = {k: v for k, v in os.environ.items() if not k.startswith("WANDB_")}
     variables = {
         "PYTHONPATH": str(ROOT),
@@ -110,7 +112,7 @@ def run(place, first, last, env, wid="feedbeef", script=SCRIPT):
         "LOGNAME": "planted-user",
     } | env
     done = subprocess.run(
-        [sys.executable, "-c", script, str(place), str(first), str(last), wid],
+        [python, program, str(place), str(first), str(last), wid],
         env=clean | variables,
         capture_output=True,
         text=True,

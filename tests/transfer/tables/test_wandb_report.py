@@ -74,10 +74,10 @@ def named_runs(server):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sha", ["sha-mine", "sha-other"])
-def test_online_a_comparison_is_saved_as_runs_a_workspace_and_a_report(place, sha):
+def test_online_a_comparison_is_saved_as_runs_a_workspace_and_a_report(place, sha, warm_commands):
     with run_server() as server:
         chosen = {"ISOGRAFT_HOME": str(place), "WANDB_TAGS": "paper, first", "WANDB_RUN_GROUP": "study", "WANDB_PROJECT": "isograft"}
-        done = run(place, 1, 1, server.env() | chosen, wid=sha, script=PUBLISH)
+        done = run(place, 1, 1, server.env() | chosen, wid=sha, script=PUBLISH, python=warm_commands / "python")
     assert not list(place.rglob("wandb-errors.log")), [p.read_text() for p in place.rglob("wandb-errors.log")]
     runs = named_runs(server)
     assert [run_ for run_, _ in server.used] == [runs["mine-bench"]]  # the other has no artifact, which is no error

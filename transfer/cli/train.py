@@ -18,7 +18,9 @@ def train(
     ] = "",
     task: Annotated[str, typer.Option(help="the task whose labels train it (required); `transfer tasks list` shows all")] = "",
     name: Annotated[str, typer.Option(help="the name of the trained encoder in the zoo (required)")] = "",
-    strategy: Annotated[str, typer.Option(help=f"what is trained: {strategy_help()}")] = FULL,
+    strategy: Annotated[
+        str, typer.Option(help=f"what is trained: {strategy_help()}; STRATEGY+APPROACH for rare classes, e.g. full+focal")
+    ] = FULL,
     seed: Annotated[int, typer.Option(help="seed of the head, the order, the augmentation and drop path")] = 0,
     licence: Annotated[str, typer.Option(help="licence of the trained weights, for the card")] = "unknown",
     replace: Annotated[

@@ -83,7 +83,7 @@ def test_the_strategy_linear_leaves_every_tensor_of_the_encoder(tmp_path):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-@pytest.mark.parametrize("strategy", ["lora=2", "wise"])
+@pytest.mark.parametrize("strategy", ["lora=2", "wise", "full+focal"])
 def test_what_a_strategy_adds_is_merged_into_a_plain_network(tmp_path, strategy):
     toy_task(tmp_path)
     done = train(strategy=strategy)

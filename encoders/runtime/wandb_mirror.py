@@ -42,10 +42,10 @@ class WandbMirror(GuardedTracker):
         self.scratch: Path | None = None
         self.offline = True
         chosen, reason = decide_mode(mode)
-        attempts: list[WandbMode] = ["offline"] if chosen == "offline" else [chosen, "offline"]
-        for attempt in attempts:
-            if chosen == "disabled" or self.open_run is not None:
-                return
+        attempts: dict[WandbMode, list[WandbMode]] = {"disabled": [], "offline": ["offline"], "online": ["online", "offline"]}
+        for attempt in attempts[chosen]:
+            if self.open_run is not None:
+                break
             with self.record_failure(f"start ({attempt})"):
                 if self.failures:
                     teardown_wandb()

@@ -391,7 +391,8 @@ def test_online_the_server_gets_alerts_preemption_and_the_team(place):
     assert set(facts["tags"]) == {"paper", "preempted"}
     assert server.finished == {"feedbeef": 75}
     assert any(b'"preempting":true' in body.replace(b" ", b"") for _, body in server.sent)
-    assert "train/loss" in server.summary["feedbeef"]
+    assert server.summary["feedbeef"]["train/loss"] == {"min": 1, "last": 2}
+    assert server.summary["feedbeef"]["images_seen"] == 32
     assert server.summary["feedbeef"]["outcome"] == "preempted"
     assert any(b"collapse at step 2 of mine" in body for _, body in server.sent)
     assert server.unknown in ([], ["NotifyScriptableRunAlert"])

@@ -27,8 +27,9 @@ def check_archive(archive: zipfile.ZipFile, file_bytes: int) -> None:
         what = f"its entries unpack to {unpacked:,} bytes, {unpacked / file_bytes:,.0f} times the size of the file"
         check_limit(unpacked / file_bytes, MAX_ZIP_RATIO, what)
     for entry in archive.infolist():
-        if entry.compress_type == zipfile.ZIP_STORED and entry.file_size > file_bytes:
-            raise UnreadableCheckpoint(f"its entry {entry.filename!r} claims {entry.file_size:,} bytes, and the file has {file_bytes:,}")
+        claimed = max(entry.compress_size, entry.file_size if entry.compress_type == zipfile.ZIP_STORED else 0)
+        if claimed > file_bytes:  # zipfile allocates what an entry claims
+            raise UnreadableCheckpoint(f"its entry {entry.filename!r} claims {claimed:,} bytes, and the file has {file_bytes:,}")
 
 
 def read_torch_archive(archive: zipfile.ZipFile, file_bytes: int) -> object:

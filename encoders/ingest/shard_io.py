@@ -91,7 +91,7 @@ def write_shard(source: Source[ItemT], number: int, items: Sequence[ItemT], fold
 def read_shard_table(folder: Path, number: int) -> ShardTable:
     """The table of a finished shard. Raises InputError if it was damaged."""
     path = shard_table_path(folder, number)
-    content = read_sealed_json(path, f"delete {path.name} to read its images again", ShardTable.__annotations__)
+    content = read_sealed_json(path, f"delete {path.name} to read its images again", ShardTable.__annotations__, "quarantine")
     return {"rows": content["rows"], "quarantine": content["quarantine"]}
 
 

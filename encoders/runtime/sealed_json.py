@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import read_json, write_json
+from encoders.runtime.files import prepared_text, read_json
 
 DIGEST_KEY = "digest"
 SEAL_DIGITS = 32
@@ -20,14 +20,17 @@ SEAL_DIGITS = 32
 def write_sealed_json(path: Path, content: Mapping[str, object]) -> None:
     """Writes `content` with its digest, atomically. Raises ValueError for NaN, which is not JSON."""
     plain = {key: value for key, value in content.items() if key != DIGEST_KEY}
-    stored = json.loads(json.dumps(plain, allow_nan=False))  # as it is read: tuples are lists, keys are texts
-    write_json(path, {**stored, DIGEST_KEY: digest_plain_json(stored, SEAL_DIGITS)})
+    stored = json.loads(json.dumps(plain, sort_keys=True, allow_nan=False))  # as it is read: tuples are lists, keys are texts
+    sealed = {DIGEST_KEY: digest_plain_json(stored, SEAL_DIGITS), **stored}  # first, before an entry that every file has
+    with prepared_text(path, json.dumps(sealed, indent=1, allow_nan=False) + "\n"):
+        pass
 
 
-def read_sealed_json(path: Path, advice: str, known: Collection[str] | None = None) -> dict[str, Any]:
+def read_sealed_json(path: Path, advice: str, known: Collection[str] | None = None, always: str = "") -> dict[str, Any]:
     """The content of a file without its digest.
 
     known: the entries that files without a digest can have; None: any. The digest of a file with another entry may have lost its name.
+    always: the first entry of every file; a file without it may have lost its digest too.
     Raises InputError, which ends with `advice`, if it is missing, no JSON object, or was changed after it was written."""
     try:
         content = read_json(path)
@@ -36,7 +39,7 @@ def read_sealed_json(path: Path, advice: str, known: Collection[str] | None = No
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}, expected a JSON object; {advice}")
     intact = remove_digest(content)
-    strange = intact is None and known is not None and not set(content) <= set(known)
+    strange = intact is None and known is not None and (not set(content) <= set(known) or (always and always not in content))
     if strange or intact is False:
         raise InputError(f"{path} was changed after it was written (its digest does not match); {advice}")
     return content

@@ -165,10 +165,10 @@ class Card(Config):
     def to_yaml(self) -> str:
         """The card as YAML, short lists on one line. The key `digest` shows whether the others were changed, or the end was cut off.
 
-        So it is the second one: a file that was cut before it lacks keys that every card has."""
+        So it is the first one, before keys that every card has: damage that takes all of it, and more, takes one of these too."""
         content = self.model_dump(mode="json", exclude_none=True)
-        head = {"name": content["name"], DIGEST_KEY: digest_plain_json(content, SEAL_DIGITS)}
-        return yaml.safe_dump(head | content, sort_keys=False, width=120, default_flow_style=None)
+        digest = {DIGEST_KEY: digest_plain_json(content, SEAL_DIGITS)}
+        return yaml.safe_dump(digest | content, sort_keys=False, width=120, default_flow_style=None)
 
     def replace(self, **fields: object) -> "Card":
         """A validated copy with other values. Raises InputError for a value that a card does not accept."""

@@ -66,7 +66,7 @@ class RunDir:
 
     def read(self) -> RunInfo:
         """The contents of run.json. Raises InputError if it cannot be read, lacks an entry or was changed after it was written."""
-        return check_run_info(read_sealed_json(self.info, RUN_INFO_ADVICE, RunInfo.__annotations__), self.info)
+        return check_run_info(read_sealed_json(self.info, RUN_INFO_ADVICE, RunInfo.__annotations__, "asked"), self.info)
 
     def update(self, **changes: Unpack[RunInfo]) -> None:
         """Writes run.json with other values, atomically."""

@@ -95,8 +95,8 @@ def test_a_card_whose_values_changed_is_refused_with_its_path(tmp_path, before, 
 def test_a_digest_that_is_none_is_not_taken_for_a_card_of_an_earlier_version(tmp_path, digest):
     FULL.write(tmp_path / "card.yaml")
     lines = (tmp_path / "card.yaml").read_text().splitlines(keepends=True)
-    assert lines[1].startswith("digest: ")
-    (tmp_path / "card.yaml").write_text("".join([lines[0], f"digest: {digest}\n", *lines[2:]]))
+    assert lines[0].startswith("digest: ")
+    (tmp_path / "card.yaml").write_text("".join([f"digest: {digest}\n", *lines[1:]]))
     with pytest.raises(InputError, match=r"card\.yaml was changed after it was written"):
         Card.read(tmp_path / "card.yaml")
 
@@ -107,3 +107,14 @@ def test_a_card_that_was_cut_off_is_refused_wherever_it_was(tmp_path):
         (tmp_path / "card.yaml").write_text(whole[:end])
         with pytest.raises(InputError, match=r"card\.yaml"):
             Card.read(tmp_path / "card.yaml")
+
+
+def test_a_card_without_a_piece_of_its_beginning_is_refused_or_the_same(tmp_path):
+    whole = FULL.to_yaml()
+    for start in range(0, 60, 3):
+        for end in range(start + 1, 120, 2):
+            (tmp_path / "card.yaml").write_text(whole[:start] + whole[end:])
+            try:
+                assert Card.read(tmp_path / "card.yaml") == FULL
+            except InputError:
+                continue

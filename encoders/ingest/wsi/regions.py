@@ -86,7 +86,8 @@ def read_regions_to_apply(path: Path, include: Sequence[str], exclude: Sequence[
     drawn = read_region_file(path)
     if drawn.areas or (exclude and not include and not drawn.others):
         return drawn
-    held = ", ".join(f"{n} {kind}" for kind, n in drawn.others.most_common())
+    kinds = {kind: kind if kind.replace(" ", "").isalnum() else repr(kind[:MAX_SHOWN]) for kind in drawn.others}
+    held = ", ".join(f"{n} {kinds[kind]}" for kind, n in drawn.others.most_common())
     content = f"hold no area, only {held}" if held else "hold no drawn object"
     raise Unreadable(f"its regions {path.name} {content}; draw polygons, or remove the file to tile the whole slide")
 
@@ -140,7 +141,9 @@ def class_name(value: object) -> str:
 
     Raises ValueError for anything else: a region would lose its class."""
     if isinstance(value, Mapping):
-        return class_name(value.get("name")) or class_name(value.get("names"))
+        inner = [value.get("name"), value.get("names")]
+        if (found := class_name(inner[0]) or class_name(inner[1])) or not any(isinstance(one, Mapping) for one in inner):
+            return found
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         return ": ".join(filter(None, map(class_name, value)))
     if value is None or isinstance(value, str) or (isinstance(value, int) and not isinstance(value, bool)):

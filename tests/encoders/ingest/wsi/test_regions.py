@@ -84,6 +84,22 @@ def test_the_class_of_a_region_is_read_however_it_is_written(tmp_path, classific
     assert [region.name for region in read_regions(tmp_path / "a.geojson")] == [want]
 
 
+@pytest.mark.parametrize(
+    "classification", [{"name": {"a": 1}}, {"names": {}}, {"name": "", "names": {"label": "Tumor"}}, {"name": {"name": {}}}]
+)
+def test_a_class_that_would_be_lost_is_refused(tmp_path, classification):
+    (tmp_path / "a.geojson").write_text(json.dumps([feature(SQUARE, classification)]))
+    with pytest.raises(Unreadable, match=r"a class is .*, expected a text"):
+        read_regions(tmp_path / "a.geojson")
+
+
+def test_a_kind_of_objects_that_is_no_word_is_shown_in_one_line(tmp_path):
+    point = {"type": "Feature", "geometry": {"type": "a\nb", "coordinates": []}, "properties": {}}
+    (tmp_path / "a.geojson").write_text(json.dumps([point]))
+    with pytest.raises(Unreadable, match=r"^its regions a\.geojson hold no area, only 1 'a\\nb'; draw polygons[^\n]*$"):
+        read_regions_to_apply(tmp_path / "a.geojson", (), ())
+
+
 TEXT = json.dumps(feature(SQUARE, {"name": "Tümör"}), ensure_ascii=False)
 XML = asap(("Tümör", "Polygon", ring(320, 320, 640)[:4]))
 

@@ -19,6 +19,7 @@ from transfer.report.label_savings import label_savings_section
 from transfer.report.provenance import environment_section, leak_section, ledger_section, protocol_section
 from transfer.report.published.page_section import published_section
 from transfer.report.robustness import robustness_section
+from transfer.report.strategies import strategies_section
 
 
 class ReportSection(NamedTuple):
@@ -33,6 +34,7 @@ class ReportSection(NamedTuple):
 
 
 REPORT_SECTIONS: dict[str, ReportSection] = {
+    "strategies": ReportSection("Strategies of fine-tuning", strategies_section),
     "published": ReportSection("Published results, not rerun", published_section),
     "label_efficiency": ReportSection("Label efficiency", label_efficiency_section),
     "label_savings": ReportSection("Labels saved", label_savings_section),

@@ -21,6 +21,7 @@ from transfer.bench.bench_folder import read_status
 from transfer.bench.slurm_array import list_bench_cells
 from transfer.protocols import finetune_training
 from transfer.records import record
+from transfer.report.page import render_page
 from transfer.strategies.names import expand_strategies
 from transfer.tables.build import build_sections
 from transfer.tables.strategy_rows import build_strategy_tables, record_calibration_error, record_rare_recall
@@ -53,6 +54,12 @@ def test_strategies_are_rows_of_one_family_with_cost_and_a_paired_difference(coh
     assert {(line.images_seen, line.validations) for line in (full, linear, last)} == {(16, 2)}
     for line in (linear, last):
         assert line.difference.value == pytest.approx(line.row.metrics["auroc"].value - full.row.metrics["auroc"].value)
+    sections = build_sections(records)
+    page = render_page(records, sections, {})
+    assert page.count("Strategies of fine-tuning</h3>") == 1
+    for line in (full, linear, last):
+        assert page.count(f">{line.trained_parameters:,}</td>") == 1
+    assert "Strategies of fine-tuning" not in render_page(records[:1], build_sections(records[:1]), {})
     other = run(NET, protocols=["finetune-lpft"], overrides=[*QUICK, "finetune.head_lr=2"]).records
     assert len(build_strategy_tables(build_sections([*records, *other]))[0]) == 3, "other settings are another family"
 

@@ -20,7 +20,7 @@ from encoders.runtime.arrays import Array, IntArray
 from encoders.runtime.errors import InputError
 
 PIXEL_DTYPES = ("uint8", "uint16")
-MAX_SHOWN = 60  # characters of a value of the file in a message
+MOST_SHOWN = 60  # characters of a value of the file in a message
 HEX_DIGITS = 64  # of a SHA-256
 REPAIR = "copy it again, or ingest again"
 TEXT_COLUMNS = ("key", "patient", "sha256")  # of every store
@@ -44,7 +44,7 @@ def locate_pixels(file: h5py.File, attrs: Mapping[str, Any], path: Path) -> Pixe
         return locate_raw(file["images"], attrs, path)
     if codec == "jpeg":
         return locate_jpeg(file["blob"], file["offsets"], path)
-    raise InputError(f"{path} is stored with codec {str(codec)[:MAX_SHOWN]!r}; this version of isograft reads raw and jpeg")
+    raise InputError(f"{path} is stored with codec {str(codec)[:MOST_SHOWN]!r}; this version of isograft reads raw and jpeg")
 
 
 def locate_raw(images: h5py.Dataset, attrs: Mapping[str, Any], path: Path) -> PixelLayout:
@@ -131,7 +131,7 @@ def check_attributes(attrs: Mapping[str, Any], path: Path) -> None:
         "fingerprint": isinstance(fingerprint, str) and len(fingerprint) == HEX_DIGITS and set(fingerprint) <= set("0123456789abcdef"),
     }
     if wrong := [name for name, fits in right.items() if not fits]:
-        raise InputError(f"{path}: its attribute {wrong[0]} is {str(attrs[wrong[0]])[:MAX_SHOWN]!r}, which no store has; {REPAIR}")
+        raise InputError(f"{path}: its attribute {wrong[0]} is {str(attrs[wrong[0]])[:MOST_SHOWN]!r}, which no store has; {REPAIR}")
 
 
 def check_columns(columns: Mapping[str, Mapping[str, h5py.Dataset]], n: int, path: Path) -> None:

@@ -24,7 +24,7 @@ from encoders.runtime.local_notes import show_key
 from encoders.store.hdf5_errors import reading_hdf5
 from encoders.store.layout import (
     ENCODED_HASHES,
-    MAX_SHOWN,
+    MOST_SHOWN,
     check_attributes,
     check_columns,
     check_encoded_fingerprint,
@@ -125,7 +125,7 @@ class StorePart:
         with reading_hdf5(self.path, f"{group}/{name}"), h5py.File(self.path, "r", locking=False) as file:
             counts = json.loads(find_column_data(file[group], name).attrs.get(UNKNOWN_ATTRIBUTE, "{}"))
             if not isinstance(counts, dict) or any(type(n) is not int or n < 0 for n in counts.values()):
-                raise ValueError(f"the texts that mean unknown are {str(counts)[:MAX_SHOWN]!r}")
+                raise ValueError(f"the texts that mean unknown are {str(counts)[:MOST_SHOWN]!r}")
             return counts
 
     def encoded_sha256(self) -> Array | None:
@@ -172,7 +172,7 @@ def read_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
     if attrs.get("format") != STORE_FORMAT:
         raise InputError(f"{path} is HDF5 but not a store; `encoders ingest hdf5` converts arrays in HDF5 to a store")
     if attrs.get("version") != VERSION:
-        version = str(attrs.get("version"))[:MAX_SHOWN]
+        version = str(attrs.get("version"))[:MOST_SHOWN]
         raise InputError(f"{path} is a store of version {version}, this version of isograft reads version {VERSION}; ingest it again")
     return {name: json.loads(value) if name in JSON_ATTRIBUTES else value for name, value in attrs.items()}
 

@@ -126,6 +126,7 @@ def _become_command(words, environment, folder, umask, streams, started_with):
     added = [path for path in environment.get("PYTHONPATH", "").split(os.pathsep) if path]
     sys.path[:0] = [os.path.dirname(os.path.abspath(words[0])), *added]
     sys.argv = words
+    tempfile.tempdir = None  # found anew from the environment
     importlib.import_module("numpy").random.seed()  # its state is that of the server
     weakref.finalize._registry.clear()  # what imports made is removed by the server
     importlib.import_module("wandb.sdk.data_types._private").MEDIA_TMP.__init__("wandb-media")  # a folder that wandb makes on import

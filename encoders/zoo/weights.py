@@ -6,6 +6,7 @@ Nothing is unpickled: files are read by safetensors or by `torch.load(weights_on
 import hashlib
 import pickle
 import sys
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
@@ -23,6 +24,7 @@ from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 from encoders.runtime.safetensors_header import read_safetensors_header
 from encoders.runtime.zip_damage import find_zip_damage
 from encoders.zoo.card import PositionRule
+from encoders.zoo.legacy_storages import find_missing_storages
 from encoders.zoo.position_grid import positions_of, resample_positions
 from encoders.zoo.timm_protocols import HasDefaultCfg
 
@@ -53,10 +55,14 @@ def read_weight_file(path: str | Path) -> object:
         if path.suffix == ".safetensors":
             read_safetensors_header(path)  # says what is wrong with it, where the library does not
             return load_file(path)
-        if zipfile.is_zipfile(path) and (damage := find_zip_damage(path)):
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip and (damage := find_zip_damage(path)):
             raise InputError(f"{path} is damaged: {damage}; copy it again")
         with warnings.catch_warnings(action="ignore"):  # about the protocol of pickle
-            return torch.load(path, map_location="cpu", weights_only=True)
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        if not is_zip and not tarfile.is_tarfile(path) and (damage := find_missing_storages(path, content)):
+            raise InputError(f"{path} is damaged: {damage}; copy it again")
+        return content
     except pickle.UnpicklingError as error:  # torch's own message advises to load the file without this protection
         raise InputError(
             f"{path} holds Python objects besides tensors, which could run code, so it is not read; save only the state dict "

@@ -1,6 +1,7 @@
 """Weight files whose header or bytes were changed: refused with the path and what is wrong, or by the hash that the zoo stores."""
 
 import json
+import pickle
 import struct
 import zipfile
 
@@ -141,3 +142,16 @@ def test_a_record_that_is_marked_as_a_folder_is_refused_where_pytorch_reads_memo
     path.rename(tmp_path / "step-00000004.pt")
     with pytest.raises(DamagedCheckpoint, match="is marked as a folder"):
         load_checkpoint(tmp_path / "step-00000004.pt")
+
+
+def test_a_storage_that_the_old_format_does_not_list_is_not_read_from_memory(tmp_path):
+    state = {f"w{i}": torch.arange(6.0) + i for i in range(3)}
+    path = tmp_path / "model.pth"
+    torch.save(state, path, _use_new_zipfile_serialization=False)
+    assert read_state_dict(path).keys() == state.keys()
+    whole = path.read_bytes()
+    keys = pickle.dumps(sorted(str(value.untyped_storage()._cdata) for value in state.values()), 2)
+    assert keys in whole
+    path.write_bytes(whole.replace(keys, pickle.dumps([], 2)))
+    with pytest.raises(InputError, match=r"model\.pth is damaged: its tensors need 3 storages, and it has 0"):
+        read_state_dict(path)

@@ -8,11 +8,13 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.read_errors import describe_reason
 from encoders.runtime.storage_errors import explain_storage_errors, find_storage_error
+
+UNPACKED_PIECE_BYTES = 1 << 20
 
 
 def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, reason: None) -> Iterator[Path]:
@@ -50,6 +52,15 @@ def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, r
                     else:
                         yield path
         roots = links
+
+
+def read_at_most(file: IO[bytes], limit: int) -> bytes:
+    """The rest of a file, or `limit` bytes of it. A reader that unpacks allocates what it is asked for, so it is asked for little."""
+    pieces, left = [], limit
+    while left and (piece := file.read(min(left, UNPACKED_PIECE_BYTES))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
 
 
 def describe_no_file(path: Path) -> str:

@@ -17,6 +17,7 @@ from encoders.ingest.list_files import describe_bad_file
 from encoders.ingest.tables.binary_file import parse_parquet, parse_workbook
 from encoders.ingest.tables.text_file import Cells, parse_text_table
 from encoders.runtime.errors import InputError
+from encoders.runtime.files import read_at_most
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 TableRow = dict[str, str]  # column -> cell, without spaces around it
@@ -126,7 +127,7 @@ def read_decompressed(path: Path) -> bytes:
 def decompress_limited(data: bytes, path: Path) -> bytes:
     """The content of a gzip file. Raises InputError if it exceeds MAX_TABLE_BYTES bytes: a few kilobytes can stand for gigabytes."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-        content = file.read(MAX_TABLE_BYTES + 1)
+        content = read_at_most(file, MAX_TABLE_BYTES + 1)
     if len(content) > MAX_TABLE_BYTES:
         raise too_large_error(path)
     return content

@@ -6,6 +6,7 @@ import zipfile
 from pathlib import Path
 
 from encoders.ingest.source import Unreadable
+from encoders.runtime.files import read_at_most
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 GZIP_MAGIC, ZIP_MAGIC = b"\x1f\x8b", b"PK\x03\x04"
@@ -21,7 +22,7 @@ def read_region_bytes(path: Path) -> bytes:
         data = path.read_bytes()
         if data.startswith(GZIP_MAGIC):
             with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-                data = file.read(MAX_REGION_BYTES + 1)
+                data = read_at_most(file, MAX_REGION_BYTES + 1)
         elif data.startswith(ZIP_MAGIC):
             data = _read_zip(data, path.name)
     except Unreadable:
@@ -44,4 +45,4 @@ def _read_zip(data: bytes, name: str) -> bytes:
             content = f"holds {len(members)} files of regions{f' ({members[0]}, ...)' if members else ''}"
             raise Unreadable(f"its regions {name} {content}; expected one GeoJSON or ASAP XML")
         with archive.open(members[0]) as member:
-            return member.read(MAX_REGION_BYTES + 1)
+            return read_at_most(member, MAX_REGION_BYTES + 1)

@@ -1,12 +1,13 @@
 """Writes are atomic."""
 
 import hashlib
+import io
 import os
 
 import pytest
 
 from encoders.runtime.errors import InputError
-from encoders.runtime.files import atomic_write, read_json, sha256_file, write_json
+from encoders.runtime.files import atomic_write, read_at_most, read_json, sha256_file, write_json
 
 
 def test_a_failure_leaves_the_old_file_and_no_litter(tmp_path):
@@ -68,3 +69,18 @@ def test_two_hosts_with_one_process_id_share_no_temporary(tmp_path, monkeypatch)
         assert first != second
         assert (tmp_path / "a.txt").read_text() == "second"
     assert (tmp_path / "a.txt").read_text() == "first"
+
+
+def test_a_small_packed_file_is_unpacked_without_the_memory_of_its_limit():
+    asked = []
+
+    class Packed(io.BytesIO):
+        def read(self, size=-1, /):
+            asked.append(size)
+            return super().read(size)
+
+    content = bytes(range(256)) * 20_000
+    assert read_at_most(Packed(content), 1 << 40) == content
+    assert read_at_most(Packed(content), 1_500_000) == content[:1_500_000]
+    assert read_at_most(Packed(b""), 5) == read_at_most(Packed(content), 0) == b""
+    assert 0 < max(asked) <= 1 << 20

@@ -168,7 +168,7 @@ def import_(
 
 
 def _print_import(done: "ImportedEncoder") -> None:
-    from encoders.zoo.source_check import NEVER_COMPARED, needs_source_check
+    from encoders.zoo.source_status import NEVER_COMPARED, needs_source_check
 
     match, card = done.match, done.card
     p = card.preprocess
@@ -195,7 +195,7 @@ def _print_import(done: "ImportedEncoder") -> None:
 def _compare(name: str, answer: Path) -> None:
     """Compares with the source and prints the result. Exit status 1 if they differ."""
     from encoders.zoo.register import record_answer
-    from encoders.zoo.source_check import describe_source_check, is_equal_to_source
+    from encoders.zoo.source_status import describe_source_check, is_equal_to_source
 
     card = record_answer(name, answer)
     print(f"{name}: {describe_source_check(card)}")

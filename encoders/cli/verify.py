@@ -37,7 +37,7 @@ def verify(
     from encoders.zoo import listing, register
 
     if answer is not None:
-        from encoders.zoo.source_check import describe_source_check, is_equal_to_source
+        from encoders.zoo.source_status import describe_source_check, is_equal_to_source
 
         if names is None or len(names) != 1:
             raise InputError(

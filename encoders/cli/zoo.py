@@ -69,7 +69,7 @@ def show(name: NameArgument) -> None:
     from encoders.runtime.paths import home_dir
     from encoders.zoo import lineage, zoo
     from encoders.zoo.head_card import describe_head
-    from encoders.zoo.source_check import describe_source_check
+    from encoders.zoo.source_status import describe_source_check
 
     location = zoo.find_encoder(name)
     manifest = zoo.manifest_path(name)

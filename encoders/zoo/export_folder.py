@@ -30,7 +30,7 @@ from encoders.zoo.licences import LicenceHolder, licence_warnings
 from encoders.zoo.location import find_manifest
 from encoders.zoo.preprocess import prepare_input
 from encoders.zoo.public_card import publish_card
-from encoders.zoo.source_check import describe_source_check
+from encoders.zoo.source_status import describe_source_check
 from encoders.zoo.timm_config import build_timm_config, list_code_arguments
 
 FOLDER_FILES = ("config.json", "model.safetensors", HEAD_FILE, "README.md", "card.yaml", "manifest.npz", "model.onnx", "model.onnx.yaml")

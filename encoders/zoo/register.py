@@ -10,7 +10,8 @@ from encoders.zoo.card import Card
 from encoders.zoo.head import read_head_of
 from encoders.zoo.location import EncoderLocation
 from encoders.zoo.public_card import publish_card
-from encoders.zoo.source_check import compare_answer, describe_source_check, is_equal_to_source, record_source_check
+from encoders.zoo.source_check import compare_answer, record_source_check
+from encoders.zoo.source_status import describe_source_check, is_equal_to_source
 from encoders.zoo.timm_call import timm_call
 
 

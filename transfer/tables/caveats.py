@@ -1,12 +1,14 @@
 """Limits of a table's verdicts: whether they are about checkpoints or a recipe, and the smallest difference the test set can detect."""
 
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from encoders.runtime.errors import InputError
-from encoders.zoo import zoo
+from encoders.runtime.paths import zoo_dir
 from encoders.zoo.card import Card
-from encoders.zoo.names import PIXELS, short_name
-from encoders.zoo.source_check import NEVER_COMPARED, describe_source_check, is_equal_to_source, needs_source_check
+from encoders.zoo.names import BUILTIN_PREFIXES, PIXELS, short_name
+from encoders.zoo.source_status import NEVER_COMPARED, describe_source_check, is_equal_to_source, needs_source_check
 from transfer.stats import MIN_PATIENTS, Difference, minimal_detectable_difference
 from transfer.tables.rows import Section
 
@@ -50,9 +52,18 @@ def describe_source_checks(block: Sequence[Section], display_names: Mapping[str,
 
 
 def _find_card(name: str) -> Card | None:
-    """The card of an encoder; None if it is not available locally."""
+    """The card of an encoder; None if it is not available locally, and for those that are their own source: built-in ones and `pixels`.
+
+    An entry of the zoo is read here: looking up other names imports torch, which takes longer than the table."""
     try:
-        return zoo.find_encoder(name).card
+        if re.fullmatch(r"[\w.-]+", name) and not (Path(name) / "card.yaml").is_file():
+            entry = zoo_dir() / name / "card.yaml"
+            return Card.read(entry) if entry.is_file() else None
+        if name.startswith(BUILTIN_PREFIXES) and not {"+", "~"} & set(name):  # not one of several parts
+            return None
+        from encoders.zoo.zoo import find_encoder
+
+        return find_encoder(name).card
     except InputError:
         return None
 

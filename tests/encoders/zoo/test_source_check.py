@@ -13,7 +13,7 @@ import encoders
 from encoders.cli.main import app
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import zoo_dir
-from encoders.zoo import backbone, canary, register, source_check, zoo
+from encoders.zoo import backbone, canary, register, source_check, source_status, zoo
 from encoders.zoo.card import Card, Preprocess
 from tests.encoders.zoo.small import tiny_card, tiny_network
 
@@ -145,9 +145,9 @@ TRANSFORM = (
 
 
 def test_an_equal_source_is_recorded_with_the_largest_difference(imported):
-    assert source_check.NEVER_COMPARED in run("show", "mine").output
-    assert source_check.NEVER_COMPARED in run("verify", "mine").output
-    assert source_check.needs_source_check(zoo.find_encoder("mine").card)
+    assert source_status.NEVER_COMPARED in run("show", "mine").output
+    assert source_status.NEVER_COMPARED in run("verify", "mine").output
+    assert source_status.needs_source_check(zoo.find_encoder("mine").card)
     answer_of_source(imported, transform=TRANSFORM)
     done = run("verify", "mine", "--answer", imported / "probe" / "answer.npz")
     assert done.exit_code == 0, done.output + repr(done.exception)
@@ -160,7 +160,7 @@ def test_an_equal_source_is_recorded_with_the_largest_difference(imported):
     assert check.software.startswith("theirs.Theirs, torch ")
     assert "equal to its source: max difference" in run("show", "mine").output
     assert run("verify", "mine").exit_code == 0
-    assert not source_check.needs_source_check(zoo.find_encoder("mine").card)
+    assert not source_status.needs_source_check(zoo.find_encoder("mine").card)
     assert encoders.load("mine") is not None
 
 
@@ -220,6 +220,6 @@ def test_answers_to_other_tensors_or_of_another_form_are_refused(imported):
 
 def test_encoders_of_this_code_and_timms_need_no_comparison():
     for name in ("random_resnet10t:size=64", "imagenet_resnet18", "pixels"):
-        assert not source_check.needs_source_check(zoo.find_encoder(name).card)
-    assert not source_check.needs_source_check(tiny_card(config={"arch": "resnet10t"}))
-    assert source_check.needs_source_check(tiny_card(source="model.safetensors"))
+        assert not source_status.needs_source_check(zoo.find_encoder(name).card)
+    assert not source_status.needs_source_check(tiny_card(config={"arch": "resnet10t"}))
+    assert source_status.needs_source_check(tiny_card(source="model.safetensors"))

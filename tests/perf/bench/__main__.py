@@ -29,6 +29,7 @@ ROWS: dict[str, Callable[[], Iterator[Row]]] = {
     "command": pretraining.command,
     "watchdog": pretraining.watchdog,
     "augmentation": images.augmentation,
+    "augmentation_without_antialiasing": images.augmentation_without_antialiasing,
     "store_reads": images.store_reads,
     "tiling": images.tiling,
     "near_copies": images.near_copies,

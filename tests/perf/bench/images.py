@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 
@@ -33,6 +34,26 @@ def augmentation() -> Iterator[Row]:
         for peer, seconds in zip(present, others, strict=True):
             yield Row(work, peer, limit, ours, seconds)
         yield from (Row(work, peer, note=NOT_INSTALLED, ours=ours) for peer in PEERS if peer not in present)
+
+
+def augmentation_without_antialiasing() -> Iterator[Row]:
+    """The views of MoCo in gray with the operation of albumentations: crops are reduced without antialiasing on both sides."""
+    from encoders.augment import resize_crops
+    from tests.perf.augment import SIDE, N, augment_with_albumentations, augment_with_ours
+
+    work = f"the same, gray, no antialiasing on either side, {TURNS * N}"
+    if not is_installed("albumentations"):
+        yield Row(work, "albumentations", note=NOT_INSTALLED)
+        return
+    warnings.simplefilter("ignore")
+    images = np.random.default_rng(0).integers(0, 256, (N, 32, 32, 1), dtype=np.uint8).repeat(SIDE // 32, 1).repeat(SIDE // 32, 2)
+    ours, theirs = (partial(repeat_turn, make("moco", images)) for make in (augment_with_ours, augment_with_albumentations))
+
+    def interpolated() -> None:
+        with patch.object(resize_crops, "_band_rows", lambda low, extent, flip, picked, *rest: [None] * len(picked)):
+            ours()
+
+    yield Row(work, "albumentations", 1.0, *alternate(5, interpolated, theirs))
 
 
 def repeat_turn(turn) -> None:

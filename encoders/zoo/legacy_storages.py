@@ -30,15 +30,15 @@ def find_missing_storages(path: Path, content: object) -> str:
             for _ in pickletools.genops(file):
                 pass
         keys = _PlainUnpickler(file).load()
-    needed = {tensor.untyped_storage().data_ptr() for tensor in list_tensors(content) if tensor.untyped_storage().nbytes()}
+    needed = {tensor.untyped_storage().data_ptr() for tensor in iter_loaded_tensors(content) if tensor.untyped_storage().nbytes()}
     listed = len(set(map(str, keys))) if isinstance(keys, list) else 0
     return "" if listed >= len(needed) else f"its tensors need {len(needed)} storages, and it has {listed}"
 
 
-def list_tensors(content: object) -> Iterator[torch.Tensor]:
+def iter_loaded_tensors(content: object) -> Iterator[torch.Tensor]:
     """The tensors in mappings and lists inside each other."""
     if isinstance(content, torch.Tensor):
         yield content
     elif isinstance(content, Mapping | list | tuple):
         for inner in content.values() if isinstance(content, Mapping) else content:
-            yield from list_tensors(inner)
+            yield from iter_loaded_tensors(inner)

@@ -47,6 +47,7 @@ class Purpose(IntEnum):
     UNCERTAIN = 26
     STAIN_MIX = 27
     MASK_SHAPE = 28  # of the masks of a step; its position is the step
+    SETS = 29
 
 
 _PHILOX_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

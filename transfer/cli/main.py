@@ -17,6 +17,8 @@ from transfer.cli.gallery import gallery
 from transfer.cli.jobs import print_jobs
 from transfer.cli.options import (
     OPERATING_HELP,
+    SETS_HELP,
+    SETS_METAVAR,
     BenchFilter,
     EncoderFilter,
     Prevalence,
@@ -130,6 +132,7 @@ def compare(
     age_bands: Annotated[str, typer.Option(metavar=COMMA_LIST, help="lower limits of the age bands of --by, in years")] = "18,40,65",
     operating: Annotated[str | None, typer.Option(help=OPERATING_HELP)] = None,
     prevalence: Prevalence = None,
+    sets: Annotated[str | None, typer.Option(metavar=SETS_METAVAR, help=SETS_HELP)] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
     wandb: Annotated[
@@ -146,6 +149,7 @@ def compare(
         transfer compare --task pneumonia --by sex,age --age-bands 2,5,12
         transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
         transfer compare --task chexpert --score-by study --combine max
+        transfer compare --task tissue --sets 0.9
 
     A verdict is about the tested checkpoints. Where several pretraining seeds of one recipe were benchmarked, a row about the recipe comes
     first; its intervals also cover the variation between seeds.
@@ -153,6 +157,9 @@ def compare(
     --operating and --prevalence add a table of decisions: sensitivity and specificity with intervals, PPV and NPV at the given prevalence,
     and calibration slopes (also in records/operating.csv; net benefit at each threshold is in records/decision_curves.csv). The balanced
     accuracy of the first table always uses Youden's threshold.
+
+    --sets adds a table of conformal prediction sets: how many classes an image may have so that the true one is among them with the given
+    probability, for an image of a new patient (also in records/prediction_sets.csv).
 
     Where the records were scored on the official split of a known data set, published results follow the table, each with its source (also
     in records/published.csv). They enter no difference and no verdict.
@@ -167,12 +174,13 @@ def compare(
     from transfer.records import record
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.report.published.tables import find_published_results, print_published_results, published_to_csv
-    from transfer.tables import decision_curves, operating_points, render, render_subgroups
+    from transfer.tables import decision_curves, operating_points, prediction_sets, render, render_subgroups
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
     rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
+    set_rule = None if sets is None else prediction_sets.parse_set_rule(sets)
     unit = choose_score_rule(score_by, combine)
     if wandb and unit.by != "image":
         raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
@@ -189,6 +197,7 @@ def compare(
     sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
+    found_sets = None if set_rule is None else prediction_sets.gather_sets(sections, set_rule)
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
     _print_and_save_tables(selected, scored, sections, {}, csv, markdown, paths)
     published = find_published_results(sections)
@@ -200,6 +209,9 @@ def compare(
         render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, rule))
         rows = [(section, row) for section, row, _ in decisions]
         render.write_table(records_dir() / "decision_curves.csv", decision_curves.decision_curves_to_csv(rows, rule.prevalence))
+    if found_sets is not None and set_rule is not None:
+        prediction_sets.print_sets(make_console(), found_sets, set_rule)
+        render.write_table(records_dir() / "prediction_sets.csv", prediction_sets.sets_to_csv(found_sets, set_rule))
     if groups is not None:
         render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(sections))
         render.write_table(records_dir() / "subgroups.csv", render_subgroups.subgroups_to_csv(groups))

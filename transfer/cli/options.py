@@ -39,6 +39,11 @@ SeedEncoders = Annotated[
     ),
 ]
 Prevalence = Annotated[float | None, typer.Option(help="prevalence to compute PPV and NPV for; default: prevalence of the test part")]
+SETS_METAVAR = "[SCORE=]P"
+SETS_HELP = (
+    "also prediction sets that hold the true class with this probability, e.g. 0.9; SCORE: aps (default), raps or lac, with +class "
+    "promised for each class, e.g. aps+class=0.9"
+)
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"
 
 

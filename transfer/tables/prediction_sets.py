@@ -1,0 +1,205 @@
+"""Prediction sets of every row: calibrated on validation patients, and how often they hold the true class of test images.
+
+Shapes: M test images, C classes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, get_args
+
+import numpy as np
+
+from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
+from encoders.runtime.errors import InputError
+from encoders.runtime.escape import lines_to_csv
+from encoders.runtime.random import Purpose, generator
+from transfer.metrics.conformal import SetScore, calibrate_sets, predict_sets, score_classes
+from transfer.records.cached_results import cached_result
+from transfer.records.record import Record
+from transfer.stats import Interval
+from transfer.tables import render
+from transfer.tables.format import format_interval
+from transfer.tables.row_bootstrap import TABLE_RESAMPLES, CountedImages, bootstrap_rates
+from transfer.tables.rows import Row, Section, rows_by_records
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BY_CLASS = "+class"
+SET_HEADER = ("coverage [95 %]", "least of a class", "classes a set", "one class", "right if one class [95 %]", "empty")
+
+
+@dataclass(frozen=True)
+class SetRule:
+    """Which sets are built: the probability that they hold the true class, the score, and whether it is promised for each class."""
+
+    level: float
+    score: SetScore = "aps"
+    by_class: bool = False
+
+    def describe(self) -> str:
+        """The rule as a sentence without a full stop."""
+        promise = "an image of each class" if self.by_class else "an image"
+        return (
+            f"Sets are to hold the true class of {promise} of a new patient with probability {self.level:g} ({self.score.upper()}). They "
+            "are calibrated on validation patients, which also chose settings: coverage on test patients shows what that costs"
+        )
+
+
+@dataclass(frozen=True)
+class RowSets:
+    """The sets of one row: means over its records, intervals over test patients.
+
+    class_coverage: name of a class -> share of its test images whose set holds it.  size: mean number of classes.  single_right: share of
+    the sets with one class that hold the true one."""
+
+    coverage: Interval
+    class_coverage: dict[str, float]
+    size: float
+    single: Interval
+    single_right: Interval
+    empty: Interval
+
+    def cells(self) -> tuple[str, ...]:
+        """The text of the columns `SET_HEADER`."""
+        name, least = min(self.class_coverage.items(), key=lambda pair: (np.isnan(pair[1]), pair[1]))
+        single, empty = f"{100 * self.single.value:.0f} %", f"{100 * self.empty.value:.0f} %"
+        return (
+            format_interval(self.coverage),
+            f"{least:.3f} ({name})",
+            f"{self.size:.2f}",
+            single,
+            format_interval(self.single_right),
+            empty,
+        )
+
+
+def parse_set_rule(text: str) -> SetRule:
+    """`0.9`, `raps=0.9` or `lac+class=0.95`. Raises InputError."""
+    name, _, level = text.rpartition("=")
+    base, by_class = name.removesuffix(BY_CLASS), name.endswith(BY_CLASS)
+    score = next((kind for kind in get_args(SetScore) if kind == (base or "aps")), None)
+    try:
+        value = float(level)
+    except ValueError:
+        value = float("nan")
+    if score is None or not 0 < value < 1:
+        raise InputError(
+            f"--sets is {text!r}; expected a probability between 0 and 1, or aps=P, raps=P or lac=P, each also for every class, "
+            f"e.g. 0.9 or aps{BY_CLASS}=0.9"
+        )
+    return SetRule(value, score, by_class)
+
+
+def gather_sets(sections: Sequence[Section], rule: SetRule) -> list[tuple[Section, Row, RowSets]]:
+    """The sets of every row with probabilities. Raises InputError if no task has one class an image."""
+    found = [(s, row, sets) for s in sections for row in rows_by_records(s) if (sets := row_sets(row, rule)) is not None]
+    if not found:
+        raise InputError("--sets needs a binary or multi-class task whose scores are probabilities")
+    return found
+
+
+def row_sets(row: Row, rule: SetRule) -> RowSets | None:
+    """The sets of a row; None for several labels an image, and for scores that are no probabilities."""
+    if row.records[0].meta.kind == "multilabel" or not all(has_probabilities(record) for record in row.records):
+        return None
+    settings = rule.level, rule.score, rule.by_class
+    return cached_result("sets", row.records, settings, RowSets, lambda: _measure_sets(row, rule))
+
+
+def has_probabilities(record: Record) -> bool:
+    """Whether the scores of a record are between 0 and 1, and of several classes sum to 1."""
+    scores = np.concatenate([record.part("val")[1], record.part("test")[1]]).astype(np.float64)
+    inside = bool(((scores >= 0) & (scores <= 1)).all())
+    return inside and (scores.shape[1] == 1 or bool(np.allclose(scores.sum(1), 1, atol=1e-3)))
+
+
+def list_class_names(record: Record) -> list[str]:
+    """The names of the classes that a set chooses from: of a binary task also the negative one."""
+    names = record.meta.classes
+    return [f"not {names[0]}", names[0]] if len(names) == 1 else list(names)
+
+
+def spread_classes(y: Array, scores: Array) -> tuple[IntArray, FloatArray, BoolArray]:
+    """(N,) class numbers, (N, C) probabilities, and (N,) whether the label is known; the one column of a binary task becomes two."""
+    p = np.asarray(scores, dtype=np.float64)
+    if p.shape[1] == 1:
+        y, p = np.concatenate([1 - y, y], axis=1), np.concatenate([1 - p, p], axis=1)
+    known: BoolArray = np.asarray(~np.isnan(np.asarray(y, dtype=np.float64)).any(axis=1))
+    truth: IntArray = np.nan_to_num(y).argmax(axis=1)
+    return truth, p, known
+
+
+def record_sets(record: Record, rule: SetRule) -> tuple[BoolArray, IntArray, BoolArray]:
+    """(M, C) the sets of the test images, (M,) their class numbers, and (M,) whether the label is known.
+
+    Its validation part calibrates them. What is random of a set depends on the fold alone, so that encoders are compared fairly."""
+    parts = {}
+    for number, name in enumerate(("val", "test")):
+        y, scores, patient = record.part("val" if name == "val" else "test")
+        truth, p, known = spread_classes(y, scores)
+        uniform = generator(record.identity.fold, Purpose.SETS, number).random(len(p))
+        parts[name] = score_classes(p, rule.score, uniform), truth, known, patient
+    scores, truth, known, patient = parts["val"]
+    limits = calibrate_sets(scores[known], truth[known], patient[known], rule.level, rule.by_class)
+    scores, truth, known, _ = parts["test"]
+    return predict_sets(scores, limits), truth, known
+
+
+def _measure_sets(row: Row, rule: SetRule) -> RowSets:
+    names = list_class_names(row.records[0])
+
+    def count(record: Record) -> CountedImages:
+        sets, truth, known = record_sets(record, rule)
+        covered, size = sets[np.arange(len(sets)), truth], sets.sum(axis=1)
+        classes = [known & (truth == c) for c in range(len(names))]
+        counted = [known, known, known, known & (size == 1), *classes, *[known] * len(names)]
+        right = [covered, size == 1, size == 0, covered, *[covered] * len(names), *sets.T]
+        return np.stack(counted, axis=1), np.stack(right, axis=1)
+
+    coverage, single, empty, single_right, *rest = bootstrap_rates(row.records, count, TABLE_RESAMPLES)
+    own, shares = rest[: len(names)], rest[len(names) :]
+    by_class = dict(zip(names, (rate.value for rate in own), strict=True))
+    return RowSets(coverage, by_class, sum(rate.value for rate in shares), single, single_right, empty)
+
+
+def print_sets(console: "Console", found: Sequence[tuple[Section, Row, RowSets]], rule: SetRule) -> None:
+    """Prints a table of all sets, with the rule and the leaks below it."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    names = render.shorten_names([s for s, _, _ in found])
+    table = Table(title="Prediction sets", title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("encoder", "protocol", "task", "fraction", *SET_HEADER):
+        table.add_column(name, overflow="fold")
+    for s, row, sets in found:
+        table.add_row(names[row.encoder], s.protocol, s.task, f"{row.fraction:.3g}", *sets.cells())
+    console.print(table)
+    console.print(f"  {rule.describe()}", style="dim", markup=False)
+    for leak in render.unique(leak for _, row, _ in found for leak in render.list_allowed_leaks(row)):
+        console.print(f"  LEAKAGE ALLOWED: {leak}", style="yellow", markup=False)
+
+
+def sets_to_csv(found: Sequence[tuple[Section, Row, RowSets]], rule: SetRule) -> str:
+    """One line per row and class, numbers with six decimals."""
+    lines: list[Mapping[str, object]] = []
+    for s, row, sets in found:
+        where = {
+            "task": s.task,
+            "protocol": s.protocol,
+            "protocol_hash": s.protocol_hash,
+            "encoder": row.encoder,
+            "fraction": f"{row.fraction:g}",
+        }
+        where |= {"score": rule.score, "level": f"{rule.level:g}", "promised_for": "each class" if rule.by_class else "all images"}
+        numbers = {"size": sets.size}
+        for name, rate in (
+            ("coverage", sets.coverage),
+            ("single", sets.single),
+            ("single_right", sets.single_right),
+            ("empty", sets.empty),
+        ):
+            numbers |= {name: rate.value, f"{name}_low": rate.low, f"{name}_high": rate.high}
+        for name, coverage in sets.class_coverage.items():
+            lines.append(where | {"class": name, "class_coverage": f"{coverage:.6f}"} | {key: f"{v:.6f}" for key, v in numbers.items()})
+    return lines_to_csv(lines)

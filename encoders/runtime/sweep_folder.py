@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from encoders.runtime import paths, slurm_jobs
+from encoders.runtime import paths
 from encoders.runtime.config import Config, validate_config
 from encoders.runtime.entry_names import check_entry_name, find_fault
 from encoders.runtime.errors import InputError
@@ -82,8 +82,8 @@ def list_sweeps() -> list[SweepFolder]:
 def expand_sweeps(names: Sequence[str], missing: list[str] | None = None) -> list[str]:
     """The names of encoders with each sweep replaced by its runs, each name once.
 
-    missing: receives the runs that have no encoder and no job in the queue. Without it, a run without an encoder is an error: none is left
-    out silently. Raises InputError also for a name that is both a sweep and an encoder of the zoo."""
+    missing: receives the runs of sweeps that have no encoder yet. Without it, such a run is an error: none is left out silently. Raises
+    InputError also for a name that is both a sweep and an encoder of the zoo."""
     expanded: list[str] = []
     for name in names:
         sweep = find_sweep(name)
@@ -95,7 +95,7 @@ def expand_sweeps(names: Sequence[str], missing: list[str] | None = None) -> lis
         runs = sweep.run_names()
         without = [run for run in runs if not _has_encoder(run)]
         if missing is not None:
-            missing += [run for run in without if not slurm_jobs.find_active_job(paths.runs_dir() / run)]
+            missing += without
         elif without:
             left = ",".join(run for run in runs if run not in without)
             others = f", or name those that have one: --encoder {left}" if left else ""

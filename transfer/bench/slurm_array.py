@@ -57,7 +57,8 @@ def list_bench_cells(
 ) -> tuple[list[BenchCell], Dependencies, dict[str, str]]:
     """The cells, the jobs that must end before they can start, and what is left out, with the reason.
 
-    expected: encoders that do not exist yet and may have no job; their cells fail until they do.
+    expected: encoders that do not exist yet. A job that trains one may be in the queue, or end at any moment; without one their cells fail
+    until they exist.
 
     Baselines have cells of their own. Those of an encoder that is still being pretrained, whose network is not known yet, are computed in
     its cells. Raises InputError for an unknown encoder, task or protocol."""

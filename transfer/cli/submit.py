@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
+from encoders.runtime.paths import runs_dir
+from encoders.runtime.slurm_jobs import find_active_job
 from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
 from transfer.bench.bench_arguments import list_bench_options, parse_bench_arguments
@@ -101,6 +103,8 @@ def submit(
     folder, compare_options = bench_folder.bench_folder(name), [*table_options, *(["--wandb"] if wandb else [])]
     console = make_console(stderr=True)
     for run in expected:
+        if find_active_job(runs_dir() / run) is not None:
+            continue
         message = f"run {run} has no encoder and no job in the queue (`pretrain status {run}`): its cells fail until it is finished"
         console.print(message, markup=False, soft_wrap=True, style="yellow")
     for left, reason in left_out.items():

@@ -1,5 +1,7 @@
 """What a submitted benchmark waits for, and that no run of a sweep is left out silently."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from encoders.runtime import paths, slurm_jobs
@@ -7,6 +9,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.sweep_folder import SweepFolder, SweepInfo, SweepRun, expand_sweeps
 from encoders.zoo.zoo import find_encoder
 from tests.fake_slurm import FakeSlurm, job_line
+from transfer.bench import slurm_array
 from transfer.bench.dependencies import Dependencies, depend_on_job, parse_after
 
 
@@ -52,15 +55,22 @@ def test_a_command_for_one_encoder_names_the_runs_of_a_sweep(sweep):
         find_encoder("s")
 
 
+def test_a_run_of_a_sweep_whose_job_ends_while_cells_are_listed_keeps_its_cells(sweep, monkeypatch):
+    monkeypatch.setattr(slurm_array, "choose_tasks", lambda *_: [SimpleNamespace(name="view")])
+    names = expand_sweeps(["s"], missing := [])[1:]
+    assert slurm_array.list_bench_cells(names, ["view"], ["knn"], [], expected=missing)[1] == Dependencies(ended=("12_1",))
+    sweep.show("12_1", job_line(state="FAILED"))
+    cells, jobs, left_out = slurm_array.list_bench_cells(names, ["view"], ["knn"], [], expected=missing)
+    assert [cell.encoder for cell in cells] == ["s_b", "s_c"]
+    assert (jobs, left_out) == (Dependencies(), {})
+
+
 def test_a_sweep_stands_for_its_encoders_and_a_missing_one_is_named(sweep):
     with pytest.raises(InputError, match=r"2 of 3 runs of sweep 's' have no encoder: s_b, s_c; .* --encoder s_a$"):
         expand_sweeps(["s"])
     missing = []
     assert expand_sweeps(["x", "s", "s_b"], missing) == ["x", "s_a", "s_b", "s_c"]
-    assert missing == ["s_c"]  # s_b has a job
-    sweep.show("12_2", job_line(state="PENDING"))
-    expand_sweeps(["s"], missing := [])
-    assert missing == []
+    assert missing == ["s_b", "s_c"]
     (paths.zoo_dir() / "s").mkdir()
     with pytest.raises(InputError, match="write zoo/s for the encoder"):
         expand_sweeps(["s"])

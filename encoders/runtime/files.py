@@ -7,6 +7,7 @@ import socket
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from gzip import GzipFile
 from pathlib import Path
 from typing import IO, Any
 
@@ -54,7 +55,7 @@ def walk_files(folder: Path, report: Callable[[str, str], None] = lambda path, r
         roots = links
 
 
-def read_at_most(file: IO[bytes], limit: int) -> bytes:
+def read_at_most(file: IO[bytes] | GzipFile, limit: int) -> bytes:
     """The rest of a file, or `limit` bytes of it. A reader that unpacks allocates what it is asked for, so it is asked for little."""
     pieces, left = [], limit
     while left and (piece := file.read(min(left, UNPACKED_PIECE_BYTES))):

@@ -88,7 +88,16 @@ def test_other_rules_are_one_sentence(text):
 def test_the_command_prints_and_writes_them(tmp_path):
     call("tasks", "add", "sick", toys.store(tmp_path / "toy.h5", patients=60), "--label", "sick")
     call(
-        "bench", "--encoder", "random_test_resnet:size=32,channels=1", "--protocol", "knn,linear", "--baseline", "none", "--no-floor", "--device", "cpu"
+        "bench",
+        "--encoder",
+        "random_test_resnet:size=32,channels=1",
+        "--protocol",
+        "knn,linear",
+        "--baseline",
+        "none",
+        "--no-floor",
+        "--device",
+        "cpu",
     )
     done = call("compare", "--sets", "lac=0.8")
     assert done.exit_code == 0

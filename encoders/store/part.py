@@ -173,7 +173,7 @@ def read_attributes(file: h5py.File, path: Path) -> dict[str, Any]:
         raise InputError(f"{path} is HDF5 but not a store; `encoders ingest hdf5` converts arrays in HDF5 to a store")
     if attrs.get("version") != VERSION:
         version = str(attrs.get("version"))[:MOST_SHOWN]
-        raise InputError(f"{path} is a store of version {version}, this version of isograft reads version {VERSION}; ingest it again")
+        raise InputError(f"{path} is a store of version {version!r}, this version of isograft reads version {VERSION}; ingest it again")
     return {name: json.loads(value) if name in JSON_ATTRIBUTES else value for name, value in attrs.items()}
 
 

@@ -9,6 +9,7 @@ MAX_KEY_SHOWN = 60  # characters in a message
 MAX_CHARACTERS = 1_000_000
 MAX_VALUES = 100_000  # after every alias is replaced by what it stands for
 MAX_YAML_DEPTH = 50
+NUMBER_TAGS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 # What PyYAML itself raises, e.g. for 2001-99-99.
 OF_PYYAML = (ValueError, TypeError, OverflowError, RecursionError, AttributeError, IndexError, KeyError)
 
@@ -34,6 +35,14 @@ class LimitedComposer(yaml.composer.Composer):
             raise yaml.YAMLError(f"the key {again.value[:MAX_KEY_SHOWN]!r} is given twice, again in line {again.start_mark.line + 1}")
         return node
 
+    def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
+        """The next value. Raises YAMLError for a number that YAML 1.1 reads as most readers do not: 1:30 as 90, 010 as 8."""
+        node: yaml.ScalarNode = super().compose_scalar_node(anchor)
+        if (base := find_base(node)) not in (None, 10):
+            where = f"{node.value[:MAX_KEY_SHOWN]} in line {node.start_mark.line + 1}"
+            raise yaml.YAMLError(f"{where} is a number of base {base} in YAML; write it in base 10, or in quotes if it is a text")
+        return node
+
     def get_single_node(self) -> yaml.Node | None:
         """The whole document. Raises YAMLError when its aliases stand for too many values, or contain themselves."""
         node: yaml.Node | None = super().get_single_node()
@@ -48,6 +57,14 @@ class LimitedLoader(LimitedComposer, yaml.SafeLoader):
 
 class LimitedTextLoader(LimitedComposer, yaml.BaseLoader):
     """The loader that leaves every value as the text that was written, with limits."""
+
+
+def find_base(node: yaml.Node) -> int | None:
+    """The base of a number, 10 also for one that says its base as 0x10 does; None for any other value."""
+    if not isinstance(node, yaml.ScalarNode) or node.tag not in NUMBER_TAGS:
+        return None
+    digits = node.value.lstrip("+-").replace("_", "")
+    return 60 if ":" in digits else 8 if len(digits) > 1 and digits[0] == "0" and digits.isdigit() else 10
 
 
 def find_repeated_key(node: yaml.MappingNode) -> yaml.ScalarNode | None:
@@ -102,7 +119,7 @@ def parse_written_yaml(text: str) -> object:
         loader = yaml.CSafeLoader(text)
         try:
             node = loader.get_single_node()
-            if node is not None and not has_repeated_keys(node):
+            if node is not None and not is_ambiguous(node):
                 value: object = loader.construct_document(node)
                 return value
         finally:
@@ -112,10 +129,11 @@ def parse_written_yaml(text: str) -> object:
     return parse_yaml(text)
 
 
-def has_repeated_keys(node: yaml.Node) -> bool:
-    """Whether a mapping in a node has a key twice."""
-    repeated = isinstance(node, yaml.MappingNode) and find_repeated_key(node) is not None
-    return repeated or any(map(has_repeated_keys, list_children(node)))
+def is_ambiguous(node: yaml.Node) -> bool:
+    """Whether a mapping in a node has a key twice, or a number is of another base than it seems to be."""
+    if isinstance(node, yaml.MappingNode) and find_repeated_key(node) is not None:
+        return True
+    return find_base(node) not in (None, 10) or any(map(is_ambiguous, list_children(node)))
 
 
 def load_document(loader: LimitedLoader | LimitedTextLoader) -> object:

@@ -158,13 +158,17 @@ def is_same_value(found: Any, stated: Any) -> bool:
             return False
     if isinstance(found, list | tuple):
         if not found:
-            return stated in ("", "~", "null", "Null", "NULL")
+            return str(stated).strip() in ("", "~", "null", "Null", "NULL")
         return (len(found) == 1 and is_same_value(found[0], stated)) or [str(line) for line in found] == str(stated).split("\n")
+    if str(found)[:-1].isdigit() and str(found) == str(stated).strip().upper():  # memory with its unit as a small letter
+        return True
     return str(found) in (str(stated), str(stated).strip()) or is_same_option(str(found), str(stated).strip())
 
 
 def is_same_option(found: str, stated: str) -> bool:
-    """Whether a word of sbatch is the one of the file, which may have a space for the equals sign and no quotes."""
+    """Whether a word of sbatch is the one of the file, which may be short (-x), and have a space for the equals sign and no quotes."""
+    if stated.startswith("-x"):
+        stated = f"--exclude={stated.removeprefix('-x').lstrip()}"
     try:
         return found.startswith("--") and shlex.split(found) == [stated.replace(" ", "=", 1)]
     except ValueError:

@@ -34,6 +34,10 @@ def laughs(levels, width=10):
         ("a: [", "expected"),
         ("\t- x", "cannot start any token"),
         ("a: \x00", "special characters"),
+        ("steps: 2:0", "2:0 in line 1 is a number of base 60"),
+        ("a:\n- 1\n- -1:30.5", "-1:30.5 in line 3 is a number of base 60"),
+        ("{a: {b: 010}}", "010 in line 1 is a number of base 8"),
+        ("07: x", "07 in line 1 is a number of base 8"),
     ],
     ids=lambda value: value[:20] if isinstance(value, str) else None,
 )
@@ -101,3 +105,10 @@ def test_a_written_file_is_read_as_any_other(text):
 def test_a_key_twice_is_refused_in_a_written_file():
     with pytest.raises(yaml.YAMLError, match="the key 'b' is given twice"):
         parse_written_yaml("a: {b: 1, c: 2, b: 3}")
+
+
+@pytest.mark.parametrize(
+    ("text", "want"), [("0", 0), ("0.5", 0.5), ("0x10", 16), ("1_000", 1000), ("-0", 0), ("'2:0'", "2:0"), ("'010'", "010"), ("08", "08")]
+)
+def test_other_numbers_and_quoted_texts_are_what_they_seem(text, want):
+    assert parse_yaml(f"a: {text}") == parse_written_yaml(f"a: {text}") == {"a": want}

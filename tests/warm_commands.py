@@ -134,13 +134,20 @@ def _become_command(words, environment, folder, umask, streams, started_with):
     try:
         runpy.run_path(words[0], run_name="__main__")
     except SystemExit as left:
-        if not isinstance(left.code, int | None):
-            raise
         status = left.code or 0
+        if not isinstance(status, int):
+            print(status, file=sys.stderr)
+            status = 1
+    except BaseException as error:  # noqa: BLE001  boundary: the interpreter of a command
+        sys.excepthook(type(error), error, error.__traceback__)
+        status = -signal.SIGINT if isinstance(error, KeyboardInterrupt) else 1
     threading._shutdown()
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
+    if status < 0:
+        signal.signal(-status, signal.SIG_DFL)
+        os.kill(os.getpid(), -status)
     os._exit(status)  # to free every imported module would take most of the time of a short command
 
 

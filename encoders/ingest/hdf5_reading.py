@@ -35,6 +35,11 @@ def open_hdf5(path: Path, **cache: int) -> h5py.File:
 def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
     """The dataset called `key`. Raises InputError with the datasets of the file if there is none, or if it is damaged."""
     known: list[str] = []
+
+    def note(name: str | bytes, thing: object) -> None:
+        if isinstance(thing, h5py.Dataset):  # a name that is no UTF-8 comes as bytes
+            known.append(name.decode("utf-8", "backslashreplace") if isinstance(name, bytes) else name)
+
     with refuse_damaged_file(path, "HDF5 file"):
         if key in file:
             data = file[key]
@@ -44,7 +49,7 @@ def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
                 if math.prod(data.shape[1:]) * data.dtype.itemsize > MAX_ROW_BYTES:
                     raise InputError(f"{path}: {key!r} has the shape {data.shape} of {data.dtype}; one row of it exceeds 1 GB")
                 return data
-        file.visititems(lambda name, thing: known.append(name) if isinstance(thing, h5py.Dataset) else None)
+        file.visititems(note)
     raise unknown_name_error("dataset", key, known, f"({path})")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from encoders.ingest.hdf5 import Hdf5Source, guess_layout
 from encoders.ingest.hdf5_fields import TableOptions
-from encoders.ingest.hdf5_reading import chunk_cache_bytes
+from encoders.ingest.hdf5_reading import chunk_cache_bytes, find_dataset
 from encoders.ingest.shards import ingest
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
@@ -273,3 +273,10 @@ def test_the_command_takes_pattern_and_table(tmp_path):
     assert store.column("patient").tolist()[::3] == ["TCGA-AA-0001", "TCGA-AA-0001", "TCGA-BB-0002"]
     assert store.column("split").tolist()[::3] == ["train", "train", "test"]
     assert store.labels("mutation").tolist()[::3] == [1, 0, 1]
+
+
+def test_a_name_that_is_no_utf_8_is_listed_beside_the_others(tmp_path):
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["images"], file[b"caf\xe9"] = np.zeros((2, 4, 4)), np.zeros(2)
+        with pytest.raises(InputError, match=r"known: caf\\xe9, images"):
+            find_dataset(file, "quantities", tmp_path / "x.h5")

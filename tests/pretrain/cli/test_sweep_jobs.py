@@ -217,7 +217,7 @@ def test_the_newest_job_of_a_run_is_found_among_jobs_and_array_tasks(slurm, monk
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "3")
     assert describe_session("cpu", 0)["slurm_job"] == "12_3"  # not 15, by which the array is not known
     run.config.touch()
-    write_json(run.info, {"sessions": [{"slurm_job": "12_3"}, {"slurm_job": "13"}]})
+    write_json(run.info, {"asked": "", "sessions": [{"slurm_job": "12_3"}, {"slurm_job": "13"}]})
     assert list_job_ids(run) == ["9", "11_10", "12_3", "13"]
     assert find_log(run, None) is None
 

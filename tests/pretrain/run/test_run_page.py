@@ -31,9 +31,10 @@ def probe(step, cosine=0.5, rank=20.0, **more):
 
 
 def run_info(**changes):
-    return {"id": "abc", "status": "finished", "steps": 100, "warmup": 10, "fingerprint": "f" * 64, "images": 400, "commit": None,
-            "versions": {"torch": "2"}, "sessions": [{"from_step": 0, "to_step": 100, "device": "cpu", "host": "secret-host"}],
-            "untrained": {"watch/cosine": 0.9, "watch/rank": 3.0}, "seconds": 10.0, **changes}  # fmt: skip
+    return {"asked": "a" * 16, "id": "abc", "status": "finished", "steps": 100, "warmup": 10, "fingerprint": "f" * 64, "images": 400,
+            "commit": None, "versions": {"torch": "2"}, "seconds": 10.0,
+            "sessions": [{"from_step": 0, "to_step": 100, "device": "cpu", "host": "secret-host"}],
+            "untrained": {"watch/cosine": 0.9, "watch/rank": 3.0}, **changes}  # fmt: skip
 
 
 def lines_with(collapsed):

@@ -5,6 +5,7 @@ HDF5 has checksums only where a file asks for them (fletcher32), so changed byte
 
 import math
 import re
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 
 from encoders.ingest.hdf5 import Hdf5Source
-from tests.fuzz.harness import FuzzClass
+from tests.fuzz.harness import FuzzClass, SilentlyWrong
 from tests.fuzz.ingested import Stored, ingest_all, require_stored
 from tests.fuzz.mutators import ODD_VALUES, mutate_file
 
@@ -63,7 +64,10 @@ class ArraysInHdf5(FuzzClass):
 
 
 class CheckedArraysInHdf5(ArraysInHdf5):
-    """The same with compression and checksums: a changed pixel is noticed."""
+    """The same with compression and checksums: a changed pixel is noticed.
+
+    The headers of HDF5 have no checksum. Where one of their bytes changed, another intact chunk may be read, as h5py does.
+    """
 
     name = "ingest hdf5, checksums, bytes"
     checked: ClassVar[dict[str, Any]] = {"compression": "gzip", "fletcher32": True}
@@ -71,11 +75,26 @@ class CheckedArraysInHdf5(ArraysInHdf5):
     def prepare(self, folder: Path) -> None:
         super().prepare(folder)
         self.truth = read_truth(folder / "a.h5", False)
+        self.outside = self.read_outside(folder / "a.h5")
+
+    def read_outside(self, path: Path) -> bytes:
+        """The bytes of the file but those of the chunks of images, whose places are found once."""
+        if not hasattr(self, "chunks"):
+            with h5py.File(path, "r", locking=False) as file:
+                infos = [file["x"].id.get_chunk_info(i) for i in range(file["x"].id.get_num_chunks())]
+                self.chunks = sorted((info.byte_offset, info.byte_offset + info.size) for info in infos)
+        data, ends = path.read_bytes(), [0, *(end for _, end in self.chunks)]
+        return b"".join(data[a:b] for a, b in zip(ends, [*(start for start, _ in self.chunks), len(data)], strict=True))
 
     def check(self, folder: Path) -> None:
         source = Hdf5Source([folder / "a.h5"], "x")
         stored = ingest_all(source, folder / "out.h5")
-        require_stored(stored, {key: {name: row[name] for name in ("image",)} | {"patient": key} for key, row in self.truth.items()}, N)
+        try:
+            require_stored(stored, {key: {"image": row["image"], "patient": key} for key, row in self.truth.items()}, N)
+        except SilentlyWrong:
+            if self.read_outside(folder / "a.h5") == self.outside:
+                raise
+            require_stored(stored, {key: {"image": image, "patient": key} for key, image in read_images(folder / "a.h5").items()}, N)
 
 
 class StructureOfHdf5(ArraysInHdf5):
@@ -157,6 +176,16 @@ def read_truth(path: Path, with_coords: bool) -> dict[str, Stored]:
                 continue
             truth[key] = row
     return with_typed_labels(truth)
+
+
+def read_images(path: Path) -> dict[str, Any]:
+    """Key -> image as h5py reads it; images that it cannot read are left out."""
+    images: dict[str, Any] = {}
+    with h5py.File(path, "r", locking=False) as file:
+        for i in range(min(len(file["x"]), N + 1)):
+            with suppress(OSError, ValueError, KeyError, RuntimeError):
+                images[f"a/{i:06d}"] = to_pixels(file["x"][i])
+    return images
 
 
 def with_typed_labels(truth: dict[str, Stored]) -> dict[str, Stored]:

@@ -19,11 +19,12 @@ from pretrain.cli.main import app as pretrain_app
 from tests.privacy import planted
 from transfer.cli.main import app as transfer_app
 
+QUICK_TRAINING = [f"finetune.{word}" for word in ("min_steps=4", "max_steps=4", "evaluations=2", "batch=4", "augment.preset=none")]
 SMALL = ["arch=test_resnet", "method.hidden=32", "method.dim=16", "steps=3", "warmup_steps=1", "log_every=1", "save_every=2", "batch=8",
          "size=32", "threads=1", "watch.images=16", "pictures=none"]  # fmt: skip
 SHARED = (
-    "*.onnx", "*.safetensors",
-    "*.csv", "*.md", "*.tex", "*.html", "*.png", "*.yaml", "exported/*", "pushed/**/*", "records/*.csv", "records/*.md",
+    "*.onnx", "*.safetensors", "*.csv", "*.md", "*.tex", "*.html", "*.png", "*.yaml",
+    "exported/*", "exported_trained/*", "pushed/**/*", "records/*.csv", "records/*.md",
     "runs/*/report.html", "runs/*/tensorboard/*", "mlruns/*/*/params/*", "mlruns/*/*/tags/*", "mlruns/*/*/artifacts/**/*", "**/*.wandb",
     "**/wandb/*/files/**/*",
     "records/.track/*/*.json", "records/.track/*/*.html", "zoo/*/card.yaml", "slides/overview.html", "*.log",
@@ -87,6 +88,10 @@ def run_chain(root: Path) -> Chain:
         call(pretrain_app, "export", "mine", "--step", 2, "--name", "early")
         call(pretrain_app, "preview", "cxr_moco_tiny", *data, *SMALL, "--out", "views.png")
         call(encoders_app, "push", "mine", "pushed")
+        training = ["train", "--encoder", "mine", "--task", "sick", "--device", "cpu", "--allow-leakage", *QUICK_TRAINING]
+        call(transfer_app, *training, "--name", "trained")
+        call(encoders_app, "export", "trained", "exported_trained")
+        call(transfer_app, "predict", "--model", "trained", store, "--out", "local_predictions.txt", "--device", "cpu")
         (home / "slurm.yaml").write_text(f"shared: ['{root}']\n")
         call(pretrain_app, "submit", "cxr_moco_tiny", *data, *SMALL, "--name", "sub", "--dry-run")
         call(transfer_app, "submit", "--encoder", "mine", "--dry-run")

@@ -23,7 +23,7 @@ def test_nothing_private_is_in_a_file_that_is_passed_on(chain):
     names = {path.relative_to(chain.home).as_posix() for path in files}
     expected = {
         "a.csv", "a.md", "t.tex", "check.html", "check.md", "report.html", "report.png", "index.html", "exported/README.md", "mine.yaml",
-        "mine.safetensors", "views.png", "zoo/early/card.yaml",
+        "mine.safetensors", "views.png", "zoo/trained/card.yaml", "exported_trained/card.yaml", "zoo/early/card.yaml",
         "records/table.csv", "records/table.md", "records/comparisons.csv", "runs/mine/report.html", "zoo/mine/card.yaml", "failed.csv",
         "failed.md", "slides/overview.html", "pushed/mine/card.yaml", "leak.log", "cell.log", "quarantine.log", "damaged.log",
     }  # fmt: skip

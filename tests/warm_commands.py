@@ -113,6 +113,7 @@ def _become_command(words, environment, folder, umask, streams, started_with):
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a server that a shell started in the background ignores it
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())
     effective = dict(environment)
     _bound_spinning(effective)

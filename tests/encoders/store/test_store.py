@@ -209,7 +209,7 @@ def test_errors_name_what_is_wrong_with_a_file(tmp_path):
     assert "cut off" in message(written(good[: len(good) // 2]))
     assert "not a readable store" in message(written(b"hello"))
     assert "not a readable store" in message(written(b""))
-    assert "version 2" in message(changed(version=2))
+    assert "version '2'" in message(changed(version=2))
     assert "not a store" in message(changed(format="other"))
     assert "gzip" in message(changed(codec="gzip"))
     assert "twice" in message([tmp_path / "good.h5", tmp_path / "good.h5"])

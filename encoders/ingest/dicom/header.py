@@ -16,6 +16,7 @@ from encoders.runtime.errors import unknown_name_error
 from encoders.runtime.pseudonyms import PSEUDONYM_DIGITS as PSEUDONYM_DIGITS
 from encoders.runtime.pseudonyms import pseudonym as pseudonym
 from encoders.runtime.pseudonyms import read_salt as read_salt
+from encoders.runtime.read_errors import describe_reason
 
 if TYPE_CHECKING:
     from pydicom import FileDataset
@@ -48,7 +49,7 @@ def read_dataset(path: Path, tags: Sequence[str] | None = None) -> "FileDataset"
 
     Raises Unreadable if the file is not a DICOM file or is truncated."""
     import pydicom
-    from pydicom.errors import InvalidDicomError
+    from pydicom.errors import BytesLengthException, InvalidDicomError
 
     if path.stat().st_size == 0:
         raise Unreadable("is empty (0 bytes)")
@@ -59,8 +60,8 @@ def read_dataset(path: Path, tags: Sequence[str] | None = None) -> "FileDataset"
             ds = pydicom.dcmread(path, force=force, stop_before_pixels=header_only, specific_tags=list(tags) if tags is not None else None)
     except InvalidDicomError:
         raise Unreadable("is not a DICOM file") from None
-    except (EOFError, OSError) as error:
-        raise Unreadable(f"cannot be read to its end: {error}") from error
+    except (EOFError, OSError, BytesLengthException) as error:
+        raise Unreadable(f"cannot be read to its end: {describe_reason(error)}") from error
     if any("End of file reached" in str(warning.message) for warning in caught):
         raise Unreadable("ends before its pixels end: the file is truncated")
     if not ds.file_meta.get("TransferSyntaxUID"):

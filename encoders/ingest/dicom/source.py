@@ -138,13 +138,15 @@ class DicomSource(Source[FileItem]):
         return file_stamp(self.folder / item.name) + "".join(f"|{k}={v}" for k, v in item.row.items())
 
     def read(self, item: FileItem) -> ImageRow:
+        from pydicom.errors import BytesLengthException  # of a value whose length is no multiple of its type's
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom warns about every value that violates the standard; most files have some
             try:
                 return self._row(item, read_dataset(self.folder / item.name))
             except (Unreadable, InputError):
                 raise
-            except READ_ERRORS as error:
+            except (BytesLengthException, *READ_ERRORS) as error:
                 raise Unreadable(f"has a damaged header: {type(error).__name__}: {describe_reason(error)}") from error
 
     def _row(self, item: FileItem, ds: "Dataset") -> ImageRow:

@@ -11,6 +11,7 @@ from encoders.ingest.dicom.labels import DicomLabels
 from encoders.ingest.dicom.pixels import parse_window
 from encoders.ingest.dicom.source import DicomSource
 from encoders.ingest.shards import ingest
+from encoders.ingest.source import Unreadable
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from tests.encoders.ingest.dicom_files import build_dicom, mixed_folder, ramp, save_dicom
@@ -337,3 +338,13 @@ def test_the_three_real_files_make_one_store(tmp_path, data_dir):
     )  # the same numbers with the opposite photometric interpretation: negatives
     assert store.column("view").tolist() == ["PA"] * 3
     assert len(set(store.column("patient"))) == 2
+
+
+def test_a_file_that_ends_within_a_value_of_its_header_is_quarantined(tmp_path):
+    save_dicom(build_dicom(ramp()), tmp_path / "whole.dcm")
+    whole = (tmp_path / "whole.dcm").read_bytes()
+    for end in (133, 142, 143, 160, len(whole) // 3):
+        (tmp_path / "cut.dcm").write_bytes(whole[:end])
+        source = DicomSource(tmp_path)
+        with pytest.raises(Unreadable):
+            source.read(next(item for item in source.items() if item.name == "cut.dcm"))

@@ -42,7 +42,7 @@ def linear() -> Iterator[Row]:
     from transfer.protocols.logistic import solve_logistic
 
     warnings.simplefilter("ignore")
-    for n, d, classes, every, limit in ((2_000, 1280, 1, 5, 0.5), (4_000, 512, 9, 9, 0.5)):
+    for n, d, classes, every, limit in ((2_000, 1280, 1, 5, 0.5), (10_000, 512, 9, 9, 0.2)):
         x, y = make_data(n, d, classes)
         kind = "multiclass" if classes > 1 else "binary"
         z = ((x - x.mean(0)) / x.std(0)).astype(float)  # in float32 scikit-learn stops at a larger loss

@@ -46,11 +46,24 @@ def find_dataset(file: h5py.File, key: str, path: Path) -> h5py.Dataset:
             if isinstance(data, h5py.Dataset) and data.ndim:
                 refuse_other_folders(data, path)
                 check_filters(data)
+                refuse_short_chunks(data, path)
                 if math.prod(data.shape[1:]) * data.dtype.itemsize > MAX_ROW_BYTES:
                     raise InputError(f"{path}: {key!r} has the shape {data.shape} of {data.dtype}; one row of it exceeds 1 GB")
                 return data
         file.visititems(note)
     raise unknown_name_error("dataset", key, known, f"({path})")
+
+
+def refuse_short_chunks(data: h5py.Dataset, path: Path) -> None:
+    """Raises InputError for a piece of a dataset without filters that is shorter than it must be: HDF5 fills it with what memory held."""
+    if data.chunks is None or data.id.get_create_plist().get_nfilters():
+        return
+    whole, wrong = math.prod(data.chunks) * data.dtype.itemsize, []
+    data.id.chunk_iter(lambda info: wrong.append(info.size) if info.size != whole else None)
+    if wrong:
+        raise InputError(
+            f"{path}: {len(wrong)} pieces of {data.name!r} are damaged: the first has {wrong[0]} bytes, of {whole}; copy the file again"
+        )
 
 
 def refuse_other_folders(data: h5py.Dataset, path: Path) -> None:

@@ -280,3 +280,16 @@ def test_a_name_that_is_no_utf_8_is_listed_beside_the_others(tmp_path):
         file["images"], file[b"caf\xe9"] = np.zeros((2, 4, 4)), np.zeros(2)
         with pytest.raises(InputError, match=r"known: caf\\xe9, images"):
             find_dataset(file, "quantities", tmp_path / "x.h5")
+
+
+def test_a_piece_that_is_shorter_than_its_values_is_refused(tmp_path):
+    path = tmp_path / "x.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("images", data=np.arange(24 * 16, dtype=np.uint8).reshape(24, 4, 4), chunks=(8, 4, 4))
+    entry = (128).to_bytes(4, "little") + bytes(4)  # of the index of chunks: size, and no filter that was left out
+    assert path.read_bytes().count(entry) >= 3
+    with h5py.File(path) as file:
+        assert find_dataset(file, "images", path).shape == (24, 4, 4)
+    path.write_bytes(path.read_bytes().replace(entry, (40).to_bytes(4, "little") + bytes(4)))
+    with h5py.File(path) as file, pytest.raises(InputError, match="the first has 40 bytes, of 128"):
+        find_dataset(file, "images", path)

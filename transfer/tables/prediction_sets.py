@@ -5,7 +5,7 @@ Shapes: M test images, C classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -134,15 +134,16 @@ def record_sets(record: Record, rule: SetRule) -> tuple[BoolArray, IntArray, Boo
     """(M, C) the sets of the test images, (M,) their class numbers, and (M,) whether the label is known.
 
     Its validation part calibrates them. What is random of a set depends on the fold alone, so that encoders are compared fairly."""
-    parts = {}
-    for number, name in enumerate(("val", "test")):
-        y, scores, patient = record.part("val" if name == "val" else "test")
+
+    def score(part: Literal["val", "test"], number: int) -> tuple[FloatArray, IntArray, BoolArray, Array]:
+        y, scores, patient = record.part(part)
         truth, p, known = spread_classes(y, scores)
         uniform = generator(record.identity.fold, Purpose.SETS, number).random(len(p))
-        parts[name] = score_classes(p, rule.score, uniform), truth, known, patient
-    scores, truth, known, patient = parts["val"]
+        return score_classes(p, rule.score, uniform), truth, known, patient
+
+    scores, truth, known, patient = score("val", 0)
     limits = calibrate_sets(scores[known], truth[known], patient[known], rule.level, rule.by_class)
-    scores, truth, known, _ = parts["test"]
+    scores, truth, known, _ = score("test", 1)
     return predict_sets(scores, limits), truth, known
 
 

@@ -1,0 +1,48 @@
+"""The tables that `transfer bench` and `transfer compare` print, and their files beside the records."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from encoders.runtime.cli import make_console
+
+if TYPE_CHECKING:
+    from transfer.records.record import Record
+    from transfer.tables.rows import Section
+
+
+def print_and_save_tables(
+    records: Sequence["Record"],
+    scored: Sequence["Record"],
+    sections: Sequence["Section"],
+    missing: Mapping[str, str],
+    csv: Path | None,
+    markdown: Path | None,
+    paths: Sequence[Path] = (),
+) -> None:
+    """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given.
+
+    scored: the records by the unit of the tables.  paths: of the records; ledgers beside them count as well."""
+    from encoders.runtime.paths import records_dir
+    from transfer.records.looks import gather_looks
+    from transfer.records.test_usage import count_split_usage
+    from transfer.tables import render, shift_curves
+    from transfer.tables.headlines import save_headlines
+    from transfer.tables.matrix_text import print_matrix
+    from transfer.tables.strategy_table import report_strategies
+
+    usage = count_split_usage(records, gather_looks(records, paths))
+    save_headlines(sections)
+    render.print_results(make_console(), sections, usage, missing)
+    report_strategies(make_console(), sections)
+    curves = shift_curves.build_shift_curves(scored)
+    if curves:
+        shift_curves.print_shift_tables(make_console(), curves)
+        render.write_table(records_dir() / "robustness.csv", shift_curves.shift_curves_to_csv(curves))
+    for path in filter(None, (markdown, records_dir() / "table.md")):
+        render.write_table(path, render.results_to_markdown(sections, usage, missing))
+    render.write_table(records_dir() / "comparisons.csv", render.comparisons_to_csv(sections))
+    render.write_table(records_dir() / "labels.csv", render.labels_to_csv(sections))
+    for path in filter(None, (csv, records_dir() / "table.csv")):
+        render.write_table(path, render.results_to_csv(sections, usage, missing))
+    print_matrix(make_console(), sections, render.shorten_names(sections))

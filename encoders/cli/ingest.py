@@ -79,8 +79,9 @@ A tree of folders needs no CSV: --pattern reads columns from the paths, here cla
 PHANTOM_HELP = command_help(
     "phantom",
     f"""They show no patients. cxr: chest radiographs; label `opacity`: a reticular and nodular pattern in the lungs. cxr_edema: the same at
-the bedside; label `edema`: a strong or a faint pattern, made so that pretraining helps (`make demo`). histology: tiles that resemble H&E;
-label `malignant`: lost glands, large and irregular nuclei. The same seed gives the same images.{HELP_FOOTER}""",
+the bedside; label `edema`: a strong or a faint pattern, made so that pretraining helps (`make demo`). cxr_nodule: label `nodule`: a round
+density in a lung, of which `transfer explain --evaluate` knows the place with --masks. histology: tiles that resemble H&E; label
+`malignant`: lost glands, large and irregular nuclei. The same seed gives the same images.{HELP_FOOTER}""",
 )
 
 
@@ -181,12 +182,16 @@ def ingest_phantom(
     size: Annotated[int, typer.Option(min=32, help="side of the images")] = 96,
     seed: Annotated[int, typer.Option(min=0, help="seed of the patients; the meaning of the labels does not depend on it")] = 0,
     labeled: Annotated[float, typer.Option(min=0, max=1, help="share of the patients whose labels are stored")] = 1.0,
+    masks: Annotated[
+        bool,
+        typer.Option("--masks", help="also store where the finding is: the nodule, or the lungs whose pattern differs; not of histology"),
+    ] = False,
     workers: WorkersOption = 0,
     overwrite: OverwriteOption = False,
 ) -> None:
     from encoders.ingest.phantom.source import PhantomSource
 
-    run_ingest(PhantomSource(kind, patients, size, seed, labeled), out, workers, overwrite)
+    run_ingest(PhantomSource(kind, patients, size, seed, labeled, masks), out, workers, overwrite)
 
 
 def run_ingest(source: "Source[ItemT]", out: Path, workers: int, overwrite: bool) -> None:

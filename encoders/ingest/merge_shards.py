@@ -23,6 +23,7 @@ from encoders.ingest.shard_io import (
     read_raw_images,
     read_shard_table,
     shard_pixels_path,
+    unpack_mask,
 )
 from encoders.ingest.source import IngestResult, ItemT, PixelUnit, Source, Value, to_pixel_unit, unit_to_json
 from encoders.runtime.arrays import Array
@@ -113,7 +114,8 @@ def join_shards(source: Source[ItemT], folder: Path, shards: int, out: Path, rec
     attrs = store_attributes(source, form, recipe) | {"fingerprint": pixel_fingerprint(sha256)}
     if form.size is not None:
         shape = (*form.size, form.channels)
-        write_store(out, read_shard_images(folder, tables, form), shape, form.dtype, attrs, index, meta, labels)
+        masks = (unpack_mask(row) for row in rows) if all("mask" in row for row in rows) else None
+        write_store(out, read_shard_images(folder, tables, form), shape, form.dtype, attrs, index, meta, labels, masks=masks)
     else:
         blobs = (b for k, t in enumerate(tables) for b in read_encoded_images(shard_pixels_path(folder, k), t["rows"]))
         write_jpeg_store(out, blobs, [row["bytes"] for row in rows], attrs, index, meta, labels)

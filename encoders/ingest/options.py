@@ -14,5 +14,5 @@ StainMethod = Literal["macenko", "reinhard"]
 SliceAxis = Literal["axial", "coronal", "sagittal"]
 HairMethod = Literal["dullrazor"]
 BitsChoice = int | Literal["auto"]  # bits that 16-bit files use, 9 to 16; auto: found by their largest values
-PhantomName = Literal["cxr", "cxr_edema", "histology"]
+PhantomName = Literal["cxr", "cxr_edema", "cxr_nodule", "histology"]
 CombineMode = Literal["error", "max", "any", "mean", "majority"]  # what becomes of rows of one image that disagree

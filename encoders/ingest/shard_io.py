@@ -44,6 +44,7 @@ class ShardRow(TypedDict):
     sha256: str
     signs: str  # `hash_signs` of the image, hex
     remarks: list[list[str]]  # kind and detail
+    mask: NotRequired[str]  # (H, W), a bit per pixel, hex
     bits: NotRequired[int]  # of its group, if 16-bit images are mapped to the full range; set when shards are merged
 
 
@@ -119,7 +120,7 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         raise ValueError("a row has no key")
     words = [remark.detail for remark in row.remarks if remark.kind == DAMAGE_ACCEPTED]
     damage: dict[str, Value] = {DAMAGE_COLUMN: "; ".join(words)} if words else {}
-    return {
+    table: ShardRow = {
         "index": to_json_values(row.index),
         "meta": to_json_values(row.meta) | damage,
         "labels": to_json_values(row.labels),
@@ -132,6 +133,16 @@ def append_image(row: ImageRow, source: Source[ItemT], file: BinaryIO) -> ShardR
         "signs": hash_signs(image).tobytes().hex(),
         "remarks": [[remark.kind, remark.detail] for remark in row.remarks],
     }
+    if row.mask is not None:
+        table["mask"] = np.packbits(row.mask).tobytes().hex()
+    return table
+
+
+def unpack_mask(row: ShardRow) -> Array:
+    """(H, W) bool, the mask of an image that has one."""
+    height, width = row["shape"][:2]
+    bits = np.unpackbits(np.frombuffer(bytes.fromhex(row["mask"]), np.uint8), count=height * width)
+    return bits.reshape(height, width).astype(bool)
 
 
 def fit_channels(image: Array, channels: int | None) -> Array:

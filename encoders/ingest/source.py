@@ -40,6 +40,7 @@ class ImageRow:
     labels: Mapping[str, Value] = field(default_factory=dict)  # numbers or class names; the whole column decides which
     remarks: Sequence["Remark"] = ()  # what the user should know about an image that is stored nevertheless
     top: int | None = None  # largest value before resizing; None: that of `image`
+    mask: Array | None = None  # (H, W) bool, where the finding is; of a source all rows have one or none has
 
 
 class Remark(NamedTuple):

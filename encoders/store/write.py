@@ -26,6 +26,7 @@ from encoders.runtime.json_types import Json
 from encoders.runtime.unknown_values import count_unknown, find_unknown, is_unknown
 from encoders.similarity.perceptual_hash import HASH_COLUMNS
 from encoders.store.layout import ENCODED_HASHES
+from encoders.store.masks import write_masks
 from encoders.store.metadata_digest import DIGEST_ATTRIBUTE, digest_metadata
 from encoders.store.part import JSON_ATTRIBUTES, STORE_FORMAT, UNKNOWN_ATTRIBUTE, VERSION, stored_column_name
 from encoders.store.patient_ids import name_patients
@@ -55,11 +56,13 @@ def write_store(
     meta: Mapping[str, ColumnValues] | None = None,
     labels: Mapping[str, ColumnValues] | None = None,
     pictures: Mapping[str, bytes] | None = None,
+    masks: Iterable[Array] | None = None,
 ) -> None:
     """Writes a store of raw pixels.
 
     images: N arrays (H, W, C), consumed one at a time.  attrs: as in the schema, without format and version.
     pictures: encoded pictures of the whole (a slide's overview), which become /pictures/NAME.
+    masks: N arrays (H, W) of bool, where the finding of each image is, which become /masks.
 
     Raises InputError when a key occurs twice, when there is no image, and when the folder cannot be written."""
     n = len(index["key"])
@@ -76,6 +79,8 @@ def write_store(
             count += 1
         if count != n:
             raise ValueError(f"{count} images were given for {n} rows")
+        if masks is not None:
+            write_masks(file, masks, (n, *shape[:2]))
         file.attrs[DIGEST_ATTRIBUTE] = digest_metadata(file)
 
 

@@ -9,6 +9,7 @@ Shapes: S side of the image.
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +24,7 @@ from encoders.ingest.phantom.fields import (
     soft_ellipse,
     soft_step,
 )
-from encoders.ingest.phantom.kind import PhantomKind
+from encoders.ingest.phantom.kind import PhantomKind, PhantomMask
 
 MIN_TEXTURE_SIDE = 128  # side of the smallest image with the lung pattern in proportion: below, its lines are thinner than a pixel
 
@@ -46,6 +47,16 @@ class CxrPerson:
     texture_amplitude: float  # of the lung pattern
     gamma: float  # exposure at this person's visit
     contrast: float
+
+
+class Chest(NamedTuple):
+    """One exposure before it is rendered. x, y: (S, S) coordinates of the chest.  lungs: (S, S) share of lung.  tissue: (S, S) density."""
+
+    view: str
+    x: Field
+    y: Field
+    lungs: Field
+    tissue: Field
 
 
 def draw_cxr_person(rng: np.random.Generator) -> CxrPerson:
@@ -71,11 +82,28 @@ def draw_cxr_person(rng: np.random.Generator) -> CxrPerson:
 
 def draw_cxr_image(person: CxrPerson, rng: np.random.Generator, size: int) -> tuple[NDArray[np.uint8], dict[str, str | int]]:
     """(S, S, 1) uint8, dense is white, and the metadata of the image. Every call is another exposure of the person."""
+    chest = draw_chest(person, rng, size)
+    tissue = chest.tissue + chest.lungs * draw_lung_texture(person, rng, size, chest.lungs) * person.texture_amplitude
+    return render_exposure(person, rng, tissue, size), describe_exposure(person, chest)
+
+
+def draw_cxr_mask(person: CxrPerson, rng: np.random.Generator, size: int) -> PhantomMask:
+    """(S, S): the lungs, whose pattern is the finding, of the image that `draw_cxr_image` draws from the same generator."""
+    return np.asarray(draw_chest(person, rng, size).lungs > 0.5)
+
+
+def draw_chest(
+    person: CxrPerson, rng: np.random.Generator, size: int, turn: float = 0.04, zoom: float = 0.04, shift: float = 0.04
+) -> Chest:
+    """A chest in front of the detector. turn, zoom, shift: standard deviations of its position: radians, factor, half image sides."""
     view = "AP" if rng.random() < 0.3 else "PA"
-    x, y = coordinate_grid(size, rng.normal(0, 0.04), rng.normal(0.97, 0.04), *rng.normal(0, 0.04, 2))
-    lungs, tissue = draw_anatomy(person, rng, x, y, view == "AP", size)
-    tissue = tissue + lungs * draw_lung_texture(person, rng, size, lungs) * person.texture_amplitude
-    return render_exposure(person, rng, tissue, size), {"sex": person.sex, "age": person.age, "view": view, "site": person.site}
+    x, y = coordinate_grid(size, rng.normal(0, turn), rng.normal(0.97, zoom), *rng.normal(0, shift, 2))
+    return Chest(view, x, y, *draw_anatomy(person, rng, x, y, view == "AP", size))
+
+
+def describe_exposure(person: CxrPerson, chest: Chest) -> dict[str, str | int]:
+    """The metadata of an image."""
+    return {"sex": person.sex, "age": person.age, "view": chest.view, "site": person.site}
 
 
 def draw_lung_texture(person: CxrPerson, rng: np.random.Generator, size: int, lungs: Field) -> Field:
@@ -182,5 +210,11 @@ def render_exposure(person: CxrPerson, rng: np.random.Generator, density: Field,
 
 
 CXR_PHANTOM = PhantomKind(
-    label="opacity", channels=1, stream=0, draw_person=draw_cxr_person, draw_image=draw_cxr_image, labelled_meta=("view",)
+    label="opacity",
+    channels=1,
+    stream=0,
+    draw_person=draw_cxr_person,
+    draw_image=draw_cxr_image,
+    labelled_meta=("view",),
+    draw_mask=draw_cxr_mask,
 )

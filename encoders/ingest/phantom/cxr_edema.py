@@ -9,9 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from encoders.ingest.phantom.cxr import CxrPerson, draw_anatomy, draw_cxr_person, draw_lung_texture, render_exposure
-from encoders.ingest.phantom.fields import coordinate_grid
-from encoders.ingest.phantom.kind import PhantomImage, PhantomKind
+from encoders.ingest.phantom.cxr import CxrPerson, describe_exposure, draw_chest, draw_cxr_person, draw_lung_texture, render_exposure
+from encoders.ingest.phantom.kind import PhantomImage, PhantomKind, PhantomMask
 
 STRONG, FAINT = 1.4, 0.5  # of the amplitude of the chest phantom's pattern
 TURN, SHIFT, ZOOM = 0.12, 0.10, 0.06  # standard deviations of the position: radians, half image sides, factor
@@ -25,11 +24,14 @@ def draw_edema_person(rng: np.random.Generator) -> CxrPerson:
 
 def draw_bedside_image(person: CxrPerson, rng: np.random.Generator, size: int) -> PhantomImage:
     """(S, S, 1) uint8, and the metadata of the image: as `draw_cxr_image`, less well positioned."""
-    view = "AP" if rng.random() < 0.3 else "PA"
-    x, y = coordinate_grid(size, rng.normal(0, TURN), rng.normal(0.97, ZOOM), *rng.normal(0, SHIFT, 2))
-    lungs, tissue = draw_anatomy(person, rng, x, y, view == "AP", size)
-    tissue = tissue + lungs * draw_lung_texture(person, rng, size, lungs) * person.texture_amplitude
-    return render_exposure(person, rng, tissue, size), {"sex": person.sex, "age": person.age, "view": view, "site": person.site}
+    chest = draw_chest(person, rng, size, TURN, ZOOM, SHIFT)
+    tissue = chest.tissue + chest.lungs * draw_lung_texture(person, rng, size, chest.lungs) * person.texture_amplitude
+    return render_exposure(person, rng, tissue, size), describe_exposure(person, chest)
+
+
+def draw_bedside_mask(person: CxrPerson, rng: np.random.Generator, size: int) -> PhantomMask:
+    """(S, S): the lungs, of the image that `draw_bedside_image` draws from the same generator."""
+    return np.asarray(draw_chest(person, rng, size, TURN, ZOOM, SHIFT).lungs > 0.5)
 
 
 CXR_EDEMA_PHANTOM = PhantomKind(
@@ -40,4 +42,5 @@ CXR_EDEMA_PHANTOM = PhantomKind(
     draw_image=draw_bedside_image,
     labelled_meta=("view",),
     modality="cxr",
+    draw_mask=draw_bedside_mask,
 )

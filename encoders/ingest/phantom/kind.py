@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 PhantomImage = tuple[NDArray[np.uint8], Mapping[str, str | int]]  # (S, S, C), and the columns of /meta
+PhantomMask = NDArray[np.bool_]  # (S, S) where the finding of the label can be seen
 
 
 class PhantomPerson(Protocol):
@@ -32,3 +33,4 @@ class PhantomKind(Generic[PersonT]):
     draw_image: Callable[[PersonT, np.random.Generator, int], PhantomImage]  # person, generator, side of the image
     labelled_meta: tuple[str, ...] = ()  # columns of /meta that are labels, too
     modality: str | None = None  # of the store; None: the name of the kind
+    draw_mask: Callable[[PersonT, np.random.Generator, int], PhantomMask] | None = None  # as draw_image, from the same generator

@@ -79,10 +79,11 @@ def factor_spreads(values: Mapping[Position, float], fold_variances: Sequence[fl
 
     fold_variances: the variance over test patients of each fold's value; the variation between folds that exceeds it is that of the
     training sets.  sampled_labels: the labeled patients are a sample of the train part; with one draw per fold, folds are the draws."""
-    spreads = [
-        spread_of_levels("draws of the labeled patients", level_means(values, draw_of)),
-        spread_of_levels("seeds of the protocol", level_means(values, seed_of)),
-    ]
+    draws, seeds = level_means(values, draw_of), level_means(values, seed_of)
+    if len(draws) > 1 and vary_together(values, draw_of, seed_of):  # one sample of pairs, counted once
+        spreads = [spread_of_levels("draws of the labeled patients, each with its own seed", draws)]
+    else:
+        spreads = [spread_of_levels("draws of the labeled patients", draws), spread_of_levels("seeds of the protocol", seeds)]
     folds = level_means(values, fold_of)
     if len(folds) > 1:
         if sampled_labels and spreads[0] is None:
@@ -113,6 +114,12 @@ def widen_ends(ends: Ends, value: float, half_width: Callable[[float], float]) -
 def widen_by_spreads(ends: Ends, value: float, spreads: Sequence[Spread]) -> Ends:
     """The interval of `value` over test patients, widened by sampled factors."""
     return widen_ends(ends, value, lambda level: float(np.sqrt(sum(s.half_width(level) ** 2 for s in spreads)))) if spreads else ends
+
+
+def vary_together(values: Mapping[Position, float], one: Factor, other: Factor) -> bool:
+    """Whether each level of one factor occurs with one level of the other only, and the reverse: they cannot be told apart."""
+    pairs = {(one(position), other(position)) for position in values}
+    return len(pairs) == len({a for a, _ in pairs}) == len({b for _, b in pairs})
 
 
 def level_std(values: Mapping[Position, float], factor: Factor) -> float:

@@ -78,6 +78,17 @@ def test_one_draw_in_each_of_several_folds_counts_as_several_draws():
     assert factor_spreads(values, [1.0] * 4, sampled_labels=False) == []
 
 
+def test_draws_with_a_seed_each_are_one_sample_and_crossed_ones_are_two():
+    values = [0.1, 0.3, 0.2]
+    (together,) = factor_spreads({Position(draw=i, seed=10 + i): v for i, v in enumerate(values)}, [], sampled_labels=True)
+    assert together.variance == pytest.approx(np.var(values, ddof=1) / 3)
+    assert together.df == 2
+    crossed = {Position(draw=d, seed=s): 0.1 * d + 0.3 * s for d in range(3) for s in range(2)}
+    draws, seeds = factor_spreads(crossed, [], sampled_labels=True)
+    assert draws.variance == pytest.approx(np.var([0.0, 0.1, 0.2], ddof=1) / 3)
+    assert seeds.variance == pytest.approx(np.var([0.0, 0.3], ddof=1) / 2)
+
+
 def test_draws_are_averaged_over_folds_before_their_spread_is_taken():
     values = {Position(fold=f, draw=d): 0.1 * f + 0.02 * d for f in range(3) for d in range(2)}
     assert level_means(values, draw_of) == pytest.approx([0.1, 0.12])

@@ -7,7 +7,8 @@ import typer
 
 from encoders.runtime.command_line import use_tool_commands
 from encoders.runtime.errors import InputError
-from transfer.bench.options import BenchOptions, bench_command
+from transfer.bench.bench_command import bench_command
+from transfer.bench.options import BenchOptions
 
 
 def list_bench_options() -> list[str]:

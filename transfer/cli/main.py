@@ -10,7 +10,8 @@ from encoders.gallery.refresh import refreshes_gallery
 from encoders.runtime.cli import add_version_option, advise_on_interrupt, make_console, progress_counter, run_cli
 from encoders.runtime.command_line import use_tool_commands
 from transfer.bench.bench_arguments import find_bench_settings
-from transfer.bench.options import BenchOptions, bench_command
+from transfer.bench.bench_command import bench_command
+from transfer.bench.options import BenchOptions
 from transfer.cli.bench_cells import bench_cells
 from transfer.cli.compare import compare
 from transfer.cli.gallery import gallery

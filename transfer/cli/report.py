@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from encoders.runtime.cli import make_console, split_commas
-from transfer.bench.options import CombineScores, Margin, SaltFile, ScoreBy
+from transfer.bench.option_types import CombineScores, Margin, SaltFile, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
     BenchFilter,
@@ -134,12 +134,12 @@ def _save_tables(
 ) -> None:
     """Writes the tables in the formats that were asked for."""
     from transfer.report.latex import render_latex
-    from transfer.tables import render
+    from transfer.tables import render, result_csv
 
     if latex is not None:
         render.write_table(latex, render_latex(sections))
     if csv is not None:
-        render.write_table(csv, render.results_to_csv(sections, usage, {}))
+        render.write_table(csv, result_csv.results_to_csv(sections, usage, {}))
     if markdown is not None:
         render.write_table(markdown, render.results_to_markdown(sections, usage, {}))
 

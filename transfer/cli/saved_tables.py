@@ -26,7 +26,7 @@ def print_and_save_tables(
     from encoders.runtime.paths import records_dir
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage
-    from transfer.tables import render, shift_curves
+    from transfer.tables import render, result_csv, shift_curves
     from transfer.tables.headlines import save_headlines
     from transfer.tables.matrix_text import print_matrix
     from transfer.tables.strategy_table import report_strategies
@@ -41,8 +41,8 @@ def print_and_save_tables(
         render.write_table(records_dir() / "robustness.csv", shift_curves.shift_curves_to_csv(curves))
     for path in filter(None, (markdown, records_dir() / "table.md")):
         render.write_table(path, render.results_to_markdown(sections, usage, missing))
-    render.write_table(records_dir() / "comparisons.csv", render.comparisons_to_csv(sections))
-    render.write_table(records_dir() / "labels.csv", render.labels_to_csv(sections))
+    render.write_table(records_dir() / "comparisons.csv", result_csv.comparisons_to_csv(sections))
+    render.write_table(records_dir() / "labels.csv", result_csv.labels_to_csv(sections))
     for path in filter(None, (csv, records_dir() / "table.csv")):
-        render.write_table(path, render.results_to_csv(sections, usage, missing))
+        render.write_table(path, result_csv.results_to_csv(sections, usage, missing))
     print_matrix(make_console(), sections, render.shorten_names(sections))

@@ -14,7 +14,7 @@ from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
 from transfer.bench.bench_arguments import list_bench_options, parse_bench_arguments
 from transfer.bench.dependencies import Dependencies, parse_after
-from transfer.bench.options import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames
+from transfer.bench.option_types import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames
 from transfer.strategies.names import StrategyNames, check_settings_used, expand_strategies
 
 if TYPE_CHECKING:

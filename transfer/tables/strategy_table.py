@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from encoders.runtime.escape import escape_markdown, lines_to_csv
 from encoders.runtime.paths import records_dir
 from transfer.tables.format import format_difference, format_interval, format_verdict
-from transfer.tables.render import escape_markdown, lines_to_csv, shorten_names, write_table
+from transfer.tables.render import shorten_names, write_table
 from transfer.tables.rows import Section
 from transfer.tables.strategy_rows import MEGABYTE, StrategyLine, build_strategy_tables
 

@@ -28,7 +28,7 @@ from transfer.records.episodes import read_episodes
 from transfer.records.ledger import read_ledger
 from transfer.records.test_usage import SplitUsage
 from transfer.tables import build as table
-from transfer.tables import render, wandb_report
+from transfer.tables import render, result_csv, wandb_report
 from transfer.tables.rows import group_sections
 from transfer.tasks import load, task
 
@@ -235,7 +235,7 @@ def test_pretraining_on_test_images_is_refused_and_marked_when_allowed(cohort):
     assert any("greedy" in line for line in result.records[0].meta.leakage)
     sections = table.build_sections(result.records)
     assert "LEAKAGE ALLOWED" in render.results_to_markdown(sections, {}, {})
-    assert "greedy" in next(csv.DictReader(io.StringIO(render.results_to_csv(sections, {}, {}))))["leakage"]
+    assert "greedy" in next(csv.DictReader(io.StringIO(result_csv.results_to_csv(sections, {}, {}))))["leakage"]
 
 
 def test_a_leak_is_inherited_from_the_encoder_that_one_was_initialised_from(cohort):
@@ -360,7 +360,7 @@ def test_markdown_and_csv_equal_the_rows():
     assert "put FILE at PATH" in text
     assert "mine\\|x" in text
     assert len({line.replace("\\|", "").count("|") for line in text.splitlines() if line.startswith("|")}) == 1
-    lines = list(csv.DictReader(io.StringIO(render.results_to_csv(sections, usage, {}))))
+    lines = list(csv.DictReader(io.StringIO(result_csv.results_to_csv(sections, usage, {}))))
     mine = next(line for line in lines if line["encoder"] == "mine|x")
     assert float(mine["auroc"]) == pytest.approx(sections[0].rows[0].metrics["auroc"].value, abs=1e-6)
     assert mine["versus"] == "imagenet_resnet18"

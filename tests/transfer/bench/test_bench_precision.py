@@ -16,7 +16,7 @@ from transfer.protocols import finetune
 from transfer.records.record import read_record, record_path
 from transfer.report.latex import render_latex
 from transfer.report.provenance import describe_partition
-from transfer.tables import render
+from transfer.tables import render, result_csv
 from transfer.tables.build import build_sections
 from transfer.tables.pilot_records import PilotChoice, find_pilot
 from transfer.tables.rows import group_sections
@@ -56,7 +56,7 @@ def test_a_table_never_mixes_precisions_and_its_captions_name_them(cohort):
     assert not any("bf16" in line for line in render.build_captions(full, {}, {}))
     assert render.mixed_hash_warnings(sections) == []
     assert render_latex(sections).count(" bf16") == 2
-    assert {line.rpartition("bf16")[1] for line in render.results_to_csv(sections, {}, {}).splitlines()[1:]} == {"", "bf16"}
+    assert {line.rpartition("bf16")[1] for line in result_csv.results_to_csv(sections, {}, {}).splitlines()[1:]} == {"", "bf16"}
     assert [describe_partition(r) for r in records[::6]] == ["all labels", "features in bf16, all labels".partition(",")[0]]
     with pytest.raises(InputError, match="2 different precisions of features"):
         find_pilot([r for r in records if r.identity.protocol == "knn"], PilotChoice(NET, OTHER))

@@ -18,7 +18,7 @@ from transfer.cli.main import app
 from transfer.records.record import ExternalSource, write_record
 from transfer.report.published.sets import PublishedSet, read_published_sets
 from transfer.report.published.tables import PUBLISHED_MARK, find_published_results, published_to_csv
-from transfer.tables import render
+from transfer.tables import result_csv
 from transfer.tables.build import build_sections
 from transfer.tasks.recipes import RECIPES
 from transfer.tasks.task import SplitRule
@@ -164,9 +164,9 @@ def test_cross_validation_and_external_training_are_not_official():
 def test_published_numbers_change_no_table_and_no_verdict():
     task = toy_task()
     sections = build_sections([make_record(task, skill=2.0), make_record(task, "imagenet_x", "imagenet", 0.1)])
-    before = render.results_to_csv(sections, {}, {})
+    before = result_csv.results_to_csv(sections, {}, {})
     find_published_results(sections, [TOY])
-    assert render.results_to_csv(sections, {}, {}) == before
+    assert result_csv.results_to_csv(sections, {}, {}) == before
     assert PUBLISHED_MARK not in before
 
 

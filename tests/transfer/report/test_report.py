@@ -21,7 +21,7 @@ from transfer.report import confusion, images, latex, tables, verdict_text
 from transfer.report.page import render_page
 from transfer.stats import Difference
 from transfer.stats.verdict import decide_verdict as stats_verdict
-from transfer.tables import render, wandb_report
+from transfer.tables import render, result_csv, wandb_report
 from transfer.tables.build import build_sections
 from transfer.tables.comparisons import judge_sections
 from transfer.tables.rows import Comparison, Row, Section
@@ -198,11 +198,11 @@ def test_many_comparisons_are_corrected_and_the_reader_is_told_when_one_falls():
     assert "not distinguishable from" in said
     assert "6 of these differences are significant alone but not after Holm correction for the 6 comparisons of the table." in said
     assert all(line[-1] == "not distinguishable from imagenet_net" for line in render.format_rows(parts, shown, {}) if line[0] == "mine")
-    csv = render.results_to_csv(parts, {}, {})
+    csv = result_csv.results_to_csv(parts, {}, {})
     assert "better" not in csv
     assert "better" not in render.results_to_markdown(parts, {}, {})
     assert "better" not in latex.render_latex(parts)
-    assert "better" not in render.comparisons_to_csv(parts)
+    assert "better" not in result_csv.comparisons_to_csv(parts)
     flat = wandb_report.wandb_summary(parts, "mine")
     assert {value for name, value in flat.items() if name.endswith("verdict")} == {"not distinguishable"}
     assert {value for name, value in flat.items() if name.endswith("/versus")} == {"imagenet_net"}

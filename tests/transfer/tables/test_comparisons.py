@@ -11,7 +11,7 @@ from transfer.metrics import auroc
 from transfer.records.episodes import Episodes, episode_arrays
 from transfer.records.record import Meta, Record
 from transfer.stats.placement_components import placement_values
-from transfer.tables import caveats, render, wandb_report
+from transfer.tables import caveats, render, result_csv, wandb_report
 from transfer.tables.build import build_sections
 from transfer.tables.seed_rows import add_seed_rows
 
@@ -64,7 +64,7 @@ def test_imagenet_weights_of_another_architecture_are_compared_and_lead_the_head
     assert found == {"imagenet_mobilenetv2_100": "other architecture", "random_resnet18": "same architecture"}
     assert rows["mine"].reference == "imagenet_mobilenetv2_100", "the strongest baseline, not random weights"
     assert rows["mine"].difference.reported_verdict == "worse"
-    lines = [line for line in render.comparisons_to_csv([section]).splitlines() if ",mine," in line]
+    lines = [line for line in result_csv.comparisons_to_csv([section]).splitlines() if ",mine," in line]
     assert len(lines) == 2
     flat = wandb_report.wandb_summary([section], "mine")
     assert flat["bench/lungs/prot/versus"] == "imagenet_mobilenetv2_100"
@@ -129,7 +129,7 @@ def test_rare_labels_are_named_and_left_out_of_the_judged_mean():
     assert "2 of 4 labels" in line
     assert "hernia (1 with, 199 without), fibrosis (19 with, 181 without)" in line
     assert f"mine {each.mean():.3f}" in line
-    assert "auroc_all_labels" in render.results_to_csv([section], {}, {})
+    assert "auroc_all_labels" in result_csv.results_to_csv([section], {}, {})
 
 
 def test_without_any_label_with_enough_patients_nothing_is_judged_and_the_label_is_named_by_count():
@@ -189,7 +189,7 @@ def test_margins_reach_the_table():
     assert rows["mine"].difference.reported_verdict == "equivalent"
     line = next(line for line in render.format_rows([section], render.shorten_names([section]), {}) if line[0] == "mine")
     assert line[-1] == "equivalent to imagenet_resnet18 (margin 0.3)"
-    assert "p_equivalence_holm" in render.comparisons_to_csv([section])
+    assert "p_equivalence_holm" in result_csv.comparisons_to_csv([section])
 
 
 def test_other_metrics_have_paired_differences_beside_the_family():
@@ -211,7 +211,7 @@ def test_every_label_has_its_paired_difference_in_csv_latex_and_page(tmp_path):
         for n, k, role in (("mine", 1.5, "encoder"), ("imagenet_r", 0.5, "imagenet"))
     ]
     section, _ = rows_of(records)
-    lines = list(csv.DictReader(io.StringIO(render.labels_to_csv([section]))))
+    lines = list(csv.DictReader(io.StringIO(result_csv.labels_to_csv([section]))))
     assert len(lines) == 8
     mine = {line["label"]: line for line in lines if line["encoder"] == "mine"}
     ours, theirs = records[0].part("test"), records[1].part("test")

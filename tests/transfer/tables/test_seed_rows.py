@@ -15,7 +15,7 @@ from transfer.stats import pooled_difference
 from transfer.stats.estimate import Estimate, estimate_difference
 from transfer.stats.factors import Position
 from transfer.stats.parts import measure_part
-from transfer.tables import caveats, render, seed_rows
+from transfer.tables import caveats, render, result_csv, seed_rows
 from transfer.tables.build import build_sections
 
 CARD = Card(name="enc", arch="resnet18", dim=512, preprocess=Preprocess(), config={"seed": 0, "batch": 8, "threads": 1}, steps=10)
@@ -106,7 +106,7 @@ def test_seeds_of_one_recipe_get_a_row_in_front_whose_interval_holds_their_sprea
     told = " ".join(render.describe_legend([section], shown))
     assert "s0 and 2 more seeds, prot: mean over 3 pretraining seeds of one recipe (s0, s1, s2)" in told
     assert "about this checkpoint" in told
-    lines = render.results_to_csv([section], {}, {}).splitlines()
+    lines = result_csv.results_to_csv([section], {}, {}).splitlines()
     assert "recipe" in lines[1]
     assert "checkpoint" in lines[2]
 

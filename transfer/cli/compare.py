@@ -8,7 +8,7 @@ import typer
 
 from encoders.runtime.cli import make_console, split_commas
 from encoders.runtime.command_line import COMMA_LIST
-from transfer.bench.options import CombineScores, Margin, ScoreBy
+from transfer.bench.option_types import CombineScores, Margin, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
     SETS_HELP,

@@ -123,7 +123,9 @@ def plan_bench(request: BenchRequest, log: LogLine) -> BenchPlan:
             warnings = suspected + suspected_shared + uncompared + leaks.describe_label_use(loaded, entry)
             warnings += _list_mismatches(loaded, entry, entries)
             leaks_and_warnings[loaded.task.name, entry.name] = confirmed + confirmed_shared, warnings
-    portions = {t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients) for t in tasks}
+    portions = {
+        t.task.name: build_portions(t, request.fractions, request.draws, request.folds, request.patients, request.only_draw) for t in tasks
+    }
     for loaded in tasks:
         tested = np.unique(np.concatenate([portion.split.rows("test") for portion in portions[loaded.task.name]]))
         if read := require_intact(loaded.store, tested.tolist()):

@@ -70,6 +70,9 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         draws: Annotated[
             int, typer.Option(help="random draws of the labeled patients per label fraction below 1; one draw gives no verdict")
         ] = 5,
+        draw: Annotated[
+            int | None, typer.Option(min=0, help="only this draw, from 0, as in the cells of `transfer study`  [default: all]")
+        ] = None,
         external: Annotated[str | None, typer.Option(help="external test task: select on the task of --task, test on this one")] = None,
         label_map: Annotated[
             list[str] | None,
@@ -132,6 +135,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 near=near,
                 fractions=fractions,
                 draws=draws,
+                draw=draw,
                 external=external,
                 label_map=label_map or [],
                 external_part=external_part,

@@ -39,6 +39,7 @@ class BenchOptions:
     near: bool
     fractions: str
     draws: int
+    draw: int | None
     external: str | None
     label_map: Sequence[str]
     external_part: ExternalPart
@@ -82,6 +83,7 @@ class BenchOptions:
             fractions=fractions,
             patients=patients,
             draws=self.draws,
+            only_draw=self.draw,
             folds=self.folds,
             batch=self.batch,
             workers=self.workers,

@@ -32,6 +32,7 @@ class BenchRequest:
     fractions: Sequence[float] = (1.0,)
     patients: Sequence[int] = ()  # label fractions as numbers of train patients
     draws: int = 1
+    only_draw: int | None = None  # of the labeled patients; None: all draws
     folds: int = 1
     batch: int = 64
     workers: int | None = None  # loader processes when computing features; None: what the CPUs allow

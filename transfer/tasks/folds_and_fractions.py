@@ -39,26 +39,32 @@ class Portion:
 
 
 def build_portions(
-    loaded: LoadedTask, fractions: Sequence[float] = (1.0,), draws: int = 1, folds: int = 1, patients: Sequence[int] = ()
+    loaded: LoadedTask,
+    fractions: Sequence[float] = (1.0,),
+    draws: int = 1,
+    folds: int = 1,
+    patients: Sequence[int] = (),
+    only_draw: int | None = None,
 ) -> list[Portion]:
     """Every fold at every label fraction. Raises InputError for a fraction outside (0, 1], too many patients, or impossible folds.
 
-    patients: label fractions as numbers of train patients."""
+    patients: label fractions as numbers of train patients.  only_draw: the one draw of a fraction below 1, instead of the first `draws`."""
     invalid = [f for f in fractions if not 0 < f <= 1]
     if invalid or not (fractions or patients):
         raise InputError(f"--fractions holds {invalid or 'nothing'}; a label fraction is above 0 and at most 1, e.g. 0.01,0.1,1 or 20p,1")
     if draws < 1:
         raise InputError(f"--draws is {draws}; expected at least 1")
+    chosen = range(draws) if only_draw is None else [only_draw]
     splits = [loaded.split] if folds == 1 else kfold(loaded, folds)
     partition = splits[0].hash if folds == 1 else json_digest([s.hash for s in splits])
     portions = []
     for fold, split in enumerate(splits):
         for fraction in sorted(set(fractions)):
-            for draw in range(draws if fraction < 1 else 1):  # there is only one way to draw all labels
+            for draw in chosen if fraction < 1 else [0]:  # there is only one way to draw all labels
                 part = split if fraction == 1 else take_fraction(loaded, split, fraction, draw)
                 portions.append(Portion(part, partition, fold, folds, fraction, draw))
         for n in sorted(set(patients)):
-            for draw in range(draws):
+            for draw in chosen:
                 portions.append(take_patients(loaded, split, n, Portion(split, partition, fold, folds, draw=draw, patients=n)))
     return portions
 

@@ -173,6 +173,9 @@ def test_draws_differ_and_all_labels_are_drawn_once(cohort):
     made = folds_and_fractions.build_portions(cohort, [0.2, 1.0], draws=3)
     assert [(p.fraction, p.draw) for p in made] == [(0.2, 0), (0.2, 1), (0.2, 2), (1.0, 0)]
     assert len({tuple(p.split.rows("train")) for p in made[:3]}) == 3
+    (only, every) = folds_and_fractions.build_portions(cohort, [0.2, 1.0], only_draw=2)
+    assert (only.draw, every.draw) == (2, 0)
+    np.testing.assert_array_equal(only.split.part, made[2].split.part)
 
 
 def test_every_patient_is_tested_in_exactly_one_fold(cohort):

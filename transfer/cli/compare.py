@@ -11,6 +11,7 @@ from encoders.runtime.command_line import COMMA_LIST
 from transfer.bench.option_types import CombineScores, Margin, ScoreBy
 from transfer.cli.options import (
     OPERATING_HELP,
+    REFER_HELP,
     SETS_HELP,
     SETS_METAVAR,
     BenchFilter,
@@ -51,6 +52,7 @@ def compare(
     operating: Annotated[str | None, typer.Option(help=OPERATING_HELP)] = None,
     prevalence: Prevalence = None,
     sets: Annotated[str | None, typer.Option(metavar=SETS_METAVAR, help=SETS_HELP)] = None,
+    refer: Annotated[str | None, typer.Option(metavar="SHARES", help=REFER_HELP)] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
     wandb: Annotated[
@@ -68,6 +70,7 @@ def compare(
         transfer compare --task pneumonia --operating sensitivity=0.95 --prevalence 0.02
         transfer compare --task chexpert --score-by study --combine max
         transfer compare --task tissue --sets 0.9
+        transfer compare --task pneumonia --refer 5,10,20%
 
     A verdict is about the tested checkpoints. Where several pretraining seeds of one recipe were benchmarked, a row about the recipe comes
     first; its intervals also cover the variation between seeds.
@@ -78,6 +81,9 @@ def compare(
 
     --sets adds a table of conformal prediction sets: how many classes an image may have so that the true one is among them with the given
     probability, for an image of a new patient (also in records/prediction_sets.csv).
+
+    --refer adds a table of what remains when the least certain images are referred to a person: error, sensitivity, specificity and AUROC
+    of the rest, and the share of all errors that is caught (also in records/referrals.csv).
 
     Where the records were scored on the official split of a known data set, published results follow the table, each with its source (also
     in records/published.csv). They enter no difference and no verdict.
@@ -92,13 +98,14 @@ def compare(
     from transfer.records import record
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.report.published.tables import find_published_results, print_published_results, published_to_csv
-    from transfer.tables import decision_curves, operating_points, prediction_sets, render, render_subgroups
+    from transfer.tables import decision_curves, operating_points, prediction_sets, referral, referral_table, render, render_subgroups
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
     rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
     set_rule = None if sets is None else prediction_sets.parse_set_rule(sets)
+    refer_rule = None if refer is None else referral.parse_shares(refer)
     unit = choose_score_rule(score_by, combine)
     if wandb and unit.by != "image":
         raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
@@ -116,6 +123,7 @@ def compare(
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
     found_sets = None if set_rule is None else prediction_sets.gather_sets(sections, set_rule)
+    referred = None if refer_rule is None else referral.gather_referrals(sections, refer_rule)
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
     print_and_save_tables(selected, scored, sections, {}, csv, markdown, paths)
     published = find_published_results(sections)
@@ -130,6 +138,9 @@ def compare(
     if found_sets is not None and set_rule is not None:
         prediction_sets.print_sets(make_console(), found_sets, set_rule)
         render.write_table(records_dir() / "prediction_sets.csv", prediction_sets.sets_to_csv(found_sets, set_rule))
+    if referred is not None and refer_rule is not None:
+        referral_table.print_referrals(make_console(), referred, refer_rule)
+        render.write_table(records_dir() / "referrals.csv", referral_table.referrals_to_csv(referred, refer_rule))
     if groups is not None:
         render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(sections))
         render.write_table(records_dir() / "subgroups.csv", render_subgroups.subgroups_to_csv(groups))

@@ -44,6 +44,7 @@ SETS_HELP = (
     "also prediction sets that hold the true class with this probability, e.g. 0.9; SCORE: aps (default), raps or lac, with +class "
     "promised for each class, e.g. aps+class=0.9"
 )
+REFER_HELP = "also what holds for the rest when these shares of the test images, the least certain, are referred, e.g. 5,10,20%"
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"
 
 

@@ -48,6 +48,9 @@ class Purpose(IntEnum):
     STAIN_MIX = 27
     MASK_SHAPE = 28  # of the masks of a step; its position is the step
     SETS = 29
+    MIXUP = 31
+    RANDAUGMENT = 32
+    CLAHE = 33
 
 
 _PHILOX_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

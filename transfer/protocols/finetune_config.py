@@ -6,11 +6,12 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from encoders.runtime.optim_config import Optim
 from transfer.losses.settings import ImbalanceSettings, own_imbalance
+from transfer.protocols.mixing_settings import MixingSettings, own_mixing
 from transfer.strategies.names import own_settings
 from transfer.strategies.settings import StrategySettings
 
 
-class Config(StrategySettings, ImbalanceSettings):
+class Config(StrategySettings, ImbalanceSettings, MixingSettings):
     """How the encoder is trained on labels."""
 
     batch: int = Field(32, ge=2, description="images per step; fewer when there are fewer train rows")
@@ -47,7 +48,7 @@ class Config(StrategySettings, ImbalanceSettings):
         "holds what auto became. Validation and test images are scored in fp32, and fp32 is without TF32",
     )
     workers: int = Field(0, ge=0, description="loader processes of training and scoring; results do not depend on it")
-    seed: int = Field(0, description="seed of the head, the order, the augmentation and drop path")
+    seed: int = Field(0, description="seed of the head, the order, the augmentation, mixing and drop path")
 
     @model_validator(mode="after")
     def _check_looks(self) -> Self:
@@ -61,5 +62,6 @@ class Config(StrategySettings, ImbalanceSettings):
 
     @model_serializer(mode="wrap")
     def _dump_own_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields that strategy and imbalance use: records of plain fine-tuning, and their hash, are those of versions without them."""
-        return own_imbalance(own_settings(serialize(self)))
+        """The fields that are used: records of plain fine-tuning, and their hash, are those of versions without strategies, imbalance and
+        mixing."""
+        return own_mixing(own_imbalance(own_settings(serialize(self))))

@@ -30,6 +30,7 @@ from transfer.protocols.contract import Log, Select
 from transfer.protocols.finetune_checkpoint import TrainingFile, TrainingParts
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork, copy_state, predict_images, update_ema
+from transfer.protocols.mixing import mix_step
 from transfer.protocols.training_cost import TrainingCost
 from transfer.strategies.contract import Phase, Strategy
 from transfer.strategies.freezing import count_trained, set_trainable, set_training_mode
@@ -145,9 +146,9 @@ def train_phases(
     parts = TrainingParts(network, average, optimizer, scaler, best, cost)
     if saved:
         parts.restore(saved)
-    first = begin
+    first = end = begin
     for number, phase in enumerate(phases):
-        end, stale, phase_best = round(run.steps * phase.end), 0, -np.inf
+        opening, end, stale, phase_best = end, round(run.steps * phase.end), 0, -np.inf
         if saved and number <= saved["phase"]:
             first = end
             if number < saved["phase"]:
@@ -162,9 +163,10 @@ def train_phases(
             set_lr(optimizer, step - begin, length, round(cfg.warmup * length), cfg.optim)
             torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
             (micro,) = run.batches.micro_batches(step)
-            step_loss = partial(run.loss.loss, y=run.labels[micro.index], progress=step / run.steps)
-            update = partial(training_step, network, optimizer, scaler, micro.views[0], step_loss)
-            with cost.measure([network, average], optimizer) if step == first else nullcontext():
+            loss_of_labels = partial(run.loss.loss, progress=step / run.steps)
+            images, step_loss = mix_step(cfg, step, micro.views[0], run.labels[micro.index], loss_of_labels)
+            update = partial(training_step, network, optimizer, scaler, images, step_loss)
+            with cost.measure([network, average], optimizer) if step == opening else nullcontext():  # not again when it is resumed
                 loss = update(precision, cfg.clip, partial(strategy.penalty, network.backbone))
             cost.images_seen += len(micro.index)
             if cfg.ema:

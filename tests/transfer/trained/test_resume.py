@@ -33,11 +33,12 @@ def saved_files():
 
 
 EARLY = ("finetune.patience=1", "finetune.ema=0")
+MIXED = ("finetune.mixup.alpha=0.4", "finetune.cutmix.alpha=1", "finetune.mixing.p=0.8")
 
 
 @pytest.mark.parametrize(
     ("strategy", "more"),
-    [("full", ()), ("lpft", ()), ("gradual", ()), ("lora=2", ()), ("l2sp", ()), ("wise", ()), ("lpft", EARLY)],
+    [("full", ()), ("lpft", ()), ("gradual", ()), ("lora=2", ()), ("l2sp", ()), ("wise", ()), ("lpft", EARLY), ("full", MIXED)],
 )
 def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch, strategy, more):
     toy_task(tmp_path)

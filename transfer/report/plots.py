@@ -13,11 +13,11 @@ from transfer.metrics import macro
 from transfer.report.context import Block, ReportContext
 from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
 from transfer.report.curves import row_reliability, row_risk_curve, row_tempered_errors
-from transfer.report.label_savings import labeled_patients
 from transfer.report.panels import MAX_BANDS, group_curve, panel_legend, panel_title, split_panels, split_rows
 from transfer.report.tables import protocol_title
 from transfer.tables.calibration_rows import row_calibration
 from transfer.tables.format import format_interval
+from transfer.tables.labels_needed import labeled_patients
 from transfer.tables.rows import Row, Section, rows_with_most_labels
 
 

@@ -18,7 +18,7 @@ from transfer.records.record import GROUP_PREFIX, Record
 from transfer.report import curves, embedding, label_savings
 from transfer.report.page import render_page
 from transfer.report.sections import REPORT_SECTIONS, ReportSection
-from transfer.tables import render, shift_curves
+from transfer.tables import labels_needed, render, shift_curves
 from transfer.tables.build import build_sections
 from transfer.tables.rows import group_sections
 from transfer.tables.seed_rows import add_seed_rows
@@ -153,12 +153,12 @@ def test_labels_saved_are_read_off_straight_over_the_logarithm():
     labeled = np.array([10.0, 100.0, 1000.0])
     area = np.array([[0.6, 0.6, 0.6, 0.6], [0.8, 0.8, 0.8, 0.8], [0.9, 0.9, 0.9, 0.9]])
     goal = np.array([0.7, 0.5, 0.95, np.nan])
-    needed = label_savings.patients_needed(labeled, area, goal)
+    needed = labels_needed.patients_needed(labeled, area, goal)
     np.testing.assert_allclose(needed[:3], [np.sqrt(10 * 100), 10, np.inf])
     assert np.isnan(needed[3])
-    assert [label_savings.format_patients(v, 10, 1000) for v in needed] == ["32", "≤ 10", "> 1000", "unknown"]
-    assert [label_savings.format_patients(v, 10, 1000, minus=20) for v in needed] == ["+12", "≤ -10", "> +980", "unknown"]
-    assert label_savings.needed_interval(np.full(100, np.inf)) == (np.inf, np.inf)
+    assert [labels_needed.format_patients(v, 10, 1000) for v in needed] == ["32", "≤ 10", "> 1000", "unknown"]
+    assert [labels_needed.format_patients(v, 10, 1000, minus=20) for v in needed] == ["+12", "≤ -10", "> +980", "unknown"]
+    assert labels_needed.needed_interval(np.full(100, np.inf)) == (np.inf, np.inf)
 
 
 def test_a_line_of_labels_saved_is_the_baselines_curve_at_the_encoders_auroc():

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from encoders.runtime.config import Config
+from encoders.zoo.tta_settings import TtaSettings, describe_tta
 
 HeadKind = Literal["binary", "multilabel", "multiclass"]
 NEVER = 2.0  # a threshold that no probability reaches
@@ -52,6 +53,7 @@ class Head(Config):
     validation_score: float = Field(description="score of the kept weights on validation images: macro AUROC")
     images: tuple[StoredImages, ...] = Field((), description="how the images of each of its stores were stored; equal ones once")
     sha256: str = Field(pattern=HEX_SHA256, description="of head.safetensors")
+    tta: TtaSettings | None = Field(None, description="views whose mean logits were calibrated and are predicted; null: the image alone")
 
     @model_validator(mode="after")
     def _thresholds_fit(self) -> "Head":
@@ -73,7 +75,8 @@ def describe_head(head: Head) -> str:
     else:
         pairs = zip(head.classes, head.thresholds, strict=True)
         rule = ", ".join(f"{name} from {cut:.3g}" if cut < NEVER else f"{name} never" for name, cut in pairs)
+    views = f"; mean of the logits of image, {describe_tta(head.tta)}" if head.tta else ""
     return (
         f"{head.kind} task {head.task}, strategy {head.strategy}; decides {rule}; temperature {head.temperature:.3g}, on "
-        f"{head.calibration_images:,} validation images of {head.calibration_patients:,} patients; `transfer predict` uses it"
+        f"{head.calibration_images:,} validation images of {head.calibration_patients:,} patients{views}; `transfer predict` uses it"
     )

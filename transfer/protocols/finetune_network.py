@@ -12,6 +12,7 @@ from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.moving_average import move_average
 from encoders.zoo import backbone
 from encoders.zoo.encoder import EncoderInput
+from encoders.zoo.tta_settings import TtaSettings
 from transfer.protocols.common import ImageSet
 from transfer.protocols.logistic import logits_to_probabilities
 from transfer.protocols.predict_images import predict_logits
@@ -44,9 +45,11 @@ def copy_state(network: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
-def predict_images(network: FinetuneNetwork, images: ImageSet, class_offset: Array, kind: str, workers: int = 0) -> FloatArray:
-    """(M, C) probabilities with the deterministic preprocessing of the card; the network computes in fp32."""
+def predict_images(
+    network: FinetuneNetwork, images: ImageSet, class_offset: Array, kind: str, workers: int = 0, tta: TtaSettings | None = None
+) -> FloatArray:
+    """(M, C) probabilities with the deterministic preprocessing of the card, of the views of `tta`; the network computes in fp32."""
     network.eval()
     with without_tf32():
-        logits = predict_logits(network, images, workers)
+        logits = predict_logits(network, images, workers, tta)
     return logits_to_probabilities(logits.numpy() - class_offset, kind)

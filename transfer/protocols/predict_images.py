@@ -14,7 +14,9 @@ from torch import Tensor
 from encoders.features.input_batches import iterate_inputs
 from encoders.runtime.device_copies import fetch_one_late
 from encoders.zoo.encoder import EncoderInput
+from encoders.zoo.tta_settings import TtaSettings
 from transfer.protocols.common import ImageSet
+from transfer.protocols.tta import average_views
 
 FORWARD_BATCH = 128  # images in a forward pass
 
@@ -26,8 +28,9 @@ def iterate_image_inputs(images: ImageSet, batch: int = FORWARD_BATCH, workers: 
     return iterate_inputs(images.encoder, images.store, parts, workers)
 
 
-def predict_logits(network: Callable[[EncoderInput], Tensor], images: ImageSet, workers: int = 0) -> Tensor:
-    """(M, C) float64 outputs of the network on the host, without gradients."""
+def predict_logits(network: Callable[[EncoderInput], Tensor], images: ImageSet, workers: int = 0, tta: TtaSettings | None = None) -> Tensor:
+    """(M, C) float64 outputs of the network on the host, without gradients: their mean over the views of `tta`, if there are any."""
     with torch.inference_mode():
-        outputs = (network(x).double() for x in iterate_image_inputs(images, workers=workers))
+        of_input = average_views(network, tta)
+        outputs = (of_input(x).double() for x in iterate_image_inputs(images, workers=workers))
         return torch.cat(list(fetch_one_late(outputs)))

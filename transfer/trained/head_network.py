@@ -10,6 +10,7 @@ from encoders.runtime.arithmetic import without_tf32
 from encoders.runtime.arrays import FloatArray
 from encoders.zoo.card import Card
 from encoders.zoo.head import HeadWeights
+from encoders.zoo.tta_settings import TtaSettings
 from transfer.protocols.common import ImageSet
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.protocols.predict_images import predict_logits
@@ -24,8 +25,8 @@ def build_head_network(backbone: nn.Module, card: Card, head: HeadWeights) -> Fi
     return network.eval()
 
 
-def predict_with_head(network: FinetuneNetwork, images: ImageSet, workers: int = 0) -> FloatArray:
-    """(M, C) logits, computed in fp32."""
+def predict_with_head(network: FinetuneNetwork, images: ImageSet, workers: int = 0, tta: TtaSettings | None = None) -> FloatArray:
+    """(M, C) logits, computed in fp32: their mean over the views of `tta`, if there are any."""
     with without_tf32():
-        logits: FloatArray = predict_logits(network.eval(), images, workers).numpy()
+        logits: FloatArray = predict_logits(network.eval(), images, workers, tta).numpy()
     return logits

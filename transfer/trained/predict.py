@@ -27,6 +27,7 @@ from encoders.zoo.head_card import Head
 from encoders.zoo.location import find_manifest
 from transfer.bench.preprocess_check import list_preprocess_mismatches
 from transfer.protocols.finetune_network import FinetuneNetwork
+from transfer.protocols.tta import average_views
 from transfer.trained.calibrate import calibrated_probabilities
 from transfer.trained.head_network import build_head_network
 from transfer.trained.image_files import STORES, FileBatch, FileBatches, FileReader, FoundImages, choose_form, find_image_files
@@ -47,7 +48,7 @@ class TrainedModel:
     def probabilities(self, x: EncoderInput) -> FloatArray:
         """(B, C) calibrated probabilities of prepared input."""
         with torch.inference_mode(), without_tf32():
-            logits = self.network.eval()(x).double().cpu().numpy()
+            logits = average_views(self.network.eval(), self.head.tta)(x).double().cpu().numpy()
         return calibrated_probabilities(logits, self.head.temperature, self.head.kind)
 
 

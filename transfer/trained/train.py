@@ -108,7 +108,7 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     fitted = fit_from_file(file, cfg, train, val, log=on_validation)
     head = fold_head(fitted)
     network = build_head_network(fitted.network.backbone, encoder.card, head).to(encoder.device)
-    logits = predict_with_head(network, val, cfg.workers)
+    logits = predict_with_head(network, val, cfg.workers, cfg.tta)
     calibration = calibrate_head(val.y, logits, val.kind, tuple(loaded.task.classes))
     for note in calibration.notes:
         log(f"note: {note}")
@@ -185,4 +185,5 @@ def _describe_head(loaded: LoadedTask, cfg: Config, calibration: Calibration, fi
         validation_score=float(fitted.selection["score"]),
         images=describe_stored_images(loaded.store),
         sha256=weights.sha256,
+        tta=cfg.tta if cfg.tta.is_on else None,
     )

@@ -17,12 +17,21 @@ HEAVY = ["torch", "timm", "lightly", "faiss", "wandb", "matplotlib", "sklearn", 
 ROOMS = {
     "encoders": ["cli", "doctor features gallery importing ingest loading", "store", "augment", "zoo", "stain similarity", "runtime"],
     "pretrain": ["cli", "run", "display", "watch", "loop", "recipe", "methods"],
-    "transfer": ["cli", "report", "tables trained", "bench", "stats records protocols", "leakage strategies", "losses tasks metrics"],
+    "transfer": [
+        "cli",
+        "report",
+        "explain",
+        "tables trained",
+        "bench",
+        "stats records protocols",
+        "leakage strategies",
+        "losses search tasks metrics",
+    ],
 }
 MOST_LINES = 300
 
 # Names that a registry asks each of its entries for, so that they stand in many files.
-CONVENTIONAL = {"Config", "VERSION", "NEEDS", "Fitted", "fit", "app", "__all__"}
+CONVENTIONAL = {"Config", "VERSION", "NEEDS", "Fitted", "fit", "fit_resumable", "app", "__all__"}
 
 
 @cache

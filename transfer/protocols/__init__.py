@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from encoders.runtime.errors import unknown_name_error
 from transfer.protocols.contract import AnyProtocol, FittedProtocol, ProtocolEntry, TransferProtocol
-from transfer.strategies.names import parse_strategy, split_protocol, strategy_order, title_with_strategy
+from transfer.strategies.names import parse_strategy, split_protocol, split_search, strategy_order, title_with_strategy
 
 if TYPE_CHECKING:
     from encoders.runtime.config import Config
@@ -53,21 +53,28 @@ PROTOCOLS: dict[str, ProtocolEntry] = {
 
 
 def resolve_protocol(name: str, cfg: "Config") -> AnyProtocol:
-    """The protocol that runs `cfg`: `augmented_probe` for the presets of `linear` that augment images, otherwise the entry's own module."""
-    from transfer.protocols import linear_config
+    """The protocol that runs `cfg`: `augmented_probe` for the presets of `linear` that augment images, `finetune_search` for fine-tuning
+    whose settings are searched, otherwise the entry's own module."""
+    from transfer.protocols import finetune_config, linear_config
 
     if isinstance(cfg, linear_config.Config) and cfg.preset in linear_config.PUBLISHED_BUDGETS:
         from transfer.protocols import augmented_probe
 
         return augmented_probe
+    if isinstance(cfg, finetune_config.Config) and cfg.search.space:
+        from transfer.protocols import finetune_search
+
+        return finetune_search
     return find_protocol(name).load()
 
 
-def protocol_order(name: str) -> tuple[int, int]:
-    """Sorts protocols in the order of the registry, and strategies of fine-tuning in theirs; unknown ones come last."""
+def protocol_order(name: str) -> tuple[int, int, int]:
+    """Sorts protocols in the order of the registry, and strategies of fine-tuning in theirs, searched ones after those with given settings.
+
+    Unknown ones come last."""
     names = list(PROTOCOLS)
     base = split_protocol(name)[0]
-    return names.index(base) if base in names else len(names), strategy_order(name)
+    return names.index(base) if base in names else len(names), strategy_order(name), split_search(name)[1]
 
 
 def find_protocol(name: str) -> ProtocolEntry:

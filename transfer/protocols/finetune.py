@@ -33,6 +33,7 @@ from encoders.zoo.names import STORED_FEATURES
 from encoders.zoo.parts import JoinedNetwork, count_normalised
 from encoders.zoo.pixels import has_network
 from encoders.zoo.stages import inner_network, select_stages
+from encoders.zoo.tta_settings import TtaSettings
 from transfer.losses.registry import build_loss
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet, find_labeled_rows, in_image_order, validation_score
@@ -41,6 +42,7 @@ from transfer.protocols.finetune_checkpoint import TrainingFile
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork, predict_images
 from transfer.protocols.finetune_training import TrainingRun, train_network
+from transfer.protocols.fit_place import FitPlace
 from transfer.strategies.registry import build_strategy
 
 if TYPE_CHECKING:
@@ -61,11 +63,12 @@ class Fitted(FittedProtocol[ImageSet]):
     selection: dict[str, Any]
     workers: int = 0  # processes that read the images to score
     cost: Mapping[str, Json] = field(default_factory=dict)
+    tta: TtaSettings | None = None
 
     def scores(self, rows: ImageSet) -> FloatArray:
         """(M, C) probabilities; float32 forward pass in evaluation mode."""
         rows = replace(rows, encoder=self.encoder)
-        return predict_images(self.network, rows, self.class_offset, self.kind, self.workers)
+        return predict_images(self.network, rows, self.class_offset, self.kind, self.workers, self.tta)
 
 
 def fit(cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None) -> Fitted:
@@ -88,8 +91,7 @@ def fit_from_file(
         raise InputError(
             f"fine-tuning needs at least two labeled train images, and the split has {len(rows)}; check the task's label column"
         )
-    batch, device = min(cfg.batch, len(rows)), encoder.device
-    steps = int(np.clip(round(cfg.epochs * len(rows) / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps)))
+    (steps, batch), device = count_steps(cfg, len(rows)), encoder.device
     loss = build_loss(cfg, cfg.class_weight == "balanced", train.y[rows], train.kind, train.patient[rows], device)
     gpus = [device] if device.type == "cuda" else []
     cfg = cfg.model_copy(update={"precision": resolve_training_precision(cfg.precision, device)})
@@ -105,7 +107,20 @@ def fit_from_file(
         labels = build_row_targets(train, rows, device)
         run = TrainingRun(cfg, encoder, batches, labels, loss, steps, batch, train.kind, replace(val, encoder=encoder), select, log, file)
         kept, selection, cost = train_network(run, network, build_strategy(cfg))
-    return Fitted(kept.eval(), encoder, train.kind, loss.shift, selection, cfg.workers, cost.as_record())
+    return Fitted(kept.eval(), encoder, train.kind, loss.shift, selection, cfg.workers, cost.as_record(), cfg.tta)
+
+
+def fit_resumable(
+    place: FitPlace, cfg: Config, train: ImageSet, val: ImageSet, select: Select = validation_score, log: Log | None = None
+) -> Fitted:
+    """As `fit`. An interrupted training that had the same place goes on from its last validation."""
+    return fit_from_file(TrainingFile(place.path), cfg, train, val, select, log)
+
+
+def count_steps(cfg: Config, images: int) -> tuple[int, int]:
+    """The steps of a whole training on so many labeled images, and the images of each step."""
+    batch = min(cfg.batch, images)
+    return int(np.clip(round(cfg.epochs * images / batch), cfg.min_steps, max(cfg.max_steps, cfg.min_steps))), batch
 
 
 def build_trainable_backbone(encoder: "Encoder", drop_path: float | None) -> nn.Module:

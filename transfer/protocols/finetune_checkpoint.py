@@ -28,9 +28,12 @@ class Best(Protocol):
 
 @dataclass(frozen=True)
 class TrainingFile:
-    """The file in which the state is kept until the training has ended. Its name says what is trained: only that resumes from it."""
+    """The file in which the state is kept until the training has ended. Its name says what is trained: only that resumes from it.
+
+    pause: the step before which training stops with `TrainingPaused`, or at the next validation but one; None: it goes on to its end."""
 
     path: Path
+    pause: int | None = None
 
     def load(self) -> dict[str, Any] | None:
         """The saved state; None without one, or with one that was damaged: then training starts again."""
@@ -39,6 +42,10 @@ class TrainingFile:
         except checkpoint.DamagedCheckpoint:
             return None
 
+    def is_due(self, step: int) -> bool:
+        """Whether training pauses before this step."""
+        return self.pause is not None and step >= self.pause
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the saved state, atomically."""
         checkpoint.save_checkpoint(self.path, state)
@@ -46,6 +53,16 @@ class TrainingFile:
     def remove(self) -> None:
         """Deletes it: the training has ended."""
         self.path.unlink(missing_ok=True)
+
+
+class TrainingPaused(Exception):
+    """Training has reached the step at which it pauses; its state is in the file.
+
+    score: of the best validation so far.  cost: from the start.  step: taken, of `steps`."""
+
+    def __init__(self, score: float, cost: TrainingCost, step: int, steps: int):
+        super().__init__(f"paused at step {step} of {steps}")
+        self.score, self.cost, self.step, self.steps = score, cost, step, steps
 
 
 @dataclass(frozen=True)
@@ -61,6 +78,7 @@ class TrainingParts:
 
     def capture(self, group: int, phase: int, step: int, stale: int, phase_best: float) -> dict[str, Any]:
         """The state after `step` steps. group, phase: where the training is.  stale, phase_best: of the phase."""
+        self.cost.note_peak()
         return {
             "group": group,
             "phase": phase,

@@ -4,14 +4,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from encoders.runtime.errors import InputError
 from encoders.runtime.optim_config import Optim
+from encoders.zoo.tta_settings import TtaSettings
 from transfer.losses.settings import ImbalanceSettings, own_imbalance
 from transfer.protocols.mixing_settings import MixingSettings, own_mixing
+from transfer.protocols.search_space import check_ends, list_own_parameters
+from transfer.search.draws import draw_trials
+from transfer.search.settings import SearchGroup, own_search
 from transfer.strategies.names import own_settings
 from transfer.strategies.settings import StrategySettings
 
 
-class Config(StrategySettings, ImbalanceSettings, MixingSettings):
+class Config(StrategySettings, ImbalanceSettings, MixingSettings, SearchGroup):
     """How the encoder is trained on labels."""
 
     batch: int = Field(32, ge=2, description="images per step; fewer when there are fewer train rows")
@@ -47,6 +52,9 @@ class Config(StrategySettings, ImbalanceSettings, MixingSettings):
         description="arithmetic of training; auto: fp32 on a CPU, bf16 on a GPU that has it, otherwise fp16 with a scaled loss. The record "
         "holds what auto became. Validation and test images are scored in fp32, and fp32 is without TF32",
     )
+    tta: TtaSettings = Field(
+        TtaSettings(), description="test-time augmentation: validation and test scores are those of the mean logits of several views"
+    )
     workers: int = Field(0, ge=0, description="loader processes of training and scoring; results do not depend on it")
     seed: int = Field(0, description="seed of the head, the order, the augmentation, mixing and drop path")
 
@@ -60,8 +68,20 @@ class Config(StrategySettings, ImbalanceSettings, MixingSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _check_search(self) -> Self:
+        """The ends of all ranges are settings that it takes, so that a wrong one is an error now and not in the last trial."""
+        own = list_own_parameters(self.strategy, self.imbalance, self.search.parameters)
+        try:
+            if own:
+                check_ends(type(self), self.model_dump(), own)
+            draw_trials(own, self.search.trials if own else 1, self.search.seed)
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        return self
+
     @model_serializer(mode="wrap")
     def _dump_own_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """The fields that are used: records of plain fine-tuning, and their hash, are those of versions without strategies, imbalance and
-        mixing."""
-        return own_mixing(own_imbalance(own_settings(serialize(self))))
+        """The fields that are used: records of plain fine-tuning, and their hash, are those of versions without the other settings."""
+        used = own_search(own_mixing(own_imbalance(own_settings(serialize(self)))))
+        return used if self.tta.is_on else {name: value for name, value in used.items() if name != "tta"}

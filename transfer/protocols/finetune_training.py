@@ -27,7 +27,7 @@ from transfer.losses.contract import TrainingLoss
 from transfer.protocols import layers
 from transfer.protocols.common import ImageSet
 from transfer.protocols.contract import Log, Select
-from transfer.protocols.finetune_checkpoint import TrainingFile, TrainingParts
+from transfer.protocols.finetune_checkpoint import TrainingFile, TrainingParts, TrainingPaused
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork, copy_state, predict_images, update_ema
 from transfer.protocols.mixing import mix_step
@@ -39,6 +39,17 @@ from transfer.strategies.wise import interpolate
 
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
+
+
+NO_LABEL = "the validation split has no label with a known value; give it more patients"
+
+
+class NoValidationScore(InputError):
+    """No validation had a finite score. cost: of the training."""
+
+    def __init__(self, message: str, cost: TrainingCost):
+        super().__init__(message)
+        self.cost = cost
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,9 @@ class TrainingRun:
         return {round(self.steps * (i + 1) / self.cfg.evaluations) for i in range(self.cfg.evaluations)}
 
     def score(self, network: FinetuneNetwork) -> float:
-        """The validation score of the network."""
-        scores = predict_images(network, self.val, self.loss.shift, self.kind, self.cfg.workers)
-        return float(self.select(self.val.y, scores))
+        """The validation score of the network; NaN where training has diverged, which no order of scores would show."""
+        scores = predict_images(network, self.val, self.loss.shift, self.kind, self.cfg.workers, self.cfg.tta)
+        return float(self.select(self.val.y, scores)) if np.isfinite(scores).all() else float("nan")
 
 
 @dataclass
@@ -116,7 +127,9 @@ def train_network(run: TrainingRun, network: FinetuneNetwork, strategy: Strategy
     validate_blends(run, average, start, strategy, best)
     cost.validations = len(best.course)
     if not np.isfinite(best.score):
-        raise InputError("fine-tuning has no validation score: the validation split has no label with a known value; give it more patients")
+        known = bool(np.isfinite(run.val.y).any())
+        reason = "training diverged; lower finetune.optim.lr" if known else NO_LABEL
+        raise NoValidationScore(f"fine-tuning has no validation score: {reason}", cost)
     average.load_state_dict(best.state)
     strategy.merge(average.backbone)
     chosen = {name: value for name, value in best.chosen.items() if name != "loss"}
@@ -159,6 +172,8 @@ def train_phases(
         for step in range(first, end):
             if stale >= cfg.patience:
                 break
+            if run.file and run.file.is_due(step):
+                raise pause_training(run, average, strategy, best, cost, step)
             set_training_mode(network, kept)
             set_lr(optimizer, step - begin, length, round(cfg.warmup * length), cfg.optim)
             torch.manual_seed((cfg.seed << 32) + step + 1)  # for drop path; the head is initialised from the seed alone
@@ -184,6 +199,15 @@ def train_phases(
             if run.file:
                 run.file.save(parts.capture(group, number, step + 1, stale, phase_best))
         first = end
+
+
+def pause_training(
+    run: TrainingRun, average: FinetuneNetwork, strategy: Strategy, best: BestWeights, cost: TrainingCost, step: int
+) -> TrainingPaused:
+    """What ends a training at its pause. A strategy that chooses its weights at the end has the score of the trained ones."""
+    known = strategy.validates_while_training
+    cost.validations = len(best.course) + (0 if known else 1)
+    return TrainingPaused(best.score if known else run.score(average), cost, step, run.steps)
 
 
 def validate_blends(run: TrainingRun, average: FinetuneNetwork, start: Mapping[str, Tensor], strategy: Strategy, best: BestWeights) -> None:

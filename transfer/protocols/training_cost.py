@@ -58,10 +58,14 @@ class TrainingCost:
         storages = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in held}
         self.memory_bytes = max(self.memory_bytes, sum(saved.values()) + sum(storages.values()))
 
+    def note_peak(self) -> None:
+        """Takes over the allocator's peak; a training that goes on from a file has one of each session."""
+        if self.device.type == "cuda":
+            self.memory_bytes = max(self.memory_bytes, torch.cuda.max_memory_allocated(self.device))
+
     def as_record(self) -> dict[str, Json]:
         """What a record holds. Reads the allocator's peak; the host does not wait for the device."""
-        if self.device.type == "cuda":
-            self.memory_bytes = torch.cuda.max_memory_allocated(self.device)
+        self.note_peak()
         return {
             "parameters": self.parameters,
             "trained_parameters": self.trained_parameters,

@@ -4,6 +4,7 @@
 Nothing heavy is imported here.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -13,6 +14,8 @@ import typer
 from encoders.runtime.command_line import COMMA_LIST
 from encoders.runtime.errors import InputError, unknown_name_error
 from transfer.losses.settings import IMBALANCE_GROUPS, IMBALANCE_NAMES, PLAIN
+from transfer.search.settings import SEARCH_KEY, SearchSettings
+from transfer.search.space import parse_space
 from transfer.strategies.settings import StrategySettings
 
 FINETUNE = "finetune"  # the protocol whose settings a strategy is
@@ -132,15 +135,37 @@ def strategy_label(settings: StrategySettings) -> str:
 
 
 def protocol_of_strategy(settings: StrategySettings) -> str:
-    """The name of the protocol in records: `finetune` for plain full fine-tuning, otherwise `finetune-last=2`."""
+    """The name of the protocol in records: `finetune` for plain full fine-tuning, otherwise `finetune-last=2`.
+
+    With a search of 20 trials, `finetune~best20` or `finetune-last=2~best20`."""
     label = strategy_label(settings)
-    return FINETUNE if label == FULL else f"{FINETUNE}-{label}"
+    search = getattr(settings, "search", None)
+    searched = f"~best{search.trials}" if isinstance(search, SearchSettings) and search.space else ""
+    return f"{FINETUNE}{'' if label == FULL else f'-{label}'}{searched}"
 
 
 def split_protocol(name: str) -> tuple[str, str]:
     """The protocol of the registry and the strategy of a name: (`finetune`, `last=2`), or (name, "") for another protocol."""
-    base, dash, strategy = name.partition("-")
-    return (base, strategy) if base == FINETUNE and dash else (name, "")
+    base, _, strategy = split_search(name)[0].partition("-")
+    return (base, strategy) if base == FINETUNE else (name, "")
+
+
+def split_search(name: str) -> tuple[str, int]:
+    """The name of a protocol without its search, and the number of trials, 0 without a search: (`finetune-last=2`, 20)."""
+    found = re.fullmatch(rf"({FINETUNE}(?:-.*)?)~best(\d+)", name)
+    return (found[1], int(found[2])) if found else (name, 0)
+
+
+def describe_search(name: str) -> str:
+    """How a protocol's settings were chosen: `best of 20 by validation`, or "" for settings that were given."""
+    trials = split_search(name)[1]
+    return f"best of {trials} by validation" if trials else ""
+
+
+def name_in_tables(protocol: str) -> str:
+    """The name of a protocol in tables, which says that its settings were searched: `finetune, best of 20 by validation`."""
+    own, trials = split_search(protocol)
+    return f"{own}, {describe_search(protocol)}" if trials else own
 
 
 def strategy_order(protocol: str) -> int:
@@ -155,9 +180,10 @@ def title_with_strategy(name: str, title: str) -> str:
     label, approach = split_imbalance(split_protocol(name)[1])
     strategy, _, value = label.partition("=")
     if not strategy:
-        return title
+        return ", ".join(filter(None, (title, describe_search(name))))
     own = STRATEGIES[strategy].title if strategy in STRATEGIES else strategy
-    return f"{title}, {own}{f' ({value})' if value else ''}{f', {approach}' if approach else ''}"
+    parts = (title, f"{own}{f' ({value})' if value else ''}", approach, describe_search(name))
+    return ", ".join(filter(None, parts))
 
 
 def own_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -191,6 +217,7 @@ def expand_strategies(protocols: Sequence[str], strategies: Sequence[str], overr
 def check_settings_used(protocols: Sequence[str], overrides: Sequence[str]) -> None:
     """Raises InputError for a setting of a strategy or of an approach to imbalance, as `finetune.lora.rank=4`, that no protocol uses."""
     given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
+    given |= {f"{FINETUNE}.{parameter.setting}": "" for parameter in parse_space(given.get(f"{SEARCH_KEY}.space", ""))}
     labels = [split_imbalance(split_protocol(name)[1]) for name in protocols if split_protocol(name)[0] == FINETUNE]
     chosen = [label.partition("=")[0] or given.get(f"{FINETUNE}.strategy", FULL) for label, _ in labels]
     used = {group for name in chosen if name in STRATEGIES for group in STRATEGIES[name].groups}

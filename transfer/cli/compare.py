@@ -10,6 +10,7 @@ from encoders.runtime.cli import make_console, split_commas
 from encoders.runtime.command_line import COMMA_LIST
 from transfer.bench.option_types import CombineScores, Margin, ScoreBy
 from transfer.cli.options import (
+    ENSEMBLE_HELP,
     OPERATING_HELP,
     REFER_HELP,
     SETS_HELP,
@@ -24,10 +25,12 @@ from transfer.cli.options import (
     TaskFilter,
     filter_records,
     find_chosen_records,
+    find_study_folder,
     saved_results,
     split_baselines,
 )
 from transfer.cli.saved_tables import print_and_save_tables
+from transfer.cli.uncertainty_tables import add_ensemble_rows, check_uncertainty, parse_uncertainty, print_and_save_uncertainty
 
 if TYPE_CHECKING:
     from transfer.tables.rows import Section
@@ -52,6 +55,7 @@ def compare(
     operating: Annotated[str | None, typer.Option(help=OPERATING_HELP)] = None,
     prevalence: Prevalence = None,
     sets: Annotated[str | None, typer.Option(metavar=SETS_METAVAR, help=SETS_HELP)] = None,
+    ensemble: Annotated[str | None, typer.Option(metavar="seeds|pretraining", help=ENSEMBLE_HELP)] = None,
     refer: Annotated[str | None, typer.Option(metavar="SHARES", help=REFER_HELP)] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the table as CSV to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the table as Markdown to this file")] = None,
@@ -71,6 +75,7 @@ def compare(
         transfer compare --task chexpert --score-by study --combine max
         transfer compare --task tissue --sets 0.9
         transfer compare --task pneumonia --refer 5,10,20%
+        transfer compare --task pneumonia --protocol finetune --ensemble seeds
 
     A verdict is about the tested checkpoints. Where several pretraining seeds of one recipe were benchmarked, a row about the recipe comes
     first; its intervals also cover the variation between seeds.
@@ -81,6 +86,10 @@ def compare(
 
     --sets adds a table of conformal prediction sets: how many classes an image may have so that the true one is among them with the given
     probability, for an image of a new patient (also in records/prediction_sets.csv).
+
+    --ensemble adds a row of the mean probability of trainings that differ only in a seed: that of the protocol (`transfer bench
+    --seed 1`, `--seed 2`) or of pretraining. It is compared with the mean of its members, and a table shows the calibration of both,
+    as they are and after temperature scaling (also in records/ensembles.csv). It adds comparisons to Holm's correction.
 
     --refer adds a table of what remains when the least certain images are referred to a person: error, sensitivity, specificity and AUROC
     of the rest, and the share of all errors that is caught (also in records/referrals.csv).
@@ -98,14 +107,13 @@ def compare(
     from transfer.records import record
     from transfer.records.score_units import choose_score_rule, combine_records
     from transfer.report.published.tables import find_published_results, print_published_results, published_to_csv
-    from transfer.tables import decision_curves, operating_points, prediction_sets, referral, referral_table, render, render_subgroups
+    from transfer.tables import decision_curves, operating_points, render, render_subgroups
     from transfer.tables.build import build_sections
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.subgroups import parse_age_bands
 
     rule = operating_points.parse_operating_rule(operating or "youden", prevalence)
-    set_rule = None if sets is None else prediction_sets.parse_set_rule(sets)
-    refer_rule = None if refer is None else referral.parse_shares(refer)
+    uncertainty = parse_uncertainty(ensemble, sets, refer)
     unit = choose_score_rule(score_by, combine)
     if wandb and unit.by != "image":
         raise InputError(f"results in W&B are by image, so that runs can be compared; remove --wandb or --score-by {unit.by}")
@@ -120,12 +128,13 @@ def compare(
     for line in lines:
         make_console(stderr=True).print(line, markup=False, style="dim")
     sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
+    single = sections  # results in W&B are those of encoders
+    sections, ensembles = add_ensemble_rows(sections, uncertainty)
     # Wrong options are reported before the table is printed.
     decisions = operating_points.gather_decisions(sections, rule) if operating is not None or prevalence is not None else None
-    found_sets = None if set_rule is None else prediction_sets.gather_sets(sections, set_rule)
-    referred = None if refer_rule is None else referral.gather_referrals(sections, refer_rule)
+    check_uncertainty(sections, uncertainty)
     groups = render_subgroups.gather_subgroups(sections, split_commas(by), parse_age_bands(age_bands)) if by is not None else None
-    print_and_save_tables(selected, scored, sections, {}, csv, markdown, paths)
+    print_and_save_tables(selected, scored, sections, {}, csv, markdown, paths, find_study_folder(bench))
     published = find_published_results(sections)
     print_published_results(make_console(), published)
     if any(block.known for block in published):
@@ -135,17 +144,12 @@ def compare(
         render.write_table(records_dir() / "operating.csv", operating_points.decisions_to_csv(decisions, rule))
         rows = [(section, row) for section, row, _ in decisions]
         render.write_table(records_dir() / "decision_curves.csv", decision_curves.decision_curves_to_csv(rows, rule.prevalence))
-    if found_sets is not None and set_rule is not None:
-        prediction_sets.print_sets(make_console(), found_sets, set_rule)
-        render.write_table(records_dir() / "prediction_sets.csv", prediction_sets.sets_to_csv(found_sets, set_rule))
-    if referred is not None and refer_rule is not None:
-        referral_table.print_referrals(make_console(), referred, refer_rule)
-        render.write_table(records_dir() / "referrals.csv", referral_table.referrals_to_csv(referred, refer_rule))
+    print_and_save_uncertainty(sections, ensembles, uncertainty)
     if groups is not None:
         render_subgroups.print_subgroups(make_console(), groups, render.shorten_names(sections))
         render.write_table(records_dir() / "subgroups.csv", render_subgroups.subgroups_to_csv(groups))
     if wandb:
-        _publish(sections)
+        _publish(single)
 
 
 def _publish(sections: Sequence["Section"]) -> None:

@@ -44,6 +44,9 @@ SETS_HELP = (
     "also prediction sets that hold the true class with this probability, e.g. 0.9; SCORE: aps (default), raps or lac, with +class "
     "promised for each class, e.g. aps+class=0.9"
 )
+ENSEMBLE_HELP = (
+    "also deep ensembles: a row of the mean probability over seeds of the protocol (seeds), or of a recipe (pretraining); both with a comma"
+)
 REFER_HELP = "also what holds for the rest when these shares of the test images, the least certain, are referred, e.g. 5,10,20%"
 OPERATING_HELP = "threshold rule, applied to validation patients: youden, sensitivity=T or specificity=T, e.g. sensitivity=0.95"
 
@@ -61,6 +64,14 @@ def find_chosen_records(records: Sequence[Path] | None, bench: str | None) -> li
     if records:
         raise InputError(f"--bench {bench} names its records itself: leave out {', '.join(map(str, records))}, or --bench")
     return find_bench_folder(bench).list_records()
+
+
+def find_study_folder(bench: str | None) -> Path | None:
+    """The folder of a benchmark that is a study; None for another one, and without a benchmark."""
+    from transfer.bench.bench_folder import find_bench_folder
+
+    folder = None if bench is None else find_bench_folder(bench)
+    return folder.path if folder is not None and folder.study_file.is_file() else None
 
 
 def filter_records(

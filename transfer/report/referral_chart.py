@@ -25,15 +25,15 @@ from transfer.tables.referral import ReferralRule, decide_part, row_referrals
 from transfer.tables.referral_table import REFERRAL_HEADER, REFERRAL_NOTE, iterate_cells
 from transfer.tables.rows import Section, rows_with_most_labels
 
-SHARES = np.linspace(0, 0.5, 51)
-CURVE_BINS = 400  # of certainty, with equal numbers of decisions
-CURVE_RESAMPLES = 300
-REPORT_RULE = ReferralRule(ranking=False, resamples=CURVE_RESAMPLES)
+REFERRED_SHARES = np.linspace(0, 0.5, 51)
+CERTAINTY_BINS = 400  # of certainty, with equal numbers of decisions
+REFERRAL_RESAMPLES = 300
+REPORT_RULE = ReferralRule(ranking=False, resamples=REFERRAL_RESAMPLES)
 TABLE_COLUMNS = (0, 1, 2, 3, 5, 6, 7)  # of REFERRAL_HEADER; without the AUROC, whose resamples take long
 
 
 class ReferralCurve(NamedTuple):
-    """The share of all errors that is caught at SHARES (G,), with the pointwise 95 % band over test patients."""
+    """The share of all errors that is caught at REFERRED_SHARES (G,), with the pointwise 95 % band over test patients."""
 
     caught: Array
     low: Array
@@ -47,7 +47,7 @@ def referral_section(block: Block, context: ReportContext) -> Html | None:
         return None
     note = (
         "Share of all errors that is among the referred images. Dotted: referred at random. Bands: pointwise 95 % intervals from "
-        f"{CURVE_RESAMPLES} resamples of the test patients. Decisions on several labels are counted together."
+        f"{REFERRAL_RESAMPLES} resamples of the test patients. Decisions on several labels are counted together."
     )
     tables = [table for s in block if (table := referral_table(s, context)) is not None]
     grid = tag("div", *charts, class_="grid")
@@ -58,14 +58,14 @@ def referral_charts(section: Section, context: ReportContext) -> list[Html]:
     """The curves of a section; [] if no score is a probability."""
     found = ((row.encoder, row_referral_curve(row.records)) for row in rows_with_most_labels(section))
     curves = {name: curve for name, curve in found if curve is not None}
-    frame, charts = Frame((0.0, float(SHARES[-1])), (0.0, 1.0)), []
+    frame, charts = Frame((0.0, float(REFERRED_SHARES[-1])), (0.0, 1.0)), []
     panels = split_panels(curves, context.pens) if curves else []
     for i, names in enumerate(panels):
-        marks = [draw_line(frame, SHARES, SHARES, TREAT_NONE)]
+        marks = [draw_line(frame, REFERRED_SHARES, REFERRED_SHARES, TREAT_NONE)]
         for k, name in enumerate(names):
             c, pen = curves[name], context.pens[name]
-            band = draw_band(frame, SHARES, c.low, c.high, pen)
-            marks.append(group_curve(context.display_names[name], [draw_line(frame, SHARES, c.caught, pen)], band, k < MAX_BANDS))
+            band = draw_band(frame, REFERRED_SHARES, c.low, c.high, pen)
+            marks.append(group_curve(context.display_names[name], [draw_line(frame, REFERRED_SHARES, c.caught, pen)], band, k < MAX_BANDS))
         title = panel_title(f"referral, {protocol_title(section)}", i, len(panels))
         charts.append(chart_figure(draw_chart(frame, marks, title, "share referred", "share of errors caught"), names, context))
     return charts
@@ -100,12 +100,12 @@ def _measure_curve(records: Sequence[Record]) -> ReferralCurve | None:
     return ReferralCurve(draws[0], *percentile_band(draws[1:], 0.95))
 
 
-def resample_caught(record: Record, bins: int = CURVE_BINS) -> FloatArray:
+def resample_caught(record: Record, bins: int = CERTAINTY_BINS) -> FloatArray:
     """(1 + B, G) the share of errors caught on the test part, then on resamples; within a bin, decisions are equally certain."""
     from scipy.sparse import csr_array
 
     decided = decide_part(record, "test")
-    code, drawn = draw_patients(record.arrays["test_patient"], CURVE_RESAMPLES, seed=record.identity.fold)
+    code, drawn = draw_patients(record.arrays["test_patient"], REFERRAL_RESAMPLES, seed=record.identity.fold)
     certainty, error = (np.concatenate([getattr(d, name) for d, _ in decided]) for name in ("certainty", "error"))
     patient = np.concatenate([code[known] for _, known in decided])
     edges = np.unique(np.quantile(certainty, np.linspace(0, 1, bins + 1), method="lower")) if len(certainty) else np.zeros(1)
@@ -121,5 +121,5 @@ def resample_caught(record: Record, bins: int = CURVE_BINS) -> FloatArray:
 def _interpolate(count: Array, wrong: Array) -> FloatArray:
     """(G,) the share of errors among the first shares of the decisions. count, wrong: (Q,) cumulated."""
     if wrong[-1] == 0:
-        return np.full(len(SHARES), np.nan)
-    return np.asarray(np.interp(SHARES * count[-1], np.append(0.0, count), np.append(0.0, wrong)) / wrong[-1])
+        return np.full(len(REFERRED_SHARES), np.nan)
+    return np.asarray(np.interp(REFERRED_SHARES * count[-1], np.append(0.0, count), np.append(0.0, wrong)) / wrong[-1])

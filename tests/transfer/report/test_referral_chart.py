@@ -5,7 +5,7 @@ import pytest
 
 from tests.transfer.tables.test_referral import made
 from transfer.metrics.selective import Decided, measure_kept
-from transfer.report.referral_chart import SHARES, resample_caught, row_referral_curve
+from transfer.report.referral_chart import REFERRED_SHARES, resample_caught, row_referral_curve
 from transfer.tables.referral import decide_part
 
 
@@ -16,7 +16,7 @@ def test_the_curve_is_the_share_of_errors_caught_of_all_decisions(kind):
     pooled = Decided(
         *(np.concatenate([getattr(d, name) for d in parts]) for name in ("truth", "error", "certainty")), parts[0].y, parts[0].s
     )
-    exact = [measure_kept(pooled, share, np.ones((len(pooled.error), 1)), 2, ranking=False).caught[0] for share in SHARES]
+    exact = [measure_kept(pooled, share, np.ones((len(pooled.error), 1)), 2, ranking=False).caught[0] for share in REFERRED_SHARES]
     assert resample_caught(r)[0] == pytest.approx(np.array(exact), abs=0.01)
     curve = row_referral_curve([r])
     assert (curve.low <= curve.caught + 1e-9).all()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from encoders.runtime.cli import make_console
 
 if TYPE_CHECKING:
+    from transfer.metrics.set_rule import SetRule
     from transfer.tables.ensemble_rows import Ensemble, EnsembleKind
-    from transfer.tables.prediction_sets import SetRule
     from transfer.tables.referral import ReferralRule
     from transfer.tables.rows import Section
 
@@ -24,8 +24,8 @@ class UncertaintyRules:
 
 def parse_uncertainty(ensemble: str | None, sets: str | None, refer: str | None) -> UncertaintyRules:
     """The rules of --ensemble, --sets and --refer. Raises InputError."""
+    from transfer.metrics.set_rule import parse_set_rule
     from transfer.tables.ensemble_rows import parse_ensembles
-    from transfer.tables.prediction_sets import parse_set_rule
     from transfer.tables.referral import parse_shares
 
     return UncertaintyRules(

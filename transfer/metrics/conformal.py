@@ -64,3 +64,13 @@ def calibrate_sets(scores: Array, truth: IntArray, patient: Array, level: float,
 def predict_sets(scores: Array, limits: Array) -> BoolArray:
     """(N, C) whether a class is in the set of an image."""
     return np.asarray(scores <= limits)
+
+
+def spread_classes(y: Array, scores: Array) -> tuple[IntArray, FloatArray, BoolArray]:
+    """(N,) class numbers, (N, C) probabilities, and (N,) whether the label is known; the one column of a binary task becomes two."""
+    p = np.asarray(scores, dtype=np.float64)
+    if p.shape[1] == 1:
+        y, p = np.concatenate([1 - y, y], axis=1), np.concatenate([1 - p, p], axis=1)
+    known: BoolArray = np.asarray(~np.isnan(np.asarray(y, dtype=np.float64)).any(axis=1))
+    truth: IntArray = np.nan_to_num(y).argmax(axis=1)
+    return truth, p, known

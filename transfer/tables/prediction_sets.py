@@ -5,7 +5,7 @@ Shapes: M test images, C classes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -13,7 +13,8 @@ from encoders.runtime.arrays import Array, BoolArray, FloatArray, IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.escape import lines_to_csv
 from encoders.runtime.random import Purpose, generator
-from transfer.metrics.conformal import SetScore, calibrate_sets, predict_sets, score_classes
+from transfer.metrics.conformal import calibrate_sets, predict_sets, score_classes, spread_classes
+from transfer.metrics.set_rule import SetRule
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
@@ -25,25 +26,7 @@ from transfer.tables.rows import Row, Section, rows_by_records
 if TYPE_CHECKING:
     from rich.console import Console
 
-BY_CLASS = "+class"
 SET_HEADER = ("coverage [95 %]", "least of a class", "classes a set", "one class", "right if one class [95 %]", "empty")
-
-
-@dataclass(frozen=True)
-class SetRule:
-    """Which sets are built: the probability that they hold the true class, the score, and whether it is promised for each class."""
-
-    level: float
-    score: SetScore = "aps"
-    by_class: bool = False
-
-    def describe(self) -> str:
-        """The rule as a sentence without a full stop."""
-        promise = "an image of each class" if self.by_class else "an image"
-        return (
-            f"Sets are to hold the true class of {promise} of a new patient with probability {self.level:g} ({self.score.upper()}). They "
-            "are calibrated on validation patients, which also chose settings: coverage on test patients shows what that costs"
-        )
 
 
 @dataclass(frozen=True)
@@ -74,23 +57,6 @@ class RowSets:
         )
 
 
-def parse_set_rule(text: str) -> SetRule:
-    """`0.9`, `raps=0.9` or `lac+class=0.95`. Raises InputError."""
-    name, _, level = text.rpartition("=")
-    base, by_class = name.removesuffix(BY_CLASS), name.endswith(BY_CLASS)
-    score = next((kind for kind in get_args(SetScore) if kind == (base or "aps")), None)
-    try:
-        value = float(level)
-    except ValueError:
-        value = float("nan")
-    if score is None or not 0 < value < 1:
-        raise InputError(
-            f"--sets is {text!r}; expected a probability between 0 and 1, or aps=P, raps=P or lac=P, each also for every class, "
-            f"e.g. 0.9 or aps{BY_CLASS}=0.9"
-        )
-    return SetRule(value, score, by_class)
-
-
 def gather_sets(sections: Sequence[Section], rule: SetRule) -> list[tuple[Section, Row, RowSets]]:
     """The sets of every row with probabilities. Raises InputError if no task has one class an image."""
     found = [(s, row, sets) for s in sections for row in rows_by_records(s) if (sets := row_sets(row, rule)) is not None]
@@ -118,16 +84,6 @@ def list_class_names(record: Record) -> list[str]:
     """The names of the classes that a set chooses from: of a binary task also the negative one."""
     names = record.meta.classes
     return [f"not {names[0]}", names[0]] if len(names) == 1 else list(names)
-
-
-def spread_classes(y: Array, scores: Array) -> tuple[IntArray, FloatArray, BoolArray]:
-    """(N,) class numbers, (N, C) probabilities, and (N,) whether the label is known; the one column of a binary task becomes two."""
-    p = np.asarray(scores, dtype=np.float64)
-    if p.shape[1] == 1:
-        y, p = np.concatenate([1 - y, y], axis=1), np.concatenate([1 - p, p], axis=1)
-    known: BoolArray = np.asarray(~np.isnan(np.asarray(y, dtype=np.float64)).any(axis=1))
-    truth: IntArray = np.nan_to_num(y).argmax(axis=1)
-    return truth, p, known
 
 
 def record_sets(record: Record, rule: SetRule) -> tuple[BoolArray, IntArray, BoolArray]:

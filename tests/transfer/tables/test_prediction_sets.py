@@ -9,8 +9,9 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
 from tests.transfer import toys
 from tests.transfer.cli.test_cli import call
+from transfer.metrics.set_rule import SetRule, parse_set_rule
 from transfer.records import record
-from transfer.tables.prediction_sets import SetRule, has_probabilities, list_class_names, parse_set_rule, record_sets
+from transfer.tables.prediction_sets import has_probabilities, list_class_names, record_sets
 
 TEXTS = ("task", "store", "labels", "split", "partition", "encoder", "encoder_sha256", "card", "protocol", "protocol_hash")
 

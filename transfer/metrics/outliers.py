@@ -1,0 +1,112 @@
+"""How unlike the train images an image is, by the features of a network: Mahalanobis distances and the distance to the k-th neighbour.
+
+- `mahalanobis`: to the nearest class mean, with one covariance for all classes (Lee et al. 2018, arXiv:1807.03888, eq. 1 and 2; of the last
+  features alone, without input noise).
+- `relative`: the square of that distance less the square of the distance to the mean of all images with their covariance, which removes
+  directions that say nothing about the classes (Ren et al. 2021, arXiv:2106.09022).
+- `knn`: to the k-th nearest train image, features scaled to length 1 (Sun et al. 2022, arXiv:2204.06507).
+
+Covariances are shrunk towards a multiple of the identity by the share of Ledoit and Wolf 2004 (J Multivar Anal 88, 365), so that there is
+an inverse with fewer images than features.
+
+Shapes: N train images, M images, D width, K classes, R directions with a variance of their own.
+"""
+
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+
+from encoders.runtime.arrays import Array, FloatArray, IntArray
+
+OutlierScore: TypeAlias = Literal["mahalanobis", "relative", "knn"]
+NEIGHBOURS = 10  # the k of `knn`; fewer where there are fewer train images
+LEAST_VARIANCE = 1e-12  # of a direction, as a share of the mean variance: features that never vary have no finite distance otherwise
+CHUNK_ROWS = 1024
+
+
+class Gaussians(NamedTuple):
+    """Normal distributions with one covariance.  mean: (K, D).  basis: (R, D) orthonormal rows.  variance: (R,) in these directions.
+
+    rest: the variance in all other directions."""
+
+    mean: FloatArray
+    basis: FloatArray
+    variance: FloatArray
+    rest: float
+
+
+class TrainFeatures(NamedTuple):
+    """What distances are measured to.  classes: by class.  whole: of all images.  unit: (N, D) the features scaled to length 1."""
+
+    classes: Gaussians
+    whole: Gaussians
+    unit: FloatArray
+
+
+def fit_train_features(x: Array, group: IntArray) -> TrainFeatures:
+    """The distributions of train features.  x: (N, D).  group: (N,) class numbers from 0; all 0 where there are no classes."""
+    x = np.asarray(x, dtype=np.float64)
+    return TrainFeatures(fit_gaussians(x, group), fit_gaussians(x, np.zeros(len(x), dtype=np.int64)), scale_to_unit(x))
+
+
+def fit_gaussians(x: FloatArray, group: IntArray) -> Gaussians:
+    """Class means, and the shrunk covariance of the deviations from them; a class without images has none."""
+    numbers = np.unique(group)
+    mean = np.stack([x[group == number].mean(axis=0) for number in numbers])
+    apart = x - mean[np.searchsorted(numbers, group)]
+    n, d = apart.shape
+    small = apart @ apart.T if n < d else apart.T @ apart  # the smaller of the two has the same eigenvalues
+    values, vectors = np.linalg.eigh(small / n)
+    kept = values > max(float(values[-1]), 0.0) * np.finfo(np.float64).eps * max(n, d)
+    values, vectors = values[kept], vectors[:, kept]
+    basis = (apart.T @ vectors / np.sqrt(n * values)).T if n < d else vectors.T
+    mu = max(float(values.sum()) / d, float(np.finfo(np.float64).tiny))
+    share = shrinkage(apart, values, mu)
+    least = LEAST_VARIANCE * mu
+    return Gaussians(mean, basis, np.maximum((1 - share) * values + share * mu, least), max(share * mu, least))
+
+
+def shrinkage(apart: FloatArray, values: FloatArray, mu: float) -> float:
+    """The share of Ledoit and Wolf.  apart: (N, D) with mean 0.  values: the eigenvalues of their covariance.  mu: their mean over D."""
+    n, d = apart.shape
+    square = float((values**2).sum())
+    delta = (square - d * mu**2) / d
+    beta = (float(((apart**2).sum(axis=1) ** 2).sum()) / n - square) / (n * d)
+    return 1.0 if delta <= 0 else min(max(beta, 0.0), delta) / delta
+
+
+def square_distance(x: Array, g: Gaussians) -> FloatArray:
+    """(M,) the square of the Mahalanobis distance to the nearest mean.  x: (M, D)."""
+    out: FloatArray = np.empty(len(x))
+    for at in range(0, len(x), CHUNK_ROWS):
+        apart = np.asarray(x[at : at + CHUNK_ROWS], dtype=np.float64)[:, None] - g.mean  # (m, K, D)
+        along = apart @ g.basis.T  # (m, K, R)
+        others = np.maximum((apart**2).sum(axis=-1) - (along**2).sum(axis=-1), 0.0)
+        out[at : at + CHUNK_ROWS] = ((along**2 / g.variance).sum(axis=-1) + others / g.rest).min(axis=1)
+    return out
+
+
+def scale_to_unit(x: Array) -> FloatArray:
+    """(N, D) rows of length 1; rows of zeros stay."""
+    length = np.linalg.norm(x, axis=1, keepdims=True)
+    return np.asarray(x / np.where(length > 0, length, 1.0), dtype=np.float64)
+
+
+def neighbour_distance(x: Array, unit: Array, k: int = NEIGHBOURS) -> FloatArray:
+    """(M,) the distance of each row of x (M, D), scaled to length 1, to the k-th nearest row of `unit` (N, D)."""
+    k = min(k, len(unit))
+    out: FloatArray = np.empty(len(x))
+    squares = (np.asarray(unit, dtype=np.float64) ** 2).sum(axis=1)
+    for at in range(0, len(x), CHUNK_ROWS):
+        own = scale_to_unit(np.asarray(x[at : at + CHUNK_ROWS], dtype=np.float64))
+        square = (own**2).sum(axis=1, keepdims=True) + squares - 2 * own @ np.asarray(unit, dtype=np.float64).T
+        out[at : at + CHUNK_ROWS] = np.sqrt(np.maximum(np.partition(square, k - 1, axis=1)[:, k - 1], 0.0))
+    return out
+
+
+def score_outliers(x: Array, train: TrainFeatures, kind: OutlierScore) -> FloatArray:
+    """(M,) how unlike the train images each image is, by its features x (M, D)."""
+    if kind == "knn":
+        return neighbour_distance(x, train.unit)
+    own = square_distance(x, train.classes)
+    return np.sqrt(own) if kind == "mahalanobis" else own - square_distance(x, train.whole)

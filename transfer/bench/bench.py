@@ -18,6 +18,7 @@ from encoders.store.verified import require_intact
 from transfer.bench import baselines, cell, external, leaks, preprocess_check, start_check
 from transfer.bench.baselines import EncoderEntry
 from transfer.bench.diagnosis import add_diagnosis
+from transfer.bench.fit_places import find_fit_place, log_looks_of_training
 from transfer.bench.lazy_features import LazyFeatures
 from transfer.bench.plan import BenchPlan, BenchRequest
 from transfer.bench.record_names import has_same_patients, name_ids_again
@@ -31,7 +32,7 @@ from transfer.records import record
 from transfer.records.ledger import ledger_path
 from transfer.records.record_ids import has_own_ids, write_as_in
 from transfer.records.scored_images import write_scored_images
-from transfer.strategies.names import parse_strategy, protocol_of_strategy, split_protocol
+from transfer.strategies.names import parse_strategy, protocol_of_strategy, split_protocol, split_search
 from transfer.strategies.settings import StrategySettings
 from transfer.tasks.folds_and_fractions import build_portions
 from transfer.tasks.load import LoadedTask, load_task
@@ -70,6 +71,8 @@ def load_protocols(
             raise InputError(f"{text!r} names no protocol; write PROTOCOL.SETTING=VALUE, e.g. {next(iter(names), 'linear')}.{text}")
     for name in [*names, *(o.partition(".")[0] for o in overrides)]:
         find_protocol(name)
+        if trials := split_search(name)[1]:
+            raise InputError(f"{name} is the name of a search in records; write --protocol finetune --search SPACE --trials {trials}")
     loaded: dict[str, tuple[AnyProtocol, Config]] = {}
     for name in dict.fromkeys(names):
         base, strategy = split_protocol(name)
@@ -188,13 +191,19 @@ def _run_cell(
         result.reused += 1
     failed = False
     own = f"{clean.identity.encoder}, {clean.identity.task}, {clean.identity.protocol}"
+    place = find_fit_place(clean, lambda line: log(f"{own}: {line}")) if todo else None
+    if place is not None and place.is_used:
+        log(f"{own}: goes on from where it was interrupted")
     with name_lost(f"the result of {own}", "finished results are saved; rerun the same command to resume"):
-        for new in cell.run_cells(todo, encoder, features, validation_score) if todo else ():
+        for new in cell.run_cells(todo, encoder, features, validation_score, None, place) if todo else ():
             result.records.append(record.store_record(new)[1])
             result.computed += 1
+            log_looks_of_training(new)
             if new.meta.status == "failed":
                 log(f"failed: {own}: {describe_failure(new)}")
                 failed = True
+    if place is not None and not failed:
+        place.remove()
     return bool(todo) and not failed
 
 

@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,8 +23,10 @@ from encoders.runtime.local_notes import LOCAL_ERRORS, append_private, describe_
 from encoders.runtime.redact import could_be_count, redact_names, redact_text
 from encoders.runtime.storage_errors import StorageError
 from transfer.bench.episodes import measure_episodes
+from transfer.bench.feature_source import FeatureSource
 from transfer.bench.slide_bags import SlideBags, gather_slides, reduce_to_slides
-from transfer.protocols.contract import AnyProtocol, FittedProtocol, Log, Needs, Rows, Select
+from transfer.protocols.contract import AnyProtocol, FittedProtocol, Log, Needs, ResumableProtocol, Rows, Select
+from transfer.protocols.fit_place import FitPlace
 from transfer.records.episodes import Episodes, episode_arrays
 from transfer.records.record import GROUP_PREFIX, Identity, Meta, Record, library_versions, record_path, to_plain_json
 from transfer.records.record_ids import hide_record_ids
@@ -37,23 +39,6 @@ from transfer.tasks.split import Split
 if TYPE_CHECKING:
     from encoders.zoo.encoder import Encoder
     from transfer.protocols.common import Bags, Features, ImageSet
-
-
-class RowFeatures(Protocol):
-    """Features by row of the store: an array (N, D), or one that stays in a file."""
-
-    def __getitem__(self, rows: Array, /) -> Array:
-        """(M, D) of the given rows."""
-
-
-class FeatureSource(Protocol):
-    """Pooled features of the images of a store, computed when they are first needed."""
-
-    def __call__(self) -> "RowFeatures":
-        """Those of all images of the store."""
-
-    def shifted(self, shift: str, strength: int, rows: Array) -> Array:
-        """(M, D) of the given rows, with an acquisition shift applied to their images."""
 
 
 @dataclass(frozen=True)
@@ -90,12 +75,19 @@ def hash_protocol(name: str, version: int, cfg: Config) -> str:
 
 
 def run_cells(
-    cells: Sequence[Cell], encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None = None
+    cells: Sequence[Cell],
+    encoder: "Encoder",
+    features: FeatureSource,
+    select: Select,
+    log: Log | None = None,
+    place: FitPlace | None = None,
 ) -> Iterator[Record]:
-    """Yields the record of every cell; a failed one holds the error. All cells share one fit. `features` is called only if needed."""
+    """Yields the record of every cell; a failed one holds the error. All cells share one fit. `features` is called only if needed.
+
+    place: where a protocol that can go on after an interruption keeps its state; None: nowhere."""
     started = time.monotonic()
     try:
-        fit = CellFit(cells[0], encoder, features, select, log)
+        fit = CellFit(cells[0], encoder, features, select, log, place)
     except StorageError:  # such as a full disk: the others would fail as well
         raise
     except Exception as error:  # noqa: BLE001  one item of a batch job: the others continue
@@ -132,14 +124,20 @@ def hide_task_names(loaded: LoadedTask, text: str) -> str:
 class CellFit:
     """A protocol fitted and selected on train and validation rows; its selection is frozen before test rows are handed out."""
 
-    def __init__(self, cell: Cell, encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None):
+    def __init__(
+        self, cell: Cell, encoder: "Encoder", features: FeatureSource, select: Select, log: Log | None, place: FitPlace | None = None
+    ):
         self.encoder, self.features = encoder, features
         self.build_rows = ROW_BUILDERS[cell.protocol.NEEDS]
         clock = [time.monotonic()]
         self.pooled = None if cell.protocol.NEEDS == "images" else features()
         clock.append(time.monotonic())
         train, self.val = self.build_rows(self, cell, "train", None), self.build_rows(self, cell, "val", None)
-        self.fitted = cell.protocol.fit(cell.cfg, train, self.val, select, log)
+        protocol = cell.protocol
+        if place is not None and isinstance(protocol, ResumableProtocol):
+            self.fitted = protocol.fit_resumable(place, cell.cfg, train, self.val, select, log)
+        else:
+            self.fitted = protocol.fit(cell.cfg, train, self.val, select, log)
         self.selection_digest = json_digest(to_plain_json(self.fitted.selection))
         clock.append(time.monotonic())
         self.seconds = {name: round(b - a, 3) for name, a, b in zip(("embed", "fit"), clock, clock[1:], strict=False)}

@@ -10,12 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
     from encoders.runtime.arrays import Array, FloatArray
     from encoders.runtime.config import Config as BaseConfig
     from encoders.runtime.json_types import Json
+    from transfer.protocols.fit_place import FitPlace
     from transfer.tasks.task import TaskKind
 
 Needs = Literal["pooled", "bags", "images"]
@@ -105,6 +106,16 @@ class TransferProtocol(Protocol[ConfigT, RowsT]):
 
     def fit(self, cfg: ConfigT, train: RowsT, val: RowsT, select: Select = ..., log: Log | None = ...) -> FittedProtocol[RowsT]:
         """Fits on `train` and chooses on `val` the candidate for which `select` is highest."""
+
+
+@runtime_checkable
+class ResumableProtocol(Protocol[ConfigT, RowsT]):
+    """A protocol that trains for long: an interrupted fit that had the same place goes on, and ends as one that was not interrupted."""
+
+    def fit_resumable(
+        self, place: "FitPlace", cfg: ConfigT, train: RowsT, val: RowsT, select: Select = ..., log: Log | None = ...
+    ) -> FittedProtocol[RowsT]:
+        """As `fit`."""
 
 
 AnyProtocol: TypeAlias = "TransferProtocol[Any, Any]"

@@ -47,6 +47,11 @@ class FitPlace:
         """The folder of a search."""
         return self.path.with_suffix("")
 
+    @property
+    def is_used(self) -> bool:
+        """Whether an interrupted fit has left its state."""
+        return self.path.is_file() or self.folder.is_dir()
+
     def remove(self) -> None:
         """Deletes the state: the result of the fit is kept elsewhere."""
         self.path.unlink(missing_ok=True)

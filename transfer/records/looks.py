@@ -95,7 +95,7 @@ def _look_of_entry(entry: Mapping[str, Json], in_ledger: bool = True) -> Look:
 
     time = entry.get("time")
     return Look(
-        record=_record_id(entry),
+        record=record_id_of_entry(entry),
         split=text("split"),
         test_set=text("test_set"),
         encoder=text("encoder"),
@@ -107,7 +107,7 @@ def _look_of_entry(entry: Mapping[str, Json], in_ledger: bool = True) -> Look:
     )
 
 
-def _record_id(entry: Mapping[str, Json]) -> str:
+def record_id_of_entry(entry: Mapping[str, Json]) -> str:
     """The id of the record of a ledger line, from the fields of its identity; "" if the line lacks one."""
     try:
         return Identity.model_validate({name: entry[name] for name in Identity.model_fields if name in entry}).id

@@ -8,7 +8,7 @@ Shapes: M test images of a split, U distinct ids of the images of all splits.
 
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from transfer.records.cached_results import cached_result
 from transfer.records.looks import Look, LookLog
 from transfer.records.record import Record
 from transfer.records.scored_images import ID_TYPE, ScoredImages, read_scored_images
+from transfer.records.validation_looks import NO_VALIDATION, ValidationUse, count_validation_use, gather_validation_looks
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +33,7 @@ class SplitUsage:
     own: tuple[Look, ...] = ()
     others: tuple[Look, ...] = ()
     unreadable: int = 0
+    validation: ValidationUse = NO_VALIDATION  # of the validation part of the same split
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -79,7 +81,8 @@ def describe_usage(usage: Mapping[str, SplitUsage], splits: Sequence[str]) -> li
         notes.append("counted from records, as there is no ledger")
     if merged.unreadable:
         notes.append(f"{_count(merged.unreadable, 'line')} of the ledger cannot be read")
-    return [f"{line} ({'; '.join(notes)})" if notes else line]
+    used = [str(merged.validation)] if merged.validation.looks else []
+    return [f"{line} ({'; '.join(notes)})" if notes else line, *used]
 
 
 def merge_usage(usage: Mapping[str, SplitUsage], splits: Sequence[str]) -> SplitUsage | None:
@@ -90,7 +93,8 @@ def merge_usage(usage: Mapping[str, SplitUsage], splits: Sequence[str]) -> Split
     times, encoders, protocols = (np.concatenate([getattr(p, name) for p in parts]) for name in ("times", "encoders", "protocols"))
     own = dict.fromkeys(look for part in parts for look in part.own)
     others = dict.fromkeys(look for part in parts for look in part.others if look not in own)
-    return SplitUsage(times, encoders, protocols, tuple(own), tuple(others), max(part.unreadable for part in parts))
+    validation = sum((part.validation for part in parts), NO_VALIDATION)
+    return SplitUsage(times, encoders, protocols, tuple(own), tuple(others), max(part.unreadable for part in parts), validation)
 
 
 def count_split_usage(records: Sequence[Record], log: LookLog) -> dict[str, SplitUsage]:
@@ -109,7 +113,10 @@ def count_split_usage(records: Sequence[Record], log: LookLog) -> dict[str, Spli
         members = None if images is None else {name: _find_members(index, images.ids[name]) for name, index in indices.items()}
         for target in targets:
             target.add(looks, members)
-    return {target.split: target.usage(log.unreadable) for target in targets}
+    validation = count_validation_use(gather_validation_looks(records, log.folders))
+    return {
+        target.split: replace(target.usage(log.unreadable), validation=validation.get(target.split, NO_VALIDATION)) for target in targets
+    }
 
 
 def _list_digests(records: Sequence[Record], looks: Sequence[Look]) -> set[str]:

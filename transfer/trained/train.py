@@ -41,6 +41,8 @@ from transfer.tasks.options import Part
 from transfer.tasks.task import read_task
 from transfer.trained.calibrate import Calibration, calibrate_head, fold_head
 from transfer.trained.head_network import build_head_network, predict_with_head
+from transfer.trained.reference import build_reference
+from transfer.trained.reference_file import write_reference
 from transfer.trained.stored_form import describe_stored_images
 from transfer.trained.trained_card import build_trained_card, build_trained_manifest
 
@@ -112,12 +114,16 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     calibration = calibrate_head(val.y, logits, val.kind, tuple(loaded.task.classes))
     for note in calibration.notes:
         log(f"note: {note}")
+    reference = build_reference(network, train, val, logits, cfg.workers)
     rows = used_rows(loaded)
     card = build_trained_card(request.name, encoder, loaded, rows, cfg, fitted.selection, request.licence)
     card = card.replace(head=_describe_head(loaded, cfg, calibration, fitted, val, head).model_dump())
     folder = publish_encoder(request.name, network.backbone, card, build_trained_manifest(loaded, rows), request.replace, head)
+    kept = Card.read(folder / "card.yaml")
+    assert kept.head is not None, "it was published with its head"
+    write_reference(folder, reference, kept.head)
     file.remove()
-    return TrainedEncoder(folder, Card.read(folder / "card.yaml"), network, calibration, dict(fitted.selection), dict(fitted.cost))
+    return TrainedEncoder(folder, kept, network, calibration, dict(fitted.selection), dict(fitted.cost))
 
 
 def find_training_file(loaded: LoadedTask, encoder: Encoder, cfg: Config) -> TrainingFile:

@@ -3,6 +3,7 @@
 A table stands between the lines `<!-- table: NAME -->` and `<!-- end of table -->`; `tests/test_docs.py` compares it with the registry.
 """
 
+import json
 import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,6 +16,7 @@ from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
 from transfer.bench.shifts import SHIFTS
 from transfer.protocols import PROTOCOLS
 from transfer.strategies.names import STRATEGIES, list_settings, strategy_usage
+from transfer.study.config import Study
 from transfer.tasks.recipes import RECIPES as DATA_SETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -49,6 +51,14 @@ def strategies() -> str:
 
 def strategy_settings() -> str:
     return render_table(("setting", "default", "meaning"), [(f"`{name}`", value, text) for name, value, text in list_settings()])
+
+
+def study_keys() -> str:
+    rows = [
+        (f"`{name}`", "-" if field.is_required() else f"`{json.dumps(field.default)}`", field.description)
+        for name, field in Study.model_fields.items()
+    ]
+    return render_table(("key", "default", "meaning"), rows)
 
 
 def shifts() -> str:
@@ -87,6 +97,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocols": protocols,
     "strategies": strategies,
     "strategy-settings": strategy_settings,
+    "study-keys": study_keys,
     "shifts": shifts,
     "sources": sources,
     "data-sets": data_sets,

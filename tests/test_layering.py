@@ -21,7 +21,7 @@ ROOMS = {
         "cli",
         "report",
         "explain",
-        "tables trained",
+        "tables trained study",
         "bench",
         "stats records protocols",
         "leakage strategies",

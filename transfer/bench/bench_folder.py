@@ -58,6 +58,11 @@ class BenchFolder:
         """Tasks, number of cells and job ids, JSON."""
         return self.path / "bench.json"
 
+    @property
+    def study_file(self) -> Path:
+        """The study whose cells these are; a benchmark that is none has no such file."""
+        return self.path / "study.yaml"
+
     def commands(self) -> list[list[str]]:
         """The arguments of each cell."""
         return [shlex.split(line) for line in self.commands_file.read_text().splitlines()]

@@ -110,7 +110,8 @@ def group_cells(cells: Sequence[BenchCell], per: Per = "encoder") -> list[list[i
     training = {protocol: needs_training(protocol) for protocol in {cell.protocol for cell in cells}} if per != "cell" else {}
     for number, cell in enumerate(cells):
         alone = training.get(cell.protocol, True)
-        key = (cell.encoder, cell.task, cell.protocol) if alone else (cell.encoder, cell.task)[: 1 if per == "encoder" else 2]
+        together = (cell.encoder, cell.task)[: 1 if per == "encoder" else 2]
+        key = (cell.encoder, cell.task, cell.protocol, *cell.options) if alone else together
         groups.setdefault(key, []).append(number)
     return list(groups.values())
 

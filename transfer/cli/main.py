@@ -22,6 +22,7 @@ from transfer.cli.predict import predict
 from transfer.cli.report import report
 from transfer.cli.saved_tables import print_and_save_tables
 from transfer.cli.sibling_options import ADVICE, WITHOUT_EFFECT
+from transfer.cli.study import study
 from transfer.cli.submit import submit
 from transfer.cli.sync import sync
 from transfer.cli.tasks import tasks_app
@@ -104,6 +105,7 @@ app.command()(predict)
 app.command()(power)
 app.command()(refreshes_gallery(report))
 app.command(context_settings={"ignore_unknown_options": True})(refreshes_gallery(submit))  # those of bench
+app.command()(refreshes_gallery(study))
 app.command("jobs")(print_jobs)
 app.command()(gallery)
 app.command()(sync)

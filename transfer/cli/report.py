@@ -20,6 +20,7 @@ from transfer.cli.options import (
     TaskFilter,
     filter_records,
     find_chosen_records,
+    find_study_folder,
     saved_results,
     split_baselines,
 )
@@ -85,6 +86,7 @@ def report(
     from transfer.tables.build import build_sections
     from transfer.tables.operating_points import parse_operating_rule
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
+    from transfer.tables.study_rows import judge_study
 
     use_salt_file(salt_file)
     rule, unit = parse_operating_rule(operating, prevalence), choose_score_rule(score_by, combine)
@@ -100,11 +102,12 @@ def report(
     seeds = validate_seed_encoders(split_commas(seeds_of), selected)
     scored, lines = combine_records(selected, unit)
     sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
+    study = None if find_study_folder(bench) is None else judge_study(sections)
     opened = images.open_report_store(store or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
     render.write_table(
-        out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, link_other_records(selected, out))
+        out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, link_other_records(selected, out), study)
     )
     cards = write_cards(out, sections, render.shorten_names(sections))
     _save_tables(sections, usage, latex, csv, markdown)

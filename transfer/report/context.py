@@ -12,6 +12,7 @@ from transfer.records.test_usage import SplitUsage
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.render import list_allowed_leaks
 from transfer.tables.rows import Section
+from transfer.tables.strategy_rows import StrategyLine
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -25,7 +26,8 @@ class ReportContext:
     """The input of a report.
 
     usage: split hash -> how often its test images were scored.  display_names: encoder -> its short name on the page.
-    store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen."""
+    store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen.
+    study: the strategies of a study, which are corrected together; None for a page of other records."""
 
     records: Sequence[Record]
     sections: Sequence[Section]
@@ -35,6 +37,7 @@ class ReportContext:
     redactor: Redactor
     store: "Store | None" = None
     rule: OperatingRule = field(default_factory=OperatingRule)
+    study: Sequence[Sequence[StrategyLine]] | None = None
 
 
 def leak_warnings(block: Block, context: ReportContext) -> list[Html]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from encoders.runtime.html import Html, collapsible_section, tag
 from encoders.runtime.page import render_bare_document
@@ -26,6 +26,7 @@ from transfer.tables.matrix import build_matrix
 from transfer.tables.matrix_sentence import summarize_matrix
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.rows import Section, group_sections
+from transfer.tables.strategy_rows import StrategyLine
 
 if TYPE_CHECKING:
     from encoders.store.store import Store
@@ -52,11 +53,13 @@ def render_page(
     made_at: str = "",
     rule: OperatingRule = OperatingRule(),
     elsewhere: Html | None = None,
+    study: Sequence[Sequence[StrategyLine]] | None = None,
 ) -> str:
     """The HTML of the page. sections: of these records.  usage: split hash -> uses of its test images.
 
     refused: file name -> why it is no intact record.  store: source of images; None for a page without images.
-    rule: how thresholds of the decisions are chosen.  elsewhere: what is said of records that are not on the page."""
+    rule: how thresholds of the decisions are chosen.  elsewhere: what is said of records that are not on the page.
+    study: strategies of the study that these records are, corrected with the sections by `judge_study`."""
     context = ReportContext(
         records=records,
         sections=sections,
@@ -66,17 +69,21 @@ def render_page(
         redactor=Redactor(records),
         store=store,
         rule=rule,
+        study=study,
     )
     blocks = group_sections(sections)
-    parts = [task_section(block, context) for block in blocks]
-    for section in REPORT_SECTIONS.values():
-        if section.scope == "page" and (body := section.build(sections, context)) is not None:
-            parts.append(tag("section", tag("h2", section.title), body))
+    parts = [*_page_sections("first", context), *(task_section(block, context) for block in blocks), *_page_sections("page", context)]
     parts, links = contents.add_contents(parts)
     main = tag("main", page_header(context, refused or {}, made_at, links, elsewhere), *parts)
     names = ", ".join(dict.fromkeys(block[0].task for block in blocks))
     style = (files("transfer.report") / "style.css").read_text()
     return render_bare_document(f"isograft report: {names}", tag("body", main), style)
+
+
+def _page_sections(scope: Literal["first", "page"], context: ReportContext) -> list[Html]:
+    """The sections that are built once, from all sections of the page."""
+    found = [(s.title, s.build(context.sections, context)) for s in REPORT_SECTIONS.values() if s.scope == scope]
+    return [tag("section", tag("h2", title), body) for title, body in found if body is not None]
 
 
 def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str, links: Html, elsewhere: Html | None) -> Html:
@@ -108,8 +115,9 @@ def _verdict(context: ReportContext) -> list[Html]:
         return top
     note = RECIPE_NOTE if any(c.row.seeds for c in comparisons) else CHECKPOINT_NOTE
     method = "; ".join(dict.fromkeys(c.difference.method for c in comparisons))
+    family = "their table" if context.study is None else "the study"
     scale = (
-        f"Verdicts are corrected for all comparisons of their table (Holm). Differences of AUROC on the same test patients ({method}). "
+        f"Verdicts are corrected for all comparisons of {family} (Holm). Differences of AUROC on the same test patients ({method}). "
         "In the interval plots, values to the right of 0 are better."
     )
     count = len(comparisons)

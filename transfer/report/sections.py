@@ -21,20 +21,23 @@ from transfer.report.published.page_section import published_section
 from transfer.report.referral_chart import referral_section
 from transfer.report.robustness import robustness_section
 from transfer.report.strategies import strategies_section
+from transfer.report.study import study_section
 
 
 class ReportSection(NamedTuple):
     """One section: its heading, and the function that builds what follows it.
 
     build: returns None if the records have nothing to show; the section is then not on the page.
-    scope: "task": built for every task, from the task's block; "page": built once, from all sections of the page."""
+    scope: "task": built for every task, from the task's block; "page": built once, from all sections of the page, and shown after the
+    tasks, or "first": before them."""
 
     title: str
     build: Callable[[Block, ReportContext], Html | None]
-    scope: Literal["task", "page"] = "task"
+    scope: Literal["first", "task", "page"] = "task"
 
 
 REPORT_SECTIONS: dict[str, ReportSection] = {
+    "study": ReportSection("Study", study_section, "first"),
     "strategies": ReportSection("Strategies of fine-tuning", strategies_section),
     "published": ReportSection("Published results, not rerun", published_section),
     "label_efficiency": ReportSection("Label efficiency", label_efficiency_section),

@@ -9,7 +9,8 @@ from transfer.tables.strategy_table import STRATEGY_HEADER, describe_table, form
 def strategies_section(block: Block, context: ReportContext) -> Html | None:
     """A table for every encoder of the task with several strategies at equal budget; None if no encoder has several."""
     parts: list[Html] = []
-    for lines in build_strategy_tables(block):
+    tables = build_strategy_tables(block) if context.study is None else context.study
+    for lines in (table for table in tables if any(table[0].section is section for section in block)):
         title, note = describe_table(lines, context.display_names[lines[0].row.encoder])
         cells = [format_line(line, lines[0]) for line in lines]
         parts += [tag("h4", title), html_table(STRATEGY_HEADER, cells), tag("p", f"{note}.", class_="note")]

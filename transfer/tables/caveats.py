@@ -105,7 +105,11 @@ def describe_family(block: Sequence[Section]) -> list[str]:
     every = [c.difference for s in block for row in s.rows for c in row.comparisons]
     size = max((d.family for d in every), default=0)
     lost = sum(d.loses_to_holm for d in every)
-    lines = [f"verdicts are corrected for the {size} comparisons of this table (Holm, 5 %)"] if size > 1 else []
+    lines = (
+        [f"verdicts are corrected for the {size} comparisons of {'the study' if size > len(every) else 'this table'} (Holm, 5 %)"]
+        if size > 1
+        else []
+    )
     if lost:
         lines.append(f"{lost} difference{' is' if lost == 1 else 's are'} significant alone but not after Holm correction")
     return lines

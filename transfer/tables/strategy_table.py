@@ -8,7 +8,7 @@ from encoders.runtime.paths import records_dir
 from transfer.tables.format import format_difference, format_interval, format_verdict
 from transfer.tables.render import shorten_names, write_table
 from transfer.tables.rows import Section
-from transfer.tables.strategy_rows import MEGABYTE, StrategyLine, build_strategy_tables
+from transfer.tables.strategy_rows import MEGABYTE, StrategyLine
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,13 +24,12 @@ STRATEGY_HEADER = (
 )
 
 
-def report_strategies(console: "Console", sections: Sequence[Section]) -> None:
+def report_strategies(console: "Console", sections: Sequence[Section], tables: Sequence[Sequence[StrategyLine]]) -> None:
     """Prints the tables of encoders with several strategies, and writes them to strategies.csv and strategies.md beside the records."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    tables = build_strategy_tables(sections)
     if not tables:
         return
     names = shorten_names(sections)
@@ -69,8 +68,15 @@ def describe_table(lines: Sequence[StrategyLine], encoder: str) -> tuple[str, st
         "peak of the GPU's allocator" if first.memory_source == "allocator" else "weights, gradients, optimizer and activations of a step"
     )
     rare = f"rarest class: {first.rare_class}"
-    note = f"{budget}; memory: {memory}; {rare}; differences are to {first.strategy}, paired by test patient, Holm over the rows"
+    note = f"{budget}; memory: {memory}; {rare}; differences are to {first.strategy}, paired by test patient, Holm over {describe_family_size(lines)}"
     return f"strategies of fine-tuning: {first.section.task}, {encoder}{first.row.labels_title}", note
+
+
+def describe_family_size(lines: Sequence[StrategyLine]) -> str:
+    """What the differences of a table are corrected for: its own rows, or all comparisons of a study."""
+    own = [line.difference for line in lines if line.difference is not None]
+    size = max((d.family for d in own), default=0)
+    return "the rows" if size <= len(own) else f"all {size} comparisons of the study"
 
 
 def format_line(line: StrategyLine, first: StrategyLine) -> tuple[str, ...]:

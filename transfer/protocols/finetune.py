@@ -101,7 +101,7 @@ def fit_from_file(
         pixels = encoder.card.preprocess
         if (cfg.precision, device.type) == ("bf16", "cpu") and has_wrong_bf16_gradient(own, pixels.channels, [pixels.size]):
             raise InputError(describe_wrong_gradient(encoder.card.name, [pixels.size]))
-        network = FinetuneNetwork(own, encoder.card.dim, train.y.shape[1], count_normalised(encoder.card)).to(device)
+        network = FinetuneNetwork(own, encoder.card.dim, train.y.shape[1], count_normalised(encoder.card), cfg.dropout).to(device)
         if cfg.freeze_bn:
             freeze_statistics(network.backbone)
         labels = build_row_targets(train, rows, device)

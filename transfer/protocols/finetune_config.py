@@ -34,6 +34,7 @@ class Config(StrategySettings, ImbalanceSettings, MixingSettings, SearchGroup):
     )
     head_lr: float = Field(1.0, gt=0, description="learning rate of the head, as a multiple of the base rate")
     drop_path: float | None = Field(None, ge=0, lt=1, description="stochastic depth; null: 0.1 for transformers, 0 for CNNs")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the features before the head that dropout sets to zero in training")
     ema: float = Field(
         0.99, ge=0, lt=1, description="decay per step of the averaged weights, which are validated and kept; 0: no averaging"
     )
@@ -84,4 +85,5 @@ class Config(StrategySettings, ImbalanceSettings, MixingSettings, SearchGroup):
     def _dump_own_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """The fields that are used: records of plain fine-tuning, and their hash, are those of versions without the other settings."""
         used = own_search(own_mixing(own_imbalance(own_settings(serialize(self)))))
-        return used if self.tta.is_on else {name: value for name, value in used.items() if name != "tta"}
+        unused = {*([] if self.tta.is_on else ["tta"]), *([] if self.dropout else ["dropout"])}
+        return {name: value for name, value in used.items() if name not in unused}

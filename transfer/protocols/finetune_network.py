@@ -5,6 +5,7 @@ Shapes: B images of a step, M images to score, C labels or classes.
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from encoders.runtime.arithmetic import without_tf32
@@ -21,9 +22,12 @@ from transfer.protocols.predict_images import predict_logits
 class FinetuneNetwork(nn.Module):
     """Backbone and linear head: maps images (B, K, S, S), or one input per part, to logits (B, C)."""
 
-    def __init__(self, model: nn.Module, width: int, outputs: int, normalised: int = 0):
-        """normalised: the features consist of that many vectors of norm 1; they are scaled to a mean square of 1 for the head."""
+    def __init__(self, model: nn.Module, width: int, outputs: int, normalised: int = 0, dropout: float = 0.0):
+        """normalised: the features consist of that many vectors of norm 1; they are scaled to a mean square of 1 for the head.
+
+        dropout: share of the features that are zero in training, before the head."""
         super().__init__()
+        self.dropout = dropout  # no module: a strategy that freezes the backbone keeps it
         self.backbone, self.head = model, nn.Linear(width, outputs)
         self.scale = math.sqrt(width / normalised) if normalised else 1.0
         nn.init.trunc_normal_(self.head.weight, std=0.01)
@@ -31,6 +35,7 @@ class FinetuneNetwork(nn.Module):
 
     def forward(self, x: EncoderInput) -> Tensor:
         features: Tensor = self.backbone(x) if isinstance(x, tuple) else backbone.pooled_features(self.backbone, x)
+        features = F.dropout(features, self.dropout, self.training) if self.dropout else features
         logits: Tensor = self.head(features * self.scale if self.scale != 1 else features)
         return logits
 

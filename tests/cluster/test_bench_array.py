@@ -56,3 +56,19 @@ def test_only_failed_cells_are_computed_again_and_the_last_job_compares(site, ta
     }
     assert "second" in (folder / "table.md").read_text()
     assert (folder / "report.html").stat().st_size > 10_000
+
+
+def test_a_study_is_an_array_and_its_last_job_writes_its_tables(site, tasks):
+    (tasks / "how.yaml").write_text(
+        f"tasks: [first]\nencoders: ['{ONE}']\nbaselines: []\nstrategies: [linear, full]\nfractions: [10p, 1]\nseeds: 1\n"
+        "settings: {finetune: {min_steps: 2, max_steps: 2, evaluations: 1, batch: 4, augment: {preset: none}}}\n"
+    )
+    _, last = submitted(command(site, "transfer", "study", "how.yaml", "--submit"))
+    wait(lambda: job_state(site, last) in ENDED, 400, "the last job of the study")
+    folder = tasks / "benches" / "how"
+    assert job_state(site, last) == "COMPLETED", "\n".join(p.read_text() for p in folder.glob("*.out"))
+    assert "### which strategy when" in (folder / "study.md").read_text()
+    assert "Which strategy when" in (folder / "report.html").read_text()
+    assert len((folder / "study.csv").read_text().splitlines()) == 5  # two strategies at two numbers of labels
+    here = command(site, "transfer", "study", "how.yaml")
+    assert "results computed" not in here, "the jobs computed everything"

@@ -6,6 +6,7 @@ own.
 
 import shlex
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import records_dir
+from encoders.runtime.progress import describe_seconds
 from transfer.bench.bench_arguments import parse_bench_arguments
 from transfer.bench.bench_folder import read_status, running_mark, write_record_names, write_status
 from transfer.bench.options import BenchOptions
@@ -45,8 +47,13 @@ def compute_cells(lines: Sequence[str], status_dir: Path, numbers: Sequence[int]
             cells.append((number, parse_bench_arguments(shlex.split(lines[number]))))
         except InputError as error:
             _finish(status_dir, number, 2, str(error))
+    started, ended = time.monotonic(), 0
     for group in group_by_task(cells):
         _compute_group(group, status_dir, run or run_options)
+        ended += len(group)
+        if ended < len(cells):
+            left = (time.monotonic() - started) / ended * (len(cells) - ended)
+            _log(f"{ended} of {len(cells)} cells ended, about {describe_seconds(left)} left")
     return sum(read_status(status_dir, number) != 0 for number in numbers)
 
 

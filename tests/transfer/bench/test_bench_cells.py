@@ -37,6 +37,7 @@ def test_an_encoder_embeds_a_store_once_for_all_tasks_and_protocols_and_a_restar
     monkeypatch.setattr(embed, "_feature_batches", count)
     lines, status = lines_of(("one", "knn"), ("one", "fewshot"), ("two", "knn"), ("two", "fewshot")), tmp_path / "status"
     assert compute_cells(lines, status, [0, 1, 2]) == 0
+    assert "2 of 3 cells ended, about " in capsys.readouterr().out
     assert len(embedded) == 1, "one pass over the images of the store"
     assert [read_status(status, i) for i in range(4)] == [0, 0, 0, None]
     assert not list(status.glob("*.running"))

@@ -1,13 +1,16 @@
 """The augmentations in their order, and the settings of a view, which are those of all augmentations. Every one is off by default.
 
-The order is fixed: geometry, stain, colour, window, gamma, grayscale, blur, solarise, noise, cutout. (MoCo's list flips last, which gives
-the same view.) Values are in [0, 1] before and after each operation.
+The order is fixed: geometry, stain, colour, window, gamma, CLAHE, grayscale, blur, solarise, noise, cutout. (MoCo's list flips last, which
+gives the same view.) Values are in [0, 1] before and after each operation.
 """
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from encoders.augment.blur import Blur, BlurSettings
 from encoders.augment.brightness import Brightness, BrightnessSettings
+from encoders.augment.clahe import Clahe, ClaheSettings
 from encoders.augment.contrast import Contrast, ContrastSettings
 from encoders.augment.crop import Crop, CropSettings
 from encoders.augment.cutout import Cutout, CutoutSettings
@@ -18,6 +21,7 @@ from encoders.augment.grayscale import Grayscale, GrayscaleSettings
 from encoders.augment.hue import Hue, HueSettings
 from encoders.augment.noise import Noise, NoiseSettings
 from encoders.augment.operation import Augmentation
+from encoders.augment.randaugment_settings import RandAugmentSettings
 from encoders.augment.rotate import Rotate, RotateSettings
 from encoders.augment.saturation import Saturation, SaturationSettings
 from encoders.augment.solarise import Solarise, SolariseSettings
@@ -32,11 +36,13 @@ class ViewSizeSettings(Config):
 
 
 class Augment(  # the last base comes first in `pretrain settings`
+    RandAugmentSettings,
     CutoutSettings,
     NoiseSettings,
     SolariseSettings,
     BlurSettings,
     GrayscaleSettings,
+    ClaheSettings,
     GammaSettings,
     WindowSettings,
     HueSettings,
@@ -53,6 +59,15 @@ class Augment(  # the last base comes first in `pretrain settings`
 ):
     """How one view is computed from an image: the recipe's `augment` section."""
 
+    @model_serializer(mode="wrap")
+    def _dump_without_newer_settings(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """The fields without those of newer operations that are off: the digests of earlier recipes stay."""
+        off = {name for switch, group in NEWER_SETTINGS.items() if not getattr(self, switch) for name in group.model_fields}
+        return {name: value for name, value in serialize(self).items() if name not in off}
+
+
+NEWER_SETTINGS = {"clahe": ClaheSettings, "randaugment": RandAugmentSettings}  # what turns them on; they came after the first recipes
+
 
 AUGMENTATIONS: dict[str, Augmentation[Augment]] = {
     "crop": Crop(),
@@ -67,6 +82,7 @@ AUGMENTATIONS: dict[str, Augmentation[Augment]] = {
     "hue": Hue(),
     "window": Window(),
     "gamma": Gamma(),
+    "clahe": Clahe(),
     "grayscale": Grayscale(),
     "blur": Blur(),
     "solarise": Solarise(),

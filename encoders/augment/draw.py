@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from encoders.augment.config import AUGMENTATIONS, Augment
 from encoders.augment.operation import DrawnParams, Draws, PixelSource
+from encoders.augment.randaugment import add_drawn_operations
 
 
 def draw_params(
@@ -22,4 +23,4 @@ def draw_params(
     params: DrawnParams = {}
     for operation in AUGMENTATIONS.values():
         params |= operation.draw(cfg, draws)
-    return params
+    return add_drawn_operations(cfg, draws, params)

@@ -3,6 +3,9 @@
 `moco`, `simclr`, `byol` and `mae` are for natural and microscopic colour images. A radiograph has no hue, its brightness is calibrated
 and much of what distinguishes patients is small: `cxr*` are mild. A flip changes the side of the heart and of laterality markers: set
 `flip=0` where the task depends on the side.
+
+`randaugment_*` draw two operations for each image out of those that the modality tolerates (`randaugment_settings`), after a crop and
+flips.
 """
 
 from collections.abc import Mapping
@@ -137,6 +140,19 @@ PRESETS: dict[str, Augment] = {
         saturation=0.1,
         hue=0.02,
     ),
+    # RandAugment (Cubuk et al. 2020, arXiv:1909.13719): two operations of strength 5 of 10. Medical MAE fine-tunes on radiographs with
+    # timm's `rand-m6`, the same number at strength 6. The crop is that of the `finetune_*` preset.
+    "randaugment_cxr": Augment(crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, randaugment=2, randaugment_list="cxr"),
+    "randaugment_histology": Augment(
+        crop=(0.6, 1.0), ratio=(0.9, 1.1), flip=0.5, flip_vertical=0.5, turn=0.75, randaugment=2, randaugment_list="histology"
+    ),
+    "randaugment_dermoscopy": Augment(
+        crop=(0.4, 1.0), flip=0.5, flip_vertical=0.5, turn=0.75, randaugment=2, randaugment_list="dermoscopy"
+    ),
+    "randaugment_ct": Augment(crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, randaugment=2, randaugment_list="ct"),
+    "randaugment_mr": Augment(crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, randaugment=2, randaugment_list="mr"),
+    # A flip of an OCT exchanges the nasal and the temporal side, and right eyes with left ones.
+    "randaugment_oct": Augment(crop=(0.7, 1.0), ratio=(0.9, 1.1), flip=0.5, randaugment=2, randaugment_list="oct"),
 }
 
 

@@ -14,7 +14,7 @@ from tests.gpu.session import GpuSession, Result, cuda_code_path
 
 VIEW_TOLERANCE = 1e-3  # of a view in [0, 1]
 BATCH_TOLERANCE = 4e-3  # of a normalised view, in standard deviations
-ALL_KNOBS = {"noise": 0.7, "cutout": 0.7, "window": 0.7, "gamma": 0.7, "solarise": 0.3, "elastic": 0.5}
+ALL_KNOBS = {"noise": 0.7, "cutout": 0.7, "window": 0.7, "gamma": 0.7, "solarise": 0.3, "elastic": 0.5, "clahe": 0.3}
 
 
 def compare_augmentation(session: GpuSession) -> Result:

@@ -34,6 +34,8 @@ def augment_view(image, one, size):
         view = ((view - black) / (white - black)).clip(0, 1)
     if "gamma" in one:
         view = T.adjust_gamma(view, float(one["gamma"]))
+    if one.get("clahe"):
+        view = torch.from_numpy(equalise_tiles_slowly(view.permute(1, 2, 0).numpy(), float(one["clahe"]))).permute(2, 0, 1)
     if "grayscale" in one and one["grayscale"] and colour:
         view = T.rgb_to_grayscale(view, num_output_channels=3)
     if "blur" in one and one["blur"] > 0:
@@ -50,6 +52,48 @@ def augment_view(image, one, size):
         top, left, high, wide = (round(float(share) * size) for share in one["cutout"])
         view[top : top + high, left : left + wide] = view.mean(axis=(0, 1))
     return view
+
+
+def equalise_tiles_slowly(view, limit):
+    """Zuiderveld's method pixel by pixel, with a count that is shared between two levels: (S, S, C) -> (S, S, C)."""
+    size, colour = len(view), view.shape[2] == 3
+    gray = view @ np.array([0.299, 0.587, 0.114], np.float32) if colour else view[..., 0]
+    side = int(np.ceil(size / 8))
+    curve = np.zeros((8, 8, 257))
+    for row in range(8):
+        for column in range(8):
+            count = np.zeros(257)
+            for y in range(row * side, (row + 1) * side):
+                for x in range(column * side, (column + 1) * side):
+                    level = 255 * gray[mirror(y, size), mirror(x, size)]
+                    low = min(int(level), 254)
+                    count[low] += 1 - (level - low)
+                    count[low + 1] += level - low
+            most = limit * side**2 / 256
+            excess = sum(max(n - most, 0) for n in count[:256])
+            curve[row, column, :256] = np.cumsum([min(n, most) + excess / 256 for n in count[:256]]) / side**2
+    new = np.zeros_like(gray)
+    for y in range(size):
+        for x in range(size):
+            level = 255 * gray[y, x]
+            low = min(int(level), 254)
+            for tile_row, near_row in neighbours(y, side):
+                for tile_column, near_column in neighbours(x, side):
+                    own = curve[tile_row, tile_column]
+                    new[y, x] += near_row * near_column * (own[low] + (level - low) * (own[low + 1] - own[low]))
+    return np.clip(view + (new - gray)[..., None], 0, 1).astype(np.float32)
+
+
+def mirror(place, size):
+    """A place beyond the last pixel, mirrored at it."""
+    return place if place < size else max(2 * (size - 1) - place, 0)
+
+
+def neighbours(place, side):
+    """The two tiles whose centres are before and after a place, with their weights."""
+    distance = place / side - 0.5
+    before = int(np.floor(distance))
+    return [(min(max(before, 0), 7), before + 1 - distance), (min(max(before + 1, 0), 7), distance - before)]
 
 
 def apply_geometry(image, one, size):

@@ -11,6 +11,7 @@ from encoders.augment.apply import augment
 from encoders.augment.config import AUGMENTATIONS, Augment, ViewSizeSettings
 from encoders.augment.draw import draw_params
 from encoders.augment.operation import Augmentation, Draws, PixelSource
+from encoders.augment.randaugment_settings import RandAugmentSettings
 from encoders.runtime.config import Config
 from tests.encoders.augment.reference import augment_view
 from tests.encoders.augment.turned_on import TURNED_ON
@@ -48,8 +49,9 @@ def views(tiles, cfg, rows, size=SIDE):
     return augment(torch.from_numpy(tiles.pixels[rows]).permute(0, 3, 1, 2).contiguous(), params, size), params
 
 
-def test_the_settings_of_a_view_are_its_size_and_those_of_every_operation():
-    fields = set(ViewSizeSettings.model_fields).union(*(operation.settings.model_fields for operation in AUGMENTATIONS.values()))
+def test_the_settings_of_a_view_are_its_size_those_of_every_operation_and_of_drawing_among_them():
+    others = {*ViewSizeSettings.model_fields, *RandAugmentSettings.model_fields}
+    fields = others.union(*(operation.settings.model_fields for operation in AUGMENTATIONS.values()))
     assert set(Augment.model_fields) == fields
     names = [name for operation in AUGMENTATIONS.values() for name in operation.params]
     assert len(set(names)) == len(names)

@@ -14,6 +14,7 @@ TURNED_ON = {
     "hue": {"jitter": 0.8, "hue": 0.5},
     "window": {"window": 0.7},
     "gamma": {"gamma": 0.7},
+    "clahe": {"clahe": 0.7, "clahe_limit": (1.5, 3.0)},
     "grayscale": {"grayscale": 0.5},
     "blur": {"blur": 0.7, "blur_sigma": (0.1, 2.5)},
     "solarise": {"solarise": 0.5},

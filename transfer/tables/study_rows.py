@@ -12,6 +12,7 @@ import numpy as np
 
 from transfer.records.record import Record
 from transfer.stats import Difference, correct_family
+from transfer.stats.verdict import NOT_TESTED, Verdict
 from transfer.strategies.names import FULL, split_protocol, strategy_order
 from transfer.tables.rows import Section
 from transfer.tables.strategy_rows import StrategyLine, build_strategy_tables
@@ -30,9 +31,12 @@ class StrategyChoice:
     chosen: int
     best: int
 
-    def named(self, verdict: str) -> list[str]:
-        """The strategies that differ from the first line with this verdict, after correction."""
-        return [line.strategy for line in self.lines[1:] if line.difference is not None and line.difference.reported_verdict == verdict]
+    def describe(self, verdict: Verdict) -> str:
+        """The strategies with this verdict against the first one, after correction: `none`, or why there are no verdicts."""
+        verdicts = {line.strategy: line.difference.reported_verdict for line in self.lines[1:] if line.difference is not None}
+        named = [strategy for strategy, own in verdicts.items() if own == verdict]
+        withheld = set(verdicts.values()) <= set(NOT_TESTED)
+        return ", ".join(sorted(set(verdicts.values()))) if verdicts and withheld else ", ".join(named) or "none"
 
 
 @dataclass(frozen=True)

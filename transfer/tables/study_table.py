@@ -36,11 +36,11 @@ def build_study_tables(sections: Sequence[Section], tables: Sequence[Sequence[St
     """All tables of a study, without empty ones.  tables: of strategies, corrected by `judge_study`, as the sections are."""
     names = shorten_names(sections)
     choices = choose_strategies(tables)
-    family = max((d.family for d in _list_differences(sections, choices)), default=0)
+    symbols = describe_study_symbols(_list_differences(sections, choices))
     made = [
         tabulate_choices(choices, names),
-        *tabulate_strategies(choices, names, family),
-        *tabulate_encoders(sections, names, family),
+        *tabulate_strategies(choices, names, symbols),
+        *tabulate_encoders(sections, names, symbols),
         *tabulate_savings(sections, tables, names),
         tabulate_costs(measure_costs(sections)),
     ]
@@ -69,8 +69,8 @@ def tabulate_choices(choices: Sequence[StrategyChoice], names: Mapping[str, str]
                 format_interval(chosen.row.metrics["auroc"]),
                 difference,
                 f"{best.strategy} {best.row.metrics['auroc'].value:.3f}",
-                ", ".join(choice.named("better")) or "none",
-                ", ".join(choice.named("worse")) or "none",
+                choice.describe("better"),
+                choice.describe("worse"),
             )
         )
     firsts = ", ".join(dict.fromkeys(choice.lines[0].strategy for choice in choices))
@@ -81,7 +81,7 @@ def tabulate_choices(choices: Sequence[StrategyChoice], names: Mapping[str, str]
     return TextTable("which strategy when", header, rows, note)
 
 
-def tabulate_strategies(choices: Sequence[StrategyChoice], names: Mapping[str, str], family: int) -> list[TextTable]:
+def tabulate_strategies(choices: Sequence[StrategyChoice], names: Mapping[str, str], symbols: str) -> list[TextTable]:
     """A table for each task: strategies of each encoder by number of labels, with the verdict against full fine-tuning."""
     grid: dict[str, dict[tuple[str, str], dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for choice in choices:
@@ -89,11 +89,11 @@ def tabulate_strategies(choices: Sequence[StrategyChoice], names: Mapping[str, s
             cell = f"{format_interval(line.row.metrics['auroc'])} {_symbol(line.difference)}".strip()
             grid[line.section.task][names[line.row.encoder], line.strategy][title_of_labels(line.row)] = cell
     first = ", ".join(dict.fromkeys(choice.lines[0].strategy for choice in choices))
-    note = f"AUROC [95 %] with the verdict against {first} of the same encoder and labels; {describe_study_symbols(family)}"
+    note = f"AUROC [95 %] with the verdict against {first} of the same encoder and labels; {symbols}"
     return [_tabulate_grid(f"strategies by number of labels: {task}", ("encoder", "strategy"), own, note) for task, own in grid.items()]
 
 
-def tabulate_encoders(sections: Sequence[Section], names: Mapping[str, str], family: int) -> list[TextTable]:
+def tabulate_encoders(sections: Sequence[Section], names: Mapping[str, str], symbols: str) -> list[TextTable]:
     """A table for each task: the difference of each encoder to its strongest baseline, by protocol and number of labels."""
     grid: dict[str, dict[tuple[str, str], dict[str, str]]] = defaultdict(lambda: defaultdict(dict))
     for section in sections:
@@ -101,7 +101,6 @@ def tabulate_encoders(sections: Sequence[Section], names: Mapping[str, str], fam
             if row.difference is not None and row.role == "encoder":
                 cell = f"{format_difference(row.difference)} {_symbol(row.difference)} {names[row.reference]}".replace("  ", " ")
                 grid[section.task][names[row.encoder], section.protocol][title_of_labels(row)] = cell
-    symbols = describe_study_symbols(family)
     note = f"AUROC difference [95 %] to the strongest baseline of the same protocol and labels, which is named; {symbols}"
     return [_tabulate_grid(f"encoders by number of labels: {task}", ("encoder", "protocol"), own, note) for task, own in grid.items()]
 
@@ -172,11 +171,12 @@ def _symbol(difference: Difference | None) -> str:
     return "" if difference is None else VERDICT_SYMBOLS[difference.reported_verdict][0]
 
 
-def describe_study_symbols(family: int) -> str:
-    """What the symbols mean.  family: number of comparisons that are corrected together."""
-    symbols = ", ".join(f"{symbols[0]} {verdict}" for verdict, symbols in VERDICT_SYMBOLS.items() if verdict in ("better", "worse"))
-    none = VERDICT_SYMBOLS["not distinguishable"][0]
-    return f"{symbols}, {none} not distinguishable, after Holm's correction over all {family} comparisons of the study"
+def describe_study_symbols(differences: Sequence[Difference]) -> str:
+    """What the symbols mean that occur, and how the verdicts were corrected."""
+    found = {d.reported_verdict for d in differences}
+    symbols = ", ".join(f"{symbols[0]} {verdict}" for verdict, symbols in VERDICT_SYMBOLS.items() if verdict in found)
+    family = max((d.family for d in differences), default=0)
+    return f"{symbols}, after Holm's correction over all {family} comparisons of the study"
 
 
 def _format_range(ends: tuple[int, int]) -> str:

@@ -201,6 +201,12 @@ def test_all_verdicts_of_a_study_are_corrected_together():
     (alone,) = [t for t in build_study_tables(sections, tables) if t.title == "which strategy when"]
     assert [row[3] for row in alone.rows] == ["lpft"] * 4
     assert any(d.reported_verdict in SIGNIFICANT for d in lines)
+    better = [[line.strategy for line in table[1:] if line.difference.reported_verdict == "better"] for table in tables]
+    assert sorted(row[7] for row in alone.rows) == sorted(", ".join(names) or "none" for names in better)
+    assert ["lpft"] in better
+    few = [r for r in strategy_records() if r.identity.seed == 0 and r.identity.patients and r.identity.encoder == "mine"]
+    (one_draw,) = choose_strategies(judge_study(build_sections(few)))
+    assert one_draw.describe("better") == one_draw.describe("worse") == "insufficient draws"
 
 
 def test_the_strategy_is_chosen_by_validation_and_not_by_the_test_part():

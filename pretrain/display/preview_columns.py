@@ -13,6 +13,7 @@ from torch import Tensor
 
 from encoders.augment.context_masks import ContextMasks
 from encoders.augment.masks import HidesTokens, Masks
+from encoders.augment.picture import to_pictures
 from encoders.loading.views import RawBatch
 from encoders.runtime.arrays import Array, BoolArray
 from encoders.zoo.card import Preprocess
@@ -145,8 +146,5 @@ def hidden_pixel_mask(grid: tuple[int, int], hidden: Tensor, images: Tensor) -> 
 
 def denormalise_views(views: Tensor, prep: Preprocess, hidden: BoolArray | None = None) -> Array:
     """Normalised views (n, C, H, W) as pictures (n, H, W, C) in [0, 1].  hidden: (n, H, W), pixels to paint gray."""
-    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (prep.mean, prep.std))
-    pictures: Array = (views.float() * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
-    if hidden is not None:
-        pictures = np.where(hidden[..., None], HIDDEN_GRAY, pictures)
-    return pictures
+    pictures = to_pictures(views, prep)
+    return pictures if hidden is None else np.where(hidden[..., None], HIDDEN_GRAY, pictures)

@@ -6,10 +6,11 @@ import torch
 from PIL import Image
 
 from encoders.augment.draw import draw_params
+from encoders.augment.picture import describe_augmentation
 from encoders.augment.presets import get_preset
 from encoders.ingest.phantom.source import PhantomSource
 from encoders.runtime.errors import InputError
-from pretrain.display.preview import describe_augmentation, draw_preview, make_first_views, write_preview
+from pretrain.display.preview import draw_preview, make_first_views, write_preview
 from pretrain.display.preview_columns import HIDDEN_GRAY, build_columns, denormalise_views, hidden_pixel_mask
 from pretrain.loop.setup import build_setup
 from pretrain.recipe import config

@@ -23,6 +23,7 @@ from transfer.bench.option_types import (
 )
 from transfer.bench.options import BenchOptions
 from transfer.bench.shifts import shift_help
+from transfer.search.settings import SearchSpace, SearchTrials
 from transfer.strategies.names import StrategyNames
 from transfer.tasks.options import Diagnosis
 
@@ -39,6 +40,8 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
         task: TaskNames = None,
         protocol: ProtocolNames = "knn,linear",
         strategies: StrategyNames = None,
+        search: SearchSpace = None,
+        trials: SearchTrials = None,
         baseline: BaselineNames = None,
         floor: Floor = True,
         diagnose: Annotated[
@@ -103,6 +106,7 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
             transfer bench --encoder cxr_moco --encoder cxr_mae --task pneumonia --protocol knn,linear,finetune
             transfer bench --encoder cxr_moco --protocol linear --fractions 1%,10%,100% --draws 5
             transfer bench --encoder cxr_moco --device cuda --precision bf16
+            transfer bench --encoder cxr_moco --protocol finetune --search lr,weight_decay,epochs --trials 20
             transfer bench --encoder cxr_moco --protocol linear --shift gamma,noise,blur
             transfer bench --encoder cxr_moco --task pneumonia --external kermany --map pneumonia:pneumonia
 
@@ -120,6 +124,8 @@ def bench_command(run: Callable[[BenchOptions], None]) -> Callable[..., None]:
                 task=task,
                 protocol=protocol,
                 strategies=strategies,
+                search=search,
+                trials=trials,
                 baseline=baseline,
                 margin=margin,
                 score_by=score_by,

@@ -32,7 +32,7 @@ def find_fit_place(cell: Cell, log: Callable[[str], None]) -> FitPlace | None:
     name = json_digest(["bench", identity, images, settings], 32)
 
     def hear(report: TrialReport) -> None:
-        log_validation_looks(cell.identity, report.looks, report.trial, report.rung, report.images)
+        log_validation_looks(cell.identity.model_dump(mode="json"), report.looks, report.trial, report.rung, report.images)
         log(str(report))
 
     return FitPlace(cache_dir() / "trainings" / f"{name}.pt", hear)
@@ -43,7 +43,7 @@ def log_looks_of_training(record: Record) -> None:
     look = look_of_cost(record)
     if look is not None and "search" not in record.meta.selection:
         images = record.meta.cost.get("images_seen")
-        log_validation_looks(record.identity, look.looks, images=images if isinstance(images, int) else 0)
+        log_validation_looks(record.identity.model_dump(mode="json"), look.looks, images=images if isinstance(images, int) else 0)
 
 
 def _digest_column(column: Array) -> str:

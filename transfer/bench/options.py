@@ -12,6 +12,7 @@ from encoders.runtime.sweep_folder import expand_sweeps
 from encoders.zoo.names import split_names
 from transfer.bench.option_types import ExternalPart
 from transfer.bench.shifts import expand_shifts
+from transfer.search.settings import expand_search
 from transfer.strategies.names import expand_strategies
 from transfer.tasks.options import Combination, Diagnosis, ScoreUnit
 
@@ -29,6 +30,8 @@ class BenchOptions:
     task: str | None
     protocol: str
     strategies: str | None
+    search: str | None
+    trials: int | None
     baseline: Sequence[str] | None
     seed: int
     device: str
@@ -68,6 +71,7 @@ class BenchOptions:
         use_salt_file(self.salt_file)
         fractions, patients = parse_fractions(self.fractions)
         protocols, overrides = expand_strategies(split_commas(self.protocol), split_commas(self.strategies), self.overrides)
+        overrides = expand_search(self.search, self.trials, protocols, overrides)
         return BenchRequest(
             encoders=expand_sweeps(split_names(self.encoder)),
             tasks=split_commas(self.task),

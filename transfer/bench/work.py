@@ -14,6 +14,8 @@ from encoders.runtime.progress import Progress
 from encoders.zoo.card import Card
 from encoders.zoo.listing import common_archs
 from encoders.zoo.pixels import has_network
+from transfer.search.halving import count_trainings, plan_rungs
+from transfer.search.settings import SearchGroup
 from transfer.tasks.split import Split
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ class BenchWork:
         """A cell is finished: it was computed, or taken from its record, or it failed."""
         own = cell.identity
         kind = cell_kind(own.protocol, own.fraction, own.patients)
-        units = cell_units(entry.card, cell.split, is_trained(self.plan, own.protocol))
+        units = cell_units(entry.card, cell.split, count_fits(self.plan, own.protocol))
         if was_computed:
             self.progress.spend(kind, units)
             self.progress(1)
@@ -90,7 +92,7 @@ def list_cells(plan: "BenchPlan", entry: "EncoderEntry") -> Iterator[tuple[str, 
         for protocol in plan.protocols_of(entry):
             for portion in plan.portions[loaded.task.name]:
                 kind = cell_kind(protocol, portion.fraction, portion.patients)
-                yield kind, cell_units(entry.card, portion.split, is_trained(plan, protocol))
+                yield kind, cell_units(entry.card, portion.split, count_fits(plan, protocol))
 
 
 def units_to_embed(plan: "BenchPlan", entry: "EncoderEntry") -> float:
@@ -110,11 +112,21 @@ def cell_kind(protocol: str, fraction: float, patients: int | None) -> str:
     return f"{protocol} at {patients} patients" if patients else f"{protocol} at {fraction:g}"
 
 
-def cell_units(card: Card, split: Split, trained: bool) -> float:
-    """The rows that the cell uses; if the network is trained, train rows times the cost of an image."""
-    if trained:
-        return max(len(split.rows("train")), MIN_TRAIN_ROWS) * forward_cost(card)
+def cell_units(card: Card, split: Split, trainings: float) -> float:
+    """The rows that the cell uses; if the network is trained, train rows times the cost of an image.
+
+    trainings: of the network, several in a search; 0: none."""
+    if trainings:
+        return max(len(split.rows("train")), MIN_TRAIN_ROWS) * forward_cost(card) * trainings
     return max(float(np.count_nonzero(split.part != "")), 1.0)
+
+
+def count_fits(plan: "BenchPlan", protocol: str) -> float:
+    """How many whole trainings of the network a cell takes: 0 without any, 1, or those of all rungs of a search."""
+    cfg = plan.protocols[protocol][1]
+    if isinstance(cfg, SearchGroup) and cfg.search.space:
+        return count_trainings(plan_rungs(cfg.search.trials, cfg.search.factor, cfg.model_dump()["evaluations"]))
+    return float(is_trained(plan, protocol))
 
 
 def is_trained(plan: "BenchPlan", protocol: str) -> bool:

@@ -15,6 +15,7 @@ from encoders.zoo.names import split_names
 from transfer.bench.bench_arguments import list_bench_options, parse_bench_arguments
 from transfer.bench.dependencies import Dependencies, parse_after
 from transfer.bench.option_types import BaselineNames, EncoderNames, Floor, ProtocolNames, TaskNames
+from transfer.search.settings import SearchSpace, SearchTrials, expand_search
 from transfer.strategies.names import StrategyNames, check_settings_used, expand_strategies
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ def submit(
     task: TaskNames = None,
     protocol: ProtocolNames = "knn,linear",
     strategies: StrategyNames = None,
+    search: SearchSpace = None,
+    trials: SearchTrials = None,
     baseline: BaselineNames = None,
     floor: Floor = True,
     name: Annotated[str, typer.Option(help="name of the benchmark; its folder is benches/NAME")] = "bench",
@@ -90,6 +93,7 @@ def submit(
     from transfer.bench.baselines import parse_baselines
 
     protocols, words = expand_strategies(split_commas(protocol), split_commas(strategies), bench_options or [])
+    words = expand_search(search, trials, protocols, words)
     check_settings_used(protocols, words)
     cells, jobs, left_out = slurm_array.list_bench_cells(
         names, split_commas(task), protocols, parse_baselines(baseline), words, floor, expected

@@ -5,7 +5,9 @@ from typing import Annotated
 import typer
 
 from encoders.runtime.cli import DeviceOption, advise_on_interrupt, make_console
-from transfer.strategies.names import FULL, strategy_help
+from transfer.search.settings import SearchSpace, SearchTrials, expand_search
+from transfer.search.space import describe_settings
+from transfer.strategies.names import FINETUNE, FULL, strategy_help
 
 
 def train(
@@ -21,6 +23,8 @@ def train(
     strategy: Annotated[
         str, typer.Option(help=f"what is trained: {strategy_help()}; STRATEGY+APPROACH for rare classes, e.g. full+focal")
     ] = FULL,
+    search: SearchSpace = None,
+    trials: SearchTrials = None,
     seed: Annotated[int, typer.Option(help="seed of the head, the order, the augmentation and drop path")] = 0,
     licence: Annotated[str, typer.Option(help="licence of the trained weights, for the card")] = "unknown",
     replace: Annotated[
@@ -38,6 +42,7 @@ def train(
         transfer train --encoder cxr_moco --task pneumonia --name cxr_pneumonia
         transfer train --encoder cxr_moco --task pneumonia --name cxr_head --strategy linear
         transfer train --encoder cxr_moco --task pneumonia --name cxr_lora --strategy lora=8 finetune.epochs=20
+        transfer train --encoder cxr_moco --task pneumonia --name cxr_best --search lr,weight_decay,layer_decay --trials 20
 
     Train patients train it. Validation patients choose the weights, a temperature that calibrates the probabilities, and the threshold of
     each label (sensitivity + specificity highest; several classes: the most probable). No test image is used: measure with
@@ -53,6 +58,9 @@ def train(
 
     Its manifest says that the labels of the train and validation images of the task were seen. A benchmark refuses a test set that contains
     one of these images or patients.
+
+    --search chooses settings by the same validation patients, by successive halving; the validation score of the best of many trials is
+    higher than the network deserves.
 
     On one CPU, the same command gives the same network. After an interruption, run it again: it goes on from the last validation.
     """
@@ -77,14 +85,19 @@ def train(
     def log_validation(step: int, **scalars: float) -> None:
         log(f"step {step}: {', '.join(f'{what} {value:.4g}' for what, value in scalars.items())}")
 
+    settings = expand_search(search, trials, [FINETUNE], overrides or [])
     device = resolve_device(device)
     announce_device(device)
-    request = TrainRequest(encoder, task, name, strategy, tuple(overrides or ()), seed, device, replace, allow_leakage, near, licence)
+    request = TrainRequest(encoder, task, name, strategy, tuple(settings), seed, device, replace, allow_leakage, near, licence)
     with advise_on_interrupt("rerun the same command to resume from the last validation"):
         done = train_encoder(request, log, log_validation)
     head = done.card.head
     assert head is not None, "a trained encoder has a head"
     print(f"{name}: validation score {head.validation_score:.4f} at step {done.selection['step']} of {done.selection['steps']}")
+    if found := done.selection.get("search"):
+        chosen = f"trial {found['chosen']}: {describe_settings(list(found['settings'].items()))}"
+        cost = f"{found['images_seen']:,} images and {found['validations']} validations in all"
+        print(f"{name}: best of {found['trials']} by validation, {chosen}; {cost}")
     print(f"{name}: {describe_head(head)}")
     print(f"lineage: {describe_lineage(name)}")
     print(f"written to {done.folder}; next: transfer predict --model {name} IMAGES --out predictions.csv")

@@ -11,18 +11,22 @@ from dataclasses import dataclass
 from json import dumps
 from pathlib import Path
 
+from encoders.runtime.config import json_digest
 from encoders.runtime.json_types import Json
 from encoders.runtime.paths import records_dir
 from transfer.records.ledger import append_to_ledger, read_ledger_lines
 from transfer.records.looks import record_id_of_entry
-from transfer.records.record import Identity, Record
+from transfer.records.record import Record
 
 VALIDATION_LEDGER = "validation_ledger.jsonl"
+OWN_KEYS = ("looks", "images", "time", "trial", "rung")  # of a line, besides what the training is for
 
 
 @dataclass(frozen=True)
 class ValidationLook:
-    """The validations of a training, or of a part of it. record: id of its record.  trial: of a search; None without one."""
+    """The validations of a training, or of a part of it. record: id of its record, or what else tells it from others.
+
+    trial: of a search; None without one."""
 
     record: str
     split: str
@@ -48,9 +52,13 @@ class ValidationUse:
 NO_VALIDATION = ValidationUse()
 
 
-def log_validation_looks(identity: Identity, looks: int, trial: int | None = None, rung: int | None = None, images: int = 0) -> None:
-    """Adds a line. identity: of the record that the training is for.  trial, rung: of a search.  images: that were trained on."""
-    entry: dict[str, Json] = {**identity.model_dump(mode="json"), "looks": looks, "images": images, "time": round(time.time(), 1)}
+def log_validation_looks(
+    identity: Mapping[str, Json], looks: int, trial: int | None = None, rung: int | None = None, images: int = 0
+) -> None:
+    """Adds a line. identity: of the record that the training is for, or of another training on a split.  trial, rung: of a search.
+
+    images: that were trained on."""
+    entry: dict[str, Json] = {**identity, "looks": looks, "images": images, "time": round(time.time(), 1)}
     if trial is not None:
         entry |= {"trial": trial, "rung": rung}
     append_to_ledger(entry, records_dir() / VALIDATION_LEDGER)
@@ -91,7 +99,7 @@ def count_validation_use(looks: Iterable[ValidationLook]) -> dict[str, Validatio
 def _read_line(entry: Mapping[str, Json]) -> ValidationLook:
     looks, trial = entry.get("looks"), entry.get("trial")
     return ValidationLook(
-        record_id_of_entry(entry),
+        record_id_of_entry(entry) or json_digest({name: value for name, value in entry.items() if name not in OWN_KEYS}),
         str(entry.get("split") or ""),
         looks if isinstance(looks, int) else 0,
         trial if isinstance(trial, int) else None,

@@ -12,6 +12,7 @@ from encoders.runtime.local_notes import prints_to_job_log
 from encoders.zoo.names import short_name
 from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage, describe_usage
+from transfer.strategies.names import name_in_tables
 from transfer.tables import caveats
 from transfer.tables.comparison_table import (
     COMPARISON_HEADER,
@@ -20,6 +21,7 @@ from transfer.tables.comparison_table import (
 )
 from transfer.tables.format import VERDICT_LINKS, format_difference, format_interval, format_verdict
 from transfer.tables.rows import TABLE_METRICS, Row, Section, group_sections, name_settings
+from transfer.tables.search_rows import describe_searches
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -60,14 +62,14 @@ def format_rows(block: Sequence[Section], display_names: Mapping[str, str], miss
             rows.append(
                 (
                     display_names[row.encoder],
-                    section.protocol + _format_fraction(row),
+                    name_in_tables(section.protocol) + _format_fraction(row),
                     auroc,
                     *("" if row.shots is not None else format_interval(row.metrics[name]) for name in ("ap", "balanced_accuracy")),
                     format_difference(row.difference),
                     format_verdict(row.difference, display_names.get(row.reference, "")),
                 )
             )
-        rows += [(display_names[r.identity.encoder], section.protocol, "failed", "", "", "", "") for r in section.failed]
+        rows += [(display_names[r.identity.encoder], name_in_tables(section.protocol), "failed", "", "", "", "") for r in section.failed]
     floor = next((s.majority for s in block if s.majority), None)
     rows += [(short_name(name), "", "not available", "", "", "", "") for name in missing]
     if floor:
@@ -119,6 +121,7 @@ def build_captions(
     lines += unique(f"warning: {note}" for s in block for row in s.rows for note in row.notes)
     lines += unique(f"{row.encoder}: {row.episodes_note}" for s in block for row in s.rows if row.episodes_note)
     lines += [f"{name}: not available: {hide(reason)}" for name, reason in missing.items()]
+    lines += describe_searches(block)
     lines += caveats.describe_convergence(block)
     lines += caveats.describe_missing_imagenet(block, missing)
     lines += [f"{r.identity.encoder}, {r.identity.protocol} failed: {hide(str(r.meta.error))}" for s in block for r in s.failed]

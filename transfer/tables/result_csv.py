@@ -10,6 +10,7 @@ from transfer.tables.comparison_table import comparison_csv_lines, difference_co
 from transfer.tables.label_table import label_csv_lines
 from transfer.tables.render import MAJORITY_NAME, gather_redactor, list_allowed_leaks, unique
 from transfer.tables.rows import Row, Section
+from transfer.tables.search_rows import search_columns
 
 
 def results_to_csv(sections: Sequence[Section], usage: Mapping[str, SplitUsage], missing: Mapping[str, str]) -> str:
@@ -39,7 +40,15 @@ def _csv_rows(section: Section, usage: Mapping[str, SplitUsage], redactor: Redac
     lines += [{**base, "encoder": encoder, "status": f"failed: {error}"} for encoder, error in failed]
     counts = {f"{part}_{unit}": n for part, c in section.counts.items() for unit, n in c.items()}
     uses = merge_usage(usage, section.splits)
-    scored = {} if uses is None else {"test_image_scored_at_least": uses.typical, "test_image_scored_most": uses.most}
+    scored = (
+        {}
+        if uses is None
+        else {
+            "test_image_scored_at_least": uses.typical,
+            "test_image_scored_most": uses.most,
+            "validation_looks": uses.validation.looks,
+        }
+    )
     tail = {
         "split": section.partition,
         "labels": section.labels,
@@ -67,6 +76,7 @@ def _csv_numbers(row: Row, redactor: Redactor) -> dict[str, object]:
         line[f"auroc_sd_over_{over}"] = "" if math.isnan(sd) else f"{sd:.6f}"
     if row.primary is not None:
         line |= {"versus": row.reference, "relation": row.primary.relation, **difference_columns(row, row.primary)}
+    line |= search_columns(row)
     line["leakage"] = "; ".join(redactor.redact_all(list_allowed_leaks(row)))
     warnings = redactor.redact_all(w for r in row.records for w in r.meta.warnings)
     line["notes"] = "; ".join(unique([*row.notes, *filter(None, [row.episodes_note]), *warnings]))

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING
 
 from encoders.runtime.escape import escape_markdown, lines_to_csv
 from encoders.runtime.paths import records_dir
+from transfer.strategies.names import describe_search
 from transfer.tables.format import format_difference, format_interval, format_verdict
 from transfer.tables.render import shorten_names, write_table
 from transfer.tables.rows import Section
+from transfer.tables.search_rows import find_search
 from transfer.tables.strategy_rows import MEGABYTE, StrategyLine
 
 if TYPE_CHECKING:
@@ -61,15 +63,22 @@ def describe_table(lines: Sequence[StrategyLine], encoder: str) -> tuple[str, st
     first = lines[0]
     same = {(line.images_seen, line.validations) for line in lines}
     budget = f"{first.images_seen:,} images seen and {first.validations} validations each"
-    if len(same) > 1:
+    searched = find_search(first.row.records[0])
+    if searched:
+        listed = ", ".join(f"{line.strategy} {line.images_seen:,} and {line.validations}" for line in lines)
+        how = f"{describe_search(first.section.protocol)}, halving by {searched['factor']}"
+        budget = f"{how}; images seen and validations of all trials: {listed}"
+    elif len(same) > 1:
         listed = ", ".join(f"{line.strategy} {line.images_seen:,} and {line.validations}" for line in lines)
         budget = f"unequal numbers of images seen and of validations, by early stopping: {listed}"
     memory = (
         "peak of the GPU's allocator" if first.memory_source == "allocator" else "weights, gradients, optimizer and activations of a step"
     )
     rare = f"rarest class: {first.rare_class}"
-    note = f"{budget}; memory: {memory}; {rare}; differences are to {first.strategy}, paired by test patient, Holm over {describe_family_size(lines)}"
-    return f"strategies of fine-tuning: {first.section.task}, {encoder}{first.row.labels_title}", note
+    compared = f"differences are to {first.strategy}, paired by test patient, Holm over {describe_family_size(lines)}"
+    note = f"{budget}; memory: {memory}; {rare}; {compared}"
+    best = f", {describe_search(first.section.protocol)}" if searched else ""
+    return f"strategies of fine-tuning: {first.section.task}, {encoder}{first.row.labels_title}{best}", note
 
 
 def describe_family_size(lines: Sequence[StrategyLine]) -> str:
@@ -101,6 +110,7 @@ def strategy_csv_line(line: StrategyLine, first: StrategyLine) -> dict[str, obje
         "task": line.section.task, "encoder": row.encoder, "fraction": row.fraction, "strategy": line.strategy, "family": line.family,
         "protocol_hash": line.section.protocol_hash, "trained_parameters": line.trained_parameters, "memory_bytes": line.memory_bytes,
         "memory_source": line.memory_source, "images_seen": line.images_seen, "validations": line.validations,
+        "selected": describe_search(line.section.protocol),
         "fit_seconds": f"{line.fit_seconds:.3f}", "auroc": f"{auroc.value:.6f}", "auroc_low": f"{auroc.low:.6f}",
         "auroc_high": f"{auroc.high:.6f}", "rarest_class": line.rare_class, "rarest_class_recall": f"{line.rare_recall:.6f}",
         "ece": f"{line.ece:.6f}",

@@ -4,6 +4,7 @@ The network is that of the protocol `finetune` under the same settings and seed,
 kept here. Train patients train it; validation patients choose the weights, the temperature and the thresholds. No test image is used.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from encoders.runtime.arrays import IntArray
 from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
+from encoders.runtime.json_types import Json
 from encoders.runtime.local_notes import prints_to_job_log
 from encoders.runtime.paths import cache_dir, zoo_dir
 from encoders.store.verified import require_intact
@@ -29,12 +31,16 @@ from transfer.bench.bench import LogLine, load_protocols
 from transfer.bench.cell import hide_task_names
 from transfer.bench.preprocess_check import list_preprocess_mismatches
 from transfer.leakage import check
+from transfer.protocols import finetune, finetune_search
 from transfer.protocols.common import ImageSet
 from transfer.protocols.contract import Log
-from transfer.protocols.finetune import VERSION, Fitted, fit_from_file
+from transfer.protocols.finetune import VERSION, Fitted
 from transfer.protocols.finetune_checkpoint import TrainingFile
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.finetune_network import FinetuneNetwork
+from transfer.protocols.fit_place import FitPlace, TrialReport
+from transfer.protocols.search_space import with_settings
+from transfer.records.validation_looks import log_validation_looks
 from transfer.strategies.names import FINETUNE, FULL, check_settings_used, parse_strategy, strategy_label
 from transfer.tasks.load import LoadedTask, load_task
 from transfer.tasks.options import Part
@@ -104,10 +110,14 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     _check_task(request, loaded, location.card, log)
     encoder = zoo.load_location(location, request.device)
     train, val = (gather_images(loaded, encoder, part) for part in ("train", "val"))
-    file = find_training_file(loaded, encoder, cfg)
-    if (saved := file.load()) is not None:
+    place = find_training_place(loaded, encoder, cfg, hear_of_trials(request, loaded, encoder, log))
+    if (saved := TrainingFile(place.path).load()) is not None:
         log(f"an interrupted training of these settings and images goes on from step {saved['step']}")
-    fitted = fit_from_file(file, cfg, train, val, log=on_validation)
+    elif place.is_used:
+        log("an interrupted search of these settings and images goes on")
+    fitted, cfg = fit_in_place(place, cfg, train, val, on_validation)
+    if "search" not in fitted.selection:
+        log_validation_looks(describe_training(request, loaded, encoder), len(fitted.selection["table"]))
     head = fold_head(fitted)
     network = build_head_network(fitted.network.backbone, encoder.card, head).to(encoder.device)
     logits = predict_with_head(network, val, cfg.workers, cfg.tta)
@@ -122,15 +132,45 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     kept = Card.read(folder / "card.yaml")
     assert kept.head is not None, "it was published with its head"
     write_reference(folder, reference, kept.head)
-    file.remove()
+    place.remove()
     return TrainedEncoder(folder, kept, network, calibration, dict(fitted.selection), dict(fitted.cost))
 
 
-def find_training_file(loaded: LoadedTask, encoder: Encoder, cfg: Config) -> TrainingFile:
+def fit_in_place(place: FitPlace, cfg: Config, train: ImageSet, val: ImageSet, log: Log | None) -> tuple[Fitted, Config]:
+    """The fine-tuned network and its settings, which with a search are those of the best trial."""
+    if not cfg.search.space:
+        return finetune.fit_resumable(place, cfg, train, val, log=log), cfg
+    fitted = finetune_search.fit_resumable(place, cfg, train, val, log=log)
+    return fitted, Config.model_validate(with_settings(Config, cfg.model_dump(), fitted.selection["search"]["settings"]))
+
+
+def describe_training(request: TrainRequest, loaded: LoadedTask, encoder: Encoder) -> dict[str, Json]:
+    """What the ledger of validation looks says a training is for."""
+    return {
+        "task": request.task,
+        "split": loaded.split.hash,
+        "encoder": request.encoder,
+        "encoder_sha256": encoder.sha256,
+        "trained": request.name,
+        "seed": request.seed,
+    }
+
+
+def hear_of_trials(request: TrainRequest, loaded: LoadedTask, encoder: Encoder, log: LogLine) -> Callable[[TrialReport], None]:
+    """What prints every trial of a search, and adds its validations to the ledger."""
+
+    def hear(report: TrialReport) -> None:
+        log_validation_looks(describe_training(request, loaded, encoder), report.looks, report.trial, report.rung, report.images)
+        log(str(report))
+
+    return hear
+
+
+def find_training_place(loaded: LoadedTask, encoder: Encoder, cfg: Config, on_trial: Callable[[TrialReport], None]) -> FitPlace:
     """Where the state of this training is kept until its end. Its name depends on everything that the weights depend on."""
     task = [json_digest(loaded.task), loaded.labels_hash, loaded.split.hash, loaded.store.fingerprint]
     identity = [*task, encoder.sha256, cfg.model_dump(mode="json"), encoder.device.type, torch.__version__, VERSION]
-    return TrainingFile(cache_dir() / "trainings" / f"{json_digest(identity, 32)}.pt")
+    return FitPlace(cache_dir() / "trainings" / f"{json_digest(identity, 32)}.pt", on_trial)
 
 
 def _check_name(request: TrainRequest, start: Card) -> None:

@@ -36,7 +36,13 @@ def build_trained_card(
         modality=store.modality,
         method=FINETUNE,
         steps=int(selection["step"]),
-        config={"method": {"name": FINETUNE}, "task": loaded.task.name, "strategy": strategy_label(cfg), **cfg.model_dump(mode="json")},
+        config={
+            "method": {"name": FINETUNE},
+            "task": loaded.task.name,
+            "strategy": strategy_label(cfg),
+            **cfg.model_dump(mode="json"),
+            **describe_search_of_card(selection),
+        },
         lineage={
             "init": encoder.card.name,
             "init_sha256": encoder.sha256,
@@ -65,6 +71,13 @@ def build_trained_card(
         probe_history=keep_finite(selection["table"]),
         head=None,
     )
+
+
+def describe_search_of_card(selection: Mapping[str, Any]) -> dict[str, Any]:
+    """The search that chose the settings, without its trials; {} without one."""
+    if "search" not in selection:
+        return {}
+    return {"search": {name: value for name, value in selection["search"].items() if name not in ("table", "rungs", "seconds")}}
 
 
 def keep_finite(table: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -219,6 +219,10 @@ def check_settings_used(protocols: Sequence[str], overrides: Sequence[str]) -> N
     given = {text.partition("=")[0]: text.partition("=")[2] for text in overrides}
     given |= {f"{FINETUNE}.{parameter.setting}": "" for parameter in parse_space(given.get(f"{SEARCH_KEY}.space", ""))}
     labels = [split_imbalance(split_protocol(name)[1]) for name in protocols if split_protocol(name)[0] == FINETUNE]
+    for key, place in (("strategy", 0), ("imbalance", 1)):
+        if f"{FINETUNE}.{key}" in given and labels and all(label[place] for label in labels):
+            named = next(label[place] for label in labels)
+            raise InputError(f"{FINETUNE}.{key} has no effect: the protocol names {named}; leave one of them out")
     chosen = [label.partition("=")[0] or given.get(f"{FINETUNE}.strategy", FULL) for label, _ in labels]
     used = {group for name in chosen if name in STRATEGIES for group in STRATEGIES[name].groups}
     approaches = {approach or given.get(f"{FINETUNE}.imbalance", PLAIN) for _, approach in labels}

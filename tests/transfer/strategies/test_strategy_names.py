@@ -86,6 +86,9 @@ def test_strategies_stand_in_place_of_finetune_and_none_stops_early():
 def test_a_setting_of_a_strategy_that_is_not_used_is_refused():
     check_settings_used(["finetune-lora=2", "finetune"], ["finetune.lora.alpha=3", "knn.vote=majority"])
     check_settings_used(["finetune"], ["finetune.strategy=lora", "finetune.lora.alpha=3"])
+    for protocol, setting in (("finetune-lpft", "strategy=last"), ("finetune-full+focal", "imbalance=ldam")):
+        with pytest.raises(InputError, match="has no effect: the protocol names"):
+            check_settings_used([protocol], [f"finetune.{setting}"])
     with pytest.raises(InputError, match="finetune.linear.head_lr has no effect.*--strategies linear or lpft"):
         check_settings_used(["finetune", "finetune-lora=2"], ["finetune.linear.head_lr=3"])
 

@@ -32,6 +32,7 @@ class StoredImages(Config):
     voi: Literal["auto", "lut", "window", "none"] = Field("auto", description="of DICOM files: which window")
     window: dict[str, Any] | None = Field(None, description="of DICOM files: center, width and name of a fixed window")
     crop_borders: bool = Field(False, description="of DICOM files: whether uniform borders are removed")
+    tiling: dict[str, Any] | None = Field(None, description="of tiles of slides: how slides became tiles; null: the images are none")
 
 
 class Head(Config):

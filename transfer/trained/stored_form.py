@@ -7,6 +7,7 @@ from encoders.ingest.options import HairMethod, ResizeRule, StainMethod
 from encoders.store.part import StorePart
 from encoders.store.store import Store, read_unit_map
 from encoders.zoo.head_card import StoredImages
+from transfer.trained.slide_input import describe_tiling
 
 FULL_RANGE = 65535.0
 
@@ -42,6 +43,7 @@ def _describe_part(part: StorePart) -> StoredImages:
         voi=recipe.get("voi") or "auto",
         window=window if isinstance(window, dict) else None,
         crop_borders=bool(borders),
+        tiling=describe_tiling(recipe),
     )
 
 

@@ -75,14 +75,3 @@ def decide_labels(probability: Array, threshold: FloatArray | None) -> BoolArray
     decided = np.zeros(probability.shape, dtype=bool)
     decided[np.arange(len(probability)), probability.argmax(axis=1)] = True
     return decided
-
-
-def predictive_entropy(probability: Array, kind: HeadKind) -> FloatArray:
-    """(M,) entropy of the calibrated probabilities divided by its largest value, so that 1 is complete uncertainty.
-
-    Of several labels, the mean of their entropies."""
-    p = np.asarray(probability, dtype=np.float64)
-    parts = [p] if kind == "multiclass" else [p, 1 - p]
-    nats = sum((-part * np.log(np.maximum(part, np.finfo(np.float64).tiny)) for part in parts), np.zeros_like(p))
-    largest = math.log(p.shape[1] if kind == "multiclass" else 2)
-    return np.asarray(nats.sum(axis=1) / largest if kind == "multiclass" else nats.mean(axis=1) / largest)

@@ -1,10 +1,10 @@
-"""Predicting with the head of a trained encoder: probabilities, decisions and uncertainty of images, a batch at a time.
+"""Predicting with the head of a trained encoder: probabilities of images, a batch at a time, with draws of dropout and distances if wanted.
 
-Shapes: B images of a batch, C labels or classes.
+Shapes: B images of a batch, C labels or classes, T draws of dropout or members of an ensemble.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from encoders.features.input_batches import iterate_inputs, move_input
 from encoders.runtime.arithmetic import without_tf32
-from encoders.runtime.arrays import FloatArray
+from encoders.runtime.arrays import FloatArray, IntArray
 from encoders.runtime.errors import InputError
 from encoders.runtime.npz_file import load_npz
 from encoders.runtime.worker_process import worker_context
@@ -26,13 +26,35 @@ from encoders.zoo.head import read_head_of
 from encoders.zoo.head_card import Head
 from encoders.zoo.location import find_manifest
 from transfer.bench.preprocess_check import list_preprocess_mismatches
+from transfer.metrics.outliers import OutlierScore, TrainFeatures, score_outliers
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.protocols.tta import average_views
 from transfer.trained.calibrate import calibrated_probabilities
+from transfer.trained.dropout_samples import build_dropout_network, sample_logits
 from transfer.trained.head_network import build_head_network
 from transfer.trained.image_files import STORES, FileBatch, FileBatches, FileReader, FoundImages, choose_form, find_image_files
+from transfer.trained.reference import head_features
+from transfer.trained.reference_file import DISTANCES, read_reference
 
 BATCH = 64
+
+
+@dataclass(frozen=True)
+class DropoutRequest:
+    """network: with the dropout of its training.  count: draws of each image."""
+
+    network: FinetuneNetwork
+    count: int
+
+
+@dataclass(frozen=True)
+class DistanceRequest:
+    """kind: of the distance.  train: what it is measured to.  validation: (V,) those of validation images.  patient: (V,) theirs."""
+
+    kind: OutlierScore
+    train: TrainFeatures
+    validation: FloatArray
+    patient: IntArray
 
 
 @dataclass(frozen=True)
@@ -44,6 +66,9 @@ class TrainedModel:
     head: Head
     network: FinetuneNetwork
     trained_on: frozenset[bytes]
+    folder: Path | None = None  # of the card
+    dropout: DropoutRequest | None = None
+    distance: DistanceRequest | None = None
 
     def probabilities(self, x: EncoderInput) -> FloatArray:
         """(B, C) calibrated probabilities of prepared input."""
@@ -51,16 +76,36 @@ class TrainedModel:
             logits = average_views(self.network.eval(), self.head.tta)(x).double().cpu().numpy()
         return calibrated_probabilities(logits, self.head.temperature, self.head.kind)
 
+    def sampled_probabilities(self, x: EncoderInput, sha256: Sequence[str]) -> FloatArray | None:
+        """(T, B, C) calibrated probabilities of the draws of dropout; None if none are wanted.  sha256: of the pixels of each image."""
+        if self.dropout is None:
+            return None
+        with torch.inference_mode(), without_tf32():
+            logits = sample_logits(self.dropout.network, x, sha256, self.dropout.count, self.head.tta).cpu().numpy()
+        return np.stack([calibrated_probabilities(drawn, self.head.temperature, self.head.kind) for drawn in logits])
+
+    def distances(self, x: EncoderInput) -> FloatArray | None:
+        """(B,) how far the images are from the train images; None if that is not wanted."""
+        if self.distance is None:
+            return None
+        with torch.inference_mode(), without_tf32():
+            features = head_features(self.network.eval(), x).double().cpu().numpy()
+        return score_outliers(features, self.distance.train, self.distance.kind)
+
 
 class PredictedBatch(NamedTuple):
     """keys: of B images.  probability: (B, C), NaN where the image could not be read.  problems: position -> why.
 
-    trained_on: how many of the images trained or calibrated the model."""
+    trained_on: how many of the images trained or calibrated the model.  sha256: of the pixels, "" of an image that could not be read.
+    samples: (T, B, C) the probabilities whose mean `probability` is; None: of one network.  distance: (B,) from the train images."""
 
     keys: list[str]
     probability: FloatArray
     problems: Mapping[int, str]
     trained_on: int
+    sha256: Sequence[str] = ()
+    samples: FloatArray | None = None
+    distance: FloatArray | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +130,19 @@ def load_trained_model(name: str, device: str = "cpu") -> TrainedModel:
     network = build_head_network(encoder.model, encoder.card, weights).to(encoder.device)
     manifest = find_manifest(location)
     hashes = load_npz(manifest, "copy it again").get("sha256", ()) if manifest is not None else ()
-    return TrainedModel(name, encoder, head, network, frozenset(bytes(row) for row in hashes))
+    return TrainedModel(name, encoder, head, network, frozenset(bytes(row) for row in hashes), location.folder)
+
+
+def add_dropout(model: TrainedModel, count: int) -> TrainedModel:
+    """The model with `count` draws of dropout for each image. Raises InputError for one that was trained without."""
+    return replace(model, dropout=DropoutRequest(build_dropout_network(model.encoder, model.network), count))
+
+
+def add_distance(model: TrainedModel, kind: OutlierScore) -> TrainedModel:
+    """The model with distances from its train images. Raises InputError for one without its reference."""
+    reference = read_reference(model.folder, model.encoder.card, "--distance")
+    own = reference.distance[:, DISTANCES.index(kind)]
+    return replace(model, distance=DistanceRequest(kind, reference.train, own, reference.validation.patient))
 
 
 def open_prediction_input(paths: Sequence[Path], model: TrainedModel) -> PredictionInput:
@@ -142,8 +199,7 @@ def _predict_store(model: TrainedModel, store: Store, workers: int) -> Iterator[
     key, sha256 = store.column("key"), store.column("sha256")
     parts = [np.arange(start, min(start + BATCH, len(store))) for start in range(0, len(store), BATCH)]
     for rows, x in zip(parts, iterate_inputs(model.encoder, store, parts, workers), strict=True):
-        seen = count_trained_on(model, sha256[rows].tolist())
-        yield PredictedBatch(key[rows].astype(str).tolist(), model.probabilities(x), {}, seen)
+        yield _predict_batch(model, key[rows].astype(str).tolist(), x, sha256[rows].tolist(), {})
 
 
 def _predict_files(model: TrainedModel, found: FoundImages | None, workers: int) -> Iterator[PredictedBatch]:
@@ -154,11 +210,31 @@ def _predict_files(model: TrainedModel, found: FoundImages | None, workers: int)
     context = worker_context() if workers else None
     loader: DataLoader[FileBatch] = DataLoader(batches, batch_size=None, num_workers=workers, multiprocessing_context=context)
     for batch in loader:
-        p = np.full((len(batch.keys), len(model.head.classes)), np.nan)
-        if batch.inputs is not None:
-            readable = [i for i in range(len(batch.keys)) if i not in batch.problems]
-            p[readable] = model.probabilities(move_input(batch.inputs, model.encoder.device))
-        yield PredictedBatch(batch.keys, p, batch.problems, count_trained_on(model, [digest for digest in batch.sha256 if digest]))
+        x = None if batch.inputs is None else move_input(batch.inputs, model.encoder.device)
+        yield _predict_batch(model, batch.keys, x, batch.sha256, batch.problems)
+
+
+def _predict_batch(
+    model: TrainedModel, keys: list[str], x: EncoderInput | None, sha256: Sequence[str], problems: Mapping[int, str]
+) -> PredictedBatch:
+    """The predictions of a batch.  x: of the images that were read, in order; None if there is none."""
+    read = np.array([i not in problems for i in range(len(keys))])
+    digests = [digest for digest, was_read in zip(sha256, read, strict=True) if was_read]
+
+    def spread(values: FloatArray | None, axis: int = 0) -> FloatArray | None:
+        """The values of all images, NaN of those that were not read."""
+        if values is None:
+            return None
+        whole = np.full((*values.shape[:axis], len(keys), *values.shape[axis + 1 :]), np.nan)
+        whole[(slice(None),) * axis + (read,)] = values
+        return whole
+
+    if x is None:
+        return PredictedBatch(keys, np.full((len(keys), len(model.head.classes)), np.nan), problems, 0, sha256)
+    samples, distance = spread(model.sampled_probabilities(x, digests), axis=1), spread(model.distances(x))
+    p = spread(model.probabilities(x)) if samples is None else samples.mean(axis=0)
+    assert p is not None, "there are images"
+    return PredictedBatch(keys, p, problems, count_trained_on(model, digests), sha256, samples, distance)
 
 
 def count_trained_on(model: TrainedModel, sha256: Sequence[str]) -> int:

@@ -8,7 +8,8 @@ from scipy.special import expit, log_softmax, softmax
 from scipy.stats import entropy
 
 from encoders.zoo.head_card import NEVER
-from transfer.trained.calibrate import calibrate_head, calibrated_probabilities, decide_labels, predictive_entropy
+from transfer.metrics.entropy_parts import relative_entropy
+from transfer.trained.calibrate import calibrate_head, calibrated_probabilities, decide_labels
 
 
 def binary(n=300, labels=1, seed=0):
@@ -78,8 +79,8 @@ def test_a_label_without_both_classes_or_better_than_chance_is_said():
 
 def test_uncertainty_is_the_entropy_from_0_to_1():
     p = np.array([[0.2, 0.3, 0.5], [1 / 3, 1 / 3, 1 / 3], [1.0, 0.0, 0.0]])
-    assert predictive_entropy(p, "multiclass") == pytest.approx(entropy(p, axis=1) / np.log(3))
+    assert relative_entropy(p, "multiclass") == pytest.approx(entropy(p, axis=1) / np.log(3))
     labels = np.array([[0.5, 0.1], [0.0, 1.0]])
     each = np.stack([entropy([labels[0], 1 - labels[0]], base=2), [0.0, 0.0]])
-    assert predictive_entropy(labels, "multilabel") == pytest.approx(each.mean(axis=1))
+    assert relative_entropy(labels, "multilabel") == pytest.approx(each.mean(axis=1))
     assert decide_labels(p, None).argmax(axis=1).tolist() == [2, 0, 0]

@@ -28,7 +28,7 @@ from transfer.protocols.tta import average_views
 
 DROPS = (nn.Dropout, DropPath)
 HEAD_ALONE = ("linear", "last")  # strategies in which the network, or most of it, was trained without drop path
-ADVICE = "train it with dropout before the head, e.g. `transfer train ... finetune.dropout=0.2`, or with finetune.drop_path=0.1"
+DROPOUT_ADVICE = "train it with dropout before the head, e.g. `transfer train ... finetune.dropout=0.2`, or with finetune.drop_path=0.1"
 
 
 def build_dropout_network(encoder: Encoder, network: FinetuneNetwork) -> FinetuneNetwork:
@@ -55,7 +55,9 @@ def training_dropout(card: Card, transformer: bool) -> tuple[float, float]:
     path = (0.1 if transformer else 0.0) if given is None else float(given)
     rate, path = float(settings.get("dropout") or 0.0), 0.0 if strategy in HEAD_ALONE else path
     if not rate and not path:
-        raise InputError(f"{card.name} was trained without dropout and without drop path, so --mc-dropout has nothing to draw; {ADVICE}")
+        raise InputError(
+            f"{card.name} was trained without dropout and without drop path, so --mc-dropout has nothing to draw; {DROPOUT_ADVICE}"
+        )
     return rate, path
 
 

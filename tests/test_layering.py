@@ -20,7 +20,7 @@ ROOMS = {
     "transfer": [
         "cli",
         "report",
-        "explain",
+        "explain display",
         "tables trained study",
         "bench",
         "stats records protocols",

@@ -55,7 +55,7 @@ STRONG_OPERATIONS: dict[RandAugmentName, StrongOperation] = {
     "gamma": StrongOperation("gamma", lambda s: {"gamma": 1.0, "gamma_range": [1 / (1 + s), 1 + s]}, {"gamma": 1.0}),
     "clahe": StrongOperation("clahe", lambda s: {"clahe": 1.0, "clahe_limit": [1.0, 1 + 3 * s]}, {"clahe": 0.0}),
     "blur": StrongOperation("blur", lambda s: {"blur": 1.0, "blur_sigma": [0.1, 0.1 + 1.9 * s]}, {"blur": 0.0}),
-    "noise": StrongOperation("noise", lambda s: {"noise": 1.0, "noise_std": [0.0, 0.1 * s]}, {"noise": 0.0, "noise_at": 0.0}),
+    "noise": StrongOperation("noise", lambda s: {"noise": 1.0, "noise_std": [0.0, 0.05 * s]}, {"noise": 0.0, "noise_at": 0.0}),
     "cutout": StrongOperation("cutout", lambda s: {"cutout": 1.0, "cutout_area": [0.02, 0.02 + 0.28 * s]}, {"cutout": 0.0}),
 }
 

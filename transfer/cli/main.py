@@ -19,6 +19,7 @@ from transfer.cli.jobs import print_jobs
 from transfer.cli.options import saved_results
 from transfer.cli.power import power
 from transfer.cli.predict import predict
+from transfer.cli.preview import preview
 from transfer.cli.report import report
 from transfer.cli.saved_tables import print_and_save_tables
 from transfer.cli.sibling_options import ADVICE, WITHOUT_EFFECT
@@ -102,6 +103,7 @@ app.command("bench")(bench_command(run_and_print_bench))
 app.command()(refreshes_gallery(compare))
 app.command()(refreshes_gallery(train))
 app.command()(predict)
+app.command()(preview)
 app.command()(power)
 app.command()(refreshes_gallery(report))
 app.command(context_settings={"ignore_unknown_options": True})(refreshes_gallery(submit))  # those of bench

@@ -1,0 +1,1 @@
+"""Pictures of what fine-tuning does to the images of a task."""

@@ -66,7 +66,8 @@ class Augment(  # the last base comes first in `pretrain settings`
         return {name: value for name, value in serialize(self).items() if name not in off}
 
 
-NEWER_SETTINGS = {"clahe": ClaheSettings, "randaugment": RandAugmentSettings}  # what turns them on; they came after the first recipes
+# What turns them on, and what is then recorded: operations that came after the first recipes.
+NEWER_SETTINGS: dict[str, type[Config]] = {"clahe": ClaheSettings, "randaugment": RandAugmentSettings}
 
 
 AUGMENTATIONS: dict[str, Augmentation[Augment]] = {

@@ -43,6 +43,13 @@ class TrainFeatures(NamedTuple):
     unit: FloatArray
 
 
+def group_by_class(y: Array, kind: str) -> IntArray:
+    """(N,) the class of each image; 0 for all images of a task with several labels, which have no one class.  y: (N, C) without NaN."""
+    if kind == "multilabel":
+        return np.zeros(len(y), dtype=np.int64)
+    return np.asarray(np.argmax(y, axis=1) if kind == "multiclass" else np.asarray(y)[:, 0] > 0.5).astype(np.int64)
+
+
 def fit_train_features(x: Array, group: IntArray) -> TrainFeatures:
     """The distributions of train features.  x: (N, D).  group: (N,) class numbers from 0; all 0 where there are no classes."""
     x = np.asarray(x, dtype=np.float64)

@@ -12,7 +12,7 @@ from encoders.runtime.arrays import Array, FloatArray, IntArray
 from encoders.runtime.random import Purpose, permutation
 from encoders.zoo import backbone
 from encoders.zoo.encoder import EncoderInput
-from transfer.metrics.outliers import fit_train_features, score_outliers
+from transfer.metrics.outliers import fit_train_features, group_by_class, score_outliers
 from transfer.protocols.common import ImageSet, find_labeled_rows, order_by_image
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.protocols.predict_images import FORWARD_BATCH
@@ -29,7 +29,7 @@ def build_reference(network: FinetuneNetwork, train: ImageSet, val: ImageSet, lo
     Train images are those that have a label, a part of them if there are more than MOST_TRAIN_IMAGES."""
     order = order_by_image(val.key, val.sha256)
     own = choose_train_images(train)
-    fitted = fit_train_features(embed_with(network, own, workers), group_by_class(own))
+    fitted = fit_train_features(embed_with(network, own, workers), group_by_class(own.y, own.kind))
     features = embed_with(network, val.at(order), workers)
     distance = np.stack([score_outliers(features, fitted, kind) for kind in DISTANCES], axis=1)
     validation = ValidationRows(np.asarray(logits, dtype=np.float64)[order], val.y[order], number_patients(val.patient[order]))
@@ -41,14 +41,6 @@ def choose_train_images(train: ImageSet) -> ImageSet:
     labeled = train.at(np.flatnonzero(find_labeled_rows(train.y, train.kind)))
     order = order_by_image(labeled.key, labeled.sha256)
     return labeled.at(order[np.sort(permutation(0, Purpose.PROBE, 0, len(order))[:MOST_TRAIN_IMAGES])])
-
-
-def group_by_class(images: ImageSet) -> IntArray:
-    """(N,) the class of each image; 0 for all images of a task with several labels, which have no one class."""
-    if images.kind == "multilabel":
-        return np.zeros(len(images), dtype=np.int64)
-    y = np.asarray(images.y)
-    return np.asarray(y.argmax(axis=1) if images.kind == "multiclass" else y[:, 0] > 0.5).astype(np.int64)
 
 
 def number_patients(patient: Array) -> IntArray:

@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     MIXUP = 31
     RANDAUGMENT = 32
     CLAHE = 33
+    EXPLAIN = 40
 
 
 _PHILOX_MULTIPLIERS = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)

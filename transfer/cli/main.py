@@ -14,8 +14,10 @@ from transfer.bench.bench_command import bench_command
 from transfer.bench.options import BenchOptions
 from transfer.cli.bench_cells import bench_cells
 from transfer.cli.compare import compare
+from transfer.cli.explain import explain
 from transfer.cli.gallery import gallery
 from transfer.cli.jobs import print_jobs
+from transfer.cli.ood import ood
 from transfer.cli.options import saved_results
 from transfer.cli.power import power
 from transfer.cli.predict import predict
@@ -43,6 +45,7 @@ Typical use
     transfer report
     transfer train --encoder cxr_moco --task pneumonia --name cxr_pneumonia
     transfer predict --model cxr_pneumonia images/ --out predictions.csv
+    transfer explain --model cxr_pneumonia images/ --out explained
 """
 app = typer.Typer(no_args_is_help=True, add_completion=False, help=HELP, rich_markup_mode=None)
 app.add_typer(tasks_app, name="tasks")
@@ -104,6 +107,8 @@ app.command()(refreshes_gallery(compare))
 app.command()(refreshes_gallery(train))
 app.command()(predict)
 app.command()(preview)
+app.command()(explain)
+app.command()(ood)
 app.command()(power)
 app.command()(refreshes_gallery(report))
 app.command(context_settings={"ignore_unknown_options": True})(refreshes_gallery(submit))  # those of bench

@@ -1,7 +1,7 @@
 """The chest phantom with a finding at one place: what maps of explanation are measured with, because that place is known.
 
 The label `nodule` is a round density in a lung (1), or none (0). A patient's nodule stays where it is in the chest; exposure and position
-vary from image to image. The clouds in the lungs are those of the chest phantom without opacity, in both classes.
+vary from image to image. The clouds in the lungs are those of the chest phantom without opacity, fainter, in both classes.
 """
 
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from encoders.ingest.phantom.cxr import Chest, CxrPerson, describe_exposure, dra
 from encoders.ingest.phantom.fields import Field, soft_ellipse
 from encoders.ingest.phantom.kind import PhantomImage, PhantomKind, PhantomMask
 
+FAINT_CLOUDS = 0.5  # of the amplitude of the chest phantom's pattern
 LUNG_CENTRE = 0.43  # from the middle of the chest, half image sides
 LOWEST = {-1: 0.2, 1: -0.1}  # of a nodule in the lung of each side: below, the heart covers the lung on its side
 
@@ -34,11 +35,11 @@ def draw_nodule_person(rng: np.random.Generator) -> NodulePerson:
     side = -1 if rng.random() < 0.5 else 1
     return NodulePerson(
         label=chest.label,
-        chest=replace(chest, label=0),
+        chest=replace(chest, label=0, texture_amplitude=FAINT_CLOUDS * chest.texture_amplitude),
         x=side * LUNG_CENTRE * chest.chest_width + rng.uniform(-0.1, 0.1),
         y=rng.uniform(-0.45, LOWEST[side]),
-        radius=rng.uniform(0.09, 0.15),
-        density=rng.uniform(0.25, 0.4),
+        radius=rng.uniform(0.12, 0.18),
+        density=rng.uniform(0.35, 0.55),
     )
 
 

@@ -1,14 +1,22 @@
 """Phantoms: reproducible from a seed, marked as synthetic, and with labels that only structure reveals."""
 
+from dataclasses import replace
+
+import h5py
 import numpy as np
 import pytest
 import typer.testing
+from scipy.ndimage import binary_dilation
 
 from encoders.cli.ingest import ingest_app
 from encoders.ingest.phantom.cxr import CXR_PHANTOM, draw_lung_texture
+from encoders.ingest.phantom.cxr_nodule import CXR_NODULE_PHANTOM
 from encoders.ingest.phantom.fields import gaussianise, shuffle_phases, smooth_noise
 from encoders.ingest.phantom.source import PHANTOM_KINDS, PhantomSource
 from encoders.ingest.shards import ingest
+from encoders.runtime.errors import InputError
+from encoders.runtime.random import Purpose, generator
+from encoders.store.masks import has_masks, read_masks
 from encoders.store.store import Store
 
 
@@ -146,3 +154,53 @@ def test_raw_pixels_do_not_find_the_finding_of_the_demo():
     x = scale(np.stack([row.image for row in rows]).reshape(300, 16, 4, 16, 4).mean((2, 4)).reshape(300, -1))
     model = LogisticRegression(C=0.01, max_iter=1000).fit(x[:150], y[:150])
     assert auroc(y[150:], model.decision_function(x[150:])) < 0.7
+
+
+@pytest.mark.parametrize("kind", [name for name, kind in PHANTOM_KINDS.items() if kind.draw_mask])
+def test_masks_are_stored_on_request_and_change_no_image(tmp_path, kind):
+    ingest(PhantomSource(kind, 8, 32, seed=2), tmp_path / "plain.h5", workers=1)
+    ingest(PhantomSource(kind, 8, 32, seed=2, masks=True), tmp_path / "masks.h5", workers=1)
+    plain, store = Store.open(tmp_path / "plain.h5"), Store.open(tmp_path / "masks.h5")
+    assert store.fingerprint == plain.fingerprint
+    assert (has_masks(store), has_masks(plain)) == (True, False)
+    masks, y = np.stack(read_masks(store, np.arange(len(store)))), store.labels(PHANTOM_KINDS[kind].label)
+    assert masks.shape == (len(store), 32, 32)
+    assert masks.dtype == bool
+    assert (masks[y > 0].sum(axis=(1, 2)) > 0).all()
+    assert masks[y == 0].any() if kind != "cxr_nodule" else not masks[y == 0].any()
+    with pytest.raises(InputError, match=r"plain\.h5 has no masks"):
+        read_masks(plain, [0])
+
+
+def test_a_mask_is_where_the_nodule_was_added_and_nowhere_else():
+    source = PhantomSource("cxr_nodule", 16, 64, seed=4, masks=True)
+    found = 0
+    for item in source.items():
+        number, k = item
+        person = CXR_NODULE_PHANTOM.draw_person(generator(4, Purpose.PHANTOM, CXR_NODULE_PHANTOM.stream, number))
+        row = source.read(item)
+        if not person.label:
+            assert not row.mask.any()
+            continue
+        stream = generator(4, Purpose.PHANTOM, CXR_NODULE_PHANTOM.stream, number, k + 1)
+        without, _ = CXR_NODULE_PHANTOM.draw_image(replace(person, label=0), stream, 64)
+        changed = row.image[..., 0].astype(int) - without[..., 0]
+        seen = row.mask & (without[..., 0] < 200)  # not where exposure, collimation or a marker hides it
+        assert (changed[seen] >= 0).all()
+        found += changed[row.mask].mean() > 10
+        grown = binary_dilation(row.mask, iterations=6)
+        assert np.abs(changed[~grown]).max() <= 3  # what is left of the soft edge
+    assert found > 8
+
+
+def test_a_changed_mask_is_noticed_and_a_phantom_without_a_place_has_none(tmp_path):
+    ingest(PhantomSource("cxr_nodule", 6, 32, masks=True), tmp_path / "a.h5", workers=1)
+    store = Store.open(tmp_path / "a.h5")
+    assert store.parts[0].metadata_is_intact()
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        file["masks"][0, 0, 0] = 1
+    assert Store.open(tmp_path / "a.h5").parts[0].metadata_is_intact() is False
+    with pytest.raises(
+        InputError, match="the finding of the phantom histology is all over the image, so it has no mask; phantoms with masks"
+    ):
+        PhantomSource("histology", 4, 32, masks=True)

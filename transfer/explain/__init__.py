@@ -1,0 +1,1 @@
+"""Heat maps that explain the predictions of a trained encoder, and measurements of how faithful they are."""

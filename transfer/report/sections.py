@@ -16,6 +16,7 @@ from transfer.report.figures import label_efficiency_section, ranking_and_calibr
 from transfer.report.groups import subgroup_section
 from transfer.report.images import images_section
 from transfer.report.label_savings import label_savings_section
+from transfer.report.prediction_sets import prediction_sets_section
 from transfer.report.provenance import environment_section, leak_section, ledger_section, protocol_section
 from transfer.report.published.page_section import published_section
 from transfer.report.referral_chart import referral_section
@@ -45,6 +46,7 @@ REPORT_SECTIONS: dict[str, ReportSection] = {
     "episodes": ReportSection("Single few-shot episodes", episodes_section),
     "diagnosis": ReportSection("What the difference to the start is made of", diagnosis_section),
     "ranking_and_calibration": ReportSection("Ranking and calibration", ranking_and_calibration_section),
+    "prediction_sets": ReportSection("Prediction sets", prediction_sets_section),
     "referral": ReportSection("Referral of the least certain images", referral_section),
     "robustness": ReportSection("Robustness to acquisition shifts", robustness_section),
     "class_auroc": ReportSection("AUROC of each class", class_auroc_section),

@@ -3,10 +3,15 @@
 import numpy as np
 import pytest
 
+from tests.transfer.report.test_report import drawn, pair
 from tests.transfer.tables.test_referral import made
 from transfer.metrics.selective import Decided, measure_kept
-from transfer.report.referral_chart import REFERRED_SHARES, resample_caught, row_referral_curve
-from transfer.tables.referral import decide_part
+from transfer.metrics.set_rule import SetRule
+from transfer.report.referral_chart import REFERRED_SHARES, REPORT_RULE, resample_caught, row_referral_curve
+from transfer.tables.build import build_sections
+from transfer.tables.format import format_interval
+from transfer.tables.prediction_sets import row_sets
+from transfer.tables.referral import decide_part, row_referrals
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "multiclass"])
@@ -31,3 +36,16 @@ def test_without_an_error_or_without_probabilities_there_is_no_curve():
     r = made()
     r.arrays["test_scores"] = r.arrays["test_scores"] * 9
     assert row_referral_curve([r]) is None
+
+
+def test_the_page_has_the_tables_of_prediction_sets_and_of_referral():
+    records = pair()
+    page = drawn(records)
+    (section,) = build_sections(records)
+    row = section.rows[0]
+    cells = row_sets(row, SetRule(0.9)).cells()
+    assert f">{cells[0]}</td>" in page
+    error = row_referrals(row, REPORT_RULE)[2].error
+    assert f">{format_interval(error)}</td>" in page
+    assert "share of errors caught" in page
+    assert "Prediction sets" in page

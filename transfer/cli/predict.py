@@ -14,7 +14,7 @@ DistanceKind = Literal["mahalanobis", "relative", "knn"]
 def predict(
     images: Annotated[
         list[Path],
-        typer.Argument(metavar="STORE|FOLDER|FILE...", help="a store (.h5), a folder of stores, a folder of images, or image files"),
+        typer.Argument(metavar="STORE|FOLDER|FILE...", help="a store (.h5), a folder of stores, images or whole slides, or such files"),
     ],
     model: Annotated[
         str, typer.Option(metavar="NAME[,NAME...]", help="a trained encoder that `transfer train` wrote (required); several: an ensemble")
@@ -28,6 +28,7 @@ def predict(
     distance: Annotated[
         DistanceKind | None, typer.Option(help="also how unlike the train images an image is: distance and percentile", show_default=False)
     ] = None,
+    slides: Annotated[bool, typer.Option("--slides", help="the files are whole slides, also .tiff and .dcm")] = False,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -39,7 +40,7 @@ def predict(
         transfer predict --model cxr_pneumonia new_images/ --out predictions.csv      # PNG, JPEG, TIFF, DICOM
         transfer predict --model cxr_pneumonia scan1.dcm scan2.dcm
         transfer predict --model cxr_pneumonia cxr.h5 --out predictions.csv --replace
-        transfer predict --model tumour tiles/ --out tiles.csv                        # stores of tiles: a row per tile
+        transfer predict --model tumour slides/ --out tiles.csv                       # whole slides; also tiles.slides.csv
         transfer predict --model seed0,seed1,seed2 cxr.h5 --sets 0.9                  # an ensemble, with prediction sets
         transfer predict --model cxr_pneumonia new_images/ --distance knn             # which images are unlike the train images
 
@@ -61,9 +62,12 @@ def predict(
     The keys are those of your images: OUT is a local file that only you can read (mode 0600). It is written whole or not at all; after an
     interruption, run the command again.
 
-    Of whole slides, tiles are scored (make them with `encoders ingest wsi`); slides are not: their scores are not combined. `encoders
-    heatmap` draws a column of OUT over a slide. Softmax and sigmoid say nothing about images unlike those of the task: a photograph also
-    gets a probability; see --distance.
+    Whole slides are tiled one after the other as those of the model's task, and the tiles are scored: --slides says so of files whose
+    suffix is that of images (.tiff, .dcm). Where images are tiles of slides, OUT.slides.csv has a row for each slide: the mean probability
+    of its tiles (probability_CLASS), and the mean of the tenth with the highest (top_CLASS). A slide has no decision, as the head was
+    calibrated on tiles. `encoders heatmap` draws a column of OUT over a slide.
+
+    Softmax and sigmoid say nothing about images unlike those of the task: a photograph also gets a probability; see --distance.
     """
     from encoders.runtime.devices import announce_device, resolve_device
     from encoders.runtime.errors import InputError
@@ -72,6 +76,7 @@ def predict(
     from transfer.metrics.set_rule import parse_set_rule
     from transfer.trained.prediction_job import PredictRequest, prepare_predictions
     from transfer.trained.prediction_table import check_out, describe_predictions, write_predictions
+    from transfer.trained.slide_table import SlideScores, write_slide_table
 
     if not model:
         raise InputError("--model is required: the name of an encoder that `transfer train` wrote; `encoders list` shows all")
@@ -81,16 +86,20 @@ def predict(
     device = resolve_device(device)
     job = prepare_predictions(PredictRequest(split_names([model]), rule, mc_dropout, distance, device))
     announce_device(device)
-    given = job.open_input(images)
+    given = job.open_input(images, slides)
+    combined = SlideScores()
     for note in dict.fromkeys([*job.notes, *(note for each in given for note in each.notes)]):
         console.print(note, markup=False, style="dim", soft_wrap=True)
     with (
         advise_on_interrupt(f"{out} was not written; run the same command again"),
         progress_counter("predict", len(given[0])) as progress,
     ):
-        summary = write_predictions(job.iterate(given, workers, progress), job.rule.head, out, job.extras)
+        summary = write_predictions(combined.collect(job.iterate(given, workers, progress)), job.rule.head, out, job.extras)
+        table = write_slide_table(combined, job.rule.head, out)
     for line in describe_predictions(summary, job.rule.head, out, job.extras):
         print(line)
     print(f"written to {show_path(out)}, for you alone: its keys are those of your images")
+    if table is not None:
+        print(f"{len(combined.tiles):,} slides with tiles: {show_path(table)}")
     if summary.problems:
         raise typer.Exit(1)

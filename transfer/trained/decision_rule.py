@@ -111,4 +111,4 @@ def average_batches(
         samples = np.stack([batch.probability for batch in batches])  # (T, B, C)
         p = temper(samples.mean(axis=0), rule.temperature, rule.head.kind) if rule.temperature != 1 else samples.mean(axis=0)
         trained_on = sum(bytes.fromhex(digest) in seen for digest in first.sha256 if digest)
-        yield PredictedBatch(first.keys, p, problems, trained_on, first.sha256, samples)
+        yield PredictedBatch(first.keys, p, problems, trained_on, first.sha256, samples, slides=first.slides)

@@ -33,7 +33,6 @@ from encoders.store.write import full_range_unit
 from encoders.zoo.encoder import Encoder, EncoderInput
 from encoders.zoo.head_card import Head, StoredImages
 
-SLIDES = {".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".svslide", ".bif", ".czi"}  # whole slides, which are tiled first
 STORES = {".h5", ".hdf5"}
 VOLUMES = ("ingest nifti",)  # tasks whose images are slices of volumes, which no image file is
 
@@ -65,7 +64,7 @@ class FileBatch(NamedTuple):
 def find_image_files(paths: Sequence[Path]) -> FoundImages:
     """The images of a folder, by their paths relative to it; of files or of several folders, by their paths as they are given.
 
-    Raises InputError for a path that does not exist, for whole slides and stores among the files, and if there is no image."""
+    Raises InputError for a path that does not exist, for stores among the files, and if there is no image."""
     alone = len(paths) == 1 and paths[0].is_dir()
     root = paths[0] if alone else Path()
     names: dict[str, None] = {}
@@ -97,14 +96,9 @@ def find_image_files(paths: Sequence[Path]) -> FoundImages:
 
 
 def _refuse_other_kinds(names: Sequence[str]) -> None:
-    """Raises InputError for whole slides and for stores among image files."""
+    """Raises InputError for stores among image files."""
     for name in names:
         suffix = Path(name).suffix.lower()
-        if suffix in SLIDES:
-            raise InputError(
-                f"{name} is a whole slide, and a head scores images: make tiles of it first (`encoders ingest wsi FOLDER OUT`), and "
-                "predict on these stores"
-            )
         if suffix in STORES:
             raise InputError(f"{name} is a store beside image files; predict on stores and on files by a command each")
 

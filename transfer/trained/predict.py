@@ -35,6 +35,7 @@ from transfer.trained.head_network import build_head_network
 from transfer.trained.image_files import STORES, FileBatch, FileBatches, FileReader, FoundImages, choose_form, find_image_files
 from transfer.trained.reference import head_features
 from transfer.trained.reference_file import DISTANCES, read_reference
+from transfer.trained.slide_input import FoundSlides, find_slides, names_slides, tile_slides
 
 BATCH = 64
 
@@ -97,7 +98,8 @@ class PredictedBatch(NamedTuple):
     """keys: of B images.  probability: (B, C), NaN where the image could not be read.  problems: position -> why.
 
     trained_on: how many of the images trained or calibrated the model.  sha256: of the pixels, "" of an image that could not be read.
-    samples: (T, B, C) the probabilities whose mean `probability` is; None: of one network.  distance: (B,) from the train images."""
+    samples: (T, B, C) the probabilities whose mean `probability` is; None: of one network.  distance: (B,) from the train images.
+    slides: of which slide each image is a tile, "" of none; () where no image has one."""
 
     keys: list[str]
     probability: FloatArray
@@ -106,18 +108,22 @@ class PredictedBatch(NamedTuple):
     sha256: Sequence[str] = ()
     samples: FloatArray | None = None
     distance: FloatArray | None = None
+    slides: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
 class PredictionInput:
-    """The images to predict: those of a store, or files.  notes: sentences for the user."""
+    """The images to predict: those of a store, files, or whole slides.  notes: sentences for the user."""
 
     store: Store | None = None
     files: FoundImages | None = None
+    slides: FoundSlides | None = None
     notes: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
-        return len(self.store if self.store is not None else self.files or ())
+        """The number of images, or of slides."""
+        given = next((each for each in (self.store, self.files, self.slides) if each is not None), ())
+        return len(given)
 
 
 def load_trained_model(name: str, device: str = "cpu") -> TrainedModel:
@@ -145,11 +151,15 @@ def add_distance(model: TrainedModel, kind: OutlierScore) -> TrainedModel:
     return replace(model, distance=DistanceRequest(kind, reference.train, own, reference.validation.patient))
 
 
-def open_prediction_input(paths: Sequence[Path], model: TrainedModel) -> PredictionInput:
-    """A store, several stores or a folder of stores as one; otherwise the image files of a folder, or these files.
+def open_prediction_input(paths: Sequence[Path], model: TrainedModel, slides: bool = False) -> PredictionInput:
+    """A store, several stores or a folder of stores as one; whole slides; otherwise the image files of a folder, or these files.
+
+    slides: the files are whole slides, also those whose suffix is that of images (.tiff, .dcm).
 
     Raises InputError for what is neither, and for a store that was changed."""
-    stores = list_stores(paths)
+    stores = [] if slides else list_stores(paths)
+    if not stores and (slides or names_slides(paths)):
+        return PredictionInput(slides=find_slides(paths, model.head, model.name))
     if not stores:
         found = find_image_files(paths)
         skipped = [f"{n} files skipped: {suffix}" for suffix, n in sorted(found.skipped.items())]
@@ -188,7 +198,10 @@ def iterate_predictions(
 ) -> Iterator[PredictedBatch]:
     """Yields the predictions of all images in their order, a batch at a time; no more than that is in memory.
 
-    workers: processes that read; 0: this process reads.  progress: called with the number of images done."""
+    workers: processes that read; 0: this process reads.  progress: called with the number of images, or of slides, done."""
+    if images.slides is not None:
+        yield from _predict_slides(model, images.slides, workers, progress)
+        return
     batches = _predict_store(model, images.store, workers) if images.store is not None else _predict_files(model, images.files, workers)
     for batch in batches:
         yield batch
@@ -197,9 +210,22 @@ def iterate_predictions(
 
 def _predict_store(model: TrainedModel, store: Store, workers: int) -> Iterator[PredictedBatch]:
     key, sha256 = store.column("key"), store.column("sha256")
+    slide = store.column("slide").astype(str) if store.has_column("slide") else None
     parts = [np.arange(start, min(start + BATCH, len(store))) for start in range(0, len(store), BATCH)]
     for rows, x in zip(parts, iterate_inputs(model.encoder, store, parts, workers), strict=True):
-        yield _predict_batch(model, key[rows].astype(str).tolist(), x, sha256[rows].tolist(), {})
+        batch = _predict_batch(model, key[rows].astype(str).tolist(), x, sha256[rows].tolist(), {})
+        yield batch if slide is None else batch._replace(slides=slide[rows].tolist())
+
+
+def _predict_slides(model: TrainedModel, found: FoundSlides, workers: int, progress: Callable[[int], None]) -> Iterator[PredictedBatch]:
+    """The tiles of one slide after the other, and a row for each slide that cannot be read as a whole."""
+    for name, store, problem in tile_slides(found, workers):
+        if store is not None:
+            for batch in _predict_store(model, store, workers):
+                yield batch._replace(slides=[name] * len(batch.keys))
+        if problem:
+            yield _predict_batch(model, [name], None, [""], {0: problem})._replace(slides=[name])
+        progress(1)
 
 
 def _predict_files(model: TrainedModel, found: FoundImages | None, workers: int) -> Iterator[PredictedBatch]:

@@ -207,7 +207,7 @@ def test_what_cannot_be_predicted_is_said(tmp_path):
     with pytest.raises(InputError, match=r"holds no image \(PNG, JPEG, TIFF, DICOM\), but 1 .txt"):
         predict(tmp_path / "p.csv", empty)
     (empty / "a.svs").write_bytes(b"slide")
-    with pytest.raises(InputError, match="is a whole slide, and a head scores images: make tiles of it first"):
+    with pytest.raises(InputError, match="images that are no tiles of slides, so it is not known how slides become tiles"):
         predict(tmp_path / "p.csv", empty)
     with pytest.raises(InputError, match="does not exist; name a store, a folder of images, or image files"):
         predict(tmp_path / "p.csv", tmp_path / "none.png")

@@ -9,12 +9,15 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from encoders.augment.config import AUGMENTATIONS
+from encoders.augment.randaugment_settings import RANDAUGMENT_LISTS
 from encoders.ingest.sources import SOURCES
+from encoders.zoo.tta_settings import TtaSettings
 from pretrain.methods import METHODS
 from pretrain.recipe.listing import LISTING, build_listing, format_listing
 from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
 from transfer.bench.shifts import SHIFTS
 from transfer.protocols import PROTOCOLS
+from transfer.protocols.mixing_settings import MixingSettings
 from transfer.strategies.names import STRATEGIES, list_settings, strategy_usage
 from transfer.study.config import Study
 from transfer.tasks.recipes import RECIPES as DATA_SETS
@@ -51,6 +54,21 @@ def strategies() -> str:
 
 def strategy_settings() -> str:
     return render_table(("setting", "default", "meaning"), [(f"`{name}`", value, text) for name, value, text in list_settings()])
+
+
+def randaugment() -> str:
+    rows = [(f"`{name}`", ", ".join(entry.names), entry.left_out) for name, entry in RANDAUGMENT_LISTS.items()]
+    return render_table(("`randaugment_list`", "operations", "left out, and why"), rows)
+
+
+def mixing_and_views() -> str:
+    groups = {**{name: getattr(MixingSettings(), name) for name in MixingSettings.model_fields}, "tta": TtaSettings()}
+    rows = [
+        (f"`finetune.{group}.{name}`", f"`{json.dumps(field.default)}`", field.description)
+        for group, settings in groups.items()
+        for name, field in type(settings).model_fields.items()
+    ]
+    return render_table(("setting", "default", "meaning"), rows)
 
 
 def study_keys() -> str:
@@ -97,6 +115,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocols": protocols,
     "strategies": strategies,
     "strategy-settings": strategy_settings,
+    "randaugment": randaugment,
+    "mixing-and-views": mixing_and_views,
     "study-keys": study_keys,
     "shifts": shifts,
     "sources": sources,

@@ -1,6 +1,6 @@
 """The settings of RandAugment, and the operations among which it draws: one list for each modality, with what is left out and why."""
 
-from typing import Literal, Self, TypeAlias, get_args
+from typing import Literal, NamedTuple, Self, TypeAlias, get_args
 
 from pydantic import Field, model_validator
 
@@ -25,25 +25,44 @@ RandAugmentName = Literal[
 RandAugmentModality = Literal["cxr", "histology", "dermoscopy", "ct", "mr", "oct"]
 RandAugmentNames: TypeAlias = tuple[RandAugmentName, ...]
 
+
+class ToleratedOperations(NamedTuple):
+    """names: what RandAugment may do to images of a modality.  left_out: what it may not, and why."""
+
+    names: RandAugmentNames
+    left_out: str
+
+
 # Of the operations of the paper, none of these lists has solarise, posterise and equalise: they exchange or merge gray levels, by which
 # tissues are told apart. None has shear and translation: crops move images already, and sheared anatomy does not occur. Flips are settings
 # of their own, as they may change the label.
-RANDAUGMENT_LISTS: dict[RandAugmentModality, RandAugmentNames] = {
-    # Radiographs: how a patient stands (rotate, zoom, elastic), and what exposure, detector and display do. No hue and saturation, which
-    # gray images do not have.
-    "cxr": ("rotate", "zoom", "elastic", "brightness", "contrast", "window", "gamma", "clahe", "blur", "noise", "cutout"),
-    # Tiles: after Faryna et al. 2021 (MIDL, PMLR 143:168), RandAugment with stain and colour operations for H&E. No zoom: magnification
-    # carries information, and the border would be black. Quarter turns are a setting of the preset. No local contrast (clahe, window).
-    "histology": ("elastic", "stain", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),
-    # Dermoscopy: after Perez et al. 2018 (arXiv:1809.01442). Hue changes little, as colour is a criterion; no window, gamma or clahe, which
-    # change the relation of colours.
-    "dermoscopy": ("rotate", "elastic", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),
-    # CT: the gray levels are Hounsfield units, so only the window varies; no brightness, contrast, gamma, clahe.
-    "ct": ("rotate", "zoom", "elastic", "window", "blur", "noise", "cutout"),
-    # MR: the scale is arbitrary, so brightness, contrast and gamma vary; no clahe, which lifts the noise of the background.
-    "mr": ("rotate", "zoom", "elastic", "brightness", "contrast", "gamma", "blur", "noise", "cutout"),
-    # Retinal OCT: the layers have an order from top to bottom and speckle everywhere; no clahe, which lifts it, and no up-down flip.
-    "oct": ("rotate", "zoom", "elastic", "brightness", "contrast", "gamma", "blur", "noise", "cutout"),
+RANDAUGMENT_LISTS: dict[RandAugmentModality, ToleratedOperations] = {
+    "cxr": ToleratedOperations(
+        ("rotate", "zoom", "elastic", "brightness", "contrast", "window", "gamma", "clahe", "blur", "noise", "cutout"),
+        "stain, saturation, hue: radiographs are gray",
+    ),
+    "histology": ToleratedOperations(
+        ("elastic", "stain", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),
+        "zoom: magnification carries information; rotate: its corners are black, and the preset has quarter turns; window, gamma, clahe: "
+        "they change the relation of the stains. RandAugment with stain and hue for H&E: Faryna et al. 2021, PMLR 143:168",
+    ),
+    "dermoscopy": ToleratedOperations(
+        ("rotate", "elastic", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),
+        "window, gamma, clahe: they change the relation of the channels, and the hue of a lesion is a criterion (it varies little); after "
+        "Perez et al. 2018, arXiv:1809.01442",
+    ),
+    "ct": ToleratedOperations(
+        ("rotate", "zoom", "elastic", "window", "blur", "noise", "cutout"),
+        "brightness, contrast, gamma, clahe: gray levels are Hounsfield units, of which only the window varies",
+    ),
+    "mr": ToleratedOperations(
+        ("rotate", "zoom", "elastic", "brightness", "contrast", "gamma", "blur", "noise", "cutout"),
+        "clahe: it lifts the noise of the background; window: contrast and brightness do the same, as the scale is arbitrary",
+    ),
+    "oct": ToleratedOperations(
+        ("rotate", "zoom", "elastic", "brightness", "contrast", "gamma", "blur", "noise", "cutout"),
+        "clahe, window: they lift the speckle of the vitreous; an up-down flip: the layers of the retina have an order",
+    ),
 }
 
 
@@ -63,7 +82,7 @@ class RandAugmentSettings(Config):
     @property
     def randaugment_names(self) -> RandAugmentNames:
         """The operations among which it draws."""
-        return RANDAUGMENT_LISTS[self.randaugment_list] if isinstance(self.randaugment_list, str) else self.randaugment_list
+        return RANDAUGMENT_LISTS[self.randaugment_list].names if isinstance(self.randaugment_list, str) else self.randaugment_list
 
     @model_validator(mode="after")
     def _check_randaugment(self) -> Self:

@@ -51,7 +51,7 @@ def test_idle_parameters_change_nothing(name):
 @pytest.mark.parametrize("modality", RANDAUGMENT_LISTS)
 @pytest.mark.parametrize("n", [1, 2, 5])
 def test_n_different_operations_are_drawn_for_each_image_all_equally_often(modality, n):
-    names = RANDAUGMENT_LISTS[modality]
+    names = RANDAUGMENT_LISTS[modality].names
     params = draw(randaugment=n, randaugment_list=modality)
     used = np.stack([~is_idle(name, params) for name in names], axis=1)
     assert (used.sum(axis=1) == n).all()
@@ -102,10 +102,10 @@ def test_images_without_a_drawn_operation_keep_the_other_settings():
 def test_no_list_has_what_its_modality_does_not_tolerate():
     colours = {"hue", "saturation", "stain"}
     for modality in ("cxr", "ct", "mr", "oct"):
-        assert not colours & set(RANDAUGMENT_LISTS[modality])
+        assert not colours & set(RANDAUGMENT_LISTS[modality].names)
         assert not PRESETS[f"randaugment_{modality}"].flip_vertical
         assert not PRESETS[f"randaugment_{modality}"].turn
-    assert not {"brightness", "contrast", "gamma", "clahe"} & set(RANDAUGMENT_LISTS["ct"])
+    assert not {"brightness", "contrast", "gamma", "clahe"} & set(RANDAUGMENT_LISTS["ct"].names)
     assert all(preset.solarise == 0 for name, preset in PRESETS.items() if name.startswith("randaugment_"))
     assert {f"randaugment_{modality}" for modality in RANDAUGMENT_LISTS} == {name for name in PRESETS if name.startswith("randaugment_")}
 

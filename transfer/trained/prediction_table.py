@@ -111,6 +111,8 @@ def list_extra_values(batch: PredictedBatch, head: Head, summary: PredictionSumm
     """The values of `extras.names` of each image of a batch; they are added to the summary where an image was read."""
     columns: list[list[object]] = []
     read = [i for i in range(len(batch.keys)) if i not in batch.problems]
+    if not read:
+        return [[] for _ in batch.keys]
     if extras.parts:
         assert batch.samples is not None, "several predictions of an image were asked for"
         columns += [[f"{value:.{DIGITS}g}" for value in part.tolist()] for part in divide_entropy(batch.samples, head.kind)]

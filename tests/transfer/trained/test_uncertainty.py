@@ -249,6 +249,15 @@ def test_a_folder_has_the_draws_of_its_store(tmp_path):
     assert [row for row in rows if row is not bad] == read_table(tmp_path / "store.csv")
 
 
+def test_a_batch_of_files_that_cannot_be_read_has_rows_with_reasons(store, tmp_path):
+    train(overrides=(*QUICK, "finetune.dropout=0.4"))
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    for more in ({"dropout": 3, "distance": "knn"}, {"sets": parse_set_rule("0.9")}):
+        (row,), job = predicted(tmp_path / "bad.csv", tmp_path / "bad.png", **more)
+        assert row["problem"]
+        assert not any(row[name] for name in job.extras.names)
+
+
 def test_drop_path_of_a_transformer_is_drawn_and_a_network_without_any_is_refused(store, tmp_path):
     train("vit", encoder=VIT)
     table, _ = predicted(tmp_path / "vit.csv", store, names=["vit"], dropout=5)

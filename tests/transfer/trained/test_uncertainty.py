@@ -13,6 +13,7 @@ from encoders.runtime.config import json_digest
 from encoders.runtime.errors import InputError
 from encoders.runtime.paths import zoo_dir
 from encoders.store.store import Store
+from encoders.zoo.export_folder import export_folder
 from tests.transfer.cli.test_cli import call
 from tests.transfer.trained.cases import QUICK, add_task, ingest_folder, png_folder, read_table, toy_task, train
 from transfer.metrics.calibration import fit_temperature, temper
@@ -311,3 +312,12 @@ def test_the_command(store, tmp_path):
     assert "farther from the train images than 99 %" in done.stdout
     with pytest.raises(InputError, match="name one --model"):
         call("predict", "--model", "a,b", store, "--out", tmp_path / "e.csv", "--distance", "knn")
+
+
+def test_no_export_takes_the_reference_along(store, tmp_path):
+    done = train()
+    assert (done.folder / REFERENCE_FILE).is_file()
+    export_folder("trained", tmp_path / "export")
+    names = {path.name for path in (tmp_path / "export").rglob("*")}
+    assert "head.safetensors" in names
+    assert REFERENCE_FILE not in names

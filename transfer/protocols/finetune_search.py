@@ -34,6 +34,7 @@ from transfer.protocols.search_space import draw_settings, list_own_parameters, 
 from transfer.search.halving import Results, Rung, TrialResult, count_trainings, plan_rungs, rank_trials, run_halving
 from transfer.search.search_file import SearchFolder
 from transfer.search.space import describe_settings
+from transfer.strategies.registry import build_strategy
 
 if TYPE_CHECKING:
     from transfer.search.draws import Settings
@@ -99,7 +100,7 @@ def fit_resumable(
             return before
         trial = trials[number]
         file = TrainingFile(folder.trial_file(number), trial.pause_step(rungs[rung].share * largest))
-        return run_trial(trial, file, train, val, select, 0.0 if before is None else before.seconds)
+        return run_trial(trial, file, train, val, select, before)
 
     def finished(rung: int, number: int, result: TrialResult) -> None:
         folder.save(results)
@@ -112,8 +113,10 @@ def fit_resumable(
     return add_search(fitted, cfg, trials, results, rungs, winner, largest)
 
 
-def run_trial(trial: SearchTrial, file: TrainingFile, train: ImageSet, val: ImageSet, select: Select, seconds: float) -> TrialResult:
-    """Trains until the pause of the file, or to the end.  seconds: of the rungs before."""
+def run_trial(
+    trial: SearchTrial, file: TrainingFile, train: ImageSet, val: ImageSet, select: Select, before: TrialResult | None
+) -> TrialResult:
+    """Trains until the pause of the file, or to the end.  before: its result in the rung before."""
     started, complete = time.monotonic(), True
     try:
         fitted = finetune.fit_from_file(file, trial.cfg, train, val, select)
@@ -125,7 +128,9 @@ def run_trial(trial: SearchTrial, file: TrainingFile, train: ImageSet, val: Imag
             raise
         score, cost, step = float("nan"), diverged.cost.as_record(), trial.steps
     images, looks, memory = (_count(cost, name) for name in ("images_seen", "validations", "memory_bytes"))
-    spent = round(seconds + time.monotonic() - started, 3)
+    if before is not None and not build_strategy(trial.cfg).validates_while_training:
+        looks += before.looks  # those of its pauses, which are not among the validations that it chooses by
+    spent = round(time.monotonic() - started + (0.0 if before is None else before.seconds), 3)
     return TrialResult(score if np.isfinite(score) else None, images, looks, step, trial.steps, memory, spent, complete)
 
 
@@ -140,7 +145,7 @@ def build_report(trials: list[SearchTrial], results: Results, rungs: list[Rung],
     best = next(iter(rank_trials(results, rung)), None)
     return TrialReport(
         trial=number,
-        trials=len(trials),
+        trials=rungs[rung].trials,
         rung=rung,
         rungs=len(rungs),
         settings=describe_settings(list(trials[number].settings.items())),

@@ -8,9 +8,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class TrialReport:
-    """A trial at the end of a rung. trial, rung: counted from 0.  settings: in words.  score: None if training diverged.
+    """A trial at the end of a rung. trial, rung: counted from 0.  trials: of this rung.  settings: in words.  score: None if it diverged.
 
-    looks, images: validations and images of this rung.  best, best_trial: of all trials of the rung so far.  images: seen in this rung."""
+    looks, images: validations and images of this rung.  best, best_trial: of all trials of the rung so far."""
 
     trial: int
     trials: int
@@ -26,7 +26,8 @@ class TrialReport:
     def __str__(self) -> str:
         score = "diverged" if self.score is None else f"validation score {self.score:.4f}"
         best = "" if self.best is None or self.best_trial == self.trial else f" (best so far: {self.best:.4f}, trial {self.best_trial})"
-        return f"trial {self.trial} of 0 to {self.trials - 1}, rung {self.rung + 1} of {self.rungs}: {self.settings}: {score}{best}"
+        trials = f"{self.trials} trial{'' if self.trials == 1 else 's'}"
+        return f"rung {self.rung + 1} of {self.rungs} ({trials}), trial {self.trial}: {self.settings}: {score}{best}"
 
 
 def ignore_trial(report: TrialReport) -> None:

@@ -29,7 +29,7 @@ def describe_searches(block: Sequence[Section]) -> list[str]:
         cells = sum(len(searches) for _, searches in rows)
         lines.append(
             f"{name_in_tables(section.protocol)}: {first['trials']} trials per result over {first['space']}, halving by {first['factor']}, "
-            f"seed {first['seed']}; {images:,} images seen and {looks:,} validations for {cells} result{'' if cells == 1 else 's'}, in all"
+            f"seed {first['seed']}; {images:,} images seen and {looks:,} validations in all{'' if cells == 1 else f' {cells} results'}"
         )
         lines += [f"{row.encoder}{row.labels_title}, chosen: {describe_choices(searches)}" for row, searches in rows]
     return lines

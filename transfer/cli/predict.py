@@ -29,6 +29,9 @@ def predict(
         DistanceKind | None, typer.Option(help="also how unlike the train images an image is: distance and percentile", show_default=False)
     ] = None,
     slides: Annotated[bool, typer.Option("--slides", help="the files are whole slides, also .tiff and .dcm")] = False,
+    slide_mpp: Annotated[
+        float | None, typer.Option(min=0.01, max=50, help="micrometres per pixel of all slides, instead of their metadata")
+    ] = None,
     workers: Annotated[int, typer.Option(min=0, help="processes that read images; 0: this process reads")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -86,7 +89,7 @@ def predict(
     device = resolve_device(device)
     job = prepare_predictions(PredictRequest(split_names([model]), rule, mc_dropout, distance, device))
     announce_device(device)
-    given = job.open_input(images, slides)
+    given = job.open_input(images, slides, slide_mpp)
     combined = SlideScores()
     for note in dict.fromkeys([*job.notes, *(note for each in given for note in each.notes)]):
         console.print(note, markup=False, style="dim", soft_wrap=True)

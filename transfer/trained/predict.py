@@ -151,15 +151,18 @@ def add_distance(model: TrainedModel, kind: OutlierScore) -> TrainedModel:
     return replace(model, distance=DistanceRequest(kind, reference.train, own, reference.validation.patient))
 
 
-def open_prediction_input(paths: Sequence[Path], model: TrainedModel, slides: bool = False) -> PredictionInput:
+def open_prediction_input(
+    paths: Sequence[Path], model: TrainedModel, slides: bool = False, slide_mpp: float | None = None
+) -> PredictionInput:
     """A store, several stores or a folder of stores as one; whole slides; otherwise the image files of a folder, or these files.
 
-    slides: the files are whole slides, also those whose suffix is that of images (.tiff, .dcm).
+    slides: the files are whole slides, also those whose suffix is that of images (.tiff, .dcm).  slide_mpp: their
+    micrometres per pixel, instead of their metadata.
 
     Raises InputError for what is neither, and for a store that was changed."""
     stores = [] if slides else list_stores(paths)
     if not stores and (slides or names_slides(paths)):
-        return PredictionInput(slides=find_slides(paths, model.head, model.name))
+        return PredictionInput(slides=find_slides(paths, model.head, model.name, slide_mpp))
     if not stores:
         found = find_image_files(paths)
         skipped = [f"{n} files skipped: {suffix}" for suffix, n in sorted(found.skipped.items())]

@@ -42,11 +42,12 @@ class PredictionJob:
     extras: ExtraColumns
     notes: list[str] = field(default_factory=list)
 
-    def open_input(self, paths: Sequence[Path], slides: bool = False) -> list[PredictionInput]:
-        """The images, for each model, with the warnings about its preprocessing.  slides: the files are whole slides.
+    def open_input(self, paths: Sequence[Path], slides: bool = False, slide_mpp: float | None = None) -> list[PredictionInput]:
+        """The images, for each model, with the warnings about its preprocessing.  slides: the files are whole slides.  slide_mpp: see
+        `open_prediction_input`.
 
         Raises InputError for slides that the members of an ensemble would tile differently."""
-        given = [open_prediction_input(paths, model, slides) for model in self.models]
+        given = [open_prediction_input(paths, model, slides, slide_mpp) for model in self.models]
         if len({repr(each.slides and each.slides.settings) for each in given}) > 1:
             raise InputError("the members of the ensemble were trained on tiles of different kinds; predict on stores of tiles instead")
         return given

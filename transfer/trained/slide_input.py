@@ -55,13 +55,15 @@ def names_slides(paths: Sequence[Path]) -> bool:
     )
 
 
-def find_slides(paths: Sequence[Path], head: Head, model: str) -> FoundSlides:
-    """The slides that the paths name. Raises InputError if the head's task has no tiles of slides that could be imitated."""
+def find_slides(paths: Sequence[Path], head: Head, model: str, mpp: float | None = None) -> FoundSlides:
+    """The slides that the paths name.  mpp: micrometres per pixel of all of them, instead of their metadata.
+
+    Raises InputError if the head's task has no tiles of slides that could be imitated."""
     settings = restore_tiling(head, model)
     items: list[SlideItem] = []
     broken: dict[str, str] = {}
     for path in paths:
-        found, _, unreadable = list_slide_items(path, None, None, None, None, (), (), None, (), ())
+        found, _, unreadable = list_slide_items(path, mpp, None, None, None, (), (), None, (), ())
         items += found
         broken |= {one.name: one.reason for one in unreadable}
     names = [item.name for item in items]

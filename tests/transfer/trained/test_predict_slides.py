@@ -92,6 +92,11 @@ def test_a_slide_that_cannot_be_read_or_has_no_tissue_is_a_row_with_its_reason(s
     assert [name for name, row in rows.items() if not row["problem"]] == ["good"]
     assert int(rows["good"]["tiles"]) > 6, "all tiles, not the sample on which the model was trained"
     assert "tissue" in rows["glass"]["problem"]
+    assert "--slide-mpp" in rows["unknown"]["problem"]
+    lone = call(
+        "predict", "--model", "trained", str(own / "unknown.tiff"), "--slides", "--slide-mpp", "2", "--out", str(tmp_path / "u.csv")
+    )
+    assert lone.exit_code == 0, lone.output
     quarantined = list(csv.DictReader(quarantine_path(tmp_path / "p.csv").read_text().splitlines()))
     assert {row["file"] for row in quarantined} == {name for name, row in rows.items() if row["problem"]}
 

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def explain(
     images: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="STORE|FOLDER|FILE...", help="a store (.h5), a folder of stores, a folder of images, or image files"),
+        typer.Argument(
+            metavar="STORE|FOLDER|FILE...",
+            help="a store (.h5), a folder of stores, a folder of images, or image files; with --mil, settings such as mil.epochs=20",
+        ),
     ] = None,
     model: Annotated[str, typer.Option(help="a trained encoder (required): one that `transfer train` wrote")] = "",
     method: Annotated[
@@ -42,6 +45,13 @@ def explain(
     occlusion_fill: Annotated[
         float | None, typer.Option(min=0, max=1, help="occlusion: gray value that covers, from 0 to 1  [default: the mean of the card]")
     ] = None,
+    mil: Annotated[
+        bool, typer.Option("--mil", help="instead: the attention of the protocol mil over the tiles of slides, of --task with --encoder")
+    ] = False,
+    task: Annotated[str, typer.Option(help="with --mil: the task of slides; `transfer tasks list` shows all")] = "",
+    encoder: Annotated[str, typer.Option(help="with --mil: the encoder whose features are used")] = "",
+    slide: Annotated[list[str] | None, typer.Option(help="with --mil: only this slide; repeat for several")] = None,
+    seed: Annotated[int, typer.Option(help="with --mil: seed of the attention, as in the benchmark")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="processes that read a store; 0: this process reads")] = 0,
     device: DeviceOption = "auto",
 ) -> None:
@@ -54,6 +64,7 @@ def explain(
         transfer explain --model cxr_pneumonia new_images/ --count 5 --method gradcam,occlusion
         transfer explain --model cxr_pneumonia scan.dcm --label pneumonia
         transfer explain --model cxr_pneumonia cxr.h5 --part test --count 0 --method all --evaluate
+        transfer explain --mil --task tumour --encoder uni --part test --out attention
 
     CNNs: gradcam, gradcam++, hirescam, on the last map of features. ViTs: rollout of the attention, which does not depend on the label, and
     gradient_rollout, which does. occlusion works with every network and takes a forward pass for each square.
@@ -66,8 +77,14 @@ def explain(
     are pictures of patients: only you can read the folder (mode 0700), and every picture is marked. An image that cannot be read is listed
     with its reason and gives exit status 1.
 
+    --mil fits the protocol mil as a benchmark does, from the train and validation slides, and writes for each slide of --part (default:
+    test) the attention of its tiles, which sums to 1; with an overview in the store (`encoders ingest wsi`), drawn over the slide.
+
     A map is about the network: it does not say where a disease is.
     """
+    if mil:
+        _explain_slides([str(path) for path in images or []], task, encoder, part or "test", slide or [], seed, out, replace, device)
+        return
     import time
 
     from encoders.runtime.devices import announce_device, resolve_device
@@ -115,6 +132,40 @@ def explain(
     print(f"written to {show_path(out)}, for you alone: open {show_path(out / 'index.html')}; these are pictures of your images")
     if done.problems:
         raise typer.Exit(1)
+
+
+def _explain_slides(
+    overrides: list[str], task: str, encoder: str, part: Part, slides: list[str], seed: int, out: Path, replace: bool, device: str
+) -> None:
+    """`transfer explain --mil`."""
+    from encoders.runtime.devices import announce_device, resolve_device
+    from encoders.runtime.errors import InputError
+    from encoders.runtime.local_notes import show_path
+    from encoders.zoo import zoo
+    from transfer.bench.bench import load_protocols
+    from transfer.bench.lazy_features import LazyFeatures
+    from transfer.explain.slide_attention import attend_slides, check_attention_folder, fit_attention_of, write_attention
+    from transfer.protocols import mil
+    from transfer.tasks.load import load_task
+    from transfer.tasks.task import read_task
+
+    for option, value in (("--task", task), ("--encoder", encoder)):
+        if not value:
+            raise InputError(f"{option} is required with --mil")
+    check_attention_folder(out, replace)
+    device = resolve_device(device)
+    ((_, cfg),) = load_protocols(["mil"], seed, overrides, device).values()
+    assert isinstance(cfg, mil.Config)
+    loaded, network = load_task(read_task(task)), zoo.load_encoder(encoder, device)
+    announce_device(device)
+    features = LazyFeatures(network, loaded, 64, None)
+    fitted = fit_attention_of(cfg, loaded, features)
+    found = attend_slides(fitted, loaded, features, part, slides)
+    with progress_counter("slides", len(found)) as progress:
+        done = write_attention(found, loaded, out, progress)
+    print(f"{len(done.slides):,} slides of the part {part}: the attention of their tiles is in {show_path(out)}, for you alone")
+    if done.undrawn:
+        print(f"{len(done.undrawn):,} of them are not drawn: their store has no overview of the slide")
 
 
 def _print_evaluation(measured: "Evaluation") -> None:

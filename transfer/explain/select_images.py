@@ -55,6 +55,8 @@ def select_images(given: PredictionInput, model: TrainedModel, keys: Sequence[st
     """The images with these keys, in their order; without keys, `count` images (0: all) of the part, drawn by their keys.
 
     part: of the split of the model's task, whose store this must be.  Raises InputError for an unknown key, and for a part of files."""
+    if given.store is None and given.files is None:
+        raise InputError("whole slides were given, and a map is of an image; make tiles (`encoders ingest wsi`), and explain their store")
     names = given.store.column("key").astype(str).tolist() if given.store is not None else list(given.files.names if given.files else ())
     position = {name: i for i, name in enumerate(names)}
     if unknown := [key for key in keys if key not in position]:

@@ -90,6 +90,11 @@ class FittedAttention(FittedProtocol[Bags]):
         """(M, C) probabilities."""
         return predict_bags(self.network, standardise_bags(rows, self.mean, self.scale), self.kind)
 
+    def tile_weights(self, rows: Bags) -> list[FloatArray]:
+        """The attention of every tile of each slide, (K,), which sums to 1."""
+        with torch.no_grad():
+            return [self.network(h)[1].double().numpy() for h in standardise_bags(rows, self.mean, self.scale)]
+
 
 def fit(cfg: Config, train: Bags, val: Bags, select: Select = validation_score, log: Log | None = None) -> FittedProtocol[Bags]:
     """Fits on train slides, chooses on validation slides. Raises InputError for fewer than two labeled train slides."""

@@ -4,7 +4,7 @@ A page with more encoders has small multiples: a panel shows up to five of them 
 out and no two lines of a panel look alike. A curve under the pointer stands out, and shows its band.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import LINE_COLOURS, LINE_DASHES, LineStyle, line_style
@@ -81,10 +81,14 @@ def panel_legend(names: Iterable[str], context: ReportContext) -> Html | None:
 
 def render_keys(names: Iterable[str], context: ReportContext) -> Html:
     """A short line in the style of each encoder, and its name."""
+    return render_line_keys({context.display_names[name]: context.pens[name] for name in names})
+
+
+def render_line_keys(pens: Mapping[str, LineStyle]) -> Html:
+    """A short line in each style, and its name."""
     keys = []
-    for name in names:
-        pen = context.pens[name]
+    for name, pen in pens.items():
         line = tag("line", x1=0, y1=6, x2=28, y2=6, stroke=pen.colour, stroke_width=2.4, stroke_dasharray=pen.dash)
         swatch = tag("svg", line, viewBox="0 0 28 12", class_="swatch", aria_hidden="true")
-        keys.append(tag("span", swatch, " ", context.display_names[name]))
+        keys.append(tag("span", swatch, " ", name))
     return tag("p", *keys, class_="legend")

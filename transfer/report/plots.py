@@ -4,11 +4,12 @@ An encoder has the same line style on the whole page."""
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from encoders.runtime.html import Html, html_table, tag
-from encoders.runtime.svg import Frame, draw_band, draw_chart, draw_diagonal, draw_dots, draw_line, draw_whiskers
+from encoders.runtime.svg import Frame, LineStyle, draw_band, draw_chart, draw_diagonal, draw_dots, draw_line, draw_whiskers
 from transfer.metrics import macro
 from transfer.report.context import Block, ReportContext
 from transfer.report.curve_bands import CURVE_GRID, CurveKind, resampled_curves
@@ -58,24 +59,47 @@ def label_efficiency_charts(section: Section, context: ReportContext) -> list[Ht
     lines: dict[str, list[Row]] = {}
     for row in section.rows:
         lines.setdefault(row.encoder, []).append(row)
-    labeled = sorted({labeled_patients(row) for row in section.rows})
-    ends = [v for row in section.rows for v in row.metrics["auroc"].ends]
-    margin = (labeled[-1] / labeled[0]) ** 0.06 if labeled[-1] > labeled[0] else 1.5
-    frame = Frame((labeled[0] / margin, labeled[-1] * margin), axis_limits(ends), log=True)
-    ticks = [v for i, v in enumerate(labeled) if i in (0, len(labeled) - 1) or v / labeled[0] > 1.3]
+    axis = label_axis(section.rows)
     panels, charts = split_panels(lines, context.pens), []
     for k, names in enumerate(panels):
-        marks: list[Html] = []
-        for i, name in enumerate(names):
-            rows, pen = sorted(lines[name], key=labeled_patients), context.pens[name]
-            # Shifted sideways, so that the whiskers of two encoders do not cover each other.
-            x = np.array([labeled_patients(row) for row in rows]) * margin ** (0.18 * (i - (len(names) - 1) / 2))
-            y, low, high = np.array([row.metrics["auroc"].ends for row in rows]).T
-            own = [draw_line(frame, x, y, pen), *draw_whiskers(frame, x, low, high, pen), *draw_dots(frame, x, y, pen)]
-            marks.append(group_curve(context.display_names[name], own))
+        marks = draw_label_curves(axis, [(context.display_names[name], lines[name], context.pens[name]) for name in names])
         title = panel_title(f"label efficiency, {protocol_title(section)}", k, len(panels))
-        charts.append(chart_figure(draw_chart(frame, marks, title, "labeled train patients (log)", "AUROC", ticks), names, context))
+        charts.append(chart_figure(axis.draw(marks, title), names, context))
     return charts
+
+
+@dataclass(frozen=True)
+class LabelAxis:
+    """A chart of AUROC over the number of labeled patients. margin: a factor by which the axis is longer than the numbers at either end."""
+
+    frame: Frame
+    margin: float
+    ticks: Sequence[float]
+
+    def draw(self, marks: Sequence[Html], title: str) -> Html:
+        """The chart with its marks."""
+        return draw_chart(self.frame, marks, title, "labeled train patients (log)", "AUROC", self.ticks)
+
+
+def label_axis(rows: Sequence[Row]) -> LabelAxis:
+    """The axes on which all of these rows and their intervals have room."""
+    labeled = sorted({labeled_patients(row) for row in rows})
+    margin = (labeled[-1] / labeled[0]) ** 0.06 if labeled[-1] > labeled[0] else 1.5
+    ends = [v for row in rows for v in row.metrics["auroc"].ends]
+    frame = Frame((labeled[0] / margin, labeled[-1] * margin), axis_limits(ends), log=True)
+    return LabelAxis(frame, margin, [v for i, v in enumerate(labeled) if i in (0, len(labeled) - 1) or v / labeled[0] > 1.3])
+
+
+def draw_label_curves(axis: LabelAxis, curves: Sequence[tuple[str, Sequence[Row], LineStyle]]) -> list[Html]:
+    """A line with dots and whiskers for each (name, rows, pen), shifted sideways, so that whiskers do not cover each other."""
+    marks: list[Html] = []
+    for i, (name, own, pen) in enumerate(curves):
+        rows = sorted(own, key=labeled_patients)
+        x = np.array([labeled_patients(row) for row in rows]) * axis.margin ** (0.18 * (i - (len(curves) - 1) / 2))
+        y, low, high = np.array([row.metrics["auroc"].ends for row in rows]).T
+        drawn = [draw_line(axis.frame, x, y, pen), *draw_whiskers(axis.frame, x, low, high, pen), *draw_dots(axis.frame, x, y, pen)]
+        marks.append(group_curve(name, drawn))
+    return marks
 
 
 def axis_limits(values: Sequence[float]) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TextTable:
-    """A table as text. note: what the reader must know, below it."""
+    """A table as text. note: what the reader must know, below it.  task: whose strategies it lists by number of labels; "" for another."""
 
     title: str
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     note: str
+    task: str = ""
 
 
 def build_study_tables(sections: Sequence[Section], tables: Sequence[Sequence[StrategyLine]]) -> list[TextTable]:
@@ -90,7 +91,8 @@ def tabulate_strategies(choices: Sequence[StrategyChoice], names: Mapping[str, s
             grid[line.section.task][names[line.row.encoder], line.strategy][title_of_labels(line.row)] = cell
     first = ", ".join(dict.fromkeys(choice.lines[0].strategy for choice in choices))
     note = f"AUROC [95 %] with the verdict against {first} of the same encoder and labels; {symbols}"
-    return [_tabulate_grid(f"strategies by number of labels: {task}", ("encoder", "strategy"), own, note) for task, own in grid.items()]
+    titles = ("encoder", "strategy")
+    return [replace(_tabulate_grid(f"strategies by number of labels: {task}", titles, own, note), task=task) for task, own in grid.items()]
 
 
 def tabulate_encoders(sections: Sequence[Section], names: Mapping[str, str], symbols: str) -> list[TextTable]:

@@ -16,6 +16,7 @@ from tests.transfer.cli.test_cli import call
 from tests.transfer.report.test_report import made
 from transfer.bench.bench_arguments import parse_bench_arguments
 from transfer.bench.bench_folder import bench_folder
+from transfer.report.page import render_page
 from transfer.stats.verdict import SIGNIFICANT
 from transfer.study.cells import list_study_cells
 from transfer.study.config import Study, name_study, read_study
@@ -208,6 +209,21 @@ def test_all_verdicts_of_a_study_are_corrected_together():
     few = [r for r in strategy_records() if r.identity.seed == 0 and r.identity.patients and r.identity.encoder == "mine"]
     (one_draw,) = choose_strategies(judge_study(build_sections(few)))
     assert one_draw.describe("better") == one_draw.describe("worse") == "insufficient draws"
+
+
+def test_the_page_has_a_chart_for_each_encoder_and_every_strategy_is_in_it():
+    sections = build_sections(strategy_records())
+    page = render_page(strategy_records(), sections, {}, study=judge_study(sections))
+    study = page[page.index("<h2") :].split("Encoders by number of labels")[0]
+    charts = re.findall(r"<figure>.*?</figure>", study, re.DOTALL)
+    assert len(charts) == 2
+    for chart in charts:
+        assert [title for title in re.findall(r"<title>([^<]*)</title>", chart) if title in ("full", "lpft", "linear")] == [
+            "full",
+            "linear",
+            "lpft",
+        ]
+    assert "Which strategy when" not in render_page(strategy_records(), build_sections(strategy_records()), {})
 
 
 def test_the_strategy_is_chosen_by_validation_and_not_by_the_test_part():

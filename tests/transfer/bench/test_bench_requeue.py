@@ -58,6 +58,16 @@ def test_a_task_at_its_time_limit_is_requeued_while_results_are_finished(start, 
     assert (tmp_path / "status" / "0").read_text() == "1\n"
 
 
+def test_a_task_is_requeued_while_its_training_goes_on(start, tmp_path):
+    state = tmp_path / ".isograft" / "cache" / "trainings" / "0123" / "trial-004.pt"
+    state.parent.mkdir(parents=True)
+    state.touch()
+    assert start(0) == "queue"
+    os.utime(state, (2e9, 2e9))  # the training has validated
+    assert start(1) == "queue"
+    assert start(2, ends=1) == 1
+
+
 def test_a_task_that_ends_in_time_is_not_requeued(start, tmp_path):
     assert [start(limit=False, ends=0), start(limit=False, ends=3)] == [0, 3]
     assert (tmp_path / "status" / "0").read_text() == "3\n"

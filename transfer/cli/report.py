@@ -38,6 +38,10 @@ def report(
     store: Annotated[
         list[str] | None, typer.Option(help="the task's store, to include images of test patients; repeat for several files")
     ] = None,
+    explanations: Annotated[
+        list[Path] | None,
+        typer.Option(help="a folder of `transfer explain`, to include its heat maps of patients' images; repeat for several"),
+    ] = None,
     baseline: ReferenceEncoder = None,
     encoder: EncoderFilter = None,
     task: TaskFilter = None,
@@ -70,6 +74,7 @@ def report(
         transfer report records/pneumonia --latex table.tex
         transfer report --operating sensitivity=0.95 --prevalence 0.02
         transfer report --task pneumonia --store cxr.h5        # with images of patients: do not share this page
+        transfer report --task pneumonia --explanations out/   # with heat maps of patients' images: do not share this page
         transfer report --checklist checklist.html             # run it where the tasks, stores and encoders are
     """
     import time
@@ -82,6 +87,7 @@ def report(
     from transfer.report import images, page
     from transfer.report.card import write_cards
     from transfer.report.elsewhere import link_other_records
+    from transfer.report.explanations import open_explanations
     from transfer.tables import render
     from transfer.tables.build import build_sections
     from transfer.tables.operating_points import parse_operating_rule
@@ -104,11 +110,12 @@ def report(
     sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
     study = None if find_study_folder(bench) is None else judge_study(sections)
     opened = images.open_report_store(store or [], selected)
+    explained = open_explanations(explanations or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
-    render.write_table(
-        out, page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, link_other_records(selected, out), study)
-    )
+    others = link_other_records(selected, out)
+    text = page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, others, study, explained)
+    render.write_table(out, text)
     cards = write_cards(out, sections, render.shorten_names(sections))
     _save_tables(sections, usage, latex, csv, markdown)
     if checklist is not None:
@@ -124,7 +131,7 @@ def report(
     for name, reason in refused.items():
         console.print(f"refused: {name}: {reason}", markup=False, style="red")
     size = out.stat().st_size / 2**20
-    with_images = "with" if opened is not None else "without"
+    with_images = "with" if opened is not None or explained else "without"
     console.print(f"{out} ({size:.1f} MB): {len(selected)} records, {with_images} images of patients", markup=False)
     for path in cards:
         console.print(f"{path}: the verdict and its matrix as a picture to forward; no patient is named", markup=False)

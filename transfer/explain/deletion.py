@@ -19,11 +19,11 @@ from encoders.runtime.arrays import FloatArray, IntArray
 from encoders.runtime.random import Purpose, generator
 from transfer.trained.predict import TrainedModel
 
-STEPS = 32
+DELETION_STEPS = 32
 BLUR = 1 / 8  # standard deviation, of the side
 
 
-def measure_areas(model: TrainedModel, x: Tensor, label: IntArray, maps: Tensor) -> tuple[FloatArray, FloatArray]:
+def measure_deletion(model: TrainedModel, x: Tensor, label: IntArray, maps: Tensor) -> tuple[FloatArray, FloatArray]:
     """(n,) areas under the curves of deletion and of insertion, of the calibrated probability.  x: (n, K, S, S).  maps: (n, S, S)."""
     order = rank_pixels(maps)
     deletion = probability_curve(model, x, torch.zeros_like(x), label, order)
@@ -41,7 +41,9 @@ def rank_pixels(maps: Tensor) -> Tensor:
     return torch.from_numpy(ranks)
 
 
-def probability_curve(model: TrainedModel, start: Tensor, end: Tensor, label: IntArray, ranks: Tensor, steps: int = STEPS) -> FloatArray:
+def probability_curve(
+    model: TrainedModel, start: Tensor, end: Tensor, label: IntArray, ranks: Tensor, steps: int = DELETION_STEPS
+) -> FloatArray:
     """(n, T + 1) probability of each image's label while its pixels change from those of `start` to those of `end`, by rank."""
     ranks, pixels = ranks.to(start.device).reshape(len(start), 1, *start.shape[-2:]), start.shape[-1] * start.shape[-2]
     rows = np.arange(len(start))

@@ -19,7 +19,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.random import Purpose, generator
 from encoders.store.masks import has_masks, read_masks
 from transfer.explain.contract import EvidenceMaps, Method, enlarge_maps
-from transfer.explain.deletion import measure_areas
+from transfer.explain.deletion import measure_deletion
 from transfer.explain.explained import ExplainedBatch, compute_maps, explain_images
 from transfer.explain.localization import resize_mask, score_area, score_centre, score_energy, score_pointing
 from transfer.explain.patient_means import mean_over_patients, name_people
@@ -145,8 +145,7 @@ def _measure_batch(model: TrainedModel, batch: ExplainedBatch, positive: IntArra
     if sum(map(len, measured.label)) < SANITY_IMAGES:
         measured.x.append(x)
         measured.label.append(label)
-    known = np.zeros(len(x), bool) if masks is None else masks.reshape(len(masks), -1).any(axis=1)
-    measured.with_mask += [bool(value) for value in known.tolist()]
+    measured.with_mask += [False] * len(x) if masks is None else [bool(mask.any()) for mask in masks]
     if masks is not None:
         measured.add("centre", pointing=score_centre(masks))
         measured.add("area", energy=score_area(masks))
@@ -162,7 +161,7 @@ def _measure_batch(model: TrainedModel, batch: ExplainedBatch, positive: IntArra
 
 def _measure_maps(model: TrainedModel, x: Tensor, label: IntArray, maps: Tensor, masks: BoolArray | None) -> dict[str, FloatArray]:
     """Measure -> (n,) of maps (n, S, S)."""
-    deletion, insertion = measure_areas(model, x, label, maps)
+    deletion, insertion = measure_deletion(model, x, label, maps)
     areas = {"deletion": deletion, "insertion": insertion}
     return areas if masks is None else areas | {"pointing": score_pointing(maps, masks), "energy": score_energy(maps, masks)}
 

@@ -1,6 +1,5 @@
 """The page of a folder of explanations: measurements, then the pictures. It is local: it shows patients."""
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,20 +16,16 @@ from transfer.explain.evaluation_table import (
     sanity_cells,
 )
 from transfer.explain.overlay import PATIENT_MARK
-from transfer.explain.saved import CSV_NAME, SavedExplanation
+from transfer.explain.saved import CSV_NAME, MEANING, SavedExplanation, picture_element
 from transfer.trained.predict import TrainedModel
 
 MOST_PICTURES = 200  # on the page; the folder has all of them
-STYLE = """
+EXPLANATION_STYLE = """
 .explained { display: grid; gap: 18px; margin: 14px 0; }
 .explained figure { border-top: 1px solid var(--rule); padding-top: 10px; }
 .explained img { display: block; width: 100%; max-width: 940px; height: auto; background: #fff; border-radius: 3px; }
 .explained figcaption { margin: 4px 0 0; }
 """
-MEANING = (
-    "A map says which pixels the network used for the label, as far as the method is faithful. It does not say where a disease is, and a "
-    "map that looks right is no evidence that the prediction is. Each map is scaled by its own largest value."
-)
 
 
 def render_explanations(
@@ -62,7 +57,7 @@ def render_explanations(
         listed = tag("ul", *(tag("li", tag("code", key), f": {reason}") for key, reason in problems))
         parts.append(tag("section", tag("h2", f"{len(problems):,} images could not be read"), listed))
     parts.append(tag("section", tag("h2", "Images"), render_pictures(folder, saved)))
-    return render_document(f"isograft explanations: {model.name}", *parts, style=STYLE)
+    return render_document(f"isograft explanations: {model.name}", *parts, style=EXPLANATION_STYLE)
 
 
 def evaluation_section(evaluation: Evaluation) -> Html:
@@ -91,8 +86,3 @@ def render_pictures(folder: Path, saved: Sequence[SavedExplanation]) -> Html:
             figures.append(tag("figure", picture_element(folder / name, caption), tag("figcaption", caption)))
     note = f"The keys of the images are in {CSV_NAME}, by number."
     return tag("div", tag("p", note, class_="note"), tag("div", *figures, class_="explained"))
-
-
-def picture_element(path: Path, caption: str) -> Html:
-    """A PNG file as an element of a page that fetches nothing."""
-    return tag("img", src="data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), alt=caption)

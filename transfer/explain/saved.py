@@ -1,15 +1,21 @@
 """What a folder of explanations holds, without the keys of its images: what `transfer report --explanations` reads."""
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from encoders.runtime.errors import InputError
+from encoders.runtime.html import Html, tag
 from encoders.runtime.json_types import Json
 from encoders.runtime.read_errors import READ_ERRORS, describe_reason
 
 FORMAT = "isograft-explanations"
+MEANING = (
+    "A map says which pixels the network used for the label, as far as the method is faithful. It does not say where a disease is, and a "
+    "map that looks right is no evidence that the prediction is. Each map is scaled by its own largest value."
+)
 CSV_NAME, JSON_NAME, MAPS_NAME, PAGE_NAME = "explanations.csv", "explanations.json", "maps.h5", "index.html"
 
 
@@ -65,3 +71,8 @@ def read_explanations(folder: Path) -> SavedFolder:
             if Path(name).name != name or not (folder / name).is_file():
                 raise InputError(f"{folder} lacks the picture {name[:80]}; run `transfer explain` again")
     return saved
+
+
+def picture_element(path: Path, caption: str) -> Html:
+    """A PNG file as an element of a page that fetches nothing."""
+    return tag("img", src="data:image/png;base64," + base64.b64encode(path.read_bytes()).decode(), alt=caption)

@@ -78,7 +78,7 @@ def write_explanations(
     with private_folder(out) as folder:
         with atomic_hdf5(folder / MAPS_NAME) as file:
             lines = list(_write_batches(batches, model, methods, mark, folder, MapFile(file, model, methods), done))
-        header = _list_columns(model.head, methods)
+        header = _list_table_columns(model.head, methods)
         (folder / CSV_NAME).write_text(format_csv([header, *lines]), encoding="utf-8", errors="replace")
         facts = {"format": FORMAT, "model": model.name, "task": model.head.task, "mark": mark, "methods": [m.name for m in methods]}
         (folder / JSON_NAME).write_text(json.dumps(facts | {"images": [saved.asdict() for saved in done.saved]}, indent=1) + "\n")
@@ -132,7 +132,7 @@ def _write_batches(
 ) -> Iterator[list[object]]:
     """Writes the pictures and maps; yields the rows of the table."""
     head, number = model.head, 0
-    empty = [""] * (len(_list_columns(head, methods)) - 3)
+    empty = [""] * (len(_list_table_columns(head, methods)) - 3)
     for batch in batches:
         done.trained_on += batch.images.trained_on
         position = {image: row for row, image in enumerate(batch.images.read)}
@@ -179,7 +179,7 @@ def describe_decision(head: Head, batch: ExplainedBatch, row: int) -> str:
     return f"decided {'' if batch.decided[row, label] else 'not '}{head.classes[label]}"
 
 
-def _list_columns(head: Head, methods: Sequence[Method]) -> list[str]:
+def _list_table_columns(head: Head, methods: Sequence[Method]) -> list[str]:
     """The columns of the table."""
     pictures = [f"picture_{method.name}" for method in methods]
     return ["number", "key", "label", *(f"probability_{name}" for name in head.classes), "decision", *pictures, "problem"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from encoders.runtime.html import Html, tag
 from encoders.runtime.svg import LineStyle
+from transfer.explain.saved import SavedFolder
 from transfer.records.record import Record
 from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage
@@ -27,7 +28,8 @@ class ReportContext:
 
     usage: split hash -> how often its test images were scored.  display_names: encoder -> its short name on the page.
     store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen.
-    study: the strategies of a study, which are corrected together; None for a page of other records."""
+    study: the strategies of a study, which are corrected together; None for a page of other records.
+    explanations: folders of heat maps; () for a page without."""
 
     records: Sequence[Record]
     sections: Sequence[Section]
@@ -38,6 +40,12 @@ class ReportContext:
     store: "Store | None" = None
     rule: OperatingRule = field(default_factory=OperatingRule)
     study: Sequence[Sequence[StrategyLine]] | None = None
+    explanations: Sequence[SavedFolder] = ()
+
+    @property
+    def shows_patients(self) -> bool:
+        """Whether the page has images of patients."""
+        return self.store is not None or bool(self.explanations)
 
 
 def leak_warnings(block: Block, context: ReportContext) -> list[Html]:

@@ -10,6 +10,7 @@ from encoders.runtime.html import Html, collapsible_section, tag
 from encoders.runtime.page import render_bare_document
 from encoders.runtime.redact import redact_text
 from encoders.zoo.names import short_name
+from transfer.explain.saved import SavedFolder
 from transfer.records.record import Record
 from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage
@@ -54,12 +55,14 @@ def render_page(
     rule: OperatingRule = OperatingRule(),
     elsewhere: Html | None = None,
     study: Sequence[Sequence[StrategyLine]] | None = None,
+    explanations: Sequence[SavedFolder] = (),
 ) -> str:
     """The HTML of the page. sections: of these records.  usage: split hash -> uses of its test images.
 
     refused: file name -> why it is no intact record.  store: source of images; None for a page without images.
     rule: how thresholds of the decisions are chosen.  elsewhere: what is said of records that are not on the page.
-    study: strategies of the study that these records are, corrected with the sections by `judge_study`."""
+    study: strategies of the study that these records are, corrected with the sections by `judge_study`.
+    explanations: folders of heat maps, which show patients; () for a page without."""
     context = ReportContext(
         records=records,
         sections=sections,
@@ -70,6 +73,7 @@ def render_page(
         store=store,
         rule=rule,
         study=study,
+        explanations=explanations,
     )
     blocks = group_sections(sections)
     parts = [*_page_sections("first", context), *(task_section(block, context) for block in blocks), *_page_sections("page", context)]
@@ -99,7 +103,7 @@ def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str
         listed = tag("ul", *(tag("li", line) for line in leaks))
         alarms.append(tag("div", tag("b", "LEAKAGE ALLOWED. "), "The scores of these tasks are too high:", listed, class_="alarm"))
     images = (
-        "The page contains images of patients: do not share it." if context.store is not None else "The page contains no patient images."
+        "The page contains images of patients: do not share it." if context.shows_patients else "The page contains no patient images."
     )
     origin = f"{len(context.records)} records{f', report of {made_at}' if made_at else ''}. {images} No patient is named."
     first = tag("p", "isograft report", class_="kicker")

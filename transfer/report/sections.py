@@ -12,6 +12,7 @@ from transfer.report.decisions import class_auroc_section, decisions_section
 from transfer.report.diagnosis import diagnosis_section
 from transfer.report.embedding import embedding_section
 from transfer.report.episode_chart import episodes_section
+from transfer.report.explanations import explanations_section
 from transfer.report.figures import label_efficiency_section, ranking_and_calibration_section
 from transfer.report.groups import subgroup_section
 from transfer.report.images import images_section
@@ -53,6 +54,7 @@ REPORT_SECTIONS: dict[str, ReportSection] = {
     "decisions": ReportSection("Decisions", decisions_section),
     "subgroups": ReportSection("Subgroups of test images", subgroup_section),
     "images": ReportSection("Misclassified and difficult images", images_section),
+    "explanations": ReportSection("What the network used", explanations_section),
     "embedding": ReportSection("Embedding of the test images", embedding_section),
     "leakage": ReportSection("Leakage", leak_section, "page"),
     "ledger": ReportSection("Use of the test splits", ledger_section, "page"),

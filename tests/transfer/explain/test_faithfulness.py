@@ -13,10 +13,10 @@ from encoders.zoo.card import Preprocess
 from tests.transfer.explain.networks import random_images, timm_network
 from transfer.explain.deletion import (
     BLUR,
-    STEPS,
+    DELETION_STEPS,
     area_under_curve,
     blur_images,
-    measure_areas,
+    measure_deletion,
     probability_curve,
     rank_pixels,
 )
@@ -53,15 +53,15 @@ def test_deletion_and_insertion_have_the_areas_of_a_network_whose_pixels_are_kno
     curve = probability_curve(model, x, torch.zeros_like(x), LABEL, rank_pixels(best))
     assert curve[:, 0].tolist() == [1, 1, 1]
     assert curve[:, 2].tolist() == [0, 0, 0]
-    assert curve.shape == (3, STEPS + 1)
+    assert curve.shape == (3, DELETION_STEPS + 1)
     area = area_under_curve(curve)
-    np.testing.assert_allclose(area, np.trapezoid(curve, dx=1 / STEPS, axis=1))
+    np.testing.assert_allclose(area, np.trapezoid(curve, dx=1 / DELETION_STEPS, axis=1))
     worst_area = area_under_curve(probability_curve(model, x, torch.zeros_like(x), LABEL, rank_pixels(worst)))
-    np.testing.assert_allclose(worst_area, 1 - 1 / STEPS, atol=1 / STEPS)
-    assert (area < 2 / STEPS).all()
+    np.testing.assert_allclose(worst_area, 1 - 1 / DELETION_STEPS, atol=1 / DELETION_STEPS)
+    assert (area < 2 / DELETION_STEPS).all()
     rises = area_under_curve(probability_curve(model, torch.zeros_like(x), x, LABEL, rank_pixels(best)))
     np.testing.assert_allclose(rises, 1 - area)
-    deletion, insertion = measure_areas(model, x, LABEL, best)
+    deletion, insertion = measure_deletion(model, x, LABEL, best)
     np.testing.assert_allclose(deletion, area)
     assert (insertion > 0.99).all()  # blurred ones are ones
 

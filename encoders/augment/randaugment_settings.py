@@ -43,8 +43,8 @@ RANDAUGMENT_LISTS: dict[RandAugmentModality, ToleratedOperations] = {
     ),
     "histology": ToleratedOperations(
         ("stain", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),
-        "rotate, elastic, zoom: they make borders black, the preset has quarter turns, and magnification carries information; window, gamma, "
-        "clahe: they change the relation of the stains. RandAugment with stain and hue for H&E: Faryna et al. 2021, PMLR 143:168",
+        "rotate, elastic, zoom: they make borders black, the preset has quarter turns, and magnification carries information; window, "
+        "gamma, clahe: they change the relation of the stains. RandAugment with stain and hue for H&E: Faryna et al. 2021, PMLR 143:168",
     ),
     "dermoscopy": ToleratedOperations(
         ("rotate", "elastic", "brightness", "contrast", "saturation", "hue", "blur", "noise", "cutout"),

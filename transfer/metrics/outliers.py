@@ -21,7 +21,7 @@ from encoders.runtime.arrays import Array, FloatArray, IntArray
 OutlierScore: TypeAlias = Literal["mahalanobis", "relative", "knn"]
 NEIGHBOURS = 10  # the k of `knn`; fewer where there are fewer train images
 LEAST_VARIANCE = 1e-12  # of a direction, as a share of the mean variance: features that never vary have no finite distance otherwise
-CHUNK_ROWS = 1024
+CHUNK_VALUES = 2**22  # float64 values of an intermediate array: 32 MB
 
 
 class Gaussians(NamedTuple):
@@ -85,11 +85,12 @@ def shrinkage(apart: FloatArray, values: FloatArray, mu: float) -> float:
 def square_distance(x: Array, g: Gaussians) -> FloatArray:
     """(M,) the square of the Mahalanobis distance to the nearest mean.  x: (M, D)."""
     out: FloatArray = np.empty(len(x))
-    for at in range(0, len(x), CHUNK_ROWS):
-        apart = np.asarray(x[at : at + CHUNK_ROWS], dtype=np.float64)[:, None] - g.mean  # (m, K, D)
+    step = max(1, CHUNK_VALUES // g.mean.size)
+    for at in range(0, len(x), step):
+        apart = np.asarray(x[at : at + step], dtype=np.float64)[:, None] - g.mean  # (m, K, D)
         along = apart @ g.basis.T  # (m, K, R)
         others = np.maximum((apart**2).sum(axis=-1) - (along**2).sum(axis=-1), 0.0)
-        out[at : at + CHUNK_ROWS] = ((along**2 / g.variance).sum(axis=-1) + others / g.rest).min(axis=1)
+        out[at : at + step] = ((along**2 / g.variance).sum(axis=-1) + others / g.rest).min(axis=1)
     return out
 
 
@@ -103,11 +104,12 @@ def neighbour_distance(x: Array, unit: Array, k: int = NEIGHBOURS) -> FloatArray
     """(M,) the distance of each row of x (M, D), scaled to length 1, to the k-th nearest row of `unit` (N, D)."""
     k = min(k, len(unit))
     out: FloatArray = np.empty(len(x))
-    squares = (np.asarray(unit, dtype=np.float64) ** 2).sum(axis=1)
-    for at in range(0, len(x), CHUNK_ROWS):
-        own = scale_to_unit(np.asarray(x[at : at + CHUNK_ROWS], dtype=np.float64))
-        square = (own**2).sum(axis=1, keepdims=True) + squares - 2 * own @ np.asarray(unit, dtype=np.float64).T
-        out[at : at + CHUNK_ROWS] = np.sqrt(np.maximum(np.partition(square, k - 1, axis=1)[:, k - 1], 0.0))
+    unit = np.asarray(unit, dtype=np.float64)
+    squares, step = (unit**2).sum(axis=1), max(1, CHUNK_VALUES // max(unit.shape))
+    for at in range(0, len(x), step):
+        own = scale_to_unit(np.asarray(x[at : at + step], dtype=np.float64))
+        square = (own**2).sum(axis=1, keepdims=True) + squares - 2 * own @ unit.T
+        out[at : at + step] = np.sqrt(np.maximum(np.partition(square, k - 1, axis=1)[:, k - 1], 0.0))
     return out
 
 

@@ -16,7 +16,7 @@ from transfer.metrics.outliers import fit_train_features, group_by_class, score_
 from transfer.protocols.common import ImageSet, find_labeled_rows, order_by_image
 from transfer.protocols.finetune_network import FinetuneNetwork
 from transfer.protocols.predict_images import FORWARD_BATCH
-from transfer.trained.reference_file import DISTANCES, Reference, ValidationRows
+from transfer.trained.reference_file import DISTANCES, UNIT_TYPE, Reference, ValidationRows
 
 MOST_TRAIN_IMAGES = (
     4096  # whose features are kept: 1 to 5 % are enough for neighbours (Sun et al. 2022, sec. 4.3), and 2,048 for a covariance
@@ -30,6 +30,7 @@ def build_reference(network: FinetuneNetwork, train: ImageSet, val: ImageSet, lo
     order = order_by_image(val.key, val.sha256)
     own = choose_train_images(train)
     fitted = fit_train_features(embed_with(network, own, workers), group_by_class(own.y, own.kind))
+    fitted = fitted._replace(unit=fitted.unit.astype(UNIT_TYPE).astype(np.float64))  # as the file has them
     features = embed_with(network, val.at(order), workers)
     distance = np.stack([score_outliers(features, fitted, kind) for kind in DISTANCES], axis=1)
     validation = ValidationRows(np.asarray(logits, dtype=np.float64)[order], val.y[order], number_patients(val.patient[order]))

@@ -25,6 +25,7 @@ from transfer.metrics.outliers import Gaussians, OutlierScore, TrainFeatures
 
 REFERENCE_FILE = "reference.safetensors"
 UNKNOWN_LABEL = -1
+UNIT_TYPE = np.float16  # of features scaled to length 1, most of the file
 DISTANCES: tuple[OutlierScore, ...] = get_args(OutlierScore)
 GAUSSIAN_NAMES = ("mean", "basis", "variance", "rest")
 RETRAIN = "train it again with `transfer train --replace`"
@@ -55,7 +56,7 @@ def write_reference(folder: Path, reference: Reference, head: Head) -> None:
     v = reference.validation
     labels = np.where(np.isnan(v.y), UNKNOWN_LABEL, v.y).astype(np.int8)
     arrays = {"logits": v.logits.astype(np.float32), "labels": labels, "patient": v.patient.astype(np.int32)}
-    arrays |= {"distance": reference.distance.astype(np.float32), "unit": reference.train.unit.astype(np.float32)}
+    arrays |= {"distance": reference.distance.astype(np.float32), "unit": reference.train.unit.astype(UNIT_TYPE)}
     for name in ("classes", "whole"):
         g = getattr(reference.train, name)
         arrays |= {f"{name}.{field}": np.atleast_1d(np.asarray(getattr(g, field), dtype=np.float32)) for field in GAUSSIAN_NAMES}

@@ -51,6 +51,14 @@ def test_neighbours_are_those_of_scikit_learn(n):
     assert neighbour_distance(np.repeat(new, 40, axis=0), scale_to_unit(x)) == pytest.approx(far[:, -1], abs=1e-7)
 
 
+def test_many_images_are_computed_in_parts(monkeypatch):
+    x, group, new = data(60, 5)
+    train = fit_train_features(x, group)
+    whole = [score_outliers(new, train, kind) for kind in ("relative", "knn")]
+    monkeypatch.setattr("transfer.metrics.outliers.CHUNK_VALUES", 100)
+    assert [score_outliers(new, train, kind) for kind in ("relative", "knn")] == [pytest.approx(values) for values in whole]
+
+
 def test_a_closed_form():
     g = Gaussians(np.array([[0.0, 0, 0], [10, 0, 0]]), np.array([[1.0, 0, 0]]), np.array([4.0]), 0.25)
     assert square_distance(np.array([[2.0, 1, 0], [9, 0, 1]]), g) == pytest.approx([4 / 4 + 1 / 0.25, 1 / 4 + 1 / 0.25])

@@ -12,6 +12,7 @@ import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
 
+LEAST_TEMPERATURE = float(np.exp(-4.0))  # where `fit_temperature` stops
 TINY = 1e-15  # distance of probabilities from 0 and 1 in logarithms, as scikit-learn used; a certain and wrong answer costs 34.5 nats
 
 
@@ -149,8 +150,14 @@ def fit_temperature(y: Array, s: Array, kind: str = "multilabel") -> float:
 
     # `slope` is the derivative by 1 / T: positive where the probabilities should be more moderate.
     if slope(-4.0) <= 0:
-        return float(np.exp(-4.0))
+        return LEAST_TEMPERATURE
     return float(np.exp(4.0)) if slope(4.0) >= 0 else float(np.exp(brentq(slope, -4.0, 4.0, xtol=1e-6)))
+
+
+def fit_known_temperature(y: Array, s: Array, kind: str = "multilabel") -> float | None:
+    """The temperature of `fit_temperature`; None where the rows hold no error, so that any lower temperature fits them better."""
+    temperature = fit_temperature(y, s, kind)
+    return None if temperature <= LEAST_TEMPERATURE * (1 + 1e-6) else temperature
 
 
 def risk_coverage(error: Array, confidence: Array) -> RiskCoverage:

@@ -29,7 +29,7 @@ REFERRED_SHARES = np.linspace(0, 0.5, 51)
 CERTAINTY_BINS = 400  # of certainty, with equal numbers of decisions
 REFERRAL_RESAMPLES = 300
 REPORT_RULE = ReferralRule(ranking=False, resamples=REFERRAL_RESAMPLES)
-TABLE_COLUMNS = (0, 1, 2, 3, 5, 6, 7)  # of REFERRAL_HEADER; without the AUROC, whose resamples take long
+TABLE_COLUMNS = (0, 1, 2, 3, 4, 5, 7)  # of REFERRAL_HEADER; without the AUROC, whose resamples take long
 
 
 class ReferralCurve(NamedTuple):

@@ -1,7 +1,8 @@
 """Calibration of deep ensembles: of the single members, of their mean, and after temperature scaling before or after averaging.
 
 The mean of calibrated members is less confident than they are, so an ensemble needs a temperature of its own (Rahaman and Thiery 2021,
-arXiv:2007.08792: pool, then calibrate). All temperatures are fitted on validation patients.
+arXiv:2007.08792: pool, then calibrate). All temperatures are fitted on validation patients, and are 1
+where these hold no error, which determines none.
 
 Shapes: K members, M test images, C columns, U patients, B resamples.
 """
@@ -12,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from encoders.runtime.arrays import Array, FloatArray
-from transfer.metrics import brier, ece, fit_temperature, macro, temper
-from transfer.metrics.calibration import TINY
+from transfer.metrics import brier, ece, macro, temper
+from transfer.metrics.calibration import TINY, fit_known_temperature
 from transfer.metrics.panel import calibrated_columns
 from transfer.records.average_records import align_scores
 from transfer.records.cached_results import cached_result
@@ -79,9 +80,9 @@ def list_variants(group: Sequence[Record]) -> list[list[Array]]:
     kind, first = group[0].meta.kind, group[0]
     val, test = ([align_scores(first, member, part) for member in group] for part in ("val", "test"))
     y = first.arrays["val_y"]
-    own = [temper(p, fit_temperature(y, v, kind), kind) for v, p in zip(val, test, strict=True)]
+    own = [temper(p, fit_known_temperature(y, v, kind) or 1.0, kind) for v, p in zip(val, test, strict=True)]
     pooled_val, pooled, after = (np.asarray(np.mean(each, axis=0, dtype=np.float64)) for each in (val, test, own))
-    return [test, own, [pooled], [after], [temper(pooled, fit_temperature(y, pooled_val, kind), kind)]]
+    return [test, own, [pooled], [after], [temper(pooled, fit_known_temperature(y, pooled_val, kind) or 1.0, kind)]]
 
 
 def image_log_loss(y: Array, p: Array, kind: str) -> FloatArray:

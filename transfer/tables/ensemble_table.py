@@ -40,8 +40,10 @@ def print_ensembles(console: "Console", ensembles: Sequence[Ensemble]) -> None:
         table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in header:
             table.add_column(name, overflow="fold")
+        before: tuple[str, ...] = ()
         for line in lines:
-            table.add_row(*line)
+            table.add_row(*(("", "", "") if line[:3] == before else line[:3]), *line[3:])
+            before = line[:3]
         console.print(table)
         console.print(f"  {note}", style="dim", markup=False)
     for leak in unique(leak for e in ensembles for leak in list_allowed_leaks(e.row)):

@@ -13,17 +13,19 @@ from transfer.tables.rows import Row, Section
 if TYPE_CHECKING:
     from rich.console import Console
 
+PLACE = ("encoder", "protocol", "task", "label")
 ReferredRow = tuple[Section, Row, list[Referral]]
 REFERRAL_HEADER = (
     "referred",
     "error of the rest [95 %]",
+    "errors caught [95 %]",
+    "error, less that of the baseline [95 %]",
     "sensitivity [95 %]",
     "specificity [95 %]",
     "AUROC of the rest [95 %]",
-    "errors caught [95 %]",
     "referred by cut-off",
-    "error, less that of the baseline [95 %]",
 )
+PANELS = (("Referral of the least certain", (0, 1, 2, 3)), ("Decisions on the rest", (0, 4, 5, 6, 7)))  # columns of REFERRAL_HEADER
 REFERRAL_NOTE = (
     "The least certain test images are referred to a person; the other numbers are of the rest. Referring images at random catches the "
     "share of the errors that is referred. Referred by cut-off: share of the test images below the certainty that refers this share of the "
@@ -32,21 +34,35 @@ REFERRAL_NOTE = (
 
 
 def print_referrals(console: "Console", found: Sequence[ReferredRow], rule: ReferralRule) -> None:
-    """Prints a table of all referrals, with how to read it and the leaks below it."""
+    """Prints all referrals in two tables, with how to read them and the leaks below."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
     names = shorten_names([s for s, _, _ in found])
-    table = Table(title="Referral of the least certain", title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD)
-    for name in ("encoder", "protocol", "task", "label", *REFERRAL_HEADER):
-        table.add_column(name, overflow="fold")
-    for s, row, referrals in found:
-        for referral, cells in zip(referrals, iterate_cells(s, row, referrals, rule, names), strict=True):
-            table.add_row(names[row.encoder] + row.labels_title, s.protocol, s.task, referral.label, *cells)
-    console.print(table)
+    lines = [line for s, row, referrals in found for line in _list_lines(s, row, referrals, rule, names)]
+    place = [column for column in range(4) if column == 0 or len({where[column] for where, _ in lines if where[column]}) > 1]
+    for title, columns in PANELS:
+        shown = [column for column in columns if any(cells[column] for _, cells in lines)]
+        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for name in (*(PLACE[column] for column in place), *(REFERRAL_HEADER[column] for column in shown)):
+            table.add_column(name, overflow="fold")
+        before: list[str] = []
+        for where, cells in lines:
+            here = [where[column] for column in place]
+            table.add_row(*(["" for _ in here] if here == before else here), *(cells[column] for column in shown))
+            before = here
+        console.print(table)
     console.print(f"  {REFERRAL_NOTE}", style="dim", markup=False)
     for leak in unique(leak for _, row, _ in found for leak in list_allowed_leaks(row)):
         console.print(f"  LEAKAGE ALLOWED: {leak}", style="yellow", markup=False)
+
+
+def _list_lines(
+    s: Section, row: Row, referrals: Sequence[Referral], rule: ReferralRule, names: Mapping[str, str]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """The columns PLACE and REFERRAL_HEADER of each referral."""
+    cells = iterate_cells(s, row, referrals, rule, names)
+    return [((names[row.encoder] + row.labels_title, s.protocol, s.task, r.label), own) for r, own in zip(referrals, cells, strict=True)]
 
 
 def iterate_cells(
@@ -60,7 +76,8 @@ def iterate_cells(
         specificity = "" if r.label == "" else format_interval(r.specificity)
         caught = "" if r.share == 0 else format_interval(r.caught)
         moved = "" if r.share == 0 else f"{100 * r.by_cutoff:.1f} %"
-        yield f"{100 * r.share:.3g} %", format_interval(r.error), format_interval(r.sensitivity), specificity, area, caught, moved, paired
+        referred, error = f"{100 * r.share:.3g} %", format_interval(r.error)
+        yield referred, error, caught, paired, format_interval(r.sensitivity), specificity, area, moved
 
 
 def find_differences(section: Section, row: Row, rule: ReferralRule) -> tuple[str, list[Interval] | None]:

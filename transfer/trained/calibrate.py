@@ -7,7 +7,6 @@ for the most probable class.
 Shapes: V validation images, M images, C labels or classes, D width of the features.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,11 +15,11 @@ import torch
 from encoders.runtime.arrays import Array, BoolArray, FloatArray
 from encoders.zoo.head import HeadWeights
 from encoders.zoo.head_card import NEVER, HeadKind
-from transfer.metrics import choose_thresholds, fit_temperature, temper
+from transfer.metrics import choose_thresholds, temper
+from transfer.metrics.calibration import fit_known_temperature
 from transfer.protocols.finetune import Fitted
 from transfer.protocols.logistic import logits_to_probabilities
 
-LEAST_TEMPERATURE = math.exp(-4.0)  # where `fit_temperature` stops: validation images that are told apart without an error
 UNKNOWN_THRESHOLD = 0.5
 
 
@@ -49,8 +48,8 @@ def calibrated_probabilities(logits: Array, temperature: float, kind: HeadKind) 
 def calibrate_head(y: Array, logits: Array, kind: HeadKind, classes: tuple[str, ...]) -> Calibration:
     """Temperature and thresholds from validation images.  y: (V, C) in {0, 1}, NaN = unknown.  logits: (V, C)."""
     notes = []
-    temperature = fit_temperature(y, logits_to_probabilities(logits, kind), kind)
-    if temperature <= LEAST_TEMPERATURE * (1 + 1e-6):
+    temperature = fit_known_temperature(y, logits_to_probabilities(logits, kind), kind)
+    if temperature is None:
         notes.append(
             "the network makes no error on the validation images, so they determine no temperature: probabilities are left as they are; "
             "they may be too extreme"

@@ -154,6 +154,16 @@ def test_the_mean_of_calibrated_members_is_too_modest_and_its_own_temperature_co
     assert fit_temperature(y, np.mean(members, axis=0)[:, None]) < 0.6
 
 
+def test_validation_images_without_an_error_determine_no_temperature():
+    members = [member(seed) for seed in range(2)]
+    for m in members:
+        m.arrays["val_scores"] = np.where(m.arrays["val_y"] > 0.5, 0.8, 0.3)
+    test, own, (pooled,), (after,), (tempered,) = list_variants(members)
+    assert all(np.allclose(a, b) for a, b in zip(test, own, strict=True))
+    assert tempered == pytest.approx(pooled)
+    assert after == pytest.approx(pooled)
+
+
 def test_unknown_labels_have_no_loss():
     y, p = np.array([[1.0, np.nan], [0.0, 1.0]]), np.array([[0.8, 0.3], [0.1, 0.5]])
     assert image_log_loss(y, p, "multilabel") == pytest.approx(-np.log([[0.8, np.nan], [0.9, 0.5]]), nan_ok=True)

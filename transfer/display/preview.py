@@ -28,7 +28,7 @@ from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.preprocess import prepare_input
 from transfer.losses.registry import build_loss
 from transfer.protocols.common import find_labeled_rows, order_by_image
-from transfer.protocols.finetune import count_steps, resolve_augmentation
+from transfer.protocols.finetune import count_steps, require_network, resolve_augmentation
 from transfer.protocols.finetune_config import Config
 from transfer.protocols.mixing import Mix, draw_mix, mix_images
 from transfer.protocols.tta import list_tta_views
@@ -75,13 +75,13 @@ class TrainPicture:
 def write_finetune_preview(request: TrainRequest, out: Path, n: int = 6, draws: int = 3) -> Path:
     """Writes the PNG, which only this user may read, and returns its path.
 
-    Raises InputError for a file that is no PNG, and for what `transfer train` refuses about encoder, task and settings."""
+    Raises InputError for a file that is no PNG, an encoder without a network, unknown names and settings."""
     if out.suffix.lower() != ".png":
         raise InputError(f"a preview is a PNG picture; use a name like {out.stem or 'preview'}.png instead of {str(out)!r}")
     cfg = load_finetune_settings(request)
-    figure = draw_finetune_preview(
-        read_first_step(cfg, zoo.find_encoder(request.encoder).card, load_task(read_task(request.task)), draws), n
-    )
+    card = zoo.find_encoder(request.encoder).card
+    require_network(card)
+    figure = draw_finetune_preview(read_first_step(cfg, card, load_task(read_task(request.task)), draws), n)
     with atomic_write(out, private=True) as part:
         figure.savefig(part, format="png", dpi=100, metadata={"Software": None})  # without a version equal pictures have equal bytes
     return out

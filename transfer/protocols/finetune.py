@@ -29,6 +29,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from encoders.zoo import backbone
 from encoders.zoo.batchnorm import freeze_statistics
+from encoders.zoo.card import Card
 from encoders.zoo.names import STORED_FEATURES
 from encoders.zoo.parts import JoinedNetwork, count_normalised
 from encoders.zoo.pixels import has_network
@@ -83,9 +84,7 @@ def fit_from_file(
 ) -> Fitted:
     """As `fit`. An interrupted training of the same settings and images goes on from the state in `file`, saved at every validation."""
     encoder, train = train.encoder, in_image_order(train)
-    if not has_network(encoder.card):
-        what = "features of files have no network" if encoder.card.source == STORED_FEATURES else "pixels has no weights"
-        raise InputError(f"{encoder.card.name} cannot be fine-tuned: {what}; use another protocol or encoder")
+    require_network(encoder.card)
     rows = np.flatnonzero(find_labeled_rows(train.y, train.kind))
     if len(rows) < 2:
         raise InputError(
@@ -108,6 +107,13 @@ def fit_from_file(
         run = TrainingRun(cfg, encoder, batches, labels, loss, steps, batch, train.kind, replace(val, encoder=encoder), select, log, file)
         kept, selection, cost = train_network(run, network, build_strategy(cfg))
     return Fitted(kept.eval(), encoder, train.kind, loss.shift, selection, cfg.workers, cost.as_record(), cfg.tta)
+
+
+def require_network(card: Card) -> None:
+    """Raises InputError for an encoder that cannot be fine-tuned."""
+    if not has_network(card):
+        what = "features of files have no network" if card.source == STORED_FEATURES else "pixels has no weights"
+        raise InputError(f"{card.name} cannot be fine-tuned: {what}; use another protocol or encoder")
 
 
 def fit_resumable(

@@ -154,6 +154,7 @@ def test_an_encoder_of_parts_and_colour_images_have_a_preview(tmp_path):
         (["--encoder", START, "--task", "sick", "--out", "x.jpg"], "use a name like x.png"),
         (["--encoder", START, "--task", "sick", "finetune.mixup.alfa=1"], r"mixup\.alfa: unknown key; did you mean alpha"),
         (["--encoder", START, "--task", "sick", "finetune.augment.preset=randaugment_xcr"], "did you mean randaugment_cxr"),
+        (["--encoder", "pixels", "--task", "sick"], "pixels cannot be fine-tuned: pixels has no weights"),
         (["--encoder", START, "--task", "sick", "knn.k=3"], "knn.k=3 is no setting of fine-tuning"),
     ],
 )

@@ -136,9 +136,9 @@ def test_a_mirrored_store_has_the_scores_of_the_store(tmp_path, toy):
     mirrored = image_set(save_store(tmp_path / "m.h5", pixels[:, :, ::-1].copy(), patient=[f"p{i // 2}" for i in range(48)],
                                     labels={"sick": np.arange(48) // 2 % 2.0}), encoder("resnet"))  # fmt: skip
     got, want = fitted.scores(mirrored), fitted.scores(image_set(toy, encoder("resnet")))
-    np.testing.assert_array_equal(got, want)
+    np.testing.assert_allclose(got, want, atol=1e-6)  # a kernel may round otherwise for another layout of the same values
     fitted.tta = None
-    assert np.abs(fitted.scores(mirrored) - want).max() > 1e-6
+    assert np.abs(fitted.scores(mirrored) - want).max() > 1e-4
 
 
 def test_settings_without_a_view_change_nothing(toy):

@@ -29,6 +29,13 @@ class Config(BaseModel):
             raise ValueError(problem)
         return value
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _complete_group(cls, value: object, info: ValidationInfo) -> object:
+        """A group of which some settings are given has the others from the field's default, which may differ from those of its class."""
+        default = None if info.field_name is None else cls.model_fields[info.field_name].default
+        return merge_settings(default.model_dump(), value) if isinstance(default, BaseModel) and isinstance(value, Mapping) else value
+
 
 MAIN_KEYS = {"method": "name", "augment": "preset"}  # of groups of settings whose fields depend on what they name
 PLAIN_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")

@@ -113,7 +113,7 @@ def train_encoder(request: TrainRequest, log: LogLine = print, on_validation: Lo
     place = find_training_place(loaded, encoder, cfg, hear_of_trials(request, loaded, encoder, log))
     if (saved := TrainingFile(place.path).load()) is not None:
         log(f"an interrupted training of these settings and images goes on from step {saved['step']}")
-    elif place.is_used:
+    elif place.folder.is_dir():
         log("an interrupted search of these settings and images goes on")
     fitted, cfg = fit_in_place(place, cfg, train, val, on_validation)
     if "search" not in fitted.selection:

@@ -84,3 +84,19 @@ def test_a_digest_ignores_key_order_and_sees_every_value():
 def test_an_unknown_name_names_the_nearest():
     assert "did you mean cxr_moco?" in str(unknown_name_error("encoder", "cxr_mocov2", ["cxr_moco", "path_mae"]))
     assert "known: a, b" in str(unknown_name_error("encoder", "zzz", ["b", "a"]))
+
+
+class Rate(Config):
+    rate: float = 1.0
+    rule: str = "linear"
+
+
+class Training(Config):
+    optim: Rate = Rate(rule="none")
+
+
+def test_settings_of_a_group_that_are_not_given_are_those_of_its_default_in_this_place():
+    assert load_config(Training, None, ["optim.rate=2"]).optim == Rate(rate=2.0, rule="none")
+    assert load_config(Training, None, ["optim.rule=sqrt"]).optim == Rate(rate=1.0, rule="sqrt")
+    with pytest.raises(InputError, match="optim.ruel: unknown key; did you mean rule"):
+        load_config(Training, None, ["optim.ruel=sqrt"])

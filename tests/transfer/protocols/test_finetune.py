@@ -18,6 +18,7 @@ from encoders.store.write import pixel_fingerprint, write_store
 from encoders.zoo import backbone
 from encoders.zoo.card import Card, Preprocess
 from encoders.zoo.encoder import Encoder
+from transfer.bench.bench import load_protocols
 from transfer.losses.supervised import class_weights, logit_shift, supervised_loss
 from transfer.metrics import auroc
 from transfer.protocols import finetune, layers
@@ -344,3 +345,9 @@ def test_the_augmentation_is_that_of_the_modality_and_can_be_changed():
     assert finetune.resolve_augmentation({}, "ultrasound").crop is None
     with pytest.raises(InputError, match="finetune_cxr"):
         finetune.resolve_augmentation({"preset": "finetune_cx"}, "cxr")
+
+
+def test_a_learning_rate_that_is_given_changes_nothing_else_of_the_optimizer():
+    (cfg,) = [cfg for _, cfg in load_protocols(["finetune"], 0, ["finetune.optim.lr=1e-4"]).values()]
+    assert cfg.optim == finetune.Config().optim.model_copy(update={"lr": 1e-4})
+    assert (cfg.optim.lr_rule, cfg.optim.lr_end, cfg.optim.betas) == ("none", 0.01, (0.9, 0.999))

@@ -75,15 +75,14 @@ def referral_table(section: Section, context: ReportContext) -> Html | None:
     """The numbers at the usual shares; None for several labels, whose table `transfer compare --refer` writes."""
     if section.rows[0].records[0].meta.kind == "multilabel":
         return None
-    rows = [(row, found) for row in rows_with_most_labels(section) if (found := row_referrals(row, REPORT_RULE))]
-    lines = [
-        [context.display_names[row.encoder], *(cells[i] for i in TABLE_COLUMNS)]
-        for row, found in rows
-        for cells in iterate_cells(section, row, found, REPORT_RULE, context.display_names)
-    ]
-    header = ["encoder", *(REFERRAL_HEADER[i] for i in TABLE_COLUMNS)]
+    names, lines = context.display_names, []
+    for row in rows_with_most_labels(section):
+        found = row_referrals(row, REPORT_RULE)
+        lines += [(names[row.encoder], cells) for cells in iterate_cells(section, row, found, REPORT_RULE, names)]
+    shown = [i for i in TABLE_COLUMNS if any(cells[i] for _, cells in lines)]  # without a baseline, no difference
+    header, rows = ["encoder", *(REFERRAL_HEADER[i] for i in shown)], [[name, *(cells[i] for i in shown)] for name, cells in lines]
     note = tag("p", f"{REFERRAL_NOTE}.", class_="note")
-    return collapsible_section(f"Referral in numbers, {protocol_title(section)}", html_table(header, lines), note) if lines else None
+    return collapsible_section(f"Referral in numbers, {protocol_title(section)}", html_table(header, rows), note) if lines else None
 
 
 def row_referral_curve(records: Sequence[Record]) -> ReferralCurve | None:

@@ -18,6 +18,7 @@ from pretrain.recipe.recipes import RECIPES as PRETRAINING_RECIPES
 from transfer.bench.shifts import SHIFTS
 from transfer.protocols import PROTOCOLS
 from transfer.protocols.mixing_settings import MixingSettings
+from transfer.search.parameters import list_search_ranges
 from transfer.strategies.names import STRATEGIES, list_settings, strategy_usage
 from transfer.study.config import Study
 from transfer.tasks.recipes import RECIPES as DATA_SETS
@@ -54,6 +55,12 @@ def strategies() -> str:
 
 def strategy_settings() -> str:
     return render_table(("setting", "default", "meaning"), [(f"`{name}`", value, text) for name, value, text in list_settings()])
+
+
+def searched() -> str:
+    return render_table(
+        ("name", "range", "what it is"), [(f"`{name}`", f"`{values}`", text) for name, values, text in list_search_ranges()]
+    )
 
 
 def randaugment() -> str:
@@ -115,6 +122,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "protocols": protocols,
     "strategies": strategies,
     "strategy-settings": strategy_settings,
+    "searched": searched,
     "randaugment": randaugment,
     "mixing-and-views": mixing_and_views,
     "study-keys": study_keys,

@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from encoders.runtime.config import merge_settings, validate_config
+from encoders.runtime.errors import InputError
 from encoders.runtime.json_types import Json
 from transfer.losses.settings import IMBALANCE_GROUPS
 from transfer.search.draws import Settings, draw_trials
@@ -55,7 +56,22 @@ def check_ends(kind: type[BaseModel], base: Mapping[str, Any], space: list[Searc
         integer = is_integer(kind, parameter.setting)
         values = parameter.choices or (parameter.value(0.0, integer), parameter.value(1 - 1e-12, integer))
         for value in values:
-            with_settings(kind, base, {parameter.setting: value})
+            raw = with_settings(kind, base, {parameter.setting: value})
+            if parameter.setting.startswith("augment."):
+                check_augmentation(parameter.setting, raw["augment"])
+
+
+def check_augmentation(setting: str, raw: dict[str, Any]) -> None:
+    """Raises InputError for a knob that is unknown, for a value it does not take, and for the strength of operations that are off."""
+    from encoders.augment.presets import resolve_augment  # imports torch
+
+    own = {**raw, "preset": "none"} if raw.get("preset", "auto") == "auto" else raw
+    if setting == "augment.randaugment_strength" and not resolve_augment(own, "--search", "augment").randaugment:
+        raise InputError(
+            "--search augment_strength has no effect: RandAugment is off; turn it on with finetune.augment.preset=randaugment_cxr, or the "
+            "preset of another modality"
+        )
+    resolve_augment(own, "--search", "augment")
 
 
 def draw_settings(kind: type[BaseModel], space: list[SearchParameter], trials: int, seed: int) -> list[Settings]:

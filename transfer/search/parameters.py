@@ -20,7 +20,13 @@ class SearchedSetting:
     help: str
 
 
-SHORT_NAMES = {"lr": "optim.lr", "weight_decay": "optim.weight_decay"}
+SHORT_NAMES = {
+    "lr": "optim.lr",
+    "weight_decay": "optim.weight_decay",
+    "mixup": "mixup.alpha",
+    "cutmix": "cutmix.alpha",
+    "augment_strength": "augment.randaugment_strength",
+}
 
 SEARCHED: dict[str, SearchedSetting] = {
     "optim.lr": SearchedSetting("3e-5..3e-3", "log", "base learning rate"),
@@ -33,6 +39,9 @@ SEARCHED: dict[str, SearchedSetting] = {
     "ema": SearchedSetting("0|0.9|0.99|0.999", None, "decay of the averaged weights"),
     "warmup": SearchedSetting("0..0.3", "linear", "share of the steps in which the learning rate rises"),
     "freeze_bn": SearchedSetting("false|true", None, "keep the BatchNorm statistics of the encoder"),
+    "mixup.alpha": SearchedSetting("0|0.1|0.2|0.4", None, "mixup; 0: none"),
+    "cutmix.alpha": SearchedSetting("0|0.5|1", None, "CutMix; 0: none"),
+    "augment.randaugment_strength": SearchedSetting("1..9", "linear", "strength of RandAugment, which must be on"),
     "linear.head_lr": SearchedSetting("1..100", "log", "strategies linear and lpft"),
     "last.count": SearchedSetting("1|2|3", None, "strategy last"),
     "lpft.share": SearchedSetting("0.2..0.8", "linear", "strategy lpft"),
@@ -66,9 +75,9 @@ def parameter_name(setting: str) -> str:
     return next((name for name, full in SHORT_NAMES.items() if full == setting), setting)
 
 
-def list_searched() -> list[tuple[str, str, str]]:
-    """(name, range, description) of everything that has a range of its own."""
+def list_search_ranges() -> list[tuple[str, str, str]]:
+    """(name, range with its scale, description) of everything that has a range of its own."""
     return [
-        (parameter_name(setting), entry.range + (f", {entry.scale}" if entry.scale else ""), entry.help)
+        (parameter_name(setting), entry.range + (f":{entry.scale}" if entry.scale else ""), entry.help)
         for setting, entry in SEARCHED.items()
     ]

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator
 
 from encoders.runtime.config import Config
 from encoders.runtime.errors import InputError
-from transfer.search.parameters import SEARCHED, list_searched
+from transfer.search.parameters import list_search_ranges
 from transfer.search.space import SearchParameter, canonical_space, parse_space
 
 DEFAULT_TRIALS = 20
@@ -66,7 +66,7 @@ def expand_search(search: str | None, trials: int | None, protocols: Sequence[st
 
 def search_help() -> str:
     """What can be searched, with the ranges, for an option of the command line."""
-    return "; ".join(f"{name} ({values})" for name, values, _ in list_searched()[: len(SEARCHED)])
+    return "; ".join(f"{name} ({values})" for name, values, _ in list_search_ranges())
 
 
 SearchSpace = Annotated[

@@ -255,6 +255,9 @@ def test_strategies_are_searched_by_the_same_draws_and_without_settings_they_do_
         ("optim.rate=1|2", "optim.rate: unknown key"),
         ("optim.kind=adam|sgd", "optim.kind: Input should be"),
         ("batch=16|32", "have 2 combinations; give at most --trials 3"),
+        ("augment_strength", "RandAugment is off; turn it on with finetune.augment.preset=randaugment_cxr"),
+        ("augment.rotat=0..20", "augment.rotat: unknown key"),
+        ("augment.flip=0..2", "augment.flip: Input should be less than or equal to 1"),
     ],
 )
 def test_a_wrong_range_is_an_error_before_anything_is_trained(space, message):

@@ -40,7 +40,8 @@ def test_values_are_numbers_words_or_null():
 def test_every_range_of_its_own_is_one_that_the_setting_takes(setting):
     strategy = next((name for name in ("linear", "last", "lpft", "gradual", "lora", "l2sp") if setting.startswith(f"{name}.")), "full")
     imbalance = next((i for i in ("effective", "focal", "asymmetric", "logit_adjustment", "ldam") if setting.startswith(f"{i}.")), None)
-    cfg = Config(strategy=strategy, imbalance=imbalance or "class_weight", search={"space": setting, "trials": 3})
+    augment = {"preset": "randaugment_cxr"}
+    cfg = Config(strategy=strategy, imbalance=imbalance or "class_weight", augment=augment, search={"space": setting, "trials": 3})
     assert cfg.search.space == canonical_space(setting)
     assert setting not in SHORT_NAMES
 

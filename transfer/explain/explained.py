@@ -16,6 +16,7 @@ from encoders.runtime.errors import unknown_name_error
 from encoders.zoo.head_card import Head
 from transfer.explain.contract import EvidenceMaps, Method
 from transfer.explain.select_images import ImageBatch, SelectedImages, iterate_images
+from transfer.tasks.plain_classes import plain_class
 from transfer.trained.calibrate import decide_labels
 from transfer.trained.predict import TrainedModel
 
@@ -71,9 +72,10 @@ def compute_maps(model: TrainedModel, x: Tensor, label: Array, methods: Sequence
 
 
 def find_label(head: Head, label: str | None) -> int | None:
-    """The output of a label. Raises InputError if the head has no such label."""
+    """The output of a label, which may be written `pneumonia` for `label=pneumonia`. Raises InputError if the head has no such label."""
     if label is None:
         return None
-    if label not in head.classes:
+    names = [plain_class(name) for name in head.classes]
+    if label not in head.classes and names.count(label) != 1:
         raise unknown_name_error("label", label, head.classes, f"(of task {head.task})")
-    return head.classes.index(label)
+    return head.classes.index(label) if label in head.classes else names.index(label)

@@ -31,6 +31,7 @@ from transfer.explain.overlay import PATIENT_MARK, SYNTHETIC_MARK, PictureText, 
 from transfer.explain.page import render_explanations
 from transfer.explain.saved import CSV_NAME, FORMAT, JSON_NAME, MAPS_NAME, PAGE_NAME, SavedExplanation
 from transfer.explain.select_images import SelectedImages
+from transfer.tasks.plain_classes import negative_class, plain_class
 from transfer.trained.predict import TrainedModel
 
 EVALUATION_NAME = "evaluation.csv"
@@ -146,7 +147,7 @@ def _write_batches(
             done.saved.append(saved)
             done.images += 1
             probabilities = [f"{p:.8g}" for p in batch.probability[row].tolist()]
-            yield [number, key, saved.label, *probabilities, saved.decision, *saved.pictures.values(), ""]
+            yield [number, key, head.classes[int(batch.label[row])], *probabilities, saved.decision, *saved.pictures.values(), ""]
         if batch.images.x is not None:
             keys = [batch.images.keys[i] for i in batch.images.read]
             labels = [head.classes[c] for c in batch.label.tolist()]
@@ -159,7 +160,7 @@ def _write_image(
 ) -> SavedExplanation:
     """Writes the pictures of one image."""
     assert batch.images.x is not None, "an explained image was read"
-    label = model.head.classes[int(batch.label[row])]
+    label = plain_class(model.head.classes[int(batch.label[row])])
     probability = float(batch.probability[row, batch.label[row]])
     decision = describe_decision(model.head, batch, row)
     picture, pictures = to_picture(batch.images.x[row], model.encoder.card.preprocess), {}
@@ -175,8 +176,8 @@ def describe_decision(head: Head, batch: ExplainedBatch, row: int) -> str:
     """`decided pneumonia`; of a label that is not decided positive, `decided not pneumonia`."""
     if head.thresholds is None:
         return f"decided {head.classes[int(batch.decided[row].argmax())]}"
-    label = int(batch.label[row])
-    return f"decided {'' if batch.decided[row, label] else 'not '}{head.classes[label]}"
+    name, label = head.classes[int(batch.label[row])], int(batch.label[row])
+    return f"decided {plain_class(name) if batch.decided[row, label] else negative_class(name)}"
 
 
 def _list_table_columns(head: Head, methods: Sequence[Method]) -> list[str]:

@@ -12,9 +12,9 @@ from encoders.runtime.html import Html, tag
 from transfer.metrics import confusion_matrix, decide_classes
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
-from transfer.report.class_names import negative_class, plain_class
 from transfer.tables.operating_points import OperatingRule, choose_record_thresholds
 from transfer.tables.rows import Row, Section, rows_with_most_labels
+from transfer.tasks.plain_classes import negative_class, plain_class
 
 MOST_NAMED_COLUMNS = 3  # a matrix with more classes numbers its columns, so that it fits beside others and on a phone
 

@@ -19,13 +19,13 @@ from encoders.runtime.svg import DIAGONAL_COLOUR, LINE_COLOURS, MARGIN_LEFT, Fra
 from transfer.protocols import scores_slides
 from transfer.records.record import Record
 from transfer.records.record_ids import write_as_in
-from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.images import THUMBNAIL_SIDE, render_thumbnail
 from transfer.tables.rows import Row, rows_by_records
 from transfer.tables.subgroups import list_shown_columns
 from transfer.tasks.group_columns import name_groups
 from transfer.tasks.options import TaskKind
+from transfer.tasks.plain_classes import negative_class, plain_class
 
 if TYPE_CHECKING:
     from encoders.store.store import Store

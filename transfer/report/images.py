@@ -17,11 +17,11 @@ from encoders.runtime.html import Html, join_html, tag
 from transfer.protocols import PROTOCOLS, scores_slides
 from transfer.records.record import Record
 from transfer.records.record_ids import write_as_in
-from transfer.report.class_names import negative_class, plain_class
 from transfer.report.context import Block, ReportContext
 from transfer.report.tables import protocol_title
 from transfer.tables.row_estimates import youden_thresholds
 from transfer.tables.rows import Row, rows_with_most_labels
+from transfer.tasks.plain_classes import negative_class, plain_class
 
 if TYPE_CHECKING:
     from encoders.store.store import Store

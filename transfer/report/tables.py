@@ -14,7 +14,6 @@ from transfer.metrics.panel import are_probabilities
 from transfer.protocols import describe_protocol
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
-from transfer.report.class_names import plain_class
 from transfer.report.context import Block
 from transfer.report.curves import record_temperature
 from transfer.report.verdict_text import count_patients_and_images
@@ -28,6 +27,7 @@ from transfer.tables.operating_points import OPERATING_HEADER, OperatingRule, ch
 from transfer.tables.render_subgroups import format_number
 from transfer.tables.row_estimates import row_interval
 from transfer.tables.rows import Row, Section, rows_with_most_labels
+from transfer.tasks.plain_classes import plain_class
 
 MOST_ENCODER_COLUMNS = 6  # columns of intervals beside each other
 

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import stat
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -218,3 +219,23 @@ def test_what_is_missing_is_said(tmp_path):
         call("explain", tmp_path)
     with pytest.raises(InputError, match="name the images to explain"):
         call("explain", "--model", "m")
+
+
+def test_a_class_of_texts_is_written_plainly(tmp_path):
+    store = toy_task(tmp_path, "view", "view")
+    (name,) = train(task="view").card.head.classes
+    column, _, plain = name.partition("=")
+    assert column == "view"
+    explain(tmp_path / "out", store, count=2, label=plain)
+    assert {row["label"] for row in table(tmp_path / "out")} == {name}
+    facts = json.loads((tmp_path / "out" / "explanations.json").read_text())
+    assert {image["label"] for image in facts["images"]} == {plain}
+    assert {image["decision"] for image in facts["images"]} <= {f"decided {plain}", f"decided not {plain}"}
+
+
+def test_whole_slides_are_refused(tmp_path):
+    toy_task(tmp_path)
+    train()
+    given = SimpleNamespace(store=None, files=None)
+    with pytest.raises(InputError, match="whole slides were given, and a map is of an image; make tiles"):
+        select_images(given, load_trained_model("trained"), [], 0, None)

@@ -2,20 +2,25 @@
 
 import csv
 import stat
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
+from typer.testing import CliRunner
 
+from encoders.cli.main import app as encoders_app
 from encoders.runtime.errors import InputError
 from encoders.store.store import Store
 from encoders.store.write import save_store
 from encoders.zoo import zoo
+from tests.encoders.ingest.wsi.slide_files import draw_slide, write_slide
 from tests.transfer import toys
 from tests.transfer.bench.test_bench import run
 from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.trained.cases import add_task
 from transfer.bench.lazy_features import LazyFeatures
-from transfer.explain.slide_attention import attend_slides, fit_attention_of
+from transfer.explain.slide_attention import SlideAttention, attend_slides, fit_attention_of, write_attention
 from transfer.protocols import mil
 from transfer.records.record_ids import hide_names
 from transfer.tasks.load import load_task
@@ -90,3 +95,21 @@ def test_the_probabilities_beside_the_attention_are_those_of_the_benchmark(plant
         call("explain", "--mil", "--task", "sick", "--encoder", NET, "--out", tmp_path / "out", *SETTINGS)
     with pytest.raises(InputError, match="--encoder is required with --mil"):
         call("explain", "--mil", "--task", "sick", "--out", tmp_path / "other")
+
+
+def test_attention_is_drawn_over_a_slide_that_has_an_overview(tmp_path):
+    write_slide(tmp_path / "in" / "s0.tiff", [draw_slide(2048, 2048, [(512, 512, 1024, 1024)], seed=0)], mpp=0.5)
+    command = ["ingest", "wsi", str(tmp_path / "in"), str(tmp_path / "tiles"), "--mpp", "1", "--tile", "128", "--workers", "1"]
+    assert CliRunner().invoke(encoders_app, command).exit_code == 0
+    store = Store.open(str(tmp_path / "tiles" / "s0.h5"))
+    rows = np.arange(len(store))
+    weight = np.where(rows == len(rows) - 1, 0.9, 0.1 / (len(rows) - 1))
+    loaded = SimpleNamespace(store=store, task=SimpleNamespace(classes=("tumour",)))
+    slide = SlideAttention("s0", rows, weight, np.array([0.7]))
+    assert write_attention([slide], loaded, tmp_path / "out", lambda n: None).undrawn == []
+    picture = np.asarray(Image.open(tmp_path / "out" / "00001.png").convert("RGB")).astype(int)
+    right = picture[:, picture.shape[1] // 2 : -200]
+    red, blue = right[..., 0] - right[..., 2] > 60, right[..., 2] - right[..., 0] > 60
+    assert blue.sum() > 4 * red.sum() > 0  # one tile has the weight, the others have little
+    (row,) = read_csv(tmp_path / "out" / "slides.csv")
+    assert (row["slide"], row["picture"], row["probability_tumour"]) == ("s0", "00001.png", "0.7")

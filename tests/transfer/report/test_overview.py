@@ -13,11 +13,11 @@ from encoders.runtime.errors import InputError
 from tests.transfer.report.large_bench import ENCODERS, MadeEncoder, make_records
 from tests.transfer.report.test_report import EVIL, Tags, drawn
 from transfer.report import card, notes, overview, panels
-from transfer.report.class_names import negative_class, plain_class
 from transfer.stats import Difference, Interval
 from transfer.tables import matrix, matrix_text, render
 from transfer.tables.matrix_sentence import summarize_matrix
 from transfer.tables.rows import Comparison, Row, Section
+from transfer.tasks.plain_classes import negative_class, plain_class
 
 VERDICTS = ("better", "worse", "not distinguishable", "insufficient patients", "equivalent", "not inferior", "does not transfer")
 NAMES = [f"encoder_number_{i}_with_a_rather_long_name:size=224" for i in range(11)] + [EVIL]

@@ -35,6 +35,13 @@ class Gaussians(NamedTuple):
     rest: float
 
 
+class Shrinkage(NamedTuple):
+    """(1 - share) * covariance + share * mu * identity."""
+
+    share: float
+    mu: float
+
+
 class TrainFeatures(NamedTuple):
     """What distances are measured to.  classes: by class.  whole: of all images.  unit: (N, D) the features scaled to length 1."""
 
@@ -53,11 +60,16 @@ def group_by_class(y: Array, kind: str) -> IntArray:
 def fit_train_features(x: Array, group: IntArray) -> TrainFeatures:
     """The distributions of train features.  x: (N, D).  group: (N,) class numbers from 0; all 0 where there are no classes."""
     x = np.asarray(x, dtype=np.float64)
-    return TrainFeatures(fit_gaussians(x, group), fit_gaussians(x, np.zeros(len(x), dtype=np.int64)), scale_to_unit(x))
+    classes, shrunk = fit_gaussians(x, group)
+    # Shrunk alike: otherwise the difference of the two distances of a far image would be that of their shrinkage.
+    whole, _ = fit_gaussians(x, np.zeros(len(x), dtype=np.int64), shrunk)
+    return TrainFeatures(classes, whole, scale_to_unit(x))
 
 
-def fit_gaussians(x: FloatArray, group: IntArray) -> Gaussians:
-    """Class means, and the shrunk covariance of the deviations from them; a class without images has none."""
+def fit_gaussians(x: FloatArray, group: IntArray, shrunk: Shrinkage | None = None) -> tuple[Gaussians, Shrinkage]:
+    """Class means, and the shrunk covariance of the deviations from them; a class without images has none.
+
+    shrunk: how much; None: as Ledoit and Wolf."""
     numbers = np.unique(group)
     mean = np.stack([x[group == number].mean(axis=0) for number in numbers])
     apart = x - mean[np.searchsorted(numbers, group)]
@@ -67,19 +79,20 @@ def fit_gaussians(x: FloatArray, group: IntArray) -> Gaussians:
     kept = values > max(float(values[-1]), 0.0) * np.finfo(np.float64).eps * max(n, d)
     values, vectors = values[kept], vectors[:, kept]
     basis = (apart.T @ vectors / np.sqrt(n * values)).T if n < d else vectors.T
-    mu = max(float(values.sum()) / d, float(np.finfo(np.float64).tiny))
-    share = shrinkage(apart, values, mu)
+    share, mu = shrunk or choose_shrinkage(apart, values)
     least = LEAST_VARIANCE * mu
-    return Gaussians(mean, basis, np.maximum((1 - share) * values + share * mu, least), max(share * mu, least))
+    variance = np.maximum((1 - share) * values + share * mu, least)
+    return Gaussians(mean, basis, variance, max(share * mu, least)), Shrinkage(share, mu)
 
 
-def shrinkage(apart: FloatArray, values: FloatArray, mu: float) -> float:
-    """The share of Ledoit and Wolf.  apart: (N, D) with mean 0.  values: the eigenvalues of their covariance.  mu: their mean over D."""
+def choose_shrinkage(apart: FloatArray, values: FloatArray) -> Shrinkage:
+    """That of Ledoit and Wolf.  apart: (N, D) with mean 0.  values: the eigenvalues of their covariance that are not 0."""
     n, d = apart.shape
+    mu = max(float(values.sum()) / d, float(np.finfo(np.float64).tiny))
     square = float((values**2).sum())
     delta = (square - d * mu**2) / d
     beta = (float(((apart**2).sum(axis=1) ** 2).sum()) / n - square) / (n * d)
-    return 1.0 if delta <= 0 else min(max(beta, 0.0), delta) / delta
+    return Shrinkage(1.0 if delta <= 0 else min(max(beta, 0.0), delta) / delta, mu)
 
 
 def square_distance(x: Array, g: Gaussians) -> FloatArray:

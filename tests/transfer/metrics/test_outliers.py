@@ -29,18 +29,33 @@ def test_the_covariance_is_that_of_ledoit_and_wolf_about_the_class_means(n, d):
     x, group, new = data(n, d)
     means = np.stack([x[group == c].mean(0) for c in range(3)])
     fitted = LedoitWolf(assume_centered=True).fit(x - means[group])
-    g = fit_gaussians(x, group)
+    g, shrunk = fit_gaussians(x, group)
+    assert shrunk.share == pytest.approx(fitted.shrinkage_)
     covariance = g.basis.T @ np.diag(g.variance - g.rest) @ g.basis + g.rest * np.eye(d)
     assert covariance == pytest.approx(fitted.covariance_, rel=1e-6, abs=1e-9)
     want = [min(mahalanobis(row, mean, fitted.precision_) ** 2 for mean in means) for row in new]
     assert square_distance(new, g) == pytest.approx(want, rel=1e-6)
 
 
-def test_relative_is_the_difference_to_the_distribution_without_classes():
-    x, group, new = data(200, 8)
-    whole = LedoitWolf().fit(x)
-    want = score_outliers(new, fit_train_features(x, group), "mahalanobis") ** 2 - whole.mahalanobis(new)
-    assert score_outliers(new, fit_train_features(x, group), "relative") == pytest.approx(want)
+@pytest.mark.parametrize(("n", "d"), [(200, 8), (20, 50)])
+def test_relative_is_the_difference_to_the_distribution_without_classes(n, d):
+    x, group, new = data(n, d)
+    square, whole = relative_parts(x, group, new)
+    assert score_outliers(new, fit_train_features(x, group), "relative") == pytest.approx(square - whole, rel=1e-6, abs=1e-6)
+    far = 1000 * new
+    score = score_outliers(far, fit_train_features(x, group), "relative") / score_outliers(far, fit_train_features(x, group), "mahalanobis")
+    assert (score > 0).all(), "an image that is far in every direction is not a usual one"
+
+
+def relative_parts(x, group, new):
+    """The squares of both distances, from scikit-learn's shrinkage and an inverse in NumPy."""
+    apart = x - np.stack([x[group == c].mean(0) for c in range(group.max() + 1)])[group]
+    fitted = LedoitWolf(assume_centered=True).fit(apart)
+    square = np.min([fitted.mahalanobis(new - x[group == c].mean(0)) for c in range(group.max() + 1)], axis=0)
+    share, mu = fitted.shrinkage_, np.trace(apart.T @ apart / len(x)) / x.shape[1]
+    covariance = (1 - share) * np.cov(x.T, bias=True) + share * mu * np.eye(x.shape[1])
+    off = new - x.mean(0)
+    return square, np.einsum("md,de,me->m", off, np.linalg.inv(covariance), off)
 
 
 @pytest.mark.parametrize("n", [4, 2000])

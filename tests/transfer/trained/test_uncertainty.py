@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import entropy
-from sklearn.covariance import LedoitWolf
 from sklearn.neighbors import NearestNeighbors
 
 from encoders.runtime.config import json_digest
@@ -15,6 +14,7 @@ from encoders.runtime.paths import zoo_dir
 from encoders.store.store import Store
 from encoders.zoo.export_folder import export_folder
 from tests.transfer.cli.test_cli import call
+from tests.transfer.metrics.test_outliers import relative_parts
 from tests.transfer.trained.cases import QUICK, add_task, ingest_folder, png_folder, read_table, toy_task, train
 from transfer.metrics.calibration import fit_temperature, temper
 from transfer.metrics.conformal import patient_quantile
@@ -79,11 +79,9 @@ def test_distances_of_a_table_are_those_of_scikit_learn(store, tmp_path):
 
     rows = loaded.split.rows("train")
     x, new, y = features(rows), features(np.arange(len(loaded.key))), loaded.y[rows, 0].astype(int)
-    means = np.stack([x[y == c].mean(0) for c in (0, 1)])
-    fitted = LedoitWolf(assume_centered=True).fit(x - means[y])
-    square = np.min([fitted.mahalanobis(new - mean) for mean in means], axis=0)
+    square, whole = relative_parts(x, y, new)
     far = NearestNeighbors(n_neighbors=10).fit(scale_to_unit(x)).kneighbors(scale_to_unit(new))[0][:, -1]
-    want = {"mahalanobis": np.sqrt(square), "relative": square - LedoitWolf().fit(x).mahalanobis(new), "knn": far}
+    want = {"mahalanobis": np.sqrt(square), "relative": square - whole, "knn": far}
     for kind in DISTANCES:
         table, job = predicted(tmp_path / f"{kind}.csv", store, distance=kind)
         assert numbers(table, "distance") == pytest.approx(want[kind], rel=2e-3, abs=2e-3)

@@ -25,7 +25,7 @@ def train(
     ] = FULL,
     search: SearchSpace = None,
     trials: SearchTrials = None,
-    seed: Annotated[int, typer.Option(help="seed of the head, the order, the augmentation and drop path")] = 0,
+    seed: Annotated[int, typer.Option(help="seed of the head, the order, the augmentation, mixing and drop path")] = 0,
     licence: Annotated[str, typer.Option(help="licence of the trained weights, for the card")] = "unknown",
     replace: Annotated[
         bool, typer.Option("--replace", help="replace the encoder of that name, unless a run or an encoder started from it")
@@ -42,6 +42,7 @@ def train(
         transfer train --encoder cxr_moco --task pneumonia --name cxr_pneumonia
         transfer train --encoder cxr_moco --task pneumonia --name cxr_head --strategy linear
         transfer train --encoder cxr_moco --task pneumonia --name cxr_lora --strategy lora=8 finetune.epochs=20
+        transfer train --encoder cxr_moco --task pneumonia --name cxr_mix finetune.mixup.alpha=0.2 finetune.tta.flip=true
         transfer train --encoder cxr_moco --task pneumonia --name cxr_best --search lr,weight_decay,layer_decay --trials 20
 
     Train patients train it. Validation patients choose the weights, a temperature that calibrates the probabilities, and the threshold of

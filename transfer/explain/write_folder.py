@@ -22,7 +22,7 @@ from encoders.runtime.errors import InputError
 from encoders.runtime.escape import format_csv
 from encoders.runtime.hdf5_file import atomic_hdf5
 from encoders.runtime.new_folder import new_folder
-from encoders.zoo.head_card import Head
+from encoders.zoo.head_card import NEVER, Head
 from transfer.explain.contract import Method
 from transfer.explain.evaluate import Evaluation
 from transfer.explain.evaluation_table import evaluation_csv_rows
@@ -173,11 +173,12 @@ def _write_image(
 
 
 def describe_decision(head: Head, batch: ExplainedBatch, row: int) -> str:
-    """`decided pneumonia`; of a label that is not decided positive, `decided not pneumonia`."""
+    """`decided pneumonia (threshold 0.512)`; of a label that is not decided positive, `decided not pneumonia (...)`."""
     if head.thresholds is None:
         return f"decided {head.classes[int(batch.decided[row].argmax())]}"
-    name, label = head.classes[int(batch.label[row])], int(batch.label[row])
-    return f"decided {plain_class(name) if batch.decided[row, label] else negative_class(name)}"
+    label, cut = int(batch.label[row]), head.thresholds[int(batch.label[row])]
+    name = plain_class(head.classes[label]) if batch.decided[row, label] else negative_class(head.classes[label])
+    return f"decided {name} ({f'threshold {cut:.3f}' if cut < NEVER else 'never positive'})"
 
 
 def _list_table_columns(head: Head, methods: Sequence[Method]) -> list[str]:

@@ -21,7 +21,7 @@ from encoders.runtime.arrays import Array, FloatArray, IntArray
 OutlierScore: TypeAlias = Literal["mahalanobis", "relative", "knn"]
 NEIGHBOURS = 10  # the k of `knn`; fewer where there are fewer train images
 LEAST_VARIANCE = 1e-12  # of a direction, as a share of the mean variance: features that never vary have no finite distance otherwise
-CHUNK_VALUES = 2**22  # float64 values of an intermediate array: 32 MB
+DISTANCE_CHUNK = 2**22  # float64 values of an intermediate array: 32 MB
 
 
 class Gaussians(NamedTuple):
@@ -98,7 +98,7 @@ def choose_shrinkage(apart: FloatArray, values: FloatArray) -> Shrinkage:
 def square_distance(x: Array, g: Gaussians) -> FloatArray:
     """(M,) the square of the Mahalanobis distance to the nearest mean.  x: (M, D)."""
     out: FloatArray = np.empty(len(x))
-    step = max(1, CHUNK_VALUES // g.mean.size)
+    step = max(1, DISTANCE_CHUNK // g.mean.size)
     for at in range(0, len(x), step):
         apart = np.asarray(x[at : at + step], dtype=np.float64)[:, None] - g.mean  # (m, K, D)
         along = apart @ g.basis.T  # (m, K, R)
@@ -118,7 +118,7 @@ def neighbour_distance(x: Array, unit: Array, k: int = NEIGHBOURS) -> FloatArray
     k = min(k, len(unit))
     out: FloatArray = np.empty(len(x))
     unit = np.asarray(unit, dtype=np.float64)
-    squares, step = (unit**2).sum(axis=1), max(1, CHUNK_VALUES // max(unit.shape))
+    squares, step = (unit**2).sum(axis=1), max(1, DISTANCE_CHUNK // max(unit.shape))
     for at in range(0, len(x), step):
         own = scale_to_unit(np.asarray(x[at : at + step], dtype=np.float64))
         square = (own**2).sum(axis=1, keepdims=True) + squares - 2 * own @ unit.T

@@ -70,7 +70,7 @@ def test_many_images_are_computed_in_parts(monkeypatch):
     x, group, new = data(60, 5)
     train = fit_train_features(x, group)
     whole = [score_outliers(new, train, kind) for kind in ("relative", "knn")]
-    monkeypatch.setattr("transfer.metrics.outliers.CHUNK_VALUES", 100)
+    monkeypatch.setattr("transfer.metrics.outliers.DISTANCE_CHUNK", 100)
     assert [score_outliers(new, train, kind) for kind in ("relative", "knn")] == [pytest.approx(values) for values in whole]
 
 

@@ -58,9 +58,8 @@ def strategy_settings() -> str:
 
 
 def searched() -> str:
-    return render_table(
-        ("name", "range", "what it is"), [(f"`{name}`", f"`{values}`", text) for name, values, text in list_search_ranges()]
-    )
+    rows = [(f"`{name}`", f"`{values.replace('|', ' ')}`", text) for name, values, text in list_search_ranges()]
+    return render_table(("name", "range, or values", "what it is"), rows)
 
 
 def randaugment() -> str:

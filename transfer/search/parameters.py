@@ -77,7 +77,5 @@ def parameter_name(setting: str) -> str:
 
 def list_search_ranges() -> list[tuple[str, str, str]]:
     """(name, range with its scale, description) of everything that has a range of its own."""
-    return [
-        (parameter_name(setting), entry.range + (f":{entry.scale}" if entry.scale else ""), entry.help)
-        for setting, entry in SEARCHED.items()
-    ]
+    ranges = {setting: entry.range + (f":{entry.scale}" if entry.scale else "") for setting, entry in SEARCHED.items()}
+    return [(parameter_name(setting), ranges[setting], entry.help) for setting, entry in SEARCHED.items()]

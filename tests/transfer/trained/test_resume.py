@@ -68,22 +68,23 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, monkeypatch,
         assert train("third", strategy=strategy, overrides=(*EIGHT, *more)).card.sha256 == whole.card.sha256
 
 
-def kill_training(step):
+def kill_training(step, more):
     finetune_training.training_step = StopAt(step, kill=True)
-    train("killed", overrides=EIGHT)
+    train("killed", overrides=(*EIGHT, *more))
 
 
 @pytest.mark.slow
-def test_a_killed_training_leaves_no_encoder_and_goes_on(tmp_path):
+@pytest.mark.parametrize("more", [(), MIXED])
+def test_a_killed_training_leaves_no_encoder_and_goes_on(tmp_path, more):
     toy_task(tmp_path)
-    whole = train("whole", overrides=EIGHT)
-    died = run_forked(kill_training, 6, logs=tmp_path / "log")
+    whole = train("whole", overrides=(*EIGHT, *more))
+    died = run_forked(kill_training, 6, more, logs=tmp_path / "log")
     assert died.status == -signal.SIGKILL, died.errors
     assert not (zoo_dir() / "killed").exists()
     counter = StopAt(-1)
     finetune_training.training_step, real = counter, finetune_training.training_step
     try:
-        done = train("killed", overrides=EIGHT)
+        done = train("killed", overrides=(*EIGHT, *more))
     finally:
         finetune_training.training_step = real
     assert counter.taken == 4  # from the validation after step 4

@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from encoders.runtime.errors import InputError
+from tests.transfer.cli.test_cli import NET, call
 from tests.transfer.report.test_report import drawn, pair
+from tests.transfer.trained.cases import toy_task
 from transfer.explain.saved import FORMAT, JSON_NAME, read_explanations
 from transfer.report.explanations import MOST_EXPLAINED, open_explanations
 
@@ -60,3 +62,19 @@ def test_a_folder_that_is_no_explanation_or_is_damaged_is_refused(tmp_path):
     (folder / JSON_NAME).write_text('{"format": "isograft-explanations", "images": [{}]}')
     with pytest.raises(InputError, match=r"explanations\.json cannot be read"):
         read_explanations(folder)
+
+
+def test_the_command_puts_maps_on_the_page_of_their_task(tmp_path):
+    toy_task(tmp_path)
+    call(
+        "bench", "--encoder", NET, "--task", "sick", "--protocol", "knn", "--baseline", "none", "--no-floor", "--no-near", "--device", "cpu"
+    )
+    maps = saved(tmp_path / "maps", task="sick", images=1)
+    done = call("report", "--out", tmp_path / "r.html", "--explanations", maps)
+    assert "with images of patients" in done.output
+    page = (tmp_path / "r.html").read_text()
+    assert "What the network used" in page
+    assert "do not share it" in page
+    done = call("report", "--out", tmp_path / "r.html")
+    assert "without images of patients" in done.output
+    assert "What the network used" not in (tmp_path / "r.html").read_text()

@@ -160,10 +160,11 @@ def _measure_referrals(records: Sequence[Record], rule: ReferralRule) -> list[Re
     referrals = []
     for i, name in enumerate(names):
         for j, share in enumerate(rule.all_shares):
-            error, *rates, caught = values[i, j].T  # (1 + B,) each
-            numbers = [_interval(draws, records, rule, fewest) for draws in rates]
-            ends = _complement(_interval(1 - error, records, rule, fewest)), *numbers, _interval(caught, records, rule, int(wrong[i]))
-            referrals.append(Referral(name, share, *ends, float(moved[j][i])))
+            draws = dict(zip(NUMBERS, values[i, j].T, strict=True))  # (1 + B,) each
+            right = _interval(1 - draws["error"], records, rule, fewest)
+            rates = [_interval(draws[number], records, rule, fewest) for number in ("sensitivity", "specificity", "auroc")]
+            caught = _interval(draws["caught"], records, rule, int(wrong[i]))
+            referrals.append(Referral(name, share, _complement(right), rates[0], rates[1], rates[2], caught, float(moved[j][i])))
     return referrals
 
 

@@ -127,14 +127,14 @@ def run_trial(
         if not np.isfinite(val.y).any():  # then no trial has a score
             raise
         score, cost, step = float("nan"), diverged.cost.as_record(), trial.steps
-    images, looks, memory = (_count(cost, name) for name in ("images_seen", "validations", "memory_bytes"))
+    images, looks, memory = (_read_count(cost, name) for name in ("images_seen", "validations", "memory_bytes"))
     if before is not None and not build_strategy(trial.cfg).validates_while_training:
         looks += before.looks  # those of its pauses, which are not among the validations that it chooses by
     spent = round(time.monotonic() - started + (0.0 if before is None else before.seconds), 3)
     return TrialResult(score if np.isfinite(score) else None, images, looks, step, trial.steps, memory, spent, complete)
 
 
-def _count(cost: Mapping[str, Json], name: str) -> int:
+def _read_count(cost: Mapping[str, Json], name: str) -> int:
     value = cost.get(name)
     return value if isinstance(value, int) else 0
 

@@ -34,7 +34,7 @@ def draw_trials(space: Sequence[SearchParameter], trials: int, seed: int, intege
                 "which is all of them and the settings as given, or a range"
             )
         numbers = _generator(seed, "grid").permutation(grid)[: trials - 1]
-        return [{}, *(_pick(space, int(number)) for number in numbers)]
+        return [{}, *(_pick_combination(space, int(number)) for number in numbers)]
     columns = {}
     for parameter in space:
         draw = _generator(seed, parameter.setting)
@@ -43,7 +43,7 @@ def draw_trials(space: Sequence[SearchParameter], trials: int, seed: int, intege
     return [{}, *({setting: values[i] for setting, values in columns.items()} for i in range(trials - 1))]
 
 
-def _pick(space: Sequence[SearchParameter], number: int) -> Settings:
+def _pick_combination(space: Sequence[SearchParameter], number: int) -> Settings:
     """The combination of values with this number in the grid."""
     picked = {}
     for parameter in space:

@@ -102,9 +102,7 @@ def page_header(context: ReportContext, refused: Mapping[str, str], made_at: str
     if leaks:
         listed = tag("ul", *(tag("li", line) for line in leaks))
         alarms.append(tag("div", tag("b", "LEAKAGE ALLOWED. "), "The scores of these tasks are too high:", listed, class_="alarm"))
-    images = (
-        "The page contains images of patients: do not share it." if context.shows_patients else "The page contains no patient images."
-    )
+    images = "The page contains images of patients: do not share it." if context.shows_patients else "The page contains no patient images."
     origin = f"{len(context.records)} records{f', report of {made_at}' if made_at else ''}. {images} No patient is named."
     first = tag("p", "isograft report", class_="kicker")
     return tag("header", first, *alarms, tag("h1", "Verdict"), *_verdict(context), tag("p", origin, class_="note"), elsewhere, links)

@@ -12,6 +12,8 @@ from transfer.bench.slurm_array import BenchCell, list_bench_cells, needs_traini
 from transfer.strategies.names import FINETUNE, check_settings_used, expand_strategies
 from transfer.study.config import Study
 
+ENOUGH_SEEDS = 5  # Student's t has four degrees of freedom then
+
 
 class StudyCells(NamedTuple):
     """cells: ordered by seed, so that a study that is stopped early has all combinations for the first seeds.
@@ -83,7 +85,8 @@ def describe_cells(study: Study, cells: Sequence[BenchCell]) -> str:
     """How much a study is, in words."""
     trainings = sum(len(cell.options[1].split(",")) for cell in cells)
     encoders, tasks = {cell.encoder for cell in cells}, {cell.task for cell in cells}
+    few = f". The variation of {study.seeds} seeds has few degrees of freedom: verdicts of many comparisons need {ENOUGH_SEEDS} or more"
     return (
         f"{trainings} fits in {len(cells)} cells: {len(encoders)} encoders with their baselines, {len(tasks)} tasks, "
         f"{len({cell.protocol for cell in cells})} ways of transferring, {len(study.fractions)} numbers of labels, {study.seeds} seeds"
-    )
+    ) + (few if study.seeds < ENOUGH_SEEDS else "")

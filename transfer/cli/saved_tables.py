@@ -23,8 +23,8 @@ def print_and_save_tables(
 ) -> None:
     """Prints the tables and writes them to the records' folder, and to `csv` and `markdown` where given.
 
-    scored: the records by the unit of the tables.  paths: of the records; ledgers beside them count as well.  study: the folder of the study whose
-    records these are: its verdicts are corrected together, and its tables come last."""
+    scored: the records by the unit of the tables.  paths: of the records; ledgers beside them count as well.
+    study: the folder of the study whose records these are: its verdicts are corrected together, and its tables come last."""
     from encoders.runtime.paths import records_dir
     from transfer.records.looks import gather_looks
     from transfer.records.test_usage import count_split_usage

@@ -49,8 +49,8 @@ def study(
         seeds: 3                                # each with its own draw of the labeled patients
         settings: {finetune: {max_steps: 500}}
 
-    Further keys: baselines (default: ImageNet and random weights), protocols (beside fine-tuning, e.g. [knn, linear]) and options (of
-    `transfer bench`, e.g. [--search, lr, --trials, "10"]).
+    Further keys: baselines (default: ImageNet and random weights), protocols (beside fine-tuning, e.g. [knn, linear]), search and trials
+    (e.g. lr,weight_decay and 20: for every training), and options (of `transfer bench`, e.g. [--folds, "5"]).
 
     Results are records. If interrupted, rerun the same command to resume; a study that grows computes only what is new. The report says
     which strategy is chosen at each number of labels, how many labels it saves, and what it costs; all its verdicts are corrected together.
@@ -97,7 +97,8 @@ def study(
             failed = compute_cells(folder.commands_file.read_text().splitlines(), folder.status_dir, range(len(found.cells)))
     report_study_folder(folder)
     if failed:
-        console.print(f"{failed} cells failed; `transfer jobs {folder.path.name}` states why", markup=False, style="red")
+        count = f"{failed} cell{'s' if failed > 1 else ''}"
+        console.print(f"{count} failed; `transfer jobs {folder.path.name}` states why", markup=False, style="red")
         raise typer.Exit(1)
 
 

@@ -9,6 +9,7 @@ from encoders.zoo.names import split_names
 from transfer.bench.dependencies import Dependencies
 from transfer.bench.options import parse_fractions
 from transfer.bench.slurm_array import BenchCell, list_bench_cells, needs_training
+from transfer.search.settings import expand_search
 from transfer.strategies.names import FINETUNE, check_settings_used, expand_strategies
 from transfer.study.config import Study
 
@@ -33,6 +34,7 @@ def list_study_cells(study: Study, device: str = "auto") -> StudyCells:
     parse_fractions(",".join(fractions))
     asked = list(dict.fromkeys([*study.protocols, *([FINETUNE] if study.strategies else [])]))
     names, overrides = expand_strategies(asked, study.strategy_labels(), study.overrides())
+    overrides = expand_search(study.search, study.trials, names, overrides)
     check_settings_used(names, overrides)
     words = [*([] if device == "auto" else ["--device", device]), *study.options, *overrides]
     found = StudyCells([], Dependencies(), {})
@@ -87,6 +89,6 @@ def describe_cells(study: Study, cells: Sequence[BenchCell]) -> str:
     encoders, tasks = {cell.encoder for cell in cells}, {cell.task for cell in cells}
     few = f". The variation of {study.seeds} seeds has few degrees of freedom: verdicts of many comparisons need {ENOUGH_SEEDS} or more"
     return (
-        f"{trainings} fits in {len(cells)} cells: {len(encoders)} encoders with their baselines, {len(tasks)} tasks, "
+        f"{trainings} fits in {len(cells)} cells: {len(encoders)} encoders and baselines, {len(tasks)} tasks, "
         f"{len({cell.protocol for cell in cells})} ways of transferring, {len(study.fractions)} numbers of labels, {study.seeds} seeds"
     ) + (few if study.seeds < ENOUGH_SEEDS else "")

@@ -17,6 +17,7 @@ from transfer.strategies.names import FULL, parse_strategy
 OWN_OPTIONS = {
     "--encoder": "encoders", "--task": "tasks", "--protocol": "protocols", "--strategies": "strategies", "--baseline": "baselines",
     "--fractions": "fractions", "--draws": "seeds", "--draw": "seeds", "--seed": "seeds", "--floor": "protocols", "--no-floor": "protocols",
+    "--search": "search", "--trials": "trials",
 }  # fmt: skip  # options of `transfer bench` that a study decides, and its key
 
 
@@ -39,6 +40,10 @@ class Study(Config):
         ge=1,
         description="repetitions. Each has its own seed of the protocol and, below all labels, its own draw of the labeled patients",
     )
+    search: str | None = Field(
+        None, description="settings that are searched for every training on validation patients, as in --search of `transfer bench`"
+    )
+    trials: int | None = Field(None, description="trials of a search; null: 20")
     settings: dict[str, Any] = Field({}, description="settings of protocols, e.g. {finetune: {epochs: 5}}")
     options: list[str] = Field([], description="further options of `transfer bench`, e.g. [--folds, '5']")
 

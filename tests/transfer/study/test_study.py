@@ -14,6 +14,7 @@ from tests.transfer import toys
 from tests.transfer.bench.test_bench import add
 from tests.transfer.cli.test_cli import call
 from tests.transfer.report.test_report import made
+from transfer.bench.bench import load_protocols
 from transfer.bench.bench_arguments import parse_bench_arguments
 from transfer.bench.bench_folder import bench_folder
 from transfer.report.page import render_page
@@ -60,6 +61,14 @@ def test_every_combination_is_a_cell_and_the_first_seeds_come_first(study_file):
     }
 
 
+def test_a_search_is_that_of_every_training_and_not_of_other_protocols(study_file):
+    study = read_study(study_file).model_copy(update={"protocols": ["knn"], "search": "lr", "trials": 4})
+    for cell in list_study_cells(study).cells:
+        options = parse_bench_arguments(cell.arguments).to_request()
+        (loaded,) = load_protocols(options.protocols, 0, options.overrides)
+        assert loaded.endswith("~best4") == (cell.protocol != "knn")
+
+
 def test_each_task_may_have_its_own_encoders(study_file, tmp_path):
     add(toys.store(tmp_path / "second.h5", patients=20, seed=3), "second")
     study = Study(encoders={"toy": [NET], "second": [OTHER]}, baselines=[], seeds=1)
@@ -76,6 +85,7 @@ def test_each_task_may_have_its_own_encoders(study_file, tmp_path):
         ({"encoders": {"other": [NET]}}, "no list for the task 'toy'"),
         ({"options": ["--seed", "3"]}, "decided by the key `seeds`"),
         ({"options": ["--draws=3"]}, "decided by the key `seeds`"),
+        ({"options": ["--search", "lr"]}, "decided by the key `search`"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": True}, "seeds"),
         ({"stategies": ["full"]}, "strategies"),
@@ -96,6 +106,9 @@ def test_what_is_wrong_with_a_study_is_named(study_file, change, expected):
         ({"encoders": ["random_resnet10tt"]}, "resnet10t"),
         ({"settings": {"finetune": {"lora": {"rank": 4}}}}, "has no effect"),
         ({"protocols": ["kn"]}, "knn"),
+        ({"trials": 3}, "--trials is the number of trials of a search"),
+        ({"search": "lrr"}, "lr"),
+        ({"search": "lr", "strategies": [], "protocols": ["knn"]}, "is about fine-tuning"),
     ],
 )
 def test_what_bench_would_refuse_is_refused_before_anything_is_computed(study_file, change, expected):
@@ -146,7 +159,7 @@ def test_a_cell_that_fails_is_named_and_the_others_are_in_the_tables(study_file,
     study_file.write_text(yaml.safe_dump(STUDY | {"baselines": [], "fractions": [1], "seeds": 1}))
     result = call("study", str(study_file), "--device", "cpu")
     assert result.exit_code == 1
-    assert "1 cells failed; `transfer jobs how` states why" in result.output
+    assert "1 cell failed; `transfer jobs how` states why" in result.output
     assert "no linear today" in (bench_folder("how").path / "status" / "0").read_text()
     monkeypatch.setattr(finetune, "build_strategy", own)
     assert call("study", str(study_file), "--device", "cpu").exit_code == 0

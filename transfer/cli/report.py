@@ -9,6 +9,7 @@ import typer
 from encoders.runtime.cli import make_console, split_commas
 from transfer.bench.option_types import CombineScores, Margin, SaltFile, ScoreBy
 from transfer.cli.options import (
+    ENSEMBLE_HELP,
     OPERATING_HELP,
     BenchFilter,
     EncoderFilter,
@@ -53,6 +54,7 @@ def report(
     combine: CombineScores = None,
     seeds_of: SeedEncoders = None,
     margin: Margin = None,
+    ensemble: Annotated[str | None, typer.Option(metavar="seeds|pretraining", help=ENSEMBLE_HELP)] = None,
     latex: Annotated[Path | None, typer.Option(help="also write the tables as LaTeX (booktabs) to this file")] = None,
     csv: Annotated[Path | None, typer.Option(help="also write the tables as CSV, with full hashes, to this file")] = None,
     markdown: Annotated[Path | None, typer.Option(help="also write the tables as Markdown to this file")] = None,
@@ -90,6 +92,7 @@ def report(
     from transfer.report.explanations import open_explanations
     from transfer.tables import render
     from transfer.tables.build import build_sections
+    from transfer.tables.ensemble_rows import add_ensembles, parse_ensembles
     from transfer.tables.operating_points import parse_operating_rule
     from transfer.tables.seed_rows import add_seed_rows, validate_seed_encoders
     from transfer.tables.study_rows import judge_study
@@ -108,13 +111,14 @@ def report(
     seeds = validate_seed_encoders(split_commas(seeds_of), selected)
     scored, lines = combine_records(selected, unit)
     sections = add_seed_rows(build_sections(scored, baselines, margin=margin), seeds, baselines, margin)
+    sections, ensembles = (sections, []) if ensemble is None else add_ensembles(sections, parse_ensembles(ensemble))
     study = None if find_study_folder(bench) is None else judge_study(sections)
     opened = images.open_report_store(store or [], selected)
     explained = open_explanations(explanations or [], selected)
     time_of_page = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     usage = count_split_usage(selected, gather_looks(intact, paths))
     others = link_other_records(selected, out)
-    text = page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, others, study, explained)
+    text = page.render_page(scored, sections, usage, refused, opened, time_of_page, rule, others, study, explained, ensembles)
     render.write_table(out, text)
     cards = write_cards(out, sections, render.shorten_names(sections))
     _save_tables(sections, usage, latex, csv, markdown)

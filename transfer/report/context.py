@@ -10,6 +10,7 @@ from transfer.explain.saved import SavedFolder
 from transfer.records.record import Record
 from transfer.records.redactor import Redactor
 from transfer.records.test_usage import SplitUsage
+from transfer.tables.ensemble_rows import Ensemble
 from transfer.tables.operating_points import OperatingRule
 from transfer.tables.render import list_allowed_leaks
 from transfer.tables.rows import Section
@@ -29,7 +30,7 @@ class ReportContext:
     usage: split hash -> how often its test images were scored.  display_names: encoder -> its short name on the page.
     store: source of images; None for a page without images.  rule: how thresholds of the decisions are chosen.
     study: the strategies of a study, which are corrected together; None for a page of other records.
-    explanations: folders of heat maps; () for a page without."""
+    explanations: folders of heat maps; () for a page without.  ensembles: those whose rows are in the sections."""
 
     records: Sequence[Record]
     sections: Sequence[Section]
@@ -41,6 +42,7 @@ class ReportContext:
     rule: OperatingRule = field(default_factory=OperatingRule)
     study: Sequence[Sequence[StrategyLine]] | None = None
     explanations: Sequence[SavedFolder] = ()
+    ensembles: Sequence[Ensemble] = ()
 
     @property
     def shows_patients(self) -> bool:

@@ -23,6 +23,7 @@ from transfer.report.sections import REPORT_SECTIONS
 from transfer.report.verdict_text import list_comparisons, render_headlines, render_verdict_cards
 from transfer.tables import render
 from transfer.tables.comparison_table import needs_comparison_table
+from transfer.tables.ensemble_rows import Ensemble
 from transfer.tables.matrix import build_matrix
 from transfer.tables.matrix_sentence import summarize_matrix
 from transfer.tables.operating_points import OperatingRule
@@ -56,13 +57,14 @@ def render_page(
     elsewhere: Html | None = None,
     study: Sequence[Sequence[StrategyLine]] | None = None,
     explanations: Sequence[SavedFolder] = (),
+    ensembles: Sequence[Ensemble] = (),
 ) -> str:
     """The HTML of the page. sections: of these records.  usage: split hash -> uses of its test images.
 
     refused: file name -> why it is no intact record.  store: source of images; None for a page without images.
     rule: how thresholds of the decisions are chosen.  elsewhere: what is said of records that are not on the page.
     study: strategies of the study that these records are, corrected with the sections by `judge_study`.
-    explanations: folders of heat maps, which show patients; () for a page without."""
+    explanations: folders of heat maps, which show patients; () for a page without.  ensembles: those whose rows are in `sections`."""
     context = ReportContext(
         records=records,
         sections=sections,
@@ -74,6 +76,7 @@ def render_page(
         rule=rule,
         study=study,
         explanations=explanations,
+        ensembles=ensembles,
     )
     blocks = group_sections(sections)
     parts = [*_page_sections("first", context), *(task_section(block, context) for block in blocks), *_page_sections("page", context)]

@@ -11,6 +11,7 @@ from transfer.report.context import Block, ReportContext
 from transfer.report.decisions import class_auroc_section, decisions_section
 from transfer.report.diagnosis import diagnosis_section
 from transfer.report.embedding import embedding_section
+from transfer.report.ensembles import ensembles_section
 from transfer.report.episode_chart import episodes_section
 from transfer.report.explanations import explanations_section
 from transfer.report.figures import label_efficiency_section, ranking_and_calibration_section
@@ -41,6 +42,7 @@ class ReportSection(NamedTuple):
 REPORT_SECTIONS: dict[str, ReportSection] = {
     "study": ReportSection("Study", study_section, "first"),
     "strategies": ReportSection("Strategies of fine-tuning", strategies_section),
+    "ensembles": ReportSection("Deep ensembles", ensembles_section),
     "published": ReportSection("Published results, not rerun", published_section),
     "label_efficiency": ReportSection("Label efficiency", label_efficiency_section),
     "label_savings": ReportSection("Labels saved", label_savings_section),

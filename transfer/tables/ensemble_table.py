@@ -1,7 +1,7 @@
 """The tables of deep ensembles on a terminal and as CSV: ranking, and calibration."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 from encoders.runtime.escape import lines_to_csv
 from transfer.stats import Interval
@@ -30,13 +30,7 @@ def print_ensembles(console: "Console", ensembles: Sequence[Ensemble]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    names = shorten_names([e.section for e in ensembles])
-    ranking = [(*_place(e), *_ranking_cells(e, names[e.members.encoder])) for e in ensembles]
-    calibration = [(*_place(e), *cells) for e in ensembles for cells in _calibration_cells(e)]
-    for title, header, lines, note in (
-        ("Deep ensembles", ENSEMBLE_HEADER, ranking, ENSEMBLE_NOTE),
-        ("Calibration of ensembles", ENSEMBLE_ERRORS_HEADER, calibration, ENSEMBLE_ERRORS_NOTE),
-    ):
+    for title, header, lines, note in tabulate_ensembles(ensembles, shorten_names([e.section for e in ensembles])):
         table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for name in header:
             table.add_column(name, overflow="fold")
@@ -48,6 +42,25 @@ def print_ensembles(console: "Console", ensembles: Sequence[Ensemble]) -> None:
         console.print(f"  {note}", style="dim", markup=False)
     for leak in unique(leak for e in ensembles for leak in list_allowed_leaks(e.row)):
         console.print(f"  LEAKAGE ALLOWED: {leak}", style="yellow", markup=False)
+
+
+class EnsembleTable(NamedTuple):
+    """A table as text. lines: the first three cells of a line say which ensemble it is about."""
+
+    title: str
+    header: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+    note: str
+
+
+def tabulate_ensembles(ensembles: Sequence[Ensemble], display_names: Mapping[str, str]) -> list[EnsembleTable]:
+    """Ranking, then calibration."""
+    ranking = [(*_place(e), *_ranking_cells(e, display_names[e.members.encoder])) for e in ensembles]
+    calibration = [(*_place(e), *cells) for e in ensembles for cells in _calibration_cells(e)]
+    return [
+        EnsembleTable("Deep ensembles", ENSEMBLE_HEADER, ranking, ENSEMBLE_NOTE),
+        EnsembleTable("Calibration of ensembles", ENSEMBLE_ERRORS_HEADER, calibration, ENSEMBLE_ERRORS_NOTE),
+    ]
 
 
 def _place(e: Ensemble) -> tuple[str, str, str]:

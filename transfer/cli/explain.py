@@ -144,7 +144,8 @@ def _explain_slides(
     from encoders.zoo import zoo
     from transfer.bench.bench import load_protocols
     from transfer.bench.lazy_features import LazyFeatures
-    from transfer.explain.slide_attention import attend_slides, check_attention_folder, fit_attention_of, write_attention
+    from transfer.explain.slide_attention import SLIDES_NAME, attend_slides, fit_attention_of, write_attention
+    from transfer.explain.write_folder import check_folder
     from transfer.protocols import mil
     from transfer.tasks.load import load_task
     from transfer.tasks.task import read_task
@@ -152,7 +153,7 @@ def _explain_slides(
     for option, value in (("--task", task), ("--encoder", encoder)):
         if not value:
             raise InputError(f"{option} is required with --mil")
-    check_attention_folder(out, replace)
+    check_folder(out, replace, SLIDES_NAME, "attention of slides")
     device = resolve_device(device)
     ((_, cfg),) = load_protocols(["mil"], seed, overrides, device).values()
     assert isinstance(cfg, mil.Config)

@@ -76,10 +76,10 @@ def record_attention(network: FinetuneNetwork, x: Tensor) -> RecordedAttention:
 
 
 def read_out(backbone: nn.Module, tokens: int, prefix: int) -> Tensor:
-    """(N,) the share of each token in the pooled features: 1 for a class token, equal for a mean. Raises InputError for other pooling."""
+    """(N,) the share of each token in the pooled features: 1 for a class token, equal for a mean and for two tokens. Raises InputError for other pooling."""
     pool, share = str(getattr(backbone, "global_pool", "")), torch.zeros(tokens)
     if pool == "token" and prefix:
-        share[0] = 1.0
+        share[: 2 if hasattr(backbone, "dist_token") else 1] = 1.0  # a distilled network reads both of its tokens
     elif pool == "avg":
         share[0 if getattr(backbone, "pool_include_prefix", False) else prefix :] = 1.0
     else:

@@ -64,7 +64,8 @@ def select_images(given: PredictionInput, model: TrainedModel, keys: Sequence[st
     pool = np.arange(len(names)) if part is None else find_part_rows(given, model, part)
     if keys:
         chosen = np.array([position[key] for key in dict.fromkeys(keys)], dtype=np.int64)
-        if part is not None and (outside := [key for key in keys if position[key] not in set(pool.tolist())]):
+        in_part = set(pool.tolist())
+        if outside := [key for key in keys if position[key] not in in_part]:
             raise InputError(f"{outside[0]} is not in the part {part} of task {model.head.task}; leave --part out")
     else:
         by_key = pool[np.argsort(np.array(names)[pool], kind="stable")]

@@ -111,14 +111,3 @@ def has_overview(store: Store, rows: IntArray) -> bool:
     part, _ = store.locate(int(rows[0]))
     placed = all(store.has_column(name) for name in ("slide", "x", "y", "mpp"))
     return placed and isinstance(part.attrs.get("slide"), dict) and part.picture("overview") is not None
-
-
-def check_attention_folder(out: Path, replace: bool) -> None:
-    """Raises InputError for a folder that holds anything, unless it holds attention of slides and may be replaced."""
-    if out.exists() and not out.is_dir():
-        raise InputError(f"--out {out} is a file; name a folder")
-    if out.exists() and any(out.iterdir()):
-        if not (out / SLIDES_NAME).is_file():
-            raise InputError(f"--out {out} holds other files than attention of slides; name a new folder")
-        if not replace:
-            raise InputError(f"{out} holds attention of slides; choose another --out, or replace it with --replace")

@@ -47,16 +47,16 @@ class WrittenExplanations:
     saved: list[SavedExplanation] = field(default_factory=list)
 
 
-def check_folder(out: Path, replace: bool) -> None:
-    """Raises InputError for a folder that holds anything, unless it holds explanations and may be replaced."""
+def check_folder(out: Path, replace: bool, mark: str = JSON_NAME, what: str = "explanations") -> None:
+    """Raises InputError for a folder that holds anything, unless it holds `what`, as the file `mark` shows, and may be replaced."""
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; name a folder")
     if not out.exists() or not any(out.iterdir()):
         return
-    if not (out / JSON_NAME).is_file():
-        raise InputError(f"--out {out} holds other files than explanations; name a new folder")
+    if not (out / mark).is_file():
+        raise InputError(f"--out {out} holds other files than {what}; name a new folder")
     if not replace:
-        raise InputError(f"{out} holds explanations; choose another --out, or replace them with --replace")
+        raise InputError(f"{out} holds {what}; choose another --out, or replace them with --replace")
 
 
 def choose_mark(images: SelectedImages) -> str:

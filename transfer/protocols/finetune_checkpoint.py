@@ -30,7 +30,7 @@ class Best(Protocol):
 class TrainingFile:
     """The file in which the state is kept until the training has ended. Its name says what is trained: only that resumes from it.
 
-    pause: the step before which training stops with `TrainingPaused`, or at the next validation but one; None: it goes on to its end."""
+    pause: the step of a validation, after which training stops with `TrainingPaused`; None: it goes on to its end."""
 
     path: Path
     pause: int | None = None

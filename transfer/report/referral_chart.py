@@ -11,7 +11,7 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.html import Html, collapsible_section, html_table, join_html, tag
 from encoders.runtime.svg import Frame, draw_band, draw_chart, draw_line
-from transfer.metrics.panel import are_probabilities
+from transfer.records.average_records import has_probability_scores
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.report.context import Block, ReportContext, leak_warnings
@@ -91,7 +91,7 @@ def row_referral_curve(records: Sequence[Record]) -> ReferralCurve | None:
 
 
 def _measure_curve(records: Sequence[Record]) -> ReferralCurve | None:
-    if not all(are_probabilities(r.arrays[f"{part}_scores"]) for r in records for part in ("val", "test")):
+    if not all(has_probability_scores(record) for record in records):
         return None
     draws = np.mean([resample_caught(record) for record in records], axis=0)  # (1 + B, G)
     if np.isnan(draws[0]).any():

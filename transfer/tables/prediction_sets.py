@@ -75,9 +75,13 @@ def row_sets(row: Row, rule: SetRule) -> RowSets | None:
 
 def has_probabilities(record: Record) -> bool:
     """Whether the scores of a record are between 0 and 1, and of several classes sum to 1."""
-    scores = np.concatenate([record.part("val")[1], record.part("test")[1]]).astype(np.float64)
-    inside = bool(((scores >= 0) & (scores <= 1)).all())
-    return inside and (scores.shape[1] == 1 or bool(np.allclose(scores.sum(1), 1, atol=1e-3)))
+
+    def check() -> bool:
+        scores = np.concatenate([record.part("val")[1], record.part("test")[1]]).astype(np.float64)
+        inside = bool(((scores >= 0) & (scores <= 1)).all())
+        return inside and (scores.shape[1] == 1 or bool(np.allclose(scores.sum(1), 1, atol=1e-3)))
+
+    return cached_result("has probabilities", [record], (), bool, check)
 
 
 def list_class_names(record: Record) -> list[str]:

@@ -17,9 +17,9 @@ import numpy as np
 from encoders.runtime.arrays import Array, FloatArray
 from encoders.runtime.errors import InputError
 from transfer.metrics.calibration import confidence
-from transfer.metrics.panel import are_probabilities
 from transfer.metrics.ranking import macro
 from transfer.metrics.selective import Decided, KeptMetrics, measure_kept
+from transfer.records.average_records import has_probability_scores
 from transfer.records.cached_results import cached_result
 from transfer.records.record import Record
 from transfer.stats import Interval
@@ -90,7 +90,7 @@ def gather_referrals(sections: Sequence[Section], rule: ReferralRule) -> list[tu
 
 def row_referrals(row: Row, rule: ReferralRule) -> list[Referral]:
     """One referral for each label and share, with none referred first; [] for scores that are no probabilities."""
-    if not all(are_probabilities(record.arrays[f"{part}_scores"]) for record in row.records for part in ("val", "test")):
+    if not all(has_probability_scores(record) for record in row.records):
         return []
     settings = rule.all_shares, rule.ranking, rule.resamples
     return cached_result("referrals", row.records, settings, list[Referral], lambda: _measure_referrals(row.records, rule))

@@ -137,7 +137,7 @@ def test_views_stay_in_the_unit_interval_and_leave_the_images_alone(name):
     before = batch.clone()
     view = augment(batch, draw_params(get_preset(name), 0, np.arange(N), 0, SOURCE), 40)
     assert view.shape == (N, 3, 40, 40)
-    assert 0 <= view.min() <= view.max() <= 1
+    assert 0 <= view.min() <= view.max() <= 1 + torch.finfo(torch.float32).eps  # sums of weights are rounded
     assert torch.equal(batch, before)
 
 

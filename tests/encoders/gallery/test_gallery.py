@@ -297,7 +297,7 @@ def test_two_hundred_entries_are_cheap_and_need_no_torch(home):
     [
         ("pretrain", {"run", "resume", "export", "submit", "cancel", "report"}),
         ("encoders", {"import", "combine", "remove", "pull", "verify"}),
-        ("transfer", {"bench", "compare", "report", "submit", "train", "gallery"}),
+        ("transfer", {"bench", "compare", "report", "study", "submit", "train", "gallery"}),
     ],
 )
 def test_every_command_that_changes_an_entry_writes_the_overview(tool, commands):

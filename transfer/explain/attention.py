@@ -76,7 +76,9 @@ def record_attention(network: FinetuneNetwork, x: Tensor) -> RecordedAttention:
 
 
 def read_out(backbone: nn.Module, tokens: int, prefix: int) -> Tensor:
-    """(N,) the share of each token in the pooled features: 1 for a class token, equal for a mean and for two tokens. Raises InputError for other pooling."""
+    """(N,) the share of each token in the pooled features: 1 for a class token, equal for a mean, and for the two of a distilled network.
+
+    Raises InputError for other pooling."""
     pool, share = str(getattr(backbone, "global_pool", "")), torch.zeros(tokens)
     if pool == "token" and prefix:
         share[: 2 if hasattr(backbone, "dist_token") else 1] = 1.0  # a distilled network reads both of its tokens

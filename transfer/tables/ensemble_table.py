@@ -9,6 +9,7 @@ from transfer.tables.ensemble_calibration import COMPARED_WITH, VARIANTS, ensemb
 from transfer.tables.ensemble_rows import KIND_TITLES, Ensemble
 from transfer.tables.format import format_difference, format_interval, format_verdict
 from transfer.tables.render import list_allowed_leaks, shorten_names, unique
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,13 +28,9 @@ ENSEMBLE_ERRORS_NOTE = (
 
 def print_ensembles(console: "Console", ensembles: Sequence[Ensemble]) -> None:
     """Prints both tables, with how to read them and the leaks below."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
     for title, header, lines, note in tabulate_ensembles(ensembles, shorten_names([e.section for e in ensembles])):
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in header:
-            table.add_column(name, overflow="fold")
+        table = build_table(title, header)
         before: tuple[str, ...] = ()
         for line in lines:
             table.add_row(*(("", "", "") if line[:3] == before else line[:3]), *line[3:])

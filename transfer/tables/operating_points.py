@@ -23,6 +23,7 @@ from transfer.tables.calibration_rows import LabelCalibration, row_calibration
 from transfer.tables.format import format_interval
 from transfer.tables.row_bootstrap import TABLE_RESAMPLES, CountedImages, bootstrap_rates
 from transfer.tables.rows import Row, Section, rows_by_records
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -156,8 +157,6 @@ def gather_decisions(sections: Sequence[Section], rule: OperatingRule) -> list[t
 
 def print_decisions(console: "Console", decided: Sequence[tuple[Section, Row, list[LabelDecision]]], rule: OperatingRule) -> None:
     """Prints a table of all decisions and one of the calibration, with the rule and the leaks below them."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
     names = render.shorten_names([s for s, _, _ in decided])
     several = len({s.task for s, _, _ in decided}) > 1
@@ -168,9 +167,7 @@ def print_decisions(console: "Console", decided: Sequence[tuple[Section, Row, li
         ("Calibration", ("label", *CALIBRATION_HEADER), lambda d: (d.label, *d.calibration_cells()), CALIBRATION_NOTE),
     )
     for title, header, cells, note in panels:
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in (*place, *header):
-            table.add_column(name, overflow="fold")
+        table = build_table(title, (*place, *header))
         for s, row, decisions in decided:
             where = [names[row.encoder], s.protocol, *([s.task] if several else []), *([f"{row.fraction:.3g}"] if shares else [])]
             for decision in decisions:

@@ -17,6 +17,7 @@ from transfer.metrics.outliers import NEIGHBOURS, OutlierScore
 from transfer.stats import Difference, Interval, correct_family
 from transfer.stats.auroc_intervals import auroc_difference, auroc_interval
 from transfer.tables.format import format_difference, format_interval, format_verdict
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,13 +87,9 @@ def describe_outlier_test(test: OutlierTest, lines: Sequence[OutlierLine]) -> li
 
 def print_outliers(console: "Console", test: OutlierTest, lines: Sequence[OutlierLine]) -> None:
     """Prints the table with its notes."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
     title = f"Images unlike {test.task}: {test.against}"
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in OUTLIER_HEADER:
-        table.add_column(name, overflow="fold")
+    table = build_table(title, OUTLIER_HEADER)
     for line in lines:
         verdict = format_verdict(line.difference, PIXELS) if line.difference is not None else ""
         cells = format_interval(line.auroc), f"{100 * line.found:.1f} %", format_difference(line.difference), verdict

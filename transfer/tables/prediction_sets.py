@@ -22,6 +22,7 @@ from transfer.tables import render
 from transfer.tables.format import format_interval
 from transfer.tables.row_bootstrap import TABLE_RESAMPLES, CountedImages, bootstrap_rates
 from transfer.tables.rows import Row, Section, rows_by_records
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -126,13 +127,9 @@ def _measure_sets(row: Row, rule: SetRule) -> RowSets:
 
 def print_sets(console: "Console", found: Sequence[tuple[Section, Row, RowSets]], rule: SetRule) -> None:
     """Prints a table of all sets, with the rule and the leaks below it."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
     names = render.shorten_names([s for s, _, _ in found])
-    table = Table(title="Prediction sets", title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for name in ("encoder", "protocol", "task", "fraction", *SET_HEADER):
-        table.add_column(name, overflow="fold")
+    table = build_table("Prediction sets", ("encoder", "protocol", "task", "fraction", *SET_HEADER))
     for s, row, sets in found:
         table.add_row(names[row.encoder], s.protocol, s.task, f"{row.fraction:.3g}", *sets.cells())
     console.print(table)

@@ -9,6 +9,7 @@ from transfer.tables.format import format_interval
 from transfer.tables.referral import NUMBERS, Referral, ReferralRule, error_difference
 from transfer.tables.render import list_allowed_leaks, shorten_names, unique
 from transfer.tables.rows import Row, Section
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -35,17 +36,13 @@ REFERRAL_NOTE = (
 
 def print_referrals(console: "Console", found: Sequence[ReferredRow], rule: ReferralRule) -> None:
     """Prints all referrals in two tables, with how to read them and the leaks below."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
 
     names = shorten_names([s for s, _, _ in found])
     lines = [line for s, row, referrals in found for line in _list_lines(s, row, referrals, rule, names)]
     place = [column for column in range(4) if column == 0 or len({where[column] for where, _ in lines if where[column]}) > 1]
     for title, columns in PANELS:
         shown = [column for column in columns if any(cells[column] for _, cells in lines)]
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in (*(PLACE[column] for column in place), *(REFERRAL_HEADER[column] for column in shown)):
-            table.add_column(name, overflow="fold")
+        table = build_table(title, (*(PLACE[column] for column in place), *(REFERRAL_HEADER[column] for column in shown)))
         before: list[str] = []
         for where, cells in lines:
             here = [where[column] for column in place]

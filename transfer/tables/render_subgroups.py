@@ -10,6 +10,7 @@ from transfer.tables import render
 from transfer.tables.format import format_difference, format_interval
 from transfer.tables.rows import Row, Section, rows_by_records
 from transfer.tables.subgroups import Subgroup, compute_subgroups
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,13 +28,10 @@ def gather_subgroups(sections: Sequence[Section], by: Sequence[str], bands: Sequ
 
 def print_subgroups(console: "Console", groups: Sequence[tuple[Section, Row, list[Subgroup]]], display_names: Mapping[str, str]) -> None:
     """Prints one table per encoder and protocol, with warnings below it."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     for section, row, subgroups in groups:
         title = Text(f"{section.task}, {section.protocol}, {display_names[row.encoder]}: by group of test images")
-        table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
         rates = [name for name in SUBGROUP_COLUMNS if name in subgroups[0].metrics]
         columns = (
             "group",
@@ -44,8 +42,7 @@ def print_subgroups(console: "Console", groups: Sequence[tuple[Section, Row, lis
             "balanced acc.",
             *(SUBGROUP_COLUMNS[n] for n in rates),
         )
-        for name in columns:
-            table.add_column(name, overflow="fold")
+        table = build_table(title, columns)
         for g in subgroups:
             table.add_row(
                 g.title,

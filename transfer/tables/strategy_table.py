@@ -11,6 +11,7 @@ from transfer.tables.render import shorten_names, write_table
 from transfer.tables.rows import Section
 from transfer.tables.search_rows import find_search
 from transfer.tables.strategy_rows import MEGABYTE, StrategyLine
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -28,8 +29,6 @@ STRATEGY_HEADER = (
 
 def report_strategies(console: "Console", sections: Sequence[Section], tables: Sequence[Sequence[StrategyLine]]) -> None:
     """Prints the tables of encoders with several strategies, and writes them to strategies.csv and strategies.md beside the records."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     if not tables:
@@ -38,9 +37,7 @@ def report_strategies(console: "Console", sections: Sequence[Section], tables: S
     markdown: list[str] = []
     for lines in tables:
         title, caption = describe_table(lines, names[lines[0].row.encoder])
-        table = Table(title=Text(title), title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for name in STRATEGY_HEADER:
-            table.add_column(name, overflow="fold")
+        table = build_table(Text(title), STRATEGY_HEADER)
         for line in lines:
             table.add_row(*map(Text, format_line(line, lines[0])))
         console.print(table)

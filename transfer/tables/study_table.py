@@ -17,6 +17,7 @@ from transfer.tables.rows import Row, Section
 from transfer.tables.strategy_rows import MEGABYTE, StrategyLine
 from transfer.tables.strategy_table import strategy_csv_line
 from transfer.tables.study_rows import StrategyChoice, StrategyCost, choose_strategies, measure_costs
+from transfer.tables.terminal_table import build_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -187,17 +188,11 @@ def _format_range(ends: tuple[int, int]) -> str:
 
 def report_study(console: "Console", sections: Sequence[Section], tables: Sequence[Sequence[StrategyLine]], folder: Path) -> None:
     """Prints the tables of a study, and writes them to study.md, and every strategy with full numbers to study.csv, in its folder."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
     markdown: list[str] = []
     for made in build_study_tables(sections, tables):
-        table = Table(
-            title=Text(made.title), title_justify="left", title_style="bold", pad_edge=False, box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-        )
-        for name in made.header:
-            table.add_column(name, overflow="fold")
+        table = build_table(Text(made.title), made.header)
         for row in made.rows:
             table.add_row(*map(Text, row))
         console.print(table)

@@ -113,3 +113,12 @@ def test_other_networks_are_refused(arch, reason):
         more |= {"depths": (1, 1), "embed_dim": 24, "num_heads": (1, 2), "window_size": 4}
     with pytest.raises(InputError, match=reason):
         explain_rollout(timm_network(arch, **more), random_images(), LABEL)
+
+
+@pytest.mark.parametrize(("arch", "prefix"), [("test_vit", 1), ("deit_tiny_distilled_patch16_224", 2)])
+def test_the_tokens_that_are_read_are_those_of_which_the_pooled_features_are_made(arch, prefix):
+    network = vit(arch, depth=1)
+    attention = record_attention(network, random_images())
+    tokens = torch.zeros(1, 16 + prefix, network.head.in_features, requires_grad=True)
+    network.backbone.forward_head(tokens, pre_logits=True).sum().backward()
+    torch.testing.assert_close(attention.read, tokens.grad[0, :, 0])

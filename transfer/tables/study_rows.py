@@ -82,7 +82,12 @@ def choose_strategies(tables: Sequence[Sequence[StrategyLine]]) -> list[Strategy
 def _choose(lines: Sequence[StrategyLine]) -> StrategyChoice:
     scores = [float(np.mean([_validation_score(record) for record in line.row.records])) for line in lines]
     areas = [line.row.metrics["auroc"].value for line in lines]
-    return StrategyChoice(lines, scores, int(np.nanargmax(scores)), int(np.nanargmax(areas)))
+    return StrategyChoice(lines, scores, _find_best(scores), _find_best(areas))
+
+
+def _find_best(values: Sequence[float]) -> int:
+    """The index of the largest known value; the first of all where none is known, as the AUROC of test images of one class is not."""
+    return int(np.argmax(np.where(np.isnan(values), -np.inf, values)))
 
 
 def _validation_score(record: Record) -> float:

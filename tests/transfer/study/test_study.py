@@ -250,6 +250,16 @@ def test_the_strategy_is_chosen_by_validation_and_not_by_the_test_part():
     assert [choice.lines[choice.best].strategy for choice in choices] == ["lpft", "lpft"]
 
 
+def test_strategies_of_which_no_score_is_known_have_a_table_too():
+    (tables,) = [judge_study(build_sections([r for r in strategy_records(((None, 3.0),)) if r.identity.encoder == "mine"]))]
+    for line in tables[0]:
+        line.row.metrics["auroc"] = replace(line.row.metrics["auroc"], value=float("nan"))  # test images of one class
+        for record in line.row.records:
+            record.meta.selection.clear()
+    (choice,) = choose_strategies(tables)
+    assert (choice.chosen, choice.best) == (0, 0)
+
+
 def test_costs_count_each_record_once():
     sections = build_sections(strategy_records())
     costs = measure_costs(sections)

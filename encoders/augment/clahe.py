@@ -6,8 +6,8 @@ colour image the luma is changed and the differences of the channels from it are
 
 Source: Zuiderveld 1994, Graphics Gems IV, VIII.5. Departures: a value between two of the 256 levels counts for both in proportion, so that
 images of 16 bits keep their depth and no value is at a jump; and the excess is spread in fractions. OpenCV's `createCLAHE` rounds the limit
-and the excess to whole pixels, which in tiles of up to a thousand pixels makes steps of many levels; in tiles of 16,000 pixels and more both
-agree to one or two levels. The same code runs on a CPU and on a CUDA device, with integer counts, which depend on no order of the sum.
+and the excess to whole pixels, which in tiles of up to a thousand pixels makes steps of many levels; in tiles of 16,000 pixels or more they
+agree to two levels. The same code runs on a CPU and on a CUDA device, with integer counts, which depend on no order of the sum.
 
 Shapes: B images, C channels, S pixels of a side, P those of the side padded to whole tiles, T tiles a side, L levels.
 """

@@ -110,7 +110,7 @@ class BenchOptions:
 
 
 def parse_fractions(text: str) -> tuple[list[float], list[int]]:
-    """`10%,0.5,20p` as shares and numbers of patients."""
+    """`10%,0.5,20p` as shares and numbers of patients. Raises InputError for other text, and for a number that is no label fraction."""
     parts = split_commas(text)
     try:
         patients = [int(part[:-1]) for part in parts if part.endswith("p")]
@@ -119,6 +119,8 @@ def parse_fractions(text: str) -> tuple[list[float], list[int]]:
         raise InputError(
             f"--fractions is {text!r}; expected shares above 0 and at most 1, or numbers of patients, e.g. 0.01,10%,20p,1"
         ) from error
+    if invalid := [*(share for share in shares if not 0 < share <= 1), *(f"{n}p" for n in patients if n < 1)]:
+        raise InputError(f"--fractions holds {invalid}; a label fraction is above 0 and at most 1, e.g. 0.01,0.1,1 or 20p,1")
     return shares, patients
 
 

@@ -61,6 +61,7 @@ def study(
     from encoders.runtime.exclusive import exclusive_work
     from encoders.runtime.slurm_site import site_with_options
     from transfer.bench.bench_folder import bench_folder
+    from transfer.cli.submit import check_cells
     from transfer.study.cells import describe_cells, list_study_cells
     from transfer.study.config import name_study, read_study
     from transfer.study.folder import write_study_folder
@@ -75,6 +76,7 @@ def study(
         report_study_folder(folder)
         return
     found = list_study_cells(own, device)
+    check_cells(list({cell.protocol: cell for cell in found.cells}.values()))  # other cells of a protocol have the same settings
     console = make_console(stderr=True)
     for left, reason in found.left_out.items():
         console.print(f"skipped: {left}: {reason}", markup=False, style="yellow")

@@ -33,11 +33,12 @@ class Study(Config):
     )
     protocols: list[str] = Field([], description="protocols beside fine-tuning, e.g. [knn, linear]; their rows include the floor `pixels`")
     strategies: list[str] = Field([FULL], description="what is trained, as in --strategies of `transfer bench`; []: no fine-tuning")
-    imbalance: list[str] = Field([PLAIN], description="approaches to rare classes, each with every strategy")
-    fractions: list[str | float] = Field(["1"], description="labels: shares or numbers of train patients, e.g. [50p, 10%, 1]")
+    imbalance: list[str] = Field([PLAIN], min_length=1, description="approaches to rare classes, each with every strategy")
+    fractions: list[str | float] = Field(["1"], min_length=1, description="labels: shares or numbers of train patients, e.g. [50p, 10%, 1]")
     seeds: int = Field(
         3,
         ge=1,
+        le=1000,
         description="repetitions. Each has its own seed of the protocol and, below all labels, its own draw of the labeled patients",
     )
     search: str | None = Field(

@@ -88,6 +88,9 @@ def test_each_task_may_have_its_own_encoders(study_file, tmp_path):
         ({"options": ["--search", "lr"]}, "decided by the key `search`"),
         ({"seeds": 0}, "seeds"),
         ({"seeds": True}, "seeds"),
+        ({"seeds": 10**8}, "seeds"),
+        ({"fractions": []}, "fractions"),
+        ({"imbalance": []}, "imbalance"),
         ({"stategies": ["full"]}, "strategies"),
         ({"tasks": "toy"}, "tasks"),
     ],
@@ -102,6 +105,8 @@ def test_what_is_wrong_with_a_study_is_named(study_file, change, expected):
     ("change", "expected"),
     [
         ({"fractions": ["8x"]}, "--fractions"),
+        ({"fractions": [0]}, "above 0 and at most 1"),
+        ({"fractions": ["0p"]}, "above 0 and at most 1"),
         ({"tasks": ["tow"]}, "tow"),
         ({"encoders": ["random_resnet10tt"]}, "resnet10t"),
         ({"settings": {"finetune": {"lora": {"rank": 4}}}}, "has no effect"),
@@ -115,6 +120,20 @@ def test_what_bench_would_refuse_is_refused_before_anything_is_computed(study_fi
     study = Study.model_validate(STUDY | change)
     with pytest.raises(InputError, match=re.escape(expected)):
         list_study_cells(study)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"settings": {"finetune": {"min_step": 4}}}, "min_steps"),
+        ({"options": ["--fold", "5"]}, "--fold"),
+        ({"options": ["--folds", "five"]}, "--folds"),
+    ],
+)
+def test_a_dry_run_refuses_settings_and_options_that_bench_refuses(study_file, change, expected):
+    study_file.write_text(yaml.safe_dump(STUDY | change))
+    with pytest.raises(InputError, match=re.escape(expected)):
+        call("study", study_file, "--dry-run")
 
 
 def test_the_name_is_that_of_the_file_and_must_be_a_name(tmp_path):

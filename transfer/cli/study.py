@@ -57,6 +57,7 @@ def study(
 
     Exit status: 0 all cells succeeded, 1 a cell failed (the tables show the others), 2 wrong usage.
     """
+    from encoders.runtime.devices import resolve_device
     from encoders.runtime.errors import InputError
     from encoders.runtime.exclusive import exclusive_work
     from encoders.runtime.slurm_site import site_with_options
@@ -75,6 +76,8 @@ def study(
     if report_only:
         report_study_folder(folder)
         return
+    if not submit:  # a node may have a GPU where the login node has none
+        resolve_device(device)
     found = list_study_cells(own, device)
     check_cells(list({cell.protocol: cell for cell in found.cells}.values()))  # other cells of a protocol have the same settings
     console = make_console(stderr=True)

@@ -184,6 +184,12 @@ def test_a_cell_that_fails_is_named_and_the_others_are_in_the_tables(study_file,
     assert call("study", str(study_file), "--device", "cpu").exit_code == 0
 
 
+def test_a_device_that_is_none_is_refused_before_any_cell(study_file):
+    with pytest.raises(InputError, match="'cudda' is not a device"):
+        call("study", str(study_file), "--device", "cudda")
+    assert not bench_folder("how").path.exists()
+
+
 @pytest.mark.parametrize("options", [["--dry-run", "--submit"], ["--report-only", "--dry-run"], ["--memory", "8G"]])
 def test_options_that_exclude_each_other_are_refused(study_file, options):
     with pytest.raises(InputError, match="exclude each other|add --submit"):

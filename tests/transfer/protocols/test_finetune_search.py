@@ -1,6 +1,5 @@
 """A search of fine-tuning: every trial is a training of its settings, and the winner is the training of its own."""
 
-import os
 import signal
 from dataclasses import replace
 
@@ -13,6 +12,7 @@ from encoders.store.store import Store
 from encoders.zoo.zoo import load_encoder
 from tests.forked import run_forked
 from tests.transfer import toys
+from tests.transfer.stop_at import StopAt
 from tests.transfer.trained.cases import START
 from transfer.bench.cell import hash_protocol
 from transfer.protocols import describe_protocol, finetune, finetune_search, finetune_training, protocol_order, resolve_protocol
@@ -160,21 +160,6 @@ def test_a_training_that_diverges_has_no_score_whatever_the_order_of_its_images(
     monkeypatch.setattr(finetune_training, "predict_images", lambda *given: np.full((18, 1), np.nan))
     with pytest.raises(InputError, match="training diverged; lower finetune.optim.lr"):
         finetune.fit(Config(**{**FAST, "min_steps": 2, "max_steps": 2, "evaluations": 2, "patience": 2}), *parts)
-
-
-class StopAt:
-    """Ends the training in the given step: by an exception, or by a signal that cannot be caught."""
-
-    def __init__(self, step, kill=False):
-        self.step, self.kill, self.taken, self.real = step, kill, 0, finetune_training.training_step
-
-    def __call__(self, *given):
-        self.taken += 1
-        if self.taken == self.step:
-            if self.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
-        return self.real(*given)
 
 
 @pytest.mark.parametrize(("strategy", "stop"), [("full", 4), ("full", 8), ("lpft", 7), ("wise", 9)])

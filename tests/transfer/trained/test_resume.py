@@ -1,31 +1,16 @@
 """A training that was interrupted goes on from its last validation and ends as one that was not, bit for bit."""
 
-import os
 import signal
 
 import pytest
 
 from encoders.runtime.paths import cache_dir, zoo_dir
 from tests.forked import run_forked
+from tests.transfer.stop_at import StopAt
 from tests.transfer.trained.cases import QUICK, START, toy_task, train
 from transfer.protocols import finetune_training
 
 EIGHT = (*QUICK, "finetune.min_steps=8", "finetune.max_steps=8", "finetune.evaluations=4")
-
-
-class StopAt:
-    """Ends the training in the given step: by an exception, or by a signal that cannot be caught."""
-
-    def __init__(self, step, kill=False):
-        self.step, self.kill, self.taken, self.real = step, kill, 0, finetune_training.training_step
-
-    def __call__(self, *given):
-        self.taken += 1
-        if self.taken == self.step:
-            if self.kill:
-                os.kill(os.getpid(), signal.SIGKILL)
-            raise KeyboardInterrupt
-        return self.real(*given)
 
 
 def saved_files():
